@@ -1,0 +1,181 @@
+package messages
+
+import "time"
+
+// User is who is signed in, as the hub's session endpoint says.
+type User struct {
+	Subject  string `json:"sub"`
+	Provider string `json:"provider"`
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Role     string `json:"role"`
+}
+
+// Session is the stored sign-in (K5). Never sent outside the authority wing.
+type Session struct {
+	AccessToken  Secret
+	RefreshToken Secret // zero when the hub gave none
+	Meta         SessionMeta
+}
+
+// SessionMeta is the part of the session that is no secret.
+type SessionMeta struct {
+	Issuer        string    `json:"issuer"`
+	ClientID      string    `json:"clientId"`
+	Scope         string    `json:"scope"`
+	AccessExpires time.Time `json:"accessExpires"`
+	User          User      `json:"user"`
+}
+
+// ToCustody is what the custody actor accepts. Senders: session and frontdoor's wiring, by the
+// narrowest of these types.
+type ToCustody interface{ toCustody() }
+
+// LoadSession asks for the stored session. A torn or missing one answers with Found false and
+// ReasonOK; a failing keychain with its reason (K4, K5).
+type LoadSession struct{ Reply chan<- LoadedSession }
+
+// LoadedSession answers LoadSession.
+type LoadedSession struct {
+	Session Session
+	Found   bool
+	Reason  Reason
+}
+
+// StoreSession stores a whole session, metadata last (K5); the reply is ReasonOK or the keychain's
+// reason.
+type StoreSession struct {
+	Session Session
+	Reply   chan<- Reason
+}
+
+// ClearSession removes the session, metadata first.
+type ClearSession struct{ Reply chan<- Reason }
+
+// DeliverLoopbackToken asks custody to tell the front door the token again: the front door is new.
+type DeliverLoopbackToken struct{}
+
+// ConfirmCustody asks to say again whether the token is stored: the lifecycle actor is new (A9).
+type ConfirmCustody struct{}
+
+// ClearLoopbackToken removes the loopback token at clean shutdown (K6).
+type ClearLoopbackToken struct{ Reply chan<- Reason }
+
+func (LoadSession) toCustody()          {}
+func (StoreSession) toCustody()         {}
+func (ClearSession) toCustody()         {}
+func (DeliverLoopbackToken) toCustody() {}
+func (ConfirmCustody) toCustody()       {}
+func (ClearLoopbackToken) toCustody()   {}
+
+// AccessTokenRequest asks the session actor for an access token that is valid now (O8). Only the
+// manifest actor holds this mailbox.
+type AccessTokenRequest struct{ Reply chan<- AccessToken }
+
+// AccessToken answers AccessTokenRequest: ReasonOK with a token, or why there is none.
+// ReasonSignInNeeded says that the user must sign in.
+type AccessToken struct {
+	Token  Secret
+	Reason Reason
+}
+
+// SessionCommand is what the control actor may ask of the session actor; no answer carries a
+// secret (X2).
+type SessionCommand interface{ sessionCommand() }
+
+// Login begins a sign-in. URL is sent once the redirect listener is bound: a start page on
+// loopback that sends the browser on to the hub, so that the state and the challenge travel in no
+// argument, log or control reply. Done is sent once. When Cancelled is closed the attempt ends.
+type Login struct {
+	OpenBrowser bool
+	URL         chan<- string
+	Done        chan<- LoginResult
+	Cancelled   <-chan struct{}
+}
+
+// LoginResult ends a Login. Detail is a server's RFC 6749 error code, or empty; never free text
+// from the server (O4).
+type LoginResult struct {
+	Reason Reason
+	Detail string
+	User   User
+}
+
+// Logout revokes at the hub, best effort, and clears the session (O9).
+type Logout struct{ Reply chan<- Reason }
+
+// WhoAmI asks the hub who is signed in.
+type WhoAmI struct{ Reply chan<- WhoAmIResult }
+
+// WhoAmIResult answers WhoAmI.
+type WhoAmIResult struct {
+	User   User
+	Reason Reason
+}
+
+func (Login) sessionCommand()  {}
+func (Logout) sessionCommand() {}
+func (WhoAmI) sessionCommand() {}
+
+// SessionState is what status shows of the session.
+type SessionState string
+
+// Session states. SessionUnknown holds until the keychain has answered.
+const (
+	SessionUnknown   SessionState = "unknown"
+	SessionSignedIn  SessionState = "signed_in"
+	SessionSignedOut SessionState = "signed_out"
+)
+
+// SessionView is published by the session actor.
+type SessionView struct {
+	State  SessionState
+	User   User
+	Reason Reason // ReasonOK, or why the state is not known or not signed in
+}
+
+// ManifestCommand is what the control actor may ask of the manifest actor.
+type ManifestCommand interface{ manifestCommand() }
+
+// SessionChanged tells the manifest actor that somebody signed in or out. Sent by session.
+type SessionChanged struct{}
+
+// Pull refreshes the manifest and fetches: Name empty means the wanted model and runtime.
+type Pull struct {
+	Name  string
+	Reply chan<- Reason
+}
+
+// ListModels asks what the manifest offers and what of it is here.
+type ListModels struct{ Reply chan<- ModelList }
+
+// ModelList answers ListModels.
+type ModelList struct {
+	Models []ModelRow
+	Reason Reason // ReasonOK, or why there is no list
+}
+
+// ModelRow is one model of the manifest.
+type ModelRow struct {
+	Name         string `json:"name"`
+	Version      string `json:"version"`
+	Size         int64  `json:"size"` // bytes
+	Default      bool   `json:"default"`
+	Selected     bool   `json:"selected"`
+	Here         bool   `json:"here"`
+	Verified     bool   `json:"verified"`
+	PartialBytes int64  `json:"partialBytes"`
+}
+
+func (SessionChanged) manifestCommand() {}
+func (Pull) manifestCommand()           {}
+func (ListModels) manifestCommand()     {}
+
+// ManifestView is published by the manifest actor.
+type ManifestView struct {
+	Version   int64
+	Expires   time.Time
+	CheckedAt time.Time // last successful refresh from the hub
+	Grace     bool      // expired, and within the grace period (M1)
+	Reason    Reason    // ReasonOK, or why the last refresh failed
+}

@@ -1,0 +1,198 @@
+package messages
+
+import "time"
+
+// State is the lifecycle state (A1).
+type State string
+
+// The four states; everything starts in StateStopped.
+const (
+	StateStopped  State = "stopped"
+	StateStarting State = "starting"
+	StateReady    State = "ready"
+	StateDraining State = "draining"
+)
+
+// Event moves the lifecycle from one state to another (A1).
+type Event string
+
+// The five events of the table; any other is refused with ReasonUnknownEvent.
+const (
+	EventStart      Event = "start"
+	EventHealthOK   Event = "health_ok"
+	EventHealthFail Event = "health_fail"
+	EventDrain      Event = "drain"
+	EventStopped    Event = "stopped"
+)
+
+// Launch numbers one attempt to run the runtime. Whatever the process and health actors report
+// carries it, so that a late word about an earlier launch changes nothing (A9).
+type Launch uint64
+
+// Facts are what availability is decided from (A5). Each was vouched for by one actor, and is
+// dropped when that actor is new again (A9). LastHealth is zero when there was none.
+type Facts struct {
+	Verified     bool
+	Ready        bool
+	Bound        bool
+	Token        bool
+	LastHealth   time.Time
+	ShuttingDown bool
+}
+
+// BackEnd is where the runtime listens: the network is "unix" or "tcp" (R3).
+type BackEnd struct {
+	Network string
+	Address string
+}
+
+// Model describes the served model by its manifest name; never a path or a digest.
+type Model struct {
+	Name      string
+	Version   string
+	Context   int // tokens
+	Embedding bool
+}
+
+// ExitReport says how a runtime ended. LastLines are scrubbed (R8).
+type ExitReport struct {
+	At        time.Time `json:"at"`
+	Code      int       `json:"code"`             // exit status; -1 when ended by a signal
+	Signal    string    `json:"signal,omitempty"` // such as "killed"
+	Reason    Reason    `json:"reason"`
+	LastLines []string  `json:"lastLines,omitempty"`
+}
+
+// Snapshot is the immutable picture that the lifecycle actor publishes at every change (A2). Gate,
+// front door, health, control and resources read it; nobody else writes it.
+type Snapshot struct {
+	State     State
+	Available bool   // companionAvailable
+	Reason    Reason // ReasonOK, or why it is not available
+	Since     time.Time
+	Facts     Facts
+	BaseURL   string  // of the front door, when bound
+	Launch    Launch  // of the current or last attempt
+	BackEnd   BackEnd // zero until the process behind it was checked
+	Model     Model
+	Restarts  int         // crashes answered by a new launch since the daemon started
+	LastExit  *ExitReport // the last exit nobody asked for
+	RetryAt   time.Time   // when a crashed runtime is started again; zero when nothing waits
+	Held      bool        // a crash loop is held (A8)
+	Wanted    bool        // the user wants the runtime to run
+}
+
+// ToLifecycle is what the lifecycle actor accepts.
+type ToLifecycle interface{ toLifecycle() }
+
+// ActorStarted says that an actor begins with empty state: drop every fact it vouched for (A9).
+type ActorStarted struct{ Actor Actor }
+
+// ArtifactsVerified says that model and runtime are on disk with the digests of the manifest (M6).
+// Sent by provision.
+type ArtifactsVerified struct {
+	Model   VerifiedModel
+	Runtime VerifiedRuntime
+}
+
+// IntegrityLost says that an artifact is missing, wrong or could not be had. Sent by provision,
+// and by process when what it was told to start is not what was verified (M9, M10).
+type IntegrityLost struct {
+	Artifact string // manifest name
+	Reason   Reason
+}
+
+// DoorBound says that the front door listens (L1). Sent by frontdoor.
+type DoorBound struct{ BaseURL string }
+
+// DoorLost says that the front door no longer listens.
+type DoorLost struct{ Reason Reason }
+
+// TokenStored says that the loopback token was stored and read back (A4, K7). Sent by custody.
+type TokenStored struct{}
+
+// TokenLost says that the loopback token could not be stored, or is gone.
+type TokenLost struct{ Reason Reason }
+
+// RuntimeStarted says that the child runs; its socket may not be there yet. Sent by process.
+type RuntimeStarted struct {
+	Launch Launch
+	PID    int
+}
+
+// BackEndUp says that the back end answers, and that the one who answers is our child (R3).
+type BackEndUp struct {
+	Launch  Launch
+	BackEnd BackEnd
+	Model   Model
+}
+
+// IdentityChanged says that a verified file is no longer the one that was verified (M9): it must be
+// hashed again before a start. Sent by process.
+type IdentityChanged struct {
+	Launch   Launch
+	Artifact string
+}
+
+// RuntimeExited says that the launch is over: the process ended, or could not be started. Sent by
+// process, exactly once per Spawn.
+type RuntimeExited struct {
+	Launch    Launch
+	Requested bool // the exit answers a Kill
+	Exit      ExitReport
+}
+
+// RuntimeAbsent answers Confirm when no runtime runs. Sent by process.
+type RuntimeAbsent struct{}
+
+// HealthSucceeded is one end-to-end success (A4). In StateStarting it includes a generated token.
+type HealthSucceeded struct {
+	Launch Launch
+	At     time.Time
+}
+
+// HealthFailed is one failed probe. Hung means that the process lives but does not compute, so it
+// must be ended and replaced.
+type HealthFailed struct {
+	Launch Launch
+	Reason Reason
+	Hung   bool
+}
+
+// MemoryExceeded says that the runtime was over its memory limit for long enough (P4). Sent by
+// resources.
+type MemoryExceeded struct{ Launch Launch }
+
+// StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply is ReasonOK or
+// why it cannot be tried; it does not wait for ready.
+type StartRequested struct{ Reply chan<- Reason }
+
+// StopRequested asks to drain and stop the runtime; the reply comes when it has ended.
+type StopRequested struct{ Reply chan<- Reason }
+
+// RestartRequested asks for a drain, a stop and a start; the reply comes when the start begins.
+type RestartRequested struct{ Reply chan<- Reason }
+
+// ShutdownRequested begins the orderly shutdown (X7): stop admitting, drain, stop the runtime,
+// clear the token. The reply comes when all is done; the tree may then be cancelled.
+type ShutdownRequested struct{ Reply chan<- struct{} }
+
+func (ActorStarted) toLifecycle()      {}
+func (ArtifactsVerified) toLifecycle() {}
+func (IntegrityLost) toLifecycle()     {}
+func (DoorBound) toLifecycle()         {}
+func (DoorLost) toLifecycle()          {}
+func (TokenStored) toLifecycle()       {}
+func (TokenLost) toLifecycle()         {}
+func (RuntimeStarted) toLifecycle()    {}
+func (BackEndUp) toLifecycle()         {}
+func (IdentityChanged) toLifecycle()   {}
+func (RuntimeExited) toLifecycle()     {}
+func (RuntimeAbsent) toLifecycle()     {}
+func (HealthSucceeded) toLifecycle()   {}
+func (HealthFailed) toLifecycle()      {}
+func (MemoryExceeded) toLifecycle()    {}
+func (StartRequested) toLifecycle()    {}
+func (StopRequested) toLifecycle()     {}
+func (RestartRequested) toLifecycle()  {}
+func (ShutdownRequested) toLifecycle() {}

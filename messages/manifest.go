@@ -1,0 +1,36 @@
+package messages
+
+// TargetCustom is the custom object of a TUF target (M2): what an artifact is and where its bytes
+// may come from. Length and SHA-256 are the target's own. The TUF path of a target is
+// "model/NAME" or "runtime/OS/ARCH/NAME". The development hub writes it, the TUF adapter reads it
+// and refuses unknown keys.
+type TargetCustom struct {
+	Kind    ArtifactKind `json:"kind"`
+	Name    string       `json:"name"`
+	Version string       `json:"version"`
+	// Default marks the artifact that serves when the configuration names none.
+	Default bool `json:"default,omitempty"`
+	// URLs where the bytes are, https, in order of preference; each inside one of Origins (M4).
+	URLs    []string `json:"urls"`
+	Origins []string `json:"origins"`
+	// Embedding: the model computes embeddings (L5).
+	Embedding bool `json:"embedding,omitempty"`
+	// Platform of a runtime, such as "linux/amd64".
+	Platform string `json:"platform,omitempty"`
+	// Format of a runtime archive: "tar.gz" or "zip".
+	Format string `json:"format,omitempty"`
+	// Executable is the archive-relative path of llama-server.
+	Executable string `json:"executable,omitempty"`
+	// Files lists every regular file and symbolic link of the archive (M12).
+	Files []TargetFile `json:"files,omitempty"`
+}
+
+// TargetFile is one file or link of a runtime archive. SHA256 is lower-case hex; Link is set for a
+// symbolic link, and then SHA256 is empty and Size zero.
+type TargetFile struct {
+	Path       string `json:"path"`
+	SHA256     string `json:"sha256,omitempty"`
+	Size       int64  `json:"size,omitempty"`
+	Executable bool   `json:"executable,omitempty"`
+	Link       string `json:"link,omitempty"`
+}

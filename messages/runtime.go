@@ -1,0 +1,177 @@
+package messages
+
+import "time"
+
+// ArtifactKind is what an artifact is for.
+type ArtifactKind string
+
+// The two kinds of the manifest (M2).
+const (
+	KindModel   ArtifactKind = "model"
+	KindRuntime ArtifactKind = "runtime"
+)
+
+// Artifact is one target of the verified manifest, as the runtime group may know it (M3): what it
+// is called, where its bytes may come from, and what they must be.
+type Artifact struct {
+	Name    string
+	Version string
+	Kind    ArtifactKind
+	URLs    []string // https, tried in order
+	Origins []string // allowed origin plus path prefix (M4), such as "https://models.example/v1/"
+	// PrivateHosts may resolve to loopback or private addresses (configuration [manifest] private_hosts).
+	PrivateHosts []string
+	SHA256       [32]byte
+	Size         int64  // bytes
+	Embedding    bool   // model: an embedding model (L5)
+	Format       string // runtime: "tar.gz" or "zip"
+	// Files of a runtime archive, as the manifest lists them (M12): nothing missing, nothing extra.
+	Files []ArchiveFile
+	// Executable is the archive-relative path of the program (runtime).
+	Executable string
+}
+
+// ArchiveFile is one file or symbolic link of a runtime archive.
+type ArchiveFile struct {
+	Path       string   // slash separated, relative
+	SHA256     [32]byte // of a regular file
+	Size       int64
+	Executable bool
+	LinkTarget string // not empty: a symbolic link
+}
+
+// FileIdentity pins a verified file (M9). Times are nanoseconds since 1970.
+type FileIdentity struct {
+	Device, Inode            uint64
+	Size                     int64
+	ModifiedNano, ChangeNano int64
+}
+
+// VerifiedModel is a model file whose digest was right. Path is for the runtime wing and is never
+// logged.
+type VerifiedModel struct {
+	Name, Version string
+	Path          string
+	Identity      FileIdentity
+	SHA256        [32]byte
+	Embedding     bool
+}
+
+// VerifiedRuntime is an unpacked runtime whose files all have the digests of the manifest (M10,
+// M12). Pinned is false for the binary that the configuration allows unpinned.
+type VerifiedRuntime struct {
+	Name, Version string
+	Dir           string
+	Executable    string // relative to Dir
+	Files         []ArchiveFile
+	Pinned        bool
+}
+
+// Transfer is the progress of one download (M11).
+type Transfer struct {
+	Name           string `json:"name"`
+	Bytes          int64  `json:"bytes"`
+	Total          int64  `json:"total"`
+	BytesPerSecond int64  `json:"bytesPerSecond"`
+	SecondsLeft    int64  `json:"secondsLeft"` // -1 when unknown
+}
+
+// ToProvision is what the provision actor accepts.
+type ToProvision interface{ toProvision() }
+
+// Want names the model and runtime that should be here. Provision checks what is on disk, fetches
+// what is missing if MayFetch, and tells the lifecycle ArtifactsVerified or IntegrityLost. Sent by
+// manifest; the last one stands.
+type Want struct {
+	Model, Runtime Artifact
+	MayFetch       bool // false while signed out or in grace (M1)
+}
+
+// Fetch asks for one artifact without making it the served one (pull NAME).
+type Fetch struct {
+	Artifact Artifact
+	Reply    chan<- Reason
+}
+
+// Reverify asks to hash what the last Want named again (M9). Sent by lifecycle.
+type Reverify struct{}
+
+// Held asks which artifacts are here and verified (models).
+type Held struct {
+	Artifacts []Artifact
+	Reply     chan<- []HeldArtifact
+}
+
+// HeldArtifact is one row of the answer to Held.
+type HeldArtifact struct {
+	Name, Version string
+	Here          bool
+	Verified      bool
+	PartialBytes  int64
+}
+
+// ConfirmProvision asks to say again what is verified: the lifecycle actor is new (A9).
+type ConfirmProvision struct{}
+
+func (Want) toProvision()             {}
+func (Fetch) toProvision()            {}
+func (Reverify) toProvision()         {}
+func (Held) toProvision()             {}
+func (ConfirmProvision) toProvision() {}
+
+// ToProcess is what the process actor accepts.
+type ToProcess interface{ toProcess() }
+
+// Spawn starts the runtime. The answers are RuntimeStarted, BackEndUp, and in every case exactly
+// one RuntimeExited. A Spawn while a launch runs is a fault of the sender and is answered with
+// RuntimeExited for the new launch.
+type Spawn struct {
+	Launch  Launch
+	Model   VerifiedModel
+	Runtime VerifiedRuntime
+}
+
+// Kill ends the group of the launch: politely, then by force (R6). RuntimeExited answers it; when
+// nothing runs, RuntimeAbsent does.
+type Kill struct{ Launch Launch }
+
+// ConfirmProcess asks to say again what runs: the lifecycle actor is new (A9).
+type ConfirmProcess struct{}
+
+func (Spawn) toProcess()          {}
+func (Kill) toProcess()           {}
+func (ConfirmProcess) toProcess() {}
+
+// Sandbox is the level that the canaries proved (R4).
+type Sandbox struct {
+	Landlock int  `json:"landlock"` // ABI in force, 0 when none
+	Seccomp  bool `json:"seccomp"`
+}
+
+// ProcessView is what status shows of the runtime process. Published by process.
+type ProcessView struct {
+	Name, Version string
+	PID           int    // 0 when none runs
+	BackEnd       string // "unix" or "tcp"
+	Pinned        bool
+	Sandbox       Sandbox
+	StartedAt     time.Time
+}
+
+// Observation is what the probe saw of the runtime's own process (P1). Failed means that the probe
+// could not observe a running runtime: requests are denied, never let through (P3).
+type Observation struct {
+	At            time.Time
+	PID           int
+	ResidentBytes int64
+	CPUPercent    float64
+	GPUBytes      int64 // device aggregate, 0 when it cannot be read
+	Failed        bool
+}
+
+// ResourceLimits are the configured ceilings; zero means no limit (P3).
+type ResourceLimits struct {
+	ResidentBytes int64
+	GPUBytes      int64
+	CPUPercent    float64 // (0,100]
+}

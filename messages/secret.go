@@ -1,0 +1,33 @@
+package messages
+
+import "fmt"
+
+const redacted = "[redacted]"
+
+// Secret holds bytes that must never be printed, logged or encoded: the loopback token, the access
+// and refresh tokens, a client's authorization code. Every verb, encoder and log field shows
+// "[redacted]"; the bytes are reachable by Reveal alone, whose uses can be grepped (rule 2, T12).
+// The zero Secret is empty. Not safe for constant-time use by ==: compare digests instead.
+type Secret struct{ value *string }
+
+// NewSecret wraps value.
+func NewSecret(value string) Secret { return Secret{&value} }
+
+// Reveal returns the bytes. Callers: the adapter that must send or store them, nobody else.
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
+
+// IsZero reports whether there is no secret at all.
+func (s Secret) IsZero() bool { return s.value == nil || *s.value == "" }
+
+func (s Secret) String() string                { return redacted }
+func (s Secret) GoString() string              { return redacted }
+func (s Secret) Format(f fmt.State, _ rune)    { _, _ = f.Write([]byte(redacted)) }
+func (s Secret) MarshalText() ([]byte, error)  { return []byte(redacted), nil }
+func (s Secret) MarshalJSON() ([]byte, error)  { return []byte(`"` + redacted + `"`), nil }
+func (s *Secret) UnmarshalJSON(_ []byte) error { return fmt.Errorf("a secret cannot be decoded") }
+func (s *Secret) UnmarshalText(_ []byte) error { return fmt.Errorf("a secret cannot be decoded") }

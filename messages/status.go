@@ -1,0 +1,92 @@
+package messages
+
+import "time"
+
+// Status is the shape of `companion status --json` (cli.md); scripts rely on every key. Assembled
+// by the control actor from the views that the others publish.
+type Status struct {
+	Version            string          `json:"version"`
+	PID                int             `json:"pid"`
+	StartedAt          time.Time       `json:"startedAt"`
+	CompanionAvailable bool            `json:"companionAvailable"`
+	Lifecycle          State           `json:"lifecycle"`
+	Reason             Reason          `json:"reason"`
+	Since              time.Time       `json:"since"`
+	Facts              StatusFacts     `json:"facts"`
+	FrontDoor          StatusFrontDoor `json:"frontDoor"`
+	Model              StatusModel     `json:"model"`
+	Runtime            StatusRuntime   `json:"runtime"`
+	Session            StatusSession   `json:"session"`
+	Manifest           StatusManifest  `json:"manifest"`
+	Transfers          []Transfer      `json:"transfers"`
+	Actors             []ActorView     `json:"actors"`
+}
+
+// StatusFacts are the facts of availability (A5).
+type StatusFacts struct {
+	Verified     bool       `json:"verified"`
+	Ready        bool       `json:"ready"`
+	Bound        bool       `json:"bound"`
+	Token        bool       `json:"token"`
+	HealthRecent bool       `json:"healthRecent"`
+	LastHealth   *time.Time `json:"lastHealth"`
+}
+
+// StatusFrontDoor is the front door's part. Latency is cumulative: requests by upper bound in
+// milliseconds.
+type StatusFrontDoor struct {
+	BaseURL     string           `json:"baseURL"`
+	InFlight    int              `json:"inFlight"`
+	Queued      int              `json:"queued"`
+	MaxInFlight int              `json:"maxInFlight"`
+	QueueBound  int              `json:"queueBound"`
+	Verdicts    map[Reason]int64 `json:"verdicts"`
+	Latency     []StatusLatency  `json:"latency,omitempty"`
+}
+
+// StatusLatency is one bucket of the latency histogram.
+type StatusLatency struct {
+	UpToMilliseconds float64 `json:"upToMilliseconds"`
+	Count            int64   `json:"count"`
+}
+
+// StatusModel is the served or wanted model. Grace says that the manifest has expired and the model
+// still serves (M1).
+type StatusModel struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Verified bool   `json:"verified"`
+	Grace    bool   `json:"grace"`
+}
+
+// StatusRuntime is the runtime process. RetryAt and Held tell what follows a crash (A8).
+type StatusRuntime struct {
+	Name          string      `json:"name"`
+	Version       string      `json:"version"`
+	PID           int         `json:"pid"`
+	Restarts      int         `json:"restarts"`
+	BackEnd       string      `json:"backEnd"`
+	Pinned        bool        `json:"pinned"`
+	Sandbox       Sandbox     `json:"sandbox"`
+	ResidentBytes int64       `json:"residentBytes"`
+	CPUPercent    float64     `json:"cpuPercent"`
+	GPUBytes      int64       `json:"gpuBytes"`
+	LastExit      *ExitReport `json:"lastExit"`
+	RetryAt       *time.Time  `json:"retryAt,omitempty"`
+	Held          bool        `json:"held,omitempty"`
+}
+
+// StatusSession is the sign-in. User is a display name, empty when signed out.
+type StatusSession struct {
+	State  SessionState `json:"state"`
+	User   string       `json:"user"`
+	Reason Reason       `json:"reason,omitempty"`
+}
+
+// StatusManifest is the signed manifest.
+type StatusManifest struct {
+	Version   int64      `json:"version"`
+	Expires   *time.Time `json:"expires"`
+	CheckedAt *time.Time `json:"checkedAt"`
+	Reason    Reason     `json:"reason,omitempty"`
+}
