@@ -1,0 +1,105 @@
+package keychain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"companion/messages"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelKeyring keeps items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)):
+// in kernel memory, never on disk, gone at reboot. Meant for machines without a desktop session, and
+// chosen by name only (K2).
+//
+// Keys carry the kernel's default permissions: only who possesses a key may read it. A process
+// possesses what its own keyrings reach, and whether those reach the user keyring depends on how the
+// session began (a systemd service's does not). So each call links the user keyring into the calling
+// thread's keyring for as long as it lasts; any process of the same user may do the same.
+type kernelKeyring struct{}
+
+const keyType = "user"
+
+func keyName(service, account string) string {
+	return fmt.Sprintf("companion:%s:%s", service, account)
+}
+
+func (kernelKeyring) get(_ context.Context, service, account string) (value string, err error) {
+	err = withUserKeyring(func() error {
+		id, err := searchKey(service, account)
+		if err != nil {
+			return err
+		}
+		// One byte more than fits tells a value that is too long from one that just fits.
+		buf := make([]byte, MaxValue+1)
+		n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, buf, 0)
+		if err != nil {
+			return fmt.Errorf("reading the key: %w", err)
+		}
+		value = string(buf[:min(n, len(buf))])
+		return nil
+	})
+	return value, kernelReason(err)
+}
+
+func (kernelKeyring) set(_ context.Context, service, account, value string) error {
+	return kernelReason(withUserKeyring(func() error {
+		if _, err := unix.AddKey(keyType, keyName(service, account), []byte(value), unix.KEY_SPEC_USER_KEYRING); err != nil {
+			return fmt.Errorf("adding the key: %w", err)
+		}
+		return nil
+	}))
+}
+
+func (kernelKeyring) delete(_ context.Context, service, account string) error {
+	return kernelReason(withUserKeyring(func() error {
+		id, err := searchKey(service, account)
+		if err != nil {
+			return err
+		}
+		// Invalidation makes the payload unreachable at once; unlinking would leave it to whoever holds
+		// another link.
+		if _, err := unix.KeyctlInt(unix.KEYCTL_INVALIDATE, id, 0, 0, 0); err != nil {
+			return fmt.Errorf("invalidating the key: %w", err)
+		}
+		return nil
+	}))
+}
+
+func searchKey(service, account string) (int, error) {
+	id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, keyType, keyName(service, account), 0)
+	if err != nil {
+		return 0, fmt.Errorf("searching the key: %w", err)
+	}
+	return id, nil
+}
+
+// withUserKeyring runs f on a thread that possesses the user keyring.
+func withUserKeyring(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, err := unix.KeyctlInt(unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_THREAD_KEYRING, 0, 0); err != nil {
+		return fmt.Errorf("linking the user keyring: %w", err)
+	}
+	defer func() {
+		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
+	}()
+	return f()
+}
+
+func kernelReason(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYREVOKED), errors.Is(err, unix.EKEYEXPIRED):
+		return errAbsent
+	case errors.Is(err, unix.EDQUOT):
+		return fail(messages.ReasonSecretTooLarge, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fail(messages.ReasonKeychainDenied, err)
+	}
+	return fail(messages.ReasonKeychainUnavailable, err)
+}
