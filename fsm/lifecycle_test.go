@@ -1,0 +1,130 @@
+package fsm
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	states = []messages.State{messages.StateStopped, messages.StateStarting, messages.StateReady, messages.StateDraining}
+	events = []messages.Event{messages.EventStart, messages.EventHealthOK, messages.EventHealthFail, messages.EventDrain, messages.EventStopped}
+)
+
+// reach drives a new machine into state by the only path there is.
+func reach(t *testing.T, state messages.State) *Lifecycle {
+	t.Helper()
+	machine := NewLifecycle()
+	for _, event := range map[messages.State][]messages.Event{
+		messages.StateStopped:  nil,
+		messages.StateStarting: {messages.EventStart},
+		messages.StateReady:    {messages.EventStart, messages.EventHealthOK},
+		messages.StateDraining: {messages.EventStart, messages.EventHealthOK, messages.EventDrain},
+	}[state] {
+		if reason := machine.Apply(event); reason != messages.ReasonOK {
+			t.Fatalf("%s: %s", event, reason)
+		}
+	}
+	return machine
+}
+
+// A1: every pair of state and event; what the contract does not list changes nothing.
+func TestLifecycleTable(t *testing.T) {
+	allowed := map[messages.State]map[messages.Event]messages.State{
+		messages.StateStopped:  {messages.EventStart: messages.StateStarting},
+		messages.StateStarting: {messages.EventHealthOK: messages.StateReady, messages.EventHealthFail: messages.StateStopped},
+		messages.StateReady:    {messages.EventDrain: messages.StateDraining},
+		messages.StateDraining: {messages.EventStopped: messages.StateStopped},
+	}
+	for _, from := range states {
+		for _, event := range events {
+			machine := reach(t, from)
+			want, reason := from, messages.ReasonInvalidTransition
+			if to, ok := allowed[from][event]; ok {
+				want, reason = to, messages.ReasonOK
+			}
+			if got := machine.Apply(event); got != reason || machine.State() != want {
+				t.Errorf("%s + %s = %s, %s; want %s, %s", from, event, machine.State(), got, want, reason)
+			}
+		}
+		machine := reach(t, from)
+		if got := machine.Apply("jump"); got != messages.ReasonUnknownEvent || machine.State() != from {
+			t.Errorf("%s + unknown event = %s, %s", from, machine.State(), got)
+		}
+	}
+}
+
+// A1: there is no way to ready but through a start and a health success.
+func TestReadyOnlyThroughStart(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		machine := NewLifecycle()
+		var path []messages.Event
+		for range rapid.IntRange(0, 40).Draw(t, "steps") {
+			before := machine.State()
+			event := rapid.SampledFrom(events).Draw(t, "event")
+			if machine.Apply(event) == messages.ReasonOK {
+				path = append(path, event)
+			}
+			if machine.State() == messages.StateReady && before != messages.StateReady &&
+				(before != messages.StateStarting || len(path) < 2 || path[len(path)-2] != messages.EventStart) {
+				t.Fatalf("ready from %s by %v", before, path)
+			}
+		}
+	})
+}
+
+// A5: one row per fact; true only when all hold.
+func TestAvailable(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const recency = 15 * time.Second
+	all := messages.Facts{Verified: true, Ready: true, Bound: true, Token: true, LastHealth: now}
+	tests := []struct {
+		name   string
+		change func(*messages.Facts)
+		causes Causes
+		want   messages.Reason
+	}{
+		{"all hold", func(*messages.Facts) {}, Causes{}, messages.ReasonOK},
+		{"health at the bound", func(f *messages.Facts) { f.LastHealth = now.Add(-recency) }, Causes{}, messages.ReasonOK},
+		{"health aged out", func(f *messages.Facts) { f.LastHealth = now.Add(-recency - 1) }, Causes{}, messages.ReasonRuntimeUnavailable},
+		{"health from the future", func(f *messages.Facts) { f.LastHealth = now.Add(1) }, Causes{}, messages.ReasonRuntimeUnavailable},
+		{"no health", func(f *messages.Facts) { f.LastHealth = time.Time{} }, Causes{}, messages.ReasonRuntimeUnavailable},
+		{"not verified", func(f *messages.Facts) { f.Verified = false }, Causes{Verified: messages.ReasonDigestMismatch}, messages.ReasonDigestMismatch},
+		{"nobody vouched", func(f *messages.Facts) { f.Verified = false }, Causes{}, messages.ReasonNotReady},
+		{"not bound", func(f *messages.Facts) { f.Bound = false }, Causes{Bound: messages.ReasonBindFailed}, messages.ReasonBindFailed},
+		{"no token", func(f *messages.Facts) { f.Token = false }, Causes{Token: messages.ReasonKeychainLocked}, messages.ReasonKeychainLocked},
+		{"not ready", func(f *messages.Facts) { f.Ready = false }, Causes{Ready: messages.ReasonCrashLoop}, messages.ReasonCrashLoop},
+		{"shutting down", func(f *messages.Facts) { f.ShuttingDown = true }, Causes{}, messages.ReasonNotReady},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			facts := all
+			test.change(&facts)
+			available, reason := Available(facts, test.causes, now, recency)
+			if reason != test.want || available != (test.want == messages.ReasonOK) {
+				t.Fatalf("Available = %t, %s; want %s", available, reason, test.want)
+			}
+		})
+	}
+}
+
+// A8: the fifth failure inside five minutes is a loop; older ones are forgotten.
+func TestCrashLoop(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var failures []time.Time
+	for i := range CrashLoopFailures {
+		var loop bool
+		if failures, loop = CrashLoop(failures, start.Add(time.Duration(i)*time.Second)); loop != (i == CrashLoopFailures-1) {
+			t.Fatalf("failure %d: loop = %t", i+1, loop)
+		}
+	}
+	if recent, loop := CrashLoop(failures, start.Add(CrashLoopWindow+time.Second)); loop || len(recent) != 4 {
+		t.Fatalf("after the window: %d recent, loop = %t", len(recent), loop)
+	}
+}
