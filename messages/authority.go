@@ -167,6 +167,11 @@ type ModelRow struct {
 	PartialBytes int64  `json:"partialBytes"`
 }
 
+// RepeatWant asks to send the last Want to provision again: the provision actor is new (A9). Sent
+// by lifecycle.
+type RepeatWant struct{}
+
+func (RepeatWant) manifestCommand()     {}
 func (SessionChanged) manifestCommand() {}
 func (Pull) manifestCommand()           {}
 func (ListModels) manifestCommand()     {}
