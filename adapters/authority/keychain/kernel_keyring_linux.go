@@ -60,10 +60,13 @@ func (kernelKeyring) delete(_ context.Context, service, account string) error {
 		if err != nil {
 			return err
 		}
-		// Invalidation makes the payload unreachable at once; unlinking would leave it to whoever holds
-		// another link.
-		if _, err := unix.KeyctlInt(unix.KEYCTL_INVALIDATE, id, 0, 0, 0); err != nil {
-			return fmt.Errorf("invalidating the key: %w", err)
+		// Revoking makes the payload unreachable whoever else links the key, and gives back its quota at
+		// once; invalidating would leave both to the kernel's garbage collector.
+		if _, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0); err != nil {
+			return fmt.Errorf("revoking the key: %w", err)
+		}
+		if _, err := unix.KeyctlInt(unix.KEYCTL_UNLINK, id, unix.KEY_SPEC_USER_KEYRING, 0, 0); err != nil {
+			return fmt.Errorf("unlinking the key: %w", err)
 		}
 		return nil
 	}))

@@ -121,14 +121,21 @@ func unlock(ctx context.Context, conn *dbus.Conn, collection dbus.ObjectPath) er
 	if err != nil {
 		return fail(messages.ReasonKeychainLocked, fmt.Errorf("prompting to unlock: %w", err))
 	}
-	select {
-	case signal, open := <-completed:
-		if !open || len(signal.Body) < 1 || signal.Body[0] != false {
-			return fail(messages.ReasonKeychainLocked, errors.New("the unlock dialog was dismissed"))
+	for {
+		select {
+		case signal, open := <-completed:
+			switch {
+			case !open:
+				return fail(messages.ReasonKeychainLocked, errors.New("the bus went away while the unlock dialog was open"))
+			case signal.Path != prompt || signal.Name != secretsPrompt+".Completed":
+				continue // the bus's own signals arrive here too
+			case len(signal.Body) < 1 || signal.Body[0] != false:
+				return fail(messages.ReasonKeychainLocked, errors.New("the unlock dialog was dismissed"))
+			}
+			return nil
+		case <-ctx.Done():
+			return fail(messages.ReasonKeychainLocked, ctx.Err())
 		}
-		return nil
-	case <-ctx.Done():
-		return fail(messages.ReasonKeychainLocked, ctx.Err())
 	}
 }
 

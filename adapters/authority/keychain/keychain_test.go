@@ -1,0 +1,225 @@
+package keychain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/messages"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is a keychain in memory that can be told to misbehave. Test-only: no such back end can be
+// configured (K3).
+type fake struct {
+	mu    sync.Mutex
+	items map[string]string
+	calls int
+	err   error
+	hang  chan struct{} // not nil: every call waits for it, deaf to its context
+	lie   bool          // set says yes and stores nothing
+}
+
+func (f *fake) enter() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.items == nil {
+		f.items = map[string]string{}
+	}
+	if f.hang != nil {
+		hang := f.hang
+		f.mu.Unlock()
+		<-hang
+		f.mu.Lock()
+	}
+	return f.err
+}
+
+func (f *fake) get(_ context.Context, service, account string) (string, error) {
+	if err := f.enter(); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, ok := f.items[service+"/"+account]
+	if !ok {
+		return "", errAbsent
+	}
+	return v, nil
+}
+
+func (f *fake) set(_ context.Context, service, account, value string) error {
+	if err := f.enter(); err != nil || f.lie {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.items[service+"/"+account] = value
+	return nil
+}
+
+func (f *fake) delete(_ context.Context, service, account string) error {
+	if err := f.enter(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.items[service+"/"+account]; !ok {
+		return errAbsent
+	}
+	delete(f.items, service+"/"+account)
+	return nil
+}
+
+func TestFakeConforms(t *testing.T) { testBackEnd(t, &fake{}, "companion-test") }
+
+// K1, T5: three operations and nothing else.
+func TestSurface(t *testing.T) {
+	var methods []string
+	for m := range reflect.TypeFor[*Keychain]().Methods() {
+		methods = append(methods, m.Name)
+	}
+	if got := strings.Join(methods, " "); got != "Delete Get Set" {
+		t.Fatalf("exported methods: %s", got)
+	}
+}
+
+// K1: another account name is refused before any back end is called.
+func TestUnknownAccount(t *testing.T) {
+	for _, name := range []Account{"", "access_token", "access-token ", "*", "session"} {
+		f := &fake{}
+		k := newKeychain(f, Options{Service: "s"})
+		_, _, err := k.Get(t.Context(), name)
+		wantReason(t, err, messages.ReasonUnknownAccount)
+		wantReason(t, k.Set(t.Context(), name, messages.NewSecret("v")), messages.ReasonUnknownAccount)
+		wantReason(t, k.Delete(t.Context(), name), messages.ReasonUnknownAccount)
+		if f.calls != 0 {
+			t.Fatalf("%q reached the back end", name)
+		}
+	}
+}
+
+// K1: values are 1–8192 bytes of UTF-8, on the way in and on the way out.
+func TestValueBounds(t *testing.T) {
+	rows := map[string]struct {
+		value string
+		want  messages.Reason
+	}{
+		"empty":        {"", messages.ReasonInvalidSecret},
+		"not UTF-8":    {"a\xff", messages.ReasonInvalidSecret},
+		"smallest":     {"a", messages.ReasonOK},
+		"largest":      {strings.Repeat("a", 8192), messages.ReasonOK},
+		"one too many": {strings.Repeat("a", 8193), messages.ReasonSecretTooLarge},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			k := newKeychain(f, Options{Service: "s"})
+			wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret(r.value)), r.want)
+			if r.want == messages.ReasonOK {
+				return
+			}
+			if f.calls != 0 {
+				t.Fatal("a bad value reached the back end")
+			}
+			f.items = map[string]string{"s/access-token": r.value}
+			got, found, err := k.Get(t.Context(), AccessToken)
+			wantReason(t, err, messages.ReasonInvalidSecret)
+			if found || !got.IsZero() {
+				t.Fatal("a bad value was handed out")
+			}
+		})
+	}
+}
+
+// K3, K4, K7: each failure keeps its own reason, and none reads as "absent".
+func TestFailuresAreToldApart(t *testing.T) {
+	reasons := []messages.Reason{
+		messages.ReasonKeychainUnavailable, messages.ReasonKeychainLocked,
+		messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout, messages.ReasonSecretTooLarge,
+	}
+	for _, want := range reasons {
+		k := newKeychain(&fake{err: fail(want, errors.New("cause"))}, Options{Service: "s"})
+		_, found, err := k.Get(t.Context(), AccessToken)
+		wantReason(t, err, want)
+		if found {
+			t.Fatalf("%s: found", want)
+		}
+		wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("v")), want)
+		wantReason(t, k.Delete(t.Context(), AccessToken), want)
+	}
+	k := newKeychain(&fake{err: errors.New("something new")}, Options{Service: "s"})
+	wantReason(t, k.Delete(t.Context(), AccessToken), messages.ReasonKeychainUnavailable)
+}
+
+// K7: a set is read back.
+func TestSetIsReadBack(t *testing.T) {
+	f := &fake{lie: true}
+	k := newKeychain(f, Options{Service: "s"})
+	wantReason(t, k.Set(t.Context(), LoopbackToken, messages.NewSecret("new")), messages.ReasonKeychainDenied)
+	f.items = map[string]string{"s/loopback-token": "old"}
+	wantReason(t, k.Set(t.Context(), LoopbackToken, messages.NewSecret("new")), messages.ReasonKeychainDenied)
+}
+
+// K7: a hung back end hangs nobody, and a late write never lands after a later one.
+func TestHungBackEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{hang: make(chan struct{})}
+		k := newKeychain(f, Options{Service: "s", Timeout: 5 * time.Second})
+		began := time.Now()
+		wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("first")), messages.ReasonKeychainTimeout)
+		_, _, err := k.Get(t.Context(), AccessToken)
+		wantReason(t, err, messages.ReasonKeychainTimeout)
+		if took := time.Since(began); took > 11*time.Second {
+			t.Fatalf("took %v", took)
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		wantReason(t, k.Delete(cancelled, AccessToken), messages.ReasonKeychainTimeout)
+		f.mu.Lock()
+		if f.calls != 1 {
+			t.Fatalf("%d calls reached the hung back end: the worker is not one", f.calls)
+		}
+		hang := f.hang
+		f.hang = nil
+		f.mu.Unlock()
+		close(hang)
+		if err := k.Set(t.Context(), AccessToken, messages.NewSecret("second")); err != nil {
+			t.Fatal(err)
+		}
+		wantValue(t, k, AccessToken, "second")
+	})
+}
+
+// Rule 2: no error text holds the value.
+func TestErrorsHoldNoValue(t *testing.T) {
+	const value = "planted-secret"
+	k := newKeychain(&fake{err: fail(messages.ReasonKeychainDenied, errors.New(value))}, Options{Service: "s"})
+	err := k.Set(t.Context(), AccessToken, messages.NewSecret(value))
+	if text := fmt.Sprintf("%v %s %q", err, err, err); strings.Contains(text, value) {
+		t.Fatal(text)
+	}
+}
+
+// K2, K3: a back end of another platform, or an unknown one, is refused; nothing stands in.
+func TestOpen(t *testing.T) {
+	for _, name := range []string{"", "memory", "file", "Auto", "kernel"} {
+		_, err := Open(Options{Backend: name, Service: "s"})
+		wantReason(t, err, messages.ReasonKeychainUnavailable)
+	}
+	_, err := Open(Options{Backend: BackendAuto})
+	wantReason(t, err, messages.ReasonKeychainUnavailable)
+	if _, err := Open(Options{Backend: BackendAuto, Service: "s"}); err != nil {
+		t.Fatal(err)
+	}
+}
