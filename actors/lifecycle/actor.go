@@ -1,0 +1,144 @@
+// Package lifecycle is the actor that owns the state machine and companionAvailable (A1–A9).
+//
+// Others tell it what they have seen; it alone decides. After each message it publishes one
+// immutable snapshot, which the gate, the front door, the health probe, control and resources
+// read. It never waits for another actor: what it has to say goes into an outbox that the same
+// select drains.
+//
+// A new incarnation starts with no fact at all, asks everybody to vouch again, and adopts a runtime
+// that still runs instead of ending the requests in it. From the last published snapshot it takes
+// only what no fact depends on: the user's wish, the counters and the last exit.
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/messages"
+)
+
+// Defaults of the times below.
+const (
+	DefaultRecency       = 15 * time.Second
+	DefaultStartDeadline = 2 * time.Minute
+	DefaultDrainDeadline = 20 * time.Second
+
+	// clearDeadline bounds the wait for the keychain at shutdown: the token dies with the daemon
+	// anyway (K6).
+	clearDeadline = 3 * time.Second
+)
+
+// Deps is what the composition root gives.
+type Deps struct {
+	Inbox     <-chan messages.ToLifecycle
+	Process   chan<- messages.ToProcess
+	Provision chan<- messages.ToProvision
+	FrontDoor chan<- messages.ToFrontDoor
+	Health    chan<- messages.ToHealth
+	Custody   chan<- messages.ToCustody
+	Manifest  chan<- messages.ManifestCommand
+	Snapshot  *mailbox.Watch[messages.Snapshot]
+
+	Recency       time.Duration // how old the last health success may be (A5)
+	StartDeadline time.Duration // from spawn to ready (A3)
+	DrainDeadline time.Duration // for running requests (A7)
+	Log           *zap.Logger
+}
+
+// Actor is the suture service; see the package comment.
+type Actor struct{ deps Deps }
+
+// New returns the actor. Zero times mean the defaults.
+func New(deps Deps) *Actor {
+	for _, d := range []struct {
+		value    *time.Duration
+		fallback time.Duration
+	}{
+		{&deps.Recency, DefaultRecency},
+		{&deps.StartDeadline, DefaultStartDeadline},
+		{&deps.DrainDeadline, DefaultDrainDeadline},
+	} {
+		if *d.value == 0 {
+			*d.value = d.fallback
+		}
+	}
+	return &Actor{deps}
+}
+
+func (a *Actor) String() string { return string(messages.ActorLifecycle) }
+
+// Serve runs until ctx ends.
+func (a *Actor) Serve(ctx context.Context) error {
+	l := newLoop(a.deps)
+	l.publish()
+	l.process.put(messages.ConfirmProcess{})
+	l.provision.put(messages.ConfirmProvision{})
+	l.frontDoor.put(messages.ConfirmFrontDoor{})
+	l.custody.put(messages.ConfirmCustody{})
+	l.health.put(messages.ConfirmHealth{})
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(l.untilNext())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case message := <-a.deps.Inbox:
+			l.handle(message)
+		case left := <-l.drained:
+			l.drainEnded(left)
+		case reason := <-l.cleared:
+			l.tokenCleared(reason)
+		case <-timer.C:
+		case l.process.out() <- l.process.head():
+			l.process.sent()
+			continue
+		case l.provision.out() <- l.provision.head():
+			l.provision.sent()
+			continue
+		case l.frontDoor.out() <- l.frontDoor.head():
+			l.frontDoor.sent()
+			continue
+		case l.health.out() <- l.health.head():
+			l.health.sent()
+			continue
+		case l.custody.out() <- l.custody.head():
+			l.custody.sent()
+			continue
+		case l.manifest.out() <- l.manifest.head():
+			l.manifest.sent()
+			continue
+		}
+		l.reconcile()
+		l.publish()
+	}
+}
+
+// outbox holds what could not be sent yet, so that a slow receiver never holds the lifecycle.
+type outbox[M any] struct {
+	box   chan<- M
+	queue []M
+}
+
+func (o *outbox[M]) put(m M) { o.queue = append(o.queue, m) }
+
+// out returns the channel to send on, or nil, which no select ever takes, when nothing waits.
+func (o *outbox[M]) out() chan<- M {
+	if len(o.queue) == 0 {
+		return nil
+	}
+	return o.box
+}
+
+func (o *outbox[M]) head() M {
+	if len(o.queue) == 0 {
+		var none M
+		return none
+	}
+	return o.queue[0]
+}
+
+func (o *outbox[M]) sent() { o.queue = o.queue[1:] }

@@ -1,0 +1,208 @@
+package lifecycle
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// actorStarted drops every fact that the actor had vouched for (A9).
+func (l *loop) actorStarted(actor messages.Actor) {
+	switch actor {
+	case messages.ActorProvision:
+		l.facts.Verified, l.causes.Verified, l.offered = false, "", nil
+		l.manifest.put(messages.RepeatWant{})
+	case messages.ActorCustody:
+		l.facts.Token, l.causes.Token = false, ""
+	case messages.ActorFrontDoor:
+		l.facts.Bound, l.causes.Bound, l.base = false, "", ""
+	case messages.ActorHealth:
+		l.facts.LastHealth = time.Time{}
+	case messages.ActorProcess:
+		// A new process actor has ended whatever its predecessor ran, and reports no exit for it.
+		l.runtimeAbsent()
+	}
+}
+
+// offer takes what provision vouches for. A newer pair replaces the running one by a restart.
+func (l *loop) offer(p *pair) {
+	l.facts.Verified, l.causes.Verified = true, ""
+	l.offered = p
+	switch {
+	case !l.alive:
+	case l.running == nil:
+		// An adopted launch: it was started from what its process actor had been given.
+		l.running = p
+	case !p.same(l.running) && l.machine.State() == messages.StateReady:
+		l.excused = true
+		l.drain()
+	}
+}
+
+// integrityLost takes the word of provision or process. A failed fetch of something newer does not
+// end what serves; bytes that are wrong do (M6, A5).
+func (l *loop) integrityLost(m messages.IntegrityLost) {
+	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
+	wrong := m.Reason == messages.ReasonDigestMismatch || m.Reason == messages.ReasonSizeMismatch ||
+		m.Reason == messages.ReasonBinaryUntrusted
+	if l.machine.State() == messages.StateReady && !wrong {
+		return
+	}
+	l.facts.Verified, l.causes.Verified, l.offered = false, m.Reason, nil
+	l.replyStart(m.Reason)
+	if l.alive {
+		l.excused = true
+		l.end(messages.ReasonDigestMismatch)
+	}
+}
+
+// next is the pair to start: what is offered, or what was ready before when the offered one did
+// not become ready (M12).
+func (l *loop) next() *pair {
+	if l.offered.same(l.rejected) {
+		return l.proven
+	}
+	return l.offered
+}
+
+// start begins a launch, if everything that A3 asks for is there.
+func (l *loop) start() {
+	p := l.next()
+	l.launch++
+	l.running, l.alive, l.ending, l.excused, l.blame = p, true, false, false, ""
+	l.retryAt = time.Time{}
+	l.startedBy = time.Now().Add(l.deps.StartDeadline)
+	l.apply(messages.EventStart, messages.ReasonNotReady)
+	l.process.put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
+	l.replyStart(messages.ReasonOK)
+}
+
+// runtimeStarted is the answer to a Spawn, or to ConfirmProcess from a runtime that outlived the
+// last incarnation of this actor: that one is adopted.
+func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
+	if l.confirmed {
+		return
+	}
+	l.confirmed, l.alive, l.launch = true, true, m.Launch
+	l.running = l.offered
+	l.log.Info("runtime adopted", zap.Int("pid", m.PID))
+}
+
+func (l *loop) runtimeAbsent() {
+	l.confirmed = true
+	if l.alive {
+		l.runtimeExited(messages.RuntimeExited{
+			Launch: l.launch, Requested: l.ending,
+			Exit: messages.ExitReport{At: time.Now(), Code: -1, Reason: messages.ReasonProcessExited},
+		})
+	}
+}
+
+// runtimeExited ends the launch: the machine goes to stopped by the only way there is, and a crash
+// is counted and answered by a retry.
+func (l *loop) runtimeExited(m messages.RuntimeExited) {
+	if !l.alive || m.Launch != l.launch {
+		return
+	}
+	reason := m.Exit.Reason
+	if l.blame != "" {
+		reason = l.blame
+	}
+	crash := !l.excused && (!m.Requested || l.blame != "")
+	l.alive, l.ending, l.excused, l.blame = false, false, false, ""
+	l.backEnd, l.startedBy, l.drained, l.drainBy = messages.BackEnd{}, time.Time{}, nil, time.Time{}
+	switch l.machine.State() {
+	case messages.StateStarting:
+		l.apply(messages.EventHealthFail, reason)
+	case messages.StateReady:
+		l.apply(messages.EventDrain, reason)
+		l.apply(messages.EventStopped, reason)
+	case messages.StateDraining:
+		l.apply(messages.EventStopped, reason)
+	}
+	if crash {
+		l.crashed(m.Exit, reason)
+	}
+}
+
+// crashed counts a failure and decides when to try again (A8).
+func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
+	now := time.Now()
+	exit.Reason = reason
+	l.lastExit = &exit
+	l.restarts++
+	if l.proven != nil && !l.running.same(l.proven) {
+		l.rejected = l.running
+		l.log.Warn("newer artifacts did not become ready, going back", zap.String("reason", string(reason)))
+	}
+	var isLoop bool
+	if l.failures, isLoop = fsm.CrashLoop(l.failures, now); isLoop {
+		l.heldTill = now.Add(fsm.CrashLoopWindow)
+		l.causes.Ready = messages.ReasonCrashLoop
+		l.log.Error("runtime held after repeated failures", zap.String("reason", string(messages.ReasonCrashLoop)),
+			zap.String("last", string(reason)), zap.Time("until", l.heldTill))
+		return
+	}
+	wait := l.backoff.NextBackOff()
+	l.retryAt = now.Add(wait)
+	l.log.Warn("runtime failed", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
+		zap.String("signal", exit.Signal), zap.Duration("retryIn", wait))
+}
+
+func (l *loop) forgive() {
+	l.failures, l.retryAt, l.heldTill = nil, time.Time{}, time.Time{}
+	l.backoff.Reset()
+}
+
+func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
+	if !l.alive || l.ending || m.Launch != l.launch {
+		return
+	}
+	switch l.machine.State() {
+	case messages.StateStarting:
+		l.startedBy = time.Time{}
+		l.apply(messages.EventHealthOK, messages.ReasonOK)
+		l.proven = l.running
+	case messages.StateReady:
+	default:
+		return
+	}
+	l.facts.LastHealth = m.At
+}
+
+// healthFailed ends availability at once (A5). A start is allowed to fail probes until its
+// deadline; a hung runtime is ended and replaced.
+func (l *loop) healthFailed(m messages.HealthFailed) {
+	if !l.alive || m.Launch != l.launch {
+		return
+	}
+	l.facts.LastHealth = time.Time{}
+	if m.Hung {
+		l.end(m.Reason)
+	}
+}
+
+// end ends the launch without waiting for its requests, and counts as a failure for reason unless
+// the launch is excused.
+func (l *loop) end(reason messages.Reason) {
+	if !l.alive || l.ending {
+		return
+	}
+	l.blame = reason
+	switch l.machine.State() {
+	case messages.StateStarting:
+		l.apply(messages.EventHealthFail, reason)
+	case messages.StateReady:
+		l.apply(messages.EventDrain, reason)
+	}
+	l.startedBy = time.Time{}
+	l.kill()
+}
+
+func (l *loop) kill() {
+	l.ending = true
+	l.process.put(messages.Kill{Launch: l.launch})
+}

@@ -1,0 +1,299 @@
+package lifecycle
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// A3, A5: available needs every fact, whatever the order in which they come.
+func TestAvailableNeedsEveryFact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, messages.TokenStored{})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 {
+			t.Fatal("started without a verified model and runtime")
+		}
+		w.send(verified(1))
+		launch := taken[messages.Spawn](w.process)[0].Launch
+		got := w.send(messages.RuntimeStarted{Launch: launch}, messages.BackEndUp{Launch: launch}, messages.HealthSucceeded{Launch: launch, At: time.Now()})
+		if got.Available || got.State != messages.StateReady {
+			t.Fatalf("available without a bound front door: %+v", got)
+		}
+		if got = w.send(messages.DoorBound{BaseURL: "u"}); !got.Available || got.Reason != messages.ReasonOK {
+			t.Fatalf("not available: %+v", got)
+		}
+	})
+}
+
+// A5: each of these ends availability at once.
+func TestAvailabilityEnds(t *testing.T) {
+	tests := map[string]struct {
+		message messages.ToLifecycle
+		reason  messages.Reason
+	}{
+		"failed probe":     {messages.HealthFailed{Launch: 1, Reason: messages.ReasonUpstreamFailed}, messages.ReasonRuntimeUnavailable},
+		"hung":             {messages.HealthFailed{Launch: 1, Reason: messages.ReasonRuntimeUnavailable, Hung: true}, messages.ReasonRuntimeUnavailable},
+		"exit":             {exited(1, messages.ReasonProcessExited), messages.ReasonProcessExited},
+		"integrity":        {messages.IntegrityLost{Artifact: "m", Reason: messages.ReasonDigestMismatch}, messages.ReasonDigestMismatch},
+		"token lost":       {messages.TokenLost{Reason: messages.ReasonKeychainLocked}, messages.ReasonKeychainLocked},
+		"listener lost":    {messages.DoorLost{Reason: messages.ReasonBindFailed}, messages.ReasonBindFailed},
+		"identity changed": {messages.IdentityChanged{Launch: 1}, messages.ReasonNotReady},
+		"memory":           {messages.MemoryExceeded{Launch: 1}, messages.ReasonRAMOverLimit},
+		"stop":             {messages.StopRequested{Reply: make(chan messages.Reason, 1)}, messages.ReasonNotReady},
+		"shutdown":         {messages.ShutdownRequested{Reply: make(chan struct{}, 1)}, messages.ReasonNotReady},
+		// A9: what a dead actor once said counts for nothing.
+		"new provision":  {messages.ActorStarted{Actor: messages.ActorProvision}, messages.ReasonNotReady},
+		"new custody":    {messages.ActorStarted{Actor: messages.ActorCustody}, messages.ReasonNotReady},
+		"new front door": {messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
+		"new health":     {messages.ActorStarted{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
+		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonProcessExited},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				defer w.close()
+				w.ready(t)
+				if got := w.send(test.message); got.Available || got.Reason != test.reason {
+					t.Fatalf("after %T: available %t, reason %s; want %s", test.message, got.Available, got.Reason, test.reason)
+				}
+			})
+		})
+	}
+}
+
+// A5: the last health success ages out by itself, one instant after the bound and not before.
+func TestHealthAgesOutByTimer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		if got := w.pass(DefaultRecency); !got.Available {
+			t.Fatalf("aged out at the bound: %+v", got)
+		}
+		if got := w.pass(time.Millisecond); got.Available || got.Reason != messages.ReasonRuntimeUnavailable {
+			t.Fatalf("still available after the bound: %+v", got)
+		}
+		if got := w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
+			t.Fatalf("a new success did not count: %+v", got)
+		}
+	})
+}
+
+// A9: a late word about an earlier launch changes nothing.
+func TestLateWordsChangeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		before := w.snapshot.Get()
+		after := w.send(exited(0, messages.ReasonProcessExited), messages.HealthFailed{Launch: 0, Hung: true},
+			messages.BackEndUp{Launch: 0}, messages.MemoryExceeded{Launch: 2}, messages.IdentityChanged{Launch: 2})
+		if after != before {
+			t.Fatalf("changed from %+v to %+v", before, after)
+		}
+	})
+}
+
+// A8: a crash is answered by a new launch with growing waits; five in five minutes are held, and
+// the hold is left by time or by the user.
+func TestRestartAndCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		for i := 1; i < fsm.CrashLoopFailures; i++ {
+			got := w.send(exited(messages.Launch(i), messages.ReasonProcessExited))
+			if got.RetryAt.IsZero() || got.Restarts != i || got.LastExit == nil || got.State != messages.StateStopped {
+				t.Fatalf("crash %d: %+v", i, got)
+			}
+			if wait := time.Until(got.RetryAt); i == 1 && wait > 500*time.Millisecond {
+				t.Fatalf("the first retry waits %s", wait)
+			}
+			w.pass(time.Until(got.RetryAt))
+			w.up(t)
+		}
+		got := w.send(exited(fsm.CrashLoopFailures, messages.ReasonProcessExited))
+		if !got.Held || got.Reason != messages.ReasonCrashLoop || !got.RetryAt.IsZero() {
+			t.Fatalf("not held: %+v", got)
+		}
+		if w.pass(fsm.CrashLoopWindow - time.Second); len(taken[messages.Spawn](w.process)) != 0 {
+			t.Fatal("started while held")
+		}
+		w.pass(2 * time.Second)
+		w.up(t)
+		for i := range fsm.CrashLoopFailures {
+			got = w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+			if i < fsm.CrashLoopFailures-1 {
+				w.pass(time.Until(got.RetryAt))
+			}
+		}
+		reply := make(chan messages.Reason, 1)
+		if got = w.send(messages.StartRequested{Reply: reply}); got.Held || <-reply != messages.ReasonOK {
+			t.Fatalf("the user's start did not end the hold: %+v", got)
+		}
+		w.up(t)
+	})
+}
+
+// A8: a healthy minute forgives earlier failures.
+func TestHealthyMinuteForgives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		for range 2 * fsm.CrashLoopFailures {
+			got := w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+			if got.Held {
+				t.Fatal("held although each launch had been healthy for a minute")
+			}
+			w.pass(time.Until(got.RetryAt))
+			w.up(t)
+			w.pass(fsm.HealthyAfter)
+		}
+	})
+}
+
+// A3: a start ends at its deadline; the runtime is ended before another is tried.
+func TestStartDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, verified(1))
+		taken[messages.Spawn](w.process)
+		got := w.pass(DefaultStartDeadline)
+		if got.State != messages.StateStopped || got.Reason == messages.ReasonOK || len(taken[messages.Kill](w.process)) != 1 {
+			t.Fatalf("no end at the deadline: %+v", got)
+		}
+		w.pass(time.Minute)
+		if len(taken[messages.Spawn](w.process)) != 0 {
+			t.Fatal("a second runtime was started before the first had ended")
+		}
+		got = w.send(messages.RuntimeExited{Launch: 1, Requested: true, Exit: messages.ExitReport{Reason: messages.ReasonProcessExited}})
+		if got.LastExit == nil || got.LastExit.Reason != messages.ReasonStartTimeout {
+			t.Fatalf("last exit: %+v", got.LastExit)
+		}
+	})
+}
+
+// A7, X7, K6: a stop drains, then ends; a shutdown clears the token as well, and both answer.
+func TestDrainAndShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		stopped := make(chan messages.Reason, 1)
+		if got := w.send(messages.StopRequested{Reply: stopped}); got.State != messages.StateDraining {
+			t.Fatalf("not draining: %+v", got)
+		}
+		if len(taken[messages.Kill](w.process)) != 0 {
+			t.Fatal("killed before the requests had ended")
+		}
+		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
+		synctest.Wait()
+		if len(taken[messages.Kill](w.process)) != 1 {
+			t.Fatal("not killed after the drain")
+		}
+		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if <-stopped != messages.ReasonOK || w.snapshot.Get().LastExit != nil {
+			t.Fatal("an asked-for stop is no crash")
+		}
+		started := make(chan messages.Reason, 1)
+		w.send(messages.StartRequested{Reply: started})
+		launch := w.up(t)
+		if <-started != messages.ReasonOK {
+			t.Fatal("start was not answered")
+		}
+		ended := make(chan struct{}, 1)
+		w.send(messages.ShutdownRequested{Reply: ended})
+		w.pass(DefaultDrainDeadline + time.Second) // the front door never answers
+		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
+		clears := taken[messages.ClearLoopbackToken](w.custody)
+		if len(clears) != 1 || len(ended) != 0 {
+			t.Fatalf("%d clears, ended %d", len(clears), len(ended))
+		}
+		clears[0].Reply <- messages.ReasonOK
+		<-ended
+		if len(taken[messages.DropLoopbackToken](w.frontDoor)) != 1 {
+			t.Fatal("the front door kept the token")
+		}
+	})
+}
+
+// A9: a new incarnation trusts nothing, asks everybody, and adopts the runtime that still runs.
+func TestNewIncarnationAdopts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.close()
+		w.serve()
+		defer w.close()
+		if got := w.snapshot.Get(); got.Available || got.State != messages.StateStopped {
+			t.Fatalf("available on memory: %+v", got)
+		}
+		if len(taken[messages.ConfirmProcess](w.process)) == 0 {
+			t.Fatal("process was not asked")
+		}
+		got := w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
+			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		if got.State != messages.StateStarting || got.Available {
+			t.Fatalf("not starting: %+v", got)
+		}
+		if got = w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
+			t.Fatalf("not adopted: %+v", got)
+		}
+		if len(taken[messages.Spawn](w.process)) != 0 {
+			t.Fatal("a second runtime was started")
+		}
+	})
+}
+
+// M12: a newer model that does not become ready gives way to the one that was.
+func TestFallsBackToProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		w.send(verified(2))
+		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if spawn := taken[messages.Spawn](w.process)[0]; spawn.Model.SHA256[0] != 2 {
+			t.Fatalf("started %v", spawn.Model.SHA256[0])
+		}
+		got := w.send(exited(2, messages.ReasonProcessExited))
+		w.pass(time.Until(got.RetryAt))
+		if spawn := taken[messages.Spawn](w.process)[0]; spawn.Model.SHA256[0] != 1 {
+			t.Fatalf("fell back to %v", spawn.Model.SHA256[0])
+		}
+	})
+}
+
+// A2, C1: a receiver that never takes its messages holds up nobody.
+func TestStuckReceiversDoNotHoldTheLifecycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		for range boxSize {
+			w.health <- messages.ConfirmHealth{}
+			w.custody <- messages.ConfirmCustody{}
+			w.provision <- messages.Reverify{}
+			w.manifest <- messages.RepeatWant{}
+			if len(w.health) == boxSize-1 {
+				break
+			}
+		}
+		w.ready(t)
+		for range boxSize {
+			w.send(messages.ActorStarted{Actor: messages.ActorProvision})
+		}
+		if got := w.send(exited(1, messages.ReasonProcessExited)); got.State != messages.StateStopped {
+			t.Fatalf("held: %+v", got)
+		}
+	})
+}

@@ -1,0 +1,168 @@
+package lifecycle
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// drainUnanswered stands for the count that a front door did not give in time.
+const drainUnanswered = -1
+
+// reconcile brings what is nearer to what is wanted, one step at a time.
+func (l *loop) reconcile() {
+	now := time.Now()
+	if !now.Before(l.retryAt) {
+		l.retryAt = time.Time{}
+	}
+	if !l.drainBy.IsZero() && !now.Before(l.drainBy) {
+		l.drainEnded(drainUnanswered)
+	}
+	if !l.heldTill.IsZero() && !now.Before(l.heldTill) {
+		l.forgive()
+	}
+	if l.machine.State() == messages.StateReady && len(l.failures) > 0 && now.Sub(l.readyAt) >= fsm.HealthyAfter {
+		l.forgive()
+	}
+	if !l.wanted {
+		l.stop()
+		return
+	}
+	switch {
+	case l.machine.State() == messages.StateStarting && !l.startedBy.IsZero() && !now.Before(l.startedBy):
+		l.end(messages.ReasonStartTimeout)
+	case l.machine.State() == messages.StateStopped && l.alive && !l.ending && l.facts.Verified:
+		// Adopted: the runtime runs already, and its health decides as for any other start.
+		l.startedBy = now.Add(l.deps.StartDeadline)
+		l.apply(messages.EventStart, messages.ReasonNotReady)
+	case l.machine.State() == messages.StateStopped && !l.alive && l.confirmed && l.facts.Verified &&
+		l.heldTill.IsZero() && l.retryAt.IsZero():
+		l.start()
+	}
+}
+
+// stop drains and ends what runs, answers those who waited for that, and goes on to the end of a
+// shutdown.
+func (l *loop) stop() {
+	switch {
+	case l.machine.State() == messages.StateReady:
+		l.excused = true
+		l.drain()
+	case l.machine.State() == messages.StateDraining:
+	case l.alive:
+		if !l.ending {
+			l.excused = true
+			l.end(messages.ReasonNotReady)
+		}
+	case l.confirmed:
+		l.retryAt = time.Time{}
+		for _, reply := range l.onStopped {
+			reply <- messages.ReasonOK
+		}
+		l.onStopped = nil
+		l.replyStart(messages.ReasonNotReady)
+		l.clear()
+	}
+}
+
+// drain refuses new requests by the snapshot, and waits for the running ones until the deadline.
+func (l *loop) drain() {
+	reason := messages.ReasonNotReady
+	if l.blame != "" {
+		reason = l.blame
+	}
+	l.apply(messages.EventDrain, reason)
+	l.drained = make(chan int, 1)
+	l.frontDoor.put(messages.Drain{Deadline: time.Now().Add(l.deps.DrainDeadline), Reply: l.drained})
+	// A front door that does not answer must not keep the runtime alive.
+	l.drainBy = time.Now().Add(l.deps.DrainDeadline + time.Second)
+}
+
+func (l *loop) drainEnded(left int) {
+	l.drained, l.drainBy = nil, time.Time{}
+	if left != 0 {
+		l.log.Warn("drain ended early", zap.Int("inFlight", left))
+	}
+	if l.alive && !l.ending {
+		l.kill()
+	}
+}
+
+// clear takes the loopback token away from the front door and the keychain at the end of a
+// shutdown (K6), and then tells those who asked for it.
+func (l *loop) clear() {
+	now := time.Now()
+	switch {
+	case len(l.onEnd) == 0:
+	case l.cleared == nil && l.clearedBy.IsZero():
+		l.cleared = make(chan messages.Reason, 1)
+		l.clearedBy = now.Add(clearDeadline)
+		l.frontDoor.put(messages.DropLoopbackToken{})
+		l.custody.put(messages.ClearLoopbackToken{Reply: l.cleared})
+	case l.cleared != nil && !now.Before(l.clearedBy):
+		l.tokenCleared(messages.ReasonKeychainTimeout)
+	}
+}
+
+func (l *loop) tokenCleared(reason messages.Reason) {
+	if reason != messages.ReasonOK {
+		l.log.Warn("loopback token left in the keychain", zap.String("reason", string(reason)))
+	}
+	l.cleared, l.clearedBy = nil, time.Time{}
+	l.facts.Token = false
+	for _, reply := range l.onEnd {
+		reply <- struct{}{}
+	}
+	l.onEnd = nil
+}
+
+// want records the user's wish to run, which also ends a hold (A8). It answers ReasonOK, or why
+// nothing can be started: then the artifacts are looked at once more, since the user may have
+// mended them.
+func (l *loop) want() messages.Reason {
+	if l.facts.ShuttingDown {
+		return messages.ReasonNotReady
+	}
+	l.wanted, l.rejected = true, nil
+	l.forgive()
+	if !l.facts.Verified && l.causes.Verified != "" {
+		l.provision.put(messages.Reverify{})
+		return l.causes.Verified
+	}
+	return messages.ReasonOK
+}
+
+func (l *loop) startRequested(m messages.StartRequested) {
+	reason := l.want()
+	if reason != messages.ReasonOK || l.alive && !l.ending {
+		m.Reply <- reason
+		return
+	}
+	l.onStart = append(l.onStart, m.Reply)
+}
+
+func (l *loop) restartRequested(m messages.RestartRequested) {
+	if reason := l.want(); reason != messages.ReasonOK {
+		m.Reply <- reason
+		return
+	}
+	l.onStart = append(l.onStart, m.Reply)
+	switch l.machine.State() {
+	case messages.StateReady:
+		l.excused = true
+		l.drain()
+	case messages.StateStarting:
+		l.excused = true
+		l.end(messages.ReasonNotReady)
+	}
+}
+
+func (l *loop) replyStart(reason messages.Reason) {
+	for _, reply := range l.onStart {
+		reply <- reason
+	}
+	l.onStart = nil
+}
