@@ -1,0 +1,527 @@
+package download
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"companion/adapters/runtime/source"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var object = bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+
+// memory is a Sink that keeps what it is given.
+type memory struct {
+	bytes.Buffer
+	begun     int
+	offset    int64
+	validator string
+	refuse    error
+}
+
+func (m *memory) Begin(offset int64, validator string) error {
+	m.begun++
+	m.offset, m.validator = offset, validator
+	m.Truncate(int(offset))
+	return nil
+}
+
+func (m *memory) Write(p []byte) (int, error) {
+	if m.refuse != nil {
+		return 0, m.refuse
+	}
+	return m.Buffer.Write(p)
+}
+
+func serve(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *Client) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	return server, New(roots, 5*time.Second)
+}
+
+func request(server *httptest.Server) Request {
+	return Request{URL: server.URL + "/models/g", Origins: []string{server.URL + "/models/"}, PrivateHosts: []string{"127.0.0.1"}}
+}
+
+func content(tag string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(object))
+	}
+}
+
+// M5
+func TestFetchPumpsEveryByte(t *testing.T) {
+	server, client := serve(t, content(`"one"`))
+	var sink memory
+	if err := client.Fetch(t.Context(), request(server), &sink); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(sink.Bytes(), object) || sink.begun != 1 || sink.offset != 0 || sink.validator != `"one"` {
+		t.Fatalf("got %d bytes, begun %d at %d, validator %q", sink.Len(), sink.begun, sink.offset, sink.validator)
+	}
+}
+
+// C4, M4: what goes over the wire, also after a redirect and with cookies and proxies on offer.
+func TestRequestsCarryNothing(t *testing.T) {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"} {
+		t.Setenv(name, "http://user:secret@127.0.0.1:1")
+	}
+	var seen []http.Header
+	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Clone())
+		w.Header().Set("Set-Cookie", "id=1; Path=/")
+		if r.URL.Path == "/models/g" {
+			http.Redirect(w, r, "/models/h", http.StatusFound)
+			return
+		}
+		content(`"one"`)(w, r)
+	})
+	req := request(server)
+	if err := client.Fetch(t.Context(), req, &memory{}); err != nil {
+		t.Fatal(err)
+	}
+	req.Offset, req.Validator = 100, `"one"`
+	if err := client.Fetch(t.Context(), req, bufferOf(100)); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 4 {
+		t.Fatalf("%d requests, want 4", len(seen))
+	}
+	for i, header := range seen {
+		want := map[string]string{"User-Agent": "Go-http-client/1.1"}
+		if i >= 2 {
+			want["Range"], want["If-Range"] = "bytes=100-", `"one"`
+		}
+		if len(header) != len(want) {
+			t.Errorf("request %d carries %v", i, header)
+		}
+		for k, v := range want {
+			if header.Get(k) != v {
+				t.Errorf("request %d: %s is %q, want %q", i, k, header.Get(k), v)
+			}
+		}
+	}
+}
+
+func bufferOf(n int) *memory {
+	var m memory
+	m.Buffer.Write(object[:n])
+	return &m
+}
+
+// M8: only a confirmed continuation of the same object goes on; everything else is from zero.
+func TestResume(t *testing.T) {
+	const at = 1000
+	total := int64(len(object))
+	partial := func(contentRange, tag string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") == "" {
+				content(`"one"`)(w, r)
+				return
+			}
+			w.Header().Set("ETag", tag)
+			w.Header().Set("Content-Range", contentRange)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(object[at:])
+		}
+	}
+	good := fmt.Sprintf("bytes %d-%d/%d", at, total-1, total)
+	for name, c := range map[string]struct {
+		handler   http.HandlerFunc
+		validator string
+		offset    int64
+	}{
+		"same object":       {content(`"one"`), `"one"`, at},
+		"exact 206":         {partial(good, `"one"`), `"one"`, at},
+		"object changed":    {content(`"two"`), `"one"`, 0},
+		"weak validator":    {content(`W/"one"`), `W/"one"`, 0},
+		"no validator":      {content(""), "", 0},
+		"206 of another":    {partial(good, `"two"`), `"one"`, 0},
+		"206 without tag":   {partial(good, ""), `"one"`, 0},
+		"206 elsewhere":     {partial(fmt.Sprintf("bytes 0-%d/%d", total-at-1, total), `"one"`), `"one"`, 0},
+		"206 too short":     {partial(fmt.Sprintf("bytes %d-%d/%d", at, total-2, total), `"one"`), `"one"`, 0},
+		"206 unknown total": {partial(fmt.Sprintf("bytes %d-%d/*", at, total-1), `"one"`), `"one"`, 0},
+		"206 without range": {partial("", `"one"`), `"one"`, 0},
+		"206 nonsense":      {partial("bytes x-y/z", `"one"`), `"one"`, 0},
+		"416": {func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") != "" {
+				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+				return
+			}
+			content(`"one"`)(w, r)
+		}, `"one"`, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t, c.handler)
+			req := request(server)
+			req.Offset, req.Validator = at, c.validator
+			sink := bufferOf(at)
+			if err := client.Fetch(t.Context(), req, sink); err != nil {
+				t.Fatal(err)
+			}
+			if sink.offset != c.offset || sink.begun != 1 || !bytes.Equal(sink.Bytes(), object) {
+				t.Fatalf("began %d times, at %d (want %d), %d bytes", sink.begun, sink.offset, c.offset, sink.Len())
+			}
+		})
+	}
+}
+
+// M4, T6: a redirect passes the same check, without credentials, at most five times.
+func TestRedirects(t *testing.T) {
+	var elsewhere int
+	other, _ := serve(t, func(http.ResponseWriter, *http.Request) { elsewhere++ })
+	for name, c := range map[string]struct {
+		location string
+		want     messages.Reason
+	}{
+		"inside":              {"/models/end", messages.ReasonOK},
+		"absolute inside":     {"SELF/models/end", messages.ReasonOK},
+		"another host":        {other.URL + "/models/g", messages.ReasonSourceNotAllowed},
+		"scheme-relative":     {"//" + other.Listener.Addr().String() + "/models/g", messages.ReasonMalformedSpec},
+		"outside the path":    {"/other", messages.ReasonSourceNotAllowed},
+		"dot segments":        {"/models/../models/end", messages.ReasonMalformedSpec},
+		"encoded dots":        {"/models/%2e%2e/models/end", messages.ReasonMalformedSpec},
+		"credentials":         {"https://u:p@SELFHOST/models/end", messages.ReasonMalformedSpec},
+		"fragment":            {"/models/end#x", messages.ReasonMalformedSpec},
+		"clear text":          {"http://SELFHOST/models/end", messages.ReasonHTTPSRequired},
+		"another scheme":      {"file:///etc/passwd", messages.ReasonMalformedSpec},
+		"relative":            {"end", messages.ReasonMalformedSpec},
+		"five":                {"/models/r4", messages.ReasonOK},
+		"six":                 {"/models/r5", messages.ReasonSourceNotAllowed},
+		"no location":         {"", messages.ReasonSourceNotAllowed},
+		"for ever":            {"/models/g", messages.ReasonSourceNotAllowed},
+		"two locations given": {"/models/end\n/models/end", messages.ReasonSourceNotAllowed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var server *httptest.Server
+			server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch p := strings.TrimPrefix(r.URL.Path, "/models/"); {
+				case p == "g":
+					for l := range strings.SplitSeq(c.location, "\n") {
+						l = strings.Replace(strings.Replace(l, "SELFHOST", r.Host, 1), "SELF", "https://"+r.Host, 1)
+						if l != "" {
+							w.Header().Add("Location", l)
+						}
+					}
+					w.WriteHeader(http.StatusFound)
+				case p[0] == 'r' && p != "r0":
+					n, _ := strconv.Atoi(p[1:])
+					w.Header().Set("Location", "/models/r"+strconv.Itoa(n-1))
+					w.WriteHeader(http.StatusTemporaryRedirect)
+				default:
+					content(`"one"`)(w, r)
+				}
+			})
+			var sink memory
+			err := client.Fetch(t.Context(), request(server), &sink)
+			if got := reasonOf(err); got != c.want {
+				t.Fatalf("Fetch = %v, want %s", err, c.want)
+			}
+			if (c.want == messages.ReasonOK) != (sink.begun == 1) {
+				t.Fatalf("sink begun %d times", sink.begun)
+			}
+			quiet(t, err, server)
+		})
+	}
+	if elsewhere != 0 {
+		t.Fatalf("the other host got %d requests", elsewhere)
+	}
+}
+
+// M8: who retries what is part of the contract.
+func TestStatuses(t *testing.T) {
+	for status, permanent := range map[int]bool{
+		204: true, 206: true, 300: true, 304: true, 400: true, 401: true, 403: true, 404: true, 410: true, 416: true, 429: true,
+		500: false, 502: false, 503: false, 504: false,
+	} {
+		server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		var sink memory
+		err := client.Fetch(t.Context(), request(server), &sink)
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != messages.ReasonBadStatus || e.Status != status || e.Permanent != permanent || sink.begun != 0 {
+			t.Errorf("status %d: %#v, sink begun %d times", status, err, sink.begun)
+		}
+		quiet(t, err, server)
+	}
+}
+
+// M8, T6: a connection cut in the middle is a failure that may be tried again.
+func TestCutConnection(t *testing.T) {
+	server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(object)))
+		_, _ = w.Write(object[:5000])
+		panic(http.ErrAbortHandler)
+	})
+	var sink memory
+	err := client.Fetch(t.Context(), request(server), &sink)
+	var e *Error
+	if !errors.As(err, &e) || e.Permanent || e.Reason != messages.ReasonTransferFailed {
+		t.Fatalf("Fetch = %v", err)
+	}
+	if !bytes.Equal(sink.Bytes(), object[:sink.Len()]) {
+		t.Fatal("the bytes before the cut are wrong")
+	}
+	quiet(t, err, server)
+}
+
+func TestEncodedAnswerIsRefused(t *testing.T) {
+	server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(object)
+	})
+	var sink memory
+	err := client.Fetch(t.Context(), request(server), &sink)
+	if reasonOf(err) != messages.ReasonTransferFailed || sink.begun != 0 {
+		t.Fatalf("Fetch = %v, sink begun %d times", err, sink.begun)
+	}
+}
+
+// M8: silence and dripping both end, as failures that may be tried again.
+func TestStall(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"no head": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"no body": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(200)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
+		"drip": func(w http.ResponseWriter, r *http.Request) {
+			beat := time.NewTicker(5 * time.Millisecond)
+			defer beat.Stop()
+			for r.Context().Err() == nil {
+				_, _ = w.Write([]byte("x"))
+				_ = http.NewResponseController(w).Flush()
+				<-beat.C
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t, handler)
+			client.stall = 200 * time.Millisecond
+			err := client.Fetch(t.Context(), request(server), &memory{})
+			var e *Error
+			if !errors.As(err, &e) || e.Permanent || !errors.Is(err, errStalled) {
+				t.Fatalf("Fetch = %v", err)
+			}
+		})
+	}
+}
+
+func TestCancel(t *testing.T) {
+	reached := make(chan struct{})
+	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+	})
+	cause := errors.New("replaced")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() { <-reached; cancel(cause) }()
+	if err := client.Fetch(ctx, request(server), &memory{}); !errors.Is(err, cause) {
+		t.Fatalf("Fetch = %v", err)
+	}
+}
+
+// M6: the sink's refusal stops the transfer at once.
+func TestSinkRefuses(t *testing.T) {
+	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(object); err != nil {
+				return
+			}
+		}
+	})
+	refusal := errors.New("too many")
+	if err := client.Fetch(t.Context(), request(server), &memory{refuse: refusal}); err != refusal {
+		t.Fatalf("Fetch = %v", err)
+	}
+}
+
+// M5: full verification.
+func TestUntrustedCertificate(t *testing.T) {
+	server, _ := serve(t, content(`"one"`))
+	err := New(x509.NewCertPool(), time.Second).Fetch(t.Context(), request(server), &memory{})
+	var e *Error
+	if !errors.As(err, &e) || !e.Permanent || e.Reason != messages.ReasonTransferFailed {
+		t.Fatalf("Fetch = %v", err)
+	}
+	quiet(t, err, server)
+}
+
+// M4, T6: a host that resolves to the user's own network gets no connection.
+func TestPrivateAddressRefused(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	accepted := make(chan struct{}, 8)
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- struct{}{}
+			_ = c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	for host, private := range map[string][]string{
+		"127.0.0.1": nil, "localhost": {"other.example"}, "[::ffff:127.0.0.1]": {"127.0.0.1"},
+	} {
+		origin := "https://" + host + ":" + port
+		err := New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: private}, &memory{})
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != messages.ReasonSourceNotAllowed || !e.Permanent {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if len(accepted) != 0 {
+		t.Fatal("a connection was made")
+	}
+	origin := "https://localhost:" + port
+	err = New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: []string{"LOCALHOST"}}, &memory{})
+	if reasonOf(err) != messages.ReasonTransferFailed || len(accepted) == 0 {
+		t.Fatalf("a listed host was not connected to: %v", err)
+	}
+}
+
+// M4
+func TestAllowedAddress(t *testing.T) {
+	for _, c := range []struct {
+		address         string
+		public, private bool
+	}{
+		{"93.184.215.14", true, true},
+		{"2606:2800:21f:cb07:6820:80da:af6b:8b2c", true, true},
+		{"127.0.0.1", false, true},
+		{"127.9.9.9", false, true},
+		{"::1", false, true},
+		{"::ffff:127.0.0.1", false, true},
+		{"10.1.2.3", false, true},
+		{"172.31.0.1", false, true},
+		{"192.168.1.1", false, true},
+		{"fd00::1", false, true},
+		{"::ffff:10.0.0.1", false, true},
+		{"169.254.169.254", false, false},
+		{"::ffff:169.254.169.254", false, false},
+		{"fe80::1", false, false},
+		{"0.0.0.0", false, false},
+		{"0.1.2.3", false, false},
+		{"::", false, false},
+		{"224.0.0.1", false, false},
+		{"ff02::1", false, false},
+		{"255.255.255.255", false, false},
+		{"240.0.0.1", false, false},
+		{"100.64.0.1", false, false},
+		{"198.18.0.1", false, false},
+		{"64:ff9b::7f00:1", false, false},
+		{"2002:7f00:1::", false, false},
+		{"::7f00:1", false, false},
+		{"fec0::1", false, false},
+	} {
+		ip := netip.MustParseAddr(c.address)
+		if got := allowedAddress(ip, false); got != c.public {
+			t.Errorf("%s unlisted: %v", c.address, got)
+		}
+		if got := allowedAddress(ip, true); got != c.private {
+			t.Errorf("%s listed: %v", c.address, got)
+		}
+	}
+}
+
+// heap is a Sink that looks at the live heap early and late.
+type heap struct {
+	bytes       int64
+	early, late uint64
+}
+
+func (*heap) Begin(int64, string) error { return nil }
+
+func (h *heap) Write(p []byte) (int, error) {
+	h.bytes += int64(len(p))
+	switch {
+	case h.early == 0 && h.bytes > 4<<20:
+		h.early = live()
+	case h.late == 0 && h.bytes > 120<<20:
+		h.late = live()
+	}
+	return len(p), nil
+}
+
+func live() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// M5: memory does not grow with the size.
+func TestBoundedMemory(t *testing.T) {
+	const size = 128 << 20
+	server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.CopyN(w, endless{}, size)
+	})
+	var sink heap
+	if err := client.Fetch(t.Context(), request(server), &sink); err != nil || sink.bytes != size {
+		t.Fatalf("%d bytes, %v", sink.bytes, err)
+	}
+	if sink.late == 0 || sink.late > sink.early+2<<20 {
+		t.Fatalf("live heap %d early and %d late", sink.early, sink.late)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func reasonOf(err error) messages.Reason {
+	var e *Error
+	var s *source.Error
+	switch {
+	case err == nil:
+		return messages.ReasonOK
+	case errors.As(err, &e):
+		return e.Reason
+	case errors.As(err, &s):
+		return s.Reason
+	}
+	return ""
+}
+
+// quiet fails when the error's text tells where the bytes come from.
+func quiet(t *testing.T, err error, server *httptest.Server) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	u, _ := url.Parse(server.URL)
+	if text := err.Error(); strings.Contains(text, u.Hostname()) || strings.Contains(text, "models") {
+		t.Errorf("the error tells where: %s", text)
+	}
+}
