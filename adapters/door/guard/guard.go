@@ -1,0 +1,197 @@
+// Package guard decides whether a request may pass the front door (L3, L4). It is pure: the method,
+// the headers, the tokens, the allowed hosts, the time and the rate windows come in as values, a
+// verdict comes out. It does no I/O, reads no clock, sees no body and never panics outward.
+//
+// The order of the questions is part of the defence and must not change: structure, method, Host,
+// origin, rate, token. Only the choice of the rate window depends on the token before its turn.
+package guard
+
+import (
+	"strings"
+
+	"companion/messages"
+)
+
+// Request is what the guard may know of one request. Header has canonical keys, as net/http makes
+// them; Now is a monotonic time in nanoseconds.
+type Request struct {
+	// Malformed says that the raw head was refused (L3a).
+	Malformed bool
+	Method    string
+	// Host is empty when the request has none, several, or one that cannot be read.
+	Host   string
+	Header map[string][]string
+	Now    int64
+}
+
+// Windows are the three rate windows. A nil one refuses (L3 stage 5).
+type Windows struct {
+	Failures *Window // requests without a right token
+	Admitted *Window // requests with the loopback token
+	Probe    *Window // requests with the health probe's token (A4)
+}
+
+// Verdict is the guard's whole answer.
+type Verdict struct {
+	Allow  bool
+	Status int
+	Reason messages.Reason
+}
+
+var (
+	ok              = Verdict{true, 200, messages.ReasonOK}
+	malformed       = Verdict{false, 403, messages.ReasonMalformedRequest}
+	methodForbidden = Verdict{false, 403, messages.ReasonMethodNotAllowed}
+	hostForbidden   = Verdict{false, 403, messages.ReasonHostNotAllowed}
+	crossSite       = Verdict{false, 403, messages.ReasonCrossSiteForbidden}
+	rateUnavailable = Verdict{false, 429, messages.ReasonRateStateUnavailable}
+	rateLimited     = Verdict{false, 429, messages.ReasonRateLimited}
+	tokenMissing    = Verdict{false, 401, messages.ReasonMissingToken}
+	tokenInvalid    = Verdict{false, 401, messages.ReasonInvalidToken}
+)
+
+// Decide answers for one request, and says whose token it brought. Windows are changed: the caller
+// holds whatever lock protects them. hosts is what Hosts made.
+func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Verdict, caller Caller) {
+	defer func() {
+		if recover() != nil {
+			verdict, caller = malformed, Nobody
+		}
+	}()
+	presented, structure := credentials(r.Header)
+	caller = tokens.identify(presented)
+	switch {
+	case r.Malformed || !structure || len(r.Header["Upgrade"]) > 0 || len(r.Header["Http2-Settings"]) > 0:
+		return malformed, Nobody
+	case r.Method != "GET" && r.Method != "POST":
+		return methodForbidden, Nobody
+	case !hostAllowed(r.Host, hosts):
+		return hostForbidden, Nobody
+	case !sameSite(r.Header, hosts):
+		return crossSite, Nobody
+	}
+	window := w.Failures
+	switch caller {
+	case User:
+		window = w.Admitted
+	case Probe:
+		window = w.Probe
+	}
+	switch window.take(r.Now) {
+	case broken:
+		return rateUnavailable, Nobody
+	case full:
+		return rateLimited, Nobody
+	}
+	switch {
+	case presented == "":
+		return tokenMissing, Nobody
+	case caller == Nobody:
+		return tokenInvalid, Nobody
+	}
+	return ok, caller
+}
+
+// credentials returns the token that the headers bring, empty when there is none, and false when
+// they are ambiguous (L4).
+func credentials(header map[string][]string) (token string, unambiguous bool) {
+	bearers, keys := header["Authorization"], header["X-Api-Key"]
+	if len(bearers) > 1 || len(keys) > 1 {
+		return "", false
+	}
+	var bearer, key string
+	if len(bearers) == 1 {
+		bearer = bearerToken(bearers[0])
+	}
+	if len(keys) == 1 {
+		key = strings.Trim(keys[0], " \t")
+	}
+	// A scheme that is not Bearer brings no token, but it is not nothing either.
+	if key != "" && len(bearers) == 1 && (bearer != "" || !emptyCredentials(bearers[0])) {
+		return "", false
+	}
+	return bearer + key, true // one of them is empty: no allocation
+}
+
+func bearerToken(value string) string {
+	const scheme = "bearer"
+	value = strings.Trim(value, " \t")
+	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) || value[len(scheme)] != ' ' {
+		return ""
+	}
+	return strings.TrimLeft(value[len(scheme):], " ")
+}
+
+func emptyCredentials(value string) bool {
+	value = strings.Trim(value, " \t")
+	return value == "" || strings.EqualFold(value, "bearer")
+}
+
+// Hosts returns the Host values that a listener on the loopback literal ip ("127.0.0.1" or "::1")
+// and port may be called by (L3 stage 3).
+func Hosts(ip, port string) []string {
+	if ip == "::1" {
+		return []string{"[::1]:" + port, "localhost:" + port}
+	}
+	return []string{"127.0.0.1:" + port, "localhost:" + port}
+}
+
+// hostAllowed asks twice on purpose: a list made wrongly must not open the door to a name that is
+// not loopback.
+func hostAllowed(host string, hosts []string) bool {
+	return listed(host, hosts) && loopbackName(host)
+}
+
+func listed(host string, hosts []string) bool {
+	for _, h := range hosts {
+		if strings.EqualFold(h, host) {
+			return true
+		}
+	}
+	return false
+}
+
+func loopbackName(host string) bool {
+	colon := strings.LastIndexByte(host, ':')
+	if colon < 0 || !portNumber(host[colon+1:]) {
+		return false
+	}
+	name := host[:colon]
+	return name == "127.0.0.1" || name == "[::1]" || strings.EqualFold(name, "localhost")
+}
+
+func portNumber(s string) bool {
+	if len(s) == 0 || len(s) > 5 {
+		return false
+	}
+	n := 0
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+		n = n*10 + int(s[i]-'0')
+	}
+	return n >= 1 && n <= 65535
+}
+
+// sameSite is stage 4: no web page of another origin, and nothing ambiguous.
+func sameSite(header map[string][]string, hosts []string) bool {
+	if site := header["Sec-Fetch-Site"]; len(site) > 1 || len(site) == 1 && site[0] != "same-origin" && site[0] != "none" {
+		return false
+	}
+	origin := header["Origin"]
+	if len(origin) > 1 {
+		return false
+	}
+	if len(origin) == 0 || origin[0] == "" {
+		return true
+	}
+	host, plain := strings.CutPrefix(origin[0], "http://")
+	if !plain {
+		var tls bool
+		if host, tls = strings.CutPrefix(origin[0], "https://"); !tls {
+			return false
+		}
+	}
+	return hostAllowed(host, hosts)
+}

@@ -1,0 +1,33 @@
+package fsm
+
+import (
+	"math"
+
+	"companion/messages"
+)
+
+// Resources decides whether the runtime's load lets one more request in (P3): memory, GPU memory,
+// CPU, in this order; a load equal to its limit is within it. What is negative, not finite or,
+// where a limit is set, missing denies, and so does a failed probe: it never means "no load".
+func Resources(limits messages.ResourceLimits, seen messages.Observation) messages.Reason {
+	switch {
+	case limits.ResidentBytes < 0 || limits.GPUBytes < 0 || badShare(limits.CPUPercent) || limits.CPUPercent > 100:
+		return messages.ReasonMalformedLimits
+	case seen.Failed:
+		return messages.ReasonProbeFailed
+	case seen.ResidentBytes < 0 || seen.GPUBytes < 0 || badShare(seen.CPUPercent),
+		seen.At.IsZero() && limits != messages.ResourceLimits{}:
+		return messages.ReasonMalformedObservation
+	case limits.ResidentBytes > 0 && seen.ResidentBytes > limits.ResidentBytes:
+		return messages.ReasonRAMOverLimit
+	case limits.GPUBytes > 0 && seen.GPUBytes > limits.GPUBytes:
+		return messages.ReasonVRAMOverLimit
+	case limits.CPUPercent > 0 && seen.CPUPercent > limits.CPUPercent:
+		return messages.ReasonCPUOverLimit
+	}
+	return messages.ReasonOK
+}
+
+func badShare(percent float64) bool {
+	return math.IsNaN(percent) || math.IsInf(percent, 0) || percent < 0
+}
