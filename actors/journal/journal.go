@@ -1,0 +1,164 @@
+// Package journal owns the log file (J1): it is the only writer, it rotates, and it is never in
+// anybody's way. Loggers put encoded lines into bounded buffers and go on; the actor writes them to
+// the file and, where there is one, to the terminal. What does not fit is dropped, counted, and the
+// count is logged. The tail (J3) reads what the actor wrote, across rotations, from any process.
+//
+// A line is one JSON object with time, level, actor, event and, where there is one, reason. The
+// actor is the zap logger's name, the event its message.
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/DeRuina/timberjack"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"companion/adapters/private"
+	"companion/messages"
+)
+
+// nobody is the actor of lines from outside any actor: the command itself.
+const nobody = "companion"
+
+// patience bounds the wait for a terminal that nobody reads, at the end of Serve.
+const patience = time.Second
+
+// Options says where lines go.
+type Options struct {
+	File    string // in a private folder, which Open makes
+	MaxSize int64  // bytes, rounded up to whole MiB
+	Backups int
+	Level   zapcore.Level
+	// Terminal also receives every line; nil: none. Readable renders them for a person, else they
+	// are JSON. Colour needs Readable.
+	Terminal io.Writer
+	Readable bool
+	Colour   bool
+}
+
+// Journal is the actor. Its buffers outlive restarts of Serve.
+type Journal struct {
+	options  Options
+	file     *sink
+	terminal *sink // nil without a terminal
+	logger   *zap.Logger
+}
+
+// Open checks that folder and file are private (T17) and makes the actor. It writes nothing yet.
+func Open(o Options) (*Journal, error) {
+	if err := private.EnsureDir(filepath.Dir(o.File)); err != nil {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	if err := private.CheckFile(o.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("opening the log: %w", err)
+	}
+	j := &Journal{options: o, file: newSink()}
+	core := zapcore.NewCore(newEncoder(), j.file, o.Level)
+	if o.Terminal != nil {
+		j.terminal = newSink()
+		core = zapcore.NewTee(core, zapcore.NewCore(newEncoder(), j.terminal, o.Level))
+	}
+	j.logger = zap.New(namedCore{core})
+	return j, nil
+}
+
+// Logger is the root of all loggers; the wiring names one for each actor with
+// Logger().Named(string(messages.Actor…)). Writing never blocks.
+func (j *Journal) Logger() *zap.Logger { return j.logger }
+
+func (j *Journal) String() string { return string(messages.ActorJournal) }
+
+// Serve writes lines until ctx ends, then what is still buffered.
+func (j *Journal) Serve(ctx context.Context) error {
+	file := j.open()
+	terminalDone := make(chan struct{})
+	go func() {
+		defer close(terminalDone)
+		if j.terminal != nil {
+			j.terminal.pump(ctx, j.show)
+		}
+	}()
+	j.file.pump(ctx, file.Write)
+	err := file.Close()
+	select {
+	case <-terminalDone:
+	case <-time.After(patience):
+		// A pipe that nobody reads holds the write for good, and files of the standard streams know
+		// no deadline. The process is about to end; its shutdown must not wait for that reader.
+	}
+	if err != nil {
+		return fmt.Errorf("closing the log: %w", err)
+	}
+	return ctx.Err()
+}
+
+// Flush writes what was logged after Serve ended. The composition root calls it last.
+func (j *Journal) Flush() error {
+	file := j.open()
+	j.file.drain(file.Write)
+	if j.terminal != nil {
+		j.terminal.drain(j.show)
+	}
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("closing the log: %w", err)
+	}
+	return nil
+}
+
+func (j *Journal) open() *timberjack.Logger {
+	return &timberjack.Logger{
+		Filename:         j.options.File,
+		MaxSize:          int(max(1, (j.options.MaxSize+1<<20-1)>>20)),
+		MaxBackups:       j.options.Backups,
+		FileMode:         os.FileMode(0o600),
+		BackupTimeFormat: backupTime,
+	}
+}
+
+func (j *Journal) show(line []byte) (int, error) {
+	if !j.options.Readable {
+		return j.options.Terminal.Write(line)
+	}
+	record, err := Parse(line)
+	if err != nil {
+		return 0, err
+	}
+	return io.WriteString(j.options.Terminal, record.Text(j.options.Colour)+"\n")
+}
+
+func newEncoder() zapcore.Encoder {
+	return zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+		TimeKey: "time", LevelKey: "level", NameKey: "actor", MessageKey: "event",
+		LineEnding:     zapcore.DefaultLineEnding,
+		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(timeLayout)) },
+		EncodeLevel:    zapcore.LowercaseLevelEncoder,
+		EncodeDuration: zapcore.StringDurationEncoder,
+	})
+}
+
+// namedCore gives every line an actor (J1): zap leaves the name out of a logger that has none.
+type namedCore struct{ zapcore.Core }
+
+func (c namedCore) With(fields []zapcore.Field) zapcore.Core { return namedCore{c.Core.With(fields)} }
+
+func (c namedCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return checked.AddCore(e, c)
+	}
+	return checked
+}
+
+func (c namedCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.LoggerName == "" {
+		e.LoggerName = nobody
+	}
+	return c.Core.Write(e, fields)
+}
