@@ -1,0 +1,118 @@
+// Package controlsock is the control socket, both ends of it: HTTP/1.1 and JSON over a Unix socket of
+// mode 0600 in a folder of mode 0700, where each end checks that the other belongs to the same user
+// (X2). Root is another user like any other. No reply carries a secret.
+//
+// The daemon serves with Listen and a Server; commands use a Client from Dial.
+//
+//	GET  /v1/status                 one messages.Status
+//	GET  /v1/status/watch[?every=]  one line at once, and one at each change of availability or
+//	                                lifecycle; with every (a Go duration) also that often
+//	POST /v1/login {"openBrowser"}  a line {"url"}, then a line {"result"}; leaving cancels
+//	POST /v1/logout                 {"reason"}
+//	GET  /v1/whoami                 {"user","reason"}
+//	GET  /v1/models                 {"models","reason"}
+//	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
+//	POST /v1/start, stop, restart   {"reason"}
+//
+// A command that the daemon understood answers 200 with a reason; one that it could not take
+// answers another status and {"error":{"code","message"}}, which the Client returns as an *Error.
+package controlsock
+
+import (
+	"context"
+	"errors"
+
+	"companion/messages"
+)
+
+// ErrNotRunning says that nobody listens on the control socket, or that the one who did is gone.
+var ErrNotRunning = errors.New("the companion is not running")
+
+// ErrInUse says that another daemon answers on the socket.
+var ErrInUse = errors.New("another companion answers on the control socket")
+
+// Viewer shows the daemon's status. Both methods answer at once.
+type Viewer interface {
+	Status() messages.Status
+	// Next returns the status and a channel that is closed when it may have changed in
+	// availability or lifecycle.
+	Next() (messages.Status, <-chan struct{})
+}
+
+// SignIn is the session's part. Login calls onURL at most once, from the calling goroutine; its end
+// of ctx cancels the attempt.
+type SignIn interface {
+	Login(ctx context.Context, openBrowser bool, onURL func(string)) (messages.LoginResult, error)
+	Logout(ctx context.Context) (messages.Reason, error)
+	WhoAmI(ctx context.Context) (messages.WhoAmIResult, error)
+}
+
+// Catalogue is the manifest's part. An empty name pulls the wanted model and runtime.
+type Catalogue interface {
+	Models(ctx context.Context) (messages.ModelList, error)
+	Pull(ctx context.Context, name string) (messages.Reason, error)
+}
+
+// Runtime starts and stops the runtime, not the daemon.
+type Runtime interface {
+	Start(ctx context.Context) (messages.Reason, error)
+	Stop(ctx context.Context) (messages.Reason, error)
+	Restart(ctx context.Context) (messages.Reason, error)
+}
+
+// The Client offers what the daemon does.
+var (
+	_ SignIn    = (*Client)(nil)
+	_ Catalogue = (*Client)(nil)
+	_ Runtime   = (*Client)(nil)
+)
+
+// Error is a refusal by the daemon's end: a stable code and a text without secrets.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// The codes of Error.
+const (
+	CodeBadRequest = "bad_request"
+	CodeNotFound   = "unknown_path"
+	CodeTimeout    = "timeout"
+	CodeInternal   = "internal"
+)
+
+// Wire forms of what has no JSON shape of its own.
+type (
+	errorBody struct {
+		Error *Error `json:"error"`
+	}
+	reasonBody struct {
+		Reason messages.Reason `json:"reason"`
+	}
+	loginBody struct {
+		OpenBrowser bool `json:"openBrowser"`
+	}
+	pullBody struct {
+		Name string `json:"name"`
+	}
+	whoAmIBody struct {
+		User   messages.User   `json:"user"`
+		Reason messages.Reason `json:"reason"`
+	}
+	modelsBody struct {
+		Models []messages.ModelRow `json:"models"`
+		Reason messages.Reason     `json:"reason"`
+	}
+	loginLine struct {
+		URL    string       `json:"url,omitempty"`
+		Result *loginResult `json:"result,omitempty"`
+		Error  *Error       `json:"error,omitempty"`
+	}
+	loginResult struct {
+		Reason messages.Reason `json:"reason"`
+		Detail string          `json:"detail,omitempty"`
+		User   messages.User   `json:"user"`
+	}
+)

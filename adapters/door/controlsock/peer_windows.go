@@ -1,0 +1,34 @@
+package controlsock
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+
+	"golang.org/x/sys/windows"
+
+	"companion/adapters/private"
+)
+
+func ownUID() uint32 { return 0 }
+
+// checkPeer lets everybody in who could open the socket: Windows does not tell who that is, so that
+// the access list of the profile folder is the control. Untested on real machines.
+func checkPeer(net.Conn, uint32) error { return nil }
+
+// checkSocket refuses a directory or a regular file; Windows shows a socket as a reparse point.
+func checkSocket(path string, info fs.FileInfo) error {
+	if info.IsDir() || info.Mode().IsRegular() {
+		return &private.Error{Path: path, Found: "something else", Want: "a socket"}
+	}
+	return nil
+}
+
+func nobodyListens(err error) bool {
+	return errors.Is(err, windows.WSAECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+}
+
+// brokenOff reports whether the other end of an open connection is gone.
+func brokenOff(err error) bool {
+	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED)
+}
