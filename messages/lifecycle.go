@@ -177,6 +177,10 @@ type RestartRequested struct{ Reply chan<- Reason }
 // clear the token. The reply comes when all is done; the tree may then be cancelled.
 type ShutdownRequested struct{ Reply chan<- struct{} }
 
+// Ping asks for a sign of life. Sent for the service manager's watchdog.
+type Ping struct{ Reply chan<- struct{} }
+
+func (Ping) toLifecycle()              {}
 func (ActorStarted) toLifecycle()      {}
 func (ArtifactsVerified) toLifecycle() {}
 func (IntegrityLost) toLifecycle()     {}

@@ -156,6 +156,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		l.onStopped = append(l.onStopped, m.Reply)
 	case messages.RestartRequested:
 		l.restartRequested(m)
+	case messages.Ping:
+		m.Reply <- struct{}{}
 	case messages.ShutdownRequested:
 		l.facts.ShuttingDown, l.wanted = true, false
 		l.onEnd = append(l.onEnd, m.Reply)
