@@ -22,6 +22,8 @@ func TestNothingWaitsForEver(t *testing.T) {
 		if err := Tell(ctx, make(chan int), 1); !errors.Is(err, errGone) {
 			t.Fatalf("Tell = %v", err)
 		}
+		ctx, cancel = context.WithTimeoutCause(t.Context(), time.Second, errGone)
+		defer cancel()
 		box := make(chan chan<- string, 1)
 		if _, err := Ask(ctx, box, func(reply chan<- string) chan<- string { return reply }); !errors.Is(err, errGone) {
 			t.Fatalf("Ask = %v", err)
