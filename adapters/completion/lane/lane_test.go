@@ -1,0 +1,162 @@
+package lane
+
+import (
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// E1, E3: one row per lane.
+func TestLanes(t *testing.T) {
+	rows := []struct {
+		lane             Lane
+		managed, metered bool
+		capability       Capabilities
+	}{
+		{Local, false, false, Capabilities{Companion: true}},
+		{SelfHosted, true, false, Capabilities{SelfHosted: true}},
+		{Enterprise, true, false, Capabilities{Enterprise: true}},
+		{OpenRouter, true, false, Capabilities{OpenRouter: true}},
+		{DirectProvider, true, true, Capabilities{DirectProvider: true}},
+		{Disabled, false, false, Capabilities{}},
+	}
+	for i, row := range rows {
+		if row.lane != All[i] || !row.lane.Valid() || row.lane.Managed() != row.managed || row.lane.Metered() != row.metered {
+			t.Errorf("%s: managed %v, metered %v", row.lane, row.lane.Managed(), row.lane.Metered())
+		}
+		for _, other := range All {
+			if row.capability.Has(other) != (other == row.lane || other == Disabled) {
+				t.Errorf("the capability of %s gives %s", row.lane, other)
+			}
+		}
+	}
+	if len(rows) != len(All) {
+		t.Errorf("%d rows for %d lanes", len(rows), len(All))
+	}
+	if strange := Lane("cheap"); strange.Valid() || strange.Managed() || (Capabilities{InBrowser: true}).Has(strange) {
+		t.Error("an unknown lane exists")
+	}
+}
+
+// E2: the order, one lane after the other taken away.
+func TestChoose(t *testing.T) {
+	everything := Capabilities{true, true, true, true, true, true}
+	without := func(ls ...Lane) Capabilities {
+		c := everything
+		for _, l := range ls {
+			switch l {
+			case Local:
+				c.InBrowser, c.Companion = false, false
+			case SelfHosted:
+				c.SelfHosted = false
+			case Enterprise:
+				c.Enterprise = false
+			case OpenRouter:
+				c.OpenRouter = false
+			case DirectProvider:
+				c.DirectProvider = false
+			}
+		}
+		return c
+	}
+	for _, privacy := range []bool{false, true} {
+		want := []Lane{Local, SelfHosted, Enterprise, OpenRouter, DirectProvider, Disabled}
+		if privacy {
+			want = []Lane{SelfHosted, Enterprise, Local, OpenRouter, Disabled}
+		}
+		for i, l := range want {
+			got, passed := Choose(privacy, without(want[:i]...))
+			if got != l || !slices.Equal(passed, want[:i]) {
+				t.Errorf("privacy %v without %v: got %s, passed %v", privacy, want[:i], got, passed)
+			}
+		}
+	}
+	if got, _ := Choose(true, Capabilities{DirectProvider: true}); got != Disabled {
+		t.Errorf("privacy mode with only a direct provider chose %s", got)
+	}
+	for _, c := range []Capabilities{{InBrowser: true}, {Companion: true}} {
+		if got, _ := Choose(false, c); got != Local {
+			t.Errorf("%+v chose %s", c, got)
+		}
+	}
+}
+
+// E4: one row per rule and per way around it.
+func TestConsent(t *testing.T) {
+	const (
+		allow   = messages.ReasonAllow
+		consent = messages.ReasonCloudConsentRequired
+		denied  = messages.ReasonLanePolicyDenied
+	)
+	tests := []struct {
+		name string
+		r    Request
+		want messages.Reason
+	}{
+		{"own notes, here", Request{Lane: Local, Enriching: true, OwnerPartition: true, Private: true}, allow},
+		{"own private notes, elsewhere", Request{Lane: SelfHosted, Private: true}, consent},
+		{"own private notes, consented", Request{Lane: SelfHosted, Private: true, ConsentID: "c1"}, allow},
+		{"blank consent id", Request{Lane: Enterprise, Private: true, ConsentID: " \t"}, consent},
+		{"openrouter, private", Request{Lane: OpenRouter, Private: true}, consent},
+		{"direct provider, private", Request{Lane: DirectProvider, Private: true}, consent},
+		{"nothing private", Request{Lane: DirectProvider}, allow},
+		{"delegate, managed", Request{Lane: Enterprise, Delegate: true}, denied},
+		{"delegate, managed, consent id", Request{Lane: Enterprise, Delegate: true, Private: true, ConsentID: "c1"}, denied},
+		{"delegate, managed, wrong leave", Request{Lane: Enterprise, Delegate: true, Leaves: Leaves{Enrich: true}}, denied},
+		{"delegate, managed, leave, private", Request{Lane: Enterprise, Delegate: true, Private: true, Leaves: Leaves{Managed: true}}, consent},
+		{"delegate, managed, leave", Request{Lane: Enterprise, Delegate: true, Leaves: Leaves{Managed: true}}, allow},
+		{"delegate enriches the owner's, here", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, ConsentID: "c1"}, denied},
+		{"delegate enriches the owner's, wrong leave", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Managed: true}}, denied},
+		{"delegate enriches the owner's, leave", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Enrich: true}}, allow},
+		{"delegate enriches by openrouter without its leave", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Managed: true}}, denied},
+		{"delegate enriches by openrouter, both leaves", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{true, true}}, allow},
+		{"delegate enriches own partition, here", Request{Lane: Local, Delegate: true, Enriching: true}, allow},
+		{"delegate asks, here", Request{Lane: Local, Delegate: true, OwnerPartition: true}, allow},
+		{"disabled", Request{Lane: Disabled, ConsentID: "c1", Leaves: Leaves{true, true}}, denied},
+		{"unknown lane", Request{Lane: "cheap"}, denied},
+		{"no lane", Request{}, denied},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Consent(tt.r); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// E4: whatever the request, no private text leaves without a consent id, no consent id lifts a
+// denial, and granting a leave never turns a yes into a no.
+func TestConsentProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := Request{
+			Lane:           rapid.SampledFrom(append(All, "", "cheap")).Draw(t, "lane"),
+			Delegate:       rapid.Bool().Draw(t, "delegate"),
+			OwnerPartition: rapid.Bool().Draw(t, "owner"),
+			Enriching:      rapid.Bool().Draw(t, "enriching"),
+			Private:        rapid.Bool().Draw(t, "private"),
+			ConsentID:      rapid.SampledFrom([]string{"", " ", "c1"}).Draw(t, "consent"),
+			Leaves:         Leaves{rapid.Bool().Draw(t, "managed"), rapid.Bool().Draw(t, "enrich")},
+		}
+		got := Consent(r)
+		if got == messages.ReasonAllow && r.Private && r.Lane != Local && r.ConsentID != "c1" {
+			t.Fatalf("%+v lets private text out", r)
+		}
+		consented := r
+		consented.ConsentID = "c2"
+		if got == messages.ReasonLanePolicyDenied && Consent(consented) != got {
+			t.Fatalf("%+v: a consent id lifts a denial", r)
+		}
+		leave := r
+		leave.Leaves = Leaves{true, true}
+		if got == messages.ReasonAllow && Consent(leave) != got {
+			t.Fatalf("%+v: a leave takes something away", r)
+		}
+	})
+}
