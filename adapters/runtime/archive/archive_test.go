@@ -1,0 +1,450 @@
+//go:build unix
+
+package archive
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	malformed = messages.ReasonMalformedSpec
+	size      = messages.ReasonSizeMismatch
+	digest    = messages.ReasonDigestMismatch
+)
+
+// member is one entry of an archive that a test makes, good or bad.
+type member struct {
+	name string
+	kind byte // of tar
+	body string
+	link string
+	mode int64
+}
+
+func file(name, body string) member {
+	return member{name: name, kind: tar.TypeReg, body: body, mode: 0o644}
+}
+func link(name, target string) member {
+	return member{name: name, kind: tar.TypeSymlink, link: target, mode: 0o777}
+}
+func folder(name string) member { return member{name: name, kind: tar.TypeDir, mode: 0o755} }
+
+func targz(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	gz := gzip.NewWriter(&out)
+	w := tar.NewWriter(gz)
+	for _, m := range members {
+		must(t, w.WriteHeader(&tar.Header{Name: m.name, Typeflag: m.kind, Linkname: m.link, Size: int64(len(m.body)), Mode: m.mode}))
+		_, err := io.WriteString(w, m.body)
+		must(t, err)
+	}
+	must(t, w.Close(), gz.Close())
+	return out.Bytes()
+}
+
+func zipped(t testing.TB, members ...member) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := zip.NewWriter(&out)
+	for _, m := range members {
+		h := &zip.FileHeader{Name: m.name, Method: zip.Deflate}
+		mode, body := fs.FileMode(m.mode&0o777), m.body
+		switch m.kind {
+		case tar.TypeDir:
+			mode |= fs.ModeDir
+			h.Name += "/"
+			h.Method = zip.Store
+		case tar.TypeSymlink:
+			mode, body = mode|fs.ModeSymlink, m.link
+		case tar.TypeFifo:
+			mode |= fs.ModeNamedPipe
+		case tar.TypeChar:
+			mode |= fs.ModeDevice | fs.ModeCharDevice
+		}
+		if m.mode&0o4000 != 0 {
+			mode |= fs.ModeSetuid
+		}
+		h.SetMode(mode)
+		f, err := w.CreateHeader(h)
+		must(t, err)
+		_, err = io.WriteString(f, body)
+		must(t, err)
+	}
+	must(t, w.Close())
+	return out.Bytes()
+}
+
+func listed(p, body string) messages.ArchiveFile {
+	return messages.ArchiveFile{Path: p, SHA256: sha256.Sum256([]byte(body)), Size: int64(len(body))}
+}
+
+func program(p, body string) messages.ArchiveFile {
+	f := listed(p, body)
+	f.Executable = true
+	return f
+}
+
+func linked(p, target string) messages.ArchiveFile {
+	return messages.ArchiveFile{Path: p, LinkTarget: target}
+}
+
+var (
+	goodList = []messages.ArchiveFile{
+		program("bin/llama-server", "program"), listed("lib/libggml.so.0.17", "library"),
+		linked("lib/libggml.so.0", "libggml.so.0.17"), linked("lib/libggml.so", "libggml.so.0"),
+		linked("bin/libggml.so", "../lib/libggml.so"), listed("LICENSE", "text"),
+	}
+	goodMembers = []member{
+		folder("bin"), link("bin/libggml.so", "../lib/libggml.so"),
+		{name: "bin/llama-server", kind: tar.TypeReg, body: "program", mode: 0o6755},
+		link("lib/libggml.so", "libggml.so.0"), link("lib/libggml.so.0", "libggml.so.0.17"),
+		file("lib/libggml.so.0.17", "library"), file("LICENSE", "text"),
+	}
+)
+
+// unpack runs Unpack in a folder with a neighbour, which must stay as it is.
+func unpack(t testing.TB, data []byte, format string, list []messages.ArchiveFile) (string, error) {
+	t.Helper()
+	base := t.TempDir()
+	dir := filepath.Join(base, "folder")
+	src := filepath.Join(base, "archive")
+	must(t, os.Mkdir(dir, 0o700), os.WriteFile(src, data, 0o600))
+	f, err := os.Open(src)
+	must(t, err)
+	defer f.Close()
+	t.Cleanup(func() { must(t, Remove(dir)) })
+	err = Unpack(context.Background(), f, format, list, dir)
+	entries, readErr := os.ReadDir(base)
+	must(t, readErr)
+	if len(entries) != 2 {
+		t.Fatalf("something was written outside the folder: %v", entries)
+	}
+	if now, readErr := os.ReadFile(src); readErr != nil || !bytes.Equal(now, data) {
+		t.Fatal("the archive was changed")
+	}
+	return dir, err
+}
+
+// M12: what upstream ships unpacks to exactly the list, read-only, without set-id bits.
+func TestUnpack(t *testing.T) {
+	for format, data := range map[string][]byte{"tar.gz": targz(t, goodMembers...), "zip": zipped(t, goodMembers...)} {
+		t.Run(format, func(t *testing.T) {
+			dir, err := unpack(t, data, format, goodList)
+			must(t, err, Check(t.Context(), dir, goodList, true))
+			for name, want := range map[string]fs.FileMode{
+				".": fs.ModeDir | 0o500, "bin": fs.ModeDir | 0o500, "bin/llama-server": 0o500, "lib/libggml.so.0.17": 0o400,
+				"lib/libggml.so": fs.ModeSymlink | 0o777,
+			} {
+				info, err := os.Lstat(filepath.Join(dir, name))
+				must(t, err)
+				if info.Mode() != want {
+					t.Errorf("%s has mode %v, want %v", name, info.Mode(), want)
+				}
+			}
+			body, err := os.ReadFile(filepath.Join(dir, "bin/libggml.so"))
+			if err != nil || string(body) != "library" {
+				t.Errorf("through two links: %q, %v", body, err)
+			}
+		})
+	}
+}
+
+// M12, T6: one hostile archive per rule, in both formats.
+func TestUnpackRefuses(t *testing.T) {
+	list := []messages.ArchiveFile{program("bin/a", "aaaa"), listed("b", "bbbb"), linked("l", "b")}
+	good := []member{file("bin/a", "aaaa"), file("b", "bbbb"), link("l", "b")}
+	with := func(extra ...member) []member { return append(append([]member{}, good...), extra...) }
+	only := func(m ...member) []member { return m }
+	for name, c := range map[string]struct {
+		members []member
+		want    messages.Reason
+	}{
+		"parent path":          {with(file("../evil", "x")), malformed},
+		"dots inside":          {with(file("bin/../../evil", "x")), malformed},
+		"dotted known file":    {only(file("./b", "bbbb"), good[0], good[2]), malformed},
+		"absolute path":        {with(file("/tmp/evil", "x")), malformed},
+		"backslash path":       {with(file(`..\evil`, "x")), malformed},
+		"extra file":           {with(file("extra", "x")), malformed},
+		"extra folder":         {with(folder("extra")), malformed},
+		"parent folder":        {with(folder("..")), malformed},
+		"folder over file":     {only(folder("b"), good[0], good[2]), malformed},
+		"missing file":         {only(good[0], good[2]), malformed},
+		"missing link":         {only(good[0], good[1]), malformed},
+		"nothing":              {nil, malformed},
+		"twice":                {with(file("b", "bbbb")), malformed},
+		"other case":           {with(file("B", "bbbb")), malformed},
+		"link elsewhere":       {only(good[0], good[1], link("l", "/etc/passwd")), malformed},
+		"link outward":         {only(good[0], good[1], link("l", "../../b")), malformed},
+		"empty link":           {only(good[0], good[1], link("l", "")), malformed},
+		"link for a file":      {only(good[0], link("b", "bin/a"), good[2]), malformed},
+		"file for a link":      {only(good[0], good[1], file("l", "")), malformed},
+		"link as folder":       {only(link("bin", "/tmp"), good[0], good[1], good[2]), malformed},
+		"long link":            {only(good[0], good[1], link("l", strings.Repeat("x", 4096))), malformed},
+		"device":               {only(good[0], member{name: "b", kind: tar.TypeChar, mode: 0o666}, good[2]), malformed},
+		"fifo":                 {only(good[0], member{name: "b", kind: tar.TypeFifo, mode: 0o666}, good[2]), malformed},
+		"longer file":          {only(good[0], file("b", "bbbbb"), good[2]), size},
+		"shorter file":         {only(good[0], file("b", "bbb"), good[2]), size},
+		"another content":      {only(good[0], file("b", "bbbc"), good[2]), digest},
+		"another program":      {only(file("bin/a", "aaab"), good[1], good[2]), digest},
+		"bomb in a known file": {only(file("b", strings.Repeat("b", 8<<20)), good[0], good[2]), size},
+	} {
+		for format, data := range map[string][]byte{"tar.gz": targz(t, c.members...), "zip": zipped(t, c.members...)} {
+			_, err := unpack(t, data, format, list)
+			if got := reasonOf(err); got != c.want {
+				t.Errorf("%s in %s: %v, want %s", name, format, err, c.want)
+			}
+		}
+	}
+	hard := member{name: "b", kind: tar.TypeLink, link: "/etc/passwd", mode: 0o644}
+	if _, err := unpack(t, targz(t, good[0], hard, good[2]), "tar.gz", list); reasonOf(err) != malformed {
+		t.Errorf("hard link: %v", err)
+	}
+	whole := targz(t, good...)
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)-6] ^= 1 // the sum at gzip's end
+	for name, data := range map[string][]byte{
+		"empty": {}, "nonsense": []byte("nonsense"), "cut": whole[:len(whole)/2], "flipped": flipped,
+		"trailing bomb": append(bytes.Clone(whole), gzipOf(t, make([]byte, 64<<20))...),
+	} {
+		if _, err := unpack(t, data, "tar.gz", list); reasonOf(err) != malformed {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := unpack(t, whole, "zip", list); reasonOf(err) != malformed {
+		t.Errorf("tar.gz as zip: %v", err)
+	}
+	if _, err := unpack(t, whole, "rar", list); reasonOf(err) != malformed {
+		t.Errorf("unknown format: %v", err)
+	}
+}
+
+func gzipOf(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	gz := gzip.NewWriter(&out)
+	_, err := gz.Write(data)
+	must(t, err, gz.Close())
+	return out.Bytes()
+}
+
+// M12: a zip can say one size and hold another; and its entries can share bytes.
+func TestZipSizesLie(t *testing.T) {
+	body := strings.Repeat("b", 1<<20)
+	data := zipped(t, file("b", body))
+	// Both size fields of the central directory's record are little-endian, 4 bytes each.
+	central := bytes.LastIndex(data, []byte("PK\x01\x02"))
+	copy(data[central+24:], []byte{4, 0, 0, 0})
+	_, err := unpack(t, data, "zip", []messages.ArchiveFile{listed("b", "bbbb")})
+	if err == nil {
+		t.Fatal("unpacked")
+	}
+}
+
+// M12: the ratio bound.
+func TestRatio(t *testing.T) {
+	body := strings.Repeat("\x00", 4<<20)
+	_, err := unpack(t, targz(t, file("b", body)), "tar.gz", []messages.ArchiveFile{listed("b", body)})
+	if reasonOf(err) != malformed {
+		t.Fatalf("Unpack = %v", err)
+	}
+}
+
+// M12
+func TestCheckListRefuses(t *testing.T) {
+	ok := program("a", "a")
+	many := make([]messages.ArchiveFile, 0, maxEntries+1)
+	for i := range maxEntries + 1 {
+		many = append(many, listed(strings.Repeat("x", i%500+1)+"/"+string(rune('a'+i/500)), ""))
+	}
+	for name, list := range map[string][]messages.ArchiveFile{
+		"empty":           nil,
+		"too many":        many,
+		"absolute":        {ok, listed("/b", "")},
+		"dots":            {ok, listed("../b", "")},
+		"dot":             {ok, listed(".", "")},
+		"empty path":      {ok, listed("", "")},
+		"double slash":    {ok, listed("b//c", "")},
+		"trailing slash":  {ok, listed("b/", "")},
+		"backslash":       {ok, listed(`b\c`, "")},
+		"drive":           {ok, listed("c:b", "")},
+		"nul":             {ok, listed("b\x00", "")},
+		"not ASCII":       {ok, listed("bü", "")},
+		"twice":           {ok, listed("a", "")},
+		"case":            {ok, listed("A", "")},
+		"file and folder": {ok, listed("a/b", "")},
+		"link out":        {ok, linked("b", "../a")},
+		"link absolute":   {ok, linked("b", "/a")},
+		"link dangling":   {ok, linked("b", "c")},
+		"link to folder":  {ok, listed("d/x", ""), linked("b", "d")},
+		"link loop":       {ok, linked("b", "c"), linked("c", "b")},
+		"link to itself":  {ok, linked("b", "b")},
+		"link with size":  {ok, {Path: "b", LinkTarget: "a", Size: 1}},
+		"negative":        {ok, {Path: "b", Size: -1}},
+		"too large":       {ok, {Path: "b", Size: maxBytes}, {Path: "c", Size: 1}},
+		"too long":        {ok, listed(strings.Repeat("x", maxPath+1), "")},
+	} {
+		if err := CheckList(list, "a"); reasonOf(err) != malformed {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, want := range map[string]messages.Reason{
+		"bin/llama-server": messages.ReasonOK, "LICENSE": malformed, "none": malformed, "": malformed, "../bin/llama-server": malformed,
+	} {
+		if err := CheckList(goodList, name); reasonOf(err) != want {
+			t.Errorf("executable %q: %v, want %s", name, err, want)
+		}
+	}
+}
+
+// M10, M12, T17: every way in which an unpacked folder can differ from the list is seen.
+func TestCheckSeesEveryChange(t *testing.T) {
+	data := targz(t, goodMembers...)
+	writable := func(dir string) { must(t, os.Chmod(dir, 0o700), os.Chmod(filepath.Join(dir, "lib"), 0o700)) }
+	readOnly := func(dir string) { must(t, os.Chmod(dir, 0o500), os.Chmod(filepath.Join(dir, "lib"), 0o500)) }
+	library := func(dir string) string { return filepath.Join(dir, "lib/libggml.so.0.17") }
+	for name, c := range map[string]struct {
+		change func(dir string)
+		want   messages.Reason // with hashing
+		quick  messages.Reason // without
+	}{
+		"nothing": {func(string) {}, messages.ReasonOK, messages.ReasonOK},
+		"content": {func(dir string) {
+			must(t, os.Chmod(library(dir), 0o600), os.WriteFile(library(dir), []byte("librarY"), 0o600), os.Chmod(library(dir), 0o400))
+		}, digest, messages.ReasonOK},
+		"size": {func(dir string) {
+			must(t, os.Chmod(library(dir), 0o600), os.WriteFile(library(dir), []byte("librar"), 0o600), os.Chmod(library(dir), 0o400))
+		}, size, size},
+		"mode":         {func(dir string) { must(t, os.Chmod(library(dir), 0o640)) }, malformed, malformed},
+		"set-id":       {func(dir string) { must(t, os.Chmod(library(dir), 0o400|fs.ModeSetuid)) }, malformed, malformed},
+		"folder mode":  {func(dir string) { must(t, os.Chmod(filepath.Join(dir, "lib"), 0o755)) }, malformed, malformed},
+		"missing":      {func(dir string) { must(t, os.Remove(library(dir))) }, malformed, malformed},
+		"extra file":   {func(dir string) { must(t, os.WriteFile(filepath.Join(dir, "lib/x"), nil, 0o400)) }, malformed, malformed},
+		"extra folder": {func(dir string) { must(t, os.Mkdir(filepath.Join(dir, "x"), 0o500)) }, malformed, malformed},
+		"extra link":   {func(dir string) { must(t, os.Symlink("LICENSE", filepath.Join(dir, "x"))) }, malformed, malformed},
+		"link": {func(dir string) {
+			must(t, os.Remove(filepath.Join(dir, "lib/libggml.so")), os.Symlink("/etc/passwd", filepath.Join(dir, "lib/libggml.so")))
+		}, malformed, malformed},
+		"link for a file": {func(dir string) { must(t, os.Remove(library(dir)), os.Symlink("../LICENSE", library(dir))) }, malformed, malformed},
+		"hard link":       {func(dir string) { must(t, os.Link(library(dir), dir+".second")) }, malformed, malformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := unpack(t, data, "tar.gz", goodList)
+			must(t, err)
+			writable(dir)
+			readOnlyAfter := name != "folder mode"
+			c.change(dir)
+			if readOnlyAfter {
+				readOnly(dir)
+			} else {
+				must(t, os.Chmod(dir, 0o500))
+			}
+			if err := Check(t.Context(), dir, goodList, true); reasonOf(err) != c.want {
+				t.Errorf("with hashing: %v, want %s", err, c.want)
+			}
+			if err := Check(t.Context(), dir, goodList, false); reasonOf(err) != c.quick {
+				t.Errorf("without hashing: %v, want %s", err, c.quick)
+			}
+		})
+	}
+	if err := Check(t.Context(), filepath.Join(t.TempDir(), "none"), goodList, true); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no folder: %v", err)
+	}
+	dir, err := unpack(t, data, "tar.gz", goodList)
+	must(t, err, os.Symlink(dir, dir+"-link"))
+	if err := Check(t.Context(), dir+"-link", goodList, true); reasonOf(err) != malformed {
+		t.Errorf("folder behind a link: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		must(t, os.Chown(library(dir), 12345, 12345))
+		if err := Check(t.Context(), dir, goodList, false); reasonOf(err) != malformed {
+			t.Errorf("another owner: %v", err)
+		}
+	}
+}
+
+// T17: removing goes through no link.
+func TestRemove(t *testing.T) {
+	base := t.TempDir()
+	theirs, link := filepath.Join(base, "theirs"), filepath.Join(base, "link")
+	must(t, os.Mkdir(theirs, 0o500), os.Symlink(theirs, link), Remove(link), Remove(filepath.Join(base, "none")))
+	if info, err := os.Lstat(theirs); err != nil || info.Mode().Perm() != 0o500 {
+		t.Fatalf("the folder behind the link: %v, %v", info, err)
+	}
+	if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the link is still there: %v", err)
+	}
+}
+
+func TestUnpackCancelled(t *testing.T) {
+	src := filepath.Join(t.TempDir(), "archive")
+	must(t, os.WriteFile(src, targz(t, goodMembers...), 0o600))
+	f, err := os.Open(src)
+	must(t, err)
+	defer f.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	replaced := errors.New("replaced")
+	cancel(replaced)
+	if err := Unpack(ctx, f, "tar.gz", goodList, t.TempDir()); err != replaced {
+		t.Fatalf("Unpack = %v", err)
+	}
+}
+
+// M12: whatever the archive is, nothing outside the folder changes, and success means the exact list.
+func FuzzUnpack(f *testing.F) {
+	f.Add(targz(f, goodMembers...), true)
+	f.Add(zipped(f, goodMembers...), false)
+	f.Add(targz(f, file("../evil", "x"), link("lib", "/tmp")), true)
+	f.Add(zipped(f, file("../evil", "x"), link("lib", "/tmp")), false)
+	f.Fuzz(func(t *testing.T, data []byte, isTar bool) {
+		format := "zip"
+		if isTar {
+			format = "tar.gz"
+		}
+		dir, err := unpack(t, data, format, goodList)
+		if err != nil {
+			var own *Error
+			if !errors.As(err, &own) {
+				t.Fatalf("not an archive error: %v", err)
+			}
+			return
+		}
+		must(t, Check(context.Background(), dir, goodList, true))
+	})
+}
+
+func reasonOf(err error) messages.Reason {
+	if err == nil {
+		return messages.ReasonOK
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return ""
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

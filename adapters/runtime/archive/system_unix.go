@@ -1,0 +1,21 @@
+//go:build unix
+
+package archive
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// owned reports whether the user owns the file, and a file that is no folder has one name.
+func owned(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid() && (info.IsDir() || stat.Nlink == 1)
+}
+
+func sameMode(info fs.FileInfo, want fs.FileMode) bool {
+	return info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) == want
+}
+
+func syncFolder(d *os.File) error { return cause(d.Sync()) }
