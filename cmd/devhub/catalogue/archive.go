@@ -1,0 +1,182 @@
+package catalogue
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"companion/messages"
+)
+
+// maxUnpacked bounds what a runtime archive may hold, so that a mistaken file cannot keep publish
+// busy for ever. Upstream's largest (CUDA) is well below.
+const maxUnpacked = 8 << 30
+
+const program = "llama-server"
+
+// archive is what a runtime archive holds. odd is the first entry that is neither a file, a folder
+// nor a symbolic link.
+type archive struct {
+	format string
+	files  []messages.TargetFile
+	odd    string
+}
+
+func listArchive(file string) (archive, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return archive{}, fmt.Errorf("opening the archive: %w", err)
+	}
+	defer f.Close()
+	magic := make([]byte, 2)
+	if _, err := io.ReadFull(f, magic); err != nil {
+		return archive{}, fmt.Errorf("reading the archive: %w", err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return archive{}, fmt.Errorf("reading the archive: %w", err)
+	}
+	switch string(magic) {
+	case "\x1f\x8b":
+		return listTar(f)
+	case "PK":
+		return listZip(f)
+	}
+	return archive{}, errors.New("the runtime is neither a tar.gz nor a zip archive")
+}
+
+func listTar(r io.Reader) (archive, error) {
+	a := archive{format: "tar.gz"}
+	gz, err := gzip.NewReader(r)
+	if err != nil {
+		return a, fmt.Errorf("reading the archive: %w", err)
+	}
+	in := tar.NewReader(io.LimitReader(gz, maxUnpacked))
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return a, nil
+		}
+		if err != nil {
+			return a, fmt.Errorf("reading the archive: %w", err)
+		}
+		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
+		switch h.Typeflag {
+		case tar.TypeDir:
+		case tar.TypeSymlink:
+			a.files = append(a.files, messages.TargetFile{Path: name, Link: h.Linkname})
+		case tar.TypeReg:
+			err = a.addFile(name, h.FileInfo().Mode(), in)
+		default:
+			a.note(name)
+		}
+		if err != nil {
+			return a, err
+		}
+	}
+}
+
+func listZip(f *os.File) (archive, error) {
+	a := archive{format: "zip"}
+	info, err := f.Stat()
+	if err != nil {
+		return a, fmt.Errorf("reading the archive: %w", err)
+	}
+	in, err := zip.NewReader(f, info.Size())
+	if err != nil {
+		return a, fmt.Errorf("reading the archive: %w", err)
+	}
+	for _, entry := range in.File {
+		if err := a.addZip(entry); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+func (a *archive) addZip(entry *zip.File) error {
+	mode := entry.Mode()
+	if mode.IsDir() {
+		return nil
+	}
+	r, err := entry.Open()
+	if err != nil {
+		return fmt.Errorf("reading the archive: %w", err)
+	}
+	defer r.Close()
+	switch {
+	case mode.IsRegular():
+		return a.addFile(entry.Name, mode, io.LimitReader(r, maxUnpacked))
+	case mode&os.ModeSymlink != 0:
+		target, err := io.ReadAll(io.LimitReader(r, 4096))
+		if err != nil {
+			return fmt.Errorf("reading the archive: %w", err)
+		}
+		a.files = append(a.files, messages.TargetFile{Path: entry.Name, Link: string(target)})
+	default:
+		a.note(entry.Name)
+	}
+	return nil
+}
+
+func (a *archive) addFile(name string, mode os.FileMode, r io.Reader) error {
+	hash := sha256.New()
+	n, err := io.Copy(hash, r)
+	if err != nil {
+		return fmt.Errorf("reading the archive: %w", err)
+	}
+	a.files = append(a.files, messages.TargetFile{
+		Path: name, SHA256: hex.EncodeToString(hash.Sum(nil)), Size: n, Executable: mode&0o100 != 0,
+	})
+	return nil
+}
+
+func (a *archive) note(name string) {
+	if a.odd == "" {
+		a.odd = name
+	}
+}
+
+// check refuses what no client unpacks (M12), so that the mistake shows here and not there.
+func (a archive) check() error {
+	if a.odd != "" {
+		return fmt.Errorf("the archive's %q is neither a file nor a symbolic link", a.odd)
+	}
+	seen := map[string]bool{}
+	for _, f := range a.files {
+		if !inside(f.Path) || seen[f.Path] {
+			return fmt.Errorf("the archive's path %q is absolute, has dot segments or is there twice", f.Path)
+		}
+		seen[f.Path] = true
+		if f.Link != "" && (path.IsAbs(f.Link) || !inside(path.Join(path.Dir(f.Path), f.Link))) {
+			return fmt.Errorf("the archive's link %q leaves the archive", f.Path)
+		}
+	}
+	return nil
+}
+
+func inside(name string) bool {
+	return name != "" && path.Clean(name) == name && !path.IsAbs(name) &&
+		name != ".." && !strings.HasPrefix(name, "../") && !strings.Contains(name, `\`)
+}
+
+// program finds the executable: the one asked for, or the one file called llama-server.
+func (a archive) program(asked string) (string, error) {
+	var found []string
+	for _, f := range a.files {
+		if f.Link == "" && (f.Path == asked || asked == "" && strings.TrimSuffix(path.Base(f.Path), ".exe") == program) {
+			found = append(found, f.Path)
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("the archive holds %d files that can be the program: name it with --executable", len(found))
+	}
+	return found[0], nil
+}

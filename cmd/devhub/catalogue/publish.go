@@ -1,0 +1,190 @@
+package catalogue
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"companion/messages"
+)
+
+// Publication is what a person says about an artifact.
+type Publication struct {
+	Kind     messages.ArtifactKind
+	Name     string
+	Version  string // empty: counted
+	Platform string // of a runtime, such as "linux/amd64"
+	Default  bool
+	// Embedding: the model computes embeddings.
+	Embedding bool
+	// Origins that the manifest allows beside the URL's own folder; only for a URL.
+	Origins []string
+	// Executable is the archive-relative path of the program; empty: the one file named llama-server.
+	Executable string
+	// Unchecked takes the artifact as it is, also an archive that no client should unpack.
+	Unchecked bool
+}
+
+var (
+	nameRule     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	versionRule  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
+	platformRule = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+$`)
+)
+
+func (p Publication) check() error {
+	switch {
+	case p.Kind != messages.KindModel && p.Kind != messages.KindRuntime:
+		return fmt.Errorf("unknown kind %q: accepted are %s and %s", p.Kind, messages.KindModel, messages.KindRuntime)
+	case !nameRule.MatchString(p.Name):
+		return fmt.Errorf("bad name %q: accepted are lower-case letters, digits, dot, dash and underscore, 64 at most", p.Name)
+	case p.Version != "" && !versionRule.MatchString(p.Version):
+		return fmt.Errorf("bad version %q: accepted are letters, digits and . _ + -, 64 at most", p.Version)
+	case p.Kind == messages.KindRuntime && !platformRule.MatchString(p.Platform):
+		return fmt.Errorf("bad platform %q: accepted are names such as linux/amd64", p.Platform)
+	}
+	return nil
+}
+
+// Publish signs the artifact into the catalogue. source is a file, which is copied into the store, or
+// an https URL, which is read once for its digest and stays where it is.
+func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publication, source string) (Entry, error) {
+	if err := p.check(); err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Custom: messages.TargetCustom{
+		Kind: p.Kind, Name: p.Name, Version: p.Version, Default: p.Default, Embedding: p.Embedding,
+	}}
+	remote := strings.Contains(source, "://")
+	if remote {
+		if err := setSource(&e, source, p.Origins); err != nil {
+			return Entry{}, err
+		}
+	} else if len(p.Origins) > 0 {
+		return Entry{}, errors.New("origins are for a URL: a file is served by this hub")
+	}
+	file, err := c.take(ctx, client, &e, source, remote)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer os.Remove(file)
+	if err := describe(&e, p, file); err != nil {
+		return Entry{}, err
+	}
+	if !remote {
+		e.Stored = true
+		if err := os.Rename(file, c.ArtifactFile(e.SHA256)); err != nil {
+			return Entry{}, fmt.Errorf("storing the artifact: %w", err)
+		}
+	}
+	return c.add(e)
+}
+
+// setSource makes a URL the place of the bytes; its folder is the allowed origin (M4).
+func setSource(e *Entry, source string, origins []string) error {
+	u, err := url.Parse(source)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return errors.New("the URL must be https, without user and fragment")
+	}
+	folder := *u
+	folder.Path, folder.RawPath, folder.RawQuery = path.Dir(u.Path), "", ""
+	if !strings.HasSuffix(folder.Path, "/") {
+		folder.Path += "/"
+	}
+	e.Custom.URLs = []string{source}
+	e.Custom.Origins = append([]string{folder.String()}, origins...)
+	return nil
+}
+
+// take copies the bytes into a file of the store's folder, and measures them on the way.
+func (c *Catalogue) take(ctx context.Context, client *http.Client, e *Entry, source string, remote bool) (file string, err error) {
+	in, err := open(ctx, client, source, remote)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(c.place.Path("artifacts"), ".incoming-*")
+	if err != nil {
+		return "", fmt.Errorf("storing the artifact: %w", err)
+	}
+	defer func() {
+		err = errors.Join(err, out.Close())
+		if err != nil {
+			os.Remove(out.Name())
+		}
+	}()
+	hash := sha256.New()
+	if e.Length, err = io.Copy(io.MultiWriter(out, hash), in); err != nil {
+		return "", fmt.Errorf("storing the artifact: %w", err)
+	}
+	e.SHA256 = hex.EncodeToString(hash.Sum(nil))
+	if err := out.Sync(); err != nil {
+		return "", fmt.Errorf("storing the artifact: %w", err)
+	}
+	return out.Name(), nil
+}
+
+func open(ctx context.Context, client *http.Client, source string, remote bool) (io.ReadCloser, error) {
+	if !remote {
+		f, err := os.Open(source)
+		if err != nil {
+			return nil, fmt.Errorf("opening the artifact: %w", err)
+		}
+		return f, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the artifact: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the artifact: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("asking for the artifact: the server answers %s", resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// describe looks into the file: a model must be GGUF, a runtime an archive with its program.
+func describe(e *Entry, p Publication, file string) error {
+	if p.Kind == messages.KindModel {
+		return checkGGUF(file, p.Unchecked)
+	}
+	archive, err := listArchive(file)
+	if err != nil {
+		return err
+	}
+	if !p.Unchecked {
+		if err := archive.check(); err != nil {
+			return err
+		}
+	}
+	e.Custom.Platform, e.Custom.Format, e.Custom.Files = p.Platform, archive.format, archive.files
+	e.Custom.Executable, err = archive.program(p.Executable)
+	return err
+}
+
+func checkGGUF(file string, unchecked bool) error {
+	f, err := os.Open(filepath.Clean(file))
+	if err != nil {
+		return fmt.Errorf("opening the model: %w", err)
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	if _, err := io.ReadFull(f, magic); !unchecked && (err != nil || !bytes.Equal(magic, []byte("GGUF"))) {
+		return errors.New("the model is no GGUF file")
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"companion/cmd/devhub/fault"
+	"companion/cmd/devhub/place"
+
+	"github.com/spf13/cobra"
+)
+
+func faultsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "faults",
+		Short: "List the faults that the hub can play",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			for _, f := range fault.All {
+				if _, err := fmt.Fprintf(c.OutOrStdout(), "%-28s %s\n", f.Name, f.Help); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func faultCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:       "fault --dir DIR NAME on|off",
+		Short:     "Switch a fault of a hub that is serving",
+		Args:      cobra.ExactArgs(2),
+		ValidArgs: []string{"on", "off"},
+		RunE: func(_ *cobra.Command, args []string) error {
+			names, err := fault.Parse(args[:1])
+			if err != nil {
+				return err
+			}
+			if args[1] != "on" && args[1] != "off" {
+				return fmt.Errorf("unknown position %q: accepted are on and off", args[1])
+			}
+			p, err := place.Open(dir)
+			if err != nil {
+				return err
+			}
+			return fault.Switch(p.Path("faults"), names[0], args[1] == "on")
+		},
+	}
+	dirFlag(c, &dir)
+	return c
+}

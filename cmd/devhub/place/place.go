@@ -1,0 +1,149 @@
+// Package place is the development hub's directory: the file lock, the ports that the hub keeps
+// over its restarts, and the private certificate authority. The directory and every key in it
+// belong to one user; nothing here is installed into the system.
+package place
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"companion/adapters/private"
+
+	"github.com/gofrs/flock"
+)
+
+// HubHost and ArtifactHost are the two names of the loopback address: the manifest and the artifacts
+// must come from different hosts (M2).
+const (
+	HubHost      = "localhost"
+	ArtifactHost = "127.0.0.1"
+)
+
+// IssuerPath is where the authorization server lives under the hub's base (hub.md).
+const IssuerPath = "/api/v1/auth/native"
+
+// Place is an opened hub directory.
+type Place struct {
+	Dir   string // absolute
+	ports ports
+}
+
+type ports struct {
+	Hub       int `json:"hub"`
+	Artifacts int `json:"artifacts"`
+}
+
+// Open opens the hub directory, and makes it with an authority and two reserved ports where it is new.
+func Open(dir string) (*Place, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the hub directory: %w", err)
+	}
+	p := &Place{Dir: abs}
+	if err := p.prepareDir(); err != nil {
+		return nil, fmt.Errorf("preparing the hub directory: %w", err)
+	}
+	unlock, err := p.Lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := p.loadPorts(); err != nil {
+		return nil, err
+	}
+	return p, p.ensureAuthority()
+}
+
+// prepareDir makes the directory private. An empty one that somebody made with the usual mode is
+// closed to others; one with anything else in it is not ours to change.
+func (p *Place) prepareDir() error {
+	entries, err := os.ReadDir(p.Dir)
+	if err == nil && len(entries) == 0 {
+		if err := os.Chmod(p.Dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return private.EnsureDir(p.Dir)
+}
+
+// Lock excludes every other process that changes the directory, until the returned function is called.
+func (p *Place) Lock() (unlock func(), err error) {
+	lock := flock.New(p.Path("lock"), flock.SetPermissions(0o600))
+	if err := lock.Lock(); err != nil {
+		return nil, fmt.Errorf("locking the hub directory: %w", err)
+	}
+	return func() { _ = lock.Unlock() }, nil
+}
+
+// Path joins names below the directory.
+func (p *Place) Path(names ...string) string {
+	return filepath.Join(append([]string{p.Dir}, names...)...)
+}
+
+// HubURL is the hub's base, without a slash at its end.
+func (p *Place) HubURL() string { return origin(HubHost, p.ports.Hub) }
+
+// ArtifactURL is the base of the artifact host.
+func (p *Place) ArtifactURL() string { return origin(ArtifactHost, p.ports.Artifacts) }
+
+// Issuer is the authorization server's identifier (RFC 8414).
+func (p *Place) Issuer() string { return p.HubURL() + IssuerPath }
+
+// CAFile is the certificate of the private authority.
+func (p *Place) CAFile() string { return p.Path("ca.pem") }
+
+// RootFile is the TUF root that a client pins.
+func (p *Place) RootFile() string { return p.Path("manifest", "1.root.json") }
+
+// HubPort and ArtifactPort are the kept ports.
+func (p *Place) HubPort() int      { return p.ports.Hub }
+func (p *Place) ArtifactPort() int { return p.ports.Artifacts }
+
+// KeepPorts stores the ports that a server really got, for the next start and for publish.
+func (p *Place) KeepPorts(hub, artifacts int) error {
+	p.ports = ports{Hub: hub, Artifacts: artifacts}
+	data, err := json.Marshal(p.ports)
+	if err != nil {
+		return fmt.Errorf("encoding the hub's ports: %w", err)
+	}
+	return private.WriteFile(p.Path("ports.json"), data)
+}
+
+func (p *Place) loadPorts() error {
+	data, err := os.ReadFile(p.Path("ports.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return p.reservePorts()
+	}
+	if err != nil {
+		return fmt.Errorf("reading the hub's ports: %w", err)
+	}
+	if err := json.Unmarshal(data, &p.ports); err != nil {
+		return fmt.Errorf("reading the hub's ports: %w", err)
+	}
+	return nil
+}
+
+// reservePorts picks two free ports, so that what is published before the first start has URLs that
+// stay right. They can be taken meanwhile: the server then picks others and signs the URLs again.
+func (p *Place) reservePorts() error {
+	var got [2]int
+	for i := range got {
+		l, err := net.Listen("tcp", net.JoinHostPort(ArtifactHost, "0"))
+		if err != nil {
+			return fmt.Errorf("reserving a port: %w", err)
+		}
+		defer l.Close()
+		got[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return p.KeepPorts(got[0], got[1])
+}
+
+func origin(host string, port int) string {
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
+}

@@ -1,0 +1,235 @@
+// Package signin is the development hub's authorization server: Authorization Code with PKCE for
+// public native clients (RFC 6749, 7636, 8252), their registration (RFC 7591), rotation of refresh
+// tokens with reuse detection, revocation (RFC 7009), metadata (RFC 8414) and the issuer in every
+// redirect (RFC 9207). The protocol is fosite's; the hub's own rules of hub.md are written here.
+package signin
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"companion/cmd/devhub/fault"
+
+	"github.com/ory/fosite"
+	"github.com/ory/fosite/compose"
+)
+
+const (
+	accessLife  = 15 * time.Minute
+	codeLife    = time.Minute
+	refreshLife = 30 * 24 * time.Hour
+	// slowTokenDelay is how long the fault slow-token waits.
+	slowTokenDelay = 10 * time.Second
+	maxBody        = 64 << 10
+)
+
+// FixedClient is the client that needs no registration. Its redirect URIs take any port (RFC 8252 7.3).
+const FixedClient = "companion-development"
+
+// Options say where the server keeps its state and how it behaves.
+type Options struct {
+	Issuer      string // https, without a slash at its end
+	StateFile   string
+	UsersFile   string
+	AutoApprove string // the user who is signed in without being asked; empty: the page asks
+	Faults      fault.Set
+}
+
+// Server answers the authorization server's endpoints.
+type Server struct {
+	Options
+	store    *store
+	users    []User
+	provider fosite.OAuth2Provider
+	codes    codeSigner
+	secret   []byte // signs the sign-in form
+	// tokens lets one token request run at a time: fosite reads a grant and spends it in two steps.
+	tokens sync.Mutex
+}
+
+type codeSigner interface {
+	AuthorizeCodeSignature(ctx context.Context, code string) string
+}
+
+// New opens the state and makes the server.
+func New(o Options) (*Server, error) {
+	st, err := openStore(o.StateFile, func() []byte {
+		secret := make([]byte, 32)
+		rand.Read(secret) // never fails (crypto/rand)
+		return secret
+	})
+	if err != nil {
+		return nil, err
+	}
+	users, err := loadUsers(o.UsersFile, o.AutoApprove)
+	if err != nil {
+		return nil, err
+	}
+	config := &fosite.Config{
+		AccessTokenLifespan:        accessLife,
+		AuthorizeCodeLifespan:      codeLife,
+		RefreshTokenLifespan:       refreshLife,
+		GlobalSecret:               st.data.Secret,
+		EnforcePKCE:                true,
+		ScopeStrategy:              fosite.ExactScopeStrategy,
+		RefreshTokenScopes:         []string{},
+		OmitRedirectScopeParam:     true,
+		SendDebugMessagesToClients: false,
+	}
+	strategy := compose.NewOAuth2HMACStrategy(config)
+	s := &Server{
+		Options: o, store: st, users: users, codes: strategy,
+		secret: st.data.Secret,
+	}
+	s.provider = compose.Compose(config, st, strategy,
+		compose.OAuth2AuthorizeExplicitFactory,
+		compose.OAuth2RefreshTokenGrantFactory,
+		compose.OAuth2TokenRevocationFactory,
+		compose.OAuth2TokenIntrospectionFactory,
+		compose.OAuth2PKCEFactory,
+	)
+	return s, s.store.putClient(newClient(FixedClient, []string{"http://127.0.0.1/callback", "http://[::1]/callback"}))
+}
+
+// Users are who can sign in, for the message at start.
+func (s *Server) Users() []User { return s.users }
+
+func newClient(id string, redirects []string) *fosite.DefaultClient {
+	return &fosite.DefaultClient{
+		ID: id, Public: true, RedirectURIs: redirects, ResponseTypes: []string{"code"},
+		GrantTypes: []string{"authorization_code", "refresh_token"},
+		Scopes:     []string{scopeRead, scopeWrite},
+	}
+}
+
+// Metadata answers RFC 8414.
+func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
+	issuer := s.Issuer
+	if s.Faults.Has(fault.WrongIssuer) {
+		issuer += "/other"
+	}
+	methods := []string{"S256"}
+	if s.Faults.Has(fault.PlainOnly) {
+		methods = []string{"plain"}
+	}
+	m := map[string]any{
+		"issuer":                                         issuer,
+		"authorization_endpoint":                         s.Issuer + "/authorize",
+		"token_endpoint":                                 s.Issuer + "/token",
+		"revocation_endpoint":                            s.Issuer + "/revoke",
+		"registration_endpoint":                          s.Issuer + "/register",
+		"scopes_supported":                               []string{scopeRead, scopeWrite},
+		"response_types_supported":                       []string{"code"},
+		"response_modes_supported":                       []string{"query"},
+		"grant_types_supported":                          []string{"authorization_code", "refresh_token"},
+		"token_endpoint_auth_methods_supported":          []string{"none"},
+		"revocation_endpoint_auth_methods_supported":     []string{"none"},
+		"code_challenge_methods_supported":               methods,
+		"authorization_response_iss_parameter_supported": true,
+	}
+	if s.Faults.Has(fault.NoRegister) {
+		delete(m, "registration_endpoint")
+	}
+	writeJSON(w, http.StatusOK, m)
+}
+
+// Token answers the token endpoint (RFC 6749 4.1.3 and 6).
+func (s *Server) Token(w http.ResponseWriter, r *http.Request) {
+	s.tokens.Lock()
+	defer s.tokens.Unlock()
+	if s.Faults.Has(fault.SlowToken) {
+		select {
+		case <-time.After(slowTokenDelay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if s.Faults.Has(fault.LostResponse) {
+		s.token(discard{http.Header{}}, r)
+		panic(http.ErrAbortHandler)
+	}
+	s.token(w, r)
+}
+
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	access, err := s.provider.NewAccessRequest(ctx, r, &fosite.DefaultSession{})
+	switch {
+	case err != nil:
+	case s.Faults.Has(fault.TokenError):
+		err = fosite.ErrInvalidGrant
+	case repeated(r.PostForm):
+		err = fosite.ErrInvalidRequest.WithHint("A parameter is there twice.")
+	}
+	if err != nil {
+		s.provider.WriteAccessError(ctx, w, access, err)
+		return
+	}
+	response, err := s.provider.NewAccessResponse(ctx, access)
+	if err != nil {
+		s.provider.WriteAccessError(ctx, w, access, err)
+		return
+	}
+	s.provider.WriteAccessResponse(ctx, w, access, response)
+}
+
+// Revoke answers RFC 7009, always with 200: a client can do nothing about an error.
+func (s *Server) Revoke(w http.ResponseWriter, r *http.Request) {
+	s.tokens.Lock()
+	defer s.tokens.Unlock()
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	_ = s.provider.NewRevocationRequest(r.Context(), r)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+}
+
+// Session answers who the bearer of an access token is (hub.md).
+func (s *Server) Session(w http.ResponseWriter, r *http.Request) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_token"})
+		return
+	}
+	_, access, err := s.provider.IntrospectToken(r.Context(), token, fosite.AccessToken, &fosite.DefaultSession{})
+	if err == nil {
+		if u, ok := find(s.users, access.GetSession().GetUsername()); ok {
+			u.Password = ""
+			writeJSON(w, http.StatusOK, map[string]string{
+				"sub": u.Sub, "provider": u.Provider, "id": u.ID, "name": u.Name, "role": u.Role,
+			})
+			return
+		}
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_token"})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func repeated(values map[string][]string) bool {
+	for _, v := range values {
+		if len(v) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// discard is where the answer goes that the client never gets.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d discard) WriteHeader(int)             {}
