@@ -1,0 +1,53 @@
+package spawn
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"regexp"
+
+	"companion/messages"
+)
+
+// Error is why a runtime could not be started or does not answer. Its text names neither path nor
+// digest.
+type Error struct {
+	Reason messages.Reason
+	Doing  string
+	// Artifact is the manifest name of what is not what was verified, else empty.
+	Artifact string
+	Err      error
+}
+
+// ErrIdentityChanged marks the Error of a model file that is not the one that was verified (M9): it
+// must be hashed again.
+var ErrIdentityChanged = errors.New("the file is not the one that was verified")
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Doing
+	}
+	return e.Doing + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// failed is an Error with ReasonSpawnFailed.
+func failed(doing string, err error) *Error {
+	return &Error{Reason: messages.ReasonSpawnFailed, Doing: doing, Err: pathless(err)}
+}
+
+// pathless takes the path out of an error of package os: its text would tell it.
+func pathless(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	var link *os.LinkError
+	if errors.As(err, &link) {
+		return link.Err
+	}
+	return err
+}
+
+var localeName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,64}$`)

@@ -1,0 +1,128 @@
+package spawn
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of what is kept of the runtime's output (R8). A longer line is cut, not split, so that a
+// flood costs its sender more than us.
+const (
+	keptLines = 64
+	lineBytes = 512
+	// lingering is how long the pipe may stay open after the group has ended.
+	lingering = 200 * time.Millisecond
+)
+
+// output reads one pipe into a ring of scrubbed lines. The reading goroutine ends when all writers
+// have ended, or shortly after close.
+type output struct {
+	read, write *os.File
+	scrub       *scrubber
+	tell        func(string)
+	ended       chan struct{}
+	closing     sync.Once
+
+	mu   sync.Mutex
+	ring []string
+}
+
+func newOutput(tell func(string), secret ...string) *output {
+	return &output{tell: tell, scrub: newScrubber(secret...)}
+}
+
+// open makes the pipe and returns the end for the child; closeWriter closes ours.
+func (o *output) open() (*os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making the output pipe: %w", err)
+	}
+	o.read, o.write, o.ended = read, write, make(chan struct{})
+	go o.pump()
+	return write, nil
+}
+
+func (o *output) closeWriter() { _ = o.write.Close() }
+
+func (o *output) close() {
+	if o.read == nil {
+		return
+	}
+	o.closing.Do(func() {
+		_ = o.write.Close()
+		_ = o.read.SetReadDeadline(time.Now().Add(lingering))
+		<-o.ended
+		_ = o.read.Close()
+	})
+}
+
+func (o *output) pump() {
+	defer close(o.ended)
+	reader := bufio.NewReaderSize(o.read, lineBytes)
+	for {
+		line, err := reader.ReadSlice('\n')
+		if len(line) > 0 {
+			o.keep(string(line))
+		}
+		for err == bufio.ErrBufferFull {
+			_, err = reader.ReadSlice('\n')
+		}
+		if err == io.EOF || err != nil {
+			return
+		}
+	}
+}
+
+func (o *output) keep(raw string) {
+	line := o.scrub.clean(strings.TrimRight(raw, "\r\n"))
+	o.mu.Lock()
+	if len(o.ring) == keptLines {
+		o.ring = append(o.ring[:0], o.ring[1:]...)
+	}
+	o.ring = append(o.ring, line)
+	o.mu.Unlock()
+	if o.tell != nil {
+		o.tell(line)
+	}
+}
+
+// lines returns the newest lines, oldest first.
+func (o *output) lines() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]string(nil), o.ring...)
+}
+
+// scrubber takes paths and digests out of a line.
+type scrubber struct{ known *strings.Replacer }
+
+var (
+	// A path has a slash at its start and one more inside, so that rates such as "tokens/s" stay.
+	anyPath   = regexp.MustCompile(`(?:[A-Za-z]:)?[/\\](?:[^\s'"<>|:;,()\[\]{}/\\]+[/\\])+[^\s'"<>|:;,()\[\]{}]*`)
+	anyDigest = regexp.MustCompile(`\b[0-9A-Fa-f]{32,}\b`)
+	unprinted = regexp.MustCompile(`\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0a-\x1f\x7f]`)
+)
+
+func newScrubber(secret ...string) *scrubber {
+	var pairs []string
+	for _, s := range secret {
+		if s != "" {
+			pairs = append(pairs, s, "[path]")
+		}
+	}
+	return &scrubber{strings.NewReplacer(pairs...)}
+}
+
+func (s *scrubber) clean(line string) string {
+	line = strings.ToValidUTF8(line, "\uFFFD")
+	line = unprinted.ReplaceAllString(line, "")
+	line = s.known.Replace(line)
+	line = anyDigest.ReplaceAllString(line, "[digest]")
+	return anyPath.ReplaceAllString(line, "[path]")
+}

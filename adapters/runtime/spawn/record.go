@@ -1,0 +1,83 @@
+package spawn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"companion/adapters/private"
+)
+
+// record is how a later daemon recognises a runtime that outlived this one (R7). A process id alone
+// is given to others again; together with boot, start time and program it is not.
+type record struct {
+	PID       int    `json:"pid"`
+	Boot      string `json:"boot,omitempty"`
+	StartTime uint64 `json:"startTime"` // in the system's own unit
+	Device    uint64 `json:"device"`    // of the program's file
+	Inode     uint64 `json:"inode"`
+}
+
+// canaryPrefix begins the name of the file that the stage must not be able to read.
+const canaryPrefix = "canary-"
+
+func writeRecord(path string, pid int, executable *os.File) error {
+	r, err := identify(pid)
+	if err != nil {
+		return err
+	}
+	file, err := Identity(executable)
+	if err != nil {
+		return err
+	}
+	if r.Device, r.Inode = file.Device, file.Inode; path == "" {
+		return errors.New("no place for the record")
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encoding the record: %w", err)
+	}
+	return private.WriteFile(path, data)
+}
+
+// Reclaim ends the runtime that the record at recordPath describes, if that very process still runs,
+// and removes the record and the folders of earlier starts in runDir. A process that differs in
+// anything is left alone. It reports whether it ended one. The caller is the only daemon (X1).
+func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err error) {
+	data, err := os.ReadFile(recordPath)
+	if err == nil {
+		var r record
+		if json.Unmarshal(data, &r) == nil && r.PID > 1 {
+			if ended, err = end(ctx, r); err != nil {
+				return false, fmt.Errorf("ending the runtime of an earlier daemon: %w", err)
+			}
+		}
+		err = os.Remove(recordPath)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ended, fmt.Errorf("reading the record of an earlier daemon: %w", err)
+	}
+	return ended, sweep(runDir)
+}
+
+func sweep(runDir string) error {
+	entries, err := os.ReadDir(runDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("looking for sockets of earlier starts: %w", err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), startPrefix) || strings.HasPrefix(entry.Name(), canaryPrefix) {
+			if err := os.RemoveAll(filepath.Join(runDir, entry.Name())); err != nil {
+				return fmt.Errorf("removing what an earlier start left: %w", err)
+			}
+		}
+	}
+	return nil
+}

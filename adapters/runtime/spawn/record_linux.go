@@ -1,0 +1,85 @@
+package spawn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// identify reads boot and start time of a process: field 22 of /proc/PID/stat, in clock ticks since
+// the boot (proc_pid_stat(5)).
+func identify(pid int) (record, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return record{}, fmt.Errorf("reading a process's start time: %w", err)
+	}
+	// The second field is a name in parentheses, which may hold anything.
+	text := string(stat)
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	const startTime = 22 - 3
+	if len(fields) <= startTime {
+		return record{}, errors.New("reading a process's start time: fields are missing")
+	}
+	started, err := strconv.ParseUint(fields[startTime], 10, 64)
+	if err != nil {
+		return record{}, fmt.Errorf("reading a process's start time: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return record{}, fmt.Errorf("reading the boot's identity: %w", err)
+	}
+	return record{PID: pid, Boot: strings.TrimSpace(string(boot)), StartTime: started}, nil
+}
+
+// running reports whether the process of the record runs still.
+func running(r record) bool {
+	now, err := identify(r.PID)
+	if err != nil || now.Boot != r.Boot || now.StartTime != r.StartTime {
+		return false
+	}
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", r.PID))
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && uint64(stat.Dev) == r.Device && stat.Ino == r.Inode
+}
+
+// end kills the recorded process and its group, and waits until it is gone. The descriptor is taken
+// before the identity is compared, so that both speak of the same process.
+func end(ctx context.Context, r record) (bool, error) {
+	pidfd, err := unix.PidfdOpen(r.PID, 0)
+	if err != nil {
+		return false, nil
+	}
+	defer func() { _ = unix.Close(pidfd) }()
+	if !running(r) {
+		return false, nil
+	}
+	if groupID, err := unix.Getpgid(r.PID); err == nil && groupID == r.PID {
+		_ = unix.Kill(-r.PID, unix.SIGKILL)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return false, err
+	}
+	// Ends are awaited through the descriptor; the slices let ctx be heard.
+	for {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(50*time.Millisecond/time.Millisecond))
+		if ready == 1 {
+			return true, nil
+		}
+		if err != nil && err != unix.EINTR {
+			return false, err
+		}
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
+}

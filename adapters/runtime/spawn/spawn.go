@@ -1,0 +1,240 @@
+// Package spawn runs the inference runtime: spawn, kill, health check, and nothing else (R1).
+//
+// Spawn verifies what it is about to execute (M9, M10), starts it in its own process group with an
+// environment built from nothing (R2), confined (R4) and limited (R5), and returns a Handle that
+// shows a process id and Kill. Health asks the back end and insists that our own child answers
+// (R3). Reclaim ends what an earlier daemon left behind (R7).
+//
+// On Linux the runtime is reached through a helper stage of our own binary: whoever's main may
+// spawn calls
+//
+//	if spawn.IsStage() {
+//		spawn.StageMain()
+//	}
+//
+// before anything else. The stage confines itself, attempts what must now fail, reports the level
+// and becomes the runtime by executing a held descriptor; the process id never changes, and the
+// child dies with the daemon. On macOS the stage stays as the parent and holds a lifeline; on
+// Windows a job object does. Those two are compiled and unit-tested, and untested on real machines.
+package spawn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"companion/messages"
+)
+
+// Mode says what happens when the sandbox is not all that the kernel supports.
+type Mode string
+
+// There is no "off".
+const (
+	Require Mode = "require" // refuse the start
+	Prefer  Mode = "prefer"  // start, and report the level
+)
+
+// Spec is one start.
+type Spec struct {
+	Model   messages.VerifiedModel
+	Runtime messages.VerifiedRuntime
+	// RunDir is private to the user. Each start makes a folder in it for its socket.
+	RunDir string
+	// RecordPath is where the identity of the child is written (R7), in a private folder.
+	RecordPath  string
+	Context     int   // tokens of each request
+	Threads     int   // 0: the runtime's choice
+	MaxInFlight int   // requests that the runtime works on at once
+	MemoryLimit int64 // bytes, 0: none
+	GPU         bool  // device files are allowed
+	Sandbox     Mode
+	// Line receives each scrubbed line of output, on a goroutine that ends before Exit is sent;
+	// nil: nobody does.
+	Line func(string)
+}
+
+// Started is a runtime that has been executed; it may not listen yet.
+type Started struct {
+	Handle  *Handle
+	BackEnd messages.BackEnd
+	Sandbox messages.Sandbox
+	// Exit receives one report, after the whole group has ended and was reaped.
+	Exit <-chan messages.ExitReport
+}
+
+// Handle is what may be done to a running runtime.
+type Handle struct {
+	group *group
+	done  chan struct{}
+}
+
+// PID is the process id of the runtime, which is also its group's.
+func (h *Handle) PID() int { return h.group.pid() }
+
+// Kill ends the group: a polite signal, after grace or when ctx ends a hard one (R6). It returns
+// when the group has ended and was reaped, and may be called by several, and again.
+func (h *Handle) Kill(ctx context.Context, grace time.Duration) {
+	h.group.terminate()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-h.done:
+		return
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	h.group.kill()
+	<-h.done
+}
+
+// Spawn starts the runtime. A failure is an *Error: nothing runs then, and nothing is left.
+// It hashes the files of the runtime, so it takes tenths of a second; call it beside an actor's loop.
+func Spawn(spec Spec) (Started, error) {
+	prepared, err := prepare(spec)
+	if err != nil {
+		return Started{}, err
+	}
+	type outcome struct {
+		started Started
+		err     error
+	}
+	result := make(chan outcome, 1)
+	go func() {
+		// The parent-death signal follows the thread that forked: it must live as long as the child (R2).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer prepared.close()
+		group, level, err := prepared.launch()
+		if err != nil {
+			result <- outcome{err: err}
+			return
+		}
+		exit := make(chan messages.ExitReport, 1)
+		handle := &Handle{group: group, done: make(chan struct{})}
+		result <- outcome{started: Started{handle, prepared.backEnd, level, exit}}
+		ended := group.wait()
+		prepared.remove()
+		exit <- report(ended, prepared.output)
+		close(handle.done)
+	}()
+	r := <-result
+	return r.started, r.err
+}
+
+// preparation is everything that a launch holds, and gives back.
+type preparation struct {
+	spec       Spec
+	model      *os.File
+	executable *os.File
+	dir        string // of this start: the socket and the child's HOME
+	backEnd    messages.BackEnd
+	output     *output
+}
+
+func prepare(spec Spec) (*preparation, error) {
+	if spec.Sandbox != Require && spec.Sandbox != Prefer {
+		return nil, &Error{Reason: messages.ReasonSpawnFailed, Doing: "choosing the sandbox", Err: errors.New("mode is neither require nor prefer")}
+	}
+	model, err := openModel(spec.Model)
+	if err != nil {
+		return nil, err
+	}
+	executable, err := openRuntime(spec.Runtime)
+	if err != nil {
+		return nil, errors.Join(err, model.Close())
+	}
+	p := &preparation{spec: spec, model: model, executable: executable}
+	if p.dir, err = os.MkdirTemp(spec.RunDir, startPrefix); err != nil {
+		p.close()
+		return nil, failed("making the folder of this start", err)
+	}
+	p.backEnd = backEndIn(p.dir)
+	p.output = newOutput(spec.Line, spec.Model.Path, spec.Runtime.Dir, p.dir, spec.RunDir)
+	return p, nil
+}
+
+// startPrefix begins the name of each start's folder, so that Reclaim finds what was left.
+const startPrefix = "backend-"
+
+func (p *preparation) close() {
+	_ = p.model.Close()
+	_ = p.executable.Close()
+	if p.output != nil {
+		p.output.close()
+	}
+}
+
+// remove takes away what must not outlive the child.
+func (p *preparation) remove() {
+	p.output.close()
+	_ = os.RemoveAll(p.dir)
+	_ = os.Remove(p.spec.RecordPath)
+}
+
+// arguments is the runtime's argument vector. Nothing in it tells a path of the model: it is opened
+// through the descriptor that was checked.
+func (p *preparation) arguments(model string) []string {
+	s := p.spec
+	slots := max(s.MaxInFlight, 1)
+	args := []string{
+		filepath.Base(s.Runtime.Executable),
+		"--alias", s.Model.Name,
+		"--model", model,
+		// The runtime divides its context among the slots; each request is promised all of it.
+		"--ctx-size", fmt.Sprint(s.Context * slots),
+		"--parallel", fmt.Sprint(slots),
+		// A kept-alive connection holds one of its threads: the front door's, and a probe beside each.
+		"--threads-http", fmt.Sprint(2*slots + 2),
+		// By default it keeps old prompts, up to 8 GiB of them.
+		"--cache-ram", "0",
+		"--offline", "--no-webui", "--no-slots", "--log-colors", "off",
+	}
+	args = append(args, backEndArguments(p.backEnd)...)
+	if s.Threads > 0 {
+		args = append(args, "--threads", fmt.Sprint(s.Threads))
+	}
+	if s.Model.Embedding {
+		args = append(args, "--embeddings")
+	}
+	if !s.GPU {
+		args = append(args, "--device", "none")
+	}
+	return args
+}
+
+// ending is how the leader of a group ended: an exit status, or a signal and status -1.
+type ending struct {
+	code   int
+	signal string
+	// illegal: it executed an instruction that this processor does not have.
+	illegal bool
+}
+
+func report(e ending, o *output) messages.ExitReport {
+	lines := o.lines()
+	if e.illegal {
+		lines = append(lines, "the processor lacks instructions this runtime was built for")
+	}
+	return messages.ExitReport{
+		At: time.Now(), Code: e.code, Signal: e.signal,
+		Reason: messages.ReasonProcessExited, LastLines: lines,
+	}
+}
+
+// locale passes the daemon's language on, if it is one: other variables steer the runtime (R2).
+func locale() []string {
+	var env []string
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if (name == "LANG" || strings.HasPrefix(name, "LC_")) && localeName.MatchString(value) {
+			env = append(env, entry)
+		}
+	}
+	return env
+}

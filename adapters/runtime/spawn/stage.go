@@ -1,0 +1,41 @@
+package spawn
+
+import (
+	"os"
+
+	"companion/adapters/runtime/spawn/sandbox"
+	"companion/messages"
+)
+
+// stageArgument is the hidden first argument that makes our binary the helper stage.
+const stageArgument = "companion-stage"
+
+// IsStage reports whether this process was started as the helper stage.
+func IsStage() bool { return len(os.Args) == 2 && os.Args[1] == stageArgument }
+
+// The descriptors of the stage after the standard three. Only the model's stays open in the runtime.
+const (
+	modelFD = 3 + iota
+	planFD
+	reportFD
+	executableFD
+)
+
+// plan tells the stage what to become. It travels through a pipe: arguments can be read by anybody.
+type plan struct {
+	Parent      int
+	Args        []string
+	Env         []string
+	MemoryLimit int64
+	Mode        Mode
+	Policy      sandbox.Policy
+}
+
+// stageReport is what the stage says before it becomes the runtime, and again if it cannot. A closed
+// pipe after a report without Failed means that the runtime was executed.
+type stageReport struct {
+	Sandbox messages.Sandbox
+	// Refused names the canary or step for which the sandbox is not good enough.
+	Refused string
+	Failed  string
+}

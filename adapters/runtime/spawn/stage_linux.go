@@ -1,0 +1,126 @@
+package spawn
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"companion/adapters/runtime/spawn/sandbox"
+)
+
+// openFiles bounds the runtime's descriptors: its libraries, its model, a connection per request.
+const openFiles = 1024
+
+// StageMain becomes the runtime, or reports why not and exits. Only main functions call it, when
+// IsStage says so.
+func StageMain() {
+	// Seccomp, the parent-death signal and the execution belong to one thread.
+	runtime.LockOSThread()
+	report := json.NewEncoder(os.NewFile(reportFD, "report"))
+	err := stage(report)
+	_ = report.Encode(stageReport{Failed: err.Error()})
+	os.Exit(1)
+}
+
+// stage returns only when it failed.
+func stage(report *json.Encoder) error {
+	unix.Umask(0o177)
+	p, err := readPlan()
+	if err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("tying its life to the daemon's: %w", err)
+	}
+	if os.Getppid() != p.Parent {
+		return errors.New("tying its life to the daemon's: the daemon has ended")
+	}
+	if err := unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("closing descriptors on execution: %w", err)
+	}
+	if p.Policy.ExecFD, err = limit(p.MemoryLimit); err != nil {
+		return err
+	}
+	p.Policy.Executable = fmt.Sprintf("/proc/self/fd/%d", p.Policy.ExecFD)
+	result := sandbox.Apply(p.Policy)
+	said := stageReport{Sandbox: result.Level}
+	if p.Mode != Prefer && !result.Complete() {
+		said.Refused = result.Failed
+	}
+	if err := report.Encode(said); err != nil || said.Refused != "" {
+		os.Exit(1)
+	}
+	return fmt.Errorf("executing the runtime: %w", execute(p))
+}
+
+func readPlan() (plan, error) {
+	f := os.NewFile(planFD, "plan")
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	var p plan
+	if err == nil {
+		err = json.Unmarshal(data, &p)
+	}
+	if err != nil {
+		return p, fmt.Errorf("reading the plan: %w", err)
+	}
+	return p, nil
+}
+
+// limit sets the resource limits and moves the executable's descriptor to the first number above the
+// limit of open files: it stays usable until it closes on execution, and no later descriptor can
+// have that number, which is the only one that the seccomp filter lets be executed.
+func limit(memory int64) (execFD int, err error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return 0, fmt.Errorf("reading the limit of open files: %w", err)
+	}
+	execFD = int(min(openFiles, files.Max-1))
+	if err := unix.Dup3(executableFD, execFD, unix.O_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("moving the executable's descriptor: %w", err)
+	}
+	if err := unix.Close(executableFD); err != nil {
+		return 0, fmt.Errorf("moving the executable's descriptor: %w", err)
+	}
+	limits := map[int]uint64{
+		unix.RLIMIT_NOFILE: uint64(execFD),
+		unix.RLIMIT_CORE:   0,
+		unix.RLIMIT_FSIZE:  0,
+	}
+	if memory > 0 {
+		// Data, not address space: a mapped model counts as the latter, and costs no memory that
+		// could not be taken back.
+		limits[unix.RLIMIT_DATA] = uint64(memory)
+	}
+	for resource, value := range limits {
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value}); err != nil {
+			return 0, fmt.Errorf("setting a resource limit: %w", err)
+		}
+	}
+	return execFD, nil
+}
+
+func execute(p plan) error {
+	args, err := syscall.SlicePtrFromStrings(p.Args)
+	if err != nil {
+		return err
+	}
+	env, err := syscall.SlicePtrFromStrings(p.Env)
+	if err != nil {
+		return err
+	}
+	empty, err := syscall.BytePtrFromString("")
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(p.Policy.ExecFD), uintptr(unsafe.Pointer(empty)),
+		uintptr(unsafe.Pointer(&args[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)
+	return errno
+}

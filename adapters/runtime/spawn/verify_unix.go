@@ -1,0 +1,74 @@
+//go:build unix
+
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"companion/messages"
+)
+
+// openRegular opens a regular file, through no symbolic link and without waiting for anybody.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, errNotRegular
+	} else if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Identity is what pins a verified file (M9), read from an open descriptor.
+func Identity(f *os.File) (messages.FileIdentity, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return messages.FileIdentity{}, fmt.Errorf("reading a file's identity: %w", pathless(err))
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return messages.FileIdentity{}, errors.New("the system tells no identity of a file")
+	}
+	modified, changed := times(stat)
+	return messages.FileIdentity{
+		Device: uint64(stat.Dev), Inode: stat.Ino, Size: stat.Size,
+		ModifiedNano: modified, ChangeNano: changed,
+	}, nil
+}
+
+var errUntrusted = errors.New("somebody else owns or may write a file or folder of it")
+
+// trusted reports whether the user or root owns the file and nobody else may write it (M10).
+func trusted(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return trustedInfo(info)
+}
+
+func trustedPath(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	return trustedInfo(info)
+}
+
+func trustedInfo(info os.FileInfo) error {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || (stat.Uid != 0 && int(stat.Uid) != os.Geteuid()) || info.Mode().Perm()&0o022 != 0 {
+		return errUntrusted
+	}
+	return nil
+}
