@@ -1,0 +1,3 @@
+package browser
+
+func command(start string) (string, []string) { return "xdg-open", []string{start} }

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin && !windows
+
+package browser
+
+func command(start string) (string, []string) { return "xdg-open", []string{start} }

@@ -1,0 +1,451 @@
+package oauth
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/messages"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testIssuer = "https://hub.example/api/v1/auth/native"
+
+func goodMetadata() map[string]any {
+	return map[string]any{
+		"issuer":                                         testIssuer,
+		"authorization_endpoint":                         testIssuer + "/authorize",
+		"token_endpoint":                                 testIssuer + "/token",
+		"registration_endpoint":                          testIssuer + "/register",
+		"revocation_endpoint":                            testIssuer + "/revoke",
+		"response_types_supported":                       []string{"code"},
+		"code_challenge_methods_supported":               []string{"S256"},
+		"token_endpoint_auth_methods_supported":          []string{"none"},
+		"authorization_response_iss_parameter_supported": true,
+	}
+}
+
+// O1, T13: whatever the metadata offers, only https endpoints of the issuer's own origin, for public
+// clients, with S256.
+func TestCheckMetadata(t *testing.T) {
+	rows := map[string]struct {
+		key   string
+		value any // nil removes the key
+		want  messages.Reason
+	}{
+		"as it should be":           {"issuer", testIssuer, messages.ReasonOK},
+		"no registration":           {"registration_endpoint", nil, messages.ReasonOK},
+		"no revocation":             {"revocation_endpoint", nil, messages.ReasonOK},
+		"default port written out":  {"token_endpoint", "https://HUB.example:443/t", messages.ReasonOK},
+		"S256 beside plain":         {"code_challenge_methods_supported", []string{"plain", "S256"}, messages.ReasonOK},
+		"other issuer":              {"issuer", "https://evil.example/api/v1/auth/native", messages.ReasonIssuerMismatch},
+		"issuer with a slash":       {"issuer", testIssuer + "/", messages.ReasonIssuerMismatch},
+		"issuer in capitals":        {"issuer", strings.ToUpper(testIssuer), messages.ReasonIssuerMismatch},
+		"no issuer":                 {"issuer", nil, messages.ReasonIssuerMismatch},
+		"issuer of another type":    {"issuer", 1, messages.ReasonMetadataInvalid},
+		"http token endpoint":       {"token_endpoint", "http://hub.example/t", messages.ReasonMetadataInvalid},
+		"http authorization":        {"authorization_endpoint", "http://hub.example/a", messages.ReasonMetadataInvalid},
+		"script authorization":      {"authorization_endpoint", "javascript:alert(1)", messages.ReasonMetadataInvalid},
+		"token elsewhere":           {"token_endpoint", "https://evil.example/t", messages.ReasonMetadataInvalid},
+		"token on another port":     {"token_endpoint", "https://hub.example:8443/t", messages.ReasonMetadataInvalid},
+		"prefix is no host":         {"token_endpoint", "https://hub.example.evil.net/t", messages.ReasonMetadataInvalid},
+		"userinfo":                  {"token_endpoint", "https://hub.example@evil.net/t", messages.ReasonMetadataInvalid},
+		"userinfo of the same host": {"token_endpoint", "https://u@hub.example/t", messages.ReasonMetadataInvalid},
+		"fragment":                  {"authorization_endpoint", testIssuer + "/a#x", messages.ReasonMetadataInvalid},
+		"registration elsewhere":    {"registration_endpoint", "https://evil.example/r", messages.ReasonMetadataInvalid},
+		"revocation elsewhere":      {"revocation_endpoint", "https://evil.example/r", messages.ReasonMetadataInvalid},
+		"no authorization endpoint": {"authorization_endpoint", nil, messages.ReasonMetadataInvalid},
+		"no token endpoint":         {"token_endpoint", nil, messages.ReasonMetadataInvalid},
+		"no code flow":              {"response_types_supported", []string{"token"}, messages.ReasonMetadataInvalid},
+		"no response types":         {"response_types_supported", nil, messages.ReasonMetadataInvalid},
+		"confidential clients only": {"token_endpoint_auth_methods_supported", []string{"client_secret_basic"}, messages.ReasonMetadataInvalid},
+		"no auth methods":           {"token_endpoint_auth_methods_supported", nil, messages.ReasonMetadataInvalid},
+		"plain only":                {"code_challenge_methods_supported", []string{"plain"}, messages.ReasonUnsupportedPKCEMethod},
+		"no PKCE":                   {"code_challenge_methods_supported", nil, messages.ReasonUnsupportedPKCEMethod},
+		"S256 in small letters":     {"code_challenge_methods_supported", []string{"s256"}, messages.ReasonUnsupportedPKCEMethod},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			m := goodMetadata()
+			if r.value == nil {
+				delete(m, r.key)
+			} else {
+				m[r.key] = r.value
+			}
+			body, _ := json.Marshal(m)
+			got, reason := checkMetadata(body, testIssuer)
+			if reason != r.want {
+				t.Fatalf("reason %s, want %s", reason, r.want)
+			}
+			if (reason == messages.ReasonOK) != (got.Token != "") {
+				t.Fatal("refused metadata was handed out")
+			}
+		})
+	}
+	for _, body := range []string{"", "null", "[]", "<html>", `{"issuer":"a","issuer":"` + testIssuer + `"}`} {
+		if _, reason := checkMetadata([]byte(body), testIssuer); reason == messages.ReasonOK {
+			t.Fatalf("%q passed", body)
+		}
+	}
+}
+
+// O4, T13: the order of the checks is part of the defence.
+func TestCheckCallback(t *testing.T) {
+	want := expectation{state: "the-state", issuer: testIssuer, issRequired: true}
+	good := url.Values{"code": {"c0de"}, "state": {"the-state"}, "iss": {testIssuer}}
+	rows := map[string]struct {
+		set    map[string]string
+		drop   []string
+		reason messages.Reason
+		detail string
+	}{
+		"as it should be":                 {reason: messages.ReasonOK},
+		"server error":                    {set: map[string]string{"error": "access_denied"}, reason: messages.ReasonAuthorizationServerError, detail: "access_denied"},
+		"server error in free text":       {set: map[string]string{"error": "<script>"}, reason: messages.ReasonAuthorizationServerError},
+		"empty server error":              {set: map[string]string{"error": ""}, reason: messages.ReasonAuthorizationServerError},
+		"error before a wrong state":      {set: map[string]string{"error": "server_error", "state": "x"}, reason: messages.ReasonAuthorizationServerError, detail: "server_error"},
+		"no state":                        {drop: []string{"state"}, reason: messages.ReasonStateMissing},
+		"empty state":                     {set: map[string]string{"state": ""}, reason: messages.ReasonStateMissing},
+		"wrong state":                     {set: map[string]string{"state": "the-stat"}, reason: messages.ReasonStateMismatch},
+		"wrong state before a wrong iss":  {set: map[string]string{"state": "x", "iss": "x"}, reason: messages.ReasonStateMismatch},
+		"no state before no iss":          {drop: []string{"state", "iss", "code"}, reason: messages.ReasonStateMissing},
+		"no iss":                          {drop: []string{"iss"}, reason: messages.ReasonIssuerMissing},
+		"empty iss":                       {set: map[string]string{"iss": ""}, reason: messages.ReasonIssuerMismatch},
+		"wrong iss":                       {set: map[string]string{"iss": testIssuer + "/"}, reason: messages.ReasonIssuerMismatch},
+		"wrong iss before a missing code": {set: map[string]string{"iss": "x"}, drop: []string{"code"}, reason: messages.ReasonIssuerMismatch},
+		"no code":                         {drop: []string{"code"}, reason: messages.ReasonMissingCode},
+		"empty code":                      {set: map[string]string{"code": ""}, reason: messages.ReasonMissingCode},
+		"longest code":                    {set: map[string]string{"code": strings.Repeat("c", 4096)}, reason: messages.ReasonOK},
+		"code too long":                   {set: map[string]string{"code": strings.Repeat("c", 4097)}, reason: messages.ReasonMalformedInput},
+		"code with a line break":          {set: map[string]string{"code": "a\r\nb"}, reason: messages.ReasonMalformedInput},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			q := url.Values{}
+			for k, v := range good {
+				q[k] = v
+			}
+			for k, v := range r.set {
+				q.Set(k, v)
+			}
+			for _, k := range r.drop {
+				q.Del(k)
+			}
+			code, reason, detail := checkCallback(q, want)
+			if reason != r.reason || detail != r.detail {
+				t.Fatalf("got %s %q, want %s %q", reason, detail, r.reason, r.detail)
+			}
+			if (code != "") != (reason == messages.ReasonOK) {
+				t.Fatal("a refused callback gave its code")
+			}
+		})
+	}
+	if _, reason, _ := checkCallback(url.Values{"code": {"c"}, "state": {""}}, expectation{}); reason != messages.ReasonStateMissing {
+		t.Fatalf("an attempt without state accepts: %s", reason)
+	}
+	if _, reason, _ := checkCallback(url.Values{"code": {"c"}, "state": {"the-state"}, "iss": {"x"}},
+		expectation{state: "the-state", issuer: testIssuer}); reason != messages.ReasonIssuerMismatch {
+		t.Fatalf("a wrong iss passes where none is required: %s", reason)
+	}
+}
+
+// O4: whatever arrives, a code comes out only with the right state and issuer.
+func FuzzCallback(f *testing.F) {
+	f.Add("code=c&state=the-state&iss=" + url.QueryEscape(testIssuer))
+	f.Add("error=access_denied&state=the-state")
+	f.Add("code=c&code=d&state=the-state")
+	f.Add("%zz;a&b==&state")
+	f.Fuzz(func(t *testing.T, raw string) {
+		q, ok := parameters(raw)
+		if !ok {
+			return
+		}
+		code, reason, detail := checkCallback(q, expectation{state: "the-state", issuer: testIssuer, issRequired: true})
+		if (reason == messages.ReasonOK) != (code != "") {
+			t.Fatalf("%s with a code of %d bytes", reason, len(code))
+		}
+		if reason == messages.ReasonOK && (q.Get("state") != "the-state" || q.Get("iss") != testIssuer || q.Has("error")) {
+			t.Fatalf("passed: %q", raw)
+		}
+		if detail != "" && knownCode(detail) != detail {
+			t.Fatalf("free text: %q", detail)
+		}
+	})
+}
+
+// O3: which requests are a callback at all.
+func TestRefusal(t *testing.T) {
+	const host, path = "127.0.0.1:4321", "/callback/abc"
+	rows := map[string]struct {
+		method, target, host string
+		header               http.Header
+		want                 int
+	}{
+		"callback":        {"GET", path + "?code=c", host, nil, 0},
+		"navigation":      {"GET", path, host, http.Header{"Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-Site": {"cross-site"}}, 0},
+		"favicon":         {"GET", "/favicon.ico", host, nil, 404},
+		"root":            {"GET", "/", host, nil, 404},
+		"longer path":     {"GET", path + "/", host, nil, 404},
+		"shorter path":    {"GET", "/callback", host, nil, 404},
+		"encoded path":    {"GET", "/callback%2fabc", host, nil, 404},
+		"encoded letter":  {"GET", "/callback/%61bc", host, nil, 404},
+		"dotted path":     {"GET", "/x/../callback/abc", host, nil, 404},
+		"absolute form":   {"GET", "http://127.0.0.1:4321" + path, host, nil, 404},
+		"localhost":       {"GET", path, "localhost:4321", nil, 403},
+		"another host":    {"GET", path, "evil.example", nil, 403},
+		"another port":    {"GET", path, "127.0.0.1:1", nil, 403},
+		"no host":         {"GET", path, "", nil, 403},
+		"post":            {"POST", path, host, nil, 405},
+		"head":            {"HEAD", path, host, nil, 405},
+		"options":         {"OPTIONS", path, host, nil, 405},
+		"fetch by a page": {"GET", path, host, http.Header{"Sec-Fetch-Mode": {"no-cors"}}, 403},
+		"image":           {"GET", path, host, http.Header{"Sec-Fetch-Dest": {"image"}}, 403},
+		"frame":           {"GET", path, host, http.Header{"Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"iframe"}}, 403},
+		"repeated mode":   {"GET", path, host, http.Header{"Sec-Fetch-Mode": {"navigate", "cors"}}, 403},
+		"prefetch":        {"GET", path, host, http.Header{"Sec-Purpose": {"prefetch"}}, 403},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			req := httptest.NewRequest(r.method, "http://x/", nil)
+			u, err := url.ParseRequestURI(r.target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.URL, req.Host = u, r.host
+			for k, v := range r.header {
+				req.Header[k] = v
+			}
+			if got := refusal(req, host, "/start/xyz", path); got != r.want {
+				t.Fatalf("got %d, want %d", got, r.want)
+			}
+		})
+	}
+	for _, raw := range []string{"code=a&code=b", "state=a&state=b", "iss=&iss=", "a=%zz", strings.Repeat("a", 20<<10)} {
+		if _, ok := parameters(raw); ok {
+			t.Fatalf("%.40q passed", raw)
+		}
+	}
+}
+
+// O7: the token response is checked before use.
+func TestParseTokens(t *testing.T) {
+	long := strings.Repeat("a", 8192)
+	rows := map[string]struct {
+		body string
+		ok   bool
+	}{
+		"least":                    {`{"token_type":"Bearer","access_token":"a","expires_in":900}`, true},
+		"everything":               {`{"token_type":"bEaReR","access_token":"a","expires_in":1,"refresh_token":"r","scope":"vault:read","x":[1]}`, true},
+		"longest":                  {`{"token_type":"bearer","access_token":"` + long + `","expires_in":1,"refresh_token":"` + long + `"}`, true},
+		"access too long":          {`{"token_type":"bearer","access_token":"a` + long + `","expires_in":1}`, false},
+		"refresh too long":         {`{"token_type":"bearer","access_token":"a","expires_in":1,"refresh_token":"a` + long + `"}`, false},
+		"empty refresh":            {`{"token_type":"bearer","access_token":"a","expires_in":1,"refresh_token":""}`, false},
+		"empty access":             {`{"token_type":"bearer","access_token":"","expires_in":1}`, false},
+		"no access":                {`{"token_type":"bearer","expires_in":1}`, false},
+		"access with a line break": {`{"token_type":"bearer","access_token":"a\r\nX: y","expires_in":1}`, false},
+		"access with a space":      {`{"token_type":"bearer","access_token":"a b","expires_in":1}`, false},
+		"mac token":                {`{"token_type":"mac","access_token":"a","expires_in":1}`, false},
+		"no type":                  {`{"access_token":"a","expires_in":1}`, false},
+		"no expiry":                {`{"token_type":"bearer","access_token":"a"}`, false},
+		"zero expiry":              {`{"token_type":"bearer","access_token":"a","expires_in":0}`, false},
+		"negative expiry":          {`{"token_type":"bearer","access_token":"a","expires_in":-1}`, false},
+		"fraction":                 {`{"token_type":"bearer","access_token":"a","expires_in":1.5}`, false},
+		"exponent":                 {`{"token_type":"bearer","access_token":"a","expires_in":1e3}`, false},
+		"expiry as text":           {`{"token_type":"bearer","access_token":"a","expires_in":"900"}`, false},
+		"expiry null":              {`{"token_type":"bearer","access_token":"a","expires_in":null}`, false},
+		"huge expiry":              {`{"token_type":"bearer","access_token":"a","expires_in":99999999999999999999}`, false},
+		"error beside a token":     {`{"token_type":"bearer","access_token":"a","expires_in":1,"error":"x"}`, false},
+		"null error":               {`{"token_type":"bearer","access_token":"a","expires_in":1,"error":null}`, false},
+		"key in capitals":          {`{"token_type":"bearer","ACCESS_TOKEN":"a","expires_in":1}`, false},
+		"repeated key":             {`{"token_type":"bearer","access_token":"a","access_token":"b","expires_in":1}`, false},
+		"form":                     {`access_token=a&token_type=bearer&expires_in=1`, false},
+		"html":                     {`<html>access_token</html>`, false},
+		"nothing":                  {``, false},
+		"array":                    {`[]`, false},
+		"two values":               {`{"token_type":"bearer","access_token":"a","expires_in":1}{}`, false},
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			got, ok := parseTokens([]byte(r.body), now, "asked")
+			if ok != r.ok {
+				t.Fatalf("ok %v, want %v", ok, r.ok)
+			}
+			if ok == got.Access.IsZero() {
+				t.Fatal("token and verdict disagree")
+			}
+			if ok && !got.Expires.After(now) {
+				t.Fatal("no expiry")
+			}
+		})
+	}
+}
+
+// O7: whatever the body, what passes has the bounds of a token response.
+func FuzzTokenResponse(f *testing.F) {
+	f.Add([]byte(`{"token_type":"bearer","access_token":"a","expires_in":1,"refresh_token":"r"}`))
+	f.Add([]byte(`{"error":"invalid_grant"}`))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, ok := parseTokens(body, now, "s")
+		if !ok {
+			return
+		}
+		a, r := got.Access.Reveal(), got.Refresh.Reveal()
+		if len(a) < 1 || len(a) > 8192 || len(r) > 8192 || !got.Expires.After(now) || strings.ContainsAny(a+r, "\r\n\x00") {
+			t.Fatalf("passed: %q", body)
+		}
+	})
+}
+
+// O8: valid until the skew before expiry, then refresh, else sign in; anything malformed is sign in.
+func TestDecide(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	good := func() messages.Session {
+		return messages.Session{
+			AccessToken: messages.NewSecret("a"), RefreshToken: messages.NewSecret("r"),
+			Meta: messages.SessionMeta{Issuer: testIssuer, ClientID: "c", AccessExpires: now.Add(time.Hour)},
+		}
+	}
+	rows := map[string]struct {
+		change func(*messages.Session)
+		want   messages.Reason
+	}{
+		"fresh":                   {func(*messages.Session) {}, messages.ReasonSessionValid},
+		"a moment over the skew":  {func(s *messages.Session) { s.Meta.AccessExpires = now.Add(Skew + 1) }, messages.ReasonSessionValid},
+		"at the skew":             {func(s *messages.Session) { s.Meta.AccessExpires = now.Add(Skew) }, messages.ReasonSessionRefresh},
+		"expired":                 {func(s *messages.Session) { s.Meta.AccessExpires = now.Add(-time.Hour) }, messages.ReasonSessionRefresh},
+		"expired, no refresh":     {func(s *messages.Session) { s.Meta.AccessExpires = now; s.RefreshToken = messages.Secret{} }, messages.ReasonSignInNeeded},
+		"fresh, no refresh":       {func(s *messages.Session) { s.RefreshToken = messages.Secret{} }, messages.ReasonSessionValid},
+		"nothing":                 {func(s *messages.Session) { *s = messages.Session{} }, messages.ReasonSignInNeeded},
+		"no access token":         {func(s *messages.Session) { s.AccessToken = messages.Secret{} }, messages.ReasonSignInNeeded},
+		"access too long":         {func(s *messages.Session) { s.AccessToken = messages.NewSecret(strings.Repeat("a", 8193)) }, messages.ReasonSignInNeeded},
+		"access with line break":  {func(s *messages.Session) { s.AccessToken = messages.NewSecret("a\n") }, messages.ReasonSignInNeeded},
+		"refresh with line break": {func(s *messages.Session) { s.RefreshToken = messages.NewSecret("a\n") }, messages.ReasonSignInNeeded},
+		"no expiry":               {func(s *messages.Session) { s.Meta.AccessExpires = time.Time{} }, messages.ReasonSignInNeeded},
+		"another issuer":          {func(s *messages.Session) { s.Meta.Issuer += "/" }, messages.ReasonSignInNeeded},
+		"no client":               {func(s *messages.Session) { s.Meta.ClientID = "" }, messages.ReasonSignInNeeded},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			s := good()
+			r.change(&s)
+			if got := decide(s, testIssuer, "", now); got != r.want {
+				t.Fatalf("got %s, want %s", got, r.want)
+			}
+		})
+	}
+	if got := decide(good(), testIssuer, "configured", now); got != messages.ReasonSignInNeeded {
+		t.Fatalf("a session of another client: %s", got)
+	}
+}
+
+// O8 as a property: never valid within the skew, never refresh without a refresh token.
+func TestDecideProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Unix(rapid.Int64Range(0, 4e9).Draw(t, "now"), 0)
+		s := messages.Session{
+			AccessToken: messages.NewSecret(rapid.SampledFrom([]string{"", "a", "a b", "ok-token"}).Draw(t, "access")),
+			Meta: messages.SessionMeta{
+				Issuer:        rapid.SampledFrom([]string{"", testIssuer, "https://evil.example"}).Draw(t, "issuer"),
+				ClientID:      rapid.SampledFrom([]string{"", "c"}).Draw(t, "client"),
+				AccessExpires: now.Add(time.Duration(rapid.Int64Range(-3600, 3600).Draw(t, "left")) * time.Second),
+			},
+		}
+		if rapid.Bool().Draw(t, "refresh") {
+			s.RefreshToken = messages.NewSecret("r")
+		}
+		switch decide(s, testIssuer, "", now) {
+		case messages.ReasonSessionValid:
+			if s.Meta.AccessExpires.Sub(now) <= Skew || s.Meta.Issuer != testIssuer {
+				t.Fatal("called valid")
+			}
+		case messages.ReasonSessionRefresh:
+			if s.RefreshToken.IsZero() || s.Meta.Issuer != testIssuer {
+				t.Fatal("called refreshable")
+			}
+		case messages.ReasonSignInNeeded:
+		default:
+			t.Fatal("an answer outside the three")
+		}
+	})
+}
+
+// O6: a client that is not the public one asked for is refused.
+func TestCheckRegistration(t *testing.T) {
+	const uri = "http://127.0.0.1:1/callback/x"
+	rows := map[string]struct {
+		body string
+		want messages.Reason
+	}{
+		"public":           {`{"client_id":"c","redirect_uris":["` + uri + `"],"token_endpoint_auth_method":"none"}`, messages.ReasonOK},
+		"id alone":         {`{"client_id":"c"}`, messages.ReasonOK},
+		"with a secret":    {`{"client_id":"c","client_secret":"s"}`, messages.ReasonRegistrationFailed},
+		"confidential":     {`{"client_id":"c","token_endpoint_auth_method":"client_secret_post"}`, messages.ReasonRegistrationFailed},
+		"no id":            {`{}`, messages.ReasonRegistrationFailed},
+		"id too long":      {`{"client_id":"` + strings.Repeat("c", 513) + `"}`, messages.ReasonRegistrationFailed},
+		"another redirect": {`{"client_id":"c","redirect_uris":["https://evil.example/"]}`, messages.ReasonInvalidRedirectURI},
+		"no redirect":      {`{"client_id":"c","redirect_uris":[]}`, messages.ReasonInvalidRedirectURI},
+		"html":             {`<html>`, messages.ReasonRegistrationFailed},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			id, reason := checkRegistration([]byte(r.body), uri)
+			if reason != r.want || (id != "") != (reason == messages.ReasonOK) {
+				t.Fatalf("got %q %s, want %s", id, reason, r.want)
+			}
+		})
+	}
+}
+
+// O1: what the configuration may name.
+func TestNew(t *testing.T) {
+	ok := Config{Issuer: testIssuer, SessionURL: "https://hub.example/api/v1/auth/session"}
+	if _, err := New(ok); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Config){
+		"http issuer":          func(c *Config) { c.Issuer = "http://hub.example" },
+		"issuer with query":    func(c *Config) { c.Issuer += "?x" },
+		"issuer with fragment": func(c *Config) { c.Issuer += "#x" },
+		"issuer with userinfo": func(c *Config) { c.Issuer = "https://u@hub.example" },
+		"no issuer":            func(c *Config) { c.Issuer = "" },
+		"session elsewhere":    func(c *Config) { c.SessionURL = "https://evil.example/session" },
+		"http session":         func(c *Config) { c.SessionURL = "http://hub.example/session" },
+		"wildcard listener":    func(c *Config) { c.Loopback = "0.0.0.0" },
+		"named listener":       func(c *Config) { c.Loopback = "localhost" },
+	} {
+		c := ok
+		change(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s passed", name)
+		}
+	}
+}
+
+// The session endpoint's answer ends up on terminals: no control characters, bounded.
+func TestParseUser(t *testing.T) {
+	for body, want := range map[string]bool{
+		`{"sub":"s","provider":"p","id":"i","name":"Änne Ünal","role":"member"}`: true,
+		`{"sub":"s"}`:                     true,
+		`{"sub":""}`:                      false,
+		`{"sub":"s","name":"\u001b[31m"}`: false,
+		`{"sub":"s","name":"a\nb"}`:       false,
+		`{"sub":"s","sub":"t"}`:           false,
+		`{"sub":1}`:                       false,
+		`[]`:                              false,
+		`{"sub":"` + strings.Repeat("s", 257) + `"}`: false,
+	} {
+		if _, ok := parseUser([]byte(body)); ok != want {
+			t.Errorf("%.60s: %v", body, ok)
+		}
+	}
+}

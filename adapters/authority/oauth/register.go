@@ -1,0 +1,96 @@
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"companion/adapters/authority/transport"
+	"companion/messages"
+
+	"github.com/go-json-experiment/json"
+)
+
+type registration struct {
+	ClientName    string   `json:"client_name"`
+	RedirectURIs  []string `json:"redirect_uris"`
+	AuthMethod    string   `json:"token_endpoint_auth_method"`
+	GrantTypes    []string `json:"grant_types"`
+	ResponseTypes []string `json:"response_types"`
+	Scope         string   `json:"scope,omitempty"`
+}
+
+// register makes a public client for exactly this redirect URI (O6, RFC 7591) and returns its id.
+func (c *Client) register(ctx context.Context, m metadata, redirectURI string) (string, error) {
+	failed := func(detail string, cause error) (string, error) {
+		return "", &Error{Doing: "registering with the hub", Reason: messages.ReasonRegistrationFailed, Detail: detail, cause: cause}
+	}
+	body, err := json.Marshal(registration{
+		ClientName:    "companion",
+		RedirectURIs:  []string{redirectURI},
+		AuthMethod:    "none",
+		GrantTypes:    []string{"authorization_code", "refresh_token"},
+		ResponseTypes: []string{"code"},
+		Scope:         c.config.Scope,
+	})
+	if err != nil {
+		return failed("", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.Registration, bytes.NewReader(body))
+	if err != nil {
+		return failed("", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.config.HTTP.Do(req)
+	if err != nil {
+		return failed("", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := transport.ReadAll(resp.Body, maxAnswer)
+	if err != nil {
+		return failed("", err)
+	}
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
+		return failed(errorCode(answer), fmt.Errorf("status %d", resp.StatusCode))
+	}
+	id, reason := checkRegistration(answer, redirectURI)
+	if reason != messages.ReasonOK {
+		return "", &Error{Doing: "registering with the hub", Reason: reason}
+	}
+	return id, nil
+}
+
+// checkRegistration refuses a client that is not the public one asked for: one with a secret, with
+// another authentication method, or for another redirect URI.
+func checkRegistration(answer []byte, redirectURI string) (string, messages.Reason) {
+	var got struct {
+		ClientID     string   `json:"client_id"`
+		ClientSecret string   `json:"client_secret"`
+		AuthMethod   string   `json:"token_endpoint_auth_method"`
+		RedirectURIs []string `json:"redirect_uris"`
+	}
+	if err := json.Unmarshal(answer, &got); err != nil {
+		return "", messages.ReasonRegistrationFailed
+	}
+	if !printable(got.ClientID, 512, true) || got.ClientSecret != "" || got.AuthMethod != "" && got.AuthMethod != "none" {
+		return "", messages.ReasonRegistrationFailed
+	}
+	if got.RedirectURIs != nil && !slices.Contains(got.RedirectURIs, redirectURI) {
+		return "", messages.ReasonInvalidRedirectURI
+	}
+	return got.ClientID, messages.ReasonOK
+}
+
+// errorCode takes the RFC's error code from an error answer, or nothing.
+func errorCode(body []byte) string {
+	var e struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return ""
+	}
+	return knownCode(e.Error)
+}

@@ -1,0 +1,97 @@
+package oauth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"companion/adapters/authority/transport"
+	"companion/messages"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Skew is how long before its expiry an access token counts as expired (O8).
+const Skew = 30 * time.Second
+
+// Decide says what a session is good for at now (O8): ReasonSessionValid, ReasonSessionRefresh or
+// ReasonSignInNeeded. Anything malformed, missing or of another issuer or client needs a sign-in.
+func (c *Client) Decide(s messages.Session, now time.Time) messages.Reason {
+	return decide(s, c.config.Issuer, c.config.ClientID, now)
+}
+
+func decide(s messages.Session, issuer, clientID string, now time.Time) messages.Reason {
+	switch {
+	case s.Meta.Issuer != issuer || issuer == "",
+		!printable(s.Meta.ClientID, 512, true),
+		clientID != "" && s.Meta.ClientID != clientID,
+		!printable(s.AccessToken.Reveal(), maxToken, false),
+		s.Meta.AccessExpires.IsZero(),
+		!s.RefreshToken.IsZero() && !printable(s.RefreshToken.Reveal(), maxToken, true):
+		return messages.ReasonSignInNeeded
+	case now.Add(Skew).Before(s.Meta.AccessExpires):
+		return messages.ReasonSessionValid
+	case !s.RefreshToken.IsZero():
+		return messages.ReasonSessionRefresh
+	}
+	return messages.ReasonSignInNeeded
+}
+
+// WhoAmI asks the hub whose access token this is. A refused token is ReasonSignInNeeded; a hub that
+// does not answer or answers nonsense is ReasonMetadataInvalid with RetryLater.
+func (c *Client) WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error) {
+	const doing = "asking the hub who is signed in"
+	failed := func(cause error) (messages.User, error) {
+		return messages.User{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: cause}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.config.SessionURL, nil)
+	if err != nil {
+		return failed(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access.Reveal())
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.config.HTTP.Do(req)
+	if err != nil {
+		return failed(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusUnauthorized:
+		return messages.User{}, &Error{Doing: doing, Reason: messages.ReasonSignInNeeded}
+	default:
+		return failed(fmt.Errorf("status %d", resp.StatusCode))
+	}
+	body, err := transport.ReadAll(resp.Body, maxAnswer)
+	if err != nil {
+		return failed(err)
+	}
+	user, ok := parseUser(body)
+	if !ok {
+		return failed(fmt.Errorf("the answer is malformed"))
+	}
+	return user, nil
+}
+
+// parseUser reads the session endpoint's answer. Its fields end up on terminals, so control
+// characters are refused.
+func parseUser(body []byte) (messages.User, bool) {
+	var u messages.User
+	if err := json.Unmarshal(body, &u); err != nil || u.Subject == "" {
+		return messages.User{}, false
+	}
+	for _, s := range []string{u.Subject, u.Provider, u.ID, u.Name, u.Role} {
+		if len(s) > 256 || !utf8.ValidString(s) {
+			return messages.User{}, false
+		}
+		for _, r := range s {
+			if !unicode.IsPrint(r) {
+				return messages.User{}, false
+			}
+		}
+	}
+	return u, true
+}

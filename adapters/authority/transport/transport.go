@@ -1,0 +1,71 @@
+// Package transport makes the one HTTP client with which the authority wing speaks to the hub: TLS
+// with full verification, one more root certificate where the configuration names one, time-outs on
+// everything, and no redirect ever followed, so that no credential travels on to another host (O7,
+// M3).
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Timeout bounds one whole exchange with the hub: metadata and tokens are small.
+const Timeout = 30 * time.Second
+
+// New returns a client that trusts the system's roots and those in caFile (PEM), if that is not
+// empty. The process's default client and transport stay untouched.
+func New(caFile string) (*http.Client, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			roots = x509.NewCertPool()
+		}
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the hub's certificate authority: %w", err)
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New("the file of the hub's certificate authority holds no certificate")
+		}
+		config.RootCAs = roots
+	}
+	return &http.Client{
+		Timeout: Timeout,
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			TLSClientConfig:       config,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 20 * time.Second,
+			// Exchanges with the hub are minutes apart: a kept connection would only be a stale one, on which
+			// a token request could get lost.
+			DisableKeepAlives:  true,
+			DisableCompression: true,
+			ForceAttemptHTTP2:  true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// ErrTooLarge says that an answer was longer than allowed.
+var ErrTooLarge = errors.New("the answer is too large")
+
+// ReadAll reads at most limit bytes; a longer body is ErrTooLarge.
+func ReadAll(body io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, ErrTooLarge
+	}
+	return data, nil
+}
