@@ -76,8 +76,11 @@ func (c *Catalogue) signLocked() error {
 
 func (c *Catalogue) sign(l list, t Twist) (map[string][]byte, error) {
 	version := l.Version
-	if t.Older {
+	switch {
+	case t.Older:
 		version--
+	case t.Expired:
+		version++ // a client keeps what it has of the same version and never looks at the new date
 	}
 	until := func(life time.Duration) time.Time {
 		if t.Expired {

@@ -49,7 +49,7 @@ func (s *Server) authorizeRequest(ctx context.Context, r *http.Request) (fosite.
 	switch {
 	case repeated(form):
 		return request, fosite.ErrInvalidRequest.WithHint("A parameter is there twice.")
-	case form.Get("redirect_uri") == "" || !loopbackRedirect(form.Get("redirect_uri")):
+	case !loopbackRedirect(form.Get("redirect_uri")):
 		return request, fosite.ErrInvalidRequest.WithHint("The redirect URI must be there, on a loopback literal.")
 	case form.Get("code_challenge") == "" || form.Get("code_challenge_method") != "S256":
 		return request, fosite.ErrInvalidRequest.WithHint("PKCE with S256 is required.")
@@ -105,7 +105,7 @@ func (s *Server) iss() (iss string, there bool) {
 // (RFC 6749 4.1.2.1). fosite's own answer carries no iss.
 func (s *Server) refuse(w http.ResponseWriter, request fosite.AuthorizeRequester, err error) {
 	problem := fosite.ErrorToRFC6749Error(err)
-	if request == nil || !request.IsRedirectURIValid() {
+	if request == nil || !request.IsRedirectURIValid() || !loopbackRedirect(request.GetRequestForm().Get("redirect_uri")) {
 		showError(w, problem.CodeField, problem.ErrorField)
 		return
 	}

@@ -197,10 +197,9 @@ func (s *Server) Session(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_token"})
 		return
 	}
-	_, access, err := s.provider.IntrospectToken(r.Context(), token, fosite.AccessToken, &fosite.DefaultSession{})
-	if err == nil {
+	use, access, err := s.provider.IntrospectToken(r.Context(), token, fosite.AccessToken, &fosite.DefaultSession{})
+	if err == nil && use == fosite.AccessToken { // the use asked for is only a hint to fosite
 		if u, ok := find(s.users, access.GetSession().GetUsername()); ok {
-			u.Password = ""
 			writeJSON(w, http.StatusOK, map[string]string{
 				"sub": u.Sub, "provider": u.Provider, "id": u.ID, "name": u.Name, "role": u.Role,
 			})
