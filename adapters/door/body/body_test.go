@@ -1,0 +1,234 @@
+package body
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"companion/messages"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var served = messages.Model{Name: "gemma", Version: "1", Context: 4096}
+
+const hi = `"messages":[{"role":"user","content":"hi"}]`
+
+// L6a: what may pass, and what becomes of it.
+func TestAccepted(t *testing.T) {
+	for name, c := range map[string]struct {
+		route    Route
+		in, want string
+	}{
+		"smallest chat":    {Chat, `{` + hi + `}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"blanks and names": {Chat, " {\n\t\"model\" : \"\", " + hi + "} ", `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"served name":      {Chat, `{"model":"gemma",` + hi + `,"max_tokens":7}`, `{` + hi + `,"model":"gemma","max_tokens":7}`},
+		"newer bound":      {Chat, `{` + hi + `,"max_completion_tokens":9.0}`, `{` + hi + `,"model":"gemma","max_tokens":9}`},
+		"null is absent":   {Chat, `{` + hi + `,"stop":null,"temperature":null,"max_tokens":null}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"dropped": {Chat, `{` + hi + `,"user":"me","metadata":{"a":[{}]},"store":true,"service_tier":"x","safety_identifier":"x","prompt_cache_key":"x"}`,
+			`{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"escapes are spelled anew": {Chat, `{"\u006dessages":[{"role":"us\u0065r","content":"\u00e9\/\ud83d\ude00\u0000"}]}`,
+			`{"messages":[{"role":"user","content":"é/😀\u0000"}],"model":"gemma","max_tokens":4096}`},
+		"samplers": {Chat, `{` + hi + `,"temperature":0.50,"top_k":40,"min_p":5e-2,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"]}`,
+			`{` + hi + `,"temperature":0.5,"top_k":40,"min_p":0.05,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"model":"gemma","max_tokens":4096}`},
+		"stream": {Chat, `{` + hi + `,"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}`,
+			`{` + hi + `,"stream":true,"stream_options":{"include_usage":true},"model":"gemma","max_tokens":4096}`},
+		"logprobs": {Chat, `{` + hi + `,"top_logprobs":3,"logprobs":true,"n":2,"stop":["a","b"]}`,
+			`{` + hi + `,"top_logprobs":3,"logprobs":true,"n":2,"stop":["a","b"],"model":"gemma","max_tokens":4096}`},
+		"parts": {Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}]}`,
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}],"model":"gemma","max_tokens":4096}`},
+		"tool turn": {Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}]}`,
+			`{"messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}],"model":"gemma","max_tokens":4096}`},
+		"tools": {Chat, `{` + hi + `,"tool_choice":"auto","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}],"tool_choice":"auto","model":"gemma","max_tokens":4096}`},
+		"one tool by name": {Chat, `{"tool_choice":{"type":"function","function":{"name":"g"}},` + hi + `,"tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"g"}}],"tool_choice":"required","model":"gemma","max_tokens":4096}`},
+		"no tools": {Chat, `{` + hi + `,"tools":[],"tool_choice":"none"}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"schema": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}},"model":"gemma","max_tokens":4096}`},
+		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
+		"tokens":            {Completions, `{"prompt":[1,2]}`, `{"prompt":[1,2],"model":"gemma","max_tokens":4096}`},
+		"lists of tokens":   {Completions, `{"prompt":[[1],[2,3]]}`, `{"prompt":[[1],[2,3]],"model":"gemma","max_tokens":4096}`},
+		"embedding":         {Embeddings, `{"input":"a","model":"gemma","encoding_format":"float","user":"u"}`, `{"input":"a","encoding_format":"float","model":"gemma"}`},
+		"several to embed":  {Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"],"model":"gemma"}`},
+		"content once more": {Chat, `{"messages":[{"role":"user","content":""}]}`, `{"messages":[{"role":"user","content":""}],"model":"gemma","max_tokens":4096}`},
+	} {
+		got, result, err := Check(c.route, []byte(c.in), served, nil)
+		if err != nil {
+			t.Errorf("%s: %s: %v", name, err.Param, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, string(got)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		if want := name == "stream"; result.Stream != want {
+			t.Errorf("%s: stream is %v", name, result.Stream)
+		}
+	}
+}
+
+// L6a: what is refused, with the field's name.
+func TestRefused(t *testing.T) {
+	deep := strings.Repeat(`[`, 40) + strings.Repeat(`]`, 40)
+	user := func(content string) string { return `{"messages":[{"role":"user","content":` + content + `}]}` }
+	for _, c := range []struct{ in, param string }{
+		{``, ""}, {`[]`, ""}, {`"x"`, ""}, {`{`, ""}, {`{}`, "messages"}, {`{` + hi + `} x`, ""}, {`{` + hi + `}{}`, ""},
+		{"\xef\xbb\xbf{" + hi + "}", ""}, {`{"messages":[{"role":"user","content":"` + "\xff" + `"}]}`, "messages[0].content"},
+		{`{"messages":[{"role":"user","content":"\ud800"}]}`, "messages[0].content"},
+		{`{` + hi + `,` + hi + `}`, ""}, {`{"seed":1,"seed":1}`, ""}, {`{"messages":[{"role":"user","role":"user","content":"x"}]}`, "messages[0]"},
+		{`{"messages":[]}`, "messages"}, {`{"messages":null}`, "messages"}, {`{"messages":{}}`, "messages"},
+		{`{"messages":[{"content":"x"}]}`, "messages[0].role"}, {`{"messages":[{"role":"user"}]}`, "messages[0].content"},
+		{`{"messages":[{"role":"root","content":"x"}]}`, "messages[0].role"}, {user(`7`), "messages[0].content"},
+		{`{"messages":[{"role":"user","content":"x","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":""}}]}]}`, "messages[0].tool_calls"},
+		{user(`[{"type":"text"}]`), "messages[0].content[0].text"}, {user(`[{"type":"text","text":"x","image_url":{"url":"data:image/png;base64,AA"}}]`), "messages[0].content[0].image_url"},
+		{user(`[{"type":"image_url","image_url":{"url":"http://10.0.0.1/x"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":{"url":" data:image/png;base64,AA"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":"data:image/png;base64,AA"}]`), "messages[0].content[0].image_url"},
+		{user(`[{"type":"file","file":{}}]`), "messages[0].content[0].type"}, {user(`[]`), "messages[0].content"},
+		{`{` + hi + `,"frobnicate":1}`, "frobnicate"}, {`{` + hi + `,"Temperature":1}`, "Temperature"}, {`{` + hi + `,"` + strings.Repeat("é", 50) + `":1}`, strings.Repeat("?", 32)},
+		{`{` + hi + `,"id_slot":0}`, "id_slot"}, {`{` + hi + `,"lora":[]}`, "lora"}, {`{` + hi + `,"n_discard":1}`, "n_discard"}, {`{` + hi + `,"n_keep":1}`, "n_keep"},
+		{`{` + hi + `,"response_fields":[]}`, "response_fields"}, {`{` + hi + `,"grammar":"root ::= \"a\""}`, "grammar"}, {`{` + hi + `,"id_slot":null}`, "id_slot"},
+		{`{` + hi + `,"temperature":2.1}`, "temperature"}, {`{` + hi + `,"temperature":"1"}`, "temperature"}, {`{` + hi + `,"temperature":1e999}`, "temperature"}, {`{` + hi + `,"temperature":NaN}`, "temperature"},
+		{`{` + hi + `,"seed":-1}`, "seed"}, {`{` + hi + `,"seed":1.5}`, "seed"}, {`{` + hi + `,"n":0}`, "n"}, {`{` + hi + `,"n":9}`, "n"},
+		{`{` + hi + `,"max_tokens":0}`, "max_tokens"}, {`{` + hi + `,"max_tokens":-1}`, "max_tokens"}, {`{` + hi + `,"max_tokens":4097}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1,"max_completion_tokens":1}`, "max_completion_tokens"},
+		{`{` + hi + `,"stop":""}`, "stop"}, {`{` + hi + `,"stop":[1]}`, "stop[0]"}, {`{` + hi + `,"stop":["` + strings.Repeat(`a","`, 16) + `b"]}`, "stop"},
+		{`{` + hi + `,"logit_bias":{"a":1}}`, "logit_bias.a"}, {`{` + hi + `,"logit_bias":{"01":1}}`, "logit_bias.01"}, {`{` + hi + `,"logit_bias":{"1":101}}`, "logit_bias.1"},
+		{`{` + hi + `,"stream_options":{}}`, "stream_options"}, {`{` + hi + `,"stream":1}`, "stream"}, {`{` + hi + `,"top_logprobs":2}`, "top_logprobs"},
+		{`{` + hi + `,"tool_choice":"required"}`, "tool_choice"}, {`{` + hi + `,"tool_choice":"f"}`, "tool_choice"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}}}`, "tool_choice.function.name"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"a b"}}]}`, "tools[0].function.name"}, {`{` + hi + `,"tools":[{"type":"web"}]}`, "tools[0].type"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"$ref":"https://evil.example/s"}}}]}`, "tools[0].function.parameters.$ref"},
+		{`{` + hi + `,"response_format":{"type":"json_schema"}}`, "response_format.json_schema"}, {`{` + hi + `,"response_format":{"type":"json_object","json_schema":{"schema":{}}}}`, "response_format.json_schema"},
+		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"items":{"pattern":"` + strings.Repeat("a", 257) + `"}}}}}`, "response_format.json_schema.schema.items.pattern"},
+		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"minItems":2001}}}}`, "response_format.json_schema.schema.minItems"},
+		{`{` + hi + `,"metadata":` + deep + `}`, "metadata" + strings.Repeat("[0]", 31)},
+		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
+	} {
+		_, _, err := Check(Chat, []byte(c.in), served, nil)
+		if err == nil {
+			t.Errorf("%s was accepted", c.in)
+			continue
+		}
+		want := messages.ReasonBadRequest
+		if strings.Contains(c.in, `"other"`) {
+			want = messages.ReasonModelNotFound
+		}
+		if err.Param != c.param || err.Reason != want {
+			t.Errorf("%s: param %q, reason %s (%v); want param %q", c.in, err.Param, err.Reason, err, c.param)
+		}
+	}
+	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]"} {
+		if _, _, err := Check(Completions, []byte(in), served, nil); err == nil || err.Param != param {
+			t.Errorf("%s: %+v, want param %s", in, err, param)
+		}
+	}
+	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, nil); err == nil || err.Param != "dimensions" {
+		t.Errorf("dimensions: %+v", err)
+	}
+}
+
+// L6a, L10: the served name is said, and nothing of the client's value.
+func TestErrorTexts(t *testing.T) {
+	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, nil)
+	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
+		t.Errorf("text is %q", text)
+	}
+	for kind := range faultTexts {
+		text := (&Error{fault: faultKind(kind), limit: "LIMIT"}).Error()
+		if text == "" || strings.Contains(text, "%") {
+			t.Errorf("fault %d says %q", kind, text)
+		}
+	}
+}
+
+// L6a: whatever goes in, what comes out is JSON inside the table, means the same, and is a fixed
+// point.
+func FuzzCheck(f *testing.F) {
+	for _, s := range []string{
+		`{` + hi + `}`, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1,null,true]}}}],"tool_choice":{"type":"function","function":{"name":"f"}}}`,
+		`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$ref":"#"}}},"logit_bias":{"1":2},"stop":["x"],"user":{}}`,
+		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:a;base64,AA"}}]}],"stream":true,"stream_options":{}}`,
+		`{"prompt":[[1,2]],"logprobs":1,"max_tokens":3}`, `{"input":["a"],"encoding_format":"base64"}`, `{"messages":[{"role":"user","content":"\ud83d\ude00\\u0000"}]}`,
+	} {
+		for route := range routes {
+			f.Add(uint8(route), []byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
+		kind := Route(route % uint8(len(routes)))
+		out, _, err := Check(kind, in, served, nil)
+		if err != nil {
+			if err.Error() == "" || err.Reason != messages.ReasonBadRequest && err.Reason != messages.ReasonModelNotFound {
+				t.Fatalf("refused without a word: %+v", err)
+			}
+			return
+		}
+		var before, after map[string]any
+		if json.Unmarshal(out, &after) != nil {
+			t.Fatalf("not JSON: %s", out)
+		}
+		if json.Unmarshal(in, &before) != nil {
+			t.Fatalf("what is not JSON was accepted: %q", in)
+		}
+		for name, value := range after {
+			row, known := routes[kind].byName[name]
+			if !known || routes[kind].fields[row].action != accept {
+				t.Fatalf("%s got through", name)
+			}
+			switch name { // finish may change these
+			case "model", "max_tokens", "tools", "tool_choice":
+				continue
+			}
+			if diff := cmp.Diff(plain(before[name]), plain(value)); diff != "" {
+				t.Fatalf("%s changed: %s", name, diff)
+			}
+		}
+		again, _, err := Check(kind, out, served, nil)
+		if err != nil {
+			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
+		}
+		if len(after) > 0 && !sameJSON(out, again) {
+			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
+		}
+	})
+}
+
+// plain leaves out null members and the fields that are dropped on purpose.
+func plain(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations" {
+				delete(v, name)
+				continue
+			}
+			v[name] = plain(member)
+		}
+	case []any:
+		for i := range v {
+			v[i] = plain(v[i])
+		}
+	}
+	return v
+}
+
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && cmp.Equal(x, y)
+}
+
+func BenchmarkSmallChat(b *testing.B) {
+	in := []byte(`{"model":"gemma","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Say hello to the world, please."}],"max_tokens":16,"temperature":0.7}`)
+	b.ReportAllocs()
+	var out []byte
+	for b.Loop() {
+		var err *Error
+		if out, _, err = Check(Chat, in, served, out[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package body
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+)
+
+// modelRule accepts nothing, or the served name (L6a).
+type modelRule struct{}
+
+func (modelRule) describe() string { return "a string" }
+
+func (modelRule) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	if len(b) > 0 && string(b) != r.model.Name {
+		return fault(faultNoModel, r.model.Name)
+	}
+	return nil
+}
+
+// tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
+type tokenBound struct{ by string }
+
+func (tokenBound) describe() string { return "a whole number from 1 to the context" }
+
+func (b tokenBound) read(r *reader) *Error {
+	if r.seen.maxTokensBy != "" {
+		return fault(faultConflict, r.seen.maxTokensBy)
+	}
+	return integer{min: 1, max: int64(r.model.Context), note: func(s *seen, n int64) {
+		s.maxTokens, s.maxTokensBy = n, b.by
+	}}.read(r)
+}
+
+// dataURL lets no URL through that the runtime would fetch.
+type dataURL struct{}
+
+func (dataURL) describe() string { return "a `data:` URL" }
+
+func (dataURL) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	media, data, found := bytes.Cut(bytes.TrimPrefix(b, []byte("data:")), []byte(";base64,"))
+	if !bytes.HasPrefix(b, []byte("data:")) || !found || !each(media, mediaByte) || !base64(data) {
+		return fault(faultNotData, "")
+	}
+	r.out = appendQuoted(r.out, b)
+	return nil
+}
+
+func base64(b []byte) bool { return each(b, base64Byte) }
+
+func nameBytes(b []byte) bool {
+	return each(b, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' })
+}
+
+func base64Byte(c byte) bool { return alphanumeric(c) || c == '+' || c == '/' || c == '=' }
+func mediaByte(c byte) bool  { return alphanumeric(c) || bytes.IndexByte([]byte("/+-._"), c) >= 0 }
+
+func alphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+func each(b []byte, ok func(byte) bool) bool {
+	for _, c := range b {
+		if !ok(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// toolRule keeps the encoded tool for finishTools.
+type toolRule struct{}
+
+func (toolRule) describe() string { return "a function: `type`, `function`" }
+
+func (toolRule) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := tool.read(r); err != nil {
+		return err
+	}
+	r.tools = append(r.tools, bytes.Clone(r.out[mark:]))
+	return nil
+}
+
+type toolName struct{}
+
+func (toolName) describe() string { return functionName.describe() }
+
+func (toolName) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := functionName.read(r); err != nil {
+		return err
+	}
+	r.toolNames = append(r.toolNames, string(r.out[mark+1:len(r.out)-1]))
+	return nil
+}
+
+// toolNamed is the name in tool_choice.
+type toolNamed struct{}
+
+func (toolNamed) describe() string { return functionName.describe() }
+
+func (toolNamed) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := functionName.read(r); err != nil {
+		return err
+	}
+	r.seen.toolNamed = string(r.out[mark+1 : len(r.out)-1])
+	return nil
+}
+
+// Bounds inside a schema: the runtime turns it into a grammar, which grows with them.
+const (
+	maxPattern    = 256  // bytes
+	maxRepetition = 2000 // the runtime's grammar parser refuses more
+)
+
+// schema is a JSON Schema, whose references stay inside it.
+type schema struct{}
+
+func (schema) describe() string {
+	return fmt.Sprintf("a JSON Schema; references begin with #, patterns have at most %d bytes, repetitions are at most %d", maxPattern, maxRepetition)
+}
+
+var schemaJSON = &anything{check: schemaMember}
+
+func (s schema) read(r *reader) *Error {
+	if err := r.kind('{', "a JSON Schema"); err != nil {
+		return err
+	}
+	return schemaJSON.read(r)
+}
+
+func schemaMember(r *reader, name string) (done bool, err *Error) {
+	kind := r.dec.PeekKind()
+	switch {
+	case kind == '"' && (name == "$ref" || name == "$dynamicRef" || name == "$recursiveRef"):
+		b, err := r.text()
+		if err != nil {
+			return false, err
+		}
+		if len(b) == 0 || b[0] != '#' {
+			return false, fault(faultReference, "")
+		}
+		r.out = appendQuoted(r.out, b)
+		return true, nil
+	case kind == '"' && name == "pattern":
+		return true, text{max: maxPattern}.read(r)
+	case kind == '0':
+		switch name {
+		case "minItems", "maxItems", "minLength", "maxLength":
+			return true, integer{min: 0, max: maxRepetition}.read(r)
+		}
+	}
+	return false, nil
+}
+
+// biases is logit_bias: numbers of tokens, as strings, to a bias.
+var biases = biasRule{max: 1024}
+
+type biasRule struct{ max int }
+
+func (b biasRule) describe() string {
+	return fmt.Sprintf("an object of at most %d token numbers, each with a number from -100 to 100", b.max)
+}
+
+func (b biasRule) read(r *reader) *Error {
+	if err := r.open('{', "an object"); err != nil {
+		return err
+	}
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		raw, err := r.dec.ReadValue()
+		if err != nil {
+			return syntaxFault(err)
+		}
+		name, bad := r.unquote(raw)
+		if bad != nil {
+			return bad
+		}
+		number, notNumber := strconv.ParseUint(string(name), 10, 32)
+		switch {
+		case notNumber != nil || number > 1<<20 || strconv.FormatUint(number, 10) != string(name):
+			return fault(faultUnknown, "").at(shown(name))
+		case n >= b.max:
+			return fault(faultTooMany, strconv.Itoa(b.max))
+		}
+		key := strconv.FormatUint(number, 10)
+		r.name(key)
+		if err := biasRange.read(r); err != nil {
+			return err.at(key)
+		}
+	}
+	return r.close()
+}
+
+var biasRange = number{-100, 100}

@@ -1,0 +1,62 @@
+package loopback
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"companion/adapters/private"
+)
+
+// Endpoint is what local clients need to find the front door (L2).
+type Endpoint struct {
+	BaseURL   string    `json:"baseURL"`
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"startedAt"`
+}
+
+// WriteEndpoint writes the endpoint file, 0600 in a folder of 0700. A failure widens nothing: the
+// caller logs it and goes on (L2).
+func WriteEndpoint(path string, e Endpoint) error {
+	if err := private.EnsureDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("preparing the endpoint file's folder: %w", err)
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encoding the endpoint file: %w", err)
+	}
+	if err := private.WriteFile(path, data); err != nil {
+		return fmt.Errorf("writing the endpoint file: %w", err)
+	}
+	return nil
+}
+
+// ReadEndpoint reads the endpoint file. The error is fs.ErrNotExist when no daemon has
+// run.
+func ReadEndpoint(path string) (Endpoint, error) {
+	var e Endpoint
+	if err := private.CheckDir(filepath.Dir(path)); err != nil {
+		return e, fmt.Errorf("checking the endpoint file's folder: %w", err)
+	}
+	if err := private.CheckFile(path); err != nil {
+		return e, fmt.Errorf("checking the endpoint file: %w", err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return e, fmt.Errorf("reading the endpoint file: %w", err)
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Endpoint{}, fmt.Errorf("reading the endpoint file: %w", err)
+	}
+	return e, nil
+}
+
+// RemoveEndpoint takes the endpoint file away at shutdown; a missing one is fine.
+func RemoveEndpoint(path string) error {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("removing the endpoint file: %w", err)
+	}
+	return nil
+}

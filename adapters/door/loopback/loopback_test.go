@@ -1,0 +1,160 @@
+package loopback
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"companion/messages"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// L1: the bound address is the literal asked for, on a port of the system's.
+func TestListen(t *testing.T) {
+	for address, ip := range map[string]string{"127.0.0.1": "127.0.0.1", "[::1]": "::1"} {
+		l, bound, err := Listen(t.Context(), address, 0)
+		if err != nil {
+			t.Fatalf("%s: %v", address, err)
+		}
+		defer l.Close()
+		if bound.Addr() != netip.MustParseAddr(ip) || bound.Port() == 0 {
+			t.Errorf("%s: bound to %v", address, bound)
+		}
+		if want := "http://" + bound.String() + "/v1"; BaseURL(bound) != want {
+			t.Errorf("base URL %s, want %s", BaseURL(bound), want)
+		}
+	}
+}
+
+// L1: nothing but the two literals can be configured.
+func TestNoOtherAddress(t *testing.T) {
+	for _, address := range []string{"", "0.0.0.0", "::", "[::]", "::1", "localhost", "127.0.0.2", "127.1", "127.0.0.1:80", "192.168.1.1", "[::ffff:127.0.0.1]", "example.com", "*", " 127.0.0.1"} {
+		_, _, err := Listen(t.Context(), address, 0)
+		var e *Error
+		if !errors.As(err, &e) || e.Reason != messages.ReasonBindFailed {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+// L1: what was bound is read back, and another address is refused.
+func TestCheck(t *testing.T) {
+	four := netip.MustParseAddr("127.0.0.1")
+	for name, a := range map[string]net.Addr{
+		"wildcard": &net.TCPAddr{IP: net.IPv4zero, Port: 1},
+		"routable": &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1},
+		"six":      &net.TCPAddr{IP: net.IPv6loopback, Port: 1},
+		"mapped":   &net.TCPAddr{IP: net.ParseIP("::ffff:127.0.0.1"), Port: 0},
+		"no port":  &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1).To4()},
+		"not TCP":  &net.UnixAddr{Name: "x", Net: "unix"},
+	} {
+		if _, err := check(a, four); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+// L1, T4: the port is not shared: nobody else can bind it while we listen, and a squatter on the
+// earlier port makes us move.
+func TestPortIsNotShared(t *testing.T) {
+	first, bound, err := Listen(t.Context(), "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if other, err := net.Listen("tcp4", bound.String()); err == nil {
+		other.Close()
+		t.Fatal("somebody else could bind our port")
+	}
+	second, moved, err := Listen(t.Context(), "127.0.0.1", bound.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if moved.Port() == bound.Port() {
+		t.Fatal("two listeners on one port")
+	}
+	first.Close()
+	third, back, err := Listen(t.Context(), "127.0.0.1", bound.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	if back != bound {
+		t.Errorf("a free earlier port was not taken again: %v", back)
+	}
+}
+
+// T4: parallel starts get ports of their own.
+func TestParallelStarts(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[netip.AddrPort]bool{}
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			l, bound, err := Listen(t.Context(), "127.0.0.1", 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { l.Close() })
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[bound] {
+				t.Errorf("%v twice", bound)
+			}
+			seen[bound] = true
+		})
+	}
+	wg.Wait()
+}
+
+// L2: 0600 in 0700, read back whole; a folder that others can reach is refused.
+func TestEndpointFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "endpoint.json")
+	want := Endpoint{"http://127.0.0.1:43121/v1", 7, time.Unix(1e9, 0).UTC()}
+	if err := WriteEndpoint(path, want); err != nil {
+		t.Fatal(err)
+	}
+	for p, mode := range map[string]fs.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		info, err := os.Stat(p)
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v %v", p, info.Mode(), err)
+		}
+	}
+	if got, err := ReadEndpoint(path); err != nil || got != want {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	data, _ := os.ReadFile(path)
+	if !strings.HasPrefix(string(data), `{"baseURL":"http://127.0.0.1:43121/v1","pid":7,"startedAt":`) {
+		t.Errorf("file holds %s", data)
+	}
+	if err := RemoveEndpoint(path); err != nil {
+		t.Error(err)
+	}
+	if err := RemoveEndpoint(path); err != nil {
+		t.Errorf("removing it twice: %v", err)
+	}
+	if _, err := ReadEndpoint(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteEndpoint(path, want); err == nil {
+		t.Error("wrote into a folder that others can read")
+	}
+	if _, err := ReadEndpoint(path); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read from a folder that others can reach: %v", err)
+	}
+}
