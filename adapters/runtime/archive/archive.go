@@ -157,19 +157,27 @@ func Remove(dir string) error {
 		return nil
 	}
 	// Behind a link there may be anybody's folder: then the link alone goes.
-	if root, err := os.OpenRoot(dir); err == nil && info.IsDir() {
-		// A folder must be writable for its entries to go; failures show in RemoveAll.
-		_ = root.Chmod(".", 0o700)
-		_ = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				_ = root.Chmod(p, 0o700)
-			}
-			return nil
-		})
-		_ = root.Close()
+	if err == nil && info.IsDir() {
+		makeWritable(dir)
 	}
 	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return fmt.Errorf("removing an unpacked folder: %w", cause(err))
 	}
 	return nil
+}
+
+// makeWritable lets the entries of dir be deleted. Its failures show when they are.
+func makeWritable(dir string) {
+	_ = os.Chmod(dir, 0o700)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	_ = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = root.Chmod(p, 0o700)
+		}
+		return nil
+	})
 }

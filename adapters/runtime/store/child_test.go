@@ -1,0 +1,206 @@
+//go:build linux
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/runtime/archive"
+	"companion/messages"
+)
+
+const (
+	childRole = "STORE_TEST_CHILD"
+	childDir  = "STORE_TEST_DIR"
+	childStep = "STORE_TEST_STEP"
+)
+
+var testTime = time.Unix(1_700_000_000, 0)
+
+// children are what the test binary does instead of testing when a test starts it again.
+var children = map[string]func() int{"crash": crashChild, "full": fullChild}
+
+func child(t *testing.T, role, dir string, step int) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childRole+"="+role, childDir+"="+dir, childStep+"="+strconv.Itoa(step))
+	return cmd
+}
+
+func cleanup(s *Store) {
+	for _, sub := range []string{"runtimes"} {
+		entries, _ := os.ReadDir(filepath.Join(s.dir, sub))
+		for _, e := range entries {
+			_ = archive.Remove(filepath.Join(s.dir, sub, e.Name()))
+		}
+	}
+}
+
+// both brings a model and a runtime all the way.
+func both(s *Store) error {
+	ctx := context.Background()
+	m := model()
+	if _, err := s.Model(ctx, m, false); errors.Is(err, ErrNotHere) {
+		err = put(s, m, content)
+		if err != nil {
+			return err
+		}
+	}
+	_, errModel := s.Model(ctx, m, false)
+	r, data := packedData(&testing.T{}, "library")
+	if _, err := s.Runtime(ctx, r, false); errors.Is(err, ErrNotHere) {
+		if err := s.Archived(ctx, r); errors.Is(err, ErrNotHere) {
+			if err := put(s, r, data); err != nil {
+				return err
+			}
+		}
+		if _, err := s.Unpack(ctx, r); err != nil {
+			return err
+		}
+	}
+	_, errRuntime := s.Runtime(ctx, r, true)
+	return errors.Join(errModel, errRuntime)
+}
+
+// crashChild kills itself at the given change of the disk.
+func crashChild() int {
+	s, err := Open(os.Getenv(childDir))
+	if err != nil {
+		return 3
+	}
+	left, _ := strconv.Atoi(os.Getenv(childStep))
+	s.testOnlyStep = func() {
+		if left--; left == 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	if err := both(s); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 4
+	}
+	return 0
+}
+
+// M7: the process is killed after each change of the disk in turn. What has a final name is then right,
+// and the next start brings everything to its end.
+func TestCrashAtEveryStep(t *testing.T) {
+	for step := 1; ; step++ {
+		dir := filepath.Join(t.TempDir(), "data")
+		cmd := child(t, "crash", dir, step)
+		out, err := cmd.CombinedOutput()
+		finished := err == nil
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !finished && (!ok || status.Signal() != syscall.SIGKILL) {
+			t.Fatalf("step %d: %v: %s", step, err, out)
+		}
+		checkFinalNames(t, dir, step)
+		s, err := Open(dir)
+		must(t, err)
+		if err := both(s); err != nil {
+			t.Fatalf("after a crash at step %d: %v", step, err)
+		}
+		checkFinalNames(t, dir, step)
+		if left := append(names(t, s, "archives"), names(t, s, "partial")...); len(left) != 0 {
+			t.Errorf("after a crash at step %d: left %v", step, left)
+		}
+		cleanup(s)
+		if finished {
+			// Two saves, four pieces, seven steps to commit the model; two, one and seven for the archive; four to unpack.
+			if step < 20 {
+				t.Fatalf("only %d steps were tried", step)
+			}
+			return
+		}
+	}
+}
+
+// checkFinalNames reads what has a final name, without the store's help.
+func checkFinalNames(t *testing.T, dir string, step int) {
+	t.Helper()
+	models, err := filepath.Glob(filepath.Join(dir, "models", "*.gguf"))
+	must(t, err)
+	for _, p := range models {
+		if data, err := os.ReadFile(p); err != nil || !bytes.Equal(data, content) {
+			t.Errorf("step %d: a model under its final name has %d bytes, %v", step, len(data), err)
+		}
+	}
+	_, archived := packedData(t, "library")
+	archives, err := filepath.Glob(filepath.Join(dir, "archives", "*.bin"))
+	must(t, err)
+	for _, p := range archives {
+		if data, err := os.ReadFile(p); err != nil || !bytes.Equal(data, archived) {
+			t.Errorf("step %d: an archive under its final name has %d bytes, %v", step, len(data), err)
+		}
+	}
+	runtimes, err := filepath.Glob(filepath.Join(dir, "runtimes", "[0-9a-f]*"))
+	must(t, err)
+	r, _ := packedData(t, "library")
+	for _, p := range runtimes {
+		if err := archive.Check(t.Context(), p, r.Files, true); err != nil {
+			t.Errorf("step %d: a runtime under its final name: %v", step, err)
+		}
+	}
+}
+
+// fullChild mounts a disk of 1 MiB in its own namespace and fills it in the two ways there are.
+func fullChild() int {
+	if err := syscall.Mount("tmpfs", os.Getenv(childDir), "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		fmt.Println("mount:", err)
+		return 2
+	}
+	s, err := Open(filepath.Join(os.Getenv(childDir), "data"))
+	if err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	ctx := context.Background()
+	big := model()
+	big.Size = 2 << 20
+	_, err = s.Accumulate(ctx, big, source)
+	fmt.Println("first", reasonOf(err))
+
+	small := model()
+	small.Size = 700 << 10
+	acc, err := s.Accumulate(ctx, small, source)
+	if err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	// Somebody else uses the space up after the check.
+	other := os.WriteFile(filepath.Join(os.Getenv(childDir), "other"), make([]byte, 600<<10), 0o600)
+	err = acc.Begin(0, `"one"`)
+	for err == nil {
+		_, err = acc.Write(make([]byte, 64<<10))
+	}
+	fmt.Println("midway", reasonOf(err), strings.Contains(err.Error(), os.Getenv(childDir)), other)
+	return 0
+}
+
+// M8: a real full disk, found before the first byte and in the middle.
+func TestDiskFull(t *testing.T) {
+	cmd := child(t, "full", t.TempDir(), 0)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s (this test needs user and mount namespaces)", err, out)
+	}
+	want := fmt.Sprintf("first %[1]s\nmidway %[1]s false <nil>\n", messages.ReasonNoSpace)
+	if string(out) != want {
+		t.Fatalf("got %q, want %q", out, want)
+	}
+}

@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"companion/adapters/private"
+	"companion/messages"
+)
+
+// storing is for what goes wrong while writing: a full disk has its own reason.
+func storing(err error) error {
+	if own := (*Error)(nil); errors.As(err, &own) {
+		return own
+	}
+	if full(err) {
+		return &Error{messages.ReasonNoSpace, "writing an artifact", bare(err)}
+	}
+	return &Error{messages.ReasonTransferFailed, "writing an artifact", bare(err)}
+}
+
+// unreadable is for what goes wrong while reading.
+func unreadable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return &Error{messages.ReasonInvalidModelPath, "reading an artifact", bare(err)}
+}
+
+// bare keeps what the system said and drops the path, which holds a digest.
+func bare(err error) error {
+	var errno syscall.Errno
+	var open *private.Error
+	switch {
+	case errors.As(err, &errno):
+		return errno
+	case errors.As(err, &open):
+		return fmt.Errorf("found %s, want %s", open.Found, open.Want)
+	}
+	return fmt.Errorf("unexpected %T", err)
+}

@@ -1,0 +1,17 @@
+package store
+
+import (
+	"syscall"
+
+	"companion/messages"
+)
+
+func identity(stat *syscall.Stat_t) messages.FileIdentity {
+	return messages.FileIdentity{
+		Device:       uint64(stat.Dev),
+		Inode:        stat.Ino,
+		Size:         stat.Size,
+		ModifiedNano: stat.Mtim.Nano(),
+		ChangeNano:   stat.Ctim.Nano(),
+	}
+}

@@ -1,0 +1,329 @@
+// Package store keeps artifacts on disk (contract M6–M9, M12, T17). Its folders, all of mode 0700:
+//
+//	models/<sha256>.gguf     verified models, read-only; beside each a .json with its identity
+//	archives/<sha256>.bin    verified runtime archives that are not unpacked yet, likewise
+//	runtimes/<sha256>/       unpacked runtimes, read-only
+//	partial/<sha256>.part    what is being downloaded; beside it a .json for going on later
+//
+// They lie in one folder, so that a rename moves a verified file into place; nothing gets a final name
+// before its digest was right. A name is a digest, so a new version never touches an older one. A file
+// or folder that a link, another owner or an open mode puts in doubt is refused, not repaired.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"companion/adapters/private"
+	"companion/adapters/runtime/archive"
+	"companion/messages"
+)
+
+// Error says why an artifact is not to be had from disk, or cannot be put there. Its text names no
+// file of a model or binary and no digest.
+type Error struct {
+	Reason messages.Reason
+	what   string
+	cause  error
+}
+
+func (e *Error) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("store: %s: %v (%s)", e.what, e.cause, e.Reason)
+	}
+	return fmt.Sprintf("store: %s (%s)", e.what, e.Reason)
+}
+
+func (e *Error) Unwrap() error { return e.cause }
+
+// ErrNotHere says that an artifact is not on disk. It is a normal answer.
+var ErrNotHere = errors.New("store: not here")
+
+// Store is the data folder's part that holds artifacts. One process may use it at a time; within it,
+// calls about different artifacts may run at once.
+type Store struct {
+	dir string
+	// testOnlyStep runs after each change of the disk; a test ends the process in it.
+	testOnlyStep func()
+}
+
+// Open makes or checks the folders under dir. The error of a folder that is not private says what is
+// wrong and what would be right (T17).
+func Open(dir string) (*Store, error) {
+	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
+		if err := private.EnsureDir(filepath.Join(dir, sub)); err != nil {
+			return nil, fmt.Errorf("opening the artifact store: %w", err)
+		}
+	}
+	s := &Store{dir: dir, testOnlyStep: func() {}}
+	return s, s.tidy()
+}
+
+// tidy removes what a crash left half-made or behind: temporary names (of private.WriteFile and of
+// unpacking; they begin with a dot), records without their file, and archives that are unpacked.
+func (s *Store) tidy() error {
+	for _, sub := range []string{"models", "archives", "runtimes", "partial"} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, sub))
+		if err != nil {
+			return fmt.Errorf("tidying the artifact store: %w", bare(err))
+		}
+		there := map[string]bool{}
+		for _, e := range entries {
+			there[e.Name()] = true
+		}
+		for name := range there {
+			digest, extension, _ := strings.Cut(name, ".")
+			orphan := extension == "json" && !there[digest+".gguf"] && !there[digest+".bin"] && !there[digest+".part"]
+			unpacked := false
+			if sub == "archives" {
+				_, err := os.Lstat(filepath.Join(s.dir, "runtimes", digest))
+				unpacked = err == nil
+			}
+			if !strings.HasPrefix(name, ".") && !orphan && !unpacked {
+				continue
+			}
+			if err := archive.Remove(filepath.Join(s.dir, sub, name)); err != nil {
+				return fmt.Errorf("tidying the artifact store: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) final(a messages.Artifact) string {
+	if a.Kind == messages.KindModel {
+		return filepath.Join(s.dir, "models", hex.EncodeToString(a.SHA256[:])+".gguf")
+	}
+	return filepath.Join(s.dir, "archives", hex.EncodeToString(a.SHA256[:])+".bin")
+}
+
+func (s *Store) runtimeDir(a messages.Artifact) string {
+	return filepath.Join(s.dir, "runtimes", hex.EncodeToString(a.SHA256[:]))
+}
+
+func (s *Store) partial(a messages.Artifact) string {
+	return filepath.Join(s.dir, "partial", hex.EncodeToString(a.SHA256[:])+".part")
+}
+
+// record is the name of the JSON file beside a file of the store.
+func record(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".json" }
+
+// Model returns the verified model. A file whose identity is the recorded one is not read again, unless
+// rehash asks for it (M9). A file of another size or digest is deleted (M6). Errors: ErrNotHere, *Error,
+// the cause of ctx's end.
+func (s *Store) Model(ctx context.Context, a messages.Artifact, rehash bool) (messages.VerifiedModel, error) {
+	f, identity, err := s.verified(ctx, a, rehash)
+	if err != nil {
+		return messages.VerifiedModel{}, err
+	}
+	_ = f.Close()
+	return messages.VerifiedModel{
+		Name: a.Name, Version: a.Version, Path: s.final(a), Identity: identity, SHA256: a.SHA256, Embedding: a.Embedding,
+	}, nil
+}
+
+// Runtime returns the unpacked runtime: complete, unaltered as far as sizes, modes and links tell, and
+// read through if rehash asks for it. What runs is hashed again at each spawn (M10). A folder that
+// differs is deleted. Errors as for Model.
+func (s *Store) Runtime(ctx context.Context, a messages.Artifact, rehash bool) (messages.VerifiedRuntime, error) {
+	err := archive.Check(ctx, s.runtimeDir(a), a.Files, rehash)
+	var differs *archive.Error
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return messages.VerifiedRuntime{}, ErrNotHere
+	case errors.As(err, &differs):
+		return messages.VerifiedRuntime{}, &Error{differs.Reason, "the runtime's folder", errors.Join(err, archive.Remove(s.runtimeDir(a)))}
+	case err != nil:
+		return messages.VerifiedRuntime{}, unreadable(ctx, err)
+	}
+	return messages.VerifiedRuntime{
+		Name: a.Name, Version: a.Version, Dir: s.runtimeDir(a), Executable: a.Executable, Files: a.Files, Pinned: true,
+	}, nil
+}
+
+// Archived reports whether the runtime's archive is here and verified, so that Unpack is the next step.
+func (s *Store) Archived(ctx context.Context, a messages.Artifact) error {
+	f, _, err := s.verified(ctx, a, false)
+	if err == nil {
+		_ = f.Close()
+	}
+	return err
+}
+
+// Unpack turns the verified archive into a runtime and deletes the archive. It is unpacked beside its
+// place and renamed, so that a folder under its final name is always complete. Errors as for Model; the
+// archive is deleted when it is not what the manifest lists.
+func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.VerifiedRuntime, error) {
+	none := messages.VerifiedRuntime{}
+	src, _, err := s.verified(ctx, a, false)
+	if err != nil {
+		return none, err
+	}
+	defer src.Close()
+	var need int64
+	for _, f := range a.Files {
+		need += f.Size + 4096
+	}
+	if err := s.space(need); err != nil {
+		return none, err
+	}
+	dir := s.runtimeDir(a)
+	temporary := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir))
+	if err := errors.Join(archive.Remove(temporary), os.Mkdir(temporary, 0o700)); err != nil {
+		return none, storing(err)
+	}
+	s.testOnlyStep()
+	err = archive.Unpack(ctx, src, a.Format, a.Files, temporary)
+	s.testOnlyStep()
+	if err == nil {
+		err = os.Rename(temporary, dir)
+		s.testOnlyStep()
+	}
+	if err != nil {
+		err = errors.Join(err, archive.Remove(temporary))
+		if hostile := (*archive.Error)(nil); errors.As(err, &hostile) {
+			return none, &Error{hostile.Reason, "the runtime's archive", errors.Join(err, remove(s.final(a)))}
+		}
+		if ctx.Err() != nil {
+			return none, context.Cause(ctx)
+		}
+		return none, storing(err)
+	}
+	if err := errors.Join(private.SyncDir(filepath.Dir(dir)), remove(s.final(a))); err != nil {
+		return none, storing(err)
+	}
+	s.testOnlyStep()
+	return s.Runtime(ctx, a, false)
+}
+
+// Held says what of the artifact is here, without reading it.
+func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArtifact {
+	h := messages.HeldArtifact{Name: a.Name, Version: a.Version}
+	if a.Kind == messages.KindRuntime {
+		h.Here = archive.Check(ctx, s.runtimeDir(a), a.Files, false) == nil
+		h.Verified = h.Here
+	} else if f, identity, err := openPrivate(s.final(a), os.O_RDONLY); err == nil {
+		_ = f.Close()
+		h.Here = true
+		h.Verified = recorded(s.final(a)) == identity && identity.Size == a.Size
+	}
+	if info, err := os.Lstat(s.partial(a)); err == nil && info.Mode().IsRegular() {
+		h.PartialBytes = info.Size()
+	}
+	return h
+}
+
+// verified opens the file of a and returns it with its identity once it is known to be right.
+func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) (*os.File, messages.FileIdentity, error) {
+	path := s.final(a)
+	f, identity, err := openPrivate(path, os.O_RDONLY)
+	if err != nil {
+		return nil, identity, err
+	}
+	if !rehash && identity.Size == a.Size && recorded(path) == identity {
+		return f, identity, nil
+	}
+	if err := s.hash(ctx, f, a, identity); err != nil {
+		_ = f.Close()
+		if wrong := (*Error)(nil); errors.As(err, &wrong) {
+			wrong.cause = remove(path)
+		}
+		return nil, identity, err
+	}
+	identity, err = s.settle(f, path)
+	if err != nil {
+		_ = f.Close()
+		return nil, identity, err
+	}
+	return f, identity, nil
+}
+
+func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) error {
+	if before.Size != a.Size {
+		return &Error{Reason: messages.ReasonSizeMismatch, what: "a stored file has another size"}
+	}
+	digest := sha256.New()
+	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
+		return unreadable(ctx, err)
+	}
+	after, err := Identity(f)
+	if err != nil {
+		return unreadable(ctx, err)
+	}
+	if after != before || subtle.ConstantTimeCompare(digest.Sum(nil), a.SHA256[:]) != 1 {
+		return &Error{Reason: messages.ReasonDigestMismatch, what: "a stored file has other content"}
+	}
+	return nil
+}
+
+// settle makes a file that has its final name and was just verified read-only, and records its
+// identity (M9). The identity is taken last, because both renaming and changing the mode alter it.
+func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
+	var identity messages.FileIdentity
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm() != 0o400 {
+		err = f.Chmod(0o400)
+		s.testOnlyStep()
+	}
+	if err == nil {
+		identity, err = Identity(f)
+	}
+	if err != nil {
+		return identity, storing(err)
+	}
+	data, err := json.Marshal(identity)
+	if err == nil {
+		err = private.WriteFile(record(path), data)
+	}
+	if err != nil {
+		return identity, storing(err)
+	}
+	s.testOnlyStep()
+	return identity, nil
+}
+
+// recorded is the identity that remember wrote. Whatever is wrong with the record makes it zero, which
+// is no file's identity, so that the file is read again.
+func recorded(path string) messages.FileIdentity {
+	var identity messages.FileIdentity
+	if private.CheckFile(record(path)) != nil {
+		return identity
+	}
+	data, err := os.ReadFile(record(path))
+	if err != nil || json.Unmarshal(data, &identity) != nil {
+		return messages.FileIdentity{}
+	}
+	return identity
+}
+
+// remove deletes a file with its record, the record first: a file without one is read again.
+func remove(path string) error {
+	for _, p := range []string{record(path), path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return storing(err)
+		}
+	}
+	return nil
+}
+
+type contextReader struct {
+	ctx context.Context
+	src io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.src.Read(p)
+}

@@ -1,0 +1,458 @@
+//go:build linux
+
+package store
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(childRole); role != "" {
+		os.Exit(children[role]())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const source = "https://models.example/g.gguf"
+
+var content = bytes.Repeat([]byte("model "), 50_000)
+
+func model() messages.Artifact {
+	return messages.Artifact{Name: "g", Version: "1", Kind: messages.KindModel, SHA256: sha256.Sum256(content), Size: int64(len(content))}
+}
+
+func open(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(filepath.Join(t.TempDir(), "data"))
+	must(t, err)
+	return s
+}
+
+// put brings data through an accumulator in pieces.
+func put(s *Store, a messages.Artifact, data []byte) error {
+	acc, err := s.Accumulate(context.Background(), a, source)
+	if err != nil {
+		return err
+	}
+	if !acc.Complete() {
+		at := acc.Bytes()
+		if acc.Validator() == "" {
+			at = 0
+		}
+		if err := acc.Begin(at, `"one"`); err != nil {
+			return errors.Join(err, acc.Abort())
+		}
+		for rest := data[at:]; len(rest) > 0; {
+			n := min(len(rest), 100_000)
+			if _, err := acc.Write(rest[:n]); err != nil {
+				return errors.Join(err, acc.Discard())
+			}
+			rest = rest[n:]
+		}
+	}
+	return acc.Commit()
+}
+
+// M6, M7: right bytes get their final name, read-only, and nothing else stays.
+func TestCommit(t *testing.T) {
+	s, a := open(t), model()
+	if _, err := s.Model(t.Context(), a, false); !errors.Is(err, ErrNotHere) {
+		t.Fatalf("before: %v", err)
+	}
+	must(t, put(s, a, content))
+	got, err := s.Model(t.Context(), a, false)
+	must(t, err)
+	data, err := os.ReadFile(got.Path)
+	info, statErr := os.Lstat(got.Path)
+	must(t, err, statErr)
+	if !bytes.Equal(data, content) || info.Mode() != 0o400 || got.Name != "g" || got.Version != "1" || got.SHA256 != a.SHA256 {
+		t.Fatalf("got %+v, mode %v, %d bytes", got, info.Mode(), len(data))
+	}
+	f, err := os.Open(got.Path)
+	must(t, err)
+	defer f.Close()
+	if id, err := Identity(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
+		t.Fatalf("identity %+v, %v, want %+v", id, err, got.Identity)
+	}
+	if left := names(t, s, "partial"); len(left) != 0 {
+		t.Fatalf("left in partial: %v", left)
+	}
+	if h := s.Held(t.Context(), a); !h.Here || !h.Verified || h.PartialBytes != 0 {
+		t.Fatalf("held %+v", h)
+	}
+}
+
+// M6, T6: wrong bytes are deleted, and the reason says how they were wrong.
+func TestWrongBytes(t *testing.T) {
+	flipped := bytes.Clone(content)
+	flipped[len(flipped)/2] ^= 1
+	for name, c := range map[string]struct {
+		data []byte
+		want messages.Reason
+	}{
+		"flipped":   {flipped, messages.ReasonDigestMismatch},
+		"truncated": {content[:len(content)-1], messages.ReasonSizeMismatch},
+		"empty":     {nil, messages.ReasonSizeMismatch},
+		"extended":  {append(bytes.Clone(content), 'x'), messages.ReasonSizeMismatch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, a := open(t), model()
+			if err := put(s, a, c.data); reasonOf(err) != c.want {
+				t.Fatalf("put = %v, want %s", err, c.want)
+			}
+			if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
+				t.Fatalf("left: %v", left)
+			}
+		})
+	}
+}
+
+func TestEndedAccumulator(t *testing.T) {
+	s, a := open(t), model()
+	for _, c := range []struct {
+		end  func(*Accumulator) error
+		want messages.Reason
+	}{
+		{(*Accumulator).Abort, messages.ReasonAccumulatorAborted},
+		{(*Accumulator).Discard, messages.ReasonAccumulatorAborted},
+		{(*Accumulator).Commit, messages.ReasonAccumulatorFinalized},
+	} {
+		acc, err := s.Accumulate(t.Context(), a, source)
+		must(t, err, acc.Begin(0, `"one"`))
+		_, err = acc.Write(content)
+		must(t, err, c.end(acc))
+		_, write := acc.Write([]byte("x"))
+		for _, err := range []error{write, acc.Begin(0, ""), acc.Abort(), acc.Discard(), acc.Commit()} {
+			if reasonOf(err) != c.want {
+				t.Errorf("after the end: %v, want %s", err, c.want)
+			}
+		}
+	}
+}
+
+// M8, M7: a partial file is gone on with only from the same source, and its digest is always that of the
+// bytes on disk.
+func TestResume(t *testing.T) {
+	const half = 120_000
+	a := model()
+	for name, c := range map[string]struct {
+		change func(t *testing.T, s *Store)
+		url    string
+		at     int64
+		verify messages.Reason
+	}{
+		"untouched":   {func(*testing.T, *Store) {}, source, half, messages.ReasonOK},
+		"other URL":   {func(*testing.T, *Store) {}, source + "?2", 0, messages.ReasonOK},
+		"no record":   {func(t *testing.T, s *Store) { must(t, os.Remove(record(s.partial(a)))) }, source, 0, messages.ReasonOK},
+		"torn record": {func(t *testing.T, s *Store) { must(t, os.WriteFile(record(s.partial(a)), []byte(`{"So`), 0o600)) }, source, 0, messages.ReasonOK},
+		"grown after the record": {func(t *testing.T, s *Store) {
+			must(t, os.WriteFile(s.partial(a), content[:half+1000], 0o600))
+		}, source, half + 1000, messages.ReasonOK},
+		"altered": {func(t *testing.T, s *Store) {
+			data := bytes.Clone(content[:half])
+			data[7] ^= 1
+			must(t, os.WriteFile(s.partial(a), data, 0o600))
+		}, source, half, messages.ReasonDigestMismatch},
+		"too long": {func(t *testing.T, s *Store) {
+			must(t, os.WriteFile(s.partial(a), append(bytes.Clone(content), 'x'), 0o600))
+		}, source, 0, messages.ReasonOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			acc, err := s.Accumulate(t.Context(), a, source)
+			must(t, err, acc.Begin(0, `"one"`))
+			_, err = acc.Write(content[:half])
+			must(t, err, acc.Abort())
+			if h := s.Held(t.Context(), a); h.Here || h.PartialBytes != half {
+				t.Fatalf("held %+v", h)
+			}
+			c.change(t, s)
+			s, err = Open(s.dir)
+			must(t, err)
+			acc, err = s.Accumulate(t.Context(), a, c.url)
+			must(t, err)
+			if acc.Bytes() != c.at || (c.at > 0) != (acc.Validator() == `"one"`) {
+				t.Fatalf("goes on at %d with %q, want %d", acc.Bytes(), acc.Validator(), c.at)
+			}
+			must(t, acc.Begin(c.at, `"one"`))
+			_, err = acc.Write(content[c.at:])
+			must(t, err)
+			if err := acc.Commit(); reasonOf(err) != c.verify {
+				t.Fatalf("Commit = %v, want %s", err, c.verify)
+			}
+		})
+	}
+}
+
+// M8: the object changed in between, so the source begins anew.
+func TestFromZero(t *testing.T) {
+	s, a := open(t), model()
+	acc, err := s.Accumulate(t.Context(), a, source)
+	must(t, err, acc.Begin(0, `"old"`))
+	_, err = acc.Write(bytes.Repeat([]byte("x"), 200_000))
+	must(t, err, acc.Abort())
+	acc, err = s.Accumulate(t.Context(), a, source)
+	must(t, err)
+	if err := acc.Begin(100, `"new"`); err == nil {
+		t.Fatal("went on at an offset that does not follow")
+	}
+	must(t, acc.Begin(0, `"new"`))
+	_, err = acc.Write(content)
+	must(t, err, acc.Commit())
+}
+
+// M9: an unchanged identity needs no reading, a changed one does, and a wrong digest deletes.
+func TestIdentity(t *testing.T) {
+	s, a := open(t), model()
+	must(t, put(s, a, content))
+	first, err := s.Model(t.Context(), a, false)
+	must(t, err)
+
+	must(t, os.Chtimes(first.Path, testTime, testTime))
+	second, err := s.Model(t.Context(), a, false)
+	must(t, err)
+	if second.Identity == first.Identity {
+		t.Fatal("the identity did not change")
+	}
+
+	wrong := bytes.Clone(content)
+	wrong[0] ^= 1
+	alter := func() {
+		must(t, os.Chmod(first.Path, 0o600), os.WriteFile(first.Path, wrong, 0o600), os.Chmod(first.Path, 0o400))
+	}
+	alter()
+	// With the identity of the altered file on record nothing tells; that shows that nothing was read.
+	f, err := os.Open(first.Path)
+	must(t, err)
+	id, err := Identity(f)
+	must(t, err, f.Close())
+	data, err := json.Marshal(id)
+	must(t, err, os.WriteFile(record(first.Path), data, 0o600))
+	if _, err := s.Model(t.Context(), a, false); err != nil {
+		t.Fatalf("an unchanged identity was read anyway: %v", err)
+	}
+	if _, err := s.Model(t.Context(), a, true); reasonOf(err) != messages.ReasonDigestMismatch {
+		t.Fatalf("rehash = %v", err)
+	}
+	if left := names(t, s, "models"); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+
+	must(t, put(s, a, content))
+	alter()
+	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonDigestMismatch {
+		t.Fatalf("an altered file: %v", err)
+	}
+	must(t, put(s, a, content), os.Truncate(first.Path, 10))
+	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonSizeMismatch {
+		t.Fatalf("a cut file: %v", err)
+	}
+}
+
+// T17: what is not private is refused, said clearly, and left as it is.
+func TestNotPrivate(t *testing.T) {
+	a := model()
+	for name, c := range map[string]struct {
+		change func(t *testing.T, path string)
+		says   string
+	}{
+		"symbolic link": {func(t *testing.T, path string) {
+			must(t, os.Rename(path, path+".x"), os.Symlink(path+".x", path))
+		}, "a symbolic link"},
+		"hard link": {func(t *testing.T, path string) { must(t, os.Link(path, path+".x")) }, "2 hard links"},
+		"mode":      {func(t *testing.T, path string) { must(t, os.Chmod(path, 0o640)) }, "mode 0640"},
+		"folder":    {func(t *testing.T, path string) { must(t, os.Remove(path), os.Mkdir(path, 0o700)) }, "something else"},
+		"owner":     {func(t *testing.T, path string) { must(t, os.Chown(path, 12345, 12345)) }, "owner 12345"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "owner" && os.Geteuid() != 0 {
+				t.Skip("only root can give a file away")
+			}
+			s := open(t)
+			must(t, put(s, a, content))
+			c.change(t, s.final(a))
+			_, err := s.Model(t.Context(), a, false)
+			if reasonOf(err) != messages.ReasonInvalidModelPath || (name != "folder" && !strings.Contains(err.Error(), c.says)) {
+				t.Fatalf("Model = %v, want it to say %q", err, c.says)
+			}
+			quiet(t, err, s, a)
+			if _, err := os.Lstat(s.final(a)); err != nil {
+				t.Fatalf("it was removed: %v", err)
+			}
+
+			s = open(t)
+			acc, err := s.Accumulate(t.Context(), a, source)
+			must(t, err, acc.Begin(0, `"one"`))
+			_, err = acc.Write(content[:1000])
+			must(t, err, acc.Abort())
+			c.change(t, s.partial(a))
+			if _, err := s.Accumulate(t.Context(), a, source); reasonOf(err) != messages.ReasonInvalidModelPath {
+				t.Fatalf("Accumulate = %v", err)
+			}
+		})
+	}
+	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
+		s := open(t)
+		must(t, os.Chmod(filepath.Join(s.dir, sub), 0o755))
+		if _, err := Open(s.dir); err == nil || !strings.Contains(err.Error(), "mode 0755") {
+			t.Errorf("%q with mode 0755: %v", sub, err)
+		}
+	}
+}
+
+func packedData(t testing.TB, library string) (messages.Artifact, []byte) {
+	t.Helper()
+	var out bytes.Buffer
+	gz := gzip.NewWriter(&out)
+	w := tar.NewWriter(gz)
+	for _, f := range [][2]string{{"bin/llama-server", "program"}, {"lib/libggml.so.0", library}} {
+		must(t, w.WriteHeader(&tar.Header{Name: f[0], Typeflag: tar.TypeReg, Size: int64(len(f[1])), Mode: 0o755}))
+		_, err := w.Write([]byte(f[1]))
+		must(t, err)
+	}
+	must(t, w.WriteHeader(&tar.Header{Name: "lib/libggml.so", Typeflag: tar.TypeSymlink, Linkname: "libggml.so.0"}), w.Close(), gz.Close())
+	return messages.Artifact{
+		Name: "r", Version: "1", Kind: messages.KindRuntime, Format: "tar.gz", Executable: "bin/llama-server",
+		SHA256: sha256.Sum256(out.Bytes()), Size: int64(out.Len()),
+		Files: []messages.ArchiveFile{
+			{Path: "bin/llama-server", SHA256: sha256.Sum256([]byte("program")), Size: 7, Executable: true},
+			{Path: "lib/libggml.so.0", SHA256: sha256.Sum256([]byte("library")), Size: 7},
+			{Path: "lib/libggml.so", LinkTarget: "libggml.so.0"},
+		},
+	}, out.Bytes()
+}
+
+// M12: unpacked beside, renamed into place, the archive gone.
+func TestRuntime(t *testing.T) {
+	s := open(t)
+	t.Cleanup(func() { cleanup(s) })
+	a, data := packedData(t, "library")
+	must(t, put(s, a, data), s.Archived(t.Context(), a))
+	if _, err := s.Runtime(t.Context(), a, false); !errors.Is(err, ErrNotHere) {
+		t.Fatalf("before unpacking: %v", err)
+	}
+	got, err := s.Unpack(t.Context(), a)
+	must(t, err)
+	if !got.Pinned || got.Executable != "bin/llama-server" || len(got.Files) != 3 {
+		t.Fatalf("got %+v", got)
+	}
+	body, err := os.ReadFile(filepath.Join(got.Dir, "lib/libggml.so"))
+	if err != nil || string(body) != "library" {
+		t.Fatalf("the library: %q, %v", body, err)
+	}
+	if left := names(t, s, "archives"); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+	if h := s.Held(t.Context(), a); !h.Here || !h.Verified {
+		t.Fatalf("held %+v", h)
+	}
+	library := filepath.Join(got.Dir, "lib/libggml.so.0")
+	must(t, os.Chmod(library, 0o600), os.WriteFile(library, []byte("librarY"), 0o600), os.Chmod(library, 0o400))
+	if _, err := s.Runtime(t.Context(), a, true); reasonOf(err) != messages.ReasonDigestMismatch {
+		t.Fatalf("an altered library: %v", err)
+	}
+	if left := names(t, s, "runtimes"); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+}
+
+// M12, M6: an archive that is as signed but not as listed is deleted, and leaves nothing.
+func TestRuntimeNotAsListed(t *testing.T) {
+	s := open(t)
+	a, data := packedData(t, "librarX")
+	must(t, put(s, a, data))
+	_, err := s.Unpack(t.Context(), a)
+	if reasonOf(err) != messages.ReasonDigestMismatch {
+		t.Fatalf("Unpack = %v", err)
+	}
+	quiet(t, err, s, a)
+	if left := append(names(t, s, "archives"), names(t, s, "runtimes")...); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+}
+
+// M10
+func TestUnpinned(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "llama-server")
+	write := func(name string, mode fs.FileMode) string {
+		p := filepath.Join(dir, name)
+		must(t, os.WriteFile(p, []byte("#!"), 0o700), os.Chmod(p, mode))
+		return p
+	}
+	write("llama-server", 0o755)
+	must(t, os.Symlink(good, filepath.Join(dir, "link")))
+	for path, want := range map[string]messages.Reason{
+		good:                           messages.ReasonOK,
+		"llama-server":                 messages.ReasonInvalidBinaryPath,
+		"":                             messages.ReasonInvalidBinaryPath,
+		dir + "/../x":                  messages.ReasonInvalidBinaryPath,
+		dir:                            messages.ReasonInvalidBinaryPath,
+		filepath.Join(dir, "link"):     messages.ReasonInvalidBinaryPath,
+		filepath.Join(dir, "none"):     messages.ReasonInvalidBinaryPath,
+		write("data", 0o644):           messages.ReasonInvalidBinaryPath,
+		write("group-writable", 0o775): messages.ReasonBinaryUntrusted,
+		write("world-writable", 0o757): messages.ReasonBinaryUntrusted,
+	} {
+		got, err := Unpinned(path)
+		if reasonOf(err) != want {
+			t.Errorf("%q: %v, want %s", path, err, want)
+		}
+		if err == nil && (got.Pinned || filepath.Join(got.Dir, got.Executable) != good) {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+func names(t testing.TB, s *Store, sub string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(s.dir, sub))
+	must(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// quiet fails when the error's text tells a path or a digest.
+func quiet(t *testing.T, err error, s *Store, a messages.Artifact) {
+	t.Helper()
+	digest, _, _ := strings.Cut(filepath.Base(s.final(a)), ".")
+	if text := err.Error(); strings.Contains(text, s.dir) || strings.Contains(text, digest) {
+		t.Errorf("the error tells a path or digest: %s", text)
+	}
+}
+
+func reasonOf(err error) messages.Reason {
+	var e *Error
+	switch {
+	case err == nil:
+		return messages.ReasonOK
+	case errors.As(err, &e):
+		return e.Reason
+	}
+	return ""
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,113 @@
+//go:build unix
+
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"companion/messages"
+)
+
+// openPrivate opens a file of the store and returns its identity. A link, a second name, another owner
+// or a mode that lets others in is refused (T17). ErrNotHere when there is none.
+func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error) {
+	var none messages.FileIdentity
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, none, ErrNotHere
+	case errors.Is(err, unix.ELOOP):
+		return nil, none, notPrivate("a symbolic link", "a regular file")
+	case err != nil:
+		return nil, none, &Error{messages.ReasonInvalidModelPath, "opening a stored file", bare(err)}
+	}
+	identity, err := privateIdentity(f)
+	if err != nil {
+		_ = f.Close()
+		return nil, none, err
+	}
+	return f, identity, nil
+}
+
+func notPrivate(found, want string) error {
+	return &Error{Reason: messages.ReasonInvalidModelPath, what: fmt.Sprintf("a stored file is not private: found %s, want %s", found, want)}
+}
+
+func privateIdentity(f *os.File) (messages.FileIdentity, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return messages.FileIdentity{}, &Error{messages.ReasonInvalidModelPath, "looking at a stored file", bare(err)}
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch uid := os.Geteuid(); {
+	case !ok || !info.Mode().IsRegular():
+		return messages.FileIdentity{}, notPrivate("something else", "a regular file")
+	case int(stat.Uid) != uid:
+		return messages.FileIdentity{}, notPrivate(fmt.Sprintf("owner %d", stat.Uid), fmt.Sprintf("owner %d", uid))
+	case stat.Nlink != 1:
+		return messages.FileIdentity{}, notPrivate(fmt.Sprintf("%d hard links", stat.Nlink), "exactly one")
+	case info.Mode().Perm()&0o077 != 0:
+		return messages.FileIdentity{}, notPrivate(fmt.Sprintf("mode %04o", info.Mode().Perm()), "no access for others")
+	}
+	return identity(stat), nil
+}
+
+// Identity tells which file f is (M9).
+func Identity(f *os.File) (messages.FileIdentity, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return messages.FileIdentity{}, fmt.Errorf("taking a file's identity: %w", bare(err))
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return messages.FileIdentity{}, errors.New("taking a file's identity: the system does not tell it")
+	}
+	return identity(stat), nil
+}
+
+// space refuses with no_space when fewer than need bytes are free for this user.
+func (s *Store) space(need int64) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(s.dir, &stat); err != nil {
+		return storing(err)
+	}
+	if free := uint64(stat.Bavail) * uint64(stat.Bsize); need > 0 && free < uint64(need) {
+		return &Error{Reason: messages.ReasonNoSpace, what: "the disk has less free space than the artifact needs"}
+	}
+	return nil
+}
+
+func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// Unpinned describes the runtime binary that the configuration allows without a digest (M10): an
+// absolute path to a regular file of the user or root that nobody else can write. Errors: *Error with
+// invalid_binary_path or binary_untrusted.
+func Unpinned(path string) (messages.VerifiedRuntime, error) {
+	invalid := func(what string) (messages.VerifiedRuntime, error) {
+		return messages.VerifiedRuntime{}, &Error{Reason: messages.ReasonInvalidBinaryPath, what: "the unpinned binary " + what}
+	}
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+		return invalid("has no plain absolute path")
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return invalid("cannot be looked at")
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || !info.Mode().IsRegular():
+		return invalid("is no regular file")
+	case info.Mode().Perm()&0o111 == 0:
+		return invalid("is no program")
+	case stat.Uid != 0 && int(stat.Uid) != os.Geteuid(), info.Mode().Perm()&0o022 != 0:
+		return messages.VerifiedRuntime{}, &Error{Reason: messages.ReasonBinaryUntrusted, what: "somebody else could change the unpinned binary"}
+	}
+	return messages.VerifiedRuntime{Name: "unpinned", Dir: filepath.Dir(path), Executable: filepath.Base(path)}, nil
+}
