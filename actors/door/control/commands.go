@@ -1,0 +1,102 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/messages"
+)
+
+// How long a command may take before its caller is told that nobody answered. The owners have
+// deadlines of their own, and these are longer: they only keep a stuck actor from holding a caller.
+const (
+	answerWithin = 45 * time.Second // one round trip to the hub or the keychain, person included
+	stopWithin   = 2 * time.Minute  // drain, polite signal, hard signal
+	loginWithin  = 10 * time.Minute // the attempt itself ends earlier
+	pullWithin   = 24 * time.Hour   // the largest model over the slowest line
+)
+
+// runtime hands commands on to the lifecycle actor.
+type runtime struct{ box chan<- messages.ToLifecycle }
+
+func (r runtime) Start(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, answerWithin, r.box, func(reply chan<- messages.Reason) messages.ToLifecycle {
+		return messages.StartRequested{Reply: reply}
+	})
+}
+
+func (r runtime) Stop(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, stopWithin, r.box, func(reply chan<- messages.Reason) messages.ToLifecycle {
+		return messages.StopRequested{Reply: reply}
+	})
+}
+
+func (r runtime) Restart(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, stopWithin, r.box, func(reply chan<- messages.Reason) messages.ToLifecycle {
+		return messages.RestartRequested{Reply: reply}
+	})
+}
+
+// catalogue hands commands on to the manifest actor.
+type catalogue struct {
+	box chan<- messages.ManifestCommand
+}
+
+func (c catalogue) Models(ctx context.Context) (messages.ModelList, error) {
+	return ask(ctx, answerWithin, c.box, func(reply chan<- messages.ModelList) messages.ManifestCommand {
+		return messages.ListModels{Reply: reply}
+	})
+}
+
+func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, error) {
+	return ask(ctx, pullWithin, c.box, func(reply chan<- messages.Reason) messages.ManifestCommand {
+		return messages.Pull{Name: name, Reply: reply}
+	})
+}
+
+// signIn hands commands on to the session actor.
+type signIn struct {
+	box chan<- messages.SessionCommand
+}
+
+func (s signIn) Logout(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, answerWithin, s.box, func(reply chan<- messages.Reason) messages.SessionCommand {
+		return messages.Logout{Reply: reply}
+	})
+}
+
+func (s signIn) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
+	return ask(ctx, answerWithin, s.box, func(reply chan<- messages.WhoAmIResult) messages.SessionCommand {
+		return messages.WhoAmI{Reply: reply}
+	})
+}
+
+// Login passes the start page on as soon as it is known; leaving cancels the attempt.
+func (s signIn) Login(ctx context.Context, openBrowser bool, onURL func(string)) (messages.LoginResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginWithin)
+	defer cancel()
+	url, done := make(chan string, 1), make(chan messages.LoginResult, 1)
+	err := mailbox.Tell[messages.SessionCommand](ctx, s.box, messages.Login{
+		OpenBrowser: openBrowser, URL: url, Done: done, Cancelled: ctx.Done(),
+	})
+	if err != nil {
+		return messages.LoginResult{}, err
+	}
+	for {
+		select {
+		case page := <-url:
+			onURL(page)
+		case result := <-done:
+			return result, nil
+		case <-ctx.Done():
+			return messages.LoginResult{}, context.Cause(ctx)
+		}
+	}
+}
+
+func ask[M, R any](ctx context.Context, within time.Duration, box chan<- M, build func(chan<- R) M) (R, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return mailbox.Ask(ctx, box, build)
+}

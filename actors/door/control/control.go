@@ -1,0 +1,73 @@
+// Package control is the actor behind the control socket (X2): it puts the status together from
+// what the other actors publish, and hands commands on to the actors that own the matter. It owns
+// no state but the socket, and no answer of it carries a secret.
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/controlsock"
+	"companion/messages"
+)
+
+// Deps is what the composition root gives. The views are asked for at each status; a Watch's Get
+// is one.
+type Deps struct {
+	Lifecycle chan<- messages.ToLifecycle
+	Session   chan<- messages.SessionCommand
+	Manifest  chan<- messages.ManifestCommand
+
+	Snapshot *mailbox.Watch[messages.Snapshot]
+	Views    Views
+
+	SocketPath string // in the run-time folder
+	Version    string
+	StartedAt  time.Time     // of the daemon
+	Recency    time.Duration // how old the last health success may be (A5)
+	Log        *zap.Logger
+}
+
+// Views are the pictures that the status is put together from, besides the snapshot.
+type Views struct {
+	Door        func() messages.DoorView
+	Process     func() messages.ProcessView
+	Observation func() messages.Observation
+	Session     func() messages.SessionView
+	Manifest    func() messages.ManifestView
+	Transfers   func() []messages.Transfer
+	Actors      func() []messages.ActorView
+}
+
+// Actor is the suture service; see the package comment.
+type Actor struct{ deps Deps }
+
+// New returns the actor.
+func New(deps Deps) *Actor { return &Actor{deps} }
+
+func (a *Actor) String() string { return string(messages.ActorControl) }
+
+// Serve answers on the control socket until ctx ends.
+func (a *Actor) Serve(ctx context.Context) error {
+	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorControl}); err != nil {
+		return err
+	}
+	ln, err := controlsock.Listen(a.deps.SocketPath, func(err error) {
+		a.deps.Log.Warn("connection refused", zap.Error(err))
+	})
+	if err != nil {
+		return fmt.Errorf("opening the control socket: %w", err)
+	}
+	server := &controlsock.Server{
+		View: viewer{a.deps}, SignIn: signIn{a.deps.Session}, Catalogue: catalogue{a.deps.Manifest},
+		Runtime: runtime{a.deps.Lifecycle}, Log: a.deps.Log,
+	}
+	if err := server.Serve(ctx, ln); err != nil {
+		return err
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,195 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/controlsock"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// boxes are the mailboxes of the actors around control.
+type boxes struct {
+	lifecycle chan messages.ToLifecycle
+	session   chan messages.SessionCommand
+	manifest  chan messages.ManifestCommand
+	snapshot  *mailbox.Watch[messages.Snapshot]
+}
+
+func run(t *testing.T) (*boxes, *controlsock.Client) {
+	t.Helper()
+	snapshot, views := full()
+	b := &boxes{make(chan messages.ToLifecycle, 4), make(chan messages.SessionCommand, 4),
+		make(chan messages.ManifestCommand, 4), mailbox.NewWatch(snapshot)}
+	path := filepath.Join(t.TempDir(), "run", "control.sock")
+	actor := New(Deps{Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest,
+		Snapshot: b.snapshot, Views: views, SocketPath: path, Version: "1", Log: zap.NewNop()})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- actor.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	// A9: the first word of an incarnation.
+	if first := <-b.lifecycle; first != (messages.ActorStarted{Actor: messages.ActorControl}) {
+		t.Fatalf("first told %#v", first)
+	}
+	client := controlsock.Dial(path)
+	for { // the socket comes right after the first word
+		if _, err := client.Status(t.Context()); !errors.Is(err, controlsock.ErrNotRunning) {
+			return b, client
+		}
+	}
+}
+
+// X2: each command reaches the actor that owns the matter, and its answer comes back.
+func TestCommandsReachTheirOwners(t *testing.T) {
+	b, client := run(t)
+	ctx := t.Context()
+	const answer = messages.ReasonCrashLoop
+	for name, test := range map[string]struct {
+		do    func() (messages.Reason, error)
+		owner func() bool // takes and answers the one message it expects
+	}{
+		"start": {func() (messages.Reason, error) { return client.Start(ctx) }, func() bool {
+			m, ok := (<-b.lifecycle).(messages.StartRequested)
+			m.Reply <- answer
+			return ok
+		}},
+		"stop": {func() (messages.Reason, error) { return client.Stop(ctx) }, func() bool {
+			m, ok := (<-b.lifecycle).(messages.StopRequested)
+			m.Reply <- answer
+			return ok
+		}},
+		"restart": {func() (messages.Reason, error) { return client.Restart(ctx) }, func() bool {
+			m, ok := (<-b.lifecycle).(messages.RestartRequested)
+			m.Reply <- answer
+			return ok
+		}},
+		"logout": {func() (messages.Reason, error) { return client.Logout(ctx) }, func() bool {
+			m, ok := (<-b.session).(messages.Logout)
+			m.Reply <- answer
+			return ok
+		}},
+		"whoami": {func() (messages.Reason, error) { r, err := client.WhoAmI(ctx); return r.Reason, err }, func() bool {
+			m, ok := (<-b.session).(messages.WhoAmI)
+			m.Reply <- messages.WhoAmIResult{Reason: answer}
+			return ok
+		}},
+		"pull": {func() (messages.Reason, error) { return client.Pull(ctx, "gemma") }, func() bool {
+			m, ok := (<-b.manifest).(messages.Pull)
+			m.Reply <- answer
+			return ok && m.Name == "gemma"
+		}},
+		"models": {func() (messages.Reason, error) { r, err := client.Models(ctx); return r.Reason, err }, func() bool {
+			m, ok := (<-b.manifest).(messages.ListModels)
+			m.Reply <- messages.ModelList{Reason: answer}
+			return ok
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan bool, 1)
+			go func() { asked <- test.owner() }()
+			if reason, err := test.do(); reason != answer || err != nil {
+				t.Errorf("answered %q, %v", reason, err)
+			}
+			if !<-asked {
+				t.Error("the owner was asked something else")
+			}
+		})
+	}
+}
+
+func TestLoginReachesTheSession(t *testing.T) {
+	b, client := run(t)
+	want := messages.LoginResult{Reason: messages.ReasonOK, User: messages.User{Name: "Ada"}}
+	go func() {
+		m := (<-b.session).(messages.Login)
+		m.URL <- "http://127.0.0.1:1/once"
+		m.Done <- want
+	}()
+	var url string
+	got, err := client.Login(t.Context(), true, func(u string) { url = u })
+	if err != nil || got != want {
+		t.Errorf("Login: %+v, %v", got, err)
+	}
+	if url != "" && url != "http://127.0.0.1:1/once" {
+		t.Errorf("the page is %q", url)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancelled := make(chan struct{})
+	go func() {
+		m := (<-b.session).(messages.Login)
+		if m.OpenBrowser {
+			t.Error("a browser was asked for")
+		}
+		m.URL <- "http://127.0.0.1:1/once"
+		<-m.Cancelled
+		close(cancelled)
+	}()
+	if _, err := client.Login(ctx, false, func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("an interrupted sign-in: %v", err)
+	}
+	<-cancelled
+}
+
+// A5: a watcher sees what lifecycle publishes, as it publishes it.
+func TestWatchSeesTheSnapshot(t *testing.T) {
+	b, client := run(t)
+	lost := b.snapshot.Get()
+	lost.Available, lost.Reason, lost.State = false, messages.ReasonProcessExited, messages.StateStopped
+	lost.Since = lost.Since.Add(1)
+	enough := errors.New("enough")
+	var seen []bool
+	err := client.Watch(t.Context(), func(status messages.Status) error {
+		seen = append(seen, status.CompanionAvailable)
+		if len(seen) == 2 {
+			return enough
+		}
+		b.snapshot.Set(lost)
+		return nil
+	})
+	if !errors.Is(err, enough) || !reflect.DeepEqual(seen, []bool{true, false}) {
+		t.Errorf("saw %v, %v", seen, err)
+	}
+}
+
+// An actor that never answers, or never takes the question, holds nobody for ever.
+func TestStuckOwners(t *testing.T) {
+	for name, ask := range map[string]func(context.Context) error{
+		"full mailbox": func(ctx context.Context) error {
+			_, err := runtime{make(chan messages.ToLifecycle)}.Stop(ctx)
+			return err
+		},
+		"no answer": func(ctx context.Context) error {
+			_, err := catalogue{make(chan messages.ManifestCommand, 1)}.Models(ctx)
+			return err
+		},
+		"no sign-in": func(ctx context.Context) error {
+			_, err := signIn{make(chan messages.SessionCommand, 1)}.Login(ctx, false, func(string) {})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if err := ask(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v, want the deadline", err)
+				}
+			})
+		})
+	}
+}

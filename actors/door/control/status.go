@@ -1,0 +1,120 @@
+package control
+
+import (
+	"os"
+	"time"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// viewer puts the status together; it asks nobody, so that status works whatever an actor does.
+type viewer struct{ deps Deps }
+
+func (v viewer) Status() messages.Status { return v.assemble(v.deps.Snapshot.Get()) }
+
+func (v viewer) Next() (messages.Status, <-chan struct{}) {
+	snapshot, changed := v.deps.Snapshot.Next()
+	return v.assemble(snapshot), changed
+}
+
+func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
+	facts := snapshot.Facts
+	manifest := v.deps.Views.Manifest()
+	return messages.Status{
+		Version:            v.deps.Version,
+		PID:                os.Getpid(),
+		StartedAt:          v.deps.StartedAt.UTC(),
+		CompanionAvailable: snapshot.Available,
+		Lifecycle:          snapshot.State,
+		Reason:             snapshot.Reason,
+		Since:              snapshot.Since.UTC(),
+		Facts: messages.StatusFacts{
+			Verified: facts.Verified, Ready: facts.Ready, Bound: facts.Bound, Token: facts.Token,
+			HealthRecent: fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency),
+			LastHealth:   moment(facts.LastHealth),
+		},
+		FrontDoor: frontDoor(snapshot, v.deps.Views.Door()),
+		Model: messages.StatusModel{
+			Name: snapshot.Model.Name, Version: snapshot.Model.Version,
+			Verified: facts.Verified, Grace: manifest.Grace,
+		},
+		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
+		Session: session(v.deps.Views.Session()),
+		Manifest: messages.StatusManifest{
+			Version: manifest.Version, Expires: moment(manifest.Expires), CheckedAt: moment(manifest.CheckedAt),
+			Reason: unlessOK(manifest.Reason),
+		},
+		Transfers: list(v.deps.Views.Transfers()),
+		Actors:    list(v.deps.Views.Actors()),
+	}
+}
+
+// frontDoor takes the address from the snapshot, not from the door: what lifecycle does not hold to
+// be bound is not offered to anybody.
+func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.StatusFrontDoor {
+	view := messages.StatusFrontDoor{
+		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
+		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts,
+	}
+	if view.Verdicts == nil {
+		view.Verdicts = map[messages.Reason]int64{}
+	}
+	for _, bucket := range door.Latency {
+		view.Latency = append(view.Latency, messages.StatusLatency{
+			UpToMilliseconds: float64(bucket.UpTo) / float64(time.Millisecond), Count: bucket.Count,
+		})
+	}
+	return view
+}
+
+func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen messages.Observation) messages.StatusRuntime {
+	view := messages.StatusRuntime{
+		Name: process.Name, Version: process.Version, PID: process.PID, Restarts: snapshot.Restarts,
+		BackEnd: process.BackEnd, Pinned: process.Pinned, Sandbox: process.Sandbox,
+		LastExit: snapshot.LastExit, RetryAt: moment(snapshot.RetryAt), Held: snapshot.Held,
+	}
+	// An observation of an earlier process says nothing about this one.
+	if process.PID != 0 && seen.PID == process.PID && !seen.Failed {
+		view.ResidentBytes, view.CPUPercent, view.GPUBytes = seen.ResidentBytes, seen.CPUPercent, seen.GPUBytes
+	}
+	return view
+}
+
+func session(view messages.SessionView) messages.StatusSession {
+	status := messages.StatusSession{State: view.State, Reason: unlessOK(view.Reason)}
+	if status.State == "" {
+		status.State = messages.SessionUnknown
+	}
+	if status.State == messages.SessionSignedIn {
+		for _, name := range []string{view.User.Name, view.User.ID, view.User.Subject} {
+			if status.User == "" {
+				status.User = name
+			}
+		}
+	}
+	return status
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func unlessOK(reason messages.Reason) messages.Reason {
+	if reason == messages.ReasonOK {
+		return ""
+	}
+	return reason
+}
+
+// list makes an absent list an empty one: scripts rely on the key holding an array.
+func list[T any](values []T) []T {
+	if values == nil {
+		return []T{}
+	}
+	return values
+}

@@ -1,0 +1,220 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/messages"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// noon is where a synctest bubble's clock begins, so that goldens hold exact times.
+var noon = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func full() (messages.Snapshot, Views) {
+	exit := &messages.ExitReport{At: noon.Add(-time.Minute), Code: -1, Signal: "killed",
+		Reason: messages.ReasonProcessExited, LastLines: []string{"slot 0 released"}}
+	return messages.Snapshot{
+			State: messages.StateReady, Available: true, Reason: messages.ReasonOK, Since: noon.Add(-10 * time.Second),
+			Facts:   messages.Facts{Verified: true, Ready: true, Bound: true, Token: true, LastHealth: noon.Add(-5 * time.Second)},
+			BaseURL: "http://127.0.0.1:43121/v1", Launch: 2, BackEnd: messages.BackEnd{Network: "unix", Address: "/run/secret.sock"},
+			Model:    messages.Model{Name: "gemma", Version: "1.0.0", Context: 4096},
+			Restarts: 1, LastExit: exit, Wanted: true,
+		}, Views{
+			Door: func() messages.DoorView {
+				return messages.DoorView{BaseURL: "http://127.0.0.1:43121/v1", InFlight: 1, Queued: 2, MaxInFlight: 2, QueueBound: 16,
+					Verdicts: map[messages.Reason]int64{messages.ReasonOK: 12, messages.ReasonInvalidToken: 1},
+					Latency:  []messages.LatencyBucket{{UpTo: 2500 * time.Microsecond, Count: 7}}}
+			},
+			Process: func() messages.ProcessView {
+				return messages.ProcessView{Name: "llama-server", Version: "b10068", PID: 2, BackEnd: "unix", Pinned: true,
+					Sandbox: messages.Sandbox{Landlock: 7, Seccomp: true}, StartedAt: noon}
+			},
+			Observation: func() messages.Observation {
+				return messages.Observation{At: noon, PID: 2, ResidentBytes: 3, CPUPercent: 4.5, GPUBytes: 6}
+			},
+			Session: func() messages.SessionView {
+				return messages.SessionView{State: messages.SessionSignedIn, Reason: messages.ReasonOK,
+					User: messages.User{Subject: "s1", ID: "1", Name: "Ada"}}
+			},
+			Manifest: func() messages.ManifestView {
+				return messages.ManifestView{Version: 3, Expires: noon.Add(time.Hour), CheckedAt: noon.Add(-time.Hour), Reason: messages.ReasonOK}
+			},
+			Transfers: func() []messages.Transfer {
+				return []messages.Transfer{{Name: "gemma", Bytes: 1, Total: 2, BytesPerSecond: 3, SecondsLeft: 4}}
+			},
+			Actors: func() []messages.ActorView {
+				return []messages.ActorView{{Name: messages.ActorProcess, Restarts: 1, LastError: "planted"}}
+			},
+		}
+}
+
+func empty() (messages.Snapshot, Views) {
+	return messages.Snapshot{State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: noon}, Views{
+		Door:        func() messages.DoorView { return messages.DoorView{} },
+		Process:     func() messages.ProcessView { return messages.ProcessView{} },
+		Observation: func() messages.Observation { return messages.Observation{} },
+		Session:     func() messages.SessionView { return messages.SessionView{} },
+		Manifest:    func() messages.ManifestView { return messages.ManifestView{} },
+		Transfers:   func() []messages.Transfer { return nil },
+		Actors:      func() []messages.ActorView { return nil },
+	}
+}
+
+func statusOf(snapshot messages.Snapshot, views Views) messages.Status {
+	status := viewer{Deps{Snapshot: mailbox.NewWatch(snapshot), Views: views, Version: "1.2.3",
+		StartedAt: noon.Add(-time.Hour), Recency: 15 * time.Second}}.Status()
+	status.PID = 1
+	return status
+}
+
+// X3: the exact JSON, of a daemon in full swing and of one that knows nothing yet.
+func TestStatusGolden(t *testing.T) {
+	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				got, err := json.MarshalIndent(statusOf(parts()), "", "  ")
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, '\n')
+				golden := "testdata/" + name + ".json"
+				if *update {
+					if err := os.WriteFile(golden, got, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("got %s\nwant %s", got, want)
+				}
+				if bytes.Contains(got, []byte("secret.sock")) {
+					t.Error("the path of the back end's socket is shown")
+				}
+			})
+		})
+	}
+}
+
+// X3: testdata/cli.json is the shape of cli.md, byte for byte. All its keys are there at any time,
+// with values of the same kind; what is there besides it is listed here.
+func TestStatusShape(t *testing.T) {
+	data, err := os.ReadFile("testdata/cli.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want map[string]any
+	if err := json.Unmarshal(data, &want); err != nil || len(want) < 10 {
+		t.Fatalf("the shape cannot be read: %v", err)
+	}
+	extras := map[string][]string{
+		"full":  {"frontDoor.latency"},
+		"empty": nil,
+	}
+	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {
+		encoded, err := json.Marshal(statusOf(parts()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(encoded, &got); err != nil {
+			t.Fatal(err)
+		}
+		gotKinds, wantKinds := kinds("", got), kinds("", want)
+		for _, extra := range extras[name] {
+			if _, ok := gotKinds[extra]; !ok {
+				t.Errorf("%s: %s is missing", name, extra)
+			}
+			delete(gotKinds, extra)
+		}
+		gotKeys, wantKeys := slices.Sorted(maps.Keys(gotKinds)), slices.Sorted(maps.Keys(wantKinds))
+		if !slices.Equal(gotKeys, wantKeys) {
+			t.Errorf("%s: keys\n%v, want\n%v", name, gotKeys, wantKeys)
+		}
+		for key, kind := range gotKinds {
+			if want := wantKinds[key]; kind != want && kind != "null" && want != "null" {
+				t.Errorf("%s: %s is a %s, want a %s", name, key, kind, want)
+			}
+		}
+	}
+}
+
+// kinds maps each key path of an object to the kind of its value. The keys of verdicts and what is
+// in arrays and in lastExit are data, not shape.
+func kinds(prefix string, object map[string]any) map[string]string {
+	found := map[string]string{}
+	for key, value := range object {
+		path := prefix + key
+		if value == nil || key == "lastExit" {
+			found[path] = "null"
+			continue
+		}
+		found[path] = reflect.TypeOf(value).Kind().String()
+		if inner, ok := value.(map[string]any); ok && key != "verdicts" {
+			maps.Copy(found, kinds(path+".", inner))
+		}
+	}
+	return found
+}
+
+// A5: an old success, and one from the future, are not recent.
+func TestHealthRecent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for age, want := range map[time.Duration]bool{0: true, 15 * time.Second: true, 15*time.Second + 1: false, -time.Second: false} {
+			snapshot, views := full()
+			snapshot.Facts.LastHealth = time.Now().Add(-age)
+			if got := statusOf(snapshot, views).Facts.HealthRecent; got != want {
+				t.Errorf("a success %v ago: recent %v, want %v", age, got, want)
+			}
+		}
+	})
+}
+
+// P3: figures of another process, or of a failed probe, are not shown as the runtime's.
+func TestObservationOfAnother(t *testing.T) {
+	for name, seen := range map[string]messages.Observation{
+		"another process": {PID: 3, ResidentBytes: 9, CPUPercent: 9, GPUBytes: 9},
+		"failed":          {PID: 2, ResidentBytes: 9, CPUPercent: 9, GPUBytes: 9, Failed: true},
+	} {
+		snapshot, views := full()
+		views.Observation = func() messages.Observation { return seen }
+		runtime := statusOf(snapshot, views).Runtime
+		if runtime.ResidentBytes != 0 || runtime.CPUPercent != 0 || runtime.GPUBytes != 0 {
+			t.Errorf("%s: shown as %+v", name, runtime)
+		}
+	}
+}
+
+func TestSessionUser(t *testing.T) {
+	for _, test := range []struct {
+		view messages.SessionView
+		want messages.StatusSession
+	}{
+		{messages.SessionView{}, messages.StatusSession{State: messages.SessionUnknown}},
+		{messages.SessionView{State: messages.SessionSignedIn, Reason: messages.ReasonOK, User: messages.User{Subject: "s", ID: "i", Name: "n"}},
+			messages.StatusSession{State: messages.SessionSignedIn, User: "n"}},
+		{messages.SessionView{State: messages.SessionSignedIn, Reason: messages.ReasonOK, User: messages.User{Subject: "s", ID: "i"}},
+			messages.StatusSession{State: messages.SessionSignedIn, User: "i"}},
+		{messages.SessionView{State: messages.SessionSignedIn, Reason: messages.ReasonOK, User: messages.User{Subject: "s"}},
+			messages.StatusSession{State: messages.SessionSignedIn, User: "s"}},
+		{messages.SessionView{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded, User: messages.User{Name: "old"}},
+			messages.StatusSession{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded}},
+	} {
+		if got := session(test.view); got != test.want {
+			t.Errorf("%+v: got %+v, want %+v", test.view, got, test.want)
+		}
+	}
+}
