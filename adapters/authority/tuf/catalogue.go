@@ -1,0 +1,274 @@
+package tuf
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"companion/adapters/runtime/source"
+	"companion/messages"
+
+	"github.com/go-json-experiment/json"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+)
+
+// Catalogue is one verified manifest, for one platform. The zero Catalogue is empty.
+type Catalogue struct {
+	Version   int64     // of the targets metadata
+	Expires   time.Time // the earliest expiry among root, timestamp, snapshot and targets
+	CheckedAt time.Time // when it was last fetched and verified
+
+	entries []entry
+	refused map[string]messages.Reason // "model/NAME" or "runtime/NAME" of a target that breaks M2 or M4
+}
+
+type entry struct {
+	artifact messages.Artifact
+	isMain   bool // the manifest's default
+}
+
+// Standing says what the catalogue is good for at now (M1): ReasonOK; ReasonManifestExpired with grace
+// true while a verified model may go on serving; ReasonManifestExpired alone when all is over.
+func (c Catalogue) Standing(now time.Time, grace time.Duration) (reason messages.Reason, inGrace bool) {
+	if !now.After(c.Expires) {
+		return messages.ReasonOK, false
+	}
+	return messages.ReasonManifestExpired, !now.After(c.Expires.Add(grace))
+}
+
+// Model returns the model of that name, or the default when name is empty. The reason is ReasonOK,
+// no_such_target, or why the target is refused.
+func (c Catalogue) Model(name string) (messages.Artifact, messages.Reason) {
+	return c.find(messages.KindModel, name)
+}
+
+// Runtime returns the platform's runtime of that name, or the default when name is empty.
+func (c Catalogue) Runtime(name string) (messages.Artifact, messages.Reason) {
+	return c.find(messages.KindRuntime, name)
+}
+
+// Models returns all models by name, and which one is the default.
+func (c Catalogue) Models() (models []messages.Artifact, main string) {
+	for _, e := range c.entries {
+		if e.artifact.Kind == messages.KindModel {
+			models = append(models, e.artifact)
+		}
+	}
+	if a, reason := c.Model(""); reason == messages.ReasonOK {
+		main = a.Name
+	}
+	return models, main
+}
+
+func (c Catalogue) find(kind messages.ArtifactKind, name string) (messages.Artifact, messages.Reason) {
+	var all, main []messages.Artifact
+	for _, e := range c.entries {
+		if e.artifact.Kind != kind {
+			continue
+		}
+		if name != "" && e.artifact.Name == name {
+			return e.artifact, messages.ReasonOK
+		}
+		all = append(all, e.artifact)
+		if e.isMain {
+			main = append(main, e.artifact)
+		}
+	}
+	switch {
+	case name != "":
+		if reason, ok := c.refused[string(kind)+"/"+name]; ok {
+			return messages.Artifact{}, reason
+		}
+		return messages.Artifact{}, messages.ReasonNoSuchTarget
+	case len(main) == 1:
+		return main[0], messages.ReasonOK
+	case len(main) > 1: // ambiguous: nobody can say which was meant
+		return messages.Artifact{}, messages.ReasonMalformedSpec
+	case len(all) == 1:
+		return all[0], messages.ReasonOK
+	}
+	for key, reason := range c.refused {
+		if len(all) == 0 && strings.HasPrefix(key, string(kind)+"/") {
+			return messages.Artifact{}, reason
+		}
+	}
+	return messages.Artifact{}, messages.ReasonNoSuchTarget
+}
+
+// catalogue reads the targets of a verified set. A target that breaks M2 or M4 is refused alone: it
+// can be had by no name, and the others are as good as before.
+func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.Time) Catalogue {
+	targets := set.Targets[metadata.TARGETS].Signed
+	cat := Catalogue{
+		Version:   targets.Version,
+		Expires:   targets.Expires,
+		CheckedAt: checkedAt,
+		refused:   map[string]messages.Reason{},
+	}
+	for _, e := range []time.Time{set.Root.Signed.Expires, set.Timestamp.Signed.Expires, set.Snapshot.Signed.Expires} {
+		if e.Before(cat.Expires) {
+			cat.Expires = e
+		}
+	}
+	for name, file := range targets.Targets {
+		kind, platform, short, ok := splitTarget(name)
+		if !ok || kind == messages.KindRuntime && platform != c.config.Platform {
+			continue
+		}
+		e, err := c.parseTarget(kind, platform, short, file)
+		if err != nil {
+			cat.refused[string(kind)+"/"+short] = targetReason(err)
+			continue
+		}
+		cat.entries = append(cat.entries, e)
+	}
+	slices.SortFunc(cat.entries, func(a, b entry) int { return cmp.Compare(a.artifact.Name, b.artifact.Name) })
+	return cat
+}
+
+func targetReason(err error) messages.Reason {
+	var s *source.Error
+	if errors.As(err, &s) {
+		return s.Reason
+	}
+	return messages.ReasonMalformedSpec
+}
+
+var (
+	nameForm    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// splitTarget reads a target's path: "model/NAME" or "runtime/OS/ARCH/NAME".
+func splitTarget(target string) (kind messages.ArtifactKind, platform, name string, ok bool) {
+	parts := strings.Split(target, "/")
+	switch {
+	case len(parts) == 2 && parts[0] == string(messages.KindModel):
+		kind, name = messages.KindModel, parts[1]
+	case len(parts) == 4 && parts[0] == string(messages.KindRuntime):
+		kind, platform, name = messages.KindRuntime, parts[1]+"/"+parts[2], parts[3]
+	}
+	return kind, platform, name, kind != "" && nameForm.MatchString(name)
+}
+
+// bounds on one target: far above any real artifact, and far below what would hurt.
+const (
+	maxArtifact = 1 << 40
+	maxSources  = 16
+	maxFiles    = 10_000
+)
+
+var errMalformed = errors.New("a malformed target")
+
+func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, file *metadata.TargetFiles) (entry, error) {
+	var custom messages.TargetCustom
+	if file == nil || file.Custom == nil || file.Length < 1 || file.Length > maxArtifact {
+		return entry{}, errMalformed
+	}
+	if err := json.Unmarshal(*file.Custom, &custom, json.RejectUnknownMembers(true)); err != nil {
+		return entry{}, errMalformed
+	}
+	if custom.Kind != kind || custom.Name != name || custom.Platform != platform || !versionForm.MatchString(custom.Version) {
+		return entry{}, errMalformed
+	}
+	digest := file.Hashes["sha256"]
+	if len(digest) != 32 {
+		return entry{}, errMalformed
+	}
+	if err := c.checkSources(custom.URLs, custom.Origins); err != nil {
+		return entry{}, err
+	}
+	a := messages.Artifact{
+		Name: name, Version: custom.Version, Kind: kind, URLs: custom.URLs, Origins: custom.Origins,
+		PrivateHosts: c.config.PrivateHosts, SHA256: [32]byte(digest), Size: file.Length, Embedding: custom.Embedding,
+	}
+	switch kind {
+	case messages.KindModel:
+		if custom.Format != "" || custom.Executable != "" || custom.Files != nil {
+			return entry{}, errMalformed
+		}
+	case messages.KindRuntime:
+		files, ok := archiveFiles(custom)
+		if !ok {
+			return entry{}, errMalformed
+		}
+		a.Format, a.Executable, a.Files = custom.Format, custom.Executable, files
+	}
+	return entry{a, custom.Default}, nil
+}
+
+// checkSources holds each URL to M4, and each URL and origin to M2: the host that serves the bytes is
+// not the one that vouches for them. Origins too, because a redirect may lead anywhere inside them.
+func (c *Client) checkSources(urls, origins []string) error {
+	if len(urls) == 0 || len(urls) > maxSources || len(origins) == 0 || len(origins) > maxSources {
+		return errMalformed
+	}
+	for _, u := range urls {
+		if err := source.Allowed(u, origins); err != nil {
+			return err
+		}
+	}
+	for _, u := range slices.Concat(urls, origins) {
+		host, err := source.Host(u)
+		if err != nil {
+			return err
+		}
+		if sameHost(host, c.base.Hostname()) {
+			return &source.Error{Reason: messages.ReasonSourceNotAllowed}
+		}
+	}
+	return nil
+}
+
+// sameHost compares host names without regard to case and trailing dot.
+func sameHost(a, b string) bool {
+	return strings.EqualFold(strings.TrimRight(a, "."), strings.TrimRight(b, "."))
+}
+
+// archiveFiles checks the list of a runtime archive (M12): relative paths, no dot segments, links that
+// stay inside, one executable that is listed as such.
+func archiveFiles(custom messages.TargetCustom) ([]messages.ArchiveFile, bool) {
+	if custom.Embedding || custom.Format != "tar.gz" && custom.Format != "zip" || len(custom.Files) > maxFiles {
+		return nil, false
+	}
+	var files []messages.ArchiveFile
+	seen := map[string]bool{}
+	executable := false
+	for _, f := range custom.Files {
+		if !inside(f.Path) || seen[strings.ToLower(f.Path)] || f.Size < 0 || f.Size > maxArtifact {
+			return nil, false
+		}
+		// Two names that differ in case alone are one file on some systems.
+		seen[strings.ToLower(f.Path)] = true
+		out := messages.ArchiveFile{Path: f.Path, Size: f.Size, Executable: f.Executable, LinkTarget: f.Link}
+		if f.Link != "" {
+			if f.SHA256 != "" || f.Size != 0 || f.Executable || path.IsAbs(f.Link) ||
+				strings.ContainsAny(f.Link, "\\\x00") || !inside(path.Join(path.Dir(f.Path), f.Link)) {
+				return nil, false
+			}
+		} else {
+			if !digestForm.MatchString(f.SHA256) {
+				return nil, false
+			}
+			if _, err := hex.Decode(out.SHA256[:], []byte(f.SHA256)); err != nil {
+				return nil, false
+			}
+			executable = executable || f.Path == custom.Executable && f.Executable
+		}
+		files = append(files, out)
+	}
+	return files, executable
+}
+
+// inside reports whether p is a clean relative slash path below the folder.
+func inside(p string) bool {
+	return p != "" && p != "." && len(p) <= 1024 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." &&
+		!strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\\x00:")
+}

@@ -1,0 +1,227 @@
+// Package tuf fetches and verifies the first-party signed manifest: a TUF repository whose root is
+// pinned on the device (contract M1–M4). It gives out a Catalogue of artifacts that were signed, or an
+// *Error; there is nothing in between.
+//
+// go-tuf checks signatures, thresholds, expiry and rollback. Around it stands what it leaves to its
+// user: the newest verified root and a floor of versions are kept here, so that a server which hides
+// newer ones cannot take the client back; what is kept is verified again before it is used and put
+// aside when it is bad, so that a truncated file blocks nothing; each refresh has an updater and a
+// scratch folder of its own; a panic over odd but validly signed metadata is an *Error; and the bytes
+// come by a bounded fetcher that sends the access token to the hub alone.
+package tuf
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"companion/adapters/private"
+	"companion/messages"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/config"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+)
+
+// Config says where the manifest is and what is trusted.
+type Config struct {
+	URL  string // prefix of the metadata files, https, such as "https://hub.example/api/v1/manifest/"
+	Root []byte // the pinned root.json
+	Dir  string // private folder for what was verified
+	// Platform picks the runtimes, such as "linux/amd64".
+	Platform string
+	// PrivateHosts is copied into the artifacts (M4).
+	PrivateHosts []string
+	// HTTP follows no redirect and verifies TLS: see package transport.
+	HTTP *http.Client
+}
+
+// Error says why there is no manifest: manifest_untrusted, manifest_expired, manifest_rollback,
+// manifest_unreachable, no_space, or reauth where the hub wants an access token.
+type Error struct {
+	Reason messages.Reason
+	cause  error
+}
+
+func (e *Error) Error() string { return "manifest: " + string(e.Reason) }
+func (e *Error) Unwrap() error { return e.cause }
+
+// ReasonOf returns the reason of a manifest error: ReasonOK for nil, ReasonManifestUntrusted for an
+// error of another kind.
+func ReasonOf(err error) messages.Reason {
+	var e *Error
+	switch {
+	case err == nil:
+		return messages.ReasonOK
+	case errors.As(err, &e):
+		return e.Reason
+	}
+	return messages.ReasonManifestUntrusted
+}
+
+// Client reads one repository. Safe for concurrent use; refreshes run one after the other.
+type Client struct {
+	config Config
+	base   *url.URL
+	store  store
+	mu     sync.Mutex
+}
+
+// New checks the configuration and the pinned root, and makes the folder. Each root has a folder of
+// its own, so that the versions of one repository are never held against another.
+func New(c Config) (*Client, error) {
+	base, err := url.Parse(c.URL)
+	if err != nil || base.Scheme != "https" || base.Hostname() == "" || base.User != nil || base.RawQuery != "" ||
+		!strings.HasSuffix(base.Path, "/") {
+		return nil, fmt.Errorf("the manifest's URL %q is not an https URL that ends in a slash", c.URL)
+	}
+	if len(c.Root) == 0 {
+		return nil, errors.New("no root of the manifest is pinned")
+	}
+	if err := contain(func() error { _, err := trustedmetadata.New(c.Root); return err }); err != nil {
+		return nil, fmt.Errorf("reading the pinned root: %w", err)
+	}
+	sum := sha256.Sum256(c.Root)
+	dir := filepath.Join(c.Dir, hex.EncodeToString(sum[:8]))
+	for _, d := range []string{c.Dir, dir} {
+		if err := private.EnsureDir(d); err != nil {
+			return nil, fmt.Errorf("making the folder of the manifest: %w", err)
+		}
+	}
+	return &Client{config: c, base: base, store: store{dir: dir, pinned: c.Root}}, nil
+}
+
+// Refresh fetches the newest manifest and returns it once all of it is verified, unexpired and kept.
+// access may be zero; it goes to the hub's host alone, in this one refresh.
+func (c *Client) Refresh(ctx context.Context, access messages.Secret) (Catalogue, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var cat Catalogue
+	err := contain(func() (err error) { cat, err = c.refresh(ctx, access); return err })
+	if err != nil {
+		return Catalogue{}, classify(err)
+	}
+	return cat, nil
+}
+
+// Load returns the manifest that was verified last, without the network and whatever its expiry: see
+// Catalogue.Standing. When there is none that verifies, the reason is manifest_unreachable.
+func (c *Client) Load() (Catalogue, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var cat Catalogue
+	err := contain(func() error {
+		kept, set, err := c.store.load()
+		if err != nil {
+			return err
+		}
+		if set.Targets[metadata.TARGETS] == nil {
+			return &Error{messages.ReasonManifestUnreachable, errors.New("no verified manifest is kept")}
+		}
+		if kept.floor.above(set) {
+			return &Error{messages.ReasonManifestRollback, errors.New("what is kept is older than what was seen")}
+		}
+		cat = c.catalogue(set, kept.CheckedAt)
+		return nil
+	})
+	if err != nil {
+		return Catalogue{}, classify(err)
+	}
+	return cat, nil
+}
+
+func (c *Client) refresh(ctx context.Context, access messages.Secret) (Catalogue, error) {
+	kept, trusted, err := c.store.load()
+	if err != nil {
+		return Catalogue{}, err
+	}
+	scratch, err := os.MkdirTemp(c.store.dir, "refresh-")
+	if err != nil {
+		return Catalogue{}, fmt.Errorf("making a scratch folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	for role, data := range kept.verified(trusted) {
+		if err := private.WriteFile(filepath.Join(scratch, role+".json"), data); err != nil {
+			return Catalogue{}, fmt.Errorf("laying out the verified metadata: %w", err)
+		}
+	}
+	root := kept.newestRoot(c.config.Root)
+	conf, err := config.New(c.config.URL, root)
+	if err != nil {
+		return Catalogue{}, fmt.Errorf("configuring the TUF client: %w", err)
+	}
+	fetch := &fetcher{ctx: ctx, client: c.config.HTTP, base: c.base, access: access, roots: map[int64][]byte{}}
+	conf.Fetcher, conf.LocalMetadataDir, conf.LocalTargetsDir = fetch, scratch, scratch
+	up, err := updater.New(conf)
+	if err != nil {
+		return Catalogue{}, fmt.Errorf("starting the TUF client: %w", err)
+	}
+	refreshed := up.Refresh()
+	set := up.GetTrustedMetadataSet()
+	// Newer roots were verified on their own, and count even where the rest was refused.
+	if err := c.store.keepRoots(&kept, fetch.roots, set.Root.Signed.Version); err != nil {
+		return Catalogue{}, err
+	}
+	if refreshed != nil {
+		return Catalogue{}, refreshed
+	}
+	if kept.floor.above(&set) {
+		return Catalogue{}, &Error{messages.ReasonManifestRollback, errors.New("older than what was seen before")}
+	}
+	kept.CheckedAt = time.Now().UTC()
+	cat := c.catalogue(&set, kept.CheckedAt)
+	if err := c.store.keep(kept, scratch, &set); err != nil {
+		return Catalogue{}, err
+	}
+	return cat, nil
+}
+
+// contain turns a panic of go-tuf over odd metadata into an error (M1).
+func contain(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &Error{messages.ReasonManifestUntrusted, errors.New("the metadata made its reader panic")}
+		}
+	}()
+	return f()
+}
+
+// classify gives every failure its reason; what is not known to be harmless is untrusted.
+func classify(err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	reason := messages.ReasonManifestUntrusted
+	var status *metadata.ErrDownloadHTTP
+	var expired *metadata.ErrExpiredMetadata
+	var version *metadata.ErrBadVersionNumber
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &expired):
+		reason = messages.ReasonManifestExpired
+	case errors.As(err, &version):
+		reason = messages.ReasonManifestRollback
+	case errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized:
+		reason = messages.ReasonSignInNeeded
+	case errors.As(err, &status), errors.Is(err, errFetch):
+		reason = messages.ReasonManifestUnreachable
+	case errors.Is(err, syscall.ENOSPC):
+		reason = messages.ReasonNoSpace
+	case errors.As(err, &path):
+		reason = messages.ReasonManifestUnreachable
+	}
+	return &Error{reason, err}
+}

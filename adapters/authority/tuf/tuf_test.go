@@ -1,0 +1,433 @@
+package tuf
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/transport"
+	"companion/adapters/authority/tuf/tuftest"
+	"companion/messages"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fixture struct {
+	*tuftest.Repo
+	server *httptest.Server
+	config Config
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	repo := tuftest.New(t)
+	server := httptest.NewTLSServer(repo)
+	t.Cleanup(server.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
+	if err := os.WriteFile(ca, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := transport.New(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fixture{repo, server, Config{
+		URL: server.URL + "/api/v1/manifest/", Root: repo.PinnedRoot(), Dir: filepath.Join(t.TempDir(), "trust"),
+		Platform: "linux/amd64", HTTP: client, PrivateHosts: []string{"localhost"},
+	}}
+}
+
+// client is a companion that has just started: nothing is kept in memory between two of them.
+func (f *fixture) client(t *testing.T) *Client {
+	t.Helper()
+	c, err := New(f.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (f *fixture) refresh(t *testing.T, want messages.Reason) Catalogue {
+	t.Helper()
+	cat, err := f.client(t).Refresh(t.Context(), messages.Secret{})
+	if got := ReasonOf(err); got != want {
+		t.Fatalf("refresh: %s (%v), want %s", got, errors.Unwrap(err), want)
+	}
+	if err != nil && !reflect.DeepEqual(cat, Catalogue{}) {
+		t.Fatal("a refused manifest was handed out")
+	}
+	return cat
+}
+
+func (f *fixture) load(t *testing.T, want messages.Reason) Catalogue {
+	t.Helper()
+	cat, err := f.client(t).Load()
+	if got := ReasonOf(err); got != want {
+		t.Fatalf("load: %s (%v), want %s", got, errors.Unwrap(err), want)
+	}
+	return cat
+}
+
+// kept is the one file of the trust folder with that name.
+func (f *fixture) kept(t *testing.T, name string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(f.config.Dir, "*", name))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %v %v", name, found, err)
+	}
+	return found[0]
+}
+
+// M1, M2, M3: what is signed arrives, and the access token goes to the hub.
+func TestRefresh(t *testing.T) {
+	f := newFixture(t)
+	f.Add(tuftest.Model("small"))
+	f.Add(tuftest.Runtime("llama", "linux/amd64"))
+	f.Add(tuftest.Runtime("llama", "darwin/arm64"))
+	f.Publish()
+	cat, err := f.client(t).Refresh(t.Context(), messages.NewSecret("token"))
+	if err != nil {
+		t.Fatal(err, errors.Unwrap(err))
+	}
+	if f.LastAuthorization() != "Bearer token" {
+		t.Fatalf("authorization %q", f.LastAuthorization())
+	}
+	model, reason := cat.Model("")
+	if reason != messages.ReasonOK || model.Name != "small" || model.Size != 1000 || model.PrivateHosts[0] != "localhost" {
+		t.Fatalf("%+v %s", model, reason)
+	}
+	runtime, reason := cat.Runtime("")
+	if reason != messages.ReasonOK || runtime.Executable != "bin/llama-server" || len(runtime.Files) != 1 || runtime.Format != "tar.gz" {
+		t.Fatalf("%+v %s", runtime, reason)
+	}
+	if cat.Version != 2 || cat.CheckedAt.IsZero() || time.Until(cat.Expires) < time.Hour {
+		t.Fatalf("%+v", cat)
+	}
+	if loaded := f.load(t, messages.ReasonOK); !reflect.DeepEqual(loaded, cat) {
+		t.Fatalf("loaded %+v, refreshed %+v", loaded, cat)
+	}
+	info, err := os.Stat(f.kept(t, verifiedFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(f.config.Dir, "*", "refresh-*")); len(left) != 0 {
+		t.Fatalf("left behind: %v", left)
+	}
+}
+
+// M1, T6: whatever a hostile server or mirror can do to the metadata, and the reason it gets.
+func TestHostileRepository(t *testing.T) {
+	past := time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
+	rows := map[string]struct {
+		attack func(f *fixture)
+		want   messages.Reason
+	}{
+		"forged timestamp": {func(f *fixture) { f.Forge(metadata.TIMESTAMP); f.Publish() }, messages.ReasonManifestUntrusted},
+		"forged snapshot":  {func(f *fixture) { f.Forge(metadata.SNAPSHOT); f.Publish() }, messages.ReasonManifestUntrusted},
+		"forged targets":   {func(f *fixture) { f.Forge(metadata.TARGETS); f.Publish() }, messages.ReasonManifestUntrusted},
+		"forged root": {func(f *fixture) {
+			f.Forge(metadata.ROOT)
+			f.Root.Signed.Roles[metadata.ROOT].Threshold = 1
+			f.Rekey(metadata.TIMESTAMP)
+			f.Publish()
+		}, messages.ReasonManifestUntrusted},
+		"threshold not met": {func(f *fixture) {
+			f.Root.Signed.Roles[metadata.TARGETS].Threshold = 2
+			f.Rekey(metadata.TIMESTAMP)
+			f.Publish()
+		}, messages.ReasonManifestUntrusted},
+		"flipped bit": {func(f *fixture) {
+			data := []byte(strings.Replace(string(f.Saved()["2.targets.json"]), "small", "smell", 1))
+			f.Set("2.targets.json", data)
+		}, messages.ReasonManifestUntrusted},
+		"html":              {func(f *fixture) { f.Set("timestamp.json", []byte("<html>")) }, messages.ReasonManifestUntrusted},
+		"expired timestamp": {func(f *fixture) { f.Timestamp.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
+		"expired snapshot":  {func(f *fixture) { f.Snapshot.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
+		"expired targets":   {func(f *fixture) { f.Targets.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
+		"expired root": {func(f *fixture) {
+			f.Root.Signed.Expires = past
+			f.Rekey(metadata.TIMESTAMP)
+			f.Publish()
+		}, messages.ReasonManifestExpired},
+		"snapshot missing":    {func(f *fixture) { f.Set("2.snapshot.json", nil) }, messages.ReasonManifestUnreachable},
+		"everything missing":  {func(f *fixture) { f.Restore(nil) }, messages.ReasonManifestUnreachable},
+		"server broken":       {func(f *fixture) { f.SetFault(status(500)) }, messages.ReasonManifestUnreachable},
+		"forbidden":           {func(f *fixture) { f.SetFault(status(403)) }, messages.ReasonManifestUnreachable},
+		"wants a token":       {func(f *fixture) { f.SetFault(status(401)) }, messages.ReasonSignInNeeded},
+		"redirects elsewhere": {func(f *fixture) { f.SetFault(elsewhere) }, messages.ReasonManifestUnreachable},
+		"cuts the connection": {func(f *fixture) { f.SetFault(cut) }, messages.ReasonManifestUnreachable},
+		"endless timestamp":   {func(f *fixture) { f.Set("timestamp.json", make([]byte, 1<<20)) }, messages.ReasonManifestUntrusted},
+		"endless root":        {func(f *fixture) { f.Set("2.root.json", make([]byte, 1<<20)) }, messages.ReasonManifestUntrusted},
+		"nobody there":        {func(f *fixture) { f.server.Close() }, messages.ReasonManifestUnreachable},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.server.Config.ErrorLog = quiet
+			f.Add(tuftest.Model("small"))
+			f.Publish()
+			r.attack(f)
+			f.refresh(t, r.want)
+			f.load(t, messages.ReasonManifestUnreachable)
+		})
+	}
+}
+
+// M1: the same attacks against a client that has a good manifest leave that one in place.
+func TestGoodManifestSurvivesAttacks(t *testing.T) {
+	f := newFixture(t)
+	f.Add(tuftest.Model("small"))
+	f.Publish()
+	good := f.refresh(t, messages.ReasonOK)
+	f.Forge(metadata.TARGETS)
+	f.Add(tuftest.Model("evil"))
+	f.Publish()
+	f.refresh(t, messages.ReasonManifestUntrusted)
+	if got := f.load(t, messages.ReasonOK); !reflect.DeepEqual(got, good) {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// M1, trap 1: a server that hides newer roots cannot take the client back to keys that were revoked,
+// and old versions stay old even for a client that lost what it kept.
+func TestHiddenRootsAndRollback(t *testing.T) {
+	t.Run("hidden roots", func(t *testing.T) {
+		f := newFixture(t)
+		f.refresh(t, messages.ReasonOK)
+		before := f.Saved()
+		f.Rekey(metadata.TIMESTAMP)
+		f.Publish()
+		f.refresh(t, messages.ReasonOK)
+		f.Restore(before) // root 2 is gone, and the revoked key's timestamp is back
+		f.refresh(t, messages.ReasonManifestUntrusted)
+	})
+	t.Run("root key change", func(t *testing.T) {
+		f := newFixture(t)
+		f.Rekey(metadata.ROOT)
+		f.Rekey(metadata.ROOT)
+		f.Rekey(metadata.TARGETS)
+		f.Publish()
+		f.refresh(t, messages.ReasonOK)
+		f.refresh(t, messages.ReasonOK)
+		if n := f.Count("2.root.json"); n != 1 {
+			t.Fatalf("root 2 was fetched %d times: the newest root is not kept", n)
+		}
+		f.load(t, messages.ReasonOK)
+	})
+	t.Run("rollback", func(t *testing.T) {
+		f := newFixture(t)
+		old := f.Saved()
+		f.Publish()
+		f.refresh(t, messages.ReasonOK)
+		f.Restore(old)
+		f.refresh(t, messages.ReasonManifestRollback)
+		f.load(t, messages.ReasonOK)
+	})
+	t.Run("rollback after the kept manifest was lost", func(t *testing.T) {
+		f := newFixture(t)
+		old := f.Saved()
+		f.Publish()
+		f.refresh(t, messages.ReasonOK)
+		if err := os.Remove(f.kept(t, verifiedFile)); err != nil {
+			t.Fatal(err)
+		}
+		f.Restore(old)
+		f.refresh(t, messages.ReasonManifestRollback)
+		f.load(t, messages.ReasonManifestUnreachable)
+	})
+	t.Run("roots hidden after the kept manifest was lost", func(t *testing.T) {
+		f := newFixture(t)
+		old := f.Saved()
+		f.Rekey(metadata.TIMESTAMP)
+		f.Publish()
+		f.refresh(t, messages.ReasonOK)
+		if err := os.Remove(f.kept(t, verifiedFile)); err != nil {
+			t.Fatal(err)
+		}
+		f.Restore(old)
+		f.refresh(t, messages.ReasonManifestRollback)
+	})
+}
+
+// M1, trap 2: a truncated or spoiled file is put aside and blocks nothing.
+func TestSpoiledFiles(t *testing.T) {
+	for _, name := range []string{verifiedFile, floorFile} {
+		for how, spoil := range map[string]func([]byte) []byte{
+			"empty":     func([]byte) []byte { return nil },
+			"truncated": func(b []byte) []byte { return b[:len(b)/2] },
+			"zeros":     func(b []byte) []byte { return make([]byte, len(b)) },
+			"not ours":  func([]byte) []byte { return []byte(`{"hello":1}`) },
+		} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				f := newFixture(t)
+				f.Rekey(metadata.TIMESTAMP)
+				f.Publish()
+				f.refresh(t, messages.ReasonOK)
+				path := f.kept(t, name)
+				data, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, spoil(data), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				f.refresh(t, messages.ReasonOK)
+				f.load(t, messages.ReasonOK)
+				f.kept(t, name+".bad")
+			})
+		}
+	}
+	t.Run("a signature changed on disk", func(t *testing.T) {
+		f := newFixture(t)
+		f.refresh(t, messages.ReasonOK)
+		s := f.client(t).store
+		k, _, err := s.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Targets = []byte(strings.Replace(string(k.Targets), `"version":1`, `"version":7`, 1))
+		if err := s.write(k); err != nil {
+			t.Fatal(err)
+		}
+		f.load(t, messages.ReasonManifestUnreachable)
+		f.refresh(t, messages.ReasonOK)
+	})
+}
+
+// M1, trap 3: odd but validly signed metadata cannot end the program.
+func TestOddMetadataIsContained(t *testing.T) {
+	for name, odd := range map[string]func(f *fixture){
+		"timestamp without snapshot": func(f *fixture) { delete(f.Timestamp.Signed.Meta, "snapshot.json") },
+		"timestamp with null":        func(f *fixture) { f.Timestamp.Signed.Meta["snapshot.json"] = nil },
+		"null target": func(f *fixture) {
+			f.Targets.Signed.Targets["model/null"] = nil
+			f.Publish()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.refresh(t, messages.ReasonOK)
+			odd(f)
+			f.Timestamp.Signed.Version++
+			f.SignTimestamp()
+			f.refresh(t, messages.ReasonManifestUntrusted)
+			f.load(t, messages.ReasonOK)
+		})
+	}
+	err := contain(func() error { panic("odd") })
+	if ReasonOf(err) != messages.ReasonManifestUntrusted {
+		t.Fatal(err)
+	}
+}
+
+// M1, traps 4 and 5: one updater per refresh, our own fetcher; the process's default client is as
+// before, and a refresh ends with its context.
+func TestFetcher(t *testing.T) {
+	f := newFixture(t)
+	before := *http.DefaultClient
+	c := f.client(t)
+	for range 3 {
+		f.Publish()
+		if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+			t.Fatal(err, errors.Unwrap(err))
+		}
+	}
+	if !reflect.DeepEqual(before, *http.DefaultClient) {
+		t.Fatal("the default client was changed")
+	}
+	release := make(chan struct{})
+	f.SetFault(func(http.ResponseWriter, string) bool { <-release; return true })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := c.Refresh(ctx, messages.Secret{})
+	close(release)
+	if ReasonOf(err) != messages.ReasonManifestUnreachable {
+		t.Fatal(err)
+	}
+	fetch := fetcher{ctx: t.Context(), client: f.config.HTTP, base: c.base, access: messages.NewSecret("token"), roots: map[int64][]byte{}}
+	for _, u := range []string{
+		"https://evil.example/api/v1/manifest/timestamp.json", strings.Replace(f.config.URL, "https", "http", 1) + "x.json",
+		f.server.URL + "/elsewhere.json", "https://" + c.base.Host + "@evil.example/api/v1/manifest/x.json",
+	} {
+		if _, err := fetch.DownloadFile(u, 10, 0); !errors.Is(err, errFetch) {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+}
+
+// M1: what an expired manifest is good for.
+func TestStanding(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	const grace = 72 * time.Hour
+	for name, r := range map[string]struct {
+		expires time.Time
+		reason  messages.Reason
+		grace   bool
+	}{
+		"fresh":          {now.Add(time.Second), messages.ReasonOK, false},
+		"at expiry":      {now, messages.ReasonOK, false},
+		"just expired":   {now.Add(-1), messages.ReasonManifestExpired, true},
+		"end of grace":   {now.Add(-grace), messages.ReasonManifestExpired, true},
+		"after grace":    {now.Add(-grace - 1), messages.ReasonManifestExpired, false},
+		"never verified": {time.Time{}, messages.ReasonManifestExpired, false},
+	} {
+		if reason, inGrace := (Catalogue{Expires: r.expires}).Standing(now, grace); reason != r.reason || inGrace != r.grace {
+			t.Errorf("%s: %s %v", name, reason, inGrace)
+		}
+	}
+}
+
+// M1: what was verified can be loaded after it has expired; the earliest expiry counts.
+func TestExpiredManifestStillLoads(t *testing.T) {
+	f := newFixture(t)
+	soon := time.Now().UTC().Add(2 * time.Second).Truncate(time.Second)
+	f.Timestamp.Signed.Expires = soon
+	f.Publish()
+	if cat := f.refresh(t, messages.ReasonOK); !cat.Expires.Equal(soon) {
+		t.Fatalf("expires %v, want %v", cat.Expires, soon)
+	}
+	later := soon.Add(time.Hour)
+	cat := f.load(t, messages.ReasonOK)
+	if reason, inGrace := cat.Standing(later, 72*time.Hour); reason != messages.ReasonManifestExpired || !inGrace {
+		t.Fatalf("%s %v", reason, inGrace)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	f := newFixture(t)
+	for name, change := range map[string]func(*Config){
+		"http":           func(c *Config) { c.URL = "http://hub.example/api/v1/manifest/" },
+		"no slash":       func(c *Config) { c.URL = "https://hub.example/api/v1/manifest" },
+		"userinfo":       func(c *Config) { c.URL = "https://u@hub.example/" },
+		"no root":        func(c *Config) { c.Root = nil },
+		"truncated root": func(c *Config) { c.Root = c.Root[:len(c.Root)/2] },
+		"unsigned root":  func(c *Config) { c.Root = []byte(strings.Replace(string(c.Root), `"version":1`, `"version":2`, 1)) },
+		"open folder": func(c *Config) {
+			c.Dir = filepath.Join(t.TempDir(), "open")
+			if err := os.Mkdir(c.Dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(c.Dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		c := f.config
+		change(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s passed", name)
+		}
+	}
+}
