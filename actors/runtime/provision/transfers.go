@@ -1,0 +1,68 @@
+package provision
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"companion/messages"
+)
+
+// beatPeriod is how often progress is published while bytes come; M11 asks for once a second.
+const beatPeriod = 500 * time.Millisecond
+
+// smoothing is the weight of the newest rate: at two a second the shown one follows within some seconds
+// and does not jump.
+const smoothing = 0.25
+
+// meter turns byte counts into a rate.
+type meter struct {
+	at    time.Time
+	bytes int64
+	rate  float64 // bytes per second
+}
+
+// measure takes a count and returns the rate. Bytes that were there at the start or after going back to
+// zero are not progress.
+func (m *meter) measure(now time.Time, bytes int64) float64 {
+	elapsed := now.Sub(m.at).Seconds()
+	if m.at.IsZero() || bytes < m.bytes {
+		m.rate = 0
+	} else if elapsed > 0 {
+		newest := float64(bytes-m.bytes) / elapsed
+		if m.rate == 0 {
+			m.rate = newest
+		}
+		m.rate += smoothing * (newest - m.rate)
+	}
+	m.at, m.bytes = now, bytes
+	return m.rate
+}
+
+// publish sets the watch to the transfers that run, by name.
+func (s *service) publish() {
+	now := time.Now()
+	transfers := []messages.Transfer{} // in JSON a list, also when empty
+	for key, j := range s.jobs {
+		acc := j.transfer.Load()
+		if acc == nil {
+			continue
+		}
+		if s.meters[key] == nil {
+			s.meters[key] = &meter{}
+		}
+		t := messages.Transfer{Name: j.artifact.Name, Bytes: acc.Bytes(), Total: j.artifact.Size, SecondsLeft: -1}
+		if rate := s.meters[key].measure(now, t.Bytes); rate >= 1 {
+			t.BytesPerSecond = int64(rate)
+			t.SecondsLeft = int64(float64(t.Total-t.Bytes)/rate + 0.5)
+		}
+		transfers = append(transfers, t)
+	}
+	for key := range s.meters {
+		if s.jobs[key] == nil {
+			delete(s.meters, key)
+		}
+	}
+	slices.SortFunc(transfers, func(a, b messages.Transfer) int { return strings.Compare(a.Name, b.Name) })
+	s.Transfers.Set(transfers)
+}
