@@ -1,0 +1,168 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/adapters/runtime/spawn"
+	"companion/messages"
+)
+
+// readinessBeat is the pause between two questions to a back end that does not answer yet, and
+// readinessPatience how long one answer may take.
+const (
+	readinessBeat     = 5 * time.Millisecond
+	readinessPatience = 5 * time.Second
+)
+
+// launch is one attempt to run the runtime. The fields after kill belong to the actor's loop.
+type launch struct {
+	spawn messages.Spawn
+	kill  chan struct{} // closed when the exit was asked for
+	asked sync.Once
+
+	started *messages.RuntimeStarted
+	up      *messages.BackEndUp
+}
+
+func newLaunch(m messages.Spawn) *launch {
+	return &launch{spawn: m, kill: make(chan struct{})}
+}
+
+func (l *launch) requestKill() { l.asked.Do(func() { close(l.kill) }) }
+
+func (l *launch) killRequested() bool {
+	select {
+	case <-l.kill:
+		return true
+	default:
+		return false
+	}
+}
+
+// event is what a launch reports to the loop: one of its fields.
+type event struct {
+	started *spawn.Started
+	up      *messages.BackEndUp
+	ending  bool
+	exited  *messages.RuntimeExited
+	lost    []messages.ToLifecycle // told before exited
+}
+
+// run carries the launch from spawn to exit. It returns when the child and all that run started
+// have ended; when ctx ends, the child is killed at once.
+func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
+	tell := func(e event) {
+		select {
+		case events <- e:
+		case <-ctx.Done():
+		}
+	}
+	began := time.Now()
+	started, err := spawn.Spawn(a.spec(l.spawn))
+	if err != nil {
+		a.Logger.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
+		tell(event{
+			exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: messages.ExitReport{
+				At: time.Now(), Code: -1, Reason: reasonOf(err), LastLines: []string{err.Error()},
+			}},
+			lost: lost(l.spawn.Launch, err),
+		})
+		return
+	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer kill(started.Handle) // after a panic; else it has ended
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	tell(event{started: &started})
+
+	ready := make(chan error, 1)
+	beside.Go(func() { ready <- a.awaitReady(watching, started, began) })
+	ending := make(chan struct{})
+	asked := l.kill
+	done := ctx.Done()
+	var cause error
+	end := func() { beside.Go(func() { started.Handle.Kill(ctx, a.KillGrace) }) }
+	for {
+		select {
+		case cause = <-ready:
+			if cause != nil {
+				end()
+				continue
+			}
+			tell(event{up: a.backEndUp(l, started)})
+			beside.Go(func() {
+				if spawn.Ending(watching, started.Handle.PID()) == nil {
+					close(ending)
+				}
+			})
+		case <-ending:
+			ending = nil
+			tell(event{ending: true})
+		case <-asked:
+			asked = nil
+			end()
+		case <-done:
+			done = nil
+			end()
+		case exit := <-started.Exit:
+			if cause != nil {
+				exit.Reason = reasonOf(cause)
+			}
+			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: exit}})
+			return
+		}
+	}
+}
+
+// kill ends the group without grace.
+func kill(h *spawn.Handle) {
+	at, cancel := context.WithCancel(context.Background())
+	cancel()
+	h.Kill(at, 0)
+}
+
+func (a *Actor) backEndUp(l *launch, s spawn.Started) *messages.BackEndUp {
+	return &messages.BackEndUp{
+		Launch: l.spawn.Launch, BackEnd: s.BackEnd,
+		Model: messages.Model{
+			Name: l.spawn.Model.Name, Version: l.spawn.Model.Version,
+			Context: a.Context, Embedding: l.spawn.Model.Embedding,
+		},
+	}
+}
+
+// awaitReady asks the back end until it answers, somebody else does, or the start deadline passes.
+func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time) error {
+	ctx, cancel := context.WithDeadlineCause(ctx, began.Add(a.StartDeadline), errStartTimeout)
+	defer cancel()
+	for {
+		once, cancelOnce := context.WithTimeout(ctx, readinessPatience)
+		err := spawn.Health(once, s.BackEnd, s.Handle.PID())
+		cancelOnce()
+		if err == nil || errors.Is(err, spawn.ErrNotOurChild) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(readinessBeat):
+		}
+	}
+}
+
+var errStartTimeout = &spawn.Error{Reason: messages.ReasonStartTimeout, Doing: "waiting for the first healthy answer"}
+
+// reasonOf is the reason that an error of spawn carries.
+func reasonOf(err error) messages.Reason {
+	var e *spawn.Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return messages.ReasonProcessExited
+}

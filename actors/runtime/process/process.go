@@ -1,0 +1,232 @@
+// Package process is the actor that owns the runtime process: one child at a time, spawned and
+// killed on the lifecycle actor's word, and every exit reported exactly once.
+//
+// The loop holds the state as local variables. Each launch runs beside it in a goroutine of its own
+// (launch.go), which spawns, waits until the back end answers, kills and reports; what happens comes
+// back as an event. Words to the lifecycle actor wait in an outbox, so that the loop answers even
+// while that actor is busy.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"companion/actors/mailbox"
+	"companion/adapters/runtime/spawn"
+	"companion/messages"
+)
+
+// Defaults of Deps.
+const (
+	DefaultStartDeadline = 2 * time.Minute
+	DefaultKillGrace     = 5 * time.Second
+)
+
+// Deps is what the actor is given.
+type Deps struct {
+	Mailbox   <-chan messages.ToProcess
+	Lifecycle chan<- messages.ToLifecycle
+	View      *mailbox.Watch[messages.ProcessView]
+
+	RunDir      string // private folder for the sockets
+	RecordPath  string // in a private folder: the identity of the child (R7)
+	Context     int    // tokens of each request
+	Threads     int    // 0: the runtime's choice
+	MaxInFlight int
+	MemoryLimit int64 // bytes, 0: none
+	GPU         bool
+	Sandbox     spawn.Mode
+	// StartDeadline bounds the time from Spawn to the first healthy answer (A3), KillGrace the time
+	// from the polite signal to the hard one (R6); zero means the default.
+	StartDeadline, KillGrace time.Duration
+
+	Logger *zap.Logger // the actor's own
+	Output *zap.Logger // the runtime's lines, as an actor of their own (R8)
+}
+
+// Actor is a suture.Service.
+type Actor struct{ Deps }
+
+// New makes the actor. Nothing starts before Serve.
+func New(d Deps) *Actor {
+	if d.StartDeadline == 0 {
+		d.StartDeadline = DefaultStartDeadline
+	}
+	if d.KillGrace == 0 {
+		d.KillGrace = DefaultKillGrace
+	}
+	return &Actor{d}
+}
+
+func (a *Actor) String() string { return string(messages.ActorProcess) }
+
+// Serve runs the actor until ctx ends. When it returns, or panics, no child is left.
+func (a *Actor) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var launches sync.WaitGroup
+	defer a.View.Set(messages.ProcessView{})
+	defer launches.Wait()
+	defer cancel()
+
+	a.View.Set(messages.ProcessView{})
+	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorProcess}); err != nil {
+		return nil
+	}
+	ended, err := spawn.Reclaim(ctx, a.RecordPath, a.RunDir)
+	if err != nil {
+		return fmt.Errorf("reclaiming the runtime of an earlier daemon: %w", err)
+	}
+	if ended {
+		a.Logger.Warn("runtime of an earlier daemon ended")
+	}
+
+	events := make(chan event)
+	panics := make(chan any, 1)
+	var outbox []messages.ToLifecycle
+	var current *launch
+	for {
+		var send chan<- messages.ToLifecycle
+		var next messages.ToLifecycle
+		if len(outbox) > 0 {
+			send, next = a.Lifecycle, outbox[0]
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case p := <-panics:
+			panic(p)
+		case send <- next:
+			outbox = outbox[1:]
+		case m := <-a.Mailbox:
+			switch m := m.(type) {
+			case messages.Spawn:
+				if current != nil {
+					outbox = append(outbox, refused(m.Launch))
+					continue
+				}
+				current = newLaunch(m)
+				started := current
+				launches.Go(func() {
+					// A panic beside the loop would end the daemon; in the loop it restarts this actor.
+					defer func() {
+						if p := recover(); p != nil {
+							panics <- p
+						}
+					}()
+					a.run(ctx, started, events)
+				})
+			case messages.Kill:
+				if current == nil || current.spawn.Launch != m.Launch {
+					outbox = append(outbox, a.confirm(current)...)
+					continue
+				}
+				current.requestKill()
+			case messages.ConfirmProcess:
+				outbox = append(outbox, a.confirm(current)...)
+			}
+		case e := <-events:
+			outbox = append(outbox, a.handle(current, e)...)
+			if e.exited != nil {
+				current = nil
+			}
+		}
+	}
+}
+
+// refused answers a Spawn that came while a launch runs.
+func refused(l messages.Launch) messages.RuntimeExited {
+	return messages.RuntimeExited{Launch: l, Exit: messages.ExitReport{
+		At: time.Now(), Code: -1, Reason: messages.ReasonSpawnFailed,
+		LastLines: []string{"a launch runs already"},
+	}}
+}
+
+// confirm says what runs. A launch that is being spawned says so by itself, soon.
+func (a *Actor) confirm(l *launch) []messages.ToLifecycle {
+	switch {
+	case l == nil:
+		return []messages.ToLifecycle{messages.RuntimeAbsent{}}
+	case l.started == nil:
+		return nil
+	case l.up == nil:
+		return []messages.ToLifecycle{*l.started}
+	default:
+		return []messages.ToLifecycle{*l.started, *l.up}
+	}
+}
+
+// handle takes what a launch reports, and returns what the lifecycle actor must hear.
+func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
+	switch {
+	case e.started != nil:
+		l.started = &messages.RuntimeStarted{Launch: l.spawn.Launch, PID: e.started.Handle.PID()}
+		a.View.Set(messages.ProcessView{
+			Name: l.spawn.Runtime.Name, Version: l.spawn.Runtime.Version, PID: l.started.PID,
+			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned,
+			Sandbox: e.started.Sandbox, StartedAt: time.Now(),
+		})
+		a.Logger.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),
+			zap.Int("landlock", e.started.Sandbox.Landlock), zap.Bool("seccomp", e.started.Sandbox.Seccomp))
+		return []messages.ToLifecycle{*l.started}
+	case e.up != nil:
+		l.up = e.up
+		a.Logger.Info("back end answers")
+		return []messages.ToLifecycle{*l.up}
+	case e.ending && !l.killRequested():
+		// The exit itself is told when the memory of the runtime has been freed.
+		return []messages.ToLifecycle{messages.HealthFailed{Launch: l.spawn.Launch, Reason: messages.ReasonProcessExited}}
+	case e.exited != nil:
+		a.View.Set(messages.ProcessView{})
+		exit := e.exited.Exit
+		a.Logger.Info("runtime exited", zap.String("reason", string(exit.Reason)), zap.Int("code", exit.Code),
+			zap.String("signal", exit.Signal), zap.Bool("requested", e.exited.Requested))
+		return append(e.lost, *e.exited)
+	default:
+		return nil
+	}
+}
+
+// spec is the start that m asks for.
+func (a *Actor) spec(m messages.Spawn) spawn.Spec {
+	return spawn.Spec{
+		Model: m.Model, Runtime: m.Runtime,
+		RunDir: a.RunDir, RecordPath: a.RecordPath,
+		Context: a.Context, Threads: a.Threads, MaxInFlight: a.MaxInFlight,
+		MemoryLimit: a.MemoryLimit, GPU: a.GPU, Sandbox: a.Sandbox,
+		Line: a.outputLogger(),
+	}
+}
+
+// Lines per second of the runtime's output that reach the log, and the burst of a start: a flood
+// must not push everything else out of it.
+const (
+	linesPerSecond = 50
+	linesAtOnce    = 500
+)
+
+func (a *Actor) outputLogger() func(string) {
+	limiter := rate.NewLimiter(linesPerSecond, linesAtOnce)
+	return func(line string) {
+		if limiter.Allow() {
+			a.Output.Debug(line)
+		}
+	}
+}
+
+// lost translates a refusal of spawn into what the lifecycle actor must know about the artifact.
+func lost(l messages.Launch, err error) []messages.ToLifecycle {
+	var refusal *spawn.Error
+	if !errors.As(err, &refusal) || refusal.Artifact == "" {
+		return nil
+	}
+	if errors.Is(err, spawn.ErrIdentityChanged) {
+		return []messages.ToLifecycle{messages.IdentityChanged{Launch: l, Artifact: refusal.Artifact}}
+	}
+	return []messages.ToLifecycle{messages.IntegrityLost{Artifact: refusal.Artifact, Reason: refusal.Reason}}
+}

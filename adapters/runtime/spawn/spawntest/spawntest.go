@@ -1,0 +1,121 @@
+//go:build linux
+
+// Package spawntest gives tests a runtime that does what they say: e2e/hostile, built once per test
+// binary, in the place of llama-server. It is for tests alone.
+package spawntest
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"companion/adapters/runtime/spawn"
+	"companion/messages"
+)
+
+// Name is the manifest name of the model that Spec serves.
+const Name = "test-model"
+
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+// Main is the TestMain of a package that spawns: it becomes the helper stage when asked to, looks
+// for leaked goroutines at the end, and removes what it built.
+func Main(m *testing.M) {
+	if spawn.IsStage() {
+		spawn.StageMain()
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built.dir != "" {
+			_ = os.RemoveAll(built.dir)
+		}
+		os.Exit(code)
+	}))
+}
+
+// Runtime is the hostile runtime, as if the manifest listed it.
+func Runtime(t testing.TB) messages.VerifiedRuntime {
+	t.Helper()
+	built.Do(build)
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	data, err := os.ReadFile(filepath.Join(built.dir, "hostile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages.VerifiedRuntime{
+		Name: "hostile", Version: "1", Dir: built.dir, Executable: "hostile", Pinned: true,
+		Files: []messages.ArchiveFile{{
+			Path: "hostile", SHA256: sha256.Sum256(data), Size: int64(len(data)), Executable: true,
+		}},
+	}
+}
+
+func build() {
+	if built.dir, built.err = os.MkdirTemp("", "hostile-"); built.err != nil {
+		return
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "hostile"), "companion/e2e/hostile")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		built.err = fmt.Errorf("building the hostile runtime: %w\n%s", err, output)
+	}
+}
+
+// Model is a file with the script as a verified model. The keys are those of e2e/hostile.Script.
+func Model(t testing.TB, script map[string]any) messages.VerifiedModel {
+	t.Helper()
+	data, err := json.Marshal(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.gguf")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	identity, err := spawn.Identity(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages.VerifiedModel{
+		Name: Name, Version: "1", Path: path, Identity: identity, SHA256: sha256.Sum256(data),
+	}
+}
+
+// Spec starts the hostile runtime with the script, confined, in folders of this test.
+func Spec(t testing.TB, script map[string]any) spawn.Spec {
+	t.Helper()
+	dir := Dir(t)
+	return spawn.Spec{
+		Model: Model(t, script), Runtime: Runtime(t),
+		RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"),
+		Context: 512, MaxInFlight: 1, Sandbox: spawn.Require,
+	}
+}
+
+// Dir is a private folder whose name is short enough for a socket.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "run-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}

@@ -1,0 +1,75 @@
+//go:build linux
+
+// Command hostile plays the runtime in tests: it takes llama-server's arguments, and does what the
+// file given as its model says. It can serve as a small runtime with faults, and it can try
+// everything that a confined runtime must not be able to do, reporting each attempt as a line of
+// JSON on standard output (R4, T7).
+//
+// It is built without cgo, so that one file is all there is.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Script is the content of the model file. Fields of attempts name what the test planted.
+type Script struct {
+	Attempt bool     `json:"attempt"` // try everything, report, then go on
+	Only    []string `json:"only"`    // of the attempts, by name; none: all
+	// What the attempts are aimed at.
+	Secret      string   `json:"secret"`      // a file with a secret
+	Outside     string   `json:"outside"`     // a folder to write to
+	TCP         string   `json:"tcp"`         // a listening TCP address
+	UDP         string   `json:"udp"`         // a listening UDP address
+	UnixSockets []string `json:"unixSockets"` // listening sockets: D-Bus, ssh-agent, control; "@x" is abstract
+	UnixDgram   string   `json:"unixDgram"`
+	Memory      int64    `json:"memory"` // bytes that must not be had
+
+	Serve      bool          `json:"serve"`      // answer /health, /v1/models and completions
+	StartAfter time.Duration `json:"startAfter"` // listen later
+	NeverReady bool          `json:"neverReady"` // /health stays 503
+	NoToken    bool          `json:"noToken"`    // completions are never answered
+	CloseAfter time.Duration `json:"closeAfter"` // close the socket, and go on
+	IgnoreTerm bool          `json:"ignoreTerm"`
+	Flood      int           `json:"flood"` // lines printed at once, each of FloodBytes
+	FloodBytes int           `json:"floodBytes"`
+	Say        []string      `json:"say"`       // lines printed first
+	ExitAfter  time.Duration `json:"exitAfter"` // with ExitCode
+	ExitCode   int           `json:"exitCode"`
+	Illegal    bool          `json:"illegal"` // die as of an unknown instruction
+	Fork       bool          `json:"fork"`    // leave a grandchild in the group, if one can be had
+}
+
+func main() {
+	flags := flag.NewFlagSet("hostile", flag.ContinueOnError)
+	host := flags.String("host", "", "")
+	model := flags.String("model", "", "")
+	alias := flags.String("alias", "", "")
+	for _, name := range []string{"ctx-size", "parallel", "threads-http", "cache-ram", "log-colors", "device", "threads", "port"} {
+		flags.String(name, "", "")
+	}
+	for _, name := range []string{"offline", "no-webui", "no-slots", "embeddings"} {
+		flags.Bool(name, false, "")
+	}
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		fail(err)
+	}
+	data, err := os.ReadFile(*model)
+	if err != nil {
+		fail(err)
+	}
+	var script Script
+	if err := json.Unmarshal(data, &script); err != nil {
+		fail(err)
+	}
+	play(script, *host, *alias)
+}
+
+func fail(err error) {
+	fmt.Println(err)
+	os.Exit(1)
+}

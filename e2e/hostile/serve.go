@@ -1,0 +1,114 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// play does what the script says, in a fixed order.
+func play(s Script, host, alias string) {
+	for _, line := range s.Say {
+		fmt.Println(line)
+	}
+	if s.Illegal {
+		dieOfIllegalInstruction()
+	}
+	if s.Fork {
+		leaveGrandchild()
+	}
+	if s.Attempt {
+		attemptEverything(s)
+	}
+	for range s.Flood {
+		fmt.Println(strings.Repeat("x", s.FloodBytes))
+	}
+	if s.IgnoreTerm {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	if s.ExitAfter > 0 {
+		time.AfterFunc(s.ExitAfter, func() { os.Exit(s.ExitCode) })
+	}
+	time.Sleep(s.StartAfter)
+	if s.Serve {
+		go serve(s, host, alias)
+	}
+	select {} // the socket's goroutine or a signal ends it
+}
+
+func serve(s Script, host, alias string) {
+	listener, err := net.Listen("unix", host)
+	if err != nil {
+		fail(err)
+	}
+	if s.CloseAfter > 0 {
+		time.AfterFunc(s.CloseAfter, func() { _ = listener.Close() })
+	}
+	answer := func(w http.ResponseWriter, status int, value any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(value)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if s.NeverReady {
+			answer(w, http.StatusServiceUnavailable, map[string]string{"error": "loading"})
+			return
+		}
+		answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"object": "list", "data": []map[string]any{{"id": alias, "object": "model"}}})
+	})
+	complete := func(w http.ResponseWriter, r *http.Request) {
+		if s.NoToken {
+			<-r.Context().Done()
+			return
+		}
+		answer(w, http.StatusOK, map[string]any{
+			"object": "chat.completion", "model": alias,
+			"choices": []map[string]any{{"index": 0, "finish_reason": "stop", "text": "x",
+				"message": map[string]string{"role": "assistant", "content": "x"}}},
+			"usage": map[string]int{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+		})
+	}
+	mux.HandleFunc("POST /v1/chat/completions", complete)
+	mux.HandleFunc("POST /v1/completions", complete)
+	_ = (&http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}).Serve(listener)
+}
+
+// dieOfIllegalInstruction ends as llama-server does on a processor without the instructions that it
+// was built for: the default action, not the Go runtime's handler.
+func dieOfIllegalInstruction() {
+	var action [4]uint64
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGILL), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	_ = unix.Kill(os.Getpid(), unix.SIGILL)
+	select {}
+}
+
+// leaveGrandchild forks a process that only sleeps, and tells its id.
+func leaveGrandchild() {
+	id, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		fmt.Println("grandchild refused:", errno)
+		return
+	}
+	if id == 0 {
+		forever := unix.Timespec{Sec: 3600}
+		for {
+			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&forever)), 0, 0)
+		}
+	}
+	fmt.Println("grandchild", id)
+}
