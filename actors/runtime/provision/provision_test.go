@@ -201,9 +201,10 @@ func (h *house) next() messages.ToLifecycle {
 
 func (h *house) verified() messages.ArtifactsVerified {
 	h.t.Helper()
-	v, ok := h.next().(messages.ArtifactsVerified)
+	m := h.next()
+	v, ok := m.(messages.ArtifactsVerified)
 	if !ok {
-		h.t.Fatalf("lifecycle was told %#v", v)
+		h.t.Fatalf("lifecycle was told %#v", m)
 	}
 	return v
 }
