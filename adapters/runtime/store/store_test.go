@@ -258,7 +258,7 @@ func TestIdentity(t *testing.T) {
 	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonDigestMismatch {
 		t.Fatalf("an altered file: %v", err)
 	}
-	must(t, put(s, a, content), os.Truncate(first.Path, 10))
+	must(t, put(s, a, content), os.Chmod(first.Path, 0o600), os.Truncate(first.Path, 10))
 	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonSizeMismatch {
 		t.Fatalf("a cut file: %v", err)
 	}
