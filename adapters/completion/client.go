@@ -1,0 +1,239 @@
+// Package completion asks a model in the OpenAI wire format (E5): the local lane through the guarded
+// front door like any other program, another lane at the base URL that the configuration names.
+//
+// A Client sends text to exactly one place: it follows no redirect, reads no OPENAI_ variable, tells
+// nothing about this machine, and has no second place to fall back to. Keys are held as
+// messages.Secret and appear in no error.
+package completion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/packages/param"
+	"github.com/openai/openai-go/v3/shared"
+
+	"companion/messages"
+)
+
+// Target is where a Client sends.
+type Target struct {
+	BaseURL string // such as http://127.0.0.1:43121/v1
+	Socket  string // a Unix socket to dial instead of BaseURL's host; empty: none
+	Key     messages.Secret
+	Model   string // empty: the one that is served
+	// Local says that the target is the front door, whose error texts come from a fixed table
+	// (L10). The texts of other servers are not shown: they may quote the key or the note.
+	Local bool
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	target      Target
+	http        *http.Client
+	chat        openai.ChatCompletionService
+	completions openai.CompletionService
+}
+
+// Message is one turn of a chat. Role is system, user or assistant.
+type Message struct {
+	Role    string
+	Content string
+}
+
+// Options of one request; the zero value leaves everything to the server.
+type Options struct {
+	MaxTokens   int64
+	Temperature *float64
+	Seed        *int64
+	// SchemaName and Schema ask for JSON that fits a schema, strictly.
+	SchemaName string
+	Schema     any
+}
+
+// Answer is what came back. Truncated says that the answer reached MaxTokens or the context.
+type Answer struct {
+	Text      string
+	Model     string
+	Truncated bool
+}
+
+// New makes a client of one target.
+func New(t Target) *Client {
+	// The clone keeps the sane time-outs of the default; a proxy may carry TLS, never loopback text.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if strings.HasPrefix(t.BaseURL, "http://") || t.Socket != "" {
+		transport.Proxy = nil
+	}
+	if t.Socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", t.Socket)
+		}
+	}
+	c := &Client{target: t, http: &http.Client{Transport: transport, CheckRedirect: refuseRedirect}}
+	// The services by themselves, not openai.NewClient: that one takes keys, organisation and even
+	// headers from the environment.
+	options := []option.RequestOption{
+		option.WithBaseURL(t.BaseURL), option.WithHTTPClient(c.http), option.WithMaxRetries(0),
+		option.WithAPIKey(t.Key.Reveal()), option.WithHeader("User-Agent", "companion"),
+		option.WithMiddleware(withoutTelemetry),
+	}
+	c.chat = openai.NewChatCompletionService(options...)
+	c.completions = openai.NewCompletionService(options...)
+	return c
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+var errRedirect = errors.New("the server sent us elsewhere, which is refused")
+
+func refuseRedirect(*http.Request, []*http.Request) error { return errRedirect }
+
+// withoutTelemetry drops the library's headers about system, architecture and versions.
+func withoutTelemetry(r *http.Request, next option.MiddlewareNext) (*http.Response, error) {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Stainless-") {
+			r.Header.Del(name)
+		}
+	}
+	return next(r)
+}
+
+// Chat streams an answer: onText gets each piece as it arrives, on this goroutine; its error ends
+// the request. The error is an *Error, onText's, or ctx's.
+func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText func(string) error) (Answer, error) {
+	stream := c.chat.NewStreaming(ctx, c.params(turns, o))
+	defer func() { _ = stream.Close() }()
+	var answer Answer
+	var text strings.Builder
+	finished := false
+	for stream.Next() {
+		chunk := stream.Current()
+		answer.Model = chunk.Model
+		for _, choice := range chunk.Choices {
+			answer.Truncated = answer.Truncated || choice.FinishReason == "length"
+			finished = finished || choice.FinishReason != ""
+			if choice.Delta.Content == "" {
+				continue
+			}
+			text.WriteString(choice.Delta.Content)
+			if err := onText(choice.Delta.Content); err != nil {
+				return Answer{}, err
+			}
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return Answer{}, c.explain(ctx, err)
+	}
+	if !finished {
+		return Answer{}, errBrokeOff()
+	}
+	answer.Text = text.String()
+	return answer, nil
+}
+
+// Ask returns a whole answer. Busy answers (429, 503) are tried again until ctx ends or patience is
+// over, honouring Retry-After; nothing else is.
+func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience time.Duration) (Answer, error) {
+	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(patience))
+	return backoff.RetryWithData(func() (Answer, error) {
+		completion, err := c.chat.New(ctx, c.params(turns, o))
+		if err != nil {
+			explained := c.explain(ctx, err)
+			if busy := new(Error); errors.As(explained, &busy) && busy.Busy() {
+				if err := wait(ctx, busy.RetryAfter); err != nil {
+					return Answer{}, backoff.Permanent(err)
+				}
+				return Answer{}, explained
+			}
+			return Answer{}, backoff.Permanent(explained)
+		}
+		if len(completion.Choices) != 1 {
+			return Answer{}, backoff.Permanent(&Error{Code: "malformed_answer", Message: "the answer holds no choice"})
+		}
+		choice := completion.Choices[0]
+		return Answer{Text: choice.Message.Content, Model: completion.Model, Truncated: choice.FinishReason == "length"}, nil
+	}, backoff.WithContext(policy, ctx))
+}
+
+// Complete continues a prompt, without chat turns.
+func (c *Client) Complete(ctx context.Context, prompt string, o Options) (Answer, error) {
+	p := openai.CompletionNewParams{
+		Model:  openai.CompletionNewParamsModel(c.target.Model),
+		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String(prompt)},
+	}
+	if o.MaxTokens > 0 {
+		p.MaxTokens = openai.Int(o.MaxTokens)
+	}
+	if o.Temperature != nil {
+		p.Temperature = openai.Float(*o.Temperature)
+	}
+	if o.Seed != nil {
+		p.Seed = openai.Int(*o.Seed)
+	}
+	completion, err := c.completions.New(ctx, p)
+	if err != nil {
+		return Answer{}, c.explain(ctx, err)
+	}
+	if len(completion.Choices) != 1 {
+		return Answer{}, &Error{Code: "malformed_answer", Message: "the answer holds no choice"}
+	}
+	choice := completion.Choices[0]
+	return Answer{Text: choice.Text, Model: completion.Model, Truncated: choice.FinishReason == "length"}, nil
+}
+
+func (c *Client) params(turns []Message, o Options) openai.ChatCompletionNewParams {
+	p := openai.ChatCompletionNewParams{Model: c.target.Model}
+	for _, turn := range turns {
+		switch turn.Role {
+		case "system":
+			p.Messages = append(p.Messages, openai.SystemMessage(turn.Content))
+		case "assistant":
+			p.Messages = append(p.Messages, openai.AssistantMessage(turn.Content))
+		default:
+			p.Messages = append(p.Messages, openai.UserMessage(turn.Content))
+		}
+	}
+	if o.MaxTokens > 0 {
+		p.MaxCompletionTokens = openai.Int(o.MaxTokens)
+	}
+	if o.Temperature != nil {
+		p.Temperature = openai.Float(*o.Temperature)
+	}
+	if o.Seed != nil {
+		p.Seed = openai.Int(*o.Seed)
+	}
+	if o.Schema != nil {
+		p.ResponseFormat.OfJSONSchema = &shared.ResponseFormatJSONSchemaParam{
+			JSONSchema: shared.ResponseFormatJSONSchemaJSONSchemaParam{
+				Name: o.SchemaName, Schema: o.Schema, Strict: param.NewOpt(true),
+			},
+		}
+	}
+	return p
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for room: %w", context.Cause(ctx))
+	}
+}
+
+// codePattern is what a code of another server may look like to be shown.
+var codePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
