@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"html"
 	"net/http"
@@ -259,6 +261,8 @@ func TestRegistrationRefuses(t *testing.T) {
 	}
 }
 
+var styleElement = regexp.MustCompile(`(?s)<style>(.*)</style>`)
+
 var sealField = regexp.MustCompile(`name="seal" value="([^"]+)"`)
 
 // The page: a person signs in with a name and a password; the form works only in the browser and for
@@ -279,6 +283,10 @@ func TestSignInPage(t *testing.T) {
 	csp := page.header.Get("Content-Security-Policy")
 	if page.status != http.StatusOK || !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") {
 		t.Fatalf("page %d with policy %q", page.status, csp)
+	}
+	style := styleElement.FindSubmatch(page.body)[1]
+	if digest := sha256.Sum256(style); !strings.Contains(csp, "'sha256-"+base64.StdEncoding.EncodeToString(digest[:])+"'") {
+		t.Errorf("the policy %q does not allow the page's own style", csp)
 	}
 	seal := html.UnescapeString(string(sealField.FindSubmatch(page.body)[1]))
 	cookie := strings.SplitN(page.header.Get("Set-Cookie"), ";", 2)[0]

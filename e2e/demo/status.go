@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+const pollEvery = 200 * time.Millisecond
+
+// status is what the demonstration reads of `status --json` (cli.md).
+type status struct {
+	PID       int    `json:"pid"`
+	Available bool   `json:"companionAvailable"`
+	Reason    string `json:"reason"`
+	Facts     struct {
+		Verified bool `json:"verified"`
+	} `json:"facts"`
+	FrontDoor struct {
+		BaseURL string `json:"baseURL"`
+	} `json:"frontDoor"`
+	Model struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+	} `json:"model"`
+	Runtime struct {
+		PID     int `json:"pid"`
+		Sandbox struct {
+			Landlock int  `json:"landlock"`
+			Seccomp  bool `json:"seccomp"`
+		} `json:"sandbox"`
+	} `json:"runtime"`
+	Manifest struct {
+		Version int64     `json:"version"`
+		Expires time.Time `json:"expires"`
+	} `json:"manifest"`
+}
+
+// await asks for the status until it is as wanted. c, where given, must stay alive meanwhile.
+func (d *demo) await(ctx context.Context, limit time.Duration, c *child, wanted func(status) bool) (status, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var ended <-chan struct{}
+	if c != nil {
+		ended = c.ended
+	}
+	var s status
+	for {
+		out, err := d.companion(ctx, "status", "--json")
+		if json.Unmarshal(out, &s) == nil && wanted(s) {
+			return s, nil
+		}
+		select {
+		case <-ended:
+			return s, c.failure()
+		case err := <-d.died:
+			return s, err
+		case <-ctx.Done():
+			return s, fmt.Errorf("not within %s: the last reason is %q (%v)", limit, s.Reason, err)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+func firstLine(b []byte) []byte {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
+}
