@@ -44,7 +44,9 @@ func play(s Script, host, alias string) {
 	if s.Serve {
 		go serve(s, host, alias)
 	}
-	select {} // the socket's goroutine or a signal ends it
+	for { // the socket's goroutine or a signal ends it
+		time.Sleep(time.Hour)
+	}
 }
 
 func serve(s Script, host, alias string) {

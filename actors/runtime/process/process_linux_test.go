@@ -1,0 +1,352 @@
+package process
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
+
+	"companion/actors/mailbox"
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/spawn/spawntest"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { spawntest.Main(m) }
+
+// bench is an actor with its surroundings: real children, the lifecycle actor's mailbox in the test's hands.
+type bench struct {
+	t         *testing.T
+	deps      Deps
+	mailbox   chan messages.ToProcess
+	lifecycle chan messages.ToLifecycle
+	stop      context.CancelFunc
+	served    chan error
+}
+
+func newBench(t *testing.T) *bench {
+	dir := spawntest.Dir(t)
+	b := &bench{t: t, mailbox: make(chan messages.ToProcess, 8), lifecycle: make(chan messages.ToLifecycle, 64)}
+	b.deps = Deps{
+		Mailbox: b.mailbox, Lifecycle: b.lifecycle, View: mailbox.NewWatch(messages.ProcessView{}),
+		RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"),
+		Context: 512, MaxInFlight: 1, Sandbox: spawn.Require,
+		StartDeadline: 20 * time.Second, KillGrace: 2 * time.Second,
+		Logger: zaptest.NewLogger(t), Output: zap.NewNop(),
+	}
+	return b
+}
+
+func (b *bench) serve() {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	b.stop, b.served = cancel, make(chan error, 1)
+	actor := New(b.deps)
+	go func() { b.served <- actor.Serve(ctx) }()
+	b.t.Cleanup(b.end)
+	expect[messages.ActorStarted](b)
+}
+
+func (b *bench) end() {
+	b.stop()
+	if b.served != nil {
+		if err := <-b.served; err != nil {
+			b.t.Errorf("Serve = %v", err)
+		}
+		b.served = nil
+	}
+}
+
+// expect takes the next word to the lifecycle actor, which must be an M.
+func expect[M messages.ToLifecycle](b *bench) M {
+	b.t.Helper()
+	select {
+	case m := <-b.lifecycle:
+		want, ok := m.(M)
+		if !ok {
+			b.t.Fatalf("lifecycle heard %T %+v, want %T", m, m, want)
+		}
+		return want
+	case <-time.After(30 * time.Second):
+		var want M
+		b.t.Fatalf("lifecycle did not hear %T", want)
+		return want
+	}
+}
+
+func (b *bench) quiet() {
+	b.t.Helper()
+	select {
+	case m := <-b.lifecycle:
+		b.t.Fatalf("lifecycle heard %T %+v, want nothing", m, m)
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+func (b *bench) spawn(l messages.Launch, script map[string]any) messages.Spawn {
+	b.t.Helper()
+	m := messages.Spawn{Launch: l, Model: spawntest.Model(b.t, script), Runtime: spawntest.Runtime(b.t)}
+	b.mailbox <- m
+	return m
+}
+
+// R1, R3, R6, A7: a launch is started, answers, is told again on demand, and ends on request.
+func TestLaunchFromSpawnToKill(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.mailbox <- messages.ConfirmProcess{}
+	expect[messages.RuntimeAbsent](b)
+	b.mailbox <- messages.Kill{Launch: 7}
+	expect[messages.RuntimeAbsent](b)
+
+	b.spawn(7, map[string]any{"serve": true})
+	started := expect[messages.RuntimeStarted](b)
+	up := expect[messages.BackEndUp](b)
+	if started.Launch != 7 || started.PID < 2 || up.Launch != 7 || up.BackEnd.Network != "unix" ||
+		up.Model != (messages.Model{Name: spawntest.Name, Version: "1", Context: 512}) {
+		t.Fatalf("heard %+v, %+v", started, up)
+	}
+	view := b.deps.View.Get()
+	if view.PID != started.PID || view.Name != "hostile" || !view.Pinned || view.BackEnd != "unix" ||
+		view.Sandbox.Landlock == 0 || !view.Sandbox.Seccomp || view.StartedAt.IsZero() {
+		t.Errorf("view %+v", view)
+	}
+	b.mailbox <- messages.ConfirmProcess{}
+	if again := expect[messages.RuntimeStarted](b); again != started {
+		t.Errorf("confirmed %+v", again)
+	}
+	if again := expect[messages.BackEndUp](b); again != up {
+		t.Errorf("confirmed %+v", again)
+	}
+
+	// A late Kill for another launch ends nothing, and tells what runs.
+	b.mailbox <- messages.Kill{Launch: 6}
+	expect[messages.RuntimeStarted](b)
+	expect[messages.BackEndUp](b)
+	// One child at a time.
+	b.spawn(8, nil)
+	if exit := expect[messages.RuntimeExited](b); exit.Launch != 8 || exit.Requested || exit.Exit.Reason != messages.ReasonSpawnFailed {
+		t.Errorf("a second spawn: %+v", exit)
+	}
+
+	b.mailbox <- messages.Kill{Launch: 7}
+	exit := expect[messages.RuntimeExited](b)
+	if exit.Launch != 7 || !exit.Requested || exit.Exit.Signal != "terminated" || exit.Exit.Reason != messages.ReasonProcessExited {
+		t.Errorf("exit %+v", exit)
+	}
+	if gone(started.PID) != nil {
+		t.Error("the process is still there")
+	}
+	if view := b.deps.View.Get(); view != (messages.ProcessView{}) {
+		t.Errorf("view after the exit %+v", view)
+	}
+	b.quiet()
+}
+
+// gone returns an error while the process exists.
+func gone(pid int) error {
+	if err := syscall.Kill(pid, 0); err == syscall.ESRCH {
+		return nil
+	}
+	return syscall.EBUSY
+}
+
+// R9, A8: whatever ends the runtime is reported once, with status, signal and last lines.
+func TestExitsAreReportedOnce(t *testing.T) {
+	tests := map[string]struct {
+		script map[string]any
+		check  func(messages.ExitReport) bool
+	}{
+		"exit status": {
+			map[string]any{"exitAfter": time.Millisecond, "exitCode": 3, "say": []string{"last words"}},
+			func(e messages.ExitReport) bool {
+				return e.Code == 3 && e.Signal == "" && strings.Join(e.LastLines, "\n") == "last words"
+			},
+		},
+		"illegal instruction": {
+			map[string]any{"illegal": true},
+			func(e messages.ExitReport) bool {
+				return e.Code == -1 && e.Signal == "illegal instruction" && len(e.LastLines) == 1 &&
+					strings.Contains(e.LastLines[0], "the processor lacks instructions")
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.serve()
+			b.spawn(1, test.script)
+			expect[messages.RuntimeStarted](b)
+			exit := expect[messages.RuntimeExited](b)
+			if exit.Launch != 1 || exit.Requested || exit.Exit.Reason != messages.ReasonProcessExited || exit.Exit.At.IsZero() || !test.check(exit.Exit) {
+				t.Errorf("exit %+v", exit)
+			}
+			b.quiet()
+		})
+	}
+}
+
+// R9, A5: a runtime that is killed from outside is told as failing before, or at the latest when, it
+// has ended.
+func TestKilledFromOutside(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.spawn(1, map[string]any{"serve": true})
+	started := expect[messages.RuntimeStarted](b)
+	expect[messages.BackEndUp](b)
+	if err := syscall.Kill(started.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m := <-b.lifecycle
+	if failing, ok := m.(messages.HealthFailed); ok {
+		if failing.Launch != 1 || failing.Hung || failing.Reason != messages.ReasonProcessExited {
+			t.Errorf("heard %+v", failing)
+		}
+		m = <-b.lifecycle
+	}
+	exit, ok := m.(messages.RuntimeExited)
+	if !ok || exit.Exit.Signal != "killed" || exit.Requested {
+		t.Errorf("heard %+v", m)
+	}
+	b.quiet()
+}
+
+// A3: a back end that never becomes healthy ends at the start deadline.
+func TestStartDeadline(t *testing.T) {
+	for name, script := range map[string]map[string]any{
+		"never listens": {},
+		"never ready":   {"serve": true, "neverReady": true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.deps.StartDeadline = 500 * time.Millisecond
+			b.serve()
+			b.spawn(1, script)
+			expect[messages.RuntimeStarted](b)
+			if exit := expect[messages.RuntimeExited](b); exit.Exit.Reason != messages.ReasonStartTimeout || exit.Requested {
+				t.Errorf("exit %+v", exit)
+			}
+		})
+	}
+}
+
+// R6: a runtime that ignores the polite signal, or is stopped, ends by the hard one.
+func TestKillInsists(t *testing.T) {
+	for name, stopped := range map[string]bool{"ignores SIGTERM": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.deps.KillGrace = 100 * time.Millisecond
+			b.serve()
+			b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true})
+			started := expect[messages.RuntimeStarted](b)
+			expect[messages.BackEndUp](b)
+			if stopped {
+				if err := syscall.Kill(started.PID, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.mailbox <- messages.Kill{Launch: 1}
+			if exit := expect[messages.RuntimeExited](b); exit.Exit.Signal != "killed" || !exit.Requested {
+				t.Errorf("exit %+v", exit)
+			}
+		})
+	}
+}
+
+// M9, M10: what is not what was verified is never run, and the lifecycle actor hears what to do.
+func TestChangedArtifacts(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	m := messages.Spawn{Launch: 1, Model: spawntest.Model(t, nil), Runtime: spawntest.Runtime(t)}
+	m.Model.Identity.ChangeNano++
+	b.mailbox <- m
+	if changed := expect[messages.IdentityChanged](b); changed != (messages.IdentityChanged{Launch: 1, Artifact: spawntest.Name}) {
+		t.Errorf("heard %+v", changed)
+	}
+	if exit := expect[messages.RuntimeExited](b); exit.Launch != 1 || exit.Exit.Reason != messages.ReasonInvalidModelPath {
+		t.Errorf("heard %+v", exit)
+	}
+	m = messages.Spawn{Launch: 2, Model: spawntest.Model(t, nil), Runtime: spawntest.Runtime(t)}
+	m.Runtime.Files = append([]messages.ArchiveFile(nil), m.Runtime.Files...)
+	m.Runtime.Files[0].SHA256[0]++
+	b.mailbox <- m
+	if lost := expect[messages.IntegrityLost](b); lost != (messages.IntegrityLost{Artifact: "hostile", Reason: messages.ReasonDigestMismatch}) {
+		t.Errorf("heard %+v", lost)
+	}
+	if exit := expect[messages.RuntimeExited](b); exit.Launch != 2 || exit.Exit.Reason != messages.ReasonDigestMismatch {
+		t.Errorf("heard %+v", exit)
+	}
+}
+
+// R6, A9: when the actor is cancelled, or panics, its child is gone before Serve has returned.
+func TestNoChildOutlivesServe(t *testing.T) {
+	for name, panics := range map[string]bool{"cancelled": false, "panic": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			pid := make(chan int, 2)
+			b.deps.Logger = zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(e zapcore.Entry) error {
+				if e.Message == "back end answers" {
+					if pid <- b.deps.View.Get().PID; panics {
+						panic("planted")
+					}
+				}
+				return nil
+			})))
+			actor := New(b.deps)
+			served := make(chan any, 1)
+			go func() {
+				defer func() { served <- recover() }()
+				_ = actor.Serve(ctx)
+			}()
+			expect[messages.ActorStarted](b)
+			b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true})
+			child := <-pid
+			if !panics {
+				cancel()
+			}
+			if recovered := <-served; (recovered != nil) != panics {
+				t.Fatalf("Serve ended with %v", recovered)
+			}
+			if gone(child) != nil {
+				t.Error("the runtime outlived Serve")
+			}
+			for len(b.lifecycle) > 0 {
+				<-b.lifecycle
+			}
+			// The next Serve begins with nothing and can start again.
+			b.deps.Logger = zaptest.NewLogger(t)
+			b.serve()
+			b.spawn(2, map[string]any{"serve": true})
+			expect[messages.RuntimeStarted](b)
+			expect[messages.BackEndUp](b)
+		})
+	}
+}
+
+// A busy lifecycle actor does not keep the process actor from answering others.
+func TestLifecycleBusy(t *testing.T) {
+	b := newBench(t)
+	b.lifecycle = make(chan messages.ToLifecycle)
+	b.deps.Lifecycle = b.lifecycle
+	b.serve()
+	for range 100 {
+		b.mailbox <- messages.ConfirmProcess{}
+	}
+	for range 100 {
+		expect[messages.RuntimeAbsent](b)
+	}
+}
+
+func TestName(t *testing.T) {
+	if name := New(Deps{}).String(); name != "runtime/process" {
+		t.Errorf("String = %q", name)
+	}
+}
