@@ -1,0 +1,458 @@
+package health
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/healthprobe"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	atRuntime = &healthprobe.Error{Reason: messages.ReasonUpstreamFailed, Fault: healthprobe.FaultRuntime}
+	atDoor    = &healthprobe.Error{Reason: messages.ReasonProbeFailed, Fault: healthprobe.FaultDoor}
+)
+
+// fakeProber plays front door and runtime. Each probe does what its function says; nil succeeds.
+type fakeProber struct {
+	mu                     sync.Mutex
+	door, models, generate func(context.Context) error
+	tokens                 []time.Time // when one was asked for
+	doors                  int
+}
+
+func (p *fakeProber) set(door, models, generate func(context.Context) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.door, p.models, p.generate = door, models, generate
+}
+
+func (p *fakeProber) do(ctx context.Context, pick func() func(context.Context) error) error {
+	p.mu.Lock()
+	f := pick()
+	p.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(ctx)
+}
+
+func (p *fakeProber) Door(ctx context.Context, _ string, _ messages.Secret, _ string) error {
+	return p.do(ctx, func() func(context.Context) error { p.doors++; return p.door })
+}
+
+func (p *fakeProber) Models(ctx context.Context, _ messages.BackEnd, _ string) error {
+	return p.do(ctx, func() func(context.Context) error { return p.models })
+}
+
+func (p *fakeProber) Generate(ctx context.Context, _ messages.BackEnd, _ messages.Model) error {
+	return p.do(ctx, func() func(context.Context) error {
+		p.tokens = append(p.tokens, time.Now())
+		return p.generate
+	})
+}
+
+func (p *fakeProber) counts() (doors, tokens int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doors, len(p.tokens)
+}
+
+func failing(err error) func(context.Context) error {
+	return func(context.Context) error { return err }
+}
+
+// silent is a runtime that is paused: it takes the question and says nothing.
+func silent(ctx context.Context) error {
+	<-ctx.Done()
+	return &healthprobe.Error{Reason: messages.ReasonRuntimeUnavailable, Fault: healthprobe.FaultRuntime}
+}
+
+// house is what is around the actor, in a synctest bubble.
+type house struct {
+	prober    *fakeProber
+	inbox     chan messages.ToHealth
+	lifecycle chan messages.ToLifecycle
+	frontDoor chan messages.ToFrontDoor
+	snapshot  *mailbox.Watch[messages.Snapshot]
+	door      *mailbox.Watch[messages.DoorView]
+	actor     *Actor
+	began     time.Time
+}
+
+// inHouse runs test in a bubble with the actor, and waits for the end of both.
+func inHouse(t *testing.T, test func(t *testing.T, h *house)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
+			lifecycle: make(chan messages.ToLifecycle), frontDoor: make(chan messages.ToFrontDoor, 4),
+			snapshot: mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped}),
+			door:     mailbox.NewWatch(messages.DoorView{}), began: time.Now()}
+		h.actor = New(Deps{Inbox: h.inbox, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Snapshot: h.snapshot,
+			Door: h.door.Get, Prober: h.prober, Log: zap.NewNop()})
+		stop := h.serve(t)
+		defer stop()
+		test(t, h)
+	})
+}
+
+// serve starts an incarnation and takes its first word (A9).
+func (h *house) serve(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.actor.Serve(ctx) }()
+	if first := <-h.lifecycle; first != (messages.ActorStarted{Actor: messages.ActorHealth}) {
+		t.Fatalf("first told %#v", first)
+	}
+	return func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+}
+
+func (h *house) become(state messages.State, launch messages.Launch) {
+	h.snapshot.Set(messages.Snapshot{State: state, Launch: launch, BaseURL: "http://127.0.0.1:1/v1",
+		BackEnd: messages.BackEnd{Network: "unix", Address: "/b.sock"}, Model: messages.Model{Name: "gemma"}})
+}
+
+// ready brings the runtime up the way lifecycle does, and returns the time of that.
+func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
+	t.Helper()
+	h.become(messages.StateStarting, launch)
+	h.wantSuccess(t, launch, 0)
+	h.become(messages.StateReady, launch)
+	return time.Now()
+}
+
+// next returns what the lifecycle is told within d, or nil.
+func (h *house) next(d time.Duration) messages.ToLifecycle {
+	select {
+	case m := <-h.lifecycle:
+		return m
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (h *house) wantSuccess(t *testing.T, launch messages.Launch, within time.Duration) {
+	t.Helper()
+	began := time.Now()
+	m, ok := h.next(within + time.Nanosecond).(messages.HealthSucceeded)
+	if !ok || m.Launch != launch || !m.At.Equal(time.Now()) {
+		t.Fatalf("after %v: told %#v, want a success of launch %d", time.Since(began), m, launch)
+	}
+}
+
+func (h *house) wantFailure(t *testing.T, within time.Duration, reason messages.Reason, hung bool) {
+	t.Helper()
+	m := h.next(within + time.Nanosecond)
+	if got, ok := m.(messages.HealthFailed); !ok || got.Reason != reason || got.Hung != hung {
+		t.Fatalf("told %#v, want a failure for %s, hung %v", m, reason, hung)
+	}
+}
+
+func (h *house) wantSilence(t *testing.T, d time.Duration) {
+	t.Helper()
+	if m := h.next(d); m != nil {
+		t.Fatalf("told %#v, want nothing for %v", m, d)
+	}
+}
+
+// A4: a start needs the round trip and a real token, both; it is noticed as soon as both come.
+func TestStart(t *testing.T) {
+	for name, block := range map[string]struct{ door, generate func(context.Context) error }{
+		"front door not open": {failing(atDoor), nil},
+		"runtime loading":     {failing(atRuntime), failing(atRuntime)},
+		"no token":            {nil, failing(atRuntime)},
+		"compute hangs":       {nil, silent},
+		"another model":       {failing(&healthprobe.Error{Reason: messages.ReasonModelNotFound, Fault: healthprobe.FaultRuntime}), nil},
+		"a prober that fails": {failing(errors.New("planted")), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inHouse(t, func(t *testing.T, h *house) {
+				h.prober.set(block.door, nil, block.generate)
+				h.become(messages.StateStarting, 1)
+				// Failures of a start are not told: its deadline is the lifecycle's (A3).
+				h.wantSilence(t, 59*time.Second)
+				h.prober.set(nil, nil, nil)
+				within := startRetryMax
+				if name == "compute hangs" {
+					within = time.Second + startRetryMax
+				}
+				h.wantSuccess(t, 1, within)
+			})
+		})
+	}
+}
+
+// A4: no probe before there is a back end behind a bound front door, and none but in starting and
+// ready.
+func TestNothingToProbe(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		for _, s := range []messages.Snapshot{
+			{State: messages.StateStopped}, {State: messages.StateStarting},
+			{State: messages.StateStarting, BaseURL: "http://127.0.0.1:1/v1"},
+			{State: messages.StateStarting, BackEnd: messages.BackEnd{Network: "unix", Address: "/b"}},
+			{State: messages.StateDraining, BaseURL: "http://127.0.0.1:1/v1", BackEnd: messages.BackEnd{Network: "unix", Address: "/b"}},
+			{State: "unheard", BaseURL: "http://127.0.0.1:1/v1", BackEnd: messages.BackEnd{Network: "unix", Address: "/b"}},
+		} {
+			h.snapshot.Set(s)
+			h.wantSilence(t, time.Minute)
+		}
+		if doors, tokens := h.prober.counts(); doors != 0 || tokens != 0 {
+			t.Errorf("probed %d and %d times", doors, tokens)
+		}
+	})
+}
+
+// A4, A5: a success each beat; with the token of an idle runtime in between still within the recency
+// bound.
+func TestBeat(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		for range 20 {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		if _, tokens := h.prober.counts(); tokens != 1+3 {
+			t.Errorf("%d tokens asked for in 100 idle seconds, want the first and one each 30 s", tokens)
+		}
+		h.prober.set(nil, nil, func(context.Context) error {
+			time.Sleep(DefaultGenerateDeadline - time.Millisecond)
+			return nil
+		})
+		for range 20 {
+			h.wantSuccess(t, 1, DefaultBeat+DefaultGenerateDeadline)
+		}
+	})
+}
+
+// A5: the first failed probe is told at once; health that comes back is told soon.
+func TestFailureIsToldAtOnce(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(failing(atRuntime), nil, nil)
+		h.wantFailure(t, DefaultBeat, messages.ReasonUpstreamFailed, false)
+		h.prober.set(nil, nil, nil)
+		h.wantSuccess(t, 1, readyRetry)
+		h.wantSuccess(t, 1, DefaultBeat)
+	})
+}
+
+// T10, A5: a paused runtime, idle or in mid-stream, is noticed and reported as hung within the
+// recency bound of 15 s.
+func TestPausedRuntime(t *testing.T) {
+	for name, view := range map[string]messages.DoorView{"idle": {}, "mid-stream": {InFlight: 2, Queued: 1}} {
+		t.Run(name, func(t *testing.T) {
+			inHouse(t, func(t *testing.T, h *house) {
+				h.ready(t, 1)
+				h.wantSuccess(t, 1, DefaultBeat)
+				paused := time.Now()
+				h.door.Set(view)
+				h.prober.set(silent, silent, silent)
+				h.wantFailure(t, DefaultBeat+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
+				h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
+				if took := time.Since(paused); took >= 15*time.Second {
+					t.Errorf("hung after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// T10: a runtime that closes its socket and goes on is hung without any wait.
+func TestClosedSocket(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(failing(atRuntime), failing(atRuntime), failing(atRuntime))
+		h.wantFailure(t, DefaultBeat, messages.ReasonUpstreamFailed, false)
+		h.wantFailure(t, readyRetry, messages.ReasonUpstreamFailed, true)
+	})
+}
+
+// A broken front door makes nothing available, and does not cost the runtime its life.
+func TestBrokenDoor(t *testing.T) {
+	for name, door := range map[string]func(context.Context) error{"refuses": failing(atDoor), "stuck": silent} {
+		t.Run(name, func(t *testing.T) {
+			inHouse(t, func(t *testing.T, h *house) {
+				h.ready(t, 1)
+				h.prober.set(door, nil, nil)
+				for range 50 {
+					m, ok := h.next(DefaultBeat + DefaultAnswerDeadline + 1).(messages.HealthFailed)
+					if !ok || m.Hung {
+						t.Fatalf("told %#v", m)
+					}
+				}
+				h.prober.set(nil, nil, nil)
+				h.wantSuccess(t, 1, DefaultBeat+DefaultAnswerDeadline)
+			})
+		})
+	}
+}
+
+// A4: the idle probe finds the server whose web thread answers while its compute hangs; the beat
+// alone does not clear it again.
+func TestHungCompute(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		began := h.ready(t, 1)
+		h.prober.set(nil, nil, silent)
+		for time.Since(began) < DefaultIdleAfter-DefaultBeat {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, false)
+		// Somebody asks in between: a token would wait behind theirs, so nothing is known.
+		h.door.Set(messages.DoorView{InFlight: 1})
+		h.wantSilence(t, time.Minute)
+		h.door.Set(messages.DoorView{LastActivity: time.Now()})
+		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, true)
+	})
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(nil, nil, silent)
+		for range 5 {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, false)
+		h.prober.set(nil, nil, nil)
+		h.wantSuccess(t, 1, readyRetry)
+	})
+}
+
+// A runtime that is busy with requests is not asked for a token, and one that becomes busy during
+// the idle probe is not blamed for its delay.
+func TestBusyIsNotHung(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.door.Set(messages.DoorView{InFlight: 2, Queued: 3})
+		h.prober.set(nil, nil, silent)
+		for range 100 {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		h.door.Set(messages.DoorView{LastActivity: time.Now()})
+		for range 5 {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		h.prober.set(nil, nil, func(ctx context.Context) error {
+			h.door.Set(messages.DoorView{InFlight: 1, LastActivity: time.Now()})
+			return silent(ctx)
+		})
+		for range 10 {
+			h.wantSuccess(t, 1, DefaultBeat+DefaultGenerateDeadline)
+		}
+	})
+}
+
+// A9: what a round found out about an earlier launch is not told, and the new one is asked at once.
+func TestLateRound(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(silent, silent, silent)
+		h.wantSilence(t, DefaultBeat+time.Second)
+		h.become(messages.StateStopped, 1)
+		h.wantSilence(t, time.Minute)
+		h.prober.set(nil, nil, nil)
+		h.ready(t, 2)
+		h.prober.set(silent, nil, nil)
+		h.wantSilence(t, DefaultBeat+time.Second)
+		h.prober.set(nil, nil, nil)
+		h.become(messages.StateStarting, 3)
+		h.wantSuccess(t, 3, 0)
+	})
+}
+
+// A9: a new lifecycle actor gets a word at once, and the round that was cut off for it is no
+// failure.
+func TestConfirm(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.inbox <- messages.ConfirmHealth{}
+		h.wantSuccess(t, 1, 0)
+		h.prober.set(silent, silent, silent)
+		h.wantSilence(t, DefaultBeat+time.Second)
+		h.prober.set(nil, nil, nil)
+		for range 100 {
+			h.inbox <- messages.ConfirmHealth{}
+		}
+		h.wantSuccess(t, 1, 0)
+		h.become(messages.StateStarting, 1) // the new lifecycle adopts the runtime
+		_, before := h.prober.counts()
+		h.wantSuccess(t, 1, 0)
+		if _, after := h.prober.counts(); after != before+1 {
+			t.Error("an adopted runtime became ready without a token")
+		}
+	})
+}
+
+// A4: the front door gets the token, gets it again when it asks or has lost it, and a front door
+// that takes no message holds nothing up. The token is the same for all incarnations.
+func TestProbeToken(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		token := (<-h.frontDoor).(messages.UseProbeToken).Token
+		if raw, err := base64.RawURLEncoding.DecodeString(token.Reveal()); err != nil || len(raw) != 32 {
+			t.Errorf("the token has %d bytes, %v", len(raw), err)
+		}
+		same := func() {
+			t.Helper()
+			if got := (<-h.frontDoor).(messages.UseProbeToken).Token; got.Reveal() != token.Reveal() {
+				t.Error("another token")
+			}
+		}
+		h.inbox <- messages.DeliverProbeToken{}
+		same()
+		h.ready(t, 1)
+		h.prober.set(failing(&healthprobe.Error{Reason: messages.ReasonInvalidToken, Fault: healthprobe.FaultDoor}), nil, nil)
+		h.wantFailure(t, DefaultBeat, messages.ReasonInvalidToken, false)
+		same()
+		h.prober.set(nil, nil, nil)
+		h.wantSuccess(t, 1, DefaultBeat)
+		for len(h.frontDoor) < cap(h.frontDoor) {
+			h.frontDoor <- messages.DropLoopbackToken{}
+		}
+		h.inbox <- messages.DeliverProbeToken{}
+		h.wantSuccess(t, 1, DefaultBeat)
+		for range cap(h.frontDoor) {
+			<-h.frontDoor
+		}
+		same()
+		stop := h.serve(t) // a second incarnation beside the first
+		same()
+		stop()
+	})
+	a, b := New(Deps{}), New(Deps{})
+	if a.token.Reveal() == b.token.Reveal() {
+		t.Error("two daemons have one token")
+	}
+}
+
+// A lifecycle that takes no message gets the newest verdict when it does, not a history.
+func TestNewestVerdictWaits(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		time.Sleep(time.Minute)
+		h.prober.set(failing(atRuntime), nil, nil)
+		time.Sleep(DefaultBeat + time.Second)
+		m, ok := (<-h.lifecycle).(messages.HealthFailed)
+		if !ok {
+			t.Fatalf("told %#v", m)
+		}
+		h.prober.set(nil, nil, nil)
+		time.Sleep(time.Minute)
+		began := time.Now()
+		success, ok := (<-h.lifecycle).(messages.HealthSucceeded)
+		if !ok || began.Sub(success.At) > DefaultBeat {
+			t.Fatalf("told %#v, %v old", success, began.Sub(success.At))
+		}
+		h.wantSuccess(t, 1, DefaultBeat)
+	})
+}

@@ -1,0 +1,211 @@
+// Package healthprobe asks whether local inference works (A4): by the way that every program takes,
+// through the front door, and straight at the back end where the front door is still closed or where
+// it must be found out which of the two is at fault. It decides nothing.
+package healthprobe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+
+	"companion/messages"
+)
+
+// maxAnswer bounds what is read of an answer, in bytes. An embedding of the largest models takes
+// some 200 KiB as JSON.
+const maxAnswer = 2 << 20
+
+// Fault says whose fault a failed probe is, as far as the answer tells.
+type Fault int
+
+const (
+	// FaultDoor is everything that says nothing about the runtime.
+	FaultDoor Fault = iota
+	// FaultRuntime is silence, or an answer that comes from the runtime or instead of it.
+	FaultRuntime
+)
+
+// Error is a failed probe; its text holds no secret and no path.
+type Error struct {
+	Reason messages.Reason
+	Fault  Fault
+	err    error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.err) }
+func (e *Error) Unwrap() error { return e.err }
+
+// Prober makes probes. Each makes its own connection and closes it: a pooled one would answer for a
+// listener that is gone. Every method waits until ctx ends, returns nil or an *Error, and may be
+// called from several goroutines.
+type Prober struct{ door *http.Client }
+
+// New returns a Prober.
+func New() *Prober {
+	return &Prober{client(new(net.Dialer).DialContext)}
+}
+
+func client(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
+	return &http.Client{
+		// No Proxy: what is asked must not leave the machine, whatever the environment says.
+		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Door asks the front door at baseURL for GET /models with the probe token; the answer must name
+// model and no other.
+func (p *Prober) Door(ctx context.Context, baseURL string, token messages.Secret, model string) error {
+	u, err := url.Parse(baseURL)
+	if err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) {
+		return &Error{messages.ReasonProbeFailed, FaultDoor, errors.New("the front door is not at a loopback address")}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.JoinPath("models").String(), nil)
+	if err != nil {
+		return &Error{messages.ReasonProbeFailed, FaultDoor, errors.New("no request can be made for that address")}
+	}
+	request.Header.Set("Authorization", "Bearer "+token.Reveal())
+	status, body, err := do(p.door, request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return silence()
+		}
+		return &Error{messages.ReasonProbeFailed, FaultDoor, errors.New("the front door cannot be reached")}
+	}
+	if status != http.StatusOK {
+		return doorRefusal(status)
+	}
+	return namesModel(body, model)
+}
+
+// Models asks the back end itself for GET /v1/models: llama-server answers it while it computes.
+func (p *Prober) Models(ctx context.Context, backEnd messages.BackEnd, model string) error {
+	body, err := p.backEnd(ctx, backEnd, http.MethodGet, "/v1/models", nil)
+	if err != nil {
+		return err
+	}
+	return namesModel(body, model)
+}
+
+// Generate asks the back end itself for one token, or for one embedding of an embedding model. On a
+// busy runtime it waits for its turn.
+func (p *Prober) Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error {
+	path, ask := "/v1/completions", map[string]any{
+		"model": model.Name, "prompt": "a", "max_tokens": 1, "temperature": 0, "cache_prompt": false,
+	}
+	if model.Embedding {
+		path, ask = "/v1/embeddings", map[string]any{"model": model.Name, "input": "a"}
+	}
+	encoded, err := json.Marshal(ask)
+	if err != nil {
+		return &Error{messages.ReasonProbeFailed, FaultDoor, errors.New("the request cannot be encoded")}
+	}
+	body, err := p.backEnd(ctx, backEnd, http.MethodPost, path, encoded)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Usage struct {
+			Completion int `json:"completion_tokens"`
+		} `json:"usage"`
+		Data []struct {
+			Embedding []float64 `json:"embedding"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return upstream("the answer is not what the OpenAI interface says")
+	}
+	generated := answer.Usage.Completion == 1
+	if model.Embedding {
+		generated = len(answer.Data) == 1 && len(answer.Data[0].Embedding) > 0
+	}
+	if !generated {
+		return upstream("the answer holds nothing that was computed")
+	}
+	return nil
+}
+
+func (p *Prober) backEnd(ctx context.Context, backEnd messages.BackEnd, method, path string, body []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, &Error{messages.ReasonProbeFailed, FaultDoor, errors.New("no request can be made")}
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	status, answer, err := do(client(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, backEnd.Network, backEnd.Address)
+	}), request)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, silence()
+	case err != nil:
+		return nil, &Error{messages.ReasonRuntimeUnavailable, FaultRuntime, errors.New("the back end cannot be reached")}
+	case status != http.StatusOK:
+		return nil, upstream(fmt.Sprintf("the back end answered with status %d", status))
+	}
+	return answer, nil
+}
+
+// do returns the status and the whole answer. Errors of net/http quote addresses, and the one of a
+// Unix socket is a path, so that callers word their own.
+func do(client *http.Client, request *http.Request) (status int, body []byte, err error) {
+	answer, err := client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer answer.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	return answer.StatusCode, body, err
+}
+
+func namesModel(body []byte, model string) error {
+	var list struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &list) != nil {
+		return upstream("the list of models is not what the OpenAI interface says")
+	}
+	if len(list.Data) != 1 || model == "" || list.Data[0].ID != model {
+		return &Error{messages.ReasonModelNotFound, FaultRuntime, errors.New("another model is served")}
+	}
+	return nil
+}
+
+// doorRefusal sorts what the front door answers by itself: 502 and 503 are about the runtime.
+func doorRefusal(status int) error {
+	err := fmt.Errorf("the front door answered with status %d", status)
+	switch status {
+	case http.StatusBadGateway:
+		return &Error{messages.ReasonUpstreamFailed, FaultRuntime, err}
+	case http.StatusServiceUnavailable:
+		return &Error{messages.ReasonRuntimeUnavailable, FaultRuntime, err}
+	case http.StatusUnauthorized:
+		return &Error{messages.ReasonInvalidToken, FaultDoor, err}
+	case http.StatusTooManyRequests:
+		return &Error{messages.ReasonRateLimited, FaultDoor, err}
+	default:
+		return &Error{messages.ReasonProbeFailed, FaultDoor, err}
+	}
+}
+
+func upstream(text string) error {
+	return &Error{messages.ReasonUpstreamFailed, FaultRuntime, errors.New(text)}
+}
+
+func silence() error {
+	return &Error{messages.ReasonRuntimeUnavailable, FaultRuntime, errors.New("no answer in time")}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
