@@ -74,11 +74,11 @@ func (a *Actor) String() string { return string(messages.ActorLifecycle) }
 func (a *Actor) Serve(ctx context.Context) error {
 	l := newLoop(a.deps)
 	l.publish()
-	l.process.put(messages.ConfirmProcess{})
-	l.provision.put(messages.ConfirmProvision{})
-	l.frontDoor.put(messages.ConfirmFrontDoor{})
-	l.custody.put(messages.ConfirmCustody{})
-	l.health.put(messages.ConfirmHealth{})
+	l.process.Put(messages.ConfirmProcess{})
+	l.provision.Put(messages.ConfirmProvision{})
+	l.frontDoor.Put(messages.ConfirmFrontDoor{})
+	l.custody.Put(messages.ConfirmCustody{})
+	l.health.Put(messages.ConfirmHealth{})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -93,52 +93,26 @@ func (a *Actor) Serve(ctx context.Context) error {
 		case reason := <-l.cleared:
 			l.tokenCleared(reason)
 		case <-timer.C:
-		case l.process.out() <- l.process.head():
-			l.process.sent()
+		case l.process.Out() <- l.process.Head():
+			l.process.Sent()
 			continue
-		case l.provision.out() <- l.provision.head():
-			l.provision.sent()
+		case l.provision.Out() <- l.provision.Head():
+			l.provision.Sent()
 			continue
-		case l.frontDoor.out() <- l.frontDoor.head():
-			l.frontDoor.sent()
+		case l.frontDoor.Out() <- l.frontDoor.Head():
+			l.frontDoor.Sent()
 			continue
-		case l.health.out() <- l.health.head():
-			l.health.sent()
+		case l.health.Out() <- l.health.Head():
+			l.health.Sent()
 			continue
-		case l.custody.out() <- l.custody.head():
-			l.custody.sent()
+		case l.custody.Out() <- l.custody.Head():
+			l.custody.Sent()
 			continue
-		case l.manifest.out() <- l.manifest.head():
-			l.manifest.sent()
+		case l.manifest.Out() <- l.manifest.Head():
+			l.manifest.Sent()
 			continue
 		}
 		l.reconcile()
 		l.publish()
 	}
 }
-
-// outbox holds what could not be sent yet, so that a slow receiver never holds the lifecycle.
-type outbox[M any] struct {
-	box   chan<- M
-	queue []M
-}
-
-func (o *outbox[M]) put(m M) { o.queue = append(o.queue, m) }
-
-// out returns the channel to send on, or nil, which no select ever takes, when nothing waits.
-func (o *outbox[M]) out() chan<- M {
-	if len(o.queue) == 0 {
-		return nil
-	}
-	return o.box
-}
-
-func (o *outbox[M]) head() M {
-	if len(o.queue) == 0 {
-		var none M
-		return none
-	}
-	return o.queue[0]
-}
-
-func (o *outbox[M]) sent() { o.queue = o.queue[1:] }

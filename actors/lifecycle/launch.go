@@ -14,7 +14,7 @@ func (l *loop) actorStarted(actor messages.Actor) {
 	switch actor {
 	case messages.ActorProvision:
 		l.facts.Verified, l.causes.Verified, l.offered = false, "", nil
-		l.manifest.put(messages.RepeatWant{})
+		l.manifest.Put(messages.RepeatWant{})
 	case messages.ActorCustody:
 		l.facts.Token, l.causes.Token = false, ""
 	case messages.ActorFrontDoor:
@@ -76,7 +76,7 @@ func (l *loop) start() {
 	l.retryAt = time.Time{}
 	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
-	l.process.put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
+	l.process.Put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
 	l.replyStart(messages.ReasonOK)
 }
 
@@ -204,5 +204,5 @@ func (l *loop) end(reason messages.Reason) {
 
 func (l *loop) kill() {
 	l.ending = true
-	l.process.put(messages.Kill{Launch: l.launch})
+	l.process.Put(messages.Kill{Launch: l.launch})
 }

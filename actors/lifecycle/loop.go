@@ -6,6 +6,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
+	"companion/actors/mailbox"
 	"companion/fsm"
 	"companion/messages"
 )
@@ -69,12 +70,12 @@ type loop struct {
 	onStart   []chan<- messages.Reason // who waits for the next start
 	onEnd     []chan<- struct{}        // who waits for the shutdown
 
-	process   outbox[messages.ToProcess]
-	provision outbox[messages.ToProvision]
-	frontDoor outbox[messages.ToFrontDoor]
-	health    outbox[messages.ToHealth]
-	custody   outbox[messages.ToCustody]
-	manifest  outbox[messages.ManifestCommand]
+	process   mailbox.Outbox[messages.ToProcess]
+	provision mailbox.Outbox[messages.ToProvision]
+	frontDoor mailbox.Outbox[messages.ToFrontDoor]
+	health    mailbox.Outbox[messages.ToHealth]
+	custody   mailbox.Outbox[messages.ToCustody]
+	manifest  mailbox.Outbox[messages.ManifestCommand]
 }
 
 func newLoop(deps Deps) *loop {
@@ -97,12 +98,12 @@ func newLoop(deps Deps) *loop {
 		lastExit: before.LastExit,
 		backoff:  retry,
 
-		process:   outbox[messages.ToProcess]{box: deps.Process},
-		provision: outbox[messages.ToProvision]{box: deps.Provision},
-		frontDoor: outbox[messages.ToFrontDoor]{box: deps.FrontDoor},
-		health:    outbox[messages.ToHealth]{box: deps.Health},
-		custody:   outbox[messages.ToCustody]{box: deps.Custody},
-		manifest:  outbox[messages.ManifestCommand]{box: deps.Manifest},
+		process:   mailbox.Outbox[messages.ToProcess]{Box: deps.Process},
+		provision: mailbox.Outbox[messages.ToProvision]{Box: deps.Provision},
+		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: deps.FrontDoor},
+		health:    mailbox.Outbox[messages.ToHealth]{Box: deps.Health},
+		custody:   mailbox.Outbox[messages.ToCustody]{Box: deps.Custody},
+		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: deps.Manifest},
 	}
 }
 
@@ -120,7 +121,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 			l.excused = true
 			l.facts.Verified, l.causes.Verified = false, messages.ReasonNotReady
 			l.offered = nil
-			l.provision.put(messages.Reverify{})
+			l.provision.Put(messages.Reverify{})
 		}
 	case messages.DoorBound:
 		l.facts.Bound, l.causes.Bound, l.base = true, "", m.BaseURL

@@ -76,7 +76,7 @@ func (l *loop) drain() {
 	}
 	l.apply(messages.EventDrain, reason)
 	l.drained = make(chan int, 1)
-	l.frontDoor.put(messages.Drain{Deadline: time.Now().Add(l.deps.DrainDeadline), Reply: l.drained})
+	l.frontDoor.Put(messages.Drain{Deadline: time.Now().Add(l.deps.DrainDeadline), Reply: l.drained})
 	// A front door that does not answer must not keep the runtime alive.
 	l.drainBy = time.Now().Add(l.deps.DrainDeadline + time.Second)
 }
@@ -100,8 +100,8 @@ func (l *loop) clear() {
 	case l.cleared == nil && l.clearedBy.IsZero():
 		l.cleared = make(chan messages.Reason, 1)
 		l.clearedBy = now.Add(clearDeadline)
-		l.frontDoor.put(messages.DropLoopbackToken{})
-		l.custody.put(messages.ClearLoopbackToken{Reply: l.cleared})
+		l.frontDoor.Put(messages.DropLoopbackToken{})
+		l.custody.Put(messages.ClearLoopbackToken{Reply: l.cleared})
 	case l.cleared != nil && !now.Before(l.clearedBy):
 		l.tokenCleared(messages.ReasonKeychainTimeout)
 	}
@@ -129,7 +129,7 @@ func (l *loop) want() messages.Reason {
 	l.wanted, l.rejected = true, nil
 	l.forgive()
 	if !l.facts.Verified && l.causes.Verified != "" {
-		l.provision.put(messages.Reverify{})
+		l.provision.Put(messages.Reverify{})
 		return l.causes.Verified
 	}
 	return messages.ReasonOK
