@@ -17,6 +17,8 @@ type Listener struct {
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
 	idle  idleNode // ring: next is the longest idle, prev the latest
+
+	served sync.WaitGroup // connections that net/http still serves
 }
 
 // idleNode links the idle connections; guarded by Listener.mu.
@@ -42,6 +44,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		c := &Conn{Conn: raw, limits: l.limits, onClose: l.forget}
 		c.idle.conn = c
 		if l.place(c) {
+			l.served.Add(1)
 			return c, nil
 		}
 		_ = raw.Close()
@@ -74,6 +77,10 @@ func (l *Listener) ConnState(nc net.Conn, s http.ConnState) {
 	if !ok {
 		return
 	}
+	if s == http.StateClosed {
+		l.served.Done()
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, mine := l.conns[c]; !mine {
@@ -93,6 +100,9 @@ func (l *Listener) Count() int {
 	defer l.mu.Unlock()
 	return len(l.conns)
 }
+
+// Wait returns when every connection's handlers have ended. Call it after http.Server.Serve returned.
+func (l *Listener) Wait() { l.served.Wait() }
 
 // KillAll ends every connection at once.
 func (l *Listener) KillAll() {

@@ -1,0 +1,142 @@
+package frontdoor
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"companion/messages"
+)
+
+// answerTo is the fixed table of L10: status, type and message of each reason. A % stands for a
+// limit.
+type answerTo struct {
+	status int
+	text   string
+}
+
+var answers = map[messages.Reason]answerTo{
+	messages.ReasonMalformedRequest:     {403, "The request is not one that this endpoint accepts."},
+	messages.ReasonMethodNotAllowed:     {403, "Only GET and POST are allowed."},
+	messages.ReasonHostNotAllowed:       {403, "The Host header does not name this endpoint."},
+	messages.ReasonCrossSiteForbidden:   {403, "Requests from web pages are not allowed."},
+	messages.ReasonRateStateUnavailable: {429, "The rate of requests cannot be told."},
+	messages.ReasonRateLimited:          {429, "Too many requests in a minute."},
+	messages.ReasonMissingToken:         {401, "A bearer token is required; `companion env` shows it."},
+	messages.ReasonInvalidToken:         {401, "The bearer token is not the current one; `companion env` shows it."},
+	messages.ReasonUnknownPath:          {404, "There is no such route here."},
+	messages.ReasonModelNotFound:        {404, "This model is not served here; the served model is %."},
+	messages.ReasonBadRequest:           {400, "The runtime does not accept this request."},
+	messages.ReasonBodyTooLarge:         {413, "The body is larger than % bytes."},
+	messages.ReasonQueueTimeout:         {503, "The request waited too long for its turn."},
+	messages.ReasonQueueFull:            {503, "Too many requests are waiting already."},
+	messages.ReasonRuntimeUnavailable:   {503, "The model's runtime cannot be reached now."},
+	messages.ReasonUpstreamFailed:       {502, "The model's runtime failed."},
+	messages.ReasonNotReady:             {503, "The model is not ready."},
+	messages.ReasonUnknownState:         {503, "The model is not ready."},
+
+	messages.ReasonMalformedAdmissionState: {503, "Requests cannot be admitted now."},
+	messages.ReasonMalformedRequestParams:  {503, "Requests cannot be admitted now."},
+	messages.ReasonMalformedLimits:         {503, "The resource limits cannot be used."},
+	messages.ReasonMalformedObservation:    {503, "The runtime's load cannot be told."},
+	messages.ReasonProbeFailed:             {503, "The runtime's load cannot be told."},
+	messages.ReasonRAMOverLimit:            {503, "The runtime uses more memory than allowed."},
+	messages.ReasonVRAMOverLimit:           {503, "The runtime uses more GPU memory than allowed."},
+	messages.ReasonCPUOverLimit:            {503, "The runtime uses more CPU than allowed."},
+}
+
+// Messages that say more than their reason's. A % stands for a limit.
+const (
+	textTooLong      = "The prompt does not fit the context of % tokens."
+	textUnsupported  = "The served model cannot do this."
+	textNoEmbeddings = "The served model is not an embedding model."
+	textNotJSON      = "The body must be application/json without content encoding."
+	textSlowBody     = "The body did not arrive in time."
+)
+
+var errorTypes = map[int]string{
+	400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "invalid_request_error",
+	413: "invalid_request_error", 429: "rate_limit_error", 502: "server_error", 503: "server_error",
+}
+
+// problem is a refusal on its way to the client. Text and limit are for those that say more than
+// their reason's text.
+type problem struct {
+	reason messages.Reason
+	param  string
+	text   string
+	limit  string
+}
+
+func refusal(r messages.Reason) *problem { return &problem{reason: r} }
+
+// encode gives the status and the OpenAI error object.
+func (p *problem) encode() (int, []byte) {
+	known, ok := answers[p.reason]
+	if !ok {
+		known = answerTo{http.StatusServiceUnavailable, "The request was refused."}
+	}
+	text := p.text
+	if text == "" {
+		text = known.text
+	}
+	var e struct {
+		Error struct {
+			Message string          `json:"message"`
+			Type    string          `json:"type"`
+			Code    messages.Reason `json:"code"`
+			Param   *string         `json:"param"`
+		} `json:"error"`
+	}
+	e.Error.Message = strings.Replace(text, "%", p.limit, 1)
+	e.Error.Type, e.Error.Code = errorTypes[known.status], p.reason
+	if p.param != "" {
+		e.Error.Param = &p.param
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		panic("a struct of strings cannot be encoded: " + err.Error())
+	}
+	return known.status, body
+}
+
+// errorEvent ends a broken stream (L8).
+func errorEvent(r messages.Reason) []byte {
+	_, body := refusal(r).encode()
+	return []byte("data: " + string(body) + "\n\n")
+}
+
+// Header values are shared: net/http only reads them.
+var (
+	noStore    = []string{"no-store"}
+	noSniff    = []string{"nosniff"}
+	sameOrigin = []string{"same-origin"}
+	typeJSON   = []string{"application/json"}
+	closeConn  = []string{"close"}
+	bearer     = []string{"Bearer"}
+	oneSecond  = []string{"1"}
+)
+
+// harden sets the headers that every answer carries (L7).
+func harden(h http.Header) {
+	h["Cache-Control"] = noStore
+	h["X-Content-Type-Options"] = noSniff
+	h["Cross-Origin-Resource-Policy"] = sameOrigin
+}
+
+func (p *problem) write(w http.ResponseWriter) (status int) {
+	status, body := p.encode()
+	h := w.Header()
+	h["Content-Type"] = typeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	switch status {
+	case http.StatusUnauthorized:
+		h["Www-Authenticate"] = bearer
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		h["Retry-After"] = oneSecond
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has left wants no answer
+	return status
+}

@@ -1,0 +1,284 @@
+// Package frontdoor is the actor that owns the guarded loopback endpoint: its listener, its tokens,
+// its rate windows and its admission queue (L1–L11, A6). Every request goes the same way: guard,
+// route, gate, body, runtime (handler.go). No mailbox is on that way: handlers read the lifecycle's
+// snapshot and the last observation, and take a place in the admission queue.
+//
+// The actor tells the lifecycle when it is bound and when it no longer is, gets the loopback token
+// from custody and the probe's from health, and refuses everybody until it has them.
+package frontdoor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/guard"
+	"companion/adapters/door/loopback"
+	"companion/adapters/door/proxy"
+	"companion/adapters/door/wire"
+	"companion/messages"
+
+	"go.uber.org/zap"
+)
+
+// Bounds are the configurable limits of L3, L6, L9 and P3. Begin with DefaultBounds: a zero is no
+// default but a bound of nothing, and refuses.
+type Bounds struct {
+	RatePerMinute int // of each window
+	MaxInFlight   int
+	QueueBound    int
+	QueueTimeout  time.Duration
+	Resources     messages.ResourceLimits
+
+	HeadBytes   int
+	HeadTime    time.Duration
+	BodyBytes   int64
+	BodyTime    time.Duration
+	BodyMemory  int64 // of all large bodies that are held at once, in bytes
+	IdleTime    time.Duration
+	Connections int
+	WriteStall  time.Duration // a reader that takes nothing for so long is cut off
+	KeepAlive   time.Duration // of quiet in a stream, until a comment is sent
+	CloseTime   time.Duration // for answers under way when the actor ends
+}
+
+// DefaultBounds are those of the contract and of cli.md.
+func DefaultBounds() Bounds {
+	return Bounds{
+		RatePerMinute: 600, MaxInFlight: 2, QueueBound: 16, QueueTimeout: 30 * time.Second,
+		HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyBytes: 16 << 20, BodyTime: 30 * time.Second, BodyMemory: 256 << 20,
+		IdleTime: 2 * time.Minute, Connections: 1024, WriteStall: 25 * time.Second, KeepAlive: 15 * time.Second, CloseTime: time.Second,
+	}
+}
+
+// Deps is what the actor is given. Mailbox outlives its restarts.
+type Deps struct {
+	Address      string // "127.0.0.1" or "[::1]"
+	EndpointPath string // of the endpoint file; empty: none is written
+	Bounds       Bounds
+
+	Mailbox   <-chan messages.ToFrontDoor
+	Lifecycle chan<- messages.ToLifecycle
+	Custody   chan<- messages.ToCustody // hears DeliverLoopbackToken alone
+	Health    chan<- messages.ToHealth  // hears DeliverProbeToken alone
+
+	Snapshot    *mailbox.Watch[messages.Snapshot]
+	Observation *mailbox.Watch[messages.Observation]
+	Logger      *zap.Logger
+}
+
+// Actor is the front door. View is safe from anywhere; the rest belongs to Serve.
+type Actor struct {
+	deps  Deps
+	stats stats
+	life  atomic.Pointer[life]
+	port  uint16 // of the last life
+}
+
+// New makes the actor; it listens once it serves.
+func New(d Deps) *Actor { return &Actor{deps: d} }
+
+func (a *Actor) String() string { return string(messages.ActorFrontDoor) }
+
+// View returns the counts that status and metrics show. It reads counters and never waits.
+func (a *Actor) View() messages.DoorView {
+	v := messages.DoorView{MaxInFlight: a.deps.Bounds.MaxInFlight, QueueBound: a.deps.Bounds.QueueBound}
+	a.stats.fill(&v)
+	if l := a.life.Load(); l != nil {
+		counts := l.door.admission.now()
+		v.BaseURL, v.InFlight, v.Queued = l.baseURL, counts.InFlight, counts.Queued
+	}
+	return v
+}
+
+// life is one run of Serve. Tokens belong to its loop.
+type life struct {
+	deps        *Deps
+	door        *door
+	listener    *wire.Listener
+	server      *http.Server
+	baseURL     string
+	user, probe messages.Secret
+	beside      sync.WaitGroup // everything that runs beside the loop
+}
+
+// Serve binds the listener and answers until ctx ends; it returns when every handler has ended.
+func (a *Actor) Serve(ctx context.Context) error {
+	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
+		return err
+	}
+	raw, bound, err := loopback.Listen(ctx, a.deps.Address, a.port)
+	if err != nil {
+		a.deps.Logger.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)))
+		_ = mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
+		return fmt.Errorf("starting the front door: %w", err)
+	}
+	a.port = bound.Port()
+	l := a.open(raw, bound)
+	a.life.Store(l)
+	defer a.life.Store(nil)
+	return l.run(ctx)
+}
+
+// open makes a life around the listener.
+func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
+	b := a.deps.Bounds
+	l := &life{deps: &a.deps, baseURL: loopback.BaseURL(bound)}
+	l.door = &door{
+		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Logger, began: time.Now(), stats: &a.stats,
+		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
+		relay: proxy.New(proxy.Options{KeepAlive: b.KeepAlive, ErrorEvent: errorEvent}),
+		windows: guard.Windows{
+			Failures: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
+			Admitted: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
+			Probe:    guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
+		},
+	}
+	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
+	l.useTokens()
+	l.listener = wire.Listen(raw, b.Connections, wire.Limits{
+		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, WriteStall: b.WriteStall,
+	})
+	l.server = &http.Server{
+		Handler:                      l.door,
+		ReadHeaderTimeout:            b.HeadTime,
+		IdleTimeout:                  b.IdleTime,
+		MaxHeaderBytes:               b.HeadBytes,
+		ConnState:                    l.listener.ConnState,
+		ConnContext:                  wire.Context,
+		DisableGeneralOptionsHandler: true,
+		Protocols:                    new(http.Protocols),
+		// What net/http would say could quote a request; what matters is in the access log.
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+	l.server.Protocols.SetHTTP1(true)
+	return l
+}
+
+func (l *life) useTokens() { l.door.tokens.Store(guard.NewTokens(l.user, l.probe)) }
+
+var errClosing = errors.New("the front door is closing")
+
+// run is the actor's loop.
+func (l *life) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	// Requests outlive ctx by a moment, and end with a cause of ours: their clients did not leave.
+	requests, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer l.close(cancel, end)
+	served := make(chan error, 1)
+	l.server.BaseContext = func(net.Listener) context.Context { return requests }
+	l.beside.Go(func() { served <- l.server.Serve(l.listener) })
+	l.announce(ctx)
+	l.deps.Logger.Info("front door bound", zap.String("baseURL", l.baseURL))
+	l.recordEndpoint()
+	for {
+		s, changed := l.deps.Snapshot.Next()
+		if s.BackEnd != (messages.BackEnd{}) {
+			l.door.relay.Use(proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd})
+		}
+		select {
+		case m := <-l.deps.Mailbox:
+			l.handle(ctx, m)
+		case <-changed:
+		case err := <-served:
+			l.deps.Logger.Error("front door lost", zap.String("reason", string(messages.ReasonBindFailed)))
+			_ = mailbox.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
+			return fmt.Errorf("serving the front door: %w", err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// announce tells who must know, beside the loop: a peer that is restarting must not hold it up.
+func (l *life) announce(ctx context.Context) {
+	l.sayBound(ctx)
+	l.beside.Go(func() {
+		_ = mailbox.Tell[messages.ToCustody](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
+	})
+	l.beside.Go(func() {
+		_ = mailbox.Tell[messages.ToHealth](ctx, l.deps.Health, messages.DeliverProbeToken{})
+	})
+}
+
+func (l *life) sayBound(ctx context.Context) {
+	l.beside.Go(func() {
+		_ = mailbox.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorBound{BaseURL: l.baseURL})
+	})
+}
+
+func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
+	switch m := m.(type) {
+	case messages.UseLoopbackToken:
+		l.user = m.Token
+		l.useTokens()
+		l.deps.Logger.Info("loopback token in use")
+	case messages.DropLoopbackToken:
+		l.user = messages.Secret{}
+		l.useTokens()
+		l.deps.Logger.Info("loopback token dropped")
+	case messages.UseProbeToken:
+		l.probe = m.Token
+		l.useTokens()
+	case messages.ConfirmFrontDoor:
+		l.sayBound(ctx)
+	case messages.Drain:
+		l.beside.Go(func() { l.drain(ctx, m) })
+	}
+}
+
+// drain answers when nothing is in the runtime any more, or at the deadline (A7).
+func (l *life) drain(ctx context.Context, m messages.Drain) {
+	ctx, cancel := context.WithDeadline(ctx, m.Deadline)
+	defer cancel()
+	select {
+	case <-l.door.admission.empty():
+	case <-ctx.Done():
+	}
+	m.Reply <- l.door.admission.now().InFlight // capacity one
+}
+
+// recordEndpoint writes the endpoint file; a failure is logged and widens nothing (L2).
+func (l *life) recordEndpoint() {
+	if l.deps.EndpointPath == "" {
+		return
+	}
+	err := loopback.WriteEndpoint(l.deps.EndpointPath, loopback.Endpoint{BaseURL: l.baseURL, PID: os.Getpid(), StartedAt: l.door.began})
+	if err != nil {
+		l.deps.Logger.Error("endpoint file not written", zap.Error(err))
+	}
+}
+
+// close ends the life: answers under way get a moment, then every connection ends.
+func (l *life) close(cancel context.CancelFunc, endRequests context.CancelCauseFunc) {
+	if l.deps.EndpointPath != "" {
+		if err := loopback.RemoveEndpoint(l.deps.EndpointPath); err != nil {
+			l.deps.Logger.Error("endpoint file not removed", zap.Error(err))
+		}
+	}
+	select { // at once, without waiting for anybody: a crash is told by ActorStarted as well
+	case l.deps.Lifecycle <- messages.DoorLost{Reason: messages.ReasonNotReady}:
+	default:
+	}
+	cancel()
+	endRequests(errClosing)
+	grace, stop := context.WithTimeout(context.Background(), l.deps.Bounds.CloseTime)
+	defer stop()
+	if l.server.Shutdown(grace) != nil {
+		l.listener.KillAll()
+		_ = l.server.Close()
+	}
+	l.beside.Wait()
+	l.listener.Wait()
+	l.door.relay.Close()
+}

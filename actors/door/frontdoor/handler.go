@@ -1,0 +1,301 @@
+package frontdoor
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/body"
+	"companion/adapters/door/guard"
+	"companion/adapters/door/proxy"
+	"companion/adapters/door/wire"
+	"companion/fsm"
+	"companion/messages"
+
+	"go.uber.org/zap"
+)
+
+// door is the state of one life of the actor, as its request handlers see it. Handlers run side by
+// side: each field says who may touch it.
+type door struct {
+	// Set before the first request, never changed.
+	bounds      Bounds
+	hosts       []string
+	snapshot    *mailbox.Watch[messages.Snapshot]
+	observation *mailbox.Watch[messages.Observation]
+	log         *zap.Logger
+	began       time.Time
+
+	// Safe for concurrent use.
+	stats      *stats
+	admission  admission
+	relay      *proxy.Relay
+	tokens     atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
+	bodyMemory atomic.Int64                 // bytes of large bodies being held
+
+	mu      sync.Mutex
+	windows guard.Windows // guarded by mu
+}
+
+// The routes of L5. Everything else does not exist.
+const (
+	routeModels      = "/v1/models"
+	routeChat        = "/v1/chat/completions"
+	routeCompletions = "/v1/completions"
+	routeEmbeddings  = "/v1/embeddings"
+	routeOther       = "other" // what the log calls every other path
+)
+
+var bodies = map[string]body.Route{routeChat: body.Chat, routeCompletions: body.Completions, routeEmbeddings: body.Embeddings}
+
+// route names the route of an admitted request; a known path with the wrong method is unknown.
+func route(method, path string) string {
+	if path == routeModels && method == http.MethodGet {
+		return routeModels
+	}
+	if _, known := bodies[path]; known && method == http.MethodPost {
+		return path
+	}
+	return routeOther
+}
+
+// visit is one request on its way; the access log tells of it (L11).
+type visit struct {
+	d     *door
+	w     http.ResponseWriter
+	r     *http.Request
+	conn  *wire.Conn
+	began time.Time
+
+	route  string
+	reason messages.Reason
+	status int
+	gone   bool
+	tokens proxy.Tokens
+	caller guard.Caller
+	unread bool // the body was not read to its end
+}
+
+// ServeHTTP is the way of every request: guard, route, gate, body, runtime.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := visit{d: d, w: w, r: r, conn: wire.From(r.Context()), began: time.Now(), route: routeOther}
+	defer v.contain()
+	harden(w.Header())
+	admitted := v.guard()
+	if admitted {
+		v.d.stats.touch(v.began)
+		v.serve()
+	}
+	took := time.Since(v.began)
+	if admitted && v.caller == guard.User {
+		d.stats.took(took)
+		d.stats.touch(v.began.Add(took))
+	}
+	d.stats.verdict(v.reason)
+	v.log(took)
+}
+
+// contain turns a fault of ours into a closed connection and a line in the log; its text could hold
+// what the request held, so it is not written.
+func (v *visit) contain() {
+	if recover() != nil {
+		v.d.log.Error("request handler failed", zap.String("route", v.route))
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// log writes the access log's line: never a header, a path as it came, or anything of a body.
+func (v *visit) log(took time.Duration) {
+	level := zap.InfoLevel
+	if v.caller == guard.Probe && v.reason == messages.ReasonOK {
+		level = zap.DebugLevel // the daemon's own heartbeat
+	}
+	if line := v.d.log.Check(level, "request"); line != nil {
+		line.Write(zap.String("reason", string(v.reason)), zap.String("route", v.route), zap.Int("status", v.status),
+			zap.Duration("duration", took), zap.Int("promptTokens", v.tokens.Prompt), zap.Int("completionTokens", v.tokens.Completion),
+			zap.Bool("clientLeft", v.gone))
+	}
+}
+
+// guard asks the guard, and answers when it refuses. A request that came past the wire package is
+// refused: its raw head was never judged.
+func (v *visit) guard() bool {
+	head := wire.Head{Malformed: true}
+	if v.conn != nil {
+		head = v.conn.Judged()
+	}
+	v.unread = head.Length > 0 || head.Chunked
+	in := guard.Request{Malformed: head.Malformed, Method: v.r.Method, Header: v.r.Header}
+	if !head.BadHost {
+		in.Host = v.r.Host
+	}
+	v.d.mu.Lock()
+	in.Now = int64(v.began.Sub(v.d.began))
+	verdict, caller := guard.Decide(&in, v.d.tokens.Load(), v.d.hosts, &v.d.windows)
+	v.d.mu.Unlock()
+	if !verdict.Allow {
+		v.w.Header()["Connection"] = closeConn // a failure closes its connection (L3)
+		v.refuse(refusal(verdict.Reason))
+		return false
+	}
+	v.caller = caller
+	if head.Chunked {
+		v.w.Header()["Connection"] = closeConn // what follows a chunked body was never framed
+	}
+	return true
+}
+
+// refuse answers with a problem. A body that nobody will read must not hold the connection.
+func (v *visit) refuse(p *problem) {
+	if v.unread {
+		v.w.Header()["Connection"] = closeConn
+		if v.conn != nil {
+			v.conn.Refuse()
+		}
+	}
+	v.reason = p.reason
+	v.status = p.write(v.w)
+}
+
+// serve answers an admitted request.
+func (v *visit) serve() {
+	v.route = route(v.r.Method, v.r.URL.Path)
+	switch {
+	case v.caller == guard.Probe && v.route != routeModels:
+		v.w.Header()["Connection"] = closeConn
+		v.refuse(refusal(messages.ReasonInvalidToken)) // good for that one route (A4)
+	case v.caller == guard.Probe:
+		v.probe()
+	case v.route == routeOther:
+		v.refuse(refusal(messages.ReasonUnknownPath))
+	case v.route == routeModels:
+		v.inference(v.models)
+	default:
+		v.complete()
+	}
+}
+
+// probe serves the health actor in starting as well as ready, past admission and resources, so that
+// no load of the user's can starve it (A4).
+func (v *visit) probe() {
+	s := v.d.snapshot.Get()
+	if s.State != messages.StateStarting && s.State != messages.StateReady {
+		v.refuse(refusal(messages.ReasonNotReady))
+		return
+	}
+	v.models(s)
+}
+
+// gate is the first look (A6), before a body is read: it counts nothing.
+func (v *visit) gate(s messages.Snapshot) *problem {
+	reason := fsm.Gate(fsm.GateRequest{
+		Snapshot: &s, Admission: v.d.admission.now(), Limits: v.d.bounds.Resources, Seen: v.d.observation.Get(),
+	})
+	if reason != messages.ReasonOK && reason != messages.ReasonAtCapacity {
+		return refusal(reason)
+	}
+	return nil
+}
+
+// complete serves the routes that have a body.
+func (v *visit) complete() {
+	s := v.d.snapshot.Get()
+	if p := v.gate(s); p != nil {
+		v.refuse(p)
+		return
+	}
+	if v.route == routeEmbeddings && !s.Model.Embedding {
+		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoEmbeddings})
+		return
+	}
+	raw, release, p := v.readBody()
+	defer release()
+	if p != nil {
+		v.refuse(p)
+		return
+	}
+	out := encoded.Get().(*[]byte)
+	defer keepSmall(&encoded, out)
+	checked, result, bad := body.Check(bodies[v.route], raw.Bytes(), s.Model, (*out)[:0])
+	if bad != nil {
+		v.refuse(&problem{reason: bad.Reason, param: bad.Param, text: bad.Error()})
+		return
+	}
+	*out = checked
+	v.inference(func(now messages.Snapshot) {
+		if now.Model != s.Model {
+			v.refuse(refusal(messages.ReasonNotReady)) // checked against another model
+			return
+		}
+		v.relay(now, checked, result.Stream)
+	})
+}
+
+// inference takes a place in the runtime, asks the gate again, and runs f in that place.
+func (v *visit) inference(f func(messages.Snapshot)) {
+	if reason := v.enter(v.r.Context()); reason != messages.ReasonOK {
+		v.refuse(refusal(reason))
+		return
+	}
+	defer v.d.admission.leave()
+	// The place is counted before the state is read, so a drain that begins now either refuses this
+	// request or waits for it (A6, A7).
+	s := v.d.snapshot.Get()
+	if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
+		v.refuse(refusal(reason))
+		return
+	}
+	if reason := fsm.Resources(v.d.bounds.Resources, v.d.observation.Get()); reason != messages.ReasonOK {
+		v.refuse(refusal(reason))
+		return
+	}
+	f(s)
+}
+
+// enter takes a place, waiting for it if need be. A client that gives up leaves the queue; so does
+// everybody when the runtime is no longer ready.
+func (v *visit) enter(ctx context.Context) messages.Reason {
+	t, reason := v.d.admission.enter()
+	if reason != messages.ReasonAtCapacity {
+		return reason
+	}
+	late := time.NewTimer(v.d.bounds.QueueTimeout)
+	defer late.Stop()
+	for {
+		s, changed := v.d.snapshot.Next()
+		if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
+			v.d.admission.giveUp(t)
+			return reason
+		}
+		select {
+		case <-t.ready:
+			return messages.ReasonOK
+		case <-ctx.Done():
+			v.d.admission.giveUp(t)
+			v.gone = true
+			return messages.ReasonQueueTimeout
+		case <-late.C:
+			v.d.admission.giveUp(t)
+			return messages.ReasonQueueTimeout
+		case <-changed:
+		}
+	}
+}
+
+// relay passes a checked body to the runtime and its answer to the client.
+func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
+	if s.BackEnd == (messages.BackEnd{}) {
+		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
+		return
+	}
+	result := v.d.relay.Do(v.r.Context(), v.w, proxy.Call{
+		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream,
+	})
+	v.reason, v.status, v.tokens, v.gone = result.Reason, http.StatusOK, result.Tokens, result.Gone
+	if !result.Written {
+		v.refuse(explain(result, s.Model.Context))
+	}
+}

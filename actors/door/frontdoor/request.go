@@ -1,0 +1,164 @@
+package frontdoor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"companion/adapters/door/proxy"
+	"companion/messages"
+)
+
+var (
+	rawBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+	encoded   = sync.Pool{New: func() any { return new([]byte) }}
+)
+
+// pooledBytes is the largest buffer that is kept for the next request.
+const pooledBytes = 1 << 20
+
+func keepSmall(pool *sync.Pool, b *[]byte) {
+	if cap(*b) <= pooledBytes {
+		pool.Put(b)
+	}
+}
+
+// freeBody is the size up to which a body counts as small: small ones are bounded by the number of
+// connections, larger ones share Bounds.BodyMemory.
+const freeBody = 64 << 10
+
+// readBody reads the body whole. release gives back what it took, and may always be called.
+func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
+	release = func() {}
+	limit := v.d.bounds.BodyBytes
+	if !plainJSON(v.r.Header) {
+		return nil, release, &problem{reason: messages.ReasonBadRequest, text: textNotJSON}
+	}
+	tooLarge := &problem{reason: messages.ReasonBodyTooLarge, limit: strconv.FormatInt(limit, 10)}
+	size := v.r.ContentLength
+	if size > limit {
+		return nil, release, tooLarge
+	}
+	if size < 0 {
+		size = limit // chunked: it may become as large
+	}
+	raw = rawBodies.Get().(*bytes.Buffer)
+	raw.Reset()
+	release = func() {
+		if raw.Cap() <= pooledBytes {
+			rawBodies.Put(raw)
+		}
+	}
+	if size > freeBody {
+		if v.d.bodyMemory.Add(size) > v.d.bounds.BodyMemory {
+			v.d.bodyMemory.Add(-size)
+			return nil, release, refusal(messages.ReasonQueueFull)
+		}
+		release = func() { v.d.bodyMemory.Add(-size) } // too large to keep
+	}
+	n, err := raw.ReadFrom(io.LimitReader(v.r.Body, limit+1))
+	switch {
+	case n > limit:
+		return nil, release, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, release, &problem{reason: messages.ReasonBadRequest, text: textSlowBody}
+	case err != nil:
+		v.gone = true
+		return nil, release, refusal(messages.ReasonBadRequest)
+	}
+	v.unread = false
+	v.conn.BodyDone()
+	return raw, release, nil
+}
+
+// plainJSON reports whether the body is announced as JSON in UTF-8, as it is.
+func plainJSON(h http.Header) bool {
+	if e := h["Content-Encoding"]; len(e) > 1 || len(e) == 1 && !strings.EqualFold(e[0], "identity") {
+		return false
+	}
+	t := h["Content-Type"]
+	if len(t) != 1 {
+		return false
+	}
+	if t[0] == "application/json" {
+		return true
+	}
+	kind, params, err := mime.ParseMediaType(t[0])
+	charset, named := params["charset"]
+	return err == nil && kind == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
+}
+
+// explain turns a failed call into an answer.
+func explain(r proxy.Result, context int) *problem {
+	p := refusal(r.Reason)
+	switch {
+	case r.TooLong:
+		p.text, p.limit = textTooLong, strconv.Itoa(context)
+	case r.Unsupported:
+		p.text = textUnsupported
+	}
+	return p
+}
+
+// modelList is the OpenAI shape, with the context that llama.cpp adds under meta.
+type modelList struct {
+	Object string     `json:"object"`
+	Data   []modelRow `json:"data"`
+}
+
+type modelRow struct {
+	ID      string    `json:"id"`
+	Object  string    `json:"object"`
+	Created int64     `json:"created"`
+	OwnedBy string    `json:"owned_by"`
+	Meta    modelMeta `json:"meta"`
+}
+
+type modelMeta struct {
+	Context int `json:"n_ctx"`
+}
+
+// models answers GET /v1/models: the runtime is asked, must name the manifest's model, and the
+// answer is written anew, because the runtime's own tells more than a client needs.
+func (v *visit) models(s messages.Snapshot) {
+	if s.BackEnd == (messages.BackEnd{}) || s.Model.Name == "" {
+		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
+		return
+	}
+	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, routeModels)
+	if result.Reason != messages.ReasonOK {
+		v.gone = result.Gone
+		v.refuse(explain(result, s.Model.Context))
+		return
+	}
+	var told struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(raw, &told) != nil || len(told.Data) != 1 || told.Data[0].ID != s.Model.Name {
+		v.refuse(refusal(messages.ReasonUpstreamFailed))
+		return
+	}
+	answer, err := json.Marshal(modelList{"list", []modelRow{{
+		ID: s.Model.Name, Object: "model", Created: s.Since.Unix(), OwnedBy: "companion", Meta: modelMeta{s.Model.Context},
+	}}})
+	if err != nil {
+		v.refuse(refusal(messages.ReasonUpstreamFailed))
+		return
+	}
+	h := v.w.Header()
+	h["Content-Type"] = typeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(answer))}
+	v.reason, v.status = messages.ReasonOK, http.StatusOK
+	if _, err := v.w.Write(answer); err != nil {
+		v.gone = true
+	}
+}

@@ -1,0 +1,59 @@
+package frontdoor
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"companion/messages"
+)
+
+// bucketBounds are the upper bounds of the latency histogram; the last bucket has none.
+var bucketBounds = [...]time.Duration{
+	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+	2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute,
+}
+
+// stats counts what happened at the door since the daemon started: it outlives the actor's
+// restarts, because counters that fall back tell nothing.
+type stats struct {
+	verdicts sync.Map // messages.Reason → *atomic.Int64
+	buckets  [len(bucketBounds) + 1]atomic.Int64
+	active   atomic.Int64 // unix nanoseconds
+}
+
+func (s *stats) verdict(r messages.Reason) {
+	n, found := s.verdicts.Load(r)
+	if !found {
+		n, _ = s.verdicts.LoadOrStore(r, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
+}
+
+func (s *stats) took(d time.Duration) {
+	i := 0
+	for i < len(bucketBounds) && d > bucketBounds[i] {
+		i++
+	}
+	s.buckets[i].Add(1)
+}
+
+func (s *stats) touch(now time.Time) { s.active.Store(now.UnixNano()) }
+
+// fill writes the counts into v. Buckets are cumulative, as scripts and OpenMetrics have them.
+func (s *stats) fill(v *messages.DoorView) {
+	v.Verdicts = map[messages.Reason]int64{}
+	s.verdicts.Range(func(r, n any) bool {
+		v.Verdicts[r.(messages.Reason)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	var sum int64
+	for i, bound := range bucketBounds {
+		sum += s.buckets[i].Load()
+		v.Latency = append(v.Latency, messages.LatencyBucket{UpTo: bound, Count: sum})
+	}
+	if at := s.active.Load(); at != 0 {
+		v.LastActivity = time.Unix(0, at)
+	}
+}

@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"companion/messages"
+)
+
+// Target is the back end of one launch. Connections to another launch's back end are never used.
+type Target struct {
+	Launch  messages.Launch
+	BackEnd messages.BackEnd
+}
+
+const (
+	// The runtime closes what was idle for 5 s; a second less leaves no race.
+	idleMax   = 4 * time.Second
+	idleConns = 16
+	// headBytes is the longest head of an answer: the runtime may be hostile (T7).
+	headBytes = 256 << 10
+)
+
+// pool holds the idle connections to the current target. It has one owner, the Relay.
+type pool struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu     sync.Mutex
+	target Target
+	idle   []*upstream // the latest used is last
+	closed bool
+}
+
+// upstream is one connection to the runtime.
+type upstream struct {
+	net.Conn
+	target Target
+	reused bool
+	usedAt time.Time
+	in     *bufio.Reader
+
+	headLeft int // while a head is read: how much more of it there may be
+
+	// While onQuiet is set it runs each time nothing arrived for after, on the reading goroutine.
+	onQuiet func() error
+	after   time.Duration
+	heardAt time.Time
+}
+
+var errLongHead = errors.New("the head of the answer is too long")
+
+var errStaleTarget = errors.New("the back end belongs to an earlier launch")
+
+// use makes t the target, unless a later launch is already; the connections to the old one die.
+func (p *pool) use(t Target) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case t == p.target:
+		return nil
+	case p.closed || t.Launch < p.target.Launch:
+		return errStaleTarget
+	}
+	p.target = t
+	p.closeIdleLocked()
+	return nil
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed, p.target = true, Target{Launch: ^messages.Launch(0)}
+	p.closeIdleLocked()
+}
+
+func (p *pool) closeIdleLocked() {
+	for _, u := range p.idle {
+		_ = u.Close()
+	}
+	p.idle = nil
+}
+
+// get returns a connection to t: an idle one that still lives, or a new one.
+func (p *pool) get(ctx context.Context, t Target, fresh bool) (*upstream, error) {
+	for !fresh {
+		u := p.pop(t)
+		if u == nil {
+			break
+		}
+		if time.Since(u.usedAt) < idleMax && alive(u.Conn) {
+			u.reused = true
+			return u, nil
+		}
+		_ = u.Close()
+	}
+	c, err := p.dial(ctx, t.BackEnd.Network, t.BackEnd.Address)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the runtime: %w", err)
+	}
+	u := &upstream{Conn: c, target: t}
+	u.in = bufio.NewReaderSize(u, 8<<10)
+	return u, nil
+}
+
+func (p *pool) pop(t Target) *upstream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.target != t || len(p.idle) == 0 {
+		return nil
+	}
+	u := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	return u
+}
+
+// put takes back a connection whose last answer was read to its end.
+func (p *pool) put(u *upstream) {
+	u.usedAt = time.Now()
+	p.mu.Lock()
+	var out *upstream
+	if p.target != u.target {
+		out = u
+	} else {
+		if len(p.idle) >= idleConns {
+			out, p.idle = p.idle[0], p.idle[1:]
+		}
+		p.idle = append(p.idle, u)
+	}
+	p.mu.Unlock()
+	if out != nil {
+		_ = out.Close()
+	}
+}
+
+// listen makes f run whenever nothing is heard for d; nil ends it.
+func (u *upstream) listen(f func() error, d time.Duration) error {
+	u.onQuiet, u.after, u.heardAt = f, d, time.Now()
+	deadline := time.Time{}
+	if f != nil {
+		deadline = u.heardAt.Add(d)
+	}
+	return u.SetReadDeadline(deadline)
+}
+
+// Read keeps the quiet watch below the buffered reader, so that no reader above ever sees a
+// time-out. The deadline moves only when it fires, not with each read.
+func (u *upstream) Read(b []byte) (int, error) {
+	for {
+		n, err := u.Conn.Read(b)
+		if u.headLeft > 0 {
+			if u.headLeft -= n; u.headLeft <= 0 {
+				return 0, errLongHead
+			}
+		}
+		if u.onQuiet == nil {
+			return n, err
+		}
+		now := time.Now()
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			u.heardAt = now
+			return n, err
+		}
+		if now.Sub(u.heardAt) >= u.after {
+			if err := u.onQuiet(); err != nil {
+				return 0, err
+			}
+			u.heardAt = now
+		}
+		if err := u.SetReadDeadline(u.heardAt.Add(u.after)); err != nil {
+			return 0, err
+		}
+	}
+}

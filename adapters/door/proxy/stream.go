@@ -1,0 +1,128 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+
+	"companion/messages"
+)
+
+var (
+	keepAlive = []byte(": keep-alive\n\n")
+	doneEvent = []byte("data: [DONE]")
+	eventEnd  = []byte("\n\n")
+)
+
+var errClientGone = errors.New("the client left")
+
+// commit sends the head of a stream.
+func (e *exchange) commit() {
+	if !e.result.Written {
+		e.result.Written = true
+		e.w.Header()["Content-Type"] = streamType
+		e.w.WriteHeader(http.StatusOK)
+	}
+}
+
+// pass writes whole events, at once.
+func (e *exchange) pass(events []byte) error {
+	e.commit()
+	if _, err := e.w.Write(events); err != nil {
+		e.result.Gone = true
+		return errClientGone
+	}
+	if f, ok := e.w.(http.Flusher); ok {
+		f.Flush()
+	}
+	return nil
+}
+
+// comment keeps a client waiting while the runtime reads a long prompt: it may run before the head
+// of the runtime's answer is there.
+func (e *exchange) comment() error { return e.pass(keepAlive) }
+
+// fail ends a stream that has begun with the error event (L8).
+func (e *exchange) fail() {
+	if e.result.Written && !e.result.Gone {
+		_ = e.pass(e.relay.options.ErrorEvent(e.result.Reason))
+	}
+}
+
+// streamBytes is the longest event that is held back until it is whole; a longer one passes in
+// pieces.
+const streamBytes = 32 << 10
+
+var streamBuffers = sync.Pool{New: func() any { return new([streamBytes]byte) }}
+
+// stream passes events on as they come, each only when it is whole, so that what breaks off is
+// never half an event. Nothing else is held: a reader that stalls stops the reading.
+func (e *exchange) stream() (whole bool) {
+	held := streamBuffers.Get().(*[streamBytes]byte)
+	defer streamBuffers.Put(held)
+	var s eventScan
+	n := 0
+	for {
+		m, err := e.resp.Body.Read(held[n:])
+		n += m
+		end := s.scan(held[:n], e)
+		if end == 0 && n == len(held) {
+			end = n
+		}
+		if s.failed {
+			err = io.ErrUnexpectedEOF
+		}
+		if end > 0 {
+			if e.pass(held[:end]) != nil {
+				return false
+			}
+			n = copy(held[:], held[end:n])
+		}
+		if err != nil {
+			return e.finish(err == io.EOF && s.finished && n == 0)
+		}
+	}
+}
+
+// finish ends a stream: well, when it came to its end.
+func (e *exchange) finish(well bool) bool {
+	if well {
+		return true
+	}
+	e.result.Gone = e.result.Gone || left(e.ctx)
+	e.result.Reason = messages.ReasonUpstreamFailed
+	if !e.result.Gone {
+		e.commit()
+		e.fail()
+	}
+	return false
+}
+
+// eventScan follows what the events say.
+type eventScan struct {
+	finished bool // the last event was there
+	failed   bool // the runtime reported an error, whose text stays here
+}
+
+// scan returns how much of b is whole events that may pass.
+func (s *eventScan) scan(b []byte, e *exchange) (end int) {
+	for {
+		n := bytes.Index(b[end:], eventEnd)
+		if n < 0 {
+			return end
+		}
+		event := b[end : end+n]
+		switch {
+		case bytes.HasPrefix(event, []byte("error:")), bytes.HasPrefix(event, []byte(`data: {"error"`)):
+			s.failed = true
+			return end
+		case bytes.HasPrefix(event, doneEvent):
+			s.finished = true
+		case bytes.Contains(event, []byte(`"timings":{`)), bytes.Contains(event, []byte(`"usage":{`)):
+			e.result.Tokens = countTokens(event)
+		}
+		end += n + len(eventEnd)
+	}
+}
