@@ -384,9 +384,10 @@ func TestConfirm(t *testing.T) {
 		for range 100 {
 			h.inbox <- messages.ConfirmHealth{}
 		}
+		synctest.Wait()
 		h.wantSuccess(t, 1, 0)
-		h.become(messages.StateStarting, 1) // the new lifecycle adopts the runtime
 		_, before := h.prober.counts()
+		h.become(messages.StateStarting, 1) // the new lifecycle adopts the runtime
 		h.wantSuccess(t, 1, 0)
 		if _, after := h.prober.counts(); after != before+1 {
 			t.Error("an adopted runtime became ready without a token")
