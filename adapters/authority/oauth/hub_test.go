@@ -163,17 +163,17 @@ func (h *hub) browse(target string) (int, http.Header, string) {
 }
 
 // signIn runs one attempt with a browser at target, which is the attempt's start page unless given.
-func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, error, string) {
+func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
 	t.Helper()
 	a, err := c.Begin(t.Context())
 	if err != nil {
-		return Grant{}, err, ""
+		return Grant{}, "", err
 	}
 	shown := make(chan string, 1)
 	go func() { shown <- visit(a) }()
 	g, err := a.Wait(t.Context())
 	a.Close(err == nil)
-	return g, err, <-shown
+	return g, <-shown, err
 }
 
 func reasonOf(err error) messages.Reason {
@@ -191,7 +191,7 @@ func reasonOf(err error) messages.Reason {
 func TestSignIn(t *testing.T) {
 	h, c := newHub(t)
 	var header http.Header
-	g, err, shown := signIn(t, h, c, func(a *Attempt) string {
+	g, shown, err := signIn(t, h, c, func(a *Attempt) string {
 		if strings.Contains(a.StartURL(), a.want.state) || strings.Contains(a.StartURL(), "challenge") {
 			t.Error("the start URL carries the attempt's state")
 		}
@@ -229,7 +229,7 @@ func TestConfiguredClient(t *testing.T) {
 		back := url.Values{"code": {"k"}, "state": {q.Get("state")}, "iss": {h.issuer}}
 		http.Redirect(w, r, h.redirect+"?"+back.Encode(), http.StatusFound)
 	}
-	_, err, _ := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+	_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
 	if err != nil || h.count("register") != 0 || !strings.HasSuffix(h.redirect, "/callback") {
 		t.Fatalf("%v, %d registrations, %s", err, h.count("register"), h.redirect)
 	}
@@ -258,7 +258,7 @@ func TestHostileCallback(t *testing.T) {
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
 			h, c := newHub(t)
-			g, err, shown := signIn(t, h, c, func(a *Attempt) string {
+			g, shown, err := signIn(t, h, c, func(a *Attempt) string {
 				_, _, body := h.browse(a.redirectURI + "?" + r.query(a).Encode())
 				return body
 			})
@@ -329,7 +329,7 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 func TestAttemptEnds(t *testing.T) {
 	h, c := newHub(t)
 	c.config.Timeout = 30 * time.Millisecond
-	_, err, _ := signIn(t, h, c, func(*Attempt) string { return "" })
+	_, _, err := signIn(t, h, c, func(*Attempt) string { return "" })
 	if reasonOf(err) != messages.ReasonCallbackTimeout {
 		t.Fatal(err)
 	}
@@ -384,7 +384,7 @@ func TestHostileServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, c := newHub(t)
 			h.answer[r.endpoint] = r.answer
-			g, err, _ := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+			g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
 			if got := reasonOf(err); got != r.want {
 				t.Fatalf("got %s (%v), want %s", got, errors.Unwrap(err), r.want)
 			}
@@ -513,7 +513,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 		_, _ = io.WriteString(w, `{"error":"invalid_grant","error_description":"code-1"}`)
 	}
 	var state, verifier string
-	_, err, _ := signIn(t, h, c, func(a *Attempt) string {
+	_, _, err := signIn(t, h, c, func(a *Attempt) string {
 		state, verifier = a.want.state, a.verifier
 		_, _, b := h.browse(a.StartURL())
 		return b

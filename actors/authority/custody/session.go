@@ -1,0 +1,81 @@
+package custody
+
+import (
+	"context"
+	"errors"
+
+	"companion/adapters/authority/keychain"
+	"companion/messages"
+
+	"github.com/go-json-experiment/json"
+)
+
+// loadSession reads the stored session. What is missing, torn, oversized or unparsable is none (K5); a
+// failing keychain is a failing keychain, and nothing is deleted because of it (K4, K7).
+func loadSession(ctx context.Context, k Keychain) messages.LoadedSession {
+	none := func(err error) messages.LoadedSession {
+		reason := keychain.ReasonOf(err)
+		if reason == messages.ReasonInvalidSecret {
+			reason = messages.ReasonOK
+		}
+		return messages.LoadedSession{Reason: reason}
+	}
+	raw, found, err := k.Get(ctx, keychain.SessionMetadata)
+	if err != nil || !found {
+		return none(err)
+	}
+	var stored storedMeta
+	if err := json.Unmarshal([]byte(raw.Reveal()), &stored, json.RejectUnknownMembers(true)); err != nil {
+		return none(nil)
+	}
+	s := messages.Session{Meta: stored.Meta}
+	if s.AccessToken, found, err = k.Get(ctx, keychain.AccessToken); err != nil || !found {
+		return none(err)
+	}
+	if s.RefreshToken, found, err = k.Get(ctx, keychain.RefreshToken); err != nil || found != stored.Refresh {
+		return none(err)
+	}
+	return messages.LoadedSession{Session: s, Found: true, Reason: messages.ReasonOK}
+}
+
+// storedMeta is the session-metadata item. Refresh says whether a refresh token belongs to it.
+type storedMeta struct {
+	Meta    messages.SessionMeta `json:"meta"`
+	Refresh bool                 `json:"refresh"`
+}
+
+// storeSession writes a session so that a crash at any point leaves it whole or none: its metadata goes
+// first and comes last (K5). A failed store leaves none.
+func storeSession(ctx context.Context, k Keychain, s messages.Session) messages.Reason {
+	raw, err := json.Marshal(storedMeta{s.Meta, !s.RefreshToken.IsZero()})
+	if err != nil {
+		return messages.ReasonInvalidSecret
+	}
+	if err := k.Delete(ctx, keychain.SessionMetadata); err != nil {
+		return keychain.ReasonOf(err)
+	}
+	err = k.Set(ctx, keychain.AccessToken, s.AccessToken)
+	if err == nil && s.RefreshToken.IsZero() {
+		err = k.Delete(ctx, keychain.RefreshToken)
+	} else if err == nil {
+		err = k.Set(ctx, keychain.RefreshToken, s.RefreshToken)
+	}
+	if err == nil {
+		err = k.Set(ctx, keychain.SessionMetadata, messages.NewSecret(string(raw)))
+	}
+	if err != nil {
+		// Tokens that nothing refers to need not lie around; without metadata they are no session anyway.
+		_ = k.Delete(ctx, keychain.RefreshToken)
+		_ = k.Delete(ctx, keychain.AccessToken)
+	}
+	return keychain.ReasonOf(err)
+}
+
+// clearSession removes the metadata first, then the tokens, and gives the first failure's reason.
+func clearSession(ctx context.Context, k Keychain) messages.Reason {
+	return keychain.ReasonOf(errors.Join(
+		k.Delete(ctx, keychain.SessionMetadata),
+		k.Delete(ctx, keychain.RefreshToken),
+		k.Delete(ctx, keychain.AccessToken),
+	))
+}
