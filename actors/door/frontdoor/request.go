@@ -49,11 +49,11 @@ func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
 	if size < 0 {
 		size = limit // chunked: it may become as large
 	}
-	raw = rawBodies.Get().(*bytes.Buffer)
-	raw.Reset()
+	b := rawBodies.Get().(*bytes.Buffer)
+	b.Reset()
 	release = func() {
-		if raw.Cap() <= pooledBytes {
-			rawBodies.Put(raw)
+		if b.Cap() <= pooledBytes {
+			rawBodies.Put(b)
 		}
 	}
 	if size > freeBody {
@@ -63,7 +63,7 @@ func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
 		}
 		release = func() { v.d.bodyMemory.Add(-size) } // too large to keep
 	}
-	n, err := raw.ReadFrom(io.LimitReader(v.r.Body, limit+1))
+	n, err := b.ReadFrom(io.LimitReader(v.r.Body, limit+1))
 	switch {
 	case n > limit:
 		return nil, release, tooLarge
@@ -75,7 +75,7 @@ func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
 	}
 	v.unread = false
 	v.conn.BodyDone()
-	return raw, release, nil
+	return b, release, nil
 }
 
 // plainJSON reports whether the body is announced as JSON in UTF-8, as it is.
