@@ -1,0 +1,142 @@
+// Package resources is the actor that observes the runtime's load while it runs, for the gate and
+// for status, and asks for a restart when memory stays over its limit (P1–P4).
+//
+// It beats only while a runtime runs; between runs it waits for the process actor's view to change
+// and does nothing else.
+package resources
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/runtime/probe"
+	"companion/messages"
+)
+
+// Beat is the pause between observations: below what one may be reused for (P2), so that the latest
+// one is never too old for the gate.
+const Beat = probe.Reuse - 100*time.Millisecond
+
+// DefaultSustained is how long memory must stay over its limit before the runtime is replaced.
+const DefaultSustained = 10 * time.Second
+
+// patience bounds one observation: files of /proc, and a GPU driver that may hang.
+const patience = 2 * time.Second
+
+// Prober observes one process; *probe.Probe in the program.
+type Prober interface {
+	Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error)
+	Close()
+}
+
+// Deps is what the actor is given.
+type Deps struct {
+	Process     *mailbox.Watch[messages.ProcessView] // tells the process id
+	Snapshot    *mailbox.Watch[messages.Snapshot]    // tells the launch
+	Lifecycle   chan<- messages.ToLifecycle
+	Observation *mailbox.Watch[messages.Observation]
+	// NewProbe makes the probe of one Serve; nil means probe.New.
+	NewProbe  func() Prober
+	Limits    messages.ResourceLimits
+	Sustained time.Duration // zero means DefaultSustained
+	Logger    *zap.Logger
+}
+
+// Actor is a suture.Service.
+type Actor struct{ Deps }
+
+// New makes the actor. Nothing starts before Serve.
+func New(d Deps) *Actor {
+	if d.Sustained == 0 {
+		d.Sustained = DefaultSustained
+	}
+	if d.NewProbe == nil {
+		d.NewProbe = func() Prober { return probe.New() }
+	}
+	return &Actor{d}
+}
+
+func (a *Actor) String() string { return string(messages.ActorResources) }
+
+// Serve runs the actor until ctx ends.
+func (a *Actor) Serve(ctx context.Context) error {
+	a.Observation.Set(messages.Observation{})
+	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
+		return nil
+	}
+	observer := a.NewProbe()
+	defer observer.Close()
+	var watch excess
+	for {
+		view, changed := a.Process.Next()
+		if view.PID == 0 {
+			watch = excess{}
+			a.Observation.Set(messages.Observation{})
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			}
+			continue
+		}
+		seen := a.observe(ctx, observer, view.PID)
+		a.Observation.Set(seen)
+		launch := a.Snapshot.Get().Launch
+		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained && !watch.told {
+			watch.told = true
+			a.Logger.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
+				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
+			if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-time.After(Beat):
+		}
+	}
+}
+
+// observe is one observation; one that fails is published as such, and logged when it is the first.
+func (a *Actor) observe(ctx context.Context, p Prober, pid int) messages.Observation {
+	once, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	seen, err := p.Observe(once, pid, time.Now())
+	if err != nil {
+		seen = messages.Observation{At: time.Now(), PID: pid, Failed: true}
+		if !a.Observation.Get().Failed {
+			a.Logger.Warn("observation failed", zap.String("reason", string(messages.ReasonProbeFailed)), zap.Error(err))
+		}
+	}
+	return seen
+}
+
+// excess measures for how long one launch has been over its memory limit without a break.
+type excess struct {
+	launch messages.Launch
+	since  time.Time
+	told   bool
+}
+
+// add takes an observation and returns the time over the limit so far. An observation that failed
+// neither ends nor extends it.
+func (e *excess) add(seen messages.Observation, launch messages.Launch, limit int64) time.Duration {
+	if launch != e.launch {
+		*e = excess{launch: launch}
+	}
+	switch {
+	case seen.Failed:
+		return 0
+	case limit <= 0 || seen.ResidentBytes <= limit:
+		*e = excess{launch: launch}
+		return 0
+	case e.since.IsZero():
+		e.since = seen.At
+	}
+	return seen.At.Sub(e.since)
+}

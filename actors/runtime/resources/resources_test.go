@@ -1,0 +1,231 @@
+package resources
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/runtime/probe"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scale is a probe that shows what the test puts on it, and counts.
+type scale struct {
+	mu     sync.Mutex
+	bytes  int64
+	err    error
+	hang   bool
+	asked  int
+	closed int
+}
+
+func (s *scale) put(bytes int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes, s.err = bytes, err
+}
+
+func (s *scale) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hang = true
+}
+
+func (s *scale) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+func (s *scale) Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
+	s.mu.Lock()
+	s.asked++
+	seen, err, hang := messages.Observation{At: now, PID: pid, ResidentBytes: s.bytes}, s.err, s.hang
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return messages.Observation{}, ctx.Err()
+	}
+	return seen, err
+}
+
+func (s *scale) Close() { s.closed++ }
+
+type bench struct {
+	scale     *scale
+	process   *mailbox.Watch[messages.ProcessView]
+	snapshot  *mailbox.Watch[messages.Snapshot]
+	lifecycle chan messages.ToLifecycle
+	seen      *mailbox.Watch[messages.Observation]
+}
+
+// serve runs the actor in a synctest bubble around check.
+func serve(t *testing.T, limit int64, check func(*bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{
+			scale: &scale{}, process: mailbox.NewWatch(messages.ProcessView{}),
+			snapshot: mailbox.NewWatch(messages.Snapshot{Launch: 1}), lifecycle: make(chan messages.ToLifecycle, 8),
+			seen: mailbox.NewWatch(messages.Observation{PID: 99}),
+		}
+		actor := New(Deps{
+			Process: b.process, Snapshot: b.snapshot, Lifecycle: b.lifecycle, Observation: b.seen,
+			NewProbe: func() Prober { return b.scale },
+			Limits:   messages.ResourceLimits{ResidentBytes: limit}, Logger: zap.NewNop(),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error)
+		go func() { served <- actor.Serve(ctx) }()
+		if m := <-b.lifecycle; m != (messages.ActorStarted{Actor: messages.ActorResources}) {
+			t.Errorf("first heard %+v", m)
+		}
+		check(b)
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("Serve = %v", err)
+		}
+		if b.scale.closed != 1 {
+			t.Errorf("the probe was closed %d times", b.scale.closed)
+		}
+	})
+}
+
+func wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// P1, P2: nothing is observed while nothing runs; while something does, the published observation is
+// never older than half a second; afterwards nothing of it stays.
+func TestObservesWhileARuntimeRuns(t *testing.T) {
+	serve(t, 0, func(b *bench) {
+		wait(time.Hour)
+		if b.scale.count() != 0 || b.seen.Get() != (messages.Observation{}) {
+			t.Errorf("observed %d times while idle, last %+v", b.scale.count(), b.seen.Get())
+		}
+		b.scale.put(5, nil)
+		b.process.Set(messages.ProcessView{PID: 7})
+		synctest.Wait()
+		for range 50 {
+			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > probe.Reuse {
+				t.Fatalf("observed %+v", seen)
+			}
+			wait(70 * time.Millisecond)
+		}
+		b.process.Set(messages.ProcessView{})
+		synctest.Wait()
+		asked := b.scale.count()
+		wait(time.Hour)
+		if b.scale.count() != asked || b.seen.Get() != (messages.Observation{}) {
+			t.Errorf("after the exit %+v", b.seen.Get())
+		}
+	})
+}
+
+// P3: a probe that fails or hangs is published as failed, and recovers.
+func TestFailedProbe(t *testing.T) {
+	serve(t, 0, func(b *bench) {
+		b.scale.put(5, errors.New("planted"))
+		b.process.Set(messages.ProcessView{PID: 7})
+		synctest.Wait()
+		if seen := b.seen.Get(); !seen.Failed || seen.PID != 7 {
+			t.Errorf("observed %+v", seen)
+		}
+		b.scale.put(5, nil)
+		wait(Beat)
+		if seen := b.seen.Get(); seen.Failed {
+			t.Errorf("observed %+v", seen)
+		}
+		b.scale.hangUp()
+		wait(Beat + patience)
+		if seen := b.seen.Get(); !seen.Failed {
+			t.Errorf("observed %+v", seen)
+		}
+	})
+}
+
+// P4: memory over its limit for long enough is told once per launch; a shorter excess is not, and a
+// limit of nothing is none.
+func TestSustainedExcess(t *testing.T) {
+	type step struct {
+		bytes  int64
+		err    error
+		lasts  time.Duration
+		launch messages.Launch
+	}
+	failing := errors.New("planted")
+	tests := map[string]struct {
+		limit int64
+		steps []step
+		want  []messages.Launch
+	}{
+		"at the limit":        {100, []step{{100, nil, time.Minute, 1}}, nil},
+		"over for long":       {100, []step{{101, nil, time.Minute, 1}}, []messages.Launch{1}},
+		"over for short":      {100, []step{{101, nil, DefaultSustained - Beat, 1}, {99, nil, Beat, 1}, {101, nil, DefaultSustained - Beat, 1}}, nil},
+		"next launch":         {100, []step{{101, nil, time.Minute, 1}, {101, nil, time.Minute, 2}}, []messages.Launch{1, 2}},
+		"failures in between": {100, []step{{101, nil, 5 * time.Second, 1}, {0, failing, time.Second, 1}, {101, nil, 6 * time.Second, 1}}, []messages.Launch{1}},
+		"no limit":            {0, []step{{1 << 60, nil, time.Minute, 1}}, nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			serve(t, test.limit, func(b *bench) {
+				b.process.Set(messages.ProcessView{PID: 7})
+				for _, s := range test.steps {
+					b.scale.put(s.bytes, s.err)
+					b.snapshot.Set(messages.Snapshot{Launch: s.launch})
+					wait(s.lasts)
+				}
+				for _, launch := range test.want {
+					select {
+					case m := <-b.lifecycle:
+						if m != (messages.MemoryExceeded{Launch: launch}) {
+							t.Errorf("heard %+v", m)
+						}
+					default:
+						t.Errorf("nothing was told of launch %d", launch)
+					}
+				}
+				if len(b.lifecycle) > 0 {
+					t.Errorf("heard also %+v", <-b.lifecycle)
+				}
+			})
+		})
+	}
+}
+
+// P1: the real probe observes a real process.
+func TestRealProbe(t *testing.T) {
+	seen := mailbox.NewWatch(messages.Observation{})
+	lifecycle := make(chan messages.ToLifecycle, 1)
+	actor := New(Deps{
+		Process: mailbox.NewWatch(messages.ProcessView{PID: os.Getpid()}), Snapshot: mailbox.NewWatch(messages.Snapshot{}),
+		Lifecycle: lifecycle, Observation: seen, Logger: zap.NewNop(),
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	served := make(chan error)
+	go func() { served <- actor.Serve(ctx) }()
+	for observation, changed := seen.Next(); observation.ResidentBytes == 0; observation, changed = seen.Next() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatal("nothing was observed")
+		}
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if actor.String() != "runtime/resources" {
+		t.Errorf("String = %q", actor)
+	}
+}

@@ -1,0 +1,129 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(observeEnv) != "" {
+		observeOnly()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// P1: memory and processor share of a real process, this one.
+func TestObserve(t *testing.T) {
+	p := New()
+	defer p.Close()
+	begin := time.Now()
+	first, err := p.Observe(t.Context(), os.Getpid(), begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.ResidentBytes < 1<<20 || first.PID != os.Getpid() || first.Failed || !first.At.Equal(begin) || first.CPUPercent < 0 || first.CPUPercent > 100 {
+		t.Errorf("observed %+v", first)
+	}
+	for sink := 0.0; time.Since(begin) < 200*time.Millisecond; {
+		sink = math.Sqrt(sink + 1)
+	}
+	// One busy thread for two tenths of what is said to be six tenths of a second.
+	second, err := p.Observe(t.Context(), os.Getpid(), begin.Add(600*time.Millisecond))
+	if err != nil || second.CPUPercent <= 0 || second.CPUPercent > 100 {
+		t.Errorf("observed %+v, %v", second, err)
+	}
+}
+
+// P2: an observation stands for half a second, for the same process, and not longer.
+func TestReuse(t *testing.T) {
+	p := New()
+	defer p.Close()
+	begin := time.Now()
+	first, err := p.Observe(t.Context(), os.Getpid(), begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		after time.Duration
+		fresh bool
+	}{
+		"at once":         {0, false},
+		"just before":     {Reuse - 1, false},
+		"at the bound":    {Reuse, true},
+		"clock goes back": {-time.Second, true},
+		"long after":      {time.Hour, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			again := *p
+			seen, err := again.Observe(t.Context(), os.Getpid(), begin.Add(test.after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fresh := !seen.At.Equal(first.At); fresh != test.fresh && test.after != 0 {
+				t.Errorf("fresh = %v, want %v", fresh, test.fresh)
+			}
+		})
+	}
+}
+
+// P3: a process that cannot be observed is a failure, not a load of nothing, also just after a
+// success for another.
+func TestFailure(t *testing.T) {
+	p := New()
+	defer p.Close()
+	now := time.Now()
+	if _, err := p.Observe(t.Context(), os.Getpid(), now); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = math.MaxInt32
+	for range 2 {
+		seen, err := p.Observe(context.Background(), nobody, now)
+		if err == nil || !seen.Failed || seen.PID != nobody || !seen.At.Equal(now) {
+			t.Errorf("observed %+v, %v", seen, err)
+		}
+	}
+}
+
+func TestShare(t *testing.T) {
+	tests := map[string]struct {
+		used       float64
+		passed     time.Duration
+		processors int
+		want       float64
+	}{
+		"half of one":     {0.5, time.Second, 1, 50},
+		"one of two":      {1, time.Second, 2, 50},
+		"ticks overshoot": {1.01, time.Second, 1, 100},
+		"no time":         {1, 0, 1, 0},
+		"time goes back":  {1, -time.Second, 1, 0},
+		"no use":          {0, time.Second, 1, 0},
+	}
+	for name, test := range tests {
+		if got := share(test.used, test.passed, test.processors); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// observeEnv makes this test binary a program that only observes the process of that id.
+const observeEnv = "PROBE_TEST_OBSERVE"
+
+func observeOnly() {
+	pid, _ := strconv.Atoi(os.Getenv(observeEnv))
+	p := New()
+	for i := range 3 {
+		if _, err := p.Observe(context.Background(), pid, time.Now().Add(time.Duration(i)*time.Second)); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,53 @@
+package probe
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var processFile = regexp.MustCompile(`"/proc/(\d+)(/[^"]*)?"|"/proc/?"`)
+
+// P1, T9: under a system-call trace the probe opens the files of the watched process and of no
+// other, and lists none.
+func TestOpensNoOtherProcess(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatal("this proof needs strace: install it")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	watched := strconv.Itoa(os.Getpid())
+	cmd := exec.Command(strace, "-f", "-e", "trace=file,getdents64", "-s", "256", "-o", trace, self)
+	cmd.Env = append(os.Environ(), observeEnv+"="+watched)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	data, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own int
+	for line := range strings.Lines(string(data)) {
+		found := processFile.FindStringSubmatch(line)
+		switch {
+		case found == nil:
+		case found[1] == watched:
+			own++
+		case found[1] == "" && !strings.Contains(line, "getdents") && !strings.Contains(line, "O_DIRECTORY"):
+			// Looking whether /proc is mounted tells nothing of a process.
+		default:
+			t.Errorf("opened: %s", line)
+		}
+	}
+	if own == 0 {
+		t.Error("the trace shows no file of the watched process")
+	}
+}
