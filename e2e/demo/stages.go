@@ -44,7 +44,7 @@ func (d *demo) fixtures(ctx context.Context) (string, error) {
 
 func (d *demo) build(ctx context.Context) (string, error) {
 	for _, name := range []string{"companion", "devhub"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", d.binary(name), "./cmd/"+name)
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", d.binary(name), "./cmd/"+name)
 		cmd.Dir = d.root
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
