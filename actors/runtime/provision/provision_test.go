@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -423,6 +424,15 @@ func TestReverify(t *testing.T) {
 	wrong := bytes.Clone(modelBytes)
 	wrong[3] ^= 1
 	must(t, os.Chmod(v.Model.Path, 0o600), os.WriteFile(v.Model.Path, wrong, 0o600))
+	// With the altered file's identity on record, reading alone tells.
+	f, err := os.Open(v.Model.Path)
+	must(t, err)
+	id, err := store.Identity(f)
+	must(t, err, f.Close())
+	data, err := json.Marshal(id)
+	must(t, err, os.WriteFile(strings.TrimSuffix(v.Model.Path, ".gguf")+".json", data, 0o600))
+	h.inbox <- messages.ConfirmProvision{}
+	h.verified()
 	h.inbox <- messages.Reverify{}
 	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonDigestMismatch})
 	if _, err := os.Stat(v.Model.Path); !errors.Is(err, os.ErrNotExist) {
@@ -442,7 +452,7 @@ func TestLastWantStands(t *testing.T) {
 	h.inbox <- messages.Want{Model: old, Runtime: r, MayFetch: true}
 	first := h.verified()
 
-	reached := make(chan struct{})
+	reached, left := make(chan struct{}), make(chan struct{})
 	server.fault = func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("ETag", `"slow"`)
 		w.Header().Set("Content-Length", strconv.Itoa(len(modelBytes)))
@@ -450,6 +460,7 @@ func TestLastWantStands(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		close(reached)
 		<-req.Context().Done()
+		close(left)
 	}
 	h.inbox <- messages.Want{Model: slow, Runtime: r, MayFetch: true}
 	<-reached
@@ -459,6 +470,11 @@ func TestLastWantStands(t *testing.T) {
 	h.inbox <- messages.Want{Model: old, Runtime: r, MayFetch: true}
 	if v := h.verified(); v.Model != first.Model {
 		t.Fatalf("told %+v", v)
+	}
+	select {
+	case <-left:
+	case <-time.After(3 * time.Second): // sooner than the client's own patience
+		t.Fatal("the transfer that nobody needs goes on")
 	}
 	server.mu.Lock()
 	server.fault = nil

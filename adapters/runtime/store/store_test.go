@@ -122,6 +122,19 @@ func TestWrongBytes(t *testing.T) {
 	}
 }
 
+// M6: the first byte too many is refused, and does not reach the disk.
+func TestTooMuchStopsAtOnce(t *testing.T) {
+	s, a := open(t), model()
+	acc, err := s.Accumulate(t.Context(), a, source)
+	must(t, err, acc.Begin(0, `"one"`))
+	_, err = acc.Write(content)
+	must(t, err)
+	if _, err := acc.Write([]byte("x")); reasonOf(err) != messages.ReasonSizeMismatch || acc.Bytes() != a.Size {
+		t.Fatalf("Write = %v, %d bytes", err, acc.Bytes())
+	}
+	must(t, acc.Discard())
+}
+
 func TestEndedAccumulator(t *testing.T) {
 	s, a := open(t), model()
 	for _, c := range []struct {
