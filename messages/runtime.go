@@ -85,6 +85,9 @@ type ToProvision interface{ toProvision() }
 type Want struct {
 	Model, Runtime Artifact
 	MayFetch       bool // false while signed out or in grace (M1)
+	// FetchRefused is why MayFetch is false: the reason that lifecycle is told when something is
+	// missing. Empty means ReasonSignInNeeded.
+	FetchRefused Reason
 }
 
 // Fetch asks for one artifact without making it the served one (pull NAME).
