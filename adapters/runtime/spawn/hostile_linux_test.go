@@ -19,7 +19,12 @@ import (
 	"companion/adapters/runtime/spawn/spawntest"
 )
 
-func TestMain(m *testing.M) { spawntest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(daemonEnv) != "" {
+		beDaemon()
+	}
+	spawntest.Main(m)
+}
 
 // lines collects the output of a runtime.
 type lines struct {

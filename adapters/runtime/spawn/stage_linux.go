@@ -45,6 +45,7 @@ func stage(report *json.Encoder) error {
 	if err := unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("closing descriptors on execution: %w", err)
 	}
+	dropPrivileges()
 	if p.Policy.ExecFD, err = limit(p.MemoryLimit); err != nil {
 		return err
 	}
@@ -58,6 +59,15 @@ func stage(report *json.Encoder) error {
 		os.Exit(1)
 	}
 	return fmt.Errorf("executing the runtime: %w", execute(p))
+}
+
+// dropPrivileges makes root an ordinary user when it executes. It fails for whoever has no privilege
+// to drop, which is as good.
+func dropPrivileges() {
+	// linux/securebits.h
+	const noRoot, noRootLocked = 1 << 0, 1 << 1
+	_ = unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0)
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
 
 func readPlan() (plan, error) {

@@ -1,0 +1,4 @@
+package spawn
+
+// WriteRecord is writeRecord, for tests from outside.
+var WriteRecord = writeRecord

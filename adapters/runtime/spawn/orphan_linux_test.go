@@ -1,0 +1,290 @@
+package spawn_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/spawn/spawntest"
+	"companion/messages"
+)
+
+// daemonEnv makes this test binary a daemon that starts one runtime and waits for its death.
+const daemonEnv = "SPAWN_TEST_DAEMON"
+
+type daemonPlan struct {
+	Model   messages.VerifiedModel
+	Runtime messages.VerifiedRuntime
+	Dir     string
+}
+
+func beDaemon() {
+	if spawn.IsStage() {
+		spawn.StageMain()
+	}
+	var p daemonPlan
+	if err := json.Unmarshal([]byte(os.Getenv(daemonEnv)), &p); err != nil {
+		panic(err)
+	}
+	if err := spawn.Harden(); err != nil {
+		panic(err)
+	}
+	fmt.Println("spawning")
+	started, err := spawn.Spawn(spawn.Spec{
+		Model: p.Model, Runtime: p.Runtime, RunDir: p.Dir, RecordPath: recordIn(p.Dir),
+		Context: 512, MaxInFlight: 1, Sandbox: spawn.Require,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("runtime", started.Handle.PID())
+	<-started.Exit
+	os.Exit(1)
+}
+
+func recordIn(dir string) string { return filepath.Join(dir, "runtime.json") }
+
+// daemon runs beDaemon in a process of its own and returns once it is about to spawn.
+func daemon(t *testing.T, p daemonPlan) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	plan, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), daemonEnv+"="+string(plan))
+	cmd.Stderr = os.Stderr
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	reader := bufio.NewReader(output)
+	if line, err := reader.ReadString('\n'); err != nil || line != "spawning\n" {
+		t.Fatalf("daemon said %q, %v", line, err)
+	}
+	return cmd, reader
+}
+
+// holding lists the processes whose environment names dir: stages and runtimes of that daemon.
+func holding(t *testing.T, dir string) []int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil && bytes.Contains(environment, []byte("HOME="+dir)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// R2, T8: a daemon that is killed at any moment leaves no runtime, and the next start is clean.
+// SPAWN_KILLS sets the number of tries.
+func TestNoOrphans(t *testing.T) {
+	tries := 15
+	if n, err := strconv.Atoi(os.Getenv("SPAWN_KILLS")); err == nil {
+		tries = n
+	}
+	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
+	lived := 0
+	for i := range tries {
+		cmd, _ := daemon(t, p)
+		time.Sleep(rand.N(80 * time.Millisecond))
+		if len(holding(t, p.Dir)) > 0 {
+			lived++
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		time.Sleep(100 * time.Millisecond)
+		if left := holding(t, p.Dir); len(left) > 0 {
+			t.Fatalf("try %d left the processes %v", i, left)
+		}
+		if _, err := spawn.Reclaim(t.Context(), recordIn(p.Dir), p.Dir); err != nil {
+			t.Fatal(err)
+		}
+		if entries, err := os.ReadDir(p.Dir); err != nil || len(entries) > 0 {
+			t.Fatalf("try %d: the next start found %v, %v", i, entries, err)
+		}
+	}
+	t.Logf("%d of %d daemons were killed while a stage or runtime lived; none left one", lived, tries)
+	if lived == 0 {
+		t.Error("no try met a living stage or runtime: the moments are wrong")
+	}
+}
+
+// R2: the daemon's other threads may come and go; only its own death ends the runtime.
+func TestSurvivesThreads(t *testing.T) {
+	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
+	awaitHealthy(t, started)
+	for range 50 {
+		done := make(chan struct{})
+		go func() {
+			// A locked goroutine that ends takes its thread with it.
+			lockThread()
+			close(done)
+		}()
+		<-done
+	}
+	time.Sleep(20 * time.Millisecond)
+	if err := spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()); err != nil {
+		t.Error(err)
+	}
+}
+
+// R7: what an earlier daemon left is ended by its identity, its record and folders are removed.
+func TestReclaim(t *testing.T) {
+	dir := spawntest.Dir(t)
+	left := leftOver(t, dir)
+	if err := os.Mkdir(filepath.Join(dir, "backend-old"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ended, err := spawn.Reclaim(t.Context(), recordIn(dir), dir)
+	if err != nil || !ended {
+		t.Errorf("Reclaim = %v, %v", ended, err)
+	}
+	if err := left.Wait(); err == nil || left.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("the leftover ended by %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+}
+
+// leftOver starts a process that runs without its daemon, and writes the record of it.
+func leftOver(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
+	hostile := spawntest.Runtime(t)
+	program := filepath.Join(hostile.Dir, hostile.Executable)
+	cmd := exec.Command(program, "--model", spawntest.Model(t, nil).Path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	f, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	within(t, time.Second, "the execution", func() bool {
+		target, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
+		return target == program
+	})
+	if err := spawn.WriteRecord(recordIn(dir), cmd.Process.Pid, f); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// R7, T8: a process that has the recorded number and differs in anything else is untouched.
+func TestRecycledProcessIDIsUntouched(t *testing.T) {
+	change := map[string]func(map[string]any){
+		"another start time":  func(r map[string]any) { r["startTime"] = r["startTime"].(float64) + 1 },
+		"another program":     func(r map[string]any) { r["inode"] = r["inode"].(float64) + 1 },
+		"another file system": func(r map[string]any) { r["device"] = r["device"].(float64) + 1 },
+		"another boot":        func(r map[string]any) { r["boot"] = "x" },
+		"no identity":         func(r map[string]any) { delete(r, "startTime"); delete(r, "boot") },
+		"process 1":           func(r map[string]any) { r["pid"] = 1 },
+		"everybody":           func(r map[string]any) { r["pid"] = -1 },
+		"our own group":       func(r map[string]any) { r["pid"] = 0 },
+	}
+	for name, change := range change {
+		t.Run(name, func(t *testing.T) {
+			dir := spawntest.Dir(t)
+			bystander := leftOver(t, dir)
+			data, err := os.ReadFile(recordIn(dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r map[string]any
+			if err := json.Unmarshal(data, &r); err != nil {
+				t.Fatal(err)
+			}
+			change(r)
+			if data, err = json.Marshal(r); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(recordIn(dir), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if ended, err := spawn.Reclaim(t.Context(), recordIn(dir), dir); err != nil || ended {
+				t.Errorf("Reclaim = %v, %v", ended, err)
+			}
+			if err := bystander.Process.Signal(syscall.Signal(0)); err != nil {
+				t.Errorf("the bystander: %v", err)
+			}
+			if _, err := os.Stat(recordIn(dir)); !os.IsNotExist(err) {
+				t.Errorf("the record: %v", err)
+			}
+		})
+	}
+}
+
+// R7: a record that cannot be read as one ends nobody and hinders nobody.
+func TestBrokenRecord(t *testing.T) {
+	dir := spawntest.Dir(t)
+	for _, content := range []string{"", "{", `{"pid":"x"}`, "[]"} {
+		if err := os.WriteFile(recordIn(dir), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ended, err := spawn.Reclaim(context.Background(), recordIn(dir), dir); err != nil || ended {
+			t.Errorf("%q: %v, %v", content, ended, err)
+		}
+	}
+	if ended, err := spawn.Reclaim(context.Background(), recordIn(dir), filepath.Join(dir, "none")); err != nil || ended {
+		t.Errorf("nothing there: %v, %v", ended, err)
+	}
+}
+
+// X8: the hardened daemon is not dumpable and writes no core file; its runtime starts all the same.
+func TestHarden(t *testing.T) {
+	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
+	cmd, output := daemon(t, p)
+	if line, err := output.ReadString('\n'); err != nil || !strings.HasPrefix(line, "runtime ") {
+		t.Fatalf("daemon said %q, %v", line, err)
+	}
+	limits := readProc(t, fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+	if !strings.Contains(limits, "Max core file size        0                    0 ") {
+		t.Errorf("limits:\n%s", limits)
+	}
+	// Files of an undumpable process belong to root, whoever runs it; its memory is closed to others
+	// of the same user. This test may run as root, so it asks the flag through an ordinary user's eyes.
+	if os.Geteuid() != 0 {
+		if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)); err == nil {
+			t.Error("the daemon's environment can be read by its user's other programs")
+		}
+	}
+}
+
+func lockThread() { runtime.LockOSThread() }

@@ -1,0 +1,256 @@
+package spawn_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/spawn/spawntest"
+	"companion/messages"
+)
+
+func awaitHealthy(t *testing.T, s spawn.Started) {
+	t.Helper()
+	var err error
+	defer func() {
+		if t.Failed() {
+			t.Log(err)
+		}
+	}()
+	within(t, 10*time.Second, "a healthy answer", func() bool {
+		err = spawn.Health(t.Context(), s.BackEnd, s.Handle.PID())
+		return err == nil
+	})
+}
+
+// C1, C3, R2: a real child, started while the daemon's environment and descriptors hold secrets,
+// has an environment, arguments, descriptors and limits of its own.
+func TestChildInheritsNothing(t *testing.T) {
+	const secret = "planted-secret-f3b1"
+	for _, name := range []string{
+		"OPENAI_API_KEY", "LLAMA_ARG_MODEL", "LLAMA_CACHE", "AIP_PREDICT_ROUTE", "LD_PRELOAD_NOT", "HTTPS_PROXY", "HF_TOKEN",
+		"SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "NOTIFY_SOCKET", "GODEBUG_NOT", "COMPANION_HUB_URL", "LC_SECRET ", "XDG_RUNTIME_DIR",
+	} {
+		t.Setenv(strings.TrimSpace(name), secret+"/x")
+	}
+	t.Setenv("LANG", "de_DE.UTF-8")
+	open, err := os.Create(filepath.Join(t.TempDir(), secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = open.Close() }()
+	if err := clearCloseOnExec(open); err != nil {
+		t.Fatal(err)
+	}
+
+	spec := spawntest.Spec(t, map[string]any{"serve": true})
+	started := start(t, spec)
+	awaitHealthy(t, started)
+	proc := fmt.Sprintf("/proc/%d/", started.Handle.PID())
+
+	environment := readProc(t, proc+"environ")
+	names := []string{}
+	for entry := range strings.SplitSeq(strings.TrimRight(environment, "\x00"), "\x00") {
+		name, _, _ := strings.Cut(entry, "=")
+		if name != "LANG" && !strings.HasPrefix(name, "LC_") {
+			names = append(names, name)
+		}
+	}
+	if !slices.Equal(names, []string{"HOME", "TMPDIR"}) || !strings.Contains(environment, "LANG=de_DE.UTF-8\x00") || strings.Contains(environment, secret) {
+		t.Errorf("environment %q", environment)
+	}
+	arguments := readProc(t, proc+"cmdline")
+	for _, hidden := range []string{secret, spec.Model.Path, spec.Runtime.Dir, fmt.Sprintf("%x", spec.Model.SHA256)} {
+		if strings.Contains(arguments, hidden) {
+			t.Errorf("arguments %q hold %q", arguments, hidden)
+		}
+	}
+	if !strings.Contains(arguments, "--alias\x00"+spawntest.Name+"\x00") {
+		t.Errorf("arguments %q", arguments)
+	}
+	checkDescriptors(t, proc, spec.Model.Path)
+
+	status := readProc(t, proc+"status")
+	for _, line := range []string{"Umask:\t0177", "NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000",
+		fmt.Sprintf("NSpgid:\t%d", started.Handle.PID()), fmt.Sprintf("NSsid:\t%d", started.Handle.PID())} {
+		if !strings.Contains(status, line+"\n") {
+			t.Errorf("status lacks %q", line)
+		}
+	}
+	limits := readProc(t, proc+"limits")
+	for _, want := range []string{"Max core file size        0                    0 ", "Max open files            1024                 1024 ", "Max file size             0                    0 "} {
+		if !strings.Contains(limits, want) {
+			t.Errorf("limits lack %q:\n%s", want, limits)
+		}
+	}
+	if cwd, err := os.Readlink(proc + "cwd"); err != nil || cwd != "/" {
+		t.Errorf("works in %q, %v", cwd, err)
+	}
+}
+
+func clearCloseOnExec(f *os.File) error {
+	_, _, errno := syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), syscall.F_SETFD, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func readProc(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// checkDescriptors lists what the child holds: the standard three, the model, and what it opened.
+func checkDescriptors(t *testing.T, proc, model string) {
+	t.Helper()
+	entries, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		target, err := os.Readlink(proc + "fd/" + entry.Name())
+		if err != nil {
+			continue // closed meanwhile
+		}
+		want := map[string]string{"0": "/dev/null", "1": "pipe:", "2": "pipe:", "3": model}[entry.Name()]
+		own := strings.HasPrefix(target, "anon_inode:[event") || strings.HasPrefix(target, "socket:")
+		if want != "" && !strings.HasPrefix(target, want) || want == "" && !own {
+			t.Errorf("descriptor %s is %s", entry.Name(), target)
+		}
+	}
+}
+
+// R3: the socket is private, and only the child behind it counts.
+func TestBackEndIsTheChild(t *testing.T) {
+	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
+	awaitHealthy(t, started)
+	info, err := os.Lstat(started.BackEnd.Address)
+	if err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("socket %v, %v", info, err)
+	}
+	folder, err := os.Lstat(filepath.Dir(started.BackEnd.Address))
+	if err != nil || folder.Mode() != os.ModeDir|0o700 {
+		t.Errorf("folder %v, %v", folder, err)
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		var typed *spawn.Error
+		if !errors.Is(err, spawn.ErrNotOurChild) || !errors.As(err, &typed) || typed.Reason != messages.ReasonBackendUnreachable {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused("another process expected", spawn.Health(t.Context(), started.BackEnd, os.Getpid()))
+	if err := os.Chmod(started.BackEnd.Address, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	refused("an open socket", spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()))
+}
+
+// R3, T7: somebody else who answers on the same path is not asked anything.
+func TestImpostor(t *testing.T) {
+	started := start(t, spawntest.Spec(t, nil))
+	old := syscall.Umask(0o177)
+	listener, err := net.Listen("unix", started.BackEnd.Address)
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 1)
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked <- struct{}{} })}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	if err := spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()); !errors.Is(err, spawn.ErrNotOurChild) {
+		t.Errorf("Health = %v", err)
+	}
+	_ = server.Close()
+	<-served
+	if len(asked) > 0 {
+		t.Error("the impostor was asked")
+	}
+}
+
+// R8: output is bounded in lines and length, and neither paths nor digests are in it.
+func TestOutputIsBoundedAndScrubbed(t *testing.T) {
+	spec := spawntest.Spec(t, nil)
+	digest := strings.Repeat("0123456789abcdef", 4)
+	spec.Model = spawntest.Model(t, map[string]any{
+		"flood": 3000, "floodBytes": 4000, "exitAfter": time.Millisecond,
+		"say": []string{"begin", "loading " + spec.Runtime.Dir + "/hostile", "sha256 " + digest, "open /home/somebody/models/x.gguf failed", "50.0 tokens/s"},
+	})
+	var output lines
+	spec.Line = output.add
+	started := start(t, spec)
+	exit := <-started.Exit
+	for _, want := range []string{"begin", "loading [path]/hostile", "sha256 [digest]", "open [path] failed", "50.0 tokens/s"} {
+		if !slices.Contains(output.all, want) {
+			t.Errorf("output lacks %q", want)
+		}
+	}
+	if len(exit.LastLines) == 0 || len(exit.LastLines) > 100 {
+		t.Errorf("%d lines were kept", len(exit.LastLines))
+	}
+	for _, line := range append(exit.LastLines, output.all...) {
+		if len(line) > 1024 || strings.Contains(line, spec.Runtime.Dir) || strings.Contains(line, digest) || strings.Contains(line, "/home/") {
+			t.Fatalf("line %q", line)
+		}
+	}
+	if len(output.all) < 3000 {
+		t.Errorf("%d lines were told", len(output.all))
+	}
+}
+
+// R5, R6: after the exit nothing is left: no process, no socket, no record.
+func TestNothingIsLeft(t *testing.T) {
+	spec := spawntest.Spec(t, map[string]any{"serve": true})
+	started := start(t, spec)
+	awaitHealthy(t, started)
+	if _, err := os.Stat(spec.RecordPath); err != nil {
+		t.Error(err)
+	}
+	started.Handle.Kill(context.Background(), 5*time.Second)
+	if exit := <-started.Exit; exit.Signal != "terminated" || exit.Code != -1 {
+		t.Errorf("exit %+v", exit)
+	}
+	if err := syscall.Kill(started.Handle.PID(), 0); err != syscall.ESRCH {
+		t.Errorf("the process: %v", err)
+	}
+	entries, err := os.ReadDir(spec.RunDir)
+	if err != nil || len(entries) > 0 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+	started.Handle.Kill(context.Background(), time.Hour) // again, and late: nothing happens
+}
+
+// A5: the beginning of an end is told, and an end of one thread alone is not.
+func TestEnding(t *testing.T) {
+	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
+	awaitHealthy(t, started)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := spawn.Ending(ctx, started.Handle.PID()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("while it runs: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- spawn.Ending(t.Context(), started.Handle.PID()) }()
+	time.Sleep(10 * time.Millisecond) // so that Ending mostly waits already; either order must work
+	_ = syscall.Kill(started.Handle.PID(), syscall.SIGKILL)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	<-started.Exit
+}
