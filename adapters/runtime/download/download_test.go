@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -86,48 +84,6 @@ func TestFetchPumpsEveryByte(t *testing.T) {
 	}
 }
 
-// C4, M4: what goes over the wire, also after a redirect and with cookies and proxies on offer.
-func TestRequestsCarryNothing(t *testing.T) {
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"} {
-		t.Setenv(name, "http://user:secret@127.0.0.1:1")
-	}
-	var seen []http.Header
-	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		seen = append(seen, r.Header.Clone())
-		w.Header().Set("Set-Cookie", "id=1; Path=/")
-		if r.URL.Path == "/models/g" {
-			http.Redirect(w, r, "/models/h", http.StatusFound)
-			return
-		}
-		content(`"one"`)(w, r)
-	})
-	req := request(server)
-	if err := client.Fetch(t.Context(), req, &memory{}); err != nil {
-		t.Fatal(err)
-	}
-	req.Offset, req.Validator = 100, `"one"`
-	if err := client.Fetch(t.Context(), req, bufferOf(100)); err != nil {
-		t.Fatal(err)
-	}
-	if len(seen) != 4 {
-		t.Fatalf("%d requests, want 4", len(seen))
-	}
-	for i, header := range seen {
-		want := map[string]string{"User-Agent": "Go-http-client/1.1"}
-		if i >= 2 {
-			want["Range"], want["If-Range"] = "bytes=100-", `"one"`
-		}
-		if len(header) != len(want) {
-			t.Errorf("request %d carries %v", i, header)
-		}
-		for k, v := range want {
-			if header.Get(k) != v {
-				t.Errorf("request %d: %s is %q, want %q", i, k, header.Get(k), v)
-			}
-		}
-	}
-}
-
 func bufferOf(n int) *memory {
 	var m memory
 	m.Buffer.Write(object[:n])
@@ -188,68 +144,6 @@ func TestResume(t *testing.T) {
 				t.Fatalf("began %d times, at %d (want %d), %d bytes", sink.begun, sink.offset, c.offset, sink.Len())
 			}
 		})
-	}
-}
-
-// M4, T6: a redirect passes the same check, without credentials, at most five times.
-func TestRedirects(t *testing.T) {
-	var elsewhere int
-	other, _ := serve(t, func(http.ResponseWriter, *http.Request) { elsewhere++ })
-	for name, c := range map[string]struct {
-		location string
-		want     messages.Reason
-	}{
-		"inside":              {"/models/end", messages.ReasonOK},
-		"absolute inside":     {"SELF/models/end", messages.ReasonOK},
-		"another host":        {other.URL + "/models/g", messages.ReasonSourceNotAllowed},
-		"scheme-relative":     {"//" + other.Listener.Addr().String() + "/models/g", messages.ReasonMalformedSpec},
-		"outside the path":    {"/other", messages.ReasonSourceNotAllowed},
-		"dot segments":        {"/models/../models/end", messages.ReasonMalformedSpec},
-		"encoded dots":        {"/models/%2e%2e/models/end", messages.ReasonMalformedSpec},
-		"credentials":         {"https://u:p@SELFHOST/models/end", messages.ReasonMalformedSpec},
-		"fragment":            {"/models/end#x", messages.ReasonMalformedSpec},
-		"clear text":          {"http://SELFHOST/models/end", messages.ReasonHTTPSRequired},
-		"another scheme":      {"file:///etc/passwd", messages.ReasonMalformedSpec},
-		"relative":            {"end", messages.ReasonMalformedSpec},
-		"five":                {"/models/r4", messages.ReasonOK},
-		"six":                 {"/models/r5", messages.ReasonSourceNotAllowed},
-		"no location":         {"", messages.ReasonSourceNotAllowed},
-		"for ever":            {"/models/g", messages.ReasonSourceNotAllowed},
-		"two locations given": {"/models/end\n/models/end", messages.ReasonSourceNotAllowed},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var server *httptest.Server
-			server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				switch p := strings.TrimPrefix(r.URL.Path, "/models/"); {
-				case p == "g":
-					for l := range strings.SplitSeq(c.location, "\n") {
-						l = strings.Replace(strings.Replace(l, "SELFHOST", r.Host, 1), "SELF", "https://"+r.Host, 1)
-						if l != "" {
-							w.Header().Add("Location", l)
-						}
-					}
-					w.WriteHeader(http.StatusFound)
-				case p[0] == 'r' && p != "r0":
-					n, _ := strconv.Atoi(p[1:])
-					w.Header().Set("Location", "/models/r"+strconv.Itoa(n-1))
-					w.WriteHeader(http.StatusTemporaryRedirect)
-				default:
-					content(`"one"`)(w, r)
-				}
-			})
-			var sink memory
-			err := client.Fetch(t.Context(), request(server), &sink)
-			if got := reasonOf(err); got != c.want {
-				t.Fatalf("Fetch = %v, want %s", err, c.want)
-			}
-			if (c.want == messages.ReasonOK) != (sink.begun == 1) {
-				t.Fatalf("sink begun %d times", sink.begun)
-			}
-			quiet(t, err, server)
-		})
-	}
-	if elsewhere != 0 {
-		t.Fatalf("the other host got %d requests", elsewhere)
 	}
 }
 
@@ -370,89 +264,6 @@ func TestUntrustedCertificate(t *testing.T) {
 		t.Fatalf("Fetch = %v", err)
 	}
 	quiet(t, err, server)
-}
-
-// M4, T6: a host that resolves to the user's own network gets no connection.
-func TestPrivateAddressRefused(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	accepted := make(chan struct{}, 8)
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- struct{}{}
-			_ = c.Close()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	for host, private := range map[string][]string{
-		"127.0.0.1": nil, "localhost": {"other.example"}, "[::ffff:127.0.0.1]": {"127.0.0.1"},
-	} {
-		origin := "https://" + host + ":" + port
-		err := New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: private}, &memory{})
-		var e *Error
-		if !errors.As(err, &e) || e.Reason != messages.ReasonSourceNotAllowed || !e.Permanent {
-			t.Errorf("%s: %v", host, err)
-		}
-	}
-	if len(accepted) != 0 {
-		t.Fatal("a connection was made")
-	}
-	origin := "https://localhost:" + port
-	err = New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: []string{"LOCALHOST"}}, &memory{})
-	if reasonOf(err) != messages.ReasonTransferFailed || len(accepted) == 0 {
-		t.Fatalf("a listed host was not connected to: %v", err)
-	}
-}
-
-// M4
-func TestAllowedAddress(t *testing.T) {
-	for _, c := range []struct {
-		address         string
-		public, private bool
-	}{
-		{"93.184.215.14", true, true},
-		{"2606:2800:21f:cb07:6820:80da:af6b:8b2c", true, true},
-		{"127.0.0.1", false, true},
-		{"127.9.9.9", false, true},
-		{"::1", false, true},
-		{"::ffff:127.0.0.1", false, true},
-		{"10.1.2.3", false, true},
-		{"172.31.0.1", false, true},
-		{"192.168.1.1", false, true},
-		{"fd00::1", false, true},
-		{"::ffff:10.0.0.1", false, true},
-		{"169.254.169.254", false, false},
-		{"::ffff:169.254.169.254", false, false},
-		{"fe80::1", false, false},
-		{"0.0.0.0", false, false},
-		{"0.1.2.3", false, false},
-		{"::", false, false},
-		{"224.0.0.1", false, false},
-		{"ff02::1", false, false},
-		{"255.255.255.255", false, false},
-		{"240.0.0.1", false, false},
-		{"100.64.0.1", false, false},
-		{"198.18.0.1", false, false},
-		{"64:ff9b::7f00:1", false, false},
-		{"2002:7f00:1::", false, false},
-		{"::7f00:1", false, false},
-		{"fec0::1", false, false},
-	} {
-		ip := netip.MustParseAddr(c.address)
-		if got := allowedAddress(ip, false); got != c.public {
-			t.Errorf("%s unlisted: %v", c.address, got)
-		}
-		if got := allowedAddress(ip, true); got != c.private {
-			t.Errorf("%s listed: %v", c.address, got)
-		}
-	}
 }
 
 // heap is a Sink that looks at the live heap early and late.

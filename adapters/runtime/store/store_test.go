@@ -10,10 +10,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -277,57 +275,6 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// T17: what is not private is refused, said clearly, and left as it is.
-func TestNotPrivate(t *testing.T) {
-	a := model()
-	for name, c := range map[string]struct {
-		change func(t *testing.T, path string)
-		says   string
-	}{
-		"symbolic link": {func(t *testing.T, path string) {
-			must(t, os.Rename(path, path+".x"), os.Symlink(path+".x", path))
-		}, "a symbolic link"},
-		"hard link": {func(t *testing.T, path string) { must(t, os.Link(path, path+".x")) }, "2 hard links"},
-		"mode":      {func(t *testing.T, path string) { must(t, os.Chmod(path, 0o640)) }, "mode 0640"},
-		"folder":    {func(t *testing.T, path string) { must(t, os.Remove(path), os.Mkdir(path, 0o700)) }, "something else"},
-		"owner":     {func(t *testing.T, path string) { must(t, os.Chown(path, 12345, 12345)) }, "owner 12345"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name == "owner" && os.Geteuid() != 0 {
-				t.Skip("only root can give a file away")
-			}
-			s := open(t)
-			must(t, put(s, a, content))
-			c.change(t, s.final(a))
-			_, err := s.Model(t.Context(), a, false)
-			if reasonOf(err) != messages.ReasonInvalidModelPath || (name != "folder" && !strings.Contains(err.Error(), c.says)) {
-				t.Fatalf("Model = %v, want it to say %q", err, c.says)
-			}
-			quiet(t, err, s, a)
-			if _, err := os.Lstat(s.final(a)); err != nil {
-				t.Fatalf("it was removed: %v", err)
-			}
-
-			s = open(t)
-			acc, err := s.Accumulate(t.Context(), a, source)
-			must(t, err, acc.Begin(0, `"one"`))
-			_, err = acc.Write(content[:1000])
-			must(t, err, acc.Abort())
-			c.change(t, s.partial(a))
-			if _, err := s.Accumulate(t.Context(), a, source); reasonOf(err) != messages.ReasonInvalidModelPath {
-				t.Fatalf("Accumulate = %v", err)
-			}
-		})
-	}
-	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
-		s := open(t)
-		must(t, os.Chmod(filepath.Join(s.dir, sub), 0o755))
-		if _, err := Open(s.dir); err == nil || !strings.Contains(err.Error(), "mode 0755") {
-			t.Errorf("%q with mode 0755: %v", sub, err)
-		}
-	}
-}
-
 func packedData(t testing.TB, library string) (messages.Artifact, []byte) {
 	t.Helper()
 	var out bytes.Buffer
@@ -399,39 +346,6 @@ func TestRuntimeNotAsListed(t *testing.T) {
 	}
 }
 
-// M10
-func TestUnpinned(t *testing.T) {
-	dir := t.TempDir()
-	good := filepath.Join(dir, "llama-server")
-	write := func(name string, mode fs.FileMode) string {
-		p := filepath.Join(dir, name)
-		must(t, os.WriteFile(p, []byte("#!"), 0o700), os.Chmod(p, mode))
-		return p
-	}
-	write("llama-server", 0o755)
-	must(t, os.Symlink(good, filepath.Join(dir, "link")))
-	for path, want := range map[string]messages.Reason{
-		good:                           messages.ReasonOK,
-		"llama-server":                 messages.ReasonInvalidBinaryPath,
-		"":                             messages.ReasonInvalidBinaryPath,
-		dir + "/../x":                  messages.ReasonInvalidBinaryPath,
-		dir:                            messages.ReasonInvalidBinaryPath,
-		filepath.Join(dir, "link"):     messages.ReasonInvalidBinaryPath,
-		filepath.Join(dir, "none"):     messages.ReasonInvalidBinaryPath,
-		write("data", 0o644):           messages.ReasonInvalidBinaryPath,
-		write("group-writable", 0o775): messages.ReasonBinaryUntrusted,
-		write("world-writable", 0o757): messages.ReasonBinaryUntrusted,
-	} {
-		got, err := Unpinned(path)
-		if reasonOf(err) != want {
-			t.Errorf("%q: %v, want %s", path, err, want)
-		}
-		if err == nil && (got.Pinned || filepath.Join(got.Dir, got.Executable) != good) {
-			t.Errorf("got %+v", got)
-		}
-	}
-}
-
 func names(t testing.TB, s *Store, sub string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.dir, sub))
@@ -441,15 +355,6 @@ func names(t testing.TB, s *Store, sub string) []string {
 		out = append(out, e.Name())
 	}
 	return out
-}
-
-// quiet fails when the error's text tells a path or a digest.
-func quiet(t *testing.T, err error, s *Store, a messages.Artifact) {
-	t.Helper()
-	digest, _, _ := strings.Cut(filepath.Base(s.final(a)), ".")
-	if text := err.Error(); strings.Contains(text, s.dir) || strings.Contains(text, digest) {
-		t.Errorf("the error tells a path or digest: %s", text)
-	}
 }
 
 func reasonOf(err error) messages.Reason {
