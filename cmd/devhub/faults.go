@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/fault"
 	"companion/cmd/devhub/place"
 
@@ -44,7 +45,15 @@ func faultCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return fault.Switch(p.Path("faults"), names[0], args[1] == "on")
+			if err := fault.Switch(p.Path("faults"), names[0], args[1] == "on"); err != nil {
+				return err
+			}
+			// A client looks only at a version that it does not have.
+			c, err := catalogue.Open(p)
+			if err != nil {
+				return err
+			}
+			return c.Sign()
 		},
 	}
 	dirFlag(c, &dir)

@@ -31,7 +31,7 @@ var roles = []string{metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadat
 // the faults of a hostile or broken hub, with good signatures.
 type Twist struct {
 	Expired     bool
-	Older       bool // one version back
+	Older       bool // the first version again
 	WrongLength bool
 	WrongDigest bool
 	Outside     bool   // URLs outside the origins
@@ -78,7 +78,7 @@ func (c *Catalogue) sign(l list, t Twist) (map[string][]byte, error) {
 	version := l.Version
 	switch {
 	case t.Older:
-		version--
+		version = 1 // a hub that serves has signed a second one
 	case t.Expired:
 		version++ // a client keeps what it has of the same version and never looks at the new date
 	}

@@ -82,7 +82,7 @@ var All = []Fault{
 	{SlowToken, "the token endpoint waits ten seconds before it answers"},
 	{LostResponse, "the token endpoint does its work, then cuts the connection without an answer"},
 	{ExpiredManifest, "the signed metadata has expired"},
-	{RolledBackManifest, "the signed metadata is one version older"},
+	{RolledBackManifest, "the signed metadata says version 1 again"},
 	{WrongSignature, "the metadata's signatures are wrong"},
 	{TruncatedManifest, "the metadata files end half-way"},
 	{WrongLength, "the manifest says one byte more than the artifacts have"},

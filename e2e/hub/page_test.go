@@ -1,8 +1,6 @@
-// Package hubpage holds the test of the development hub's sign-in page in a real browser.
-package hubpage
+package hub
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"net"
@@ -12,15 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A person signs in with Chromium: the page shows, the form's redirect reaches the loopback callback
 // through the page's own content security policy, and carries code, state and iss (hub.md).
@@ -30,7 +24,7 @@ func TestSignInWithChromium(t *testing.T) {
 		t.Fatal("this test needs Chromium: install the package chromium")
 	}
 	dir := t.TempDir()
-	hub := serve(t, dir)
+	hub := serve(t, dir).Hub
 
 	callback := make(chan url.Values, 1)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,37 +92,6 @@ func keepPicture(ctx context.Context, t *testing.T) {
 	if err := os.WriteFile(file, picture, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func serve(t *testing.T, dir string) (hub string) {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "devhub")
-	if out, err := exec.Command("go", "build", "-o", binary, "companion/cmd/devhub").CombinedOutput(); err != nil {
-		t.Fatalf("building devhub: %v\n%s", err, out)
-	}
-	cmd := exec.Command(binary, "serve", "--dir", dir)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("devhub: %v", err)
-		}
-	})
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	var first struct{ Hub string }
-	if err := json.Unmarshal(line, &first); err != nil {
-		t.Fatal(err)
-	}
-	return first.Hub
 }
 
 func password(t *testing.T, dir, user string) string {

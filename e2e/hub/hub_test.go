@@ -1,0 +1,286 @@
+// Package hub holds the tests of the authority adapters, and of a real browser, against the development
+// hub as a process.
+package hub
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/transport"
+	"companion/adapters/authority/tuf"
+	"companion/messages"
+
+	"go.uber.org/goleak"
+)
+
+var devhub string
+
+// TestMain builds devhub once.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "hubtest-")
+	if err != nil {
+		panic(err)
+	}
+	devhub = filepath.Join(dir, "devhub")
+	if out, err := exec.Command("go", "build", "-o", devhub, "companion/cmd/devhub").CombinedOutput(); err != nil {
+		panic(string(out))
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// addresses is the first line of devhub serve (cli.md).
+type addresses struct{ Hub, Artifacts, CAFile, RootFile string }
+
+func serve(t *testing.T, dir string, args ...string) addresses {
+	t.Helper()
+	cmd := exec.Command(devhub, append([]string{"serve", "--dir", dir}, args...)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("devhub: %v", err)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first addresses
+	if err := json.Unmarshal(line, &first); err != nil {
+		t.Fatal(err)
+	}
+	return first
+}
+
+func devhubRun(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(devhub, args...).CombinedOutput(); err != nil {
+		t.Fatalf("devhub %s: %v\n%s", args[0], err, out)
+	}
+}
+
+// fault plays one fault until the test ends.
+func fault(t *testing.T, dir, name string) {
+	t.Helper()
+	devhubRun(t, "fault", "--dir", dir, name, "on")
+	t.Cleanup(func() { devhubRun(t, "fault", "--dir", dir, name, "off") })
+}
+
+func httpClient(t *testing.T, a addresses) *http.Client {
+	t.Helper()
+	c, err := transport.New(a.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+func signInClient(t *testing.T, a addresses, clientID string) *oauth.Client {
+	t.Helper()
+	c, err := oauth.New(oauth.Config{
+		Issuer: a.Hub + "/api/v1/auth/native", SessionURL: a.Hub + "/api/v1/auth/session",
+		Scope: "vault:read vault:write", ClientID: clientID, Timeout: 3 * time.Second, HTTP: httpClient(t, a),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// browse plays the browser: it follows redirects, from the start page to the callback.
+func browse(ctx context.Context, t *testing.T, a addresses, target string) {
+	t.Helper()
+	browser := *httpClient(t, a)
+	browser.CheckRedirect = nil
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	resp, err := browser.Do(req)
+	if err != nil {
+		return // the attempt may end under the browser; its own error says why
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+}
+
+func signIn(t *testing.T, a addresses, c *oauth.Client) (oauth.Grant, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	attempt, err := c.Begin(ctx)
+	if err != nil {
+		return oauth.Grant{}, err
+	}
+	browsed := make(chan struct{})
+	go func() {
+		defer close(browsed)
+		browse(ctx, t, a, attempt.StartURL())
+	}()
+	grant, err := attempt.Wait(ctx)
+	attempt.Close(err == nil)
+	<-browsed
+	return grant, err
+}
+
+// O1–O9 over the real protocol: sign in, with and without registration; who am I; refresh; reuse kills
+// the family; revoke.
+func TestSignIn(t *testing.T) {
+	dir := t.TempDir()
+	a := serve(t, dir, "--auto-approve", "ada")
+	for name, clientID := range map[string]string{"registered": "", "configured": "companion-development"} {
+		t.Run(name, func(t *testing.T) {
+			c := signInClient(t, a, clientID)
+			grant, err := signIn(t, a, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			user, err := c.WhoAmI(t.Context(), grant.Access)
+			want := messages.User{Subject: "devhub|ada", Provider: "devhub", ID: "ada", Name: "Ada Lovelace", Role: "member"}
+			if err != nil || user != want {
+				t.Errorf("who am I: %+v, %v", user, err)
+			}
+			next, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e *oauth.Error
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+				t.Errorf("reuse: %v", err)
+			}
+			if _, err := c.Refresh(t.Context(), grant.ClientID, next.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+				t.Errorf("after reuse: %v", err)
+			}
+			grant, err = signIn(t, a, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Revoke(t.Context(), grant.ClientID, grant.Refresh); err != nil {
+				t.Error(err)
+			}
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+				t.Errorf("after revocation: %v", err)
+			}
+		})
+	}
+}
+
+// T13: what a hostile authorization server does ends the attempt with its own reason.
+func TestSignInFaults(t *testing.T) {
+	dir := t.TempDir()
+	a := serve(t, dir, "--auto-approve", "ada")
+	for name, want := range map[string]messages.Reason{
+		"wrong-iss":         messages.ReasonIssuerMismatch,
+		"no-iss":            messages.ReasonIssuerMissing,
+		"wrong-state":       messages.ReasonStateMismatch,
+		"reused-code":       messages.ReasonTokenExchangeFailed,
+		"denied":            messages.ReasonAuthorizationServerError,
+		"token-error":       messages.ReasonTokenExchangeFailed,
+		"lost-token-answer": messages.ReasonTokenExchangeFailed,
+		"wrong-issuer":      messages.ReasonIssuerMismatch,
+		"plain-pkce-only":   messages.ReasonUnsupportedPKCEMethod,
+		"no-registration":   messages.ReasonRegistrationFailed,
+		"server-error":      messages.ReasonMetadataInvalid,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault(t, dir, name)
+			_, err := signIn(t, a, signInClient(t, a, ""))
+			var e *oauth.Error
+			if !errors.As(err, &e) || e.Reason != want {
+				t.Errorf("the reason is %v, want %s", err, want)
+			}
+		})
+	}
+	if _, err := signIn(t, a, signInClient(t, a, "")); err != nil {
+		t.Errorf("without a fault: %v", err)
+	}
+}
+
+func manifestClient(t *testing.T, a addresses, trust string) *tuf.Client {
+	t.Helper()
+	root, err := os.ReadFile(a.RootFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tuf.New(tuf.Config{
+		URL: a.Hub + "/api/v1/manifest/", Root: root, Dir: trust, Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		PrivateHosts: []string{"127.0.0.1"}, HTTP: httpClient(t, a),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// M1–M4: what devhub signs is what the companion verifies and offers; each fault has its reason, and
+// leaves no artifact to download.
+func TestManifest(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "m.gguf")
+	if err := os.WriteFile(file, append([]byte("GGUF"), bytes.Repeat([]byte("x"), 5000)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	devhubRun(t, "publish", "--dir", dir, "--kind", "model", "--name", "small", "--default", file)
+	a := serve(t, dir)
+	trust := filepath.Join(t.TempDir(), "trust")
+	if err := os.Mkdir(trust, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := manifestClient(t, a, trust)
+	catalogue, err := c.Refresh(t.Context(), messages.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if model, reason := catalogue.Model(""); reason != messages.ReasonOK || model.Name != "small" || model.Size != 5004 {
+		t.Errorf("default model %+v, %s", model.Name, reason)
+	}
+	for name, want := range map[string]messages.Reason{
+		"expired-manifest":            messages.ReasonManifestExpired,
+		"rolled-back-manifest":        messages.ReasonManifestRollback,
+		"wrong-signature":             messages.ReasonManifestUntrusted,
+		"truncated-manifest":          messages.ReasonManifestUntrusted,
+		"manifest-from-artifact-host": messages.ReasonManifestUnreachable,
+		"server-error":                messages.ReasonManifestUnreachable,
+		"same-host":                   messages.ReasonSourceNotAllowed,
+		"outside-origin":              messages.ReasonSourceNotAllowed,
+		"plain-http":                  messages.ReasonSchemeNotAllowed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault(t, dir, name)
+			catalogue, err := c.Refresh(t.Context(), messages.Secret{})
+			got := tuf.ReasonOf(err)
+			if err == nil {
+				_, got = catalogue.Model("")
+			}
+			if got != want {
+				t.Errorf("the reason is %s (%v), want %s", got, err, want)
+			}
+		})
+	}
+}
