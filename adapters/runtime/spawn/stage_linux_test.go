@@ -1,0 +1,233 @@
+package spawn
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+// program prepares the start of a static program of this machine, confined by a plan that the test
+// may spoil.
+func program(t testing.TB, mode Mode) (*preparation, plan) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "run-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	model, err := os.Create(filepath.Join(t.TempDir(), "model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := Identity(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleep, err := exec.LookPath("sleep")
+	if err == nil {
+		sleep, err = filepath.EvalSymlinks(sleep)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := prepare(Spec{
+		Model:   messages.VerifiedModel{Name: "m", Path: model.Name(), Identity: identity},
+		Runtime: messages.VerifiedRuntime{Name: "sleep", Dir: filepath.Dir(sleep), Executable: filepath.Base(sleep)},
+		RunDir:  dir, RecordPath: filepath.Join(dir, "runtime.json"), Sandbox: mode,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	canary := filepath.Join(dir, canaryPrefix+"test")
+	if err := os.WriteFile(canary, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := p.plan(canary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.Args = []string{"sleep", "60"}
+	return p, plan
+}
+
+// R4: what the canaries could still do decides: require refuses the start and says which, prefer
+// starts and reports the lower level.
+func TestCanariesDecide(t *testing.T) {
+	spoil := map[string]struct {
+		spoil func(*plan)
+		said  string
+	}{
+		"the canary can be read": {func(p *plan) { p.Policy.ReadFiles = append(p.Policy.ReadFiles, p.Policy.Canary.File) }, "reading a file"},
+		"its folder can be listed": {func(p *plan) {
+			p.Policy.ReadDirs = append(p.Policy.ReadDirs, p.Policy.Canary.Dir)
+		}, "reading a file"},
+		"a rule cannot be made": {func(p *plan) { p.Policy.SocketDir = "/nowhere" }, "landlock"},
+		"no canary":             {func(p *plan) { p.Policy.Canary.File = "/nowhere" }, "canary file is not there"},
+	}
+	for name, test := range spoil {
+		t.Run(name, func(t *testing.T) {
+			p, plan := program(t, Require)
+			test.spoil(&plan)
+			_, _, err := p.start(plan)
+			var refusal *Error
+			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSandboxUnavailable || !strings.Contains(err.Error(), test.said) {
+				t.Errorf("require: %v", err)
+			}
+
+			p, plan = program(t, Prefer)
+			test.spoil(&plan)
+			g, said, err := p.start(plan)
+			if err != nil {
+				t.Fatalf("prefer: %v", err)
+			}
+			if said.Sandbox.Landlock != 0 {
+				t.Errorf("prefer: level %+v", said.Sandbox)
+			}
+			g.abandon()
+		})
+	}
+}
+
+// R4: an unspoiled plan reaches all that the kernel supports, in a time that nobody notices.
+func TestSandboxLevel(t *testing.T) {
+	p, plan := program(t, Require)
+	g, said, err := p.start(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said.Sandbox.Landlock < 1 || !said.Sandbox.Seccomp {
+		t.Errorf("level %+v: this test needs a kernel with Landlock and seccomp", said.Sandbox)
+	}
+	g.abandon()
+}
+
+// What the stage cannot do is told, with no path in the text, and nothing is left.
+func TestStageFailures(t *testing.T) {
+	tests := map[string]struct {
+		spoil func(*preparation, *plan)
+		said  string
+	}{
+		"another parent": {func(_ *preparation, p *plan) { p.Parent++ }, "the daemon has ended"},
+		"not a program": {func(p *preparation, _ *plan) {
+			_ = p.executable.Close()
+			p.executable = p.model
+		}, "permission denied"},
+		"an argument with a zero byte": {func(_ *preparation, p *plan) { p.Args = []string{"\x00"} }, "invalid argument"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			p, plan := program(t, Require)
+			test.spoil(p, &plan)
+			_, _, err := p.start(plan)
+			var refusal *Error
+			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSpawnFailed || !strings.Contains(err.Error(), test.said) ||
+				strings.Contains(err.Error(), "/") {
+				t.Errorf("start = %v", err)
+			}
+		})
+	}
+}
+
+// R6: the group ends with its leader: grandchildren too, also those that ignore the polite signal,
+// and whoever would be left unreaped.
+func TestGroupEndsWhole(t *testing.T) {
+	for name, end := range map[string]func(*Handle){
+		"polite":  func(h *Handle) { h.Kill(context.Background(), 10*time.Second) },
+		"at once": func(h *Handle) { h.Kill(cancelled(), time.Hour) },
+		"leader dies": func(h *Handle) {
+			_ = syscall.Kill(h.PID(), syscall.SIGKILL)
+			<-h.done
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("/bin/sh", "-c", `trap "" TERM; sleep 300 & echo $!; (trap "" TERM; sleep 301) & echo $!; trap - TERM; echo ready; wait`)
+			cmd.Stdout, cmd.SysProcAttr = write, &syscall.SysProcAttr{Setsid: true}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_ = write.Close()
+			var output strings.Builder
+			for buffer := make([]byte, 256); !strings.Contains(output.String(), "ready"); {
+				n, err := read.Read(buffer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				output.Write(buffer[:n])
+			}
+			_ = read.Close()
+			h := &Handle{group: &group{cmd: cmd}, done: make(chan struct{})}
+			go func() {
+				h.group.wait()
+				close(h.done)
+			}()
+			end(h)
+			for _, field := range strings.Fields(output.String())[:2] {
+				pid, err := strconv.Atoi(field)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if alive(pid) {
+					t.Errorf("grandchild %d is alive", pid)
+				}
+			}
+		})
+	}
+}
+
+// alive reports whether the process runs; one that only waits to be reaped by process 1 does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+func cancelled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// BenchmarkStart prints the time from starting a child to its execution: bare, and through the stage
+// with the whole sandbox. The difference is what confinement costs (at most 10 ms).
+func BenchmarkStart(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		for b.Loop() {
+			cmd := exec.Command("sleep", "60")
+			if err := cmd.Start(); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			b.StartTimer()
+		}
+	})
+	b.Run("confined", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			p, plan := program(b, Require)
+			b.StartTimer()
+			g, _, err := p.start(plan)
+			b.StopTimer()
+			if err != nil {
+				b.Fatal(err)
+			}
+			g.abandon()
+			p.close()
+			b.StartTimer()
+		}
+	})
+}
