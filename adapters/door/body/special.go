@@ -76,6 +76,24 @@ func each(b []byte, ok func(byte) bool) bool {
 	return true
 }
 
+// formatRule is response_format. The runtime takes a json_object without a schema as no constraint at
+// all, so it is told the schema that says the same.
+type formatRule struct{}
+
+func (formatRule) describe() string { return "an object: `type`, `json_schema`" }
+
+func (formatRule) read(r *reader) *Error {
+	mark := len(r.out)
+	r.seen.format.kind, r.seen.format.schema = "", false
+	if err := responseFormat.read(r); err != nil {
+		return err
+	}
+	if r.seen.format.kind == "json_object" {
+		r.out = append(r.out[:mark], `{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}`...)
+	}
+	return nil
+}
+
 // toolRule keeps the encoded tool for finishTools.
 type toolRule struct{}
 

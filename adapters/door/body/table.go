@@ -15,7 +15,7 @@ var chatRequest = newObject(join(
 		{name: "tools", rule: hiddenRule{list{of: toolRule{}, max: maxTools}}, doc: "functions that the model may call"},
 		{name: "tool_choice", rule: hiddenRule{either{'"': toolChoiceWord, '{': toolChoiceNamed}}, doc: "whether it must call one; a function named here is the only one offered"},
 		{name: "parallel_tool_calls", rule: boolean{}, doc: "whether it may call several at once"},
-		{name: "response_format", rule: responseFormat, doc: "`text`, `json_object`, or `json_schema` with a schema"},
+		{name: "response_format", rule: formatRule{}, doc: "`text`, `json_object`, or `json_schema` with a schema"},
 		{name: "logprobs", rule: boolean{note: func(s *seen, on bool) { s.logprobs = on }}, doc: "log probabilities of the answer's tokens"},
 		{name: "top_logprobs", rule: integer{min: 0, max: 20, note: func(s *seen, n int64) { s.topLogprobs = n > 0 }}, doc: "alternatives per token; needs `logprobs`"},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
@@ -47,7 +47,7 @@ var embeddingRequest = newObject(join(
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
-	{name: "n", rule: integer{min: 1, max: 8}, doc: "answers per request"},
+	{name: "n", rule: integer{min: 1, max: 4}, doc: "answers per request; the runtime makes no more at once than it has slots"},
 	{name: "stop", rule: either{'"': text{min: 1, max: 256}, '[': list{of: text{min: 1, max: 256}, max: 16}}, doc: "where the answer ends"},
 }
 

@@ -219,7 +219,7 @@ func (e *exchange) judge() bool {
 	text, err := io.ReadAll(io.LimitReader(e.resp.Body, 64<<10))
 	e.done(err == nil && len(text) < 64<<10)
 	switch {
-	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")):
+	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):
 		e.result.Reason, e.result.Unsupported = messages.ReasonBadRequest, true
 	case bytes.Contains(text, []byte("exceed_context_size_error")):
 		e.result.Reason, e.result.TooLong = messages.ReasonBadRequest, true
