@@ -1,0 +1,292 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/keychain"
+	"companion/messages"
+)
+
+// AvailableWithin is how long the way from a start, download included, to available may take on a
+// machine that is busy with other tests.
+const AvailableWithin = 2 * time.Minute
+
+// Companion is one user's companion: places, configuration and keychain service of its own.
+type Companion struct {
+	t       testing.TB
+	Hub     *Hub
+	Home    string // everything below it
+	Service string // of the kernel keyring
+	Extra   []string
+	Daemon  *Process // the newest
+}
+
+var services atomic.Int64
+
+// Companion makes the places and a configuration that fits the hub; more is appended to it. Nothing
+// is started.
+func (h *Hub) Companion(more string) *Companion {
+	h.t.Helper()
+	return newCompanion(h.t, h, more)
+}
+
+func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
+	t.Helper()
+	c := &Companion{t: t, Hub: hub, Home: TempDir(t),
+		Service: fmt.Sprintf("companion-e2e-%d-%d", os.Getpid(), services.Add(1))}
+	for _, name := range []string{"config/companion", "data", "state", "cache", "run"} {
+		if err := os.MkdirAll(filepath.Join(c.Home, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := runCommand(t, "devhub", "", hubEnvironment(hub.Dir), "config", "--dir", hub.Dir,
+		"--keychain", "kernel-keyring", "--service", c.Service)
+	if r.Code != 0 {
+		t.Fatalf("making a configuration: %s", r.Stderr)
+	}
+	c.Configure(r.Stdout + more)
+	t.Cleanup(c.emptyKeyring)
+	return c
+}
+
+// Configure writes the configuration file.
+func (c *Companion) Configure(text string) {
+	c.t.Helper()
+	if err := os.WriteFile(c.ConfigFile(), []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Places of the companion (cli.md).
+func (c *Companion) ConfigFile() string { return filepath.Join(c.Home, "config/companion/config.toml") }
+func (c *Companion) Data() string       { return filepath.Join(c.Home, "data/companion") }
+func (c *Companion) State() string      { return filepath.Join(c.Home, "state/companion") }
+func (c *Companion) RunTime() string    { return filepath.Join(c.Home, "run/companion") }
+
+// Keychain opens the kernel keyring as the companion does.
+func (c *Companion) Keychain() *keychain.Keychain {
+	c.t.Helper()
+	opened, err := keychain.Open(keychain.Options{Backend: "kernel-keyring", Service: c.Service})
+	if err != nil {
+		c.t.Fatalf("opening the kernel keyring: %v", err)
+	}
+	return opened
+}
+
+// Secret returns what is stored under account, and whether anything is.
+func (c *Companion) Secret(account keychain.Account) (string, bool) {
+	c.t.Helper()
+	secret, found, err := c.Keychain().Get(c.t.Context(), account)
+	if err != nil {
+		c.t.Fatalf("reading the kernel keyring: %v", err)
+	}
+	return secret.Reveal(), found
+}
+
+func (c *Companion) emptyKeyring() {
+	opened, err := keychain.Open(keychain.Options{Backend: "kernel-keyring", Service: c.Service})
+	if err != nil {
+		c.t.Errorf("opening the kernel keyring: %v", err)
+		return
+	}
+	for _, account := range []keychain.Account{keychain.AccessToken, keychain.RefreshToken, keychain.SessionMetadata, keychain.LoopbackToken} {
+		if err := opened.Delete(context.Background(), account); err != nil {
+			c.t.Errorf("emptying the kernel keyring: %v", err)
+		}
+	}
+}
+
+func (c *Companion) env() []string {
+	xdg := func(name, dir string) string { return "XDG_" + name + "=" + filepath.Join(c.Home, dir) }
+	return append(environment(c.Home, xdg("CONFIG_HOME", "config"), xdg("DATA_HOME", "data"),
+		xdg("STATE_HOME", "state"), xdg("CACHE_HOME", "cache"), xdg("RUNTIME_DIR", "run")), c.Extra...)
+}
+
+// Run runs one command to its end.
+func (c *Companion) Run(args ...string) Result {
+	c.t.Helper()
+	return c.RunWith("", args...)
+}
+
+// RunWith is Run with something on standard input.
+func (c *Companion) RunWith(stdin string, args ...string) Result {
+	c.t.Helper()
+	return runCommand(c.t, "companion", stdin, c.env(), args...)
+}
+
+// Must is Run for a command that has to work; it returns its standard output.
+func (c *Companion) Must(args ...string) string {
+	c.t.Helper()
+	r := c.Run(args...)
+	if r.Code != 0 {
+		c.t.Fatalf("companion %v ended with code %d:\n%s%s", args, r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// Launch starts the daemon and does not wait for anything.
+func (c *Companion) Launch(flags ...string) *Process {
+	c.t.Helper()
+	c.Daemon = start(c.t, c.Home, "companion", nil, c.env(), append([]string{"run"}, flags...)...)
+	return c.Daemon
+}
+
+// Start starts the daemon and waits until it answers on its control socket.
+func (c *Companion) Start(flags ...string) *Process {
+	c.t.Helper()
+	daemon := c.Launch(flags...)
+	c.Await("answering", time.Minute, func(s messages.Status) bool { return s.PID == daemon.PID })
+	return daemon
+}
+
+// Status is what status --json says; its second value is false when nobody answers.
+func (c *Companion) Status() (messages.Status, bool) {
+	c.t.Helper()
+	var status messages.Status
+	r := c.Run("status", "--json")
+	return status, json.Unmarshal([]byte(r.Stdout), &status) == nil && status.PID != 0
+}
+
+// Await asks for the status until it is as wanted.
+func (c *Companion) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
+	c.t.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		status, answered := c.Status()
+		switch {
+		case answered && wanted(status):
+			return status
+		case c.Daemon != nil && !c.Daemon.Running():
+			c.t.Fatalf("the daemon ended with code %d while %s was waited for:\n%s", c.Daemon.code, what, end(c.Daemon.LogFile))
+		case time.Now().After(deadline):
+			seen, _ := json.MarshalIndent(status, "", " ")
+			c.t.Fatalf("not %s within %v; the status is %s", what, limit, seen)
+		}
+	}
+}
+
+// Available follows the status until inference is available.
+func (c *Companion) Available() messages.Status {
+	c.t.Helper()
+	watch := c.Watch()
+	defer watch.Close()
+	return watch.Await("available", AvailableWithin, func(s messages.Status) bool { return s.CompanionAvailable })
+}
+
+// Ready starts a companion on a hub with the real parts, signs in, and waits until it is available.
+func Ready(t testing.TB, more string) *Companion {
+	t.Helper()
+	c := RealHub(t).Companion(more)
+	c.Start()
+	c.SignIn()
+	c.Available()
+	return c
+}
+
+// Stop ends the daemon in order.
+func (c *Companion) Stop() {
+	c.t.Helper()
+	c.Daemon.Stop()
+}
+
+// Endpoint is where programs find local inference, as `env` hands it out.
+func (c *Companion) Endpoint() (baseURL, token string) {
+	c.t.Helper()
+	var env struct {
+		BaseURL string `json:"OPENAI_BASE_URL"`
+		APIKey  string `json:"OPENAI_API_KEY"`
+	}
+	out := c.Must("env", "--shell", "json")
+	if err := json.Unmarshal([]byte(out), &env); err != nil || env.BaseURL == "" || env.APIKey == "" {
+		c.t.Fatalf("reading env: %v", err)
+	}
+	return env.BaseURL, env.APIKey
+}
+
+// Watch is a running status --watch --json.
+type Watch struct {
+	t       testing.TB
+	process *Process
+	pipe    *io.PipeWriter
+	lines   chan messages.Status
+}
+
+// Watch starts to follow the status.
+func (c *Companion) Watch() *Watch {
+	c.t.Helper()
+	out, in := io.Pipe()
+	w := &Watch{t: c.t, pipe: in, lines: make(chan messages.Status, 1024)}
+	go func() {
+		defer close(w.lines)
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var status messages.Status
+			if err := json.Unmarshal(lines.Bytes(), &status); err != nil {
+				c.t.Errorf("a line of status --watch --json: %v", err)
+				break
+			}
+			w.lines <- status
+		}
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	w.process = start(c.t, c.Home, "companion", in, c.env(), "status", "--watch", "--json")
+	c.t.Cleanup(w.Close)
+	return w
+}
+
+// Next returns the next line.
+func (w *Watch) Next(limit time.Duration) messages.Status {
+	w.t.Helper()
+	return w.Await("changed", limit, func(messages.Status) bool { return true })
+}
+
+// Await reads lines until one is as wanted.
+func (w *Watch) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
+	w.t.Helper()
+	var last messages.Status
+	deadline := time.After(limit)
+	for {
+		select {
+		case status, open := <-w.lines:
+			if !open {
+				w.t.Fatalf("the watch ended before it was %s:\n%s", what, end(w.process.LogFile))
+			}
+			if last = status; wanted(status) {
+				return status
+			}
+		case <-deadline:
+			w.t.Fatalf("not %s within %v; the last line says %s, %s", what, limit, last.Lifecycle, last.Reason)
+		}
+	}
+}
+
+// Close ends the watch.
+func (w *Watch) Close() {
+	w.process.Kill()
+	_ = w.pipe.Close()
+}
+
+// Log is the whole log file.
+func (c *Companion) Log() string {
+	c.t.Helper()
+	var all strings.Builder
+	files, _ := filepath.Glob(filepath.Join(c.State(), "companion*.log*"))
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	return all.String()
+}

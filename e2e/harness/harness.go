@@ -1,0 +1,113 @@
+// Package harness runs the built programs for the end-to-end tests: a development hub, and companions
+// whose places, keychain service and environment are their own. Tests see what a person or a script
+// sees: output, exit codes, files, processes, sockets.
+//
+// Whatever a test starts here ends with the test, or with the test binary if that dies; when a test
+// fails, the ends of all logs are printed.
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"companion/e2e/fixtures/fixture"
+)
+
+// Names in the manifest of a Hub.
+const (
+	ModelName   = "gemma-3-270m"
+	RuntimeName = "llama-server"
+	User        = "ada"
+)
+
+// Main runs the tests, and removes what they shared.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if shared != "" {
+			removeTree(shared)
+		}
+		os.Exit(code)
+	}))
+}
+
+// shared is the folder of what is made once for all tests of a test binary.
+var shared string
+
+var sharedDir = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		panic(fmt.Sprintf("making the folder of the end-to-end tests: %v", err))
+	}
+	shared = dir
+	return dir
+})
+
+// build makes both programs, with the race detector when the test has it.
+var build = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(sharedDir(), "bin")
+	args := []string{"build", "-o", dir + "/"}
+	if raceBuilt {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "companion/cmd/companion", "companion/cmd/devhub")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// Binary returns the path of "companion" or "devhub".
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+var fetch = sync.OnceValues(func() (fixture.Parts, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	return fixture.Fetch(ctx, os.Stderr)
+})
+
+// Parts returns the real runtime and model.
+func Parts(t testing.TB) fixture.Parts {
+	t.Helper()
+	parts, err := fetch()
+	if err != nil {
+		t.Fatalf("fetching the real runtime and model: %v", err)
+	}
+	return parts
+}
+
+// TempDir is like t.TempDir with a path that is short enough for sockets below it, and copes with
+// what the companion made read-only (M12).
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "c-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeTree(dir) })
+	return dir
+}
+
+func removeTree(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}

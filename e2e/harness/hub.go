@@ -1,0 +1,121 @@
+package harness
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Hub is a development hub that serves.
+type Hub struct {
+	*Process
+	Dir       string
+	URL       string `json:"hub"`
+	Artifacts string `json:"artifacts"`
+	CAFile    string `json:"caFile"`
+	RootFile  string `json:"rootFile"`
+}
+
+// NewHub starts a hub with an empty catalogue that signs User in without a page.
+func NewHub(t testing.TB) *Hub {
+	t.Helper()
+	dir := TempDir(t)
+	return serve(t, dir, filepath.Join(dir, "hub"))
+}
+
+var realHub struct {
+	sync.Mutex
+	dir string
+}
+
+// RealHub starts a hub that offers the real runtime and the real model as the defaults. They are
+// published once for all tests, so that faults must be left off.
+func RealHub(t testing.TB) *Hub {
+	t.Helper()
+	parts := Parts(t)
+	realHub.Lock()
+	defer realHub.Unlock()
+	if realHub.dir == "" {
+		dir := filepath.Join(sharedDir(), "hub")
+		publishIn(t, dir, "model", ModelName, parts.Model.File, "--version", parts.Model.Version, "--default")
+		publishIn(t, dir, "runtime", RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
+		realHub.dir = dir
+	}
+	return serve(t, TempDir(t), realHub.dir)
+}
+
+func serve(t testing.TB, logs, dir string) *Hub {
+	t.Helper()
+	out, in := io.Pipe()
+	hub := &Hub{Dir: dir}
+	hub.Process = start(t, logs, "devhub", in, hubEnvironment(dir), "serve", "--dir", dir, "--auto-approve", User)
+	first := make(chan []byte, 1)
+	go func() {
+		lines := bufio.NewReader(out)
+		line, _ := lines.ReadBytes('\n')
+		first <- line
+		_, _ = io.Copy(io.Discard, lines)
+	}()
+	t.Cleanup(func() { in.Close() })
+	select {
+	case line := <-first:
+		if err := json.Unmarshal(line, hub); err != nil {
+			t.Fatalf("reading the hub's first line %q: %v", line, err)
+		}
+	case <-hub.ended:
+		t.Fatalf("the hub ended:\n%s", end(hub.LogFile))
+	case <-time.After(30 * time.Second):
+		t.Fatal("the hub printed nothing")
+	}
+	return hub
+}
+
+func hubEnvironment(dir string) []string { return environment(filepath.Dir(dir)) }
+
+// Publish signs file into the catalogue under name; flags are those of devhub publish.
+func (h *Hub) Publish(kind, name, file string, flags ...string) {
+	h.t.Helper()
+	publishIn(h.t, h.Dir, kind, name, file, flags...)
+}
+
+func publishIn(t testing.TB, dir, kind, name, file string, flags ...string) {
+	t.Helper()
+	args := append([]string{"publish", "--dir", dir, "--kind", kind, "--name", name}, flags...)
+	if r := runCommand(t, "devhub", "", hubEnvironment(dir), append(args, file)...); r.Code != 0 {
+		t.Fatalf("publishing %s: %s", name, r.Stderr)
+	}
+}
+
+// Fault switches a fault of the hub.
+func (h *Hub) Fault(name string, on bool) {
+	h.t.Helper()
+	position := "off"
+	if on {
+		position = "on"
+	}
+	if r := runCommand(h.t, "devhub", "", hubEnvironment(h.Dir), "fault", "--dir", h.Dir, name, position); r.Code != 0 {
+		h.t.Fatalf("switching %s %s: %s", name, position, r.Stderr)
+	}
+}
+
+// PublishSmall offers a model and a runtime that are well-formed, a few kilobytes long, and not able
+// to run: enough for all that happens before a spawn. It returns the model's bytes.
+func (h *Hub) PublishSmall() []byte {
+	h.t.Helper()
+	model := append([]byte("GGUF"), make([]byte, 40_000)...)
+	for i := range model[4:] {
+		model[4+i] = byte(i * i >> 3)
+	}
+	file := filepath.Join(TempDir(h.t), "small.gguf")
+	if err := os.WriteFile(file, model, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	h.Publish("model", "small", file, "--version", "1", "--default")
+	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755}), "--version", "1", "--default")
+	return model
+}

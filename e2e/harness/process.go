@@ -1,0 +1,179 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// commandWithin bounds one command; the longest answers of the model take some ten seconds.
+	commandWithin = 2 * time.Minute
+	// stopWithin is for an orderly end: drain, runtime, keychain.
+	stopWithin = 45 * time.Second
+	// logEnd is how much of a log is shown when a test fails, in bytes.
+	logEnd = 6000
+)
+
+// Process is a program that runs beside the test.
+type Process struct {
+	t       testing.TB
+	Name    string
+	PID     int
+	LogFile string // standard error, and output where nobody reads it
+	process *os.Process
+	ended   chan struct{}
+	code    int // after ended; -1 for a signal
+}
+
+// start runs a program until the test ends. Its output goes to stdout, or, when that is nil, where
+// its errors go: to a log file in dir.
+func start(t testing.TB, dir, name string, stdout io.Writer, env []string, args ...string) *Process {
+	t.Helper()
+	binary := Binary(t, name)
+	log, err := os.CreateTemp(dir, name+"-*.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p := &Process{t: t, Name: name, LogFile: log.Name(), ended: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		// The parent-death signal follows the thread that started the child. The thread is not
+		// unlocked: it ends with this goroutine, after the child.
+		runtime.LockOSThread()
+		defer log.Close()
+		defer close(p.ended)
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		_ = cmd.Wait()
+		p.code = cmd.ProcessState.ExitCode()
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("starting %s: %v", name, err)
+	}
+	p.process, p.PID = cmd.Process, cmd.Process.Pid
+	t.Cleanup(func() {
+		_ = p.process.Kill()
+		<-p.ended
+		if t.Failed() {
+			t.Logf("the end of the log of %s %s:\n%s", name, strings.Join(args, " "), end(p.LogFile))
+		}
+	})
+	return p
+}
+
+func end(file string) []byte {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return data[max(0, len(data)-logEnd):]
+}
+
+// Running reports whether the program has not ended yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Signal sends s.
+func (p *Process) Signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.process.Signal(s); err != nil {
+		p.t.Errorf("signalling %s: %v", p.Name, err)
+	}
+}
+
+// Wait waits for the program's end and returns its exit code, -1 for a signal.
+func (p *Process) Wait(limit time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+		return p.code
+	case <-time.After(limit):
+		p.t.Fatalf("%s did not end within %v", p.Name, limit)
+		return 0
+	}
+}
+
+// Stop asks the program to end, and checks that it does so in order: the exit code is 0, which also
+// says that the race detector found nothing.
+func (p *Process) Stop() {
+	p.t.Helper()
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(stopWithin); code != 0 {
+		p.t.Errorf("%s ended with code %d after SIGTERM:\n%s", p.Name, code, end(p.LogFile))
+	}
+}
+
+// Kill ends the program without asking.
+func (p *Process) Kill() {
+	_ = p.process.Kill()
+	<-p.ended
+}
+
+// Output is what the program printed so far where nobody else reads it.
+func (p *Process) Output() string {
+	data, err := os.ReadFile(p.LogFile)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(data)
+}
+
+// Result is a finished command.
+type Result struct {
+	Args   []string
+	Code   int
+	Stdout string
+	Stderr string
+}
+
+// runCommand runs a program to its end.
+func runCommand(t testing.TB, name, stdin string, env []string, args ...string) Result {
+	t.Helper()
+	binary := Binary(t, name)
+	ctx, cancel := context.WithTimeout(t.Context(), commandWithin)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, strings.NewReader(stdin), &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("running %s %v: %v", name, args, err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("%s %v did not end within %v:\n%s%s", name, args, commandWithin, &stdout, &stderr)
+	}
+	return Result{args, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// environment is what a program gets: nothing of the test's own but what it cannot run without.
+func environment(home string, extra ...string) []string {
+	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(home, "tmp")}
+	return append(env, extra...)
+}

@@ -1,0 +1,114 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+)
+
+const signInWithin = time.Minute
+
+var loopbackURL = regexp.MustCompile(`http://(127\.0\.0\.1|\[::1\]):\d+/\S+`)
+
+// Visit is what the browser saw of a sign-in: every URL in order, and the page at the end.
+type Visit struct {
+	URLs []string
+	Page string
+}
+
+// SignIn signs User in, and fails the test when that does not work.
+func (c *Companion) SignIn() Visit {
+	c.t.Helper()
+	r, visit := c.Login()
+	if r.Code != 0 {
+		c.t.Fatalf("signing in ended with code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	return visit
+}
+
+// Login runs login --no-browser and plays the browser: it opens the printed URL and follows the
+// redirects, trusting the hub's own authority.
+func (c *Companion) Login() (Result, Visit) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), signInWithin)
+	defer cancel()
+	args := []string{"login", "--no-browser"}
+	cmd := exec.CommandContext(ctx, Binary(c.t, "companion"), args...)
+	out, in := io.Pipe()
+	var printed strings.Builder
+	cmd.Env, cmd.Stdout, cmd.Stderr = c.env(), in, in
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		c.t.Fatalf("starting the sign-in: %v", err)
+	}
+	browsed := make(chan error, 1)
+	var visit Visit
+	go func() {
+		var err error
+		lines := bufio.NewScanner(io.TeeReader(out, &printed))
+		for lines.Scan() {
+			if page := loopbackURL.FindString(lines.Text()); page != "" && visit.URLs == nil {
+				visit, err = c.Hub.browse(ctx, page)
+			}
+		}
+		browsed <- err
+	}()
+	err := cmd.Wait()
+	in.Close()
+	if browseErr := <-browsed; browseErr != nil {
+		c.t.Errorf("in the browser: %v", browseErr)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		c.t.Fatalf("signing in: %v\n%s", err, printed.String())
+	}
+	return Result{args, cmd.ProcessState.ExitCode(), printed.String(), ""}, visit
+}
+
+func (h *Hub) browse(ctx context.Context, page string) (Visit, error) {
+	browser, err := h.Client()
+	if err != nil {
+		return Visit{}, err
+	}
+	defer browser.CloseIdleConnections()
+	visit := Visit{URLs: []string{page}}
+	browser.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+		visit.URLs = append(visit.URLs, r.URL.String())
+		return nil
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
+	if err != nil {
+		return visit, err
+	}
+	answer, err := browser.Do(request)
+	if err != nil {
+		return visit, fmt.Errorf("opening the sign-in page: %w", err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	visit.Page = string(body)
+	return visit, err
+}
+
+// Client returns an HTTP client that trusts the hub's authority.
+func (h *Hub) Client() (*http.Client, error) {
+	authority, err := os.ReadFile(h.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the hub's authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(authority) {
+		return nil, errors.New("the hub's authority holds no certificate")
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}, nil
+}
