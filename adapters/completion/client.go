@@ -84,8 +84,10 @@ func New(t Target) *Client {
 	// headers from the environment.
 	options := []option.RequestOption{
 		option.WithBaseURL(t.BaseURL), option.WithHTTPClient(c.http), option.WithMaxRetries(0),
-		option.WithAPIKey(t.Key.Reveal()), option.WithHeader("User-Agent", "companion"),
-		option.WithMiddleware(withoutTelemetry),
+		option.WithHeader("User-Agent", "companion"), option.WithMiddleware(withoutTelemetry),
+	}
+	if !t.Key.IsZero() {
+		options = append(options, option.WithAPIKey(t.Key.Reveal()))
 	}
 	c.chat = openai.NewChatCompletionService(options...)
 	c.completions = openai.NewCompletionService(options...)

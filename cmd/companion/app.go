@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"companion/adapters/door/controlsock"
+	"companion/adapters/settings"
+)
+
+// version is set by the linker for a release.
+var version = "0.1.0-dev"
+
+// app is what every command needs of the outside.
+type app struct {
+	in       *os.File
+	out, err *os.File
+	args     []string
+	config   string   // --config
+	set      []string // --set
+	json     bool     // --json, where the command has it
+}
+
+// Main runs the command line and returns the exit status.
+func Main() int {
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, args: os.Args[1:]}
+	root := a.root()
+	root.SetArgs(a.args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	ctx, stop := interruptible()
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errInterrupted
+	}
+	return a.fail(err)
+}
+
+// interruptible ends the context of every command at the first interrupt; the second one ends the
+// process at once. The daemon has its own order of ending (X7).
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup sets it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			os.Exit(exitInterrupted)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "companion",
+		Short: "A local language model for the programs on this machine, and for nobody else",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := "`companion --help` lists the commands"
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "did you mean `companion " + near[0] + "`?"
+			}
+			return &failure{code: "usage", message: fmt.Sprintf("there is no command %q", args[0]), hint: hint, exit: exitUsage}
+		},
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.PersistentFlags().StringVar(&a.config, "config", "", "configuration `FILE` instead of the platform's own")
+	root.PersistentFlags().StringArrayVar(&a.set, "set", nil, "set one `KEY=VALUE` of the configuration, above file and environment")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &failure{code: "usage", message: err.Error(), hint: "see `" + cmd.CommandPath() + " --help`", exit: exitUsage}
+	})
+	root.AddCommand(
+		a.runCommand(), a.statusCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(),
+		a.modelsCommand(), a.pullCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
+		a.envCommand(), a.execCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
+		a.logsCommand(), a.configCommand(), a.versionCommand(), completionCommand(),
+	)
+	document(root)
+	return root
+}
+
+// args makes a wrong number of arguments a wrong usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return &failure{code: "usage", message: err.Error(), hint: "see `" + cmd.CommandPath() + " --help`", exit: exitUsage}
+		}
+		return nil
+	}
+}
+
+// jsonFlag gives a reading command its --json.
+func (a *app) jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON, errors included")
+}
+
+// wantsJSON also sees the flag when the command line was refused before it was parsed.
+func (a *app) wantsJSON() bool {
+	before := a.args
+	if at := slices.Index(before, "--"); at >= 0 {
+		before = before[:at]
+	}
+	return a.json || slices.Contains(before, "--json")
+}
+
+// load reads configuration and places; every command but `config` and `version` begins with it.
+func (a *app) load() (settings.Settings, settings.Places, error) {
+	s, _, places, err := a.loadValues()
+	return s, places, err
+}
+
+func (a *app) loadValues() (settings.Settings, []settings.Value, settings.Places, error) {
+	places := settings.Locate()
+	if a.config != "" {
+		places.Config = a.config
+	}
+	s, values, err := settings.Load(settings.Options{
+		File: places.Config, Required: a.config != "", Environ: os.Environ(), Flags: a.set,
+	})
+	if err != nil {
+		return settings.Settings{}, nil, places, configFailure(err)
+	}
+	return s, values, places, nil
+}
+
+// control dials the daemon.
+func (a *app) control() (*controlsock.Client, error) {
+	_, places, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	return controlsock.Dial(places.ControlSocket), nil
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// colour says whether output to f may be coloured (X6).
+func colour(f *os.File) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)
+}
+
+// say writes a line about what is going on; results go to standard output instead.
+func (a *app) say(format string, values ...any) {
+	_, _ = fmt.Fprintf(a.err, format+"\n", values...)
+}
+
+// print writes results; a reader that went away ends the command.
+func print(out io.Writer, text string) error {
+	if _, err := io.WriteString(out, text); err != nil {
+		return fmt.Errorf("writing the output: %w", err)
+	}
+	return nil
+}
+
+// revision names the source that was built, for version and provenance.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// plain keeps text from steering a terminal.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f) {
+			return r
+		}
+		return -1
+	}, text)
+}

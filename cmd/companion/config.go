@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"companion/adapters/settings"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "config", Short: "Write, check and show the configuration",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	show := exits(&cobra.Command{
+		Use: "show", Short: "Print the effective values and where each came from",
+		Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			_, values, _, err := a.loadValues()
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(values)
+			}
+			return print(a.out, valueTable(values))
+		},
+	})
+	a.jsonFlag(show)
+	cmd.AddCommand(
+		exits(&cobra.Command{
+			Use: "init", Short: "Write a commented file with every key; an existing one is not touched",
+			Args: args(cobra.NoArgs),
+			RunE: func(*cobra.Command, []string) error { return a.configInit() },
+		}),
+		exits(&cobra.Command{
+			Use: "check", Short: "Refuse unknown keys and bad values, with file, line and what is accepted",
+			Args: args(cobra.NoArgs),
+			RunE: func(*cobra.Command, []string) error {
+				_, places, err := a.load()
+				if err != nil {
+					return err
+				}
+				return print(a.out, places.Config+": ok\n")
+			},
+		}),
+		show,
+		exits(&cobra.Command{
+			Use: "path", Short: "Print where the configuration file is",
+			Args: args(cobra.NoArgs),
+			RunE: func(*cobra.Command, []string) error { return print(a.out, a.configPath()+"\n") },
+		}),
+	)
+	return cmd
+}
+
+func (a *app) configPath() string {
+	if a.config != "" {
+		return a.config
+	}
+	return settings.Locate().Config
+}
+
+func (a *app) configInit() error {
+	path := a.configPath()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("making the configuration's folder: %w", err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return &failure{code: "exists", message: path + " is already there", exit: exitFailed,
+			hint: "edit it, or move it away first"}
+	}
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	_, err = file.WriteString(settings.Template())
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return print(a.out, path+"\n")
+}
+
+func valueTable(values []settings.Value) string {
+	var b strings.Builder
+	for _, v := range values {
+		where := string(v.Source)
+		if v.Where != "" {
+			where += " " + v.Where
+		}
+		fmt.Fprintf(&b, "%-52s # %s\n", v.Key+" = "+settings.Literal(v.Value), where)
+	}
+	return b.String()
+}

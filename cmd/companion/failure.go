@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"companion/adapters/authority/keychain"
+	"companion/adapters/completion"
+	"companion/adapters/door/controlsock"
+	"companion/adapters/private"
+	"companion/adapters/settings"
+	"companion/messages"
+)
+
+// Exit statuses (reasons.md); scripts rely on them.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotRunning  = 3
+	exitSignIn      = 4
+	exitUnavailable = 5
+	exitIntegrity   = 6
+	exitKeychain    = 7
+	exitRunning     = 8
+	exitInterrupted = 130
+)
+
+var exitMeaning = map[int]string{
+	exitDone: "done", exitFailed: "failed", exitUsage: "wrong usage or configuration",
+	exitNotRunning: "the companion is not running", exitSignIn: "sign-in needed",
+	exitUnavailable: "local inference is not available", exitIntegrity: "integrity check failed, or manifest refused",
+	exitKeychain: "keychain unavailable", exitRunning: "already running", exitInterrupted: "interrupted",
+}
+
+// hints offer the next step where an error has no better one.
+var hints = map[int]string{
+	exitNotRunning:  "start it with `companion run`",
+	exitSignIn:      "sign in with `companion login`",
+	exitUnavailable: "`companion status` says why, and what to do",
+	exitIntegrity:   "nothing that failed a check is used; `companion logs --level warn` tells more",
+	exitKeychain:    "unlock or start it; `companion config show` names the back end",
+	exitRunning:     "use the one that runs: `companion status`",
+}
+
+// failure is an error as a person or a script gets it: what was wrong, and the next step.
+type failure struct {
+	code    string
+	message string
+	hint    string
+	exit    int
+	err     error
+}
+
+func (f *failure) Error() string { return f.message }
+func (f *failure) Unwrap() error { return f.err }
+
+var errInterrupted = &failure{code: "interrupted", message: "interrupted", exit: exitInterrupted}
+
+// childExit is the exit status of a program that exec ran.
+type childExit int
+
+func (c childExit) Error() string { return fmt.Sprintf("the program ended with status %d", int(c)) }
+
+// refused makes the failure of a command that the daemon answered with a reason.
+func refused(what string, r messages.Reason) error {
+	if r == messages.ReasonOK {
+		return nil
+	}
+	return &failure{code: string(r), message: what + ": " + explain(r), exit: exitOf(r)}
+}
+
+// exitOf maps every reason to its exit status, once.
+func exitOf(r messages.Reason) int {
+	switch r {
+	case messages.ReasonOK, messages.ReasonAllow, messages.ReasonSessionValid:
+		return exitDone
+	case messages.ReasonSignInNeeded, messages.ReasonSessionRefresh:
+		return exitSignIn
+	case messages.ReasonUnknownAccount, messages.ReasonInvalidSecret, messages.ReasonSecretTooLarge,
+		messages.ReasonKeychainUnavailable, messages.ReasonKeychainLocked, messages.ReasonKeychainDenied,
+		messages.ReasonKeychainTimeout:
+		return exitKeychain
+	case messages.ReasonMalformedSpec, messages.ReasonSourceNotAllowed, messages.ReasonSchemeNotAllowed,
+		messages.ReasonSizeMismatch, messages.ReasonDigestMismatch, messages.ReasonAccumulatorFinalized,
+		messages.ReasonAccumulatorAborted, messages.ReasonManifestUntrusted, messages.ReasonManifestExpired,
+		messages.ReasonManifestRollback, messages.ReasonNoSuchTarget, messages.ReasonHTTPSRequired,
+		messages.ReasonBinaryUntrusted:
+		return exitIntegrity
+	case messages.ReasonInvalidTransition, messages.ReasonNotReady, messages.ReasonUnknownEvent,
+		messages.ReasonUnknownState, messages.ReasonStartTimeout, messages.ReasonProcessExited,
+		messages.ReasonCrashLoop, messages.ReasonQueueTimeout, messages.ReasonRuntimeUnavailable,
+		messages.ReasonUpstreamFailed, messages.ReasonMalformedAdmissionState, messages.ReasonAtCapacity,
+		messages.ReasonQueueFull, messages.ReasonNoInFlightToComplete, messages.ReasonMalformedLimits,
+		messages.ReasonMalformedObservation, messages.ReasonRAMOverLimit, messages.ReasonVRAMOverLimit,
+		messages.ReasonCPUOverLimit, messages.ReasonProbeFailed, messages.ReasonInvalidBinaryPath,
+		messages.ReasonInvalidModelPath, messages.ReasonSandboxUnavailable, messages.ReasonSpawnFailed,
+		messages.ReasonBackendUnreachable:
+		return exitUnavailable
+	}
+	return exitFailed
+}
+
+// described turns any error of a command into a failure, once.
+func described(err error) *failure {
+	var f *failure
+	var key *keychain.Error
+	var asked *completion.Error
+	var refusal *controlsock.Error
+	var notPrivate *private.Error
+	switch {
+	case errors.As(err, &f):
+		copied := *f
+		f = &copied
+	case errors.Is(err, controlsock.ErrNotRunning):
+		f = &failure{code: "not_running", message: "the companion is not running", exit: exitNotRunning}
+	case errors.As(err, &key):
+		f = &failure{code: string(key.Reason), message: "the keychain: " + explain(key.Reason), exit: exitKeychain}
+	case errors.As(err, &asked):
+		f = &failure{code: asked.Code, message: asked.Error(), exit: exitOf(asked.Reason())}
+		if asked.Status == 0 && f.exit == exitFailed {
+			f.exit = exitUnavailable
+		}
+	case errors.As(err, &refusal):
+		f = &failure{code: refusal.Code, message: "the companion refused: " + refusal.Message, exit: exitFailed}
+	case errors.As(err, &notPrivate):
+		f = &failure{code: "not_private", message: err.Error(), exit: exitFailed,
+			hint: "check who changed it, then `chmod go-rwx` it or move it away"}
+	default:
+		f = &failure{code: "failed", message: err.Error(), exit: exitFailed}
+	}
+	if f.hint == "" {
+		f.hint = hints[f.exit]
+	}
+	return f
+}
+
+// configFailure keeps file, line and accepted values of every problem (X5).
+func configFailure(err error) error {
+	f := &failure{code: "configuration", message: err.Error(), exit: exitUsage, err: err}
+	var refusedKeys *settings.Error
+	switch {
+	case errors.As(err, &refusedKeys):
+		f.hint = "correct it and try `companion config check`; `companion config init` writes a commented file"
+	case errors.Is(err, fs.ErrNotExist):
+		f.hint = "`companion config init` writes one"
+	}
+	return f
+}
+
+// fail prints err as the reader wants it and returns the exit status.
+func (a *app) fail(err error) int {
+	var child childExit
+	if errors.As(err, &child) {
+		return int(child)
+	}
+	f := described(err)
+	if a.wantsJSON() {
+		type body struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+			Hint    string `json:"hint"`
+		}
+		encoded, _ := json.Marshal(map[string]body{"error": {f.code, f.message, f.hint}})
+		a.say("%s", encoded)
+		return f.exit
+	}
+	mark := "error:"
+	if colour(a.err) {
+		mark = red + mark + reset
+	}
+	a.say("%s %s", mark, plain(f.message))
+	if f.hint != "" {
+		a.say("hint: %s", f.hint)
+	}
+	return f.exit
+}
+
+// exits lists the exit statuses that a command can end with, beside 0, 1, 2 and 130.
+func exits(cmd *cobra.Command, codes ...int) *cobra.Command {
+	all := append([]int{exitDone, exitFailed, exitUsage}, codes...)
+	all = append(all, exitInterrupted)
+	slices.Sort(all)
+	var b strings.Builder
+	b.WriteString("\n\nExit status:\n")
+	for _, code := range slices.Compact(all) {
+		fmt.Fprintf(&b, "  %-4d %s\n", code, exitMeaning[code])
+	}
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations["exits"] = strings.TrimRight(b.String(), "\n")
+	return cmd
+}
+
+// document ends every command's help with its exit statuses.
+func document(cmd *cobra.Command) {
+	if cmd.Annotations["exits"] == "" {
+		exits(cmd)
+	}
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += cmd.Annotations["exits"]
+	for _, child := range cmd.Commands() {
+		document(child)
+	}
+}

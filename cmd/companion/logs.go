@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+
+	"companion/actors/journal"
+)
+
+func (a *app) logsCommand() *cobra.Command {
+	var follow bool
+	var actor, level, since, grep string
+	cmd := &cobra.Command{
+		Use: "logs", Short: "Show the log, across rotations; the daemon need not run",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, places, err := a.load()
+			if err != nil {
+				return err
+			}
+			filter, err := logFilter(actor, level, since, grep, time.Now())
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(places.Log); errors.Is(err, fs.ErrNotExist) {
+				return &failure{code: "no_log", message: "there is no log yet: the companion has not run", exit: exitNotRunning}
+			}
+			colours := colour(a.out)
+			return journal.Tail(cmd.Context(), places.Log, follow, filter, func(r journal.Record) error {
+				if a.json {
+					return print(a.out, string(r.Line)+"\n")
+				}
+				return print(a.out, r.Text(colours)+"\n")
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines come")
+	cmd.Flags().StringVar(&actor, "actor", "", "only this `ACTOR`, or all of a wing: authority, door, runtime")
+	cmd.Flags().StringVar(&level, "level", "debug", "at least this `LEVEL`: debug, info, warn, error")
+	cmd.Flags().StringVar(&since, "since", "", "not older than this: a duration such as 10m, or an RFC 3339 `TIME`")
+	cmd.Flags().StringVar(&grep, "grep", "", "only lines that match this regular expression")
+	a.jsonFlag(cmd)
+	return exits(cmd, exitNotRunning)
+}
+
+func logFilter(actor, level, since, grep string, now time.Time) (journal.Filter, error) {
+	bad := func(flag, accepted string) error {
+		return &failure{code: "usage", message: "--" + flag + ": this value is not accepted", hint: "accepted: " + accepted, exit: exitUsage}
+	}
+	f := journal.Filter{Actor: actor}
+	switch level {
+	case "debug", "info", "warn", "error":
+		f.Level, _ = zapcore.ParseLevel(level)
+	default:
+		return f, bad("level", "debug, info, warn, error")
+	}
+	if since != "" {
+		at, err := time.Parse(time.RFC3339, since)
+		if ago, durationErr := time.ParseDuration(since); durationErr == nil && ago >= 0 {
+			at, err = now.Add(-ago), nil
+		}
+		if err != nil {
+			return f, bad("since", "a duration such as 10m, or a time such as "+now.UTC().Format(time.RFC3339))
+		}
+		f.Since = at
+	}
+	if grep != "" {
+		match, err := regexp.Compile(grep)
+		if err != nil {
+			return f, bad("grep", fmt.Sprintf("a regular expression (%v)", err))
+		}
+		f.Match = match
+	}
+	return f, nil
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"companion/adapters/door/controlsock"
+	"companion/messages"
+)
+
+func (a *app) modelsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "models", Short: "List what the manifest offers, and what is here and verified",
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			list, err := client.Models(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := refused("listing the models", list.Reason); err != nil {
+				return err
+			}
+			if a.json {
+				if list.Models == nil {
+					list.Models = []messages.ModelRow{}
+				}
+				return a.printJSON(map[string]any{"models": list.Models})
+			}
+			return print(a.out, modelTable(list.Models))
+		},
+	}
+	a.jsonFlag(cmd)
+	return exits(cmd, exitNotRunning, exitSignIn, exitIntegrity, exitKeychain)
+}
+
+func modelTable(rows []messages.ModelRow) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tSIZE\tHERE\t")
+	for _, m := range rows {
+		here := "no"
+		switch {
+		case m.Verified:
+			here = "verified"
+		case m.Here:
+			here = "not verified"
+		case m.PartialBytes > 0:
+			here = bytesText(m.PartialBytes) + " of it"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(m.Name), plain(m.Version), bytesText(m.Size), here,
+			strings.TrimSpace(mark(m.Selected, "selected ", "")+mark(m.Default, "default", "")))
+	}
+	_ = w.Flush() // into memory
+	return b.String()
+}
+
+func (a *app) pullCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "pull [NAME]", Short: "Fetch and verify a model, or the selected model and runtime",
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			name, what := "", "the selected model and runtime"
+			if len(given) == 1 {
+				name, what = given[0], given[0]
+			}
+			progress := a.showTransfers(cmd.Context(), client)
+			reason, err := client.Pull(cmd.Context(), name)
+			progress()
+			if err != nil {
+				return err
+			}
+			if err := refused("fetching "+plain(what), reason); err != nil {
+				return err
+			}
+			a.say("Here and verified: %s.", plain(what))
+			return nil
+		},
+	}
+	return exits(cmd, exitNotRunning, exitSignIn, exitIntegrity, exitKeychain)
+}
+
+// showTransfers shows the transfers of status beside a command: bars on a terminal, a line every
+// five seconds elsewhere (X6). The returned function ends it and waits for it.
+func (a *app) showTransfers(ctx context.Context, client *controlsock.Client) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	every := 5 * time.Second
+	show := func(all []messages.Transfer) {
+		for _, t := range all {
+			a.say("%s", plain(transferRow(t)))
+		}
+	}
+	finish := func() {}
+	if isTerminal(a.err) {
+		every = 200 * time.Millisecond
+		bars := newBars(a)
+		show, finish = bars.show, bars.finish
+	}
+	go func() {
+		defer close(done)
+		// Its end is the command's, whose own error tells more.
+		_ = client.WatchEvery(ctx, every, func(s messages.Status) error {
+			show(s.Transfers)
+			return nil
+		})
+	}()
+	return func() {
+		cancel()
+		<-done
+		finish()
+	}
+}
+
+// bars draws one bar for each transfer.
+type bars struct {
+	progress *mpb.Progress
+	byName   map[string]*mpb.Bar
+}
+
+func newBars(a *app) *bars {
+	return &bars{mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(60)), map[string]*mpb.Bar{}}
+}
+
+func (b *bars) show(all []messages.Transfer) {
+	for _, t := range all {
+		bar := b.byName[t.Name]
+		if bar == nil {
+			bar = b.progress.AddBar(t.Total, mpb.PrependDecorators(decor.Name(plain(t.Name)+" ")),
+				mpb.AppendDecorators(decor.CountersKibiByte("% .1f of % .1f"), decor.Percentage(decor.WC{W: 6})))
+			b.byName[t.Name] = bar
+		}
+		bar.SetCurrent(t.Bytes)
+	}
+}
+
+func (b *bars) finish() {
+	for _, bar := range b.byName {
+		if !bar.Completed() {
+			bar.Abort(false)
+		}
+	}
+	b.progress.Wait()
+}

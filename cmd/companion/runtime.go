@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"companion/adapters/door/controlsock"
+	"companion/messages"
+)
+
+func (a *app) startCommand() *cobra.Command {
+	return a.runtimeCommand("start", "Start the runtime, and end a hold after crashes", "starting the runtime",
+		"The runtime is starting; `companion status --watch` shows when it is ready.", (*controlsock.Client).Start)
+}
+
+func (a *app) stopCommand() *cobra.Command {
+	return a.runtimeCommand("stop", "Let running requests finish and stop the runtime; the daemon goes on", "stopping the runtime",
+		"The runtime is stopped.", (*controlsock.Client).Stop)
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	return a.runtimeCommand("restart", "Stop the runtime in order and start it again", "restarting the runtime",
+		"The runtime is starting again.", (*controlsock.Client).Restart)
+}
+
+func (a *app) runtimeCommand(use, short, doing, done string, do func(*controlsock.Client, context.Context) (messages.Reason, error)) *cobra.Command {
+	return exits(&cobra.Command{
+		Use: use, Short: short,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.control()
+			if err != nil {
+				return err
+			}
+			reason, err := do(client, cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := refused(doing, reason); err != nil {
+				return err
+			}
+			a.say("%s", done)
+			return nil
+		},
+	}, exitNotRunning, exitUnavailable, exitIntegrity)
+}

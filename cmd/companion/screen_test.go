@@ -1,0 +1,113 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+func working() messages.Status {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return messages.Status{
+		Version: "1", PID: 9, StartedAt: at, CompanionAvailable: true, Lifecycle: messages.StateReady, Reason: messages.ReasonOK,
+		Facts:     messages.StatusFacts{Verified: true, Ready: true, Bound: true, Token: true, HealthRecent: true},
+		FrontDoor: messages.StatusFrontDoor{BaseURL: "http://127.0.0.1:43121/v1", InFlight: 1, Verdicts: map[messages.Reason]int64{"ok": 4, "invalid_token": 2}},
+		Model:     messages.StatusModel{Name: "gemma", Version: "1", Verified: true},
+		Runtime: messages.StatusRuntime{Name: "llama", PID: 12, BackEnd: "unix", Pinned: true,
+			Sandbox: messages.Sandbox{Landlock: 7, Seccomp: true}, ResidentBytes: 512 << 20, CPUPercent: 40},
+		Session: messages.StatusSession{State: messages.SessionSignedIn, User: "Ada\x1b[31m"},
+	}
+}
+
+// X6: one screen, readable without colour, that nothing in it can steer.
+func TestScreen(t *testing.T) {
+	text := screen(working(), nil, false)
+	for _, want := range []string{"● available", "http://127.0.0.1:43121/v1", "1 running", "gemma 1, verified", "Landlock 7, seccomp on",
+		"512 MiB", "signed in as Ada", "invalid_token 2", "companion chat"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Errorf("steers the terminal: %q", text)
+	}
+	if !strings.Contains(screen(working(), nil, true), green) {
+		t.Error("no colour where it was asked for")
+	}
+	unpinned := working()
+	unpinned.Runtime.Pinned = false
+	if !strings.Contains(screen(unpinned, nil, false), "NOT PINNED") { // M10
+		t.Error("an unpinned binary is not said")
+	}
+}
+
+// One row per situation: the screen always ends with what to do.
+func TestNext(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*messages.Status)
+		want   string
+	}{
+		{"available", func(*messages.Status) {}, "companion chat"},
+		{"no token", func(s *messages.Status) { s.Facts.Token = false }, "keychain"},
+		{"signed out, nothing here", func(s *messages.Status) { s.Facts.Verified, s.Session.State = false, messages.SessionSignedOut }, "companion login"},
+		{"signed in, nothing here", func(s *messages.Status) { s.Facts.Verified = false }, "companion pull"},
+		{"transferring", func(s *messages.Status) { s.Transfers = []messages.Transfer{{Name: "m"}} }, "wait for the transfer"},
+		{"held", func(s *messages.Status) { s.Runtime.Held = true }, "companion start"},
+		{"stopped", func(s *messages.Status) { s.Lifecycle = messages.StateStopped }, "companion start"},
+		{"starting", func(s *messages.Status) { s.Lifecycle = messages.StateStarting }, "wait a moment"},
+		{"waiting after a crash", func(s *messages.Status) {
+			s.Lifecycle, s.Runtime.RetryAt = messages.StateStopped, new(time.Time)
+		}, "wait a moment"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := working()
+			if tt.name != "available" {
+				s.CompanionAvailable = false
+			}
+			tt.change(&s)
+			if got := next(s); !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestGraph(t *testing.T) {
+	if got := graph([]float64{0, 50, 100, -1}); got != "▁▄█▁" {
+		t.Errorf("got %s", got)
+	}
+	h := &history{}
+	for range width + 5 {
+		h.add(messages.StatusRuntime{})
+	}
+	if len([]rune(h.memory())) != width || (*history)(nil).cpu() != "" {
+		t.Errorf("history of %d", len([]rune(h.memory())))
+	}
+}
+
+// X4: what env prints, each shell reads back as the same value.
+func TestShells(t *testing.T) {
+	variables := []variable{{"A", "it's"}, {"B", "b"}}
+	want := map[string]string{
+		"sh":         "export A='it'\\''s'\nexport B='b'\n",
+		"fish":       "set -gx A 'it\\'s'\nset -gx B 'b'\n",
+		"powershell": "$Env:A = 'it''s'\n$Env:B = 'b'\n",
+		"json":       `{"A":"it's","B":"b"}` + "\n",
+	}
+	if len(want) != len(shells) {
+		t.Fatalf("%d shells", len(shells))
+	}
+	for shell, text := range want {
+		if got := shells[shell](variables); got != text {
+			t.Errorf("%s: got %q, want %q", shell, got, text)
+		}
+	}
+	got := environment([]string{"A=old", "HOME=/h", "B=old"}, variables)
+	if strings.Join(got, " ") != "HOME=/h A=it's B=b" {
+		t.Errorf("environment %v", got)
+	}
+}
