@@ -27,8 +27,8 @@ type SessionMeta struct {
 	User          User      `json:"user"`
 }
 
-// ToCustody is what the custody actor accepts. Senders: session and frontdoor's wiring, by the
-// narrowest of these types.
+// ToCustody is what the custody actor accepts from the session actor. Nobody else holds this
+// mailbox: its answers carry the user's tokens (C1).
 type ToCustody interface{ toCustody() }
 
 // LoadSession asks for the stored session. A torn or missing one answers with Found false and
@@ -52,6 +52,10 @@ type StoreSession struct {
 // ClearSession removes the session, metadata first.
 type ClearSession struct{ Reply chan<- Reason }
 
+// LoopbackRequest is what the custody actor accepts from lifecycle and front door, in a mailbox of
+// its own: no answer to it carries a secret of the session (C1).
+type LoopbackRequest interface{ loopbackRequest() }
+
 // DeliverLoopbackToken asks custody to tell the front door the token again: the front door is new.
 type DeliverLoopbackToken struct{}
 
@@ -61,12 +65,13 @@ type ConfirmCustody struct{}
 // ClearLoopbackToken removes the loopback token at clean shutdown (K6).
 type ClearLoopbackToken struct{ Reply chan<- Reason }
 
-func (LoadSession) toCustody()          {}
-func (StoreSession) toCustody()         {}
-func (ClearSession) toCustody()         {}
-func (DeliverLoopbackToken) toCustody() {}
-func (ConfirmCustody) toCustody()       {}
-func (ClearLoopbackToken) toCustody()   {}
+func (LoadSession) toCustody()  {}
+func (StoreSession) toCustody() {}
+func (ClearSession) toCustody() {}
+
+func (DeliverLoopbackToken) loopbackRequest() {}
+func (ConfirmCustody) loopbackRequest()       {}
+func (ClearLoopbackToken) loopbackRequest()   {}
 
 // AccessTokenRequest asks the session actor for an access token that is valid now (O8). Only the
 // manifest actor holds this mailbox.

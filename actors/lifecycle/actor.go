@@ -38,7 +38,7 @@ type Deps struct {
 	Provision chan<- messages.ToProvision
 	FrontDoor chan<- messages.ToFrontDoor
 	Health    chan<- messages.ToHealth
-	Custody   chan<- messages.ToCustody
+	Custody   chan<- messages.LoopbackRequest
 	Manifest  chan<- messages.ManifestCommand
 	Snapshot  *mailbox.Watch[messages.Snapshot]
 

@@ -74,7 +74,7 @@ type loop struct {
 	provision mailbox.Outbox[messages.ToProvision]
 	frontDoor mailbox.Outbox[messages.ToFrontDoor]
 	health    mailbox.Outbox[messages.ToHealth]
-	custody   mailbox.Outbox[messages.ToCustody]
+	custody   mailbox.Outbox[messages.LoopbackRequest]
 	manifest  mailbox.Outbox[messages.ManifestCommand]
 }
 
@@ -102,7 +102,7 @@ func newLoop(deps Deps) *loop {
 		provision: mailbox.Outbox[messages.ToProvision]{Box: deps.Provision},
 		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: deps.FrontDoor},
 		health:    mailbox.Outbox[messages.ToHealth]{Box: deps.Health},
-		custody:   mailbox.Outbox[messages.ToCustody]{Box: deps.Custody},
+		custody:   mailbox.Outbox[messages.LoopbackRequest]{Box: deps.Custody},
 		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: deps.Manifest},
 	}
 }

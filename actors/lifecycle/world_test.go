@@ -23,7 +23,7 @@ type world struct {
 	provision chan messages.ToProvision
 	frontDoor chan messages.ToFrontDoor
 	health    chan messages.ToHealth
-	custody   chan messages.ToCustody
+	custody   chan messages.LoopbackRequest
 	manifest  chan messages.ManifestCommand
 	snapshot  *mailbox.Watch[messages.Snapshot]
 	actor     *Actor
@@ -40,7 +40,7 @@ func newWorld() *world {
 		provision: make(chan messages.ToProvision, boxSize),
 		frontDoor: make(chan messages.ToFrontDoor, boxSize),
 		health:    make(chan messages.ToHealth, boxSize),
-		custody:   make(chan messages.ToCustody, boxSize),
+		custody:   make(chan messages.LoopbackRequest, boxSize),
 		manifest:  make(chan messages.ManifestCommand, boxSize),
 		snapshot:  mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped, Wanted: true}),
 	}

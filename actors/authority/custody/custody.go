@@ -30,7 +30,8 @@ type Keychain interface {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Mailbox   <-chan messages.ToCustody
+	Mailbox   <-chan messages.ToCustody       // from session, and nobody else
+	Loopback  <-chan messages.LoopbackRequest // from lifecycle and front door
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
 	Keychain  Keychain
@@ -128,11 +129,13 @@ func (l *loop) run(ctx context.Context) error {
 		case l.frontDoor.Out() <- l.frontDoor.Head():
 			l.frontDoor.Sent()
 		case m := <-l.deps.Mailbox:
-			l.handle(ctx, m)
+			l.handleSession(ctx, m)
+		case m := <-l.deps.Loopback:
+			l.handleLoopback(ctx, m)
 		case reason := <-l.finished:
-			j := l.queue[0]
+			// It leaves the line only now, so that work which done puts in line does not begin twice.
+			l.queue[0].done(reason)
 			l.queue = l.queue[1:]
-			j.done(reason)
 			l.begin(ctx)
 		case <-l.retry.C:
 			l.storeToken(ctx)
@@ -142,7 +145,7 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-func (l *loop) handle(ctx context.Context, m messages.ToCustody) {
+func (l *loop) handleSession(ctx context.Context, m messages.ToCustody) {
 	switch m := m.(type) {
 	case messages.LoadSession:
 		l.load(ctx, m)
@@ -152,6 +155,11 @@ func (l *loop) handle(ctx context.Context, m messages.ToCustody) {
 	case messages.ClearSession:
 		l.enqueue(ctx, func(ctx context.Context) messages.Reason { return clearSession(ctx, l.deps.Keychain) },
 			func(r messages.Reason) { m.Reply <- r })
+	}
+}
+
+func (l *loop) handleLoopback(ctx context.Context, m messages.LoopbackRequest) {
+	switch m := m.(type) {
 	case messages.DeliverLoopbackToken:
 		if l.stored {
 			l.frontDoor.Put(messages.UseLoopbackToken{Token: l.token})

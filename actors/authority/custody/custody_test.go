@@ -96,6 +96,7 @@ func failing(reason messages.Reason) func(string, keychain.Account) error {
 type house struct {
 	keychain  *fakeKeychain
 	mailbox   chan messages.ToCustody
+	loopback  chan messages.LoopbackRequest
 	lifecycle chan messages.ToLifecycle
 	frontDoor chan messages.ToFrontDoor
 	fatal     chan messages.Reason
@@ -106,12 +107,12 @@ type house struct {
 func newHouse() *house {
 	core, logs := observer.New(zap.DebugLevel)
 	h := &house{
-		keychain: &fakeKeychain{items: map[keychain.Account]string{}}, mailbox: make(chan messages.ToCustody, 8),
+		keychain: &fakeKeychain{items: map[keychain.Account]string{}}, mailbox: make(chan messages.ToCustody, 8), loopback: make(chan messages.LoopbackRequest, 8),
 		lifecycle: make(chan messages.ToLifecycle, 100), frontDoor: make(chan messages.ToFrontDoor, 100),
 		fatal: make(chan messages.Reason, 8), logs: logs,
 	}
 	h.actor = New(Deps{
-		Mailbox: h.mailbox, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
+		Mailbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
 		Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
 	})
 	return h
@@ -210,11 +211,11 @@ func TestClearLoopbackToken(t *testing.T) {
 		h.start(t)
 		said(h.frontDoor)
 		reply := make(chan messages.Reason, 1)
-		h.mailbox <- messages.ClearLoopbackToken{Reply: reply}
+		h.loopback <- messages.ClearLoopbackToken{Reply: reply}
 		if r := <-reply; r != messages.ReasonOK {
 			t.Fatal(r)
 		}
-		h.mailbox <- messages.DeliverLoopbackToken{}
+		h.loopback <- messages.DeliverLoopbackToken{}
 		time.Sleep(time.Hour)
 		want(t, said(h.frontDoor), dropToken)
 		if h.keychain.item(keychain.LoopbackToken) != "" {
@@ -230,8 +231,8 @@ func TestConfirm(t *testing.T) {
 		h.start(t)
 		said(h.frontDoor)
 		said(h.lifecycle)
-		h.mailbox <- messages.DeliverLoopbackToken{}
-		h.mailbox <- messages.ConfirmCustody{}
+		h.loopback <- messages.DeliverLoopbackToken{}
+		h.loopback <- messages.ConfirmCustody{}
 		want(t, said(h.frontDoor), useToken)
 		want(t, said(h.lifecycle), storedMsg)
 	})
@@ -246,8 +247,8 @@ func TestLockedThenUnlocked(t *testing.T) {
 			h.start(t)
 			lost := "messages.TokenLost{Reason:" + string(reason) + "}"
 			want(t, said(h.lifecycle), started, lost)
-			h.mailbox <- messages.DeliverLoopbackToken{}
-			h.mailbox <- messages.ConfirmCustody{}
+			h.loopback <- messages.DeliverLoopbackToken{}
+			h.loopback <- messages.ConfirmCustody{}
 			want(t, said(h.lifecycle), lost)
 			want(t, said(h.frontDoor))
 			if len(h.fatal) != 0 {

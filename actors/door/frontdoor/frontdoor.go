@@ -69,7 +69,7 @@ type Deps struct {
 
 	Mailbox   <-chan messages.ToFrontDoor
 	Lifecycle chan<- messages.ToLifecycle
-	Custody   chan<- messages.ToCustody // hears DeliverLoopbackToken alone
+	Custody   chan<- messages.LoopbackRequest
 	Health    chan<- messages.ToHealth  // hears DeliverProbeToken alone
 
 	Snapshot    *mailbox.Watch[messages.Snapshot]
@@ -204,7 +204,7 @@ func (l *life) run(ctx context.Context) error {
 func (l *life) announce(ctx context.Context) {
 	l.sayBound(ctx)
 	l.beside.Go(func() {
-		_ = mailbox.Tell[messages.ToCustody](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
+		_ = mailbox.Tell[messages.LoopbackRequest](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
 	})
 	l.beside.Go(func() {
 		_ = mailbox.Tell[messages.ToHealth](ctx, l.deps.Health, messages.DeliverProbeToken{})
