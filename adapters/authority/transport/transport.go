@@ -19,30 +19,39 @@ import (
 // Timeout bounds one whole exchange with the hub: metadata and tokens are small.
 const Timeout = 30 * time.Second
 
+// Roots returns the system's roots with those in caFile (PEM) added; nil, which means the system's,
+// when caFile is empty.
+func Roots(caFile string) (*x509.CertPool, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the hub's certificate authority, hub.ca_file: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("hub.ca_file: the file holds no certificate in PEM format")
+	}
+	return roots, nil
+}
+
 // New returns a client that trusts the system's roots and those in caFile (PEM), if that is not
 // empty. The process's default client and transport stay untouched.
 func New(caFile string) (*http.Client, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if caFile != "" {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading the hub's certificate authority: %w", err)
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("the file of the hub's certificate authority holds no certificate")
-		}
-		config.RootCAs = roots
+	roots, err := Roots(caFile)
+	if err != nil {
+		return nil, err
 	}
 	return &http.Client{
 		Timeout: Timeout,
 		Transport: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-			TLSClientConfig:       config,
+			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 20 * time.Second,
 			// Exchanges with the hub are minutes apart: a kept connection would only be a stale one, on which
