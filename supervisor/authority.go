@@ -1,0 +1,83 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/thejerf/suture/v4"
+
+	"companion/actors/authority/custody"
+	"companion/actors/authority/manifest"
+	"companion/actors/authority/session"
+	"companion/adapters/authority/browser"
+	"companion/adapters/authority/keychain"
+	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/tuf"
+	"companion/messages"
+)
+
+// scope is what the daemon asks of the hub (hub.md): a member's rights, never more.
+const scope = "vault:read vault:write"
+
+// authorityWing builds what may hold the user's secrets: custody, session, manifest. hub is the
+// client that speaks to the hub; fatal hears that there is no keychain to begin with.
+func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Reason)) ([]suture.Service, error) {
+	s := o.Settings
+	secrets, err := keychain.Open(keychain.Options{Backend: s.Keychain.Backend, Service: s.Keychain.Service})
+	if err != nil {
+		return nil, fmt.Errorf("opening the keychain: %w", err)
+	}
+	signIn, err := oauth.New(oauth.Config{
+		Issuer: s.Hub.Issuer(), SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
+		Loopback: strings.Trim(s.Hub.RedirectAddress, "[]"), Timeout: s.Hub.SignInTimeout, HTTP: hub,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the sign-in: %w", err)
+	}
+	repository, err := signedManifest(o, hub)
+	if err != nil {
+		return nil, err
+	}
+	return []suture.Service{
+		custody.New(custody.Deps{
+			Mailbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
+			Keychain: secrets, Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
+		}),
+		session.New(session.Deps{
+			Mailbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
+			Hub: session.HubOf(signIn), OpenBrowser: browser.Open, View: b.sessionView,
+			Log: o.Logger.Named(string(messages.ActorSession)),
+		}),
+		manifest.New(manifest.Deps{
+			Mailbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
+			Repository: repository, Model: s.Model.Name, Grace: s.Manifest.Grace, View: b.manifestView,
+			Log: o.Logger.Named(string(messages.ActorManifest)),
+		}),
+	}, nil
+}
+
+// errNoRoot: this source tree ships no first-party root, so the configuration must name one.
+var errNoRoot = errors.New("manifest.root_file is empty and no root is built into this build: " +
+	"name the file of the pinned TUF root that came with your hub")
+
+func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
+	s := o.Settings
+	if s.Manifest.RootFile == "" {
+		return nil, errNoRoot
+	}
+	root, err := os.ReadFile(s.Manifest.RootFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the pinned root of the manifest, manifest.root_file: %w", err)
+	}
+	client, err := tuf.New(tuf.Config{
+		URL: s.Hub.URL + "/api/v1/manifest/", Root: root, Dir: o.Places.Trust, Platform: platform(),
+		PrivateHosts: s.Manifest.PrivateHosts, HTTP: hub,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the signed manifest: %w", err)
+	}
+	return client, nil
+}

@@ -1,0 +1,61 @@
+package supervisor
+
+import (
+	"github.com/thejerf/suture/v4"
+	"time"
+
+	"companion/actors/door/control"
+	"companion/actors/door/frontdoor"
+	"companion/actors/door/health"
+	"companion/actors/mailbox"
+	"companion/adapters/door/healthprobe"
+	"companion/messages"
+)
+
+// doorWing builds what may hold the loopback token and nothing more: front door, health, control.
+func doorWing(o Options, b boxes, actors *mailbox.Watch[[]messages.ActorView]) []suture.Service {
+	door := frontdoor.New(frontdoor.Deps{
+		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
+		Mailbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
+		Snapshot: b.snapshot, Observation: b.observation,
+		Logger: o.Logger.Named(string(messages.ActorFrontDoor)),
+	})
+	return []suture.Service{
+		door,
+		health.New(health.Deps{
+			Inbox: b.health, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor, Snapshot: b.snapshot,
+			Door: door.View, Prober: healthprobe.New(),
+			Beat: o.Settings.Health.Beat, IdleAfter: o.Settings.Health.IdleProbe,
+			Log: o.Logger.Named(string(messages.ActorHealth)),
+		}),
+		control.New(control.Deps{
+			Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest, Snapshot: b.snapshot,
+			Views: control.Views{
+				Door: door.View, Process: b.processView.Get, Observation: b.observation.Get,
+				Session: b.sessionView.Get, Manifest: b.manifestView.Get, Transfers: b.transfers.Get, Actors: actors.Get,
+			},
+			SocketPath: o.Places.ControlSocket, Version: o.Version, StartedAt: time.Now(),
+			Recency: o.Settings.Health.Recency,
+			Log:     o.Logger.Named(string(messages.ActorControl)),
+		}),
+	}
+}
+
+func bounds(o Options) frontdoor.Bounds {
+	bounds := frontdoor.DefaultBounds()
+	door, runtime := o.Settings.FrontDoor, o.Settings.Runtime
+	bounds.RatePerMinute = door.RatePerMinute
+	bounds.MaxInFlight, bounds.QueueBound, bounds.QueueTimeout = runtime.MaxInFlight, runtime.QueueBound, runtime.QueueTimeout
+	bounds.Resources = limits(o)
+	bounds.HeadBytes, bounds.HeadTime = int(door.MaxHead), door.HeadTimeout
+	bounds.BodyBytes, bounds.BodyTime = door.MaxBody, door.BodyTimeout
+	bounds.IdleTime, bounds.Connections, bounds.WriteStall = door.IdleTimeout, door.MaxConnections, door.StallTimeout
+	return bounds
+}
+
+func limits(o Options) messages.ResourceLimits {
+	runtime := o.Settings.Runtime
+	return messages.ResourceLimits{
+		ResidentBytes: runtime.MemoryLimit, GPUBytes: runtime.GPUMemoryLimit, CPUPercent: runtime.CPULimit,
+	}
+}

@@ -1,0 +1,150 @@
+// Package supervisor is the composition root: it alone knows every wing, builds each in a scope of
+// its own, gives every actor its mailboxes, and supervises the tree (C1). Read Run top to bottom
+// to know who exists and how the daemon begins and ends. Only cmd/companion imports it.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+
+	"companion/actors/journal"
+	"companion/actors/lifecycle"
+	"companion/actors/mailbox"
+	"companion/adapters/authority/transport"
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/settings"
+	"companion/messages"
+)
+
+// Options is what `companion run` gives.
+type Options struct {
+	Settings settings.Settings
+	Places   settings.Places
+	Version  string
+	Logger   *zap.Logger
+	Journal  *journal.Journal
+	// OnReady is called once, with the base URL, when local inference is available for the first
+	// time; nil: nobody is told.
+	OnReady func(baseURL string)
+}
+
+// Error says why the daemon could not start or had to end.
+type Error struct {
+	Reason messages.Reason
+	what   string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s (%s)", e.what, e.Reason) }
+
+// shutdownMargin is what an orderly shutdown may take besides the drain and the end of the runtime.
+const shutdownMargin = 5 * time.Second
+
+// Run is the daemon, until ctx ends; then it stops in order: admit nothing more, drain, stop the
+// runtime, clear the token, end the tree (X7). It returns nil after that, or an *Error where there
+// is no keychain to begin with (K3), or what was wrong with the places or the configuration.
+func Run(ctx context.Context, o Options) error {
+	if err := spawn.Harden(); err != nil {
+		return fmt.Errorf("protecting the daemon's memory (X8): %w", err)
+	}
+	if err := o.Places.Create(); err != nil {
+		return err
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	b := newBoxes()
+	t := newTree(o.Logger.Named("supervisor"))
+
+	hub, err := transport.New(o.Settings.Hub.CAFile)
+	if err != nil {
+		return err
+	}
+	roots, err := transport.Roots(o.Settings.Hub.CAFile)
+	if err != nil {
+		return err
+	}
+	authority, err := authorityWing(o, b, hub, func(reason messages.Reason) {
+		fail(&Error{reason, "the keychain service cannot be reached, and no secret is kept anywhere else"})
+	})
+	if err != nil {
+		return err
+	}
+	runtime, err := runtimeWing(o, b, roots)
+	if err != nil {
+		return err
+	}
+	t.add(o.Journal)
+	t.add(lifecycleActor(o, b))
+	t.wing("authority", authority...)
+	t.wing("runtime", runtime...)
+	t.wing("door", doorWing(o, b, t.views)...)
+	t.root.Add(&notifier{b.snapshot, b.lifecycle, o.Logger.Named("systemd")})
+	if o.OnReady != nil {
+		t.root.Add(&announcer{b.snapshot, o.OnReady})
+	}
+
+	treeCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	ended := t.root.ServeBackground(treeCtx)
+	select {
+	case <-ctx.Done():
+		o.Logger.Info("shutting down")
+		shutDown(treeCtx, b, o.Settings.Runtime.DrainTimeout+o.Settings.Runtime.StopTimeout+shutdownMargin)
+		cut()
+		<-ended
+	case err := <-ended:
+		return fmt.Errorf("the supervision tree ended: %w", err)
+	}
+	var fatal *Error
+	if errors.As(context.Cause(ctx), &fatal) {
+		return fatal
+	}
+	return nil
+}
+
+// shutDown has the conversation that comes before the tree is cut: suture stops all services of a
+// supervisor together, which would end the runtime under running requests.
+func shutDown(ctx context.Context, b boxes, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, _ = mailbox.Ask(ctx, b.lifecycle, func(reply chan<- struct{}) messages.ToLifecycle {
+		return messages.ShutdownRequested{Reply: reply}
+	})
+}
+
+func lifecycleActor(o Options, b boxes) *lifecycle.Actor {
+	return lifecycle.New(lifecycle.Deps{
+		Inbox: b.lifecycle, Process: b.process, Provision: b.provision, FrontDoor: b.frontDoor,
+		Health: b.health, Custody: b.loopback, Manifest: b.manifest, Snapshot: b.snapshot,
+		Recency: o.Settings.Health.Recency, StartDeadline: o.Settings.Runtime.StartTimeout,
+		DrainDeadline: o.Settings.Runtime.DrainTimeout,
+		Log:           o.Logger.Named(string(messages.ActorLifecycle)),
+	})
+}
+
+// announcer calls tell at the first moment of availability, and stays away after that.
+type announcer struct {
+	snapshot *mailbox.Watch[messages.Snapshot]
+	tell     func(baseURL string)
+}
+
+func (a *announcer) String() string { return "announcer" }
+
+func (a *announcer) Serve(ctx context.Context) error {
+	for {
+		snapshot, changed := a.snapshot.Next()
+		if snapshot.Available {
+			a.tell(snapshot.BaseURL)
+			return suture.ErrDoNotRestart
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}

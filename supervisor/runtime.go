@@ -1,0 +1,54 @@
+package supervisor
+
+import (
+	"crypto/x509"
+	"fmt"
+	"runtime"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+
+	"companion/actors/runtime/process"
+	"companion/actors/runtime/provision"
+	"companion/actors/runtime/resources"
+	"companion/adapters/runtime/download"
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/store"
+	"companion/messages"
+)
+
+// outputActor names the runtime's own lines in the log (R8).
+const outputActor = "llama-server"
+
+// runtimeWing builds what touches the network's bytes and the runtime process, and holds no secret:
+// provision, process, resources. roots are the certificates it may trust; nil: the system's.
+func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, error) {
+	artifacts, err := store.Open(o.Places.Data)
+	if err != nil {
+		return nil, fmt.Errorf("opening the artifact store: %w", err)
+	}
+	s := o.Settings
+	named := func(actor messages.Actor) *zap.Logger { return o.Logger.Named(string(actor)) }
+	return []suture.Service{
+		provision.New(provision.Deps{
+			Inbox: b.provision, Lifecycle: b.lifecycle, Transfers: b.transfers, Store: artifacts,
+			Download: download.New(roots, 0), Unpinned: s.Runtime.AllowUnpinnedBinary,
+			Log: named(messages.ActorProvision),
+		}),
+		process.New(process.Deps{
+			Mailbox: b.process, Lifecycle: b.lifecycle, View: b.processView,
+			RunDir: o.Places.BackEnd, RecordPath: o.Places.Reclaim,
+			Context: s.Model.Context, Threads: s.Runtime.Threads, MaxInFlight: s.Runtime.MaxInFlight,
+			MemoryLimit: s.Runtime.MemoryLimit, GPU: spawn.HasGPU(), Sandbox: spawn.Mode(s.Runtime.Sandbox),
+			StartDeadline: s.Runtime.StartTimeout, KillGrace: s.Runtime.StopTimeout,
+			Logger: named(messages.ActorProcess), Output: o.Logger.Named(outputActor),
+		}),
+		resources.New(resources.Deps{
+			Process: b.processView, Snapshot: b.snapshot, Lifecycle: b.lifecycle, Observation: b.observation,
+			Limits: limits(o), Logger: named(messages.ActorResources),
+		}),
+	}, nil
+}
+
+// platform names this machine as the manifest does (M2).
+func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

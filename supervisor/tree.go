@@ -1,0 +1,117 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/messages"
+)
+
+// restartPolicy of every supervisor in the tree: an actor that fails comes back at once, ten times
+// in as many seconds; after that its wing pauses for a second, so that a fault that stays costs
+// little and is still left by itself.
+var restartPolicy = suture.Spec{
+	FailureThreshold: 10,
+	FailureDecay:     10,
+	FailureBackoff:   time.Second,
+	Timeout:          stopPatience,
+	Sprint:           describePanic,
+}
+
+// stopPatience bounds the wait for one actor at the end.
+const stopPatience = 10 * time.Second
+
+// tree is the root supervisor, one supervisor per wing below it, and what is known of restarts.
+type tree struct {
+	root  *suture.Supervisor
+	views *mailbox.Watch[[]messages.ActorView]
+	log   *zap.Logger
+
+	mu   sync.Mutex // the hook runs on the goroutine of each supervisor
+	rows []messages.ActorView
+}
+
+func newTree(log *zap.Logger) *tree {
+	t := &tree{views: mailbox.NewWatch[[]messages.ActorView](nil), log: log}
+	spec := restartPolicy
+	spec.EventHook = t.hook
+	t.root = suture.New("companion", spec)
+	return t
+}
+
+// wing adds a supervisor for the given actors. It takes over the root's hook.
+func (t *tree) wing(name string, actors ...suture.Service) {
+	spec := restartPolicy
+	spec.EventHook = t.hook
+	wing := suture.New(name, spec)
+	for _, actor := range actors {
+		t.register(actor)
+		wing.Add(instrument(actor))
+	}
+	t.root.Add(wing)
+}
+
+// add puts an actor directly below the root.
+func (t *tree) add(actor suture.Service) {
+	t.register(actor)
+	t.root.Add(instrument(actor))
+}
+
+func (t *tree) register(actor suture.Service) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows = append(t.rows, messages.ActorView{Name: messages.Actor(fmt.Sprint(actor))})
+	t.views.Set(slices.Clone(t.rows))
+}
+
+// hook makes every restart a log line and a counter (A9). It runs on a supervisor's own goroutine,
+// so it neither blocks nor asks a supervisor anything.
+func (t *tree) hook(event suture.Event) {
+	switch e := event.(type) {
+	case suture.EventServicePanic:
+		t.failed(e.ServiceName, "panic: "+e.PanicMsg, zap.String("stack", e.Stacktrace))
+	case suture.EventServiceTerminate:
+		err, _ := e.Err.(error)
+		if errors.Is(err, context.Canceled) {
+			return
+		}
+		t.failed(e.ServiceName, fmt.Sprint(e.Err))
+	case suture.EventStopTimeout:
+		t.log.Error("actor did not stop in time", zap.String("service", e.ServiceName))
+	case suture.EventBackoff:
+		t.log.Warn("supervisor pauses after repeated failures", zap.String("supervisor", e.SupervisorName))
+	case suture.EventResume:
+		t.log.Info("supervisor goes on", zap.String("supervisor", e.SupervisorName))
+	}
+}
+
+func (t *tree) failed(name, cause string, fields ...zap.Field) {
+	t.mu.Lock()
+	for i := range t.rows {
+		if string(t.rows[i].Name) == name {
+			t.rows[i].Restarts++
+			t.rows[i].LastError = cause
+		}
+	}
+	t.views.Set(slices.Clone(t.rows))
+	t.mu.Unlock()
+	t.log.Error("actor failed and is restarted", append(fields, zap.String("service", name), zap.String("cause", cause))...)
+}
+
+// describePanic says what was recovered without quoting it: a panic may be raised with any value,
+// a secret among them. What Go's own run time says of itself names types and indexes only.
+func describePanic(recovered any) string {
+	if err, ok := recovered.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("a %T", recovered)
+}
