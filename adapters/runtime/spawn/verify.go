@@ -122,7 +122,7 @@ func verifyTree(r messages.VerifiedRuntime, executable *os.File) error {
 	if err := errors.Join(walk, hashes.Wait()); err != nil {
 		return err
 	}
-	if executableFile, ok := listed[filepath.FromSlash(r.Executable)]; seen != len(listed) || !ok || executableFile.LinkTarget != "" {
+	if executableFile, ok := listed[filepath.FromSlash(r.Executable)]; seen != len(r.Files) || !ok || executableFile.LinkTarget != "" {
 		return errListing
 	}
 	return nil
