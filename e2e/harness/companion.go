@@ -149,6 +149,17 @@ func (c *Companion) Start(flags ...string) *Process {
 	return daemon
 }
 
+// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size. It
+// takes util-linux's unshare, and no privilege where the system gives users namespaces.
+func (c *Companion) StartOnSmallDisk(size string) *Process {
+	c.t.Helper()
+	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
+	c.Daemon = launch(c.t, c.Home, "companion", "unshare", nil, c.env(), "--map-root-user", "--mount", "--",
+		"sh", "-c", script, "sh", c.Data(), size, Binary(c.t, "companion"))
+	c.Await("answering", time.Minute, func(s messages.Status) bool { return s.PID == c.Daemon.PID })
+	return c.Daemon
+}
+
 // Status is what status --json says; its second value is false when nobody answers.
 func (c *Companion) Status() (messages.Status, bool) {
 	c.t.Helper()

@@ -35,16 +35,20 @@ type Process struct {
 	code    int // after ended; -1 for a signal
 }
 
-// start runs a program until the test ends. Its output goes to stdout, or, when that is nil, where
-// its errors go: to a log file in dir.
+// start runs a program of ours until the test ends. Its output goes to stdout, or, when that is nil,
+// where its errors go: to a log file in dir.
 func start(t testing.TB, dir, name string, stdout io.Writer, env []string, args ...string) *Process {
 	t.Helper()
-	binary := Binary(t, name)
+	return launch(t, dir, name, Binary(t, name), stdout, env, args...)
+}
+
+func launch(t testing.TB, dir, name, program string, stdout io.Writer, env []string, args ...string) *Process {
+	t.Helper()
 	log, err := os.CreateTemp(dir, name+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
 	if stdout != nil {
 		cmd.Stdout = stdout

@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/e2e/harness"
+)
+
+// answer is what came back on the wire.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// code is the reason in an error of the OpenAI shape (L10).
+func (a answer) code() (code, param string) {
+	var body struct {
+		Error struct{ Message, Type, Code, Param string }
+	}
+	_ = json.Unmarshal([]byte(a.body), &body)
+	return body.Error.Code, body.Error.Param
+}
+
+// send writes bytes to address and reads one answer.
+func send(t *testing.T, address, request string) answer {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.WriteString(conn, request) }()
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("reading the answer: %v", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("reading the answer's body: %v", err)
+	}
+	return answer{response.StatusCode, response.Header, string(body)}
+}
+
+// host is the address and port of a base URL.
+func host(t *testing.T, baseURL string) string {
+	t.Helper()
+	u, err := url.Parse(baseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+// post is a good request with body, but for the lines in head, which come before.
+func post(address, path, head, body string) string {
+	if !strings.Contains(head, "Host:") {
+		head += "Host: " + address + "\r\n"
+	}
+	return fmt.Sprintf("POST %s HTTP/1.1\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, head, len(body), body)
+}
+
+// L3, L4, L5, L6a, L10, T1, T2, T3: bad requests to the running program.
+func TestFrontDoorRefuses(t *testing.T) {
+	c := harness.Ready(t, "")
+	baseURL, token := c.Endpoint()
+	address := host(t, baseURL)
+	bearer := "Authorization: Bearer " + token + "\r\n"
+	const chat = `{"messages":[{"role":"user","content":"Say one word."}],"max_tokens":2}`
+	const path = "/v1/chat/completions"
+
+	// The same request is answered when nothing is wrong with it, so that each row below shows its
+	// own fault.
+	if a := send(t, address, post(address, path, bearer, chat)); a.status != http.StatusOK {
+		t.Fatalf("a good request: %d %s", a.status, a.body)
+	}
+	for name, test := range map[string]struct {
+		request string
+		status  int
+		code    string
+		param   string
+	}{
+		"no token":          {post(address, path, "", chat), 401, "missing_token", ""},
+		"wrong token":       {post(address, path, "Authorization: Bearer "+strings.Repeat("A", 43)+"\r\n", chat), 401, "invalid_token", ""},
+		"two tokens":        {post(address, path, bearer+"x-api-key: "+token+"\r\n", chat), 403, "malformed_request", ""},
+		"token in query":    {post(address, path+"?api_key="+token, "", chat), 401, "missing_token", ""},
+		"wrong host":        {post(address, path, bearer+"Host: rebound.example\r\n", chat), 403, "host_not_allowed", ""},
+		"host without port": {post(address, path, bearer+"Host: 127.0.0.1\r\n", chat), 403, "host_not_allowed", ""},
+		"foreign origin":    {post(address, path, bearer+"Origin: https://evil.example\r\n", chat), 403, "cross_site_forbidden", ""},
+		"null origin":       {post(address, path, bearer+"Origin: null\r\n", chat), 403, "cross_site_forbidden", ""},
+		"cross-site":        {post(address, path, bearer+"Sec-Fetch-Site: cross-site\r\n", chat), 403, "cross_site_forbidden", ""},
+		"same-site":         {post(address, path, bearer+"Sec-Fetch-Site: same-site\r\n", chat), 403, "cross_site_forbidden", ""},
+		"options":           {"OPTIONS " + path + " HTTP/1.1\r\nHost: " + address + "\r\nOrigin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n\r\n", 403, "method_not_allowed", ""},
+		"put":               {strings.Replace(post(address, path, bearer, chat), "POST", "PUT", 1), 403, "method_not_allowed", ""},
+		"absolute form":     {post(address, "http://"+address+path, bearer, chat), 403, "malformed_request", ""},
+		"unknown path":      {post(address, "/v1/unknown", bearer, chat), 404, "unknown_path", ""},
+		"runtime's own":     {"GET /slots HTTP/1.1\r\nHost: " + address + "\r\n" + bearer + "\r\n", 404, "unknown_path", ""},
+		"wrong method":      {"GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\n" + bearer + "\r\n", 404, "unknown_path", ""},
+		"unknown, no token": {post(address, "/v1/unknown", "", chat), 401, "missing_token", ""},
+		"not JSON":          {post(address, path, bearer, "messages=hello"), 400, "bad_request", ""},
+		"unknown field":     {post(address, path, bearer, `{"messages":[{"role":"user","content":"x"}],"id_slot":1}`), 400, "bad_request", "id_slot"},
+		"outside range":     {post(address, path, bearer, `{"messages":[{"role":"user","content":"x"}],"temperature":99}`), 400, "bad_request", "temperature"},
+		"duplicate key":     {post(address, path, bearer, `{"messages":[{"role":"user","content":"x"}],"seed":1,"seed":2}`), 400, "bad_request", "seed"},
+		"no messages":       {post(address, path, bearer, `{"messages":[]}`), 400, "bad_request", "messages"},
+		"another model":     {post(address, path, bearer, `{"model":"gpt-9","messages":[{"role":"user","content":"x"}]}`), 404, "model_not_found", "model"},
+		"too large":         {post(address, path, bearer, `{"messages":[{"role":"user","content":"`+strings.Repeat("x", 16<<20)+`"}]}`), 413, "body_too_large", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := send(t, address, test.request)
+			code, param := a.code()
+			if a.status != test.status || code != test.code || test.param != "" && param != test.param {
+				t.Errorf("answered %d %s %q, want %d %s %q", a.status, code, param, test.status, test.code, test.param)
+			}
+			for key := range a.header {
+				if strings.HasPrefix(key, "Access-Control-") {
+					t.Errorf("the answer has %s", key)
+				}
+			}
+			if test.status == http.StatusUnauthorized && a.header.Get("WWW-Authenticate") != "Bearer" {
+				t.Errorf("WWW-Authenticate is %q", a.header.Get("WWW-Authenticate"))
+			}
+			if strings.Contains(a.body, token) || strings.Contains(a.body, c.Home) {
+				t.Error("the answer shows a token or a path")
+			}
+		})
+	}
+	if status, _ := c.Status(); !status.CompanionAvailable {
+		t.Errorf("bad requests made it unavailable: %s", status.Reason)
+	}
+
+	// K6, T4: a token of an earlier start is worthless, also for the same configuration and port.
+	t.Run("token of an earlier start", func(t *testing.T) {
+		c.Stop()
+		c.Start()
+		c.Available()
+		baseURL, fresh := c.Endpoint()
+		address := host(t, baseURL)
+		if fresh == token {
+			t.Fatal("two starts have one token")
+		}
+		a := send(t, address, post(address, path, bearer, chat))
+		if code, _ := a.code(); a.status != 401 || code != "invalid_token" {
+			t.Errorf("the old token: %d %s", a.status, code)
+		}
+		if a := send(t, address, post(address, path, "x-api-key: "+fresh+"\r\n", chat)); a.status != http.StatusOK {
+			t.Errorf("the new token: %d %s", a.status, a.body)
+		}
+	})
+}

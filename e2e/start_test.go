@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/keychain"
+	"companion/e2e/harness"
+)
+
+const endWithin = 30 * time.Second
+
+// X1: a second daemon says so and ends with 8; the first is not disturbed.
+func TestSecondDaemon(t *testing.T) {
+	c := harness.NewHub(t).Companion("")
+	first := c.Start()
+	second := c.Launch()
+	if code := second.Wait(endWithin); code != 8 {
+		t.Errorf("the second daemon ended with %d, want 8", code)
+	}
+	if !strings.Contains(second.Output(), "already runs") {
+		t.Errorf("it says %q", second.Output())
+	}
+	if status, answered := c.Status(); !answered || status.PID != first.PID {
+		t.Error("the first daemon no longer answers")
+	}
+	first.Stop()
+}
+
+// X5: a configuration that says something unknown or wrong is refused with file, line and what is
+// accepted, by run and by check, before anything else happens.
+func TestBadConfiguration(t *testing.T) {
+	hub := harness.NewHub(t)
+	for name, test := range map[string]struct{ line, says string }{
+		"unknown key":     {"[model]\nnam = \"x\"", "nam"},
+		"unknown table":   {"[modle]\nname = \"x\"", "modle"},
+		"wrong type":      {"[model]\ncontext = \"many\"", "context"},
+		"open address":    {"[front_door]\naddress = \"0.0.0.0\"", "127.0.0.1"},
+		"no sandbox":      {"[runtime]\nsandbox = \"off\"", "require"},
+		"unknown backend": {"[log]\nlevel = \"loud\"", "debug"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := hub.Companion(test.line + "\n")
+			config, err := os.ReadFile(c.ConfigFile())
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := strings.Count(string(config), "\n")
+			daemon := c.Launch()
+			code, output := daemon.Wait(endWithin), daemon.Output()
+			check := c.Run("config", "check")
+			if code != 2 || check.Code != 2 {
+				t.Errorf("run ended with %d, config check with %d, want 2", code, check.Code)
+			}
+			for _, text := range []string{output, check.Stderr} {
+				if !strings.Contains(text, "config.toml") || !strings.Contains(text, test.says) ||
+					!strings.Contains(text, fmt.Sprint(last)) && !strings.Contains(text, fmt.Sprint(last-1)) {
+					t.Errorf("it says %q, without file, line %d and %q", text, last, test.says)
+				}
+			}
+			if _, err := os.Stat(c.State()); !os.IsNotExist(err) {
+				t.Errorf("something was made all the same: %v", err)
+			}
+		})
+	}
+}
+
+// K3: without the keychain that the configuration names the daemon ends with 7, and no token is put
+// anywhere else.
+func TestNoKeychain(t *testing.T) {
+	c := harness.NewHub(t).Companion("")
+	config, err := os.ReadFile(c.ConfigFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Configure(strings.Replace(string(config), "kernel-keyring", "secret-service", 1))
+	c.Extra = []string{"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(c.Home, "no-bus")}
+	daemon := c.Launch()
+	if code := daemon.Wait(endWithin); code != 7 {
+		t.Errorf("run ended with %d, want 7:\n%s", code, daemon.Output())
+	}
+	for _, account := range []keychain.Account{keychain.LoopbackToken, keychain.AccessToken, keychain.RefreshToken, keychain.SessionMetadata} {
+		if _, found := c.Secret(account); found {
+			t.Errorf("%v is in the kernel keyring instead", account)
+		}
+	}
+	for _, file := range files(t, c.Home) {
+		switch name := filepath.Base(file); {
+		case strings.HasSuffix(name, ".log"), name == "config.toml", name == "lock":
+		default:
+			t.Errorf("the daemon left %s", file)
+		}
+	}
+	if r := c.Run("env"); r.Code != 3 {
+		t.Errorf("env: exit %d, want 3", r.Code)
+	}
+}
+
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// T17, M7, X2: a folder of the companion that others may enter, that is a link, or that belongs to
+// somebody else is refused with its name and what would be right.
+func TestFoldersOfOthers(t *testing.T) {
+	hub := harness.NewHub(t)
+	attacks := map[string]func(dir string) error{
+		"mode 0755": func(dir string) error {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
+			}
+			return os.Chmod(dir, 0o755)
+		},
+		"a link": func(dir string) error {
+			if err := os.Mkdir(dir+"-real", 0o700); err != nil {
+				return err
+			}
+			return os.Symlink(dir+"-real", dir)
+		},
+		"a file": func(dir string) error { return os.WriteFile(dir, nil, 0o600) },
+	}
+	if os.Geteuid() == 0 { // only root can give a folder away
+		attacks["another owner"] = func(dir string) error {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				return err
+			}
+			return os.Chown(dir, 65534, 65534)
+		}
+	}
+	for name, attack := range attacks {
+		for place, dir := range map[string]func(*harness.Companion) string{
+			"state": (*harness.Companion).State, "data": (*harness.Companion).Data, "run-time": (*harness.Companion).RunTime,
+		} {
+			t.Run(place+" folder, "+name, func(t *testing.T) {
+				c := hub.Companion("")
+				if err := attack(dir(c)); err != nil {
+					t.Fatal(err)
+				}
+				daemon := c.Launch()
+				if code := daemon.Wait(endWithin); code != 1 {
+					t.Errorf("run ended with %d, want 1", code)
+				}
+				if !strings.Contains(daemon.Output(), dir(c)) {
+					t.Errorf("it says %q, without the folder", daemon.Output())
+				}
+				if _, found := c.Secret(keychain.LoopbackToken); found {
+					t.Error("a token was stored all the same")
+				}
+			})
+		}
+	}
+}
