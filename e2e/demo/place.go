@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +15,11 @@ import (
 // longestRunDir leaves room for the names of the sockets: a Unix socket's path has 107 bytes at most.
 const longestRunDir = 50
 
-// keychainService is the demonstration's own name in the kernel keyring.
-const keychainService = "companion-demo"
+// keychainService is the demonstration's own name in the kernel keyring, another for each clone.
+func (d *demo) keychainService() string {
+	digest := sha256.Sum256([]byte(d.dir))
+	return "companion-demo-" + hex.EncodeToString(digest[:4])
+}
 
 // demo is one running demonstration.
 type demo struct {

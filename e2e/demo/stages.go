@@ -94,7 +94,7 @@ func (d *demo) publish(ctx context.Context) (string, error) {
 
 func (d *demo) daemon(ctx context.Context) (string, error) {
 	config, err := d.output(ctx, "devhub", "config", "--dir", filepath.Join(d.dir, "hub"),
-		"--keychain", "kernel-keyring", "--service", keychainService)
+		"--keychain", "kernel-keyring", "--service", d.keychainService())
 	if err != nil {
 		return "", err
 	}
