@@ -155,8 +155,9 @@ func (d *demo) available(ctx context.Context) (string, error) {
 func (d *demo) answer(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
 	defer cancel()
+	// The small model is a base model: it rambles on until it is stopped.
 	const question = "Name three planets."
-	out, err := d.companion(ctx, "chat", question)
+	out, err := d.companion(ctx, "chat", "--max-tokens", "48", question)
 	if err != nil {
 		return "", err
 	}
