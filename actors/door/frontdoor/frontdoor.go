@@ -70,7 +70,7 @@ type Deps struct {
 	Mailbox   <-chan messages.ToFrontDoor
 	Lifecycle chan<- messages.ToLifecycle
 	Custody   chan<- messages.LoopbackRequest
-	Health    chan<- messages.ToHealth  // hears DeliverProbeToken alone
+	Health    chan<- messages.ToHealth // hears DeliverProbeToken alone
 
 	Snapshot    *mailbox.Watch[messages.Snapshot]
 	Observation *mailbox.Watch[messages.Observation]

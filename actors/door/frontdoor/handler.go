@@ -89,6 +89,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.d.stats.touch(v.began)
 		v.serve()
 	}
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush() // the client need not wait for the log
+	}
 	took := time.Since(v.began)
 	if admitted && v.caller == guard.User {
 		d.stats.took(took)

@@ -23,6 +23,9 @@ const (
 	// The runtime closes what was idle for 5 s; a second less leaves no race.
 	idleMax   = 4 * time.Second
 	idleConns = 16
+	// trusted is how long an idle Unix connection is not asked whether it lives: a write to a closed
+	// one fails with nothing sent, and the request is sent again.
+	trusted = 100 * time.Millisecond
 	// headBytes is the longest head of an answer: the runtime may be hostile (T7).
 	headBytes = 256 << 10
 )
@@ -93,7 +96,7 @@ func (p *pool) get(ctx context.Context, t Target, fresh bool) (*upstream, error)
 		if u == nil {
 			break
 		}
-		if time.Since(u.usedAt) < idleMax && alive(u.Conn) {
+		if age := time.Since(u.usedAt); age < idleMax && (age < trusted && t.BackEnd.Network == "unix" || alive(u.Conn)) {
 			u.reused = true
 			return u, nil
 		}

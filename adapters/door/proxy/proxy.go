@@ -16,12 +16,10 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,7 +124,8 @@ type exchange struct {
 	call   Call
 	w      http.ResponseWriter
 	up     *upstream
-	resp   *http.Response
+	head   answerHead
+	body   io.Reader
 	stop   func() bool // stops watching ctx
 	result Result
 }
@@ -178,12 +177,13 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 	up.headLeft = headBytes
 	defer func() { up.headLeft = 0 }()
 	for range 5 { // informational answers, which nobody asked for
-		e.resp, err = http.ReadResponse(up.in, nil)
-		if err != nil || e.resp.StatusCode >= 200 || e.resp.StatusCode == http.StatusSwitchingProtocols {
+		e.head, err = readHead(up.in)
+		if err != nil || e.head.status >= 200 || e.head.status == http.StatusSwitchingProtocols {
+			e.body = e.head.body(up.in)
 			return sent, err
 		}
 	}
-	return sent, errors.New("too many informational answers")
+	return sent, errBadAnswer
 }
 
 // send writes the request in one go.
@@ -206,17 +206,12 @@ func (e *exchange) send() (int64, error) {
 
 // judge turns the status of the answer into a reason. The runtime's own error text stays here.
 func (e *exchange) judge() bool {
-	kind, _, _ := strings.Cut(e.resp.Header.Get("Content-Type"), ";")
-	want := "application/json"
-	if e.call.Stream {
-		want = "text/event-stream"
-	}
-	status := e.resp.StatusCode
-	if status == http.StatusOK && strings.EqualFold(strings.TrimSpace(kind), want) {
+	status := e.head.status
+	if status == http.StatusOK && (e.call.Stream && e.head.events || !e.call.Stream && e.head.json) {
 		e.result.Reason = messages.ReasonOK
 		return true
 	}
-	text, err := io.ReadAll(io.LimitReader(e.resp.Body, 64<<10))
+	text, err := io.ReadAll(io.LimitReader(e.body, 64<<10))
 	e.done(err == nil && len(text) < 64<<10)
 	switch {
 	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):
@@ -239,7 +234,7 @@ func (e *exchange) done(whole bool) {
 		return
 	}
 	mine := e.stop()
-	if !whole || !mine || e.resp.Close || e.resp.StatusCode == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 || e.up.onQuiet != nil && e.up.listen(nil, 0) != nil {
+	if !whole || !mine || e.head.close || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 || e.up.onQuiet != nil && e.up.listen(nil, 0) != nil {
 		_ = e.up.Close()
 	} else {
 		e.relay.pool.put(e.up)
@@ -285,7 +280,7 @@ var (
 // slurp reads the answer's body whole.
 func (e *exchange) slurp(b *bytes.Buffer) bool {
 	limit := e.relay.options.AnswerBytes
-	n, err := b.ReadFrom(io.LimitReader(e.resp.Body, limit+1))
+	n, err := b.ReadFrom(io.LimitReader(e.body, limit+1))
 	if err != nil || n > limit {
 		e.result.Reason = messages.ReasonUpstreamFailed
 		e.result.Gone = left(e.ctx)

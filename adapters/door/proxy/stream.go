@@ -65,7 +65,7 @@ func (e *exchange) stream() (whole bool) {
 	var s eventScan
 	n := 0
 	for {
-		m, err := e.resp.Body.Read(held[n:])
+		m, err := e.body.Read(held[n:])
 		n += m
 		end := s.scan(held[:n], e)
 		if end == 0 && n == len(held) {
