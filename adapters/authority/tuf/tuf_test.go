@@ -2,7 +2,6 @@ package tuf
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"companion/adapters/authority/transport"
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
 
@@ -32,19 +30,9 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	repo := tuftest.New(t)
-	server := httptest.NewTLSServer(repo)
-	t.Cleanup(server.Close)
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	block := &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}
-	if err := os.WriteFile(ca, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	client, err := transport.New(ca)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, url, client := tuftest.Serve(t, repo)
 	return &fixture{repo, server, Config{
-		URL: server.URL + "/api/v1/manifest/", Root: repo.PinnedRoot(), Dir: filepath.Join(t.TempDir(), "trust"),
+		URL: url, Root: repo.PinnedRoot(), Dir: filepath.Join(t.TempDir(), "trust"),
 		Platform: "linux/amd64", HTTP: client, PrivateHosts: []string{"localhost"},
 	}}
 }
