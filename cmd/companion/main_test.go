@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": expectStatus},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": expectStatus, "daemon": startDaemon, "lock": holdLock},
 	})
 }
 

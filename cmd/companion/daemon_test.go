@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/controlsock"
+	"companion/adapters/settings"
+	"companion/messages"
+)
+
+// answering is a control socket whose every command ends with one reason: the real daemon cannot be
+// made to give all of them on demand.
+type answering struct {
+	reason messages.Reason
+	status messages.Status
+}
+
+func (a answering) Login(_ context.Context, _ bool, onURL func(string)) (messages.LoginResult, error) {
+	onURL("http://127.0.0.1:9/start")
+	return messages.LoginResult{Reason: a.reason, User: messages.User{Name: "Ada"}}, nil
+}
+
+func (a answering) WhoAmI(context.Context) (messages.WhoAmIResult, error) {
+	return messages.WhoAmIResult{Reason: a.reason, User: messages.User{Name: "Ada", Role: "member", Provider: "dev"}}, nil
+}
+
+func (a answering) Models(context.Context) (messages.ModelList, error) {
+	return messages.ModelList{Reason: a.reason, Models: []messages.ModelRow{{Name: "gemma", Version: "1", Size: 1 << 30, Default: true, Here: true, Verified: true}}}, nil
+}
+
+func (a answering) Pull(context.Context, string) (messages.Reason, error) { return a.reason, nil }
+func (a answering) Logout(context.Context) (messages.Reason, error)       { return a.reason, nil }
+func (a answering) Start(context.Context) (messages.Reason, error)        { return a.reason, nil }
+func (a answering) Stop(context.Context) (messages.Reason, error)         { return a.reason, nil }
+func (a answering) Restart(context.Context) (messages.Reason, error)      { return a.reason, nil }
+func (a answering) Status() messages.Status                               { return a.status }
+
+// startDaemon serves until the script ends: daemon REASON.
+func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
+	if neg || len(given) != 1 {
+		ts.Fatalf("usage: daemon REASON")
+	}
+	socket := filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "companion", "control.sock")
+	listener, err := controlsock.Listen(socket, func(error) {})
+	ts.Check(err)
+	status := working()
+	status.CompanionAvailable, status.Reason = false, messages.ReasonNotReady
+	fake := answering{messages.Reason(given[0]), status}
+	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Log: zap.NewNop()}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, listener) }()
+	ts.Defer(func() {
+		cancel()
+		ts.Check(<-done)
+	})
+}
+
+// holdLock stands for another daemon of the same user, until the script ends.
+func holdLock(ts *testscript.TestScript, neg bool, given []string) {
+	if neg || len(given) != 0 {
+		ts.Fatalf("usage: lock")
+	}
+	state := filepath.Join(ts.Getenv("XDG_STATE_HOME"), "companion")
+	unlock, err := lockDaemon(settings.Places{Lock: filepath.Join(state, "lock")})
+	ts.Check(err)
+	ts.Defer(unlock)
+}
+
+// Next never announces a change.
+func (a answering) Next() (messages.Status, <-chan struct{}) {
+	return mailbox.NewWatch(a.status).Next()
+}
