@@ -8,19 +8,10 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"companion/messages"
 )
-
-// backEndIn names the socket of a start: 0600 by the child's umask, in a folder that is 0700 (R3).
-// The runtime takes a host that ends in ".sock" for a path.
-func backEndIn(dir string) messages.BackEnd {
-	return messages.BackEnd{Network: "unix", Address: filepath.Join(dir, "llama.sock")}
-}
-
-func backEndArguments(b messages.BackEnd) []string { return []string{"--host", b.Address} }
 
 // checkAddress refuses a socket that others could reach or that is not ours.
 func checkAddress(b messages.BackEnd) error {

@@ -154,7 +154,11 @@ func prepare(spec Spec) (*preparation, error) {
 		p.close()
 		return nil, failed("making the folder of this start", err)
 	}
-	p.backEnd = backEndIn(p.dir)
+	if p.backEnd, err = backEndIn(p.dir); err != nil {
+		p.close()
+		_ = os.RemoveAll(p.dir)
+		return nil, failed("choosing where the runtime listens", err)
+	}
 	p.output = newOutput(spec.Line, spec.Model.Path, spec.Runtime.Dir, p.dir, spec.RunDir)
 	return p, nil
 }

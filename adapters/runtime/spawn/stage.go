@@ -19,6 +19,7 @@ const (
 	planFD
 	reportFD
 	executableFD
+	lifelineFD // its end is the daemon's end
 )
 
 // plan tells the stage what to become. It travels through a pipe: arguments can be read by anybody.
@@ -29,6 +30,7 @@ type plan struct {
 	MemoryLimit int64
 	Mode        Mode
 	Policy      sandbox.Policy
+	Executable  string // where a descriptor cannot be executed
 }
 
 // stageReport is what the stage says before it becomes the runtime, and again if it cannot. A closed
@@ -38,4 +40,5 @@ type stageReport struct {
 	// Refused names the canary or step for which the sandbox is not good enough.
 	Refused string
 	Failed  string
+	PID     int // of the runtime, where the stage stays its parent
 }

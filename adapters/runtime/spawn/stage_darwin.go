@@ -7,11 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 )
-
-// lifelineFD is the read end of a pipe that the daemon holds open: its end is the daemon's end.
-const lifelineFD = executableFD + 1
 
 // StageMain stays as the parent of the runtime and holds the lifeline (R2): when the daemon ends,
 // however it ends, the whole group is killed. Untested on real machines.
@@ -42,6 +40,8 @@ func stage(report *json.Encoder) (int, error) {
 		Path: p.Executable, Args: p.Args, Env: p.Env, Dir: "/", Stdout: os.Stdout, Stderr: os.Stderr,
 		ExtraFiles: []*os.File{os.NewFile(modelFD, "model")},
 	}
+	// Caught, and so neither fatal here nor ignored by the child: the polite signal is for the runtime.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM)
 	if err := cmd.Start(); err != nil {
 		return 1, fmt.Errorf("starting the runtime: %w", pathless(err))
 	}

@@ -48,16 +48,27 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
-	canary := filepath.Join(dir, canaryPrefix+"test")
-	if err := os.WriteFile(canary, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	plan, err := p.plan(canary)
+	plan, err := p.plan()
 	if err != nil {
 		t.Fatal(err)
 	}
 	plan.Args = []string{"sleep", "60"}
 	return p, plan
+}
+
+// become starts the stage and lets it become what the plan says.
+func become(p *preparation, plan plan) (*group, stageReport, error) {
+	g, pipes, err := p.startStage()
+	if err != nil {
+		return nil, stageReport{}, err
+	}
+	defer pipes.close()
+	said, err := p.execute(pipes, plan)
+	if err != nil {
+		g.abandon()
+		return nil, said, err
+	}
+	return g, said, nil
 }
 
 // R4: what the canaries could still do decides: require refuses the start and says which, prefer
@@ -78,7 +89,7 @@ func TestCanariesDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, plan := program(t, Require)
 			test.spoil(&plan)
-			_, _, err := p.start(plan)
+			_, _, err := become(p, plan)
 			var refusal *Error
 			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSandboxUnavailable || !strings.Contains(err.Error(), test.said) {
 				t.Errorf("require: %v", err)
@@ -86,7 +97,7 @@ func TestCanariesDecide(t *testing.T) {
 
 			p, plan = program(t, Prefer)
 			test.spoil(&plan)
-			g, said, err := p.start(plan)
+			g, said, err := become(p, plan)
 			if err != nil {
 				t.Fatalf("prefer: %v", err)
 			}
@@ -101,7 +112,7 @@ func TestCanariesDecide(t *testing.T) {
 // R4: an unspoiled plan reaches all that the kernel supports, in a time that nobody notices.
 func TestSandboxLevel(t *testing.T) {
 	p, plan := program(t, Require)
-	g, said, err := p.start(plan)
+	g, said, err := become(p, plan)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +139,7 @@ func TestStageFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, plan := program(t, Require)
 			test.spoil(p, &plan)
-			_, _, err := p.start(plan)
+			_, _, err := become(p, plan)
 			var refusal *Error
 			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSpawnFailed || !strings.Contains(err.Error(), test.said) ||
 				strings.Contains(err.Error(), "/") {
@@ -220,7 +231,7 @@ func BenchmarkStart(b *testing.B) {
 			b.StopTimer()
 			p, plan := program(b, Require)
 			b.StartTimer()
-			g, _, err := p.start(plan)
+			g, _, err := become(p, plan)
 			b.StopTimer()
 			if err != nil {
 				b.Fatal(err)

@@ -42,35 +42,42 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 	return f, nil
 }
 
-// openRuntime checks every file of the runtime again (M10) and returns its executable. What it
-// returns was hashed through the descriptor that will be executed.
+// openRuntime opens the executable of the runtime, which must be a regular file that the user or root
+// owns and nobody else may write (M10). It is not hashed yet.
 func openRuntime(r messages.VerifiedRuntime) (*os.File, error) {
-	refuse := func(reason messages.Reason, err error) (*os.File, error) {
-		return nil, &Error{reason, "checking the runtime", r.Name, pathless(err)}
-	}
 	if !filepath.IsAbs(r.Dir) || !filepath.IsLocal(filepath.FromSlash(r.Executable)) {
-		return refuse(messages.ReasonInvalidBinaryPath, errors.New("its path is not absolute, or leaves its folder"))
+		return nil, distrust(r, messages.ReasonInvalidBinaryPath, errors.New("its path is not absolute, or leaves its folder"))
 	}
 	executable, err := openRegular(filepath.Join(r.Dir, filepath.FromSlash(r.Executable)))
 	if err != nil {
-		return refuse(messages.ReasonInvalidBinaryPath, err)
+		return nil, distrust(r, messages.ReasonInvalidBinaryPath, err)
 	}
 	if err := trusted(executable); err != nil {
 		_ = executable.Close()
-		return refuse(messages.ReasonBinaryUntrusted, err)
-	}
-	if !r.Pinned {
-		return executable, nil
-	}
-	if err := verifyTree(r, executable); err != nil {
-		_ = executable.Close()
-		reason := messages.ReasonBinaryUntrusted
-		if errors.Is(err, errWrongBytes) {
-			reason = messages.ReasonDigestMismatch
-		}
-		return refuse(reason, err)
+		return nil, distrust(r, messages.ReasonBinaryUntrusted, err)
 	}
 	return executable, nil
+}
+
+// verifyRuntime hashes every file of a pinned runtime again, its executable through the descriptor
+// that will be executed (M10).
+func verifyRuntime(r messages.VerifiedRuntime, executable *os.File) error {
+	if !r.Pinned {
+		return nil
+	}
+	err := verifyTree(r, executable)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errWrongBytes):
+		return distrust(r, messages.ReasonDigestMismatch, err)
+	default:
+		return distrust(r, messages.ReasonBinaryUntrusted, err)
+	}
+}
+
+func distrust(r messages.VerifiedRuntime, reason messages.Reason, err error) *Error {
+	return &Error{reason, "checking the runtime", r.Name, pathless(err)}
 }
 
 var (

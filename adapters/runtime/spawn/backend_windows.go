@@ -1,0 +1,62 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	gopsnet "github.com/shirou/gopsutil/v3/net"
+	"golang.org/x/sys/windows"
+
+	"companion/messages"
+)
+
+// backEndIn chooses a loopback port for the runtime (R3): it can be told a port, but not tell one.
+// Between choosing and binding another program may take it; checkAddress finds out. Untested on real
+// machines.
+func backEndIn(string) (messages.BackEnd, error) {
+	socket, err := windows.Socket(windows.AF_INET, windows.SOCK_STREAM, 0)
+	if err != nil {
+		return messages.BackEnd{}, err
+	}
+	defer func() { _ = windows.Closesocket(socket) }()
+	if err := windows.Bind(socket, &windows.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return messages.BackEnd{}, err
+	}
+	bound, err := windows.Getsockname(socket)
+	if err != nil {
+		return messages.BackEnd{}, err
+	}
+	address, ok := bound.(*windows.SockaddrInet4)
+	if !ok {
+		return messages.BackEnd{}, errors.New("the system chose no port")
+	}
+	return messages.BackEnd{Network: "tcp", Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))}, nil
+}
+
+func backEndArguments(b messages.BackEnd) []string {
+	host, port, _ := net.SplitHostPort(b.Address)
+	return []string{"--host", host, "--port", port}
+}
+
+// checkAddress has nothing to look at: there is no file.
+func checkAddress(messages.BackEnd) error { return nil }
+
+// checkPeer refuses a connection to a port on which the process pid does not listen.
+func checkPeer(conn net.Conn, pid int) error {
+	port, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return errors.New("not a TCP connection")
+	}
+	sockets, err := gopsnet.ConnectionsPid("tcp4", int32(pid))
+	if err != nil {
+		return fmt.Errorf("asking who listens: %w", err)
+	}
+	for _, s := range sockets {
+		if s.Status == "LISTEN" && int(s.Laddr.Port) == port.Port {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: another process listens there", ErrNotOurChild)
+}

@@ -1,0 +1,192 @@
+//go:build unix
+
+package spawn
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"companion/messages"
+)
+
+// stageDeadline bounds the time from sending the plan to executing the runtime: milliseconds, on a
+// machine that is not drowning.
+const stageDeadline = 10 * time.Second
+
+// backEndIn names the socket of a start: 0600 by the child's umask, in a folder that is 0700 (R3).
+// The runtime takes a host that ends in ".sock" for a path.
+func backEndIn(dir string) (messages.BackEnd, error) {
+	return messages.BackEnd{Network: "unix", Address: filepath.Join(dir, "llama.sock")}, nil
+}
+
+func backEndArguments(b messages.BackEnd) []string { return []string{"--host", b.Address} }
+
+// environment is the child's whole environment (R2). The home is its own empty folder, where it may
+// write nothing.
+func (p *preparation) environment() []string {
+	return append(locale(), "HOME="+p.dir, "TMPDIR="+p.dir)
+}
+
+// launch runs the stage until it has become the runtime. The calling goroutine is locked to its
+// thread and calls wait. Starting our whole program takes longer than confining it, so the stage
+// starts first, and waits for its plan while the runtime's files are hashed.
+func (p *preparation) launch() (*group, messages.Sandbox, error) {
+	var none messages.Sandbox
+	g, pipes, err := p.startStage()
+	if err != nil {
+		p.remove()
+		return nil, none, err
+	}
+	defer pipes.close()
+	said, err := p.become(pipes)
+	if err == nil {
+		g.adopt(said)
+		if err = writeRecord(p.spec.RecordPath, g.pid(), p.executable); err != nil {
+			err = failed("recording the child's identity", err)
+		}
+	}
+	if err != nil {
+		g.abandon()
+		p.remove()
+		return nil, none, err
+	}
+	return g, said.Sandbox, nil
+}
+
+// become verifies what the stage is to become and tells it to.
+func (p *preparation) become(pipes *stagePipes) (stageReport, error) {
+	if err := verifyRuntime(p.spec.Runtime, p.executable); err != nil {
+		return stageReport{}, err
+	}
+	plan, err := p.plan()
+	if err != nil {
+		return stageReport{}, failed("planning the launch", err)
+	}
+	defer func() { _ = os.Remove(plan.Policy.Canary.File) }()
+	return p.execute(pipes, plan)
+}
+
+func (p *preparation) execute(pipes *stagePipes, plan plan) (stageReport, error) {
+	if err := pipes.send(plan); err != nil {
+		return stageReport{}, failed("sending the plan", err)
+	}
+	return pipes.read()
+}
+
+// abandon ends a child that cannot be used.
+func (g *group) abandon() {
+	g.kill()
+	g.wait()
+}
+
+func (p *preparation) startStage() (*group, *stagePipes, error) {
+	self, err := ownProgram()
+	if err != nil {
+		return nil, nil, failed("finding our own program", err)
+	}
+	pipes, err := newStagePipes()
+	if err != nil {
+		return nil, nil, failed("making the stage's pipes", err)
+	}
+	write, err := p.output.open()
+	if err != nil {
+		pipes.close()
+		return nil, nil, failed("reading the runtime's output", err)
+	}
+	cmd := &exec.Cmd{
+		Path: self, Args: []string{"companion", stageArgument}, Env: p.environment(), Dir: "/",
+		Stdout: write, Stderr: write,
+		ExtraFiles:  []*os.File{p.model, pipes.planRead, pipes.reportWrite, p.executable, pipes.lifelineRead},
+		SysProcAttr: stageAttributes(),
+	}
+	err = cmd.Start()
+	p.output.closeWriter()
+	if err != nil {
+		pipes.close()
+		return nil, nil, failed("starting the helper stage", err)
+	}
+	return &group{cmd: cmd, lifeline: pipes.lifelineWrite}, pipes, nil
+}
+
+// stagePipes carry the plan to the stage and its report back. The lifeline carries nothing: its end
+// is the daemon's end, for systems that have no other way to tell.
+type stagePipes struct {
+	planRead, planWrite         *os.File
+	reportRead, reportWrite     *os.File
+	lifelineRead, lifelineWrite *os.File
+}
+
+func newStagePipes() (*stagePipes, error) {
+	var s stagePipes
+	var errs [3]error
+	s.planRead, s.planWrite, errs[0] = os.Pipe()
+	s.reportRead, s.reportWrite, errs[1] = os.Pipe()
+	s.lifelineRead, s.lifelineWrite, errs[2] = os.Pipe()
+	if err := errors.Join(errs[:]...); err != nil {
+		s.close()
+		_ = s.lifelineWrite.Close()
+		return nil, err
+	}
+	return &s, nil
+}
+
+// close closes all but the daemon's end of the lifeline, which the group closes when it is reaped.
+func (s *stagePipes) close() {
+	for _, f := range []*os.File{s.planRead, s.planWrite, s.reportRead, s.reportWrite, s.lifelineRead} {
+		_ = f.Close()
+	}
+}
+
+func (s *stagePipes) send(p plan) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	_ = s.planWrite.SetWriteDeadline(time.Now().Add(stageDeadline))
+	_, err = s.planWrite.Write(data)
+	return errors.Join(err, s.planWrite.Close())
+}
+
+// read returns what the stage reported before it became the runtime, or an *Error with what it
+// could not do. The end of the pipe is the execution.
+func (s *stagePipes) read() (stageReport, error) {
+	_ = s.reportWrite.Close()
+	_ = s.reportRead.SetReadDeadline(time.Now().Add(stageDeadline))
+	decoder := json.NewDecoder(io.LimitReader(s.reportRead, 1<<16))
+	var said, more stageReport
+	if err := decoder.Decode(&said); err != nil {
+		return said, failed("waiting for the helper stage", errors.New("it ended, or took too long, without a report"))
+	}
+	if said.Refused != "" {
+		return said, &Error{
+			Reason: messages.ReasonSandboxUnavailable, Doing: "confining the runtime",
+			Err: errors.New("not refused to a confined process: " + said.Refused),
+		}
+	}
+	if said.Failed != "" {
+		return said, failed("preparing the runtime", errors.New(said.Failed))
+	}
+	switch err := decoder.Decode(&more); {
+	case errors.Is(err, io.EOF):
+		return said, nil
+	case err != nil:
+		return said, failed("waiting for the runtime's execution", pathless(err))
+	default:
+		return said, failed("starting the runtime", errors.New(more.Failed))
+	}
+}
+
+// endingOf tells how a reaped leader ended.
+func endingOf(cmd *exec.Cmd) ending {
+	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return ending{code: -1, signal: status.Signal().String(), illegal: status.Signal() == syscall.SIGILL}
+	}
+	return ending{code: status.ExitStatus()}
+}
