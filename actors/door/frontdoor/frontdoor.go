@@ -151,8 +151,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	})
 	l.server = &http.Server{
 		Handler:                      l.door,
-		ReadHeaderTimeout:            b.HeadTime,
-		IdleTimeout:                  b.IdleTime,
+		IdleTimeout:                  b.IdleTime, // the wire package sees to heads and bodies
 		MaxHeaderBytes:               b.HeadBytes,
 		ConnState:                    l.listener.ConnState,
 		ConnContext:                  wire.Context,

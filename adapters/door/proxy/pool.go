@@ -26,6 +26,8 @@ const (
 	// trusted is how long an idle Unix connection is not asked whether it lives: a write to a closed
 	// one fails with nothing sent, and the request is sent again.
 	trusted = 100 * time.Millisecond
+	// copied is the largest body that is copied behind its head, to be sent by one plain write.
+	copied = 8 << 10
 	// headBytes is the longest head of an answer: the runtime may be hostile (T7).
 	headBytes = 256 << 10
 )
@@ -47,6 +49,7 @@ type upstream struct {
 	reused bool
 	usedAt time.Time
 	in     *bufio.Reader
+	out    []byte // for the next request; at most copied and a head
 
 	headLeft int // while a head is read: how much more of it there may be
 

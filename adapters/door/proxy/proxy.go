@@ -188,20 +188,21 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 
 // send writes the request in one go.
 func (e *exchange) send() (int64, error) {
-	head := make([]byte, 0, 256)
+	out := e.up.out[:0]
 	if e.call.Body == nil {
-		head = append(append(append(head, "GET "...), e.call.Path...), " HTTP/1.1\r\nHost: localhost\r\n\r\n"...)
-		n, err := e.up.Write(head)
-		return int64(n), err
+		out = append(append(append(out, "GET "...), e.call.Path...), " HTTP/1.1\r\nHost: localhost\r\n\r\n"...)
+	} else {
+		out = append(append(append(out, "POST "...), e.call.Path...), " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "...)
+		out = append(strconv.AppendInt(out, int64(len(e.call.Body)), 10), "\r\n\r\n"...)
 	}
-	head = append(append(append(head, "POST "...), e.call.Path...), " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "...)
-	head = append(strconv.AppendInt(head, int64(len(e.call.Body)), 10), "\r\n\r\n"...)
-	if len(e.call.Body) <= 16<<10 {
-		n, err := e.up.Write(append(head, e.call.Body...))
-		return int64(n), err
+	if len(e.call.Body) > copied {
+		both := net.Buffers{out, e.call.Body}
+		return both.WriteTo(e.up.Conn)
 	}
-	both := net.Buffers{head, e.call.Body}
-	return both.WriteTo(e.up.Conn)
+	out = append(out, e.call.Body...)
+	e.up.out = out
+	n, err := e.up.Write(out)
+	return int64(n), err
 }
 
 // judge turns the status of the answer into a reason. The runtime's own error text stays here.

@@ -155,6 +155,7 @@ func (c *Conn) gather(p []byte) (n int, err error) {
 			return 0, err
 		}
 		if end := headEnd(p[:n], 0); end > 0 && end <= c.limits.HeadBytes {
+			c.bind(0)
 			head, method := inspect(p[:end])
 			if head.Malformed || head.BadHost {
 				c.refuse(head, method)

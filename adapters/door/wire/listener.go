@@ -43,6 +43,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		c := &Conn{Conn: raw, limits: l.limits, onClose: l.forget}
 		c.idle.conn = c
+		c.bind(l.limits.HeadTime) // a connection that says nothing is no client
 		if l.place(c) {
 			l.served.Add(1)
 			return c, nil
