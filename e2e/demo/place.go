@@ -118,7 +118,8 @@ func (d *demo) invite() {
 		fmt.Fprintln(os.Stderr, "demo: writing env.sh:", err)
 		return
 	}
-	fmt.Printf(`
+	fmt.Printf(`The answers ramble because the model is a small base model; what is shown is the chain.
+
 Use it from another terminal:
 
   . %s

@@ -119,8 +119,8 @@ func (d *demo) manifest(ctx context.Context) (string, error) {
 }
 
 func (d *demo) download(ctx context.Context) (string, error) {
-	s, err := d.await(ctx, downloadDeadline, nil, func(s status) bool { return s.Facts.Verified })
-	return s.Model.Name + " " + s.Model.Version, err
+	_, err := d.await(ctx, downloadDeadline, nil, func(s status) bool { return s.Facts.Verified })
+	return "model and runtime have the sizes and digests that the manifest signs", err
 }
 
 // available follows the status stream, so that the time shown is the change's own.
@@ -184,10 +184,17 @@ The tomatoes want more sun than the north bed gives them. Move them in May, and 
 	if err != nil {
 		return "", err
 	}
-	if !json.Valid(out) {
-		return "", errors.New("the enriched note is not JSON")
+	var enriched struct {
+		Summary string
+		Tags    []string
 	}
-	return quoted(strings.Join(strings.Fields(string(out)), " ")), nil
+	if err := json.Unmarshal(out, &enriched); err != nil {
+		return "", fmt.Errorf("reading the enriched note: %w", err)
+	}
+	if enriched.Summary == "" {
+		return "", errors.New("the enriched note has no summary")
+	}
+	return fmt.Sprintf("summary %s, tags %q", quoted(enriched.Summary), enriched.Tags), nil
 }
 
 // quoted shortens what a small base model rambles.

@@ -21,10 +21,6 @@ type status struct {
 	FrontDoor struct {
 		BaseURL string `json:"baseURL"`
 	} `json:"frontDoor"`
-	Model struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
-	} `json:"model"`
 	Runtime struct {
 		PID     int `json:"pid"`
 		Sandbox struct {
