@@ -4,8 +4,8 @@
 // Tell sends with a way out; Ask sends a message that carries a reply channel of capacity one and
 // waits for the answer. A Watch holds the latest value of what one actor publishes: readers take
 // the value without waiting for its owner, or wait for a change; a slow reader skips values and
-// always ends on the newest. An Outbox
-// lets a loop speak without waiting. Nothing here blocks without a context.
+// always ends on the newest. An Outbox lets a loop speak without waiting. Nothing here blocks without
+// a context.
 package mailbox
 
 import (

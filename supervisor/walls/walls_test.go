@@ -43,7 +43,9 @@ func graph(pkgs []*packages.Package) Graph {
 
 const (
 	imports = packages.NeedName | packages.NeedImports | packages.NeedDeps
-	syntax  = imports | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo
+	// Without NeedDeps the types of other packages come from the build cache, not from their source.
+	syntax = packages.NeedName | packages.NeedImports | packages.NeedFiles | packages.NeedExportFile |
+		packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo
 )
 
 func none(t *testing.T, found []string) {
