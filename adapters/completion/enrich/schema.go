@@ -16,13 +16,13 @@ import (
 var Schema string
 
 // The bounds keep a rambling model within maxTokens: the longest answer that fits the schema has
-// about 900 characters. The pattern-free form is what llama.cpp's grammar converter takes.
+// about 700 characters. The pattern-free form is what llama.cpp's grammar converter takes.
 const (
-	longestSummary  = 400
-	mostTags        = 6
+	longestSummary  = 280
+	mostTags        = 5
 	longestTag      = 24
 	mostQuestions   = 3
-	longestQuestion = 120
+	longestQuestion = 100
 	maxTokens       = 1024
 )
 
