@@ -31,6 +31,10 @@ func (l *loop) actorStarted(actor messages.Actor) {
 func (l *loop) offer(p *pair) {
 	l.facts.Verified, l.causes.Verified = true, ""
 	l.offered = p
+	if l.backEnd == (messages.BackEnd{}) {
+		// What will serve has a name before it serves; the process actor adds what only it knows.
+		l.model = messages.Model{Name: p.model.Name, Version: p.model.Version, Embedding: p.model.Embedding}
+	}
 	switch {
 	case !l.alive:
 	case l.running == nil:

@@ -18,7 +18,9 @@ func TestAvailableNeedsEveryFact(t *testing.T) {
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 {
 			t.Fatal("started without a verified model and runtime")
 		}
-		w.send(verified(1))
+		if got := w.send(verified(1)); got.Model.Name != "m" {
+			t.Fatalf("what will serve has no name: %+v", got)
+		}
 		launch := taken[messages.Spawn](w.process)[0].Launch
 		got := w.send(messages.RuntimeStarted{Launch: launch}, messages.BackEndUp{Launch: launch}, messages.HealthSucceeded{Launch: launch, At: time.Now()})
 		if got.Available || got.State != messages.StateReady {
