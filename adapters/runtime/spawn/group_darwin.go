@@ -17,7 +17,13 @@ func ownProgram() (string, error) {
 	return self, nil
 }
 
-func stageAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+// cgroup is what Linux has.
+type cgroup struct{}
+
+func newCgroup(int64) *cgroup { return nil }
+func (*cgroup) end()          {}
+
+func stageAttributes(*cgroup) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 // awaitLeader waits for the leader's end through kqueue, without reaping it.
 func (g *group) awaitLeader() {

@@ -9,8 +9,12 @@ import (
 // ownProgram is this program, even if its file was replaced meanwhile.
 func ownProgram() (string, error) { return "/proc/self/exe", nil }
 
-func stageAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+func stageAttributes(g *cgroup) *syscall.SysProcAttr {
+	attributes := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if g != nil {
+		attributes.UseCgroupFD, attributes.CgroupFD = true, int(g.dir.Fd())
+	}
+	return attributes
 }
 
 // awaitLeader returns when the leader has ended, without reaping it: the number stays ours while the

@@ -17,6 +17,7 @@ type group struct {
 	cmd      *exec.Cmd
 	runtime  int      // process id of the runtime where it is not the leader, else 0
 	lifeline *os.File // closed when all is over
+	cgroup   *cgroup  // nil where there is none
 	mu       sync.Mutex
 	reaped   bool
 }
@@ -60,6 +61,7 @@ func (g *group) wait() ending {
 	g.reaped = true
 	g.mu.Unlock()
 	g.awaitEmpty()
+	g.cgroup.end()
 	if g.lifeline != nil {
 		_ = g.lifeline.Close()
 	}

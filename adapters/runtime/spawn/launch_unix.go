@@ -97,21 +97,25 @@ func (p *preparation) startStage() (*group, *stagePipes, error) {
 	write, err := p.output.open()
 	if err != nil {
 		pipes.close()
+		_ = pipes.lifelineWrite.Close()
 		return nil, nil, failed("reading the runtime's output", err)
 	}
+	limits := newCgroup(p.spec.MemoryLimit)
 	cmd := &exec.Cmd{
 		Path: self, Args: []string{"companion", stageArgument}, Env: p.environment(), Dir: "/",
 		Stdout: write, Stderr: write,
 		ExtraFiles:  []*os.File{p.model, pipes.planRead, pipes.reportWrite, p.executable, pipes.lifelineRead},
-		SysProcAttr: stageAttributes(),
+		SysProcAttr: stageAttributes(limits),
 	}
 	err = cmd.Start()
 	p.output.closeWriter()
 	if err != nil {
+		limits.end()
 		pipes.close()
+		_ = pipes.lifelineWrite.Close()
 		return nil, nil, failed("starting the helper stage", err)
 	}
-	return &group{cmd: cmd, lifeline: pipes.lifelineWrite}, pipes, nil
+	return &group{cmd: cmd, lifeline: pipes.lifelineWrite, cgroup: limits}, pipes, nil
 }
 
 // stagePipes carry the plan to the stage and its report back. The lifeline carries nothing: its end

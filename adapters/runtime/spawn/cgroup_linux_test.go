@@ -1,0 +1,132 @@
+package spawn
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// R5: the place of our own group is found where cgroup v2 is mounted, alone or beside v1.
+func TestCgroupPlace(t *testing.T) {
+	const unified = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
+	const hybrid = "31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+	tests := map[string]struct{ mounts, own, root, path string }{
+		"unified":   {unified, "0::/user.slice/user-1000.slice/app.slice/x.scope\n", "/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/user-1000.slice/app.slice/x.scope"},
+		"hybrid":    {hybrid, "4:memory:/x\n0::/\n", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"},
+		"v1 alone":  {"31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/x\n", "", ""},
+		"part only": {"30 23 0:26 /docker /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n", "", ""},
+		"no group":  {unified, "", "", ""},
+		"nonsense":  {"x - \n - cgroup2\n", "0::", "", ""},
+	}
+	for name, test := range tests {
+		if root, path := cgroupPlace(test.mounts, test.own); root != test.root || path != test.path {
+			t.Errorf("%s: %q, %q", name, root, path)
+		}
+	}
+}
+
+// R5: limits are written where the controllers are enabled, and nothing is made where they are not.
+func TestCgroupLimits(t *testing.T) {
+	parent := t.TempDir()
+	control := filepath.Join(parent, "cgroup.subtree_control")
+	for content, want := range map[string]bool{"cpu memory pids": true, "cpu pids": false, "": false} {
+		if err := os.WriteFile(control, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if hasAll(control, []string{"memory", "pids"}) != want {
+			t.Errorf("%q: %v", content, !want)
+		}
+	}
+	if g := makeCgroup(filepath.Join(parent, "none"), 1<<30); g != nil {
+		t.Error("a group was made in no folder")
+	}
+	g := &cgroup{path: parent}
+	for _, name := range []string{"memory.max", "memory.oom.group", "pids.max"} {
+		if err := os.WriteFile(filepath.Join(parent, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.limit(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"memory.max": "1073741824", "memory.oom.group": "1", "pids.max": "512"} {
+		if data, err := os.ReadFile(filepath.Join(parent, name)); err != nil || string(data) != want {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+	}
+	if err := (&cgroup{path: filepath.Join(parent, "none")}).limit(0); err == nil || strings.Contains(err.Error(), "/") {
+		t.Errorf("limit = %v", err)
+	}
+	(*cgroup)(nil).end()
+}
+
+// R5, R6: with a real group, the child is born in it, and its end ends whoever escaped the process
+// group. It needs a cgroup v2 in which this user may make a group.
+func TestCgroupEndsAll(t *testing.T) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, parent := cgroupPlace(string(mounts), string(own))
+	if root == "" {
+		t.Skip("no cgroup v2 here: nothing is proven by this test")
+	}
+	path, err := os.MkdirTemp(parent, "companion-test-")
+	if err != nil {
+		t.Skipf("no right to make a cgroup here: nothing is proven by this test: %v", err)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &cgroup{path: path, dir: dir}
+	cmd := exec.Command("/bin/sh", "-c", "setsid sleep 300 & echo $!; read never")
+	cmd.SysProcAttr = stageAttributes(g)
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = input.Close() }()
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		g.end()
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 32)
+	n, err := output.Read(buffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	escaped, err := strconv.Atoi(strings.TrimSpace(string(buffer[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	members, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+	if err != nil || !strings.Contains(string(members), strconv.Itoa(cmd.Process.Pid)) || !strings.Contains(string(members), strconv.Itoa(escaped)) {
+		t.Errorf("members %q, %v", members, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		(&group{cmd: cmd, cgroup: g}).wait()
+		close(done)
+	}()
+	_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
+	<-done
+	if alive(escaped) {
+		t.Error("the one who left the process group is alive")
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the group: %v", err)
+	}
+}
