@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,67 +15,7 @@ import (
 	"companion/messages"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-type fixture struct {
-	*tuftest.Repo
-	server *httptest.Server
-	config Config
-}
-
-func newFixture(t *testing.T) *fixture {
-	t.Helper()
-	repo := tuftest.New(t)
-	server, url, client := tuftest.Serve(t, repo)
-	return &fixture{repo, server, Config{
-		URL: url, Root: repo.PinnedRoot(), Dir: filepath.Join(t.TempDir(), "trust"),
-		Platform: "linux/amd64", HTTP: client, PrivateHosts: []string{"localhost"},
-	}}
-}
-
-// client is a companion that has just started: nothing is kept in memory between two of them.
-func (f *fixture) client(t *testing.T) *Client {
-	t.Helper()
-	c, err := New(f.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func (f *fixture) refresh(t *testing.T, want messages.Reason) Catalogue {
-	t.Helper()
-	cat, err := f.client(t).Refresh(t.Context(), messages.Secret{})
-	if got := ReasonOf(err); got != want {
-		t.Fatalf("refresh: %s (%v), want %s", got, errors.Unwrap(err), want)
-	}
-	if err != nil && !reflect.DeepEqual(cat, Catalogue{}) {
-		t.Fatal("a refused manifest was handed out")
-	}
-	return cat
-}
-
-func (f *fixture) load(t *testing.T, want messages.Reason) Catalogue {
-	t.Helper()
-	cat, err := f.client(t).Load()
-	if got := ReasonOf(err); got != want {
-		t.Fatalf("load: %s (%v), want %s", got, errors.Unwrap(err), want)
-	}
-	return cat
-}
-
-// kept is the one file of the trust folder with that name.
-func (f *fixture) kept(t *testing.T, name string) string {
-	t.Helper()
-	found, err := filepath.Glob(filepath.Join(f.config.Dir, "*", name))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%s: %v %v", name, found, err)
-	}
-	return found[0]
-}
 
 // M1, M2, M3: what is signed arrives, and the access token goes to the hub.
 func TestRefresh(t *testing.T) {

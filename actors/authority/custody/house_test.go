@@ -1,0 +1,169 @@
+package custody
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/authority/keychain"
+	"companion/messages"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// fakeKeychain is a keychain in memory whose faults a test sets.
+type fakeKeychain struct {
+	mu    sync.Mutex
+	items map[keychain.Account]string
+	log   []string
+	fault func(op string, a keychain.Account) error // under no lock; nil means all is well
+}
+
+func (k *fakeKeychain) enter(ctx context.Context, op string, a keychain.Account) error {
+	k.mu.Lock()
+	fault := k.fault
+	k.log = append(k.log, op+" "+string(a))
+	k.mu.Unlock()
+	if fault != nil {
+		if err := fault(op, a); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (k *fakeKeychain) Get(ctx context.Context, a keychain.Account) (messages.Secret, bool, error) {
+	if err := k.enter(ctx, "get", a); err != nil {
+		return messages.Secret{}, false, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v, ok := k.items[a]
+	if !ok {
+		return messages.Secret{}, false, nil
+	}
+	return messages.NewSecret(v), true, nil
+}
+
+func (k *fakeKeychain) Set(ctx context.Context, a keychain.Account, s messages.Secret) error {
+	if err := k.enter(ctx, "set", a); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.items[a] = s.Reveal()
+	return nil
+}
+
+func (k *fakeKeychain) Delete(ctx context.Context, a keychain.Account) error {
+	if err := k.enter(ctx, "delete", a); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.items, a)
+	return nil
+}
+
+func (k *fakeKeychain) set(fault func(string, keychain.Account) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fault = fault
+}
+
+func (k *fakeKeychain) item(a keychain.Account) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.items[a]
+}
+
+func failing(reason messages.Reason) func(string, keychain.Account) error {
+	return func(op string, a keychain.Account) error { return &keychain.Error{Op: op, Account: a, Reason: reason} }
+}
+
+// house is the actor with its neighbours' mailboxes.
+type house struct {
+	keychain  *fakeKeychain
+	mailbox   chan messages.ToCustody
+	loopback  chan messages.LoopbackRequest
+	lifecycle chan messages.ToLifecycle
+	frontDoor chan messages.ToFrontDoor
+	fatal     chan messages.Reason
+	logs      *observer.ObservedLogs
+	actor     *Actor
+}
+
+func newHouse() *house {
+	core, logs := observer.New(zap.DebugLevel)
+	h := &house{
+		keychain: &fakeKeychain{items: map[keychain.Account]string{}}, mailbox: make(chan messages.ToCustody, 8), loopback: make(chan messages.LoopbackRequest, 8),
+		lifecycle: make(chan messages.ToLifecycle, 100), frontDoor: make(chan messages.ToFrontDoor, 100),
+		fatal: make(chan messages.Reason, 8), logs: logs,
+	}
+	h.actor = New(Deps{
+		Mailbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
+		Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
+	})
+	return h
+}
+
+// start runs the actor under a supervisor, as in the program, until the test ends.
+func (h *house) start(t *testing.T) {
+	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
+	s.Add(h.actor)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := s.ServeBackground(ctx)
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func (h *house) store(s messages.Session) messages.Reason {
+	reply := make(chan messages.Reason, 1)
+	h.mailbox <- messages.StoreSession{Session: s, Reply: reply}
+	return <-reply
+}
+
+func (h *house) load() messages.LoadedSession {
+	reply := make(chan messages.LoadedSession, 1)
+	h.mailbox <- messages.LoadSession{Reply: reply}
+	return <-reply
+}
+
+// said drains what the lifecycle was told.
+func said[M any](box chan M) (all []string) {
+	synctest.Wait()
+	for {
+		select {
+		case m := <-box:
+			all = append(all, fmt.Sprintf("%T%+v", m, m))
+		default:
+			return all
+		}
+	}
+}
+
+func want(t *testing.T, got []string, wanted ...string) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(wanted) {
+		t.Fatalf("got %v, want %v", got, wanted)
+	}
+}
+
+const (
+	started   = "messages.ActorStarted{Actor:authority/custody}"
+	storedMsg = "messages.TokenStored{}"
+	useToken  = "messages.UseLoopbackToken{Token:[redacted]}"
+	dropToken = "messages.DropLoopbackToken{}"
+)
+
+func testSession(n int) messages.Session {
+	return messages.Session{
+		AccessToken: messages.NewSecret(fmt.Sprintf("access-%d", n)), RefreshToken: messages.NewSecret(fmt.Sprintf("refresh-%d", n)),
+		Meta: messages.SessionMeta{Issuer: "https://hub.example", ClientID: fmt.Sprint(n), AccessExpires: time.Unix(int64(n), 0).UTC(),
+			User: messages.User{Subject: "s", Name: "Ada"}},
+	}
+}

@@ -1,0 +1,128 @@
+package custody
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"companion/adapters/authority/keychain"
+	"companion/messages"
+
+	"pgregory.net/rapid"
+)
+
+// K5: a session comes back whole, with and without a refresh token.
+func TestSessionRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse()
+		h.start(t)
+		if got := h.load(); got.Found || got.Reason != messages.ReasonOK {
+			t.Fatalf("%+v", got)
+		}
+		for n := range 3 {
+			s := testSession(n)
+			if n == 1 {
+				s.RefreshToken = messages.Secret{}
+			}
+			if r := h.store(s); r != messages.ReasonOK {
+				t.Fatal(r)
+			}
+			got := h.load()
+			if !got.Found || got.Session.Meta != s.Meta || got.Session.AccessToken.Reveal() != s.AccessToken.Reveal() ||
+				got.Session.RefreshToken.Reveal() != s.RefreshToken.Reveal() {
+				t.Fatalf("%+v", got)
+			}
+		}
+		token := h.keychain.item(keychain.LoopbackToken)
+		reply := make(chan messages.Reason, 1)
+		h.mailbox <- messages.ClearSession{Reply: reply}
+		if r := <-reply; r != messages.ReasonOK || h.load().Found {
+			t.Fatal("the session is still there")
+		}
+		// O9: the loopback token is not touched.
+		if h.keychain.item(keychain.LoopbackToken) != token {
+			t.Fatal("signing out touched the loopback token")
+		}
+	})
+}
+
+// K5: whatever the keychain holds, a session is whole or none; K4: a failing keychain is neither.
+func TestTornSession(t *testing.T) {
+	good := `{"meta":{"issuer":"i","clientId":"c","scope":"s","accessExpires":"2026-01-01T00:00:00Z","user":{"sub":"s","provider":"","id":"","name":"","role":""}},"refresh":true}`
+	rows := map[string]struct {
+		items map[keychain.Account]string
+		found bool
+	}{
+		"whole":            {map[keychain.Account]string{keychain.SessionMetadata: good, keychain.AccessToken: "a", keychain.RefreshToken: "r"}, true},
+		"no metadata":      {map[keychain.Account]string{keychain.AccessToken: "a", keychain.RefreshToken: "r"}, false},
+		"no access token":  {map[keychain.Account]string{keychain.SessionMetadata: good, keychain.RefreshToken: "r"}, false},
+		"no refresh token": {map[keychain.Account]string{keychain.SessionMetadata: good, keychain.AccessToken: "a"}, false},
+		"truncated":        {map[keychain.Account]string{keychain.SessionMetadata: good[:40], keychain.AccessToken: "a", keychain.RefreshToken: "r"}, false},
+		"unknown key":      {map[keychain.Account]string{keychain.SessionMetadata: `{"x":1}`, keychain.AccessToken: "a", keychain.RefreshToken: "r"}, false},
+		"not JSON":         {map[keychain.Account]string{keychain.SessionMetadata: `hello`, keychain.AccessToken: "a", keychain.RefreshToken: "r"}, false},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			got := loadSession(t.Context(), &fakeKeychain{items: r.items})
+			if got.Found != r.found || got.Reason != messages.ReasonOK {
+				t.Fatalf("%+v", got)
+			}
+		})
+	}
+	k := &fakeKeychain{items: rows["whole"].items}
+	for _, reason := range []messages.Reason{messages.ReasonKeychainLocked, messages.ReasonKeychainUnavailable} {
+		k.set(failing(reason))
+		if got := loadSession(t.Context(), k); got.Found || got.Reason != reason {
+			t.Fatalf("%+v", got)
+		}
+	}
+	k.set(failing(messages.ReasonInvalidSecret)) // oversized
+	if got := loadSession(t.Context(), k); got.Found || got.Reason != messages.ReasonOK {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// K5 as a property: stop the daemon after any number of keychain operations of a store or a clear; what
+// loads then is the old session, the new one or none, never a mixture.
+func TestCrashBetweenWrites(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := &fakeKeychain{items: map[keychain.Account]string{}}
+		before, after := testSession(1), testSession(2)
+		if rapid.Bool().Draw(t, "old without refresh") {
+			before.RefreshToken = messages.Secret{}
+		}
+		if rapid.Bool().Draw(t, "new without refresh") {
+			after.RefreshToken = messages.Secret{}
+		}
+		if r := storeSession(context.Background(), k, before); r != messages.ReasonOK {
+			t.Fatal(r)
+		}
+		left := rapid.IntRange(0, 6).Draw(t, "operations before the crash")
+		ctx, crash := context.WithCancel(context.Background())
+		defer crash()
+		k.set(func(string, keychain.Account) error {
+			if left == 0 {
+				crash()
+			}
+			left--
+			return nil
+		})
+		if rapid.Bool().Draw(t, "clear") {
+			clearSession(ctx, k)
+		} else {
+			storeSession(ctx, k, after)
+		}
+		k.set(nil)
+		got := loadSession(context.Background(), k)
+		if got.Reason != messages.ReasonOK {
+			t.Fatal(got.Reason)
+		}
+		same := func(s messages.Session) bool {
+			return got.Session.Meta == s.Meta && got.Session.AccessToken.Reveal() == s.AccessToken.Reveal() &&
+				got.Session.RefreshToken.Reveal() == s.RefreshToken.Reveal()
+		}
+		if got.Found && !same(before) && !same(after) {
+			t.Fatalf("a mixture: %+v", got.Session.Meta)
+		}
+	})
+}

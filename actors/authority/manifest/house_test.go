@@ -1,0 +1,213 @@
+package manifest
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/adapters/authority/tuf"
+	"companion/adapters/authority/tuf/tuftest"
+	"companion/messages"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// repository answers with catalogues that a real TUF client has verified, and with faults.
+type repository struct {
+	mu        sync.Mutex
+	kept      tuf.Catalogue // what Load gives, when keptErr is nil
+	keptErr   error
+	fresh     tuf.Catalogue
+	freshErr  error
+	took      time.Duration
+	refreshes int
+	tokens    []string
+	panics    bool
+}
+
+func (r *repository) Load() (tuf.Catalogue, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.kept, r.keptErr
+}
+
+func (r *repository) Refresh(ctx context.Context, access messages.Secret) (tuf.Catalogue, error) {
+	r.mu.Lock()
+	r.refreshes++
+	r.tokens = append(r.tokens, access.Reveal())
+	took, panics := r.took, r.panics
+	r.panics = false
+	r.mu.Unlock()
+	if panics {
+		panic("a broken library")
+	}
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUnreachable}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fresh, r.freshErr
+}
+
+func (r *repository) change(f func(*repository)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r)
+}
+
+func (r *repository) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refreshes
+}
+
+// house is the actor among a session, a provision and a lifecycle that a test plays.
+type house struct {
+	repo      *repository
+	mailbox   chan messages.ManifestCommand
+	provision chan messages.ToProvision
+	lifecycle chan messages.ToLifecycle
+	view      *mailbox.Watch[messages.ManifestView]
+	logs      *observer.ObservedLogs
+	actor     *Actor
+
+	mu      sync.Mutex
+	session messages.AccessToken
+}
+
+func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
+	core, logs := observer.New(zap.DebugLevel)
+	h := &house{
+		repo:    &repository{keptErr: &tuf.Error{Reason: messages.ReasonManifestUnreachable}, fresh: catalogue},
+		mailbox: make(chan messages.ManifestCommand, 8), provision: make(chan messages.ToProvision, 100),
+		lifecycle: make(chan messages.ToLifecycle, 100), view: mailbox.NewWatch(messages.ManifestView{}), logs: logs,
+		session: messages.AccessToken{Token: messages.NewSecret("access-token"), Reason: messages.ReasonOK},
+	}
+	requests := make(chan messages.AccessTokenRequest)
+	go func() {
+		for {
+			select {
+			case r := <-requests:
+				h.mu.Lock()
+				r.Reply <- h.session
+				h.mu.Unlock()
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	h.actor = New(Deps{
+		Mailbox: h.mailbox, Session: requests, Provision: h.provision, Lifecycle: h.lifecycle, Repository: h.repo,
+		View: h.view, Model: model, Grace: 72 * time.Hour, Log: zap.New(core),
+	})
+	return h
+}
+
+func (h *house) signed(in bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.session = messages.AccessToken{Reason: messages.ReasonSignInNeeded}
+	if in {
+		h.session = messages.AccessToken{Token: messages.NewSecret("access-token"), Reason: messages.ReasonOK}
+	}
+}
+
+func (h *house) start(t *testing.T) {
+	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
+	s.Add(h.actor)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := s.ServeBackground(ctx)
+	t.Cleanup(func() { cancel(); <-done })
+	synctest.Wait()
+}
+
+// wants drains what provision was told, as short text.
+func (h *house) wants() (all []string) {
+	synctest.Wait()
+	for {
+		select {
+		case m := <-h.provision:
+			w, ok := m.(messages.Want)
+			if !ok {
+				all = append(all, fmt.Sprintf("%T", m))
+				continue
+			}
+			text := w.Model.Name + "+" + w.Runtime.Name
+			if w.MayFetch {
+				text += " fetch"
+			}
+			all = append(all, strings.TrimSpace(text+" "+string(w.FetchRefused)))
+		default:
+			return all
+		}
+	}
+}
+
+func (h *house) wantWants(t *testing.T, want ...string) {
+	t.Helper()
+	if got := h.wants(); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("provision heard %q, want %q", got, want)
+	}
+}
+
+func (h *house) losses() (all []messages.Reason) {
+	synctest.Wait()
+	for {
+		select {
+		case m := <-h.lifecycle:
+			if lost, ok := m.(messages.IntegrityLost); ok {
+				all = append(all, lost.Reason)
+			}
+		default:
+			return all
+		}
+	}
+}
+
+func (h *house) pull(name string) chan messages.Reason {
+	reply := make(chan messages.Reason, 1)
+	h.mailbox <- messages.Pull{Name: name, Reply: reply}
+	return reply
+}
+
+// verified makes a catalogue by way of a real repository and client.
+func verified(t *testing.T) tuf.Catalogue {
+	t.Helper()
+	repo := tuftest.New(t)
+	main := tuftest.Model("main")
+	main.Default = true
+	repo.Add(main)
+	repo.Add(tuftest.Model("other"))
+	repo.Add(tuftest.Runtime("llama", "linux/amd64"))
+	repo.Publish()
+	_, url, http := tuftest.Serve(t, repo)
+	client, err := tuf.New(tuf.Config{URL: url, Root: repo.PinnedRoot(), Dir: filepath.Join(t.TempDir(), "trust"), Platform: "linux/amd64", HTTP: http})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cat, err := client.Refresh(t.Context(), messages.Secret{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cat
+}
+
+// bubble runs f with a fresh catalogue that expires in a day of the bubble's time.
+func bubble(t *testing.T, model string, f func(t *testing.T, h *house)) {
+	t.Helper()
+	cat := verified(t)
+	synctest.Test(t, func(t *testing.T) {
+		cat.Expires = time.Now().Add(24 * time.Hour)
+		f(t, newHouse(t, model, cat))
+	})
+}

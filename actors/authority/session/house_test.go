@@ -1,0 +1,279 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/actors/mailbox"
+	"companion/adapters/authority/oauth"
+	"companion/messages"
+
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+const (
+	issuer = "https://hub.example/api/v1/auth/native"
+	life   = 15 * time.Minute
+)
+
+// fakeHub rotates tokens as the real one does, notices reuse, and has faults that a test sets.
+type fakeHub struct {
+	mu        sync.Mutex
+	oauth     *oauth.Client // decides
+	serial    int
+	good      map[string]bool // by refresh token: false once it was spent or revoked
+	running   int
+	most      int // refreshes that ran at once
+	refreshes int
+	reused    int
+	revoked   []string
+	fault     func() error  // of Refresh, before anything is rotated
+	lose      bool          // rotate, then lose the answer
+	took      time.Duration // how long a refresh takes
+	whoAmI    func(access string) (messages.User, error)
+	callback  chan error // what the browser brings to Wait; nil is success
+	began     int
+	closed    []bool
+}
+
+func newFakeHub(t *testing.T) *fakeHub {
+	c, err := oauth.New(oauth.Config{Issuer: issuer, SessionURL: "https://hub.example/session"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fakeHub{oauth: c, good: map[string]bool{}, callback: make(chan error, 1)}
+}
+
+func (h *fakeHub) Decide(s messages.Session, now time.Time) messages.Reason {
+	return h.oauth.Decide(s, now)
+}
+
+func (h *fakeHub) issue() oauth.Tokens {
+	h.serial++
+	refresh := fmt.Sprintf("refresh-%d", h.serial)
+	h.good[refresh] = true
+	return oauth.Tokens{
+		Access: messages.NewSecret(fmt.Sprintf("access-%d", h.serial)), Refresh: messages.NewSecret(refresh),
+		Expires: time.Now().Add(life), Scope: "vault:read",
+	}
+}
+
+func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret) (oauth.Tokens, error) {
+	h.mu.Lock()
+	h.refreshes++
+	h.running++
+	h.most = max(h.most, h.running)
+	took := h.took
+	h.mu.Unlock()
+	defer func() { h.mu.Lock(); h.running--; h.mu.Unlock() }()
+	select {
+	case <-time.After(took):
+	case <-ctx.Done():
+		return oauth.Tokens{}, &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryUnsafe}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fault != nil {
+		if err := h.fault(); err != nil {
+			return oauth.Tokens{}, err
+		}
+	}
+	if !h.good[refresh.Reveal()] {
+		h.reused++
+		return oauth.Tokens{}, &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Detail: "invalid_grant"}
+	}
+	h.good[refresh.Reveal()] = false
+	t := h.issue()
+	if h.lose {
+		return oauth.Tokens{}, &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryUnsafe}
+	}
+	return t, nil
+}
+
+func (h *fakeHub) Revoke(_ context.Context, _ string, refresh messages.Secret) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.revoked = append(h.revoked, refresh.Reveal())
+	h.good[refresh.Reveal()] = false
+	return nil
+}
+
+func (h *fakeHub) WhoAmI(_ context.Context, access messages.Secret) (messages.User, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.whoAmI != nil {
+		return h.whoAmI(access.Reveal())
+	}
+	return messages.User{Subject: "s", Name: "Ada"}, nil
+}
+
+func (h *fakeHub) Begin(context.Context) (Attempt, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.began++
+	return &fakeAttempt{h}, nil
+}
+
+type fakeAttempt struct{ hub *fakeHub }
+
+func (a *fakeAttempt) StartURL() string { return "http://127.0.0.1:1/start/x" }
+
+func (a *fakeAttempt) Wait(ctx context.Context) (oauth.Grant, error) {
+	select {
+	case err := <-a.hub.callback:
+		if err != nil {
+			return oauth.Grant{}, err
+		}
+		a.hub.mu.Lock()
+		defer a.hub.mu.Unlock()
+		return oauth.Grant{Tokens: a.hub.issue(), Issuer: issuer, ClientID: "c"}, nil
+	case <-time.After(2 * time.Minute):
+		return oauth.Grant{}, &oauth.Error{Reason: messages.ReasonCallbackTimeout}
+	case <-ctx.Done():
+		return oauth.Grant{}, &oauth.Error{Reason: messages.ReasonCallbackTimeout}
+	}
+}
+
+func (a *fakeAttempt) Close(signedIn bool) {
+	a.hub.mu.Lock()
+	defer a.hub.mu.Unlock()
+	a.hub.closed = append(a.hub.closed, signedIn)
+}
+
+// house is the actor, a custody that a test can break, and the mailboxes of the others.
+type house struct {
+	hub      *fakeHub
+	actor    *Actor
+	commands chan messages.SessionCommand
+	tokens   chan messages.AccessTokenRequest
+	manifest chan messages.ManifestCommand
+	view     *mailbox.Watch[messages.SessionView]
+	logs     *observer.ObservedLogs
+	opened   chan string
+	openErr  error
+
+	mu     sync.Mutex
+	kept   messages.LoadedSession
+	reason messages.Reason // of custody, ReasonOK unless set
+	stores int
+}
+
+func newHouse(t *testing.T) *house {
+	core, logs := observer.New(zap.DebugLevel)
+	h := &house{
+		hub: newFakeHub(t), commands: make(chan messages.SessionCommand, 8), tokens: make(chan messages.AccessTokenRequest, 8),
+		manifest: make(chan messages.ManifestCommand, 100), logs: logs, opened: make(chan string, 8),
+		view: mailbox.NewWatch(messages.SessionView{}), reason: messages.ReasonOK,
+		kept: messages.LoadedSession{Reason: messages.ReasonOK},
+	}
+	custody := make(chan messages.ToCustody)
+	go h.custody(t.Context(), custody)
+	h.actor = New(Deps{
+		Mailbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
+		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Log: zap.New(core),
+		OpenBrowser: func(_ context.Context, url string) error { h.opened <- url; return h.openErr },
+	})
+	return h
+}
+
+func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-box:
+			h.mu.Lock()
+			switch m := m.(type) {
+			case messages.LoadSession:
+				answer := h.kept
+				if h.reason != messages.ReasonOK {
+					answer = messages.LoadedSession{Reason: h.reason}
+				}
+				m.Reply <- answer
+			case messages.StoreSession:
+				h.stores++
+				h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
+				if h.reason == messages.ReasonOK {
+					h.kept = messages.LoadedSession{Session: m.Session, Found: true, Reason: messages.ReasonOK}
+				}
+				m.Reply <- h.reason
+			case messages.ClearSession:
+				if h.reason == messages.ReasonOK {
+					h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
+				}
+				m.Reply <- h.reason
+			}
+			h.mu.Unlock()
+		}
+	}
+}
+
+// signedIn puts a session into custody whose access token lives for left.
+func (h *house) signedIn(left time.Duration) {
+	t := h.hub.issue()
+	h.kept = messages.LoadedSession{Found: true, Reason: messages.ReasonOK, Session: messages.Session{
+		AccessToken: t.Access, RefreshToken: t.Refresh,
+		Meta: messages.SessionMeta{Issuer: issuer, ClientID: "c", AccessExpires: time.Now().Add(left), User: messages.User{Name: "Ada"}},
+	}}
+}
+
+func (h *house) breakCustody(r messages.Reason) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reason = r
+}
+
+func (h *house) stored() messages.LoadedSession {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.kept
+}
+
+func (h *house) start(t *testing.T) {
+	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
+	s.Add(h.actor)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := s.ServeBackground(ctx)
+	t.Cleanup(func() { cancel(); <-done })
+	synctest.Wait()
+}
+
+func (h *house) token() messages.AccessToken {
+	reply := make(chan messages.AccessToken, 1)
+	h.tokens <- messages.AccessTokenRequest{Reply: reply}
+	return <-reply
+}
+
+func (h *house) logout() messages.Reason {
+	reply := make(chan messages.Reason, 1)
+	h.commands <- messages.Logout{Reply: reply}
+	return <-reply
+}
+
+func (h *house) login(open bool) (url chan string, done chan messages.LoginResult, cancel context.CancelFunc) {
+	url, done = make(chan string, 1), make(chan messages.LoginResult, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.commands <- messages.Login{OpenBrowser: open, URL: url, Done: done, Cancelled: ctx.Done()}
+	return url, done, cancel
+}
+
+func (h *house) wantView(t *testing.T, state messages.SessionState, reason messages.Reason) {
+	t.Helper()
+	synctest.Wait()
+	if v := h.view.Get(); v.State != state || v.Reason != reason {
+		t.Fatalf("view %+v, want %s %s", v, state, reason)
+	}
+}
+
+func wantToken(t *testing.T, got messages.AccessToken, token string, reason messages.Reason) {
+	t.Helper()
+	if got.Token.Reveal() != token || got.Reason != reason {
+		t.Fatalf("%q %s, want %q %s", got.Token.Reveal(), got.Reason, token, reason)
+	}
+}

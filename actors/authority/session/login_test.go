@@ -1,0 +1,154 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/authority/oauth"
+	"companion/messages"
+)
+
+// O2, O9, X2: signing in, asking who it is, and signing out.
+func TestLoginAndLogout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.start(t)
+		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+		wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
+		url, done, cancel := h.login(true)
+		defer cancel()
+		if u := <-url; u != <-h.opened {
+			t.Fatal("the browser got another URL than the terminal")
+		}
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
+			t.Fatalf("%+v", r)
+		}
+		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
+		if !h.stored().Found || len(h.hub.closed) != 1 || !h.hub.closed[0] {
+			t.Fatalf("%+v %v", h.stored(), h.hub.closed)
+		}
+		reply := make(chan messages.WhoAmIResult, 1)
+		h.commands <- messages.WhoAmI{Reply: reply}
+		if r := <-reply; r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
+			t.Fatalf("%+v", r)
+		}
+		if r := h.logout(); r != messages.ReasonOK {
+			t.Fatal(r)
+		}
+		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+		if h.stored().Found || fmt.Sprint(h.hub.revoked) != "[refresh-1]" {
+			t.Fatalf("%+v %v", h.stored(), h.hub.revoked)
+		}
+		wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
+	})
+}
+
+// O2: every way in which a sign-in can fail answers, closes its attempt and stores nothing.
+func TestLoginFails(t *testing.T) {
+	type run struct {
+		h      *house
+		cancel context.CancelFunc
+	}
+	rows := map[string]struct {
+		open    bool
+		openErr error
+		act     func(r run)
+		want    messages.LoginResult
+	}{
+		"the server says no": {act: func(r run) {
+			r.h.hub.callback <- &oauth.Error{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}
+		}, want: messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}},
+		"nobody comes":             {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"no browser, nobody comes": {open: true, openErr: errors.New("x"), act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonBrowserFailed}},
+		"no browser, then by hand": {open: true, openErr: errors.New("x"), act: func(r run) { r.h.hub.callback <- nil }, want: messages.LoginResult{Reason: messages.ReasonOK, User: messages.User{Subject: "s", Name: "Ada"}}},
+		"cancelled":                {act: func(r run) { r.cancel() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"replaced":                 {act: func(r run) { r.h.login(false) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"signed out meanwhile":     {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"the keychain is locked": {act: func(r run) {
+			r.h.breakCustody(messages.ReasonKeychainLocked)
+			r.h.hub.callback <- nil
+		}, want: messages.LoginResult{Reason: messages.ReasonKeychainLocked}},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.openErr = r.openErr
+				h.start(t)
+				url, done, cancel := h.login(r.open)
+				defer cancel()
+				<-url
+				r.act(run{h, cancel})
+				if got := <-done; got != r.want {
+					t.Fatalf("%+v, want %+v", got, r.want)
+				}
+				synctest.Wait()
+				ok := r.want.Reason == messages.ReasonOK
+				if h.hub.closed[0] != ok || h.stored().Found != ok {
+					t.Fatalf("closed %v, stored %v", h.hub.closed, h.stored().Found)
+				}
+				if name == "the keychain is locked" && len(h.hub.revoked) != 1 {
+					t.Fatal("tokens that were not stored live on at the hub")
+				}
+			})
+		})
+	}
+}
+
+// O8: a sign-in that comes while a refresh runs is not overwritten by it.
+func TestLoginDuringRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(0)
+		h.hub.took = time.Minute
+		h.start(t)
+		go h.token()
+		synctest.Wait()
+		url, done, cancel := h.login(false)
+		defer cancel()
+		<-url
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonOK {
+			t.Fatalf("%+v", r)
+		}
+		synctest.Wait()
+		if got := h.stored().Session; got.RefreshToken.Reveal() != "refresh-2" && got.RefreshToken.Reveal() != "refresh-3" || h.hub.reused != 0 {
+			t.Fatalf("%+v", got)
+		}
+		if got := h.stored().Session; got.Meta.User.Subject != "s" { // whoever signed in before had none
+			t.Fatalf("the refresh was written over the sign-in: %+v", got.Meta)
+		}
+		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
+	})
+}
+
+// A token that the hub refuses though it should be valid counts as expired.
+func TestRefusedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(time.Hour)
+		h.hub.whoAmI = func(access string) (messages.User, error) {
+			if access == "access-1" {
+				return messages.User{}, &oauth.Error{Reason: messages.ReasonSignInNeeded}
+			}
+			return messages.User{Name: "Ada"}, nil
+		}
+		h.start(t)
+		ask := func() messages.WhoAmIResult {
+			reply := make(chan messages.WhoAmIResult, 1)
+			h.commands <- messages.WhoAmI{Reply: reply}
+			return <-reply
+		}
+		if r := ask(); r.Reason != messages.ReasonSignInNeeded {
+			t.Fatalf("%+v", r)
+		}
+		if r := ask(); r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
+			t.Fatalf("%+v", r)
+		}
+	})
+}

@@ -1,0 +1,380 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/transport"
+	"companion/messages"
+)
+
+// signIn runs one attempt with a browser at target, which is the attempt's start page unless given.
+func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
+	t.Helper()
+	a, err := c.Begin(t.Context())
+	if err != nil {
+		return Grant{}, "", err
+	}
+	shown := make(chan string, 1)
+	go func() { shown <- visit(a) }()
+	g, err := a.Wait(t.Context())
+	a.Close(err == nil)
+	return g, <-shown, err
+}
+
+func reasonOf(err error) messages.Reason {
+	var e *Error
+	if err == nil {
+		return messages.ReasonOK
+	}
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return messages.Reason(fmt.Sprintf("%T", err))
+}
+
+// O1, O2, O5, O6, O7, O10: the whole flow.
+func TestSignIn(t *testing.T) {
+	h, c := newHub(t)
+	var header http.Header
+	g, shown, err := signIn(t, h, c, func(a *Attempt) string {
+		if strings.Contains(a.StartURL(), a.want.state) || strings.Contains(a.StartURL(), "challenge") {
+			t.Error("the start URL carries the attempt's state")
+		}
+		var body string
+		_, header, body = h.browse(a.StartURL())
+		return body
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Access.Reveal() != "access-1" || g.Refresh.Reveal() != "refresh-1" || g.ClientID != "client-1" || g.Issuer != h.issuer {
+		t.Fatalf("%+v", g)
+	}
+	if shown != signedInPage {
+		t.Fatalf("shown: %s", shown)
+	}
+	if got := header.Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'") {
+		t.Fatalf("policy %q", got)
+	}
+	if got := h.forms["token"].Get("client_secret"); got != "" || h.forms["token"].Has("client_secret") {
+		t.Fatal("a client secret exists")
+	}
+	if !strings.Contains(h.redirect, "/callback/") || len(h.redirect) < len("http://127.0.0.1:1/callback/")+43 {
+		t.Fatalf("the callback path does not end in a random segment: %s", h.redirect)
+	}
+}
+
+// O6: with a configured client id nothing is registered, and the callback path is the plain one.
+func TestConfiguredClient(t *testing.T) {
+	h, c := newHub(t)
+	c.config.ClientID, h.registered = "configured", "configured"
+	h.answer["authorize"] = func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		h.redirect, h.challenge, h.codes["k"] = q.Get("redirect_uri"), q.Get("code_challenge"), true
+		back := url.Values{"code": {"k"}, "state": {q.Get("state")}, "iss": {h.issuer}}
+		http.Redirect(w, r, h.redirect+"?"+back.Encode(), http.StatusFound)
+	}
+	_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+	if err != nil || h.count("register") != 0 || !strings.HasSuffix(h.redirect, "/callback") {
+		t.Fatalf("%v, %d registrations, %s", err, h.count("register"), h.redirect)
+	}
+}
+
+// T13: a hostile callback client, and a hostile server at the front channel (O3, O4, O10).
+func TestHostileCallback(t *testing.T) {
+	rows := map[string]struct {
+		query func(a *Attempt) url.Values
+		want  messages.Reason
+	}{
+		"wrong state": {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "state": {"x"}, "iss": {a.want.issuer}} }, messages.ReasonStateMismatch},
+		"no state":    {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "iss": {a.want.issuer}} }, messages.ReasonStateMissing},
+		"mix-up": {func(a *Attempt) url.Values {
+			return url.Values{"code": {"c"}, "state": {a.want.state}, "iss": {"https://evil.example"}}
+		}, messages.ReasonIssuerMismatch},
+		"no iss": {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "state": {a.want.state}} }, messages.ReasonIssuerMissing},
+		"server error": {func(a *Attempt) url.Values {
+			return url.Values{"error": {"<script>alert(1)</script>"}, "error_description": {"free text"}}
+		}, messages.ReasonAuthorizationServerError},
+		"code injection": {func(a *Attempt) url.Values {
+			return url.Values{"code": {"stolen"}, "state": {a.want.state}, "iss": {a.want.issuer}}
+		}, messages.ReasonTokenExchangeFailed},
+		"no code": {func(a *Attempt) url.Values { return url.Values{"state": {a.want.state}, "iss": {a.want.issuer}} }, messages.ReasonMissingCode},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			h, c := newHub(t)
+			g, shown, err := signIn(t, h, c, func(a *Attempt) string {
+				_, _, body := h.browse(a.redirectURI + "?" + r.query(a).Encode())
+				return body
+			})
+			if got := reasonOf(err); got != r.want {
+				t.Fatalf("got %s, want %s", got, r.want)
+			}
+			if !g.Access.IsZero() || shown != failedPage {
+				t.Fatalf("shown: %s", shown)
+			}
+			if strings.Contains(err.Error(), "script") || strings.Contains(err.Error(), "free text") {
+				t.Fatalf("free text from the server: %v", err)
+			}
+			if r.want != messages.ReasonTokenExchangeFailed && h.count("token") != 0 {
+				t.Fatal("a refused callback reached the token endpoint")
+			}
+		})
+	}
+}
+
+// O2, O3: what is no callback does not end the attempt; the state is spent by one callback; the
+// listener is gone afterwards.
+func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
+	h, c := newHub(t)
+	a, err := c.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + a.host
+	good := url.Values{"code": {"code-1"}, "state": {a.want.state}, "iss": {a.want.issuer}}
+	for target, want := range map[string]int{
+		base + "/favicon.ico": 404, base + "/": 404, base + "/callback": 404, base + a.callbackPath + "/": 404,
+		base + a.callbackPath + "?code=a&code=b&state=" + a.want.state:                  400,
+		strings.Replace(base, "127.0.0.1", "localhost", 1) + a.callbackPath + "?code=a": 403,
+	} {
+		if status, _, body := h.browse(target); status != want {
+			t.Fatalf("%s: %d %s", strings.TrimPrefix(target, base), status, body)
+		}
+	}
+	resp, err := http.Post(a.redirectURI+"?"+good.Encode(), "text/plain", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 405 {
+		t.Fatalf("POST: %d", resp.StatusCode)
+	}
+	first := make(chan string, 1)
+	go func() { _, _, body := h.browse(a.StartURL()); first <- body }()
+	if _, err := a.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, body := h.browse(a.redirectURI + "?" + good.Encode()); body != usedPage {
+		t.Fatalf("a second callback got %s", body)
+	}
+	if _, _, body := h.browse(a.StartURL()); body != usedPage {
+		t.Fatalf("a second start got %s", body)
+	}
+	a.Close(true)
+	if body := <-first; body != signedInPage {
+		t.Fatal(body)
+	}
+	if status, _, _ := h.browse(a.redirectURI); status != 0 {
+		t.Fatal("the listener is still there")
+	}
+}
+
+// O2: the attempt ends by time-out and by cancel, and leaves no listener.
+func TestAttemptEnds(t *testing.T) {
+	h, c := newHub(t)
+	c.config.Timeout = 30 * time.Millisecond
+	_, _, err := signIn(t, h, c, func(*Attempt) string { return "" })
+	if reasonOf(err) != messages.ReasonCallbackTimeout {
+		t.Fatal(err)
+	}
+	c.config.Timeout = time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	a, err := c.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := a.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	a.Close(false)
+	if status, _, _ := h.browse(a.StartURL()); status != 0 {
+		t.Fatal("the listener is still there")
+	}
+}
+
+// T13: a hostile server at the back channel: every answer is checked, nothing is followed (O1, O6, O7).
+func TestHostileServer(t *testing.T) {
+	elsewhere := func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
+	}
+	huge := func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("a", maxTokenAnswer)+`"}`)
+	}
+	html := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>error</html>") }
+	broken := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+	rows := map[string]struct {
+		endpoint string
+		answer   http.HandlerFunc
+		want     messages.Reason
+	}{
+		"metadata redirects":     {"oauth-authorization-server", elsewhere, messages.ReasonMetadataInvalid},
+		"metadata is huge":       {"oauth-authorization-server", huge, messages.ReasonMetadataInvalid},
+		"metadata is html":       {"oauth-authorization-server", html, messages.ReasonMetadataInvalid},
+		"metadata fails":         {"oauth-authorization-server", broken, messages.ReasonMetadataInvalid},
+		"registration redirects": {"register", elsewhere, messages.ReasonRegistrationFailed},
+		"registration is html":   {"register", html, messages.ReasonRegistrationFailed},
+		"registration fails":     {"register", broken, messages.ReasonRegistrationFailed},
+		"registration is huge":   {"register", huge, messages.ReasonRegistrationFailed},
+		"token redirects":        {"token", elsewhere, messages.ReasonTokenExchangeFailed},
+		"token is huge":          {"token", huge, messages.ReasonTokenExchangeFailed},
+		"token is html":          {"token", html, messages.ReasonInvalidTokenResponse},
+		"token fails":            {"token", broken, messages.ReasonTokenExchangeFailed},
+		"token of another type": {"token", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"token_type":"DPoP","access_token":"a","expires_in":1}`)
+		}, messages.ReasonInvalidTokenResponse},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			h, c := newHub(t)
+			h.answer[r.endpoint] = r.answer
+			g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+			if got := reasonOf(err); got != r.want {
+				t.Fatalf("got %s (%v), want %s", got, errors.Unwrap(err), r.want)
+			}
+			if !g.Access.IsZero() {
+				t.Fatal("tokens from a refused answer")
+			}
+			if h.count("token") > 1 {
+				t.Fatal("the code was sent twice")
+			}
+		})
+	}
+}
+
+// O1: a hub that presents a certificate nobody vouches for gets nothing.
+func TestUnknownAuthority(t *testing.T) {
+	h, c := newHub(t)
+	plain, err := transport.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.config.HTTP = plain
+	h.server.Config.ErrorLog = discard
+	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonMetadataInvalid {
+		t.Fatal(err)
+	}
+	if h.count("oauth-authorization-server") != 0 {
+		t.Fatal("the request was sent")
+	}
+}
+
+// O8: what each failed refresh means for the next.
+func TestRefresh(t *testing.T) {
+	status := func(code int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	cut := func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+	rows := map[string]struct {
+		endpoint string
+		answer   http.HandlerFunc
+		retry    Retry
+		over     bool
+	}{
+		"reuse noticed":        {"token", status(400, `{"error":"invalid_grant"}`), RetryNever, true},
+		"client unknown":       {"token", status(401, `{"error":"invalid_client"}`), RetryNever, true},
+		"another error":        {"token", status(400, `{"error":"invalid_scope"}`), RetryNever, false},
+		"an error of its own":  {"token", status(400, `{"error":"invalid_grant_or_so"}`), RetryNever, false},
+		"server broken":        {"token", status(503, ``), RetryLater, false},
+		"too many":             {"token", status(429, ``), RetryLater, false},
+		"metadata unreachable": {"oauth-authorization-server", status(502, ``), RetryLater, false},
+		"answer lost":          {"token", cut, RetryUnsafe, false},
+		"answer unusable":      {"token", status(200, `{"token_type":"bearer"}`), RetryUnsafe, false},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			h, c := newHub(t)
+			h.server.Config.ErrorLog = discard
+			h.answer[r.endpoint] = r.answer
+			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+			var e *Error
+			if !errors.As(err, &e) || e.Retry != r.retry || e.SessionOver() != r.over {
+				t.Fatalf("%+v", err)
+			}
+			if h.count("token") > 1 {
+				t.Fatal("the refresh token was sent twice")
+			}
+		})
+	}
+	t.Run("rotation", func(t *testing.T) {
+		h, c := newHub(t)
+		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		if err != nil || got.Access.Reveal() != "access-2" || got.Refresh.Reveal() != "refresh-2" {
+			t.Fatalf("%+v %v", got, err)
+		}
+		if f := h.forms["token"]; f.Get("refresh_token") != "refresh-1" || f.Get("client_id") != "client-1" {
+			t.Fatalf("%v", f)
+		}
+	})
+	t.Run("no rotation", func(t *testing.T) {
+		h, c := newHub(t)
+		h.answer["token"] = status(200, `{"token_type":"bearer","access_token":"a","expires_in":1}`)
+		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		if err != nil || got.Refresh.Reveal() != "refresh-1" {
+			t.Fatalf("%+v %v", got, err)
+		}
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		h, c := newHub(t)
+		h.server.Close()
+		_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		if AsError(err).Retry != RetryLater {
+			t.Fatal(err)
+		}
+	})
+}
+
+// O9.
+func TestRevokeAndWhoAmI(t *testing.T) {
+	h, c := newHub(t)
+	if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("refresh-1")); err != nil {
+		t.Fatal(err)
+	}
+	if f := h.forms["revoke"]; f.Get("token") != "refresh-1" || f.Get("token_type_hint") != "refresh_token" {
+		t.Fatalf("%v", f)
+	}
+	u, err := c.WhoAmI(t.Context(), messages.NewSecret("access-1"))
+	if err != nil || u.Name != "Ada" {
+		t.Fatalf("%+v %v", u, err)
+	}
+	if _, err := c.WhoAmI(t.Context(), messages.NewSecret("old")); reasonOf(err) != messages.ReasonSignInNeeded {
+		t.Fatal(err)
+	}
+	h.answer["revoke"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("r")); err == nil {
+		t.Fatal("a refused revocation looks like success")
+	}
+}
+
+// Rule 2: no error of a failed exchange shows code, verifier, state or token.
+func TestErrorsHoldNoSecret(t *testing.T) {
+	h, c := newHub(t)
+	h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(400)
+		_, _ = io.WriteString(w, `{"error":"invalid_grant","error_description":"code-1"}`)
+	}
+	var state, verifier string
+	_, _, err := signIn(t, h, c, func(a *Attempt) string {
+		state, verifier = a.want.state, a.verifier
+		_, _, b := h.browse(a.StartURL())
+		return b
+	})
+	text := fmt.Sprintf("%v %+v", err, err)
+	for _, secret := range []string{"code-1", state, verifier} {
+		if strings.Contains(text, secret) {
+			t.Fatal("a secret in the error text")
+		}
+	}
+}
