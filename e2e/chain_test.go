@@ -280,9 +280,9 @@ func TestRuntimeIsReplaced(t *testing.T) {
 			}
 			hit := time.Now()
 			lost := watch.Await("unavailable", test.within, func(s messages.Status) bool { return !s.CompanionAvailable })
-			t.Logf("unavailable after %v: %s", time.Since(hit), lost.Reason)
+			t.Logf("unavailable after %v: %s, %s", time.Since(hit), lost.Lifecycle, lost.Reason)
 			after := watch.Await("available again", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
-			t.Logf("available again after %v", time.Since(hit))
+			t.Logf("available again after %v; the last exit is %+v", time.Since(hit), after.Runtime.LastExit)
 			if after.Runtime.PID == before.Runtime.PID || after.Runtime.Restarts != before.Runtime.Restarts+1 || after.Runtime.LastExit == nil {
 				t.Errorf("afterwards the runtime is %+v", after.Runtime)
 			}

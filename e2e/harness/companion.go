@@ -255,11 +255,8 @@ func (c *Companion) Watch() *Watch {
 	return w
 }
 
-// Next returns the next line.
-func (w *Watch) Next(limit time.Duration) messages.Status {
-	w.t.Helper()
-	return w.Await("changed", limit, func(messages.Status) bool { return true })
-}
+// PID is the process id of the command.
+func (w *Watch) PID() int { return w.process.PID }
 
 // Await reads lines until one is as wanted.
 func (w *Watch) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {

@@ -38,6 +38,9 @@ func Main(m *testing.M) {
 	}))
 }
 
+// Tags are the build tags of the programs; set them before Main. "faults" makes actors fail on demand.
+var Tags string
+
 // shared is the folder of what is made once for all tests of a test binary.
 var shared string
 
@@ -53,7 +56,7 @@ var sharedDir = sync.OnceValue(func() string {
 // build makes both programs, with the race detector when the test has it.
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir(), "bin")
-	args := []string{"build", "-o", dir + "/"}
+	args := []string{"build", "-o", dir + "/", "-tags", Tags}
 	if raceBuilt {
 		args = append(args, "-race")
 	}

@@ -1,0 +1,182 @@
+package harness
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Question asks for exactly that many tokens; more is appended to the fields of the body.
+func Question(tokens int, more string) string {
+	return fmt.Sprintf(`{"messages":[{"role":"user","content":"Tell a story."}],"ignore_eos":true,"max_tokens":%d%s}`, tokens, more)
+}
+
+// Reply is what a request to the front door came to: a status, or Err where there was none.
+type Reply struct {
+	Status int
+	Code   string // of the error, if any (L10)
+	Body   string
+	Err    error
+}
+
+// Door asks the front door. It is safe for many goroutines; every request has its own connection.
+type Door struct {
+	BaseURL, Token string
+	client         http.Client
+}
+
+// Door returns a client of the front door with the right token.
+func (c *Companion) Door() *Door {
+	c.t.Helper()
+	baseURL, token := c.Endpoint()
+	return NewDoor(baseURL, token)
+}
+
+// NewDoor is a client with any token.
+func NewDoor(baseURL, token string) *Door {
+	return &Door{baseURL, token, http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+func (d *Door) send(ctx context.Context, method, path, body string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, d.BaseURL+path, strings.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("making a request: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+d.Token)
+	return d.client.Do(request)
+}
+
+// Do sends a request and reads the whole answer.
+func (d *Door) Do(ctx context.Context, method, path, body string) Reply {
+	response, err := d.send(ctx, method, path, body)
+	if err != nil {
+		return Reply{Err: err}
+	}
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
+	reply := Reply{Status: response.StatusCode, Body: string(all), Err: err}
+	var failure struct{ Error struct{ Code string } }
+	if response.StatusCode != http.StatusOK && json.Unmarshal(all, &failure) == nil {
+		reply.Code = failure.Error.Code
+	}
+	return reply
+}
+
+// Chat asks for tokens and waits for all of them.
+func (d *Door) Chat(ctx context.Context, tokens int) Reply {
+	return d.Do(ctx, http.MethodPost, "/chat/completions", Question(tokens, ""))
+}
+
+// Stream is a streamed answer that is being read.
+type Stream struct {
+	Ended  chan struct{} // closed at the end; the fields below count from then on
+	Status int
+	Events int
+	Failed bool // the last event is an error (L8)
+	Done   bool // the last event is [DONE]
+	Err    error
+	At     time.Time
+}
+
+// Stream asks for tokens and returns when the first of them has come, or the answer has ended. The
+// answer is read until its end, or that of ctx.
+func (d *Door) Stream(ctx context.Context, tokens int) *Stream {
+	s := &Stream{Ended: make(chan struct{})}
+	first := make(chan struct{})
+	go func() {
+		defer close(s.Ended)
+		s.read(ctx, d, tokens, first)
+		s.At = time.Now()
+	}()
+	select {
+	case <-first:
+	case <-s.Ended:
+	}
+	return s
+}
+
+func (s *Stream) read(ctx context.Context, d *Door, tokens int, first chan<- struct{}) {
+	response, err := d.send(ctx, http.MethodPost, "/chat/completions", Question(tokens, `,"stream":true`))
+	if err != nil {
+		s.Err = err
+		return
+	}
+	defer response.Body.Close()
+	s.Status = response.StatusCode
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		data, isData := strings.CutPrefix(lines.Text(), "data: ")
+		if !isData {
+			continue
+		}
+		s.Done, s.Failed = data == "[DONE]", strings.HasPrefix(data, `{"error"`)
+		// The first event names the role alone.
+		if s.Events++; s.Events == 2 {
+			close(first)
+		}
+	}
+	s.Err = lines.Err()
+}
+
+// Whole reports whether the answer came to its proper end.
+func (s *Stream) Whole() bool { return s.Done && !s.Failed && s.Err == nil }
+
+func (s *Stream) String() string {
+	return fmt.Sprintf("status %d, %d events, done %v, error event %v, %v", s.Status, s.Events, s.Done, s.Failed, s.Err)
+}
+
+// Alive reports whether the process is there and no zombie.
+func Alive(pid int) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(rest, "Z")
+}
+
+// Runtimes lists the processes that were told a socket of this companion, which are its runtimes.
+func (c *Companion) Runtimes() []int {
+	c.t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var found []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		if strings.Contains(string(arguments), filepath.Join(c.RunTime(), "backend")) && Alive(pid) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// Files lists the regular files below dir.
+func (c *Companion) Files(dir string) []string {
+	c.t.Helper()
+	var found []string
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return found
+}
