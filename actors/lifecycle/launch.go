@@ -18,11 +18,16 @@ func (l *loop) actorStarted(actor messages.Actor) {
 	case messages.ActorCustody:
 		l.facts.Token, l.causes.Token = false, ""
 	case messages.ActorFrontDoor:
+		// What was seen through the old front door says nothing about the new one.
 		l.facts.Bound, l.causes.Bound, l.base = false, "", ""
+		l.facts.LastHealth = time.Time{}
 	case messages.ActorHealth:
 		l.facts.LastHealth = time.Time{}
 	case messages.ActorProcess:
-		// A new process actor has ended whatever its predecessor ran, and reports no exit for it.
+		// A new process actor has ended whatever its predecessor ran, and reports no exit for it. A
+		// runtime that was ready is not to blame; during a start a fault that comes back at every
+		// attempt must lead to a hold.
+		l.excused = l.excused || l.machine.State() == messages.StateReady
 		l.runtimeAbsent()
 	}
 }

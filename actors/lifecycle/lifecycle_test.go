@@ -53,7 +53,7 @@ func TestAvailabilityEnds(t *testing.T) {
 		"new custody":    {messages.ActorStarted{Actor: messages.ActorCustody}, messages.ReasonNotReady},
 		"new front door": {messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
 		"new health":     {messages.ActorStarted{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
-		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonProcessExited},
+		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonNotReady},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

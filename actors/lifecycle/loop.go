@@ -125,6 +125,9 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		}
 	case messages.DoorBound:
 		l.facts.Bound, l.causes.Bound, l.base = true, "", m.BaseURL
+		if l.facts.LastHealth.IsZero() {
+			l.health.Put(messages.ConfirmHealth{})
+		}
 	case messages.DoorLost:
 		l.facts.Bound, l.causes.Bound, l.base = false, m.Reason, ""
 	case messages.TokenStored:

@@ -118,6 +118,7 @@ func (w *world) play(s step, m *model) messages.Snapshot {
 		return w.send(messages.ActorStarted{Actor: messages.ActorCustody})
 	case "frontdoor started":
 		m.bound = false
+		lose()
 		return w.send(messages.ActorStarted{Actor: messages.ActorFrontDoor})
 	case "health started":
 		lose()
