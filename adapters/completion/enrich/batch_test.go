@@ -1,0 +1,192 @@
+package enrich
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/completion"
+)
+
+func notes(t *testing.T, n int) []string {
+	t.Helper()
+	dir := t.TempDir()
+	var paths []string
+	for i := range n {
+		path := filepath.Join(dir, fmt.Sprintf("note%02d.md", i))
+		if err := os.WriteFile(path, fmt.Appendf(nil, "note %d", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// E7: as many at once as asked for, never more; failures are told per note and stop nobody.
+func TestBatchConcurrency(t *testing.T) {
+	paths := notes(t, 9)
+	paths = append(paths, filepath.Join(t.TempDir(), "missing.md"))
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		running, most := 0, 0
+		f := &fake{answer: func(_ context.Context, call int) (completion.Answer, error) {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			if call == 4 {
+				return completion.Answer{}, &completion.Error{Status: 502, Code: "upstream_failed"}
+			}
+			return completion.Answer{Text: good}, nil
+		}}
+		var out strings.Builder
+		var failed []string
+		start := time.Now()
+		err := Batch(t.Context(), enricher(f), paths, 3, Stream{&out}, func(o Outcome) {
+			if o.Err != nil {
+				failed = append(failed, filepath.Base(o.Path))
+			}
+		})
+		if err != nil || most != 3 || time.Since(start) != 3*time.Second {
+			t.Errorf("%v; %d at once, %v", err, most, time.Since(start))
+		}
+		if len(failed) != 2 || failed[0] != "missing.md" || strings.Count(out.String(), "\n") != 8 {
+			t.Errorf("failed %v, wrote %s", failed, out.String())
+		}
+	})
+}
+
+// E7: interrupted and started again, what was finished is not done again; what changed is.
+func TestBatchResumes(t *testing.T) {
+	stores := map[string]func(t *testing.T, place string) (Store, func()){
+		"folder": func(t *testing.T, place string) (Store, func()) {
+			if err := os.MkdirAll(place, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return Folder{place}, func() {}
+		},
+		"lines": func(t *testing.T, place string) (Store, func()) {
+			l, err := OpenLines(place)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l, func() { _ = l.Close() }
+		},
+	}
+	for name, openStore := range stores {
+		t.Run(name, func(t *testing.T) {
+			paths := notes(t, 5)
+			place := filepath.Join(t.TempDir(), "out")
+			ctx, interrupt := context.WithCancel(t.Context())
+			first := &fake{answer: func(ctx context.Context, call int) (completion.Answer, error) {
+				if call == 3 {
+					interrupt()
+				}
+				if ctx.Err() != nil {
+					return completion.Answer{}, ctx.Err()
+				}
+				return completion.Answer{Text: good}, nil
+			}}
+			store, closeStore := openStore(t, place)
+			if err := Batch(ctx, enricher(first), paths, 1, store, func(Outcome) {}); !errors.Is(err, context.Canceled) {
+				t.Fatalf("interrupted: %v", err)
+			}
+			closeStore()
+			if err := os.WriteFile(paths[0], []byte("changed"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if name == "lines" { // a crash in mid-write
+				file, err := os.OpenFile(place, os.O_APPEND|os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = file.WriteString(`{"source":{"pa`)
+				if err := errors.Join(err, file.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			second := &fake{}
+			var skipped []string
+			store, closeStore = openStore(t, place)
+			defer closeStore()
+			err := Batch(t.Context(), enricher(second), paths, 2, store, func(o Outcome) {
+				if o.Skipped {
+					skipped = append(skipped, o.Path)
+				}
+			})
+			if err != nil || !slices.Equal(skipped, paths[1:2]) || len(second.turns) != 4 {
+				t.Errorf("%v; skipped %v, asked %d times", err, skipped, len(second.turns))
+			}
+			for _, path := range paths {
+				n, err := ReadNote(path)
+				if err != nil || !store.Done(n) {
+					t.Errorf("%s is not there: %v", path, err)
+				}
+			}
+		})
+	}
+}
+
+// Nothing of the user's is overwritten; a failing store stops the batch.
+func TestForeignPlaces(t *testing.T) {
+	dir := t.TempDir()
+	for _, text := range []string{"my shopping list", "my shopping list\n", `{"source":1}` + "\n", good + "\n"} {
+		place := filepath.Join(dir, "list")
+		if err := os.WriteFile(place, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenLines(place); !errors.Is(err, ErrForeign) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if got, err := os.ReadFile(place); err != nil || string(got) != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+	paths := notes(t, 3)
+	folder := Folder{dir}
+	if err := os.WriteFile(folder.name(paths[0]), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{}
+	if err := Batch(t.Context(), enricher(f), paths, 1, folder, func(Outcome) {}); !errors.Is(err, ErrForeign) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := os.ReadFile(folder.name(paths[0])); err != nil || string(got) != "mine" {
+		t.Errorf("overwritten: %q %v", got, err)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"b.md", "a.MD", "sub/c.markdown", "sub/d.txt", ".hidden/e.md", ".f.md"} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Expand([]string{dir, filepath.Join(dir, "b.md"), filepath.Join(dir, "sub/d.txt"), "-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		got[i] = strings.TrimPrefix(got[i], dir+"/")
+	}
+	if want := []string{"a.MD", "b.md", "sub/c.markdown", "sub/d.txt", "-"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, err := Expand([]string{t.TempDir()}); err == nil {
+		t.Error("a folder without notes is accepted")
+	}
+}
