@@ -88,6 +88,25 @@ func TestConfiguredClient(t *testing.T) {
 	}
 }
 
+// O2: on IPv6 the listener is the literal that was asked for, and the Host is exact there too.
+func TestIPv6(t *testing.T) {
+	h, c := newHub(t)
+	c.config.Loopback = "::1"
+	_, shown, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+	if err != nil || shown != signedInPage || !strings.HasPrefix(h.redirect, "http://[::1]:") {
+		t.Fatalf("%v %s", err, h.redirect)
+	}
+}
+
+// O2: an address that cannot be bound ends the attempt before anything was registered or shown.
+func TestCannotBind(t *testing.T) {
+	h, c := newHub(t)
+	c.config.Loopback = "192.0.2.1" // documentation, never ours (RFC 5737)
+	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonBindFailed || h.count("register") != 0 {
+		t.Fatalf("%v, %d registrations", err, h.count("register"))
+	}
+}
+
 // T13: a hostile callback client, and a hostile server at the front channel (O3, O4, O10).
 func TestHostileCallback(t *testing.T) {
 	rows := map[string]struct {

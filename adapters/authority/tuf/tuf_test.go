@@ -283,7 +283,9 @@ func TestFetcher(t *testing.T) {
 	if ReasonOf(err) != messages.ReasonManifestUnreachable {
 		t.Fatal(err)
 	}
-	fetch := fetcher{ctx: t.Context(), client: f.config.HTTP, base: c.base, access: messages.NewSecret("token"), roots: map[int64][]byte{}}
+	sent := 0
+	count := roundTripper(func(*http.Request) (*http.Response, error) { sent++; return nil, errors.New("counted") })
+	fetch := fetcher{ctx: t.Context(), client: &http.Client{Transport: count}, base: c.base, access: messages.NewSecret("token"), roots: map[int64][]byte{}}
 	for _, u := range []string{
 		"https://evil.example/api/v1/manifest/timestamp.json", strings.Replace(f.config.URL, "https", "http", 1) + "x.json",
 		f.server.URL + "/elsewhere.json", "https://" + c.base.Host + "@evil.example/api/v1/manifest/x.json",
@@ -292,7 +294,17 @@ func TestFetcher(t *testing.T) {
 			t.Errorf("%s: %v", u, err)
 		}
 	}
+	if sent != 0 {
+		t.Fatal("the access token left for another place than the repository")
+	}
+	if _, err := fetch.DownloadFile(f.config.URL+"timestamp.json", 10, 0); !errors.Is(err, errFetch) || sent != 1 {
+		t.Fatalf("the repository itself was not asked: %v", err)
+	}
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return r(req) }
 
 // M1: what an expired manifest is good for.
 func TestStanding(t *testing.T) {
