@@ -30,6 +30,9 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := checkFiles(s); err != nil {
+				return err
+			}
 			unlock, err := lockDaemon(places)
 			if err != nil {
 				return err
@@ -48,6 +51,25 @@ func (a *app) runCommand() *cobra.Command {
 			return daemonFailure(errors.Join(err, log.Flush()))
 		},
 	}, exitUnavailable, exitIntegrity, exitKeychain, exitRunning)
+}
+
+// checkFiles refuses a configuration whose files the daemon cannot read, as wrong configuration. A
+// build without a root of its own needs one to be named.
+func checkFiles(s settings.Settings) error {
+	if s.Manifest.RootFile == "" {
+		return &failure{code: "configuration", message: "manifest.root_file is empty, and no root is built in", exit: exitUsage,
+			hint: "name the file of the TUF root that came with your hub"}
+	}
+	for key, path := range map[string]string{"manifest.root_file": s.Manifest.RootFile, "hub.ca_file": s.Hub.CAFile} {
+		if path == "" {
+			continue
+		}
+		if _, err := os.ReadFile(path); err != nil {
+			return &failure{code: "configuration", message: fmt.Sprintf("%s: %v", key, err), exit: exitUsage,
+				hint: "accepted: the absolute path of a file that you can read"}
+		}
+	}
+	return nil
 }
 
 // lockDaemon makes the daemon the only one of this user and these places (X1).
