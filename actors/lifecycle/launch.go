@@ -52,20 +52,34 @@ func (l *loop) offer(p *pair) {
 }
 
 // integrityLost takes the word of provision or process. A failed fetch of something newer does not
-// end what serves; bytes that are wrong do (M6, A5).
+// end what serves; bytes that are wrong do at once (M6, A5), and so does, after a drain, the end of
+// what the manifest allows.
 func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
-	wrong := m.Reason == messages.ReasonDigestMismatch || m.Reason == messages.ReasonSizeMismatch ||
-		m.Reason == messages.ReasonBinaryUntrusted
-	if l.machine.State() == messages.StateReady && !wrong {
-		return
+	switch m.Reason {
+	case messages.ReasonDigestMismatch, messages.ReasonSizeMismatch, messages.ReasonBinaryUntrusted:
+		l.unverified(m.Reason)
+		if l.alive {
+			l.excused = true
+			l.end(m.Reason)
+		}
+	case messages.ReasonManifestExpired, messages.ReasonNoSuchTarget:
+		// Nobody vouches for it any more: the grace period is over, or the manifest has withdrawn it (M1).
+		l.unverified(m.Reason)
+		if l.machine.State() == messages.StateReady {
+			l.excused = true
+			l.drain()
+		}
+	default:
+		if l.machine.State() != messages.StateReady {
+			l.unverified(m.Reason)
+		}
 	}
-	l.facts.Verified, l.causes.Verified, l.offered = false, m.Reason, nil
-	l.replyStart(m.Reason)
-	if l.alive {
-		l.excused = true
-		l.end(messages.ReasonDigestMismatch)
-	}
+}
+
+func (l *loop) unverified(reason messages.Reason) {
+	l.facts.Verified, l.causes.Verified, l.offered = false, reason, nil
+	l.replyStart(reason)
 }
 
 // next is the pair to start: what is offered, or what was ready before when the offered one did

@@ -42,6 +42,8 @@ func TestAvailabilityEnds(t *testing.T) {
 		"hung":             {messages.HealthFailed{Launch: 1, Reason: messages.ReasonRuntimeUnavailable, Hung: true}, messages.ReasonRuntimeUnavailable},
 		"exit":             {exited(1, messages.ReasonProcessExited), messages.ReasonProcessExited},
 		"integrity":        {messages.IntegrityLost{Artifact: "m", Reason: messages.ReasonDigestMismatch}, messages.ReasonDigestMismatch},
+		"grace is over":    {messages.IntegrityLost{Artifact: "m", Reason: messages.ReasonManifestExpired}, messages.ReasonManifestExpired},
+		"withdrawn":        {messages.IntegrityLost{Artifact: "m", Reason: messages.ReasonNoSuchTarget}, messages.ReasonNoSuchTarget},
 		"token lost":       {messages.TokenLost{Reason: messages.ReasonKeychainLocked}, messages.ReasonKeychainLocked},
 		"listener lost":    {messages.DoorLost{Reason: messages.ReasonBindFailed}, messages.ReasonBindFailed},
 		"identity changed": {messages.IdentityChanged{Launch: 1}, messages.ReasonNotReady},

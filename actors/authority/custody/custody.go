@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"companion/actors/authority/beside"
+	"companion/actors/mailbox"
 	"companion/adapters/authority/keychain"
 	"companion/messages"
 
@@ -75,8 +76,8 @@ type loop struct {
 	fatal chan struct{}
 
 	beside    *beside.Group
-	lifecycle beside.Outbox[messages.ToLifecycle]
-	frontDoor beside.Outbox[messages.ToFrontDoor]
+	lifecycle mailbox.Outbox[messages.ToLifecycle]
+	frontDoor mailbox.Outbox[messages.ToFrontDoor]
 
 	queue    []job // the first one runs
 	finished chan messages.Reason
@@ -94,8 +95,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 	l := &loop{
 		deps: a.deps, token: a.token, fatal: a.fatal,
 		beside:    beside.NewGroup(),
-		lifecycle: beside.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
-		frontDoor: beside.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
+		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
 		finished:  make(chan messages.Reason, 1),
 		retry:     time.NewTimer(time.Hour),
 		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),

@@ -61,8 +61,8 @@ type loop struct {
 	ctx    context.Context
 	beside *beside.Group
 
-	provision beside.Outbox[messages.ToProvision]
-	lifecycle beside.Outbox[messages.ToLifecycle]
+	provision mailbox.Outbox[messages.ToProvision]
+	lifecycle mailbox.Outbox[messages.ToLifecycle]
 
 	catalogue  tuf.Catalogue
 	have       bool // catalogue holds a verified manifest
@@ -85,8 +85,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
 		deps: a.deps, ctx: ctx, beside: beside.NewGroup(),
-		provision: beside.Outbox[messages.ToProvision]{Box: a.deps.Provision},
-		lifecycle: beside.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		provision: mailbox.Outbox[messages.ToProvision]{Box: a.deps.Provision},
+		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		reason:    messages.ReasonManifestUnreachable,
 		inside:    make(chan func()),
 		next:      time.NewTimer(time.Hour), expiry: time.NewTimer(time.Hour),

@@ -88,8 +88,8 @@ type loop struct {
 	ctx    context.Context
 	beside *beside.Group
 
-	manifest  beside.Outbox[messages.ManifestCommand]
-	lifecycle beside.Outbox[messages.ToLifecycle]
+	manifest  mailbox.Outbox[messages.ManifestCommand]
+	lifecycle mailbox.Outbox[messages.ToLifecycle]
 
 	known   bool // the keychain has answered
 	session messages.Session
@@ -114,8 +114,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
 		deps: a.deps, ctx: ctx, beside: beside.NewGroup(),
-		manifest:  beside.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
-		lifecycle: beside.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
+		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		finished:  make(chan struct{}, 1),
 		inside:    make(chan func()),
 		retry:     time.NewTimer(time.Hour),

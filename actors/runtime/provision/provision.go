@@ -167,7 +167,12 @@ func (s *service) check(o options) {
 		runtime.Kind = messages.KindRuntime // the manifest may offer none
 	}
 	if model.Kind != messages.KindModel || runtime.Kind != messages.KindRuntime {
-		s.out = append(s.out, messages.IntegrityLost{Artifact: model.Name, Reason: messages.ReasonMalformedSpec})
+		// The manifest actor may want nothing, and says why.
+		reason := messages.ReasonMalformedSpec
+		if s.want.FetchRefused != "" {
+			reason = s.want.FetchRefused
+		}
+		s.out = append(s.out, messages.IntegrityLost{Artifact: model.Name, Reason: reason})
 		return
 	}
 	for _, j := range s.jobs {

@@ -20,7 +20,7 @@ func open(name string) (backEnd, error) {
 }
 
 // macOS is the login keychain, by way of go-keyring and the system's security tool. Compiled and
-// unit-tested; not run on a real machine.
+// untested on a real machine.
 type macOS struct{}
 
 // maxMacOSValue keeps the command that go-keyring writes to the tool, base64 and account included,
