@@ -1,13 +1,13 @@
 package enrich
 
 import (
-	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/google/jsonschema-go/jsonschema"
 )
 
 // Schema is the JSON Schema of a Result, as `companion enrich --schema` prints it.
@@ -46,28 +46,27 @@ func list(most, longest int) map[string]any {
 	return map[string]any{"type": "array", "maxItems": most, "items": text(longest)}
 }
 
-// validator checks a whole Result; it is compiled from the schema that users are shown.
-var validator = compile(Schema)
-
-func compile(text string) *jsonschema.Schema {
-	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
-	if err != nil {
+// validator checks a whole Result; it is compiled, once it is needed, from the schema that users are
+// shown.
+var validator = sync.OnceValue(func() *jsonschema.Resolved {
+	var schema jsonschema.Schema
+	if err := json.Unmarshal([]byte(Schema), &schema); err != nil {
 		panic("enrich: the embedded schema is not JSON: " + err.Error())
 	}
-	compiler := jsonschema.NewCompiler()
-	if err := compiler.AddResource("result.schema.json", doc); err != nil {
+	resolved, err := schema.Resolve(nil)
+	if err != nil {
 		panic("enrich: the embedded schema is no schema: " + err.Error())
 	}
-	return compiler.MustCompile("result.schema.json")
-}
+	return resolved
+})
 
 // validate checks one encoded Result against the schema.
 func validate(encoded []byte) error {
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(encoded))
-	if err != nil {
+	var value any
+	if err := json.Unmarshal(encoded, &value); err != nil {
 		return fmt.Errorf("the result is not JSON: %w", err)
 	}
-	if err := validator.Validate(value); err != nil {
+	if err := validator().Validate(value); err != nil {
 		// The validator's own text quotes what the model wrote about a private note.
 		return fmt.Errorf("the answer does not fit the schema")
 	}
