@@ -1,0 +1,254 @@
+package browser
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"companion/e2e/harness"
+	"companion/messages"
+)
+
+const (
+	malformed = messages.ReasonMalformedRequest
+	method    = messages.ReasonMethodNotAllowed
+	host      = messages.ReasonHostNotAllowed
+	crossSite = messages.ReasonCrossSiteForbidden
+)
+
+// The attempts of attack.js, and why the front door refuses each: called from another origin by its
+// own address, by a rebound name from another port, and by a rebound name from its own port.
+var attempts = []struct {
+	name                         string
+	fromElsewhere, rebound, same messages.Reason
+}{
+	{"fetch", crossSite, host, host},
+	{"no-cors POST", crossSite, host, host},
+	{"form POST", crossSite, host, host},
+	{"image", crossSite, host, host},
+	{"script", crossSite, host, host},
+	{"WebSocket", malformed, malformed, malformed},
+	{"EventSource", crossSite, host, host},
+	{"preflight", method, method, host}, // a page asks its own origin without one
+	{"iframe", crossSite, host, host},
+	{"navigation", crossSite, host, host},
+	{"beacon", crossSite, host, host},
+}
+
+// origin is where the attacking page is from, and by which name it calls the front door.
+type origin struct {
+	name string
+	page func(page, door int) string // its URL
+	door string                      // host
+	// planted pages have the very address of the door; nobody serves them.
+	planted bool
+}
+
+var origins = []origin{
+	{name: "another port", page: at("http://127.0.0.1:%d/"), door: "127.0.0.1"},
+	{name: "another site", page: at("http://hostile.example:%d/"), door: "127.0.0.1"},
+	{name: "a sandboxed page", page: at("http://127.0.0.1:%d/sandboxed"), door: "localhost"},
+	{name: "a rebound name, another port", page: at("http://rebound.example:%d/"), door: "rebound.example"},
+	{name: "a rebound name, the same port", door: "rebound.example", planted: true,
+		page: func(_, door int) string { return fmt.Sprintf("http://rebound.example:%d/page", door) }},
+}
+
+func at(format string) func(page, door int) string {
+	return func(page, _ int) string { return fmt.Sprintf(format, page) }
+}
+
+// open opens the attacking page and returns the base by which it calls the door.
+func (o origin) open(b *tab, page, door int) string {
+	b.t.Helper()
+	if o.planted {
+		b.plant(o.page(page, door))
+	} else {
+		b.do("opening the attacking page", chromedp.Navigate(o.page(page, door)))
+	}
+	return fmt.Sprintf("http://%s:%d", o.door, door)
+}
+
+// The proof below would notice: at a door without controls every attempt arrives, and the page reads
+// whatever a page can read.
+func TestPagesAtAnOpenDoor(t *testing.T) {
+	b, page := chromium(t), pageServer(t)
+	for _, from := range origins {
+		t.Run(from.name, func(t *testing.T) {
+			door := newOpenDoor(t)
+			b := &tab{t, b.ctx}
+			base := from.open(b, page, door.port)
+			for _, a := range attempts {
+				learned := b.try(a.name, base, "guess")
+				if want := map[bool]string{true: "", false: "open"}[a.name == "beacon"]; learned != want {
+					t.Errorf("%s: the page learned %q, want %q", a.name, learned, want)
+				}
+				await(t, a.name+" to arrive", func() bool { return door.count(a.name) == 1 })
+			}
+		})
+	}
+}
+
+// T1, T2, L1, L3, L4, L7, L11: no page of any origin is admitted or reads anything, with no token, with
+// a wrong one, and even with the right one. The access log says why.
+func testPages(t *testing.T, c *harness.Companion) {
+	b, page := chromium(t), pageServer(t)
+	baseURL, right := c.Endpoint()
+	var door int
+	if _, err := fmt.Sscanf(baseURL, "http://127.0.0.1:%d/v1", &door); err != nil {
+		t.Fatalf("the base URL is %q: %v", baseURL, err)
+	}
+	log := accessLog{c: c}
+	log.skip()
+	for _, from := range origins {
+		t.Run(from.name, func(t *testing.T) {
+			b := &tab{t, b.ctx}
+			base := from.open(b, page, door)
+			for _, token := range []string{"", "guess", right} {
+				for _, a := range attempts {
+					want := a.fromElsewhere
+					if from.planted {
+						want = a.same
+					} else if from.door == "rebound.example" {
+						want = a.rebound
+					}
+					learned := b.try(a.name, base, token)
+					log.expect(t, a.name, want, a.name == "navigation")
+					if !nothing(learned, from.planted, want) {
+						t.Errorf("%s: the page learned %q", a.name, learned)
+					}
+				}
+			}
+		})
+	}
+	// A person who types the address is no attacker, and gets no further than a missing token.
+	for address, want := range map[string]messages.Reason{"127.0.0.1": messages.ReasonMissingToken, "rebound.example": host} {
+		t.Run("address bar, "+address, func(t *testing.T) {
+			b := &tab{t, b.ctx}
+			b.do("opening the front door", chromedp.Navigate(fmt.Sprintf("http://%s:%d/v1/models", address, door)))
+			log.expect(t, "address bar", want, true)
+			if shown := evaluate[string](b, "document.body.innerText"); !nothing(shown, true, want) {
+				t.Errorf("the browser shows %q", shown)
+			}
+		})
+	}
+	log.onlyProbes(t)
+}
+
+// nothing reports whether a page learned no more than that it was refused. The browser takes a page
+// under the door's own address for one of the door's, and shows it the refusal.
+func nothing(learned string, sameOrigin bool, reason messages.Reason) bool {
+	if learned == "" {
+		return true
+	}
+	var body struct {
+		Error struct{ Code messages.Reason }
+	}
+	return sameOrigin && json.Unmarshal([]byte(learned), &body) == nil && body.Error.Code == reason &&
+		!strings.Contains(learned, harness.ModelName)
+}
+
+// accessLog reads the companion's log as it grows. It takes the level debug: below it the log does not
+// tell the health probe's own requests.
+type accessLog struct {
+	c    *harness.Companion
+	read int // bytes
+}
+
+// line is what a test needs of a line of the access log (L11).
+type line struct {
+	Event, Level string
+	Reason       messages.Reason
+}
+
+// next returns the lines of requests since the last call, those of the health probe left out.
+func (l *accessLog) next(t *testing.T) []line {
+	t.Helper()
+	requests, read := requestLines(t, l.c.Log()[l.read:])
+	l.read += read
+	var others []line
+	for _, r := range requests {
+		if !r.probe() {
+			others = append(others, r)
+		}
+	}
+	return others
+}
+
+// skip forgets what was logged so far.
+func (l *accessLog) skip() { l.read = len(l.c.Log()) }
+
+// expect waits for the log to tell of the attempt, and wants no reason but the given one. After a
+// navigation the browser asks for the site's icon by itself, as a page of that site would, or as one of
+// nobody's when a sandbox holds the window.
+func (l *accessLog) expect(t *testing.T, attempt string, want messages.Reason, navigates bool) {
+	t.Helper()
+	var lines []line
+	await(t, attempt+" to be logged", func() bool {
+		lines = append(lines, l.next(t)...)
+		return len(lines) > 0
+	})
+	if navigates {
+		for late := time.Now().Add(time.Second); len(lines) < 2 && time.Now().Before(late); time.Sleep(10 * time.Millisecond) {
+			lines = append(lines, l.next(t)...)
+		}
+	}
+	for i, got := range lines {
+		icon := navigates && i > 0 && got.Reason == messages.ReasonMissingToken
+		if got.Reason != want && !icon {
+			t.Errorf("%s: the access log says %s, want %s", attempt, got.Reason, want)
+		}
+	}
+}
+
+// onlyProbes checks that status counts no admitted request but those that the log has for the health
+// probe, from the daemon's start on.
+func (l *accessLog) onlyProbes(t *testing.T) {
+	t.Helper()
+	var admitted, probes int
+	await(t, "the counters and the log to agree", func() bool {
+		requests, _ := requestLines(t, l.c.Log())
+		admitted, probes = 0, 0
+		for _, r := range requests {
+			if r.probe() {
+				probes++
+			} else if r.Reason == messages.ReasonOK {
+				t.Fatal("a request was admitted")
+			}
+		}
+		status, answered := l.c.Status()
+		admitted = int(status.FrontDoor.Verdicts[messages.ReasonOK])
+		return answered && probes > 0 && admitted == probes
+	})
+}
+
+func (l line) probe() bool { return l.Reason == messages.ReasonOK && l.Level == "debug" }
+
+// requestLines returns the requests of a piece of the log, and how long its whole lines are.
+func requestLines(t *testing.T, log string) (requests []line, whole int) {
+	t.Helper()
+	whole = strings.LastIndexByte(log, '\n') + 1
+	for text := range strings.Lines(log[:whole]) {
+		var l line
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatalf("a line of the log: %v", err)
+		}
+		if l.Event == "request" {
+			requests = append(requests, l)
+		}
+	}
+	return requests, whole
+}
+
+// await waits for what the browser or the daemon does by itself.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -1,0 +1,14 @@
+package browser
+
+import (
+	"testing"
+
+	"companion/e2e/harness"
+)
+
+// One companion with the real runtime is what all of these attack.
+func TestDoor(t *testing.T) {
+	c := harness.Ready(t, "[log]\nlevel = \"debug\"\n")
+	t.Run("pages", func(t *testing.T) { testPages(t, c) })
+	t.Run("another user", func(t *testing.T) { testStranger(t, c) })
+}
