@@ -11,10 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -105,8 +102,8 @@ func (a *Actor) View() messages.DoorView {
 type life struct {
 	deps        *Deps
 	door        *door
-	listener    *wire.Listener
-	server      *http.Server
+	server      *wire.Server
+	endRequests context.CancelCauseFunc
 	baseURL     string
 	user, probe messages.Secret
 	beside      sync.WaitGroup // everything that runs beside the loop
@@ -146,21 +143,12 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	}
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
 	l.useTokens()
-	l.listener = wire.Listen(raw, b.Connections, wire.Limits{
-		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, WriteStall: b.WriteStall,
+	// Requests outlive the loop by a moment, and end with a cause of ours: their clients did not leave.
+	requests, end := context.WithCancelCause(context.Background())
+	l.endRequests = end
+	l.server = wire.New(requests, raw, l.door, b.Connections, wire.Limits{
+		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, IdleTime: b.IdleTime, WriteStall: b.WriteStall,
 	})
-	l.server = &http.Server{
-		Handler:                      l.door,
-		IdleTimeout:                  b.IdleTime, // the wire package sees to heads and bodies
-		MaxHeaderBytes:               b.HeadBytes,
-		ConnState:                    l.listener.ConnState,
-		ConnContext:                  wire.Context,
-		DisableGeneralOptionsHandler: true,
-		Protocols:                    new(http.Protocols),
-		// What net/http would say could quote a request; what matters is in the access log.
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
-	l.server.Protocols.SetHTTP1(true)
 	return l
 }
 
@@ -171,12 +159,9 @@ var errClosing = errors.New("the front door is closing")
 // run is the actor's loop.
 func (l *life) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	// Requests outlive ctx by a moment, and end with a cause of ours: their clients did not leave.
-	requests, end := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer l.close(cancel, end)
+	defer l.close(cancel)
 	served := make(chan error, 1)
-	l.server.BaseContext = func(net.Listener) context.Context { return requests }
-	l.beside.Go(func() { served <- l.server.Serve(l.listener) })
+	l.beside.Go(func() { served <- l.server.Serve() })
 	l.announce(ctx)
 	l.deps.Logger.Info("front door bound", zap.String("baseURL", l.baseURL))
 	l.recordEndpoint()
@@ -259,7 +244,7 @@ func (l *life) recordEndpoint() {
 }
 
 // close ends the life: answers under way get a moment, then every connection ends.
-func (l *life) close(cancel context.CancelFunc, endRequests context.CancelCauseFunc) {
+func (l *life) close(cancel context.CancelFunc) {
 	if l.deps.EndpointPath != "" {
 		if err := loopback.RemoveEndpoint(l.deps.EndpointPath); err != nil {
 			l.deps.Logger.Error("endpoint file not removed", zap.Error(err))
@@ -270,14 +255,10 @@ func (l *life) close(cancel context.CancelFunc, endRequests context.CancelCauseF
 	default:
 	}
 	cancel()
-	endRequests(errClosing)
+	l.endRequests(errClosing)
 	grace, stop := context.WithTimeout(context.Background(), l.deps.Bounds.CloseTime)
 	defer stop()
-	if l.server.Shutdown(grace) != nil {
-		l.listener.KillAll()
-		_ = l.server.Close()
-	}
+	l.server.Shutdown(grace)
 	l.beside.Wait()
-	l.listener.Wait()
 	l.door.relay.Close()
 }

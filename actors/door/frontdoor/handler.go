@@ -145,9 +145,6 @@ func (v *visit) guard() bool {
 		return false
 	}
 	v.caller = caller
-	if head.Chunked {
-		v.w.Header()["Connection"] = closeConn // what follows a chunked body was never framed
-	}
 	return true
 }
 
@@ -155,9 +152,6 @@ func (v *visit) guard() bool {
 func (v *visit) refuse(p *problem) {
 	if v.unread {
 		v.w.Header()["Connection"] = closeConn
-		if v.conn != nil {
-			v.conn.Refuse()
-		}
 	}
 	v.reason = p.reason
 	v.status = p.write(v.w)
@@ -267,6 +261,8 @@ func (v *visit) enter(ctx context.Context) messages.Reason {
 	}
 	late := time.NewTimer(v.d.bounds.QueueTimeout)
 	defer late.Stop()
+	look := time.NewTicker(lookAfterClient)
+	defer look.Stop()
 	for {
 		s, changed := v.d.snapshot.Next()
 		if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
@@ -276,9 +272,10 @@ func (v *visit) enter(ctx context.Context) messages.Reason {
 		select {
 		case <-t.ready:
 			return messages.ReasonOK
+		case <-look.C:
+			v.gone = v.conn.Gone() // ends ctx
 		case <-ctx.Done():
 			v.d.admission.giveUp(t)
-			v.gone = true
 			return messages.ReasonQueueTimeout
 		case <-late.C:
 			v.d.admission.giveUp(t)
@@ -288,6 +285,9 @@ func (v *visit) enter(ctx context.Context) messages.Reason {
 	}
 }
 
+// lookAfterClient is how often a waiting request looks whether its client is still there.
+const lookAfterClient = 50 * time.Millisecond
+
 // relay passes a checked body to the runtime and its answer to the client.
 func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 	if s.BackEnd == (messages.BackEnd{}) {
@@ -295,7 +295,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 		return
 	}
 	result := v.d.relay.Do(v.r.Context(), v.w, proxy.Call{
-		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream,
+		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
 	})
 	v.reason, v.status, v.tokens, v.gone = result.Reason, http.StatusOK, result.Tokens, result.Gone
 	if !result.Written {

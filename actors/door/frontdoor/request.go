@@ -74,7 +74,6 @@ func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
 		return nil, release, refusal(messages.ReasonBadRequest)
 	}
 	v.unread = false
-	v.conn.BodyDone()
 	return b, release, nil
 }
 

@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"syscall"
+	"time"
 )
 
 // alive reports whether an idle connection is still open and silent. A peer that has closed it, or
@@ -16,7 +17,7 @@ func alive(c net.Conn) bool {
 		return true
 	}
 	raw, err := sc.SyscallConn()
-	if err != nil {
+	if err != nil || c.SetReadDeadline(time.Time{}) != nil { // one that has passed would answer for the system
 		return false
 	}
 	var quiet bool

@@ -144,14 +144,10 @@ func (p *pool) put(u *upstream) {
 	}
 }
 
-// listen makes f run whenever nothing is heard for d; nil ends it.
+// listen makes f run whenever nothing is heard for d, until the next call.
 func (u *upstream) listen(f func() error, d time.Duration) error {
 	u.onQuiet, u.after, u.heardAt = f, d, time.Now()
-	deadline := time.Time{}
-	if f != nil {
-		deadline = u.heardAt.Add(d)
-	}
-	return u.SetReadDeadline(deadline)
+	return u.SetReadDeadline(u.heardAt.Add(d))
 }
 
 // Read keeps the quiet watch below the buffered reader, so that no reader above ever sees a

@@ -74,6 +74,8 @@ type Call struct {
 	Path   string
 	Body   []byte
 	Stream bool
+	// Gone, when set, is asked now and then while the runtime is silent: whether the client has left.
+	Gone func() bool
 }
 
 // Result says how a call ended. Unless Written, nothing was answered and the caller answers with
@@ -126,7 +128,7 @@ type exchange struct {
 	up     *upstream
 	head   answerHead
 	body   io.Reader
-	stop   func() bool // stops watching ctx
+	passed time.Time // when the client last got something of a stream
 	result Result
 }
 
@@ -157,6 +159,28 @@ func (e *exchange) open() bool {
 	return e.judge()
 }
 
+// look is how often a silent runtime makes us look after the client, and after ctx.
+const look = 50 * time.Millisecond
+
+// sendTime bounds the sending of a large body: a runtime that does not even read has hung.
+const sendTime = 30 * time.Second
+
+// quiet runs while the runtime is silent. It ends the wait when nobody waits for the answer any
+// more, which closes the connection, so that the runtime stops computing; and it keeps a client
+// that does wait from giving up.
+func (e *exchange) quiet() error {
+	switch {
+	case e.call.Gone != nil && e.call.Gone():
+		e.result.Gone = true
+		return errClientGone
+	case e.ctx.Err() != nil:
+		return context.Cause(e.ctx)
+	case e.call.Stream && time.Since(e.passed) >= e.relay.options.KeepAlive:
+		return e.pass(keepAlive)
+	}
+	return nil
+}
+
 // try makes one attempt, and says how many bytes of the request were sent.
 func (e *exchange) try(fresh bool) (sent int64, err error) {
 	e.up, err = e.relay.pool.get(e.ctx, e.call.Target, fresh)
@@ -165,11 +189,9 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 		return 0, err
 	}
 	up := e.up
-	e.stop = context.AfterFunc(e.ctx, func() { _ = up.Close() })
-	if e.call.Stream {
-		if err := up.listen(e.comment, e.relay.options.KeepAlive); err != nil {
-			return 0, err
-		}
+	e.passed = time.Now()
+	if err := up.listen(e.quiet, min(look, e.relay.options.KeepAlive)); err != nil {
+		return 0, err
 	}
 	if sent, err = e.send(); err != nil {
 		return sent, err
@@ -196,6 +218,9 @@ func (e *exchange) send() (int64, error) {
 		out = append(strconv.AppendInt(out, int64(len(e.call.Body)), 10), "\r\n\r\n"...)
 	}
 	if len(e.call.Body) > copied {
+		if err := e.up.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
+			return 0, err
+		}
 		both := net.Buffers{out, e.call.Body}
 		return both.WriteTo(e.up.Conn)
 	}
@@ -234,8 +259,7 @@ func (e *exchange) done(whole bool) {
 	if e.up == nil {
 		return
 	}
-	mine := e.stop()
-	if !whole || !mine || e.head.close || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 || e.up.onQuiet != nil && e.up.listen(nil, 0) != nil {
+	if !whole || e.head.close || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
 		_ = e.up.Close()
 	} else {
 		e.relay.pool.put(e.up)
@@ -245,7 +269,6 @@ func (e *exchange) done(whole bool) {
 
 func (e *exchange) drop() {
 	if e.up != nil {
-		e.stop()
 		_ = e.up.Close()
 		e.up = nil
 	}

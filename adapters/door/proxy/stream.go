@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"companion/messages"
 )
@@ -30,6 +32,7 @@ func (e *exchange) commit() {
 // pass writes whole events, at once.
 func (e *exchange) pass(events []byte) error {
 	e.commit()
+	e.passed = time.Now()
 	if _, err := e.w.Write(events); err != nil {
 		e.result.Gone = true
 		return errClientGone
@@ -39,10 +42,6 @@ func (e *exchange) pass(events []byte) error {
 	}
 	return nil
 }
-
-// comment keeps a client waiting while the runtime reads a long prompt: it may run before the head
-// of the runtime's answer is there.
-func (e *exchange) comment() error { return e.pass(keepAlive) }
 
 // fail ends a stream that has begun with the error event (L8).
 func (e *exchange) fail() {
@@ -73,6 +72,9 @@ func (e *exchange) stream() (whole bool) {
 		}
 		if s.failed {
 			err = io.ErrUnexpectedEOF
+		}
+		if err == nil && e.ctx.Err() != nil {
+			err = context.Cause(e.ctx)
 		}
 		if end > 0 {
 			if e.pass(held[:end]) != nil {

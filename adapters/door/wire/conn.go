@@ -1,11 +1,16 @@
-// Package wire stands between the loopback socket and net/http. net/http hides things from handlers
-// (a length dropped beside a chunked coding, an authority that replaces Host) and answers others
-// itself; here each raw head is read whole and judged first (L3a), and one request is framed at a
-// time, so that the second of two pipelined ones is judged like the first.
+// Package wire serves HTTP/1.1 on the loopback socket, and nothing else: no HTTP/1.0 or 2, no
+// absolute or encoded targets, no upgrades, no double framing (L3a). Each head is read whole and
+// judged on its raw bytes, one request at a time, so that the second of two pipelined ones is judged
+// like the first; the handler gets the verdict and answers for all.
 //
-// A refused head never reaches net/http's parser: the handler is given a plain request in its place,
-// with the verdict beside it, so that there is one place that answers, counts and logs. Here too are
-// the deadlines and the number of connections (L9): Listener.
+// It stands in the place of net/http's server for two reasons. That one hides from handlers what
+// must be seen (a length dropped beside a chunked coding, an authority that replaces Host) and
+// answers other things itself. And it starts a reading goroutine beside every request to notice a
+// client that leaves, which costs as much as all our checks together; here whoever waits for the
+// runtime asks now and then (Gone). What is accepted is so little that it fits here; a fuzz test
+// holds it against net/http's own parser.
+//
+// Here too are the deadlines and the number of connections (L9): Server.
 package wire
 
 import (
@@ -13,9 +18,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -24,289 +31,238 @@ type Limits struct {
 	HeadBytes  int           // longest head
 	HeadTime   time.Duration // from the first byte of a head to its last
 	BodyTime   time.Duration // from the first wait for a body to its last byte
+	IdleTime   time.Duration // between requests
 	WriteStall time.Duration // a reader that takes nothing for so long is cut off
 }
 
-type phase uint8
-
-const (
-	gathering  phase = iota // waiting for the rest of a head
-	delivering              // held begins with headLeft bytes of a judged head
-	body                    // left bytes of body follow
-	chunked                 // everything follows: the connection ends with this request
-	refused                 // the stand-in is delivered; nothing else will be
-)
-
-// Conn is one connection. Reading methods belong to net/http's goroutines, which take turns.
+// Conn is one connection. It belongs to the goroutine that serves it; Kill alone is for others.
 type Conn struct {
-	net.Conn
-	limits  Limits
-	onClose func(*Conn)
+	raw    net.Conn
+	limits *Limits
+	server *Server
 
-	phase    phase
-	held     []byte // read and not delivered; from the pool, nil while there is none
-	headLeft int
-	left     int64
-	standIn  []byte
-	next     Head // of the head being delivered
-	current  Head // of the head delivered last
+	in     []byte // the buffer
+	from   int    // in[from:to] was read and not used
+	to     int
+	fields fields
+	head   Head
+	left   int64     // of the body, in bytes
+	chunks io.Reader // of a chunked body, once it is read
+	unread bool      // the body was not read to its end
 
-	deadlines sync.Mutex
-	outer     time.Time // what net/http asked for
-	inner     time.Time // what the head or body in progress is bound by
-
+	ctx     context.Context
+	cancel  context.CancelFunc // the client left
+	request *http.Request      // the same one for every request
+	answer  response
 	wroteAt time.Time
-	linger  atomic.Bool
-	closed  sync.Once
+	linger  bool
 
-	idle idleNode // owned by the Listener
+	closed sync.Once
+	idle   idleNode // owned by the Server
 }
 
-// Judged returns the verdict on the head of the request that net/http handles now. Call it from the
-// handler.
-func (c *Conn) Judged() Head { return c.current }
+// inBytes is the buffer of a connection in most of its life.
+const inBytes = 4 << 10
 
-// BodyDone says that the handler has read the body whole: its deadline ends.
-func (c *Conn) BodyDone() { c.bind(0) }
+func newConn(raw net.Conn, s *Server) *Conn {
+	c := &Conn{raw: raw, limits: &s.limits, server: s, in: make([]byte, inBytes)}
+	ctx := context.WithValue(s.base, connKey{}, c)
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.request = (&http.Request{URL: new(url.URL), Body: body{c}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(c.ctx)
+	c.answer = response{conn: c, header: make(http.Header, 8)}
+	c.idle.conn = c
+	return c
+}
 
-// Refuse makes everything still unread unreadable, so that nobody waits for the body of a refused
-// request. Call it from the handler, with a "Connection: close" answer, before the body was read to
-// its end: from then on net/http reads ahead beside the handler.
-func (c *Conn) Refuse() {
-	if c.current.Length > 0 || c.current.Chunked {
-		c.linger.Store(true)
-		c.phase = refused
+type connKey struct{}
+
+// From returns the connection of a request's context, or nil when it came by another way.
+func From(ctx context.Context) *Conn {
+	c, _ := ctx.Value(connKey{}).(*Conn)
+	return c
+}
+
+// Judged returns the verdict on the head of the request that is handled now.
+func (c *Conn) Judged() Head { return c.head }
+
+// serve handles one request after another.
+func (c *Conn) serve(h http.Handler) {
+	defer c.close()
+	for c.readHead() && c.server.busy(c) {
+		r := c.request
+		r.Method, r.Host, r.Header, r.URL.Path = c.fields.method, c.fields.host, c.fields.header, c.fields.path
+		r.ContentLength = c.head.Length
+		if c.head.Chunked {
+			r.ContentLength = -1
+		}
+		c.answer.reset()
+		h.ServeHTTP(&c.answer, r)
+		if !c.answer.finish() || c.unread || !c.server.idles(c) {
+			c.linger = c.answer.err == nil && !c.head.closes
+			return
+		}
 	}
 }
 
-var pool sync.Pool // of *[]byte, all with the capacity of HeadBytes+1
+// readHead waits for the next head and judges it. False: there is none.
+func (c *Conn) readHead() bool {
+	c.shrink()
+	wait := c.limits.IdleTime
+	if c.head == (Head{}) && c.fields.method == "" {
+		wait = c.limits.HeadTime // a new connection that says nothing is no client
+	}
+	scanned, whole := c.from, false
+	for partial := false; ; {
+		if c.to > c.from {
+			if end := headEnd(c.in[c.from:c.to], scanned-c.from); end > 0 && end <= c.limits.HeadBytes {
+				c.head = c.fields.read(c.in[c.from : c.from+end])
+				c.from += end
+				whole = true
+			}
+			if whole || c.to-c.from > c.limits.HeadBytes || classes[c.in[c.from]]&tokenByte == 0 {
+				break
+			}
+			scanned = max(c.from, c.to-2)
+			wait = c.limits.HeadTime
+		}
+		if !partial {
+			partial = c.to > c.from
+			if c.raw.SetReadDeadline(time.Now().Add(wait)) != nil {
+				return false
+			}
+		}
+		if c.fill() != nil {
+			return false
+		}
+	}
+	if !whole || c.head.Malformed {
+		c.head = Head{Malformed: true}
+		c.fields.reset()
+		c.fields.method, c.fields.path, c.fields.host = http.MethodGet, "/", ""
+	}
+	c.left, c.chunks, c.unread = c.head.Length, nil, c.head.Length > 0 || c.head.Chunked
+	return true
+}
 
-func (c *Conn) hold(b []byte) {
-	if c.held == nil {
-		if p, _ := pool.Get().(*[]byte); p != nil && cap(*p) > c.limits.HeadBytes {
-			c.held = (*p)[:0]
+// shrink moves what was read ahead to the front, and gives a large buffer back.
+func (c *Conn) shrink() {
+	held := c.in[c.from:c.to]
+	if len(c.in) > inBytes && len(held) <= inBytes {
+		c.in = make([]byte, inBytes)
+	}
+	c.to = copy(c.in, held)
+	c.from = 0
+}
+
+// fill reads more into the buffer, which grows up to the longest head.
+func (c *Conn) fill() error {
+	if c.to == len(c.in) {
+		if c.from == 0 {
+			larger := make([]byte, min(2*len(c.in), c.limits.HeadBytes+inBytes))
+			copy(larger, c.in)
+			c.in = larger
 		} else {
-			c.held = make([]byte, 0, max(c.limits.HeadBytes+1, 4096))
+			c.to = copy(c.in, c.in[c.from:c.to])
+			c.from = 0
 		}
 	}
-	c.held = append(c.held, b...)
+	n, err := c.raw.Read(c.in[c.to:])
+	c.to += n
+	if n > 0 {
+		return nil
+	}
+	return err
 }
 
-// take delivers the first bytes of held.
-func (c *Conn) take(p []byte) int {
-	n := copy(p, c.held)
-	rest := copy(c.held, c.held[n:])
-	c.held = c.held[:rest]
-	if rest == 0 {
-		c.drop()
-	}
-	return n
-}
+// body is the request's body.
+type body struct{ c *Conn }
 
-func (c *Conn) drop() {
-	if c.held != nil {
-		b := c.held[:0]
-		c.held = nil
-		pool.Put(&b)
-	}
-}
+func (b body) Close() error { return nil }
 
-// Read gives net/http the next bytes of the request in progress, and never one of the next request
-// before that was judged.
-func (c *Conn) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+func (b body) Read(p []byte) (int, error) {
+	c := b.c
+	if !c.unread {
+		return 0, io.EOF
 	}
-	for {
-		switch c.phase {
-		case gathering:
-			n, err := c.gather(p)
-			if n > 0 || err != nil {
-				return n, err
-			}
-		case delivering:
-			n := c.take(p[:min(len(p), c.headLeft)])
-			if c.headLeft -= n; c.headLeft == 0 {
-				c.begin(c.next)
-			}
-			return n, nil
-		case body, chunked:
-			return c.readBody(p)
-		case refused:
-			n := copy(p, c.standIn)
-			if c.standIn = c.standIn[n:]; n == 0 {
-				return 0, io.EOF
-			}
-			if len(c.standIn) == 0 {
-				c.current = c.next
-			}
-			return n, nil
+	if !c.head.Chunked {
+		n, err := c.readRaw(p[:min(int64(len(p)), c.left)])
+		c.left -= int64(n)
+		if c.unread = c.left > 0; !c.unread {
+			err = io.EOF
 		}
+		return n, err
 	}
-}
-
-// gather reads until a head is complete, and judges it. In the common case the whole head, and
-// perhaps its body, arrives in p at once and stays there; n is what of it net/http may see.
-func (c *Conn) gather(p []byte) (n int, err error) {
-	scanned := 0
-	if len(c.held) == 0 {
-		n, err := c.Conn.Read(p)
-		if n == 0 || err != nil {
-			return 0, err
-		}
-		if end := headEnd(p[:n], 0); end > 0 && end <= c.limits.HeadBytes {
-			c.bind(0)
-			head, method := inspect(p[:end])
-			if head.Malformed || head.BadHost {
-				c.refuse(head, method)
-				return 0, nil
-			}
-			c.begin(head)
-			visible := n
-			if c.phase != chunked {
-				visible = end + int(min(int64(n-end), c.left))
-				c.consumed(int64(visible - end))
-			}
-			if visible < n {
-				c.hold(p[visible:n])
-			}
-			return visible, nil
-		}
-		c.hold(p[:n])
+	if c.chunks == nil {
+		c.chunks = httputil.NewChunkedReader(rawReader{c})
+		c.answer.closes = true // its reader reads ahead: what follows is lost
 	}
-	for {
-		end := headEnd(c.held, scanned)
-		if end == 0 && len(c.held) <= c.limits.HeadBytes && classes[c.held[0]]&tokenByte != 0 {
-			scanned = max(0, len(c.held)-2)
-			c.bindOnce(c.limits.HeadTime)
-			n, err := c.Conn.Read(c.held[len(c.held):cap(c.held)])
-			c.held = c.held[:len(c.held)+n]
-			if n == 0 || err != nil {
-				return 0, err
-			}
-			continue
-		}
-		c.bind(0)
-		if end == 0 || end > c.limits.HeadBytes {
-			c.refuse(Head{Malformed: true}, nil)
-			return 0, nil
-		}
-		head, method := inspect(c.held[:end])
-		if head.Malformed || head.BadHost {
-			c.refuse(head, method)
-			return 0, nil
-		}
-		c.next, c.headLeft, c.phase = head, end, delivering
-		return 0, nil
-	}
-}
-
-// begin makes h the head of the request in progress.
-func (c *Conn) begin(h Head) {
-	c.current = h
-	switch {
-	case h.Chunked:
-		c.phase = chunked
-	case h.Length > 0:
-		c.phase, c.left = body, h.Length
-	default:
-		c.phase, c.left = gathering, 0
-	}
-}
-
-// refuse puts a plain request in the place of the refused one. It keeps the method, because a
-// forbidden method is told before a bad Host (L3).
-func (c *Conn) refuse(h Head, method []byte) {
-	if h.Malformed || len(method) == 0 {
-		h, method = Head{Malformed: true}, []byte("GET")
-	}
-	c.standIn = append([]byte(nil), method...)
-	c.standIn = append(c.standIn, " /refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n"...)
-	c.next, c.phase = h, refused
-	c.linger.Store(true)
-	c.drop()
-}
-
-func (c *Conn) readBody(p []byte) (n int, err error) {
-	if c.phase == body {
-		p = p[:min(int64(len(p)), c.left)]
-	}
-	if len(c.held) > 0 {
-		n = c.take(p)
-	} else {
-		c.bindOnce(c.limits.BodyTime)
-		n, err = c.Conn.Read(p)
-	}
-	if c.phase == body {
-		c.consumed(int64(n))
+	n, err := c.chunks.Read(p)
+	if err == io.EOF {
+		c.unread = false
 	}
 	return n, err
 }
 
-func (c *Conn) consumed(n int64) {
-	if c.left -= n; c.left == 0 && c.phase == body {
-		c.phase = gathering
-		c.bind(0)
+type rawReader struct{ c *Conn }
+
+func (r rawReader) Read(p []byte) (int, error) { return r.c.readRaw(p) }
+
+// readRaw reads what was read ahead, and then from the socket under the body's deadline.
+func (c *Conn) readRaw(p []byte) (int, error) {
+	if c.to > c.from {
+		n := copy(p, c.in[c.from:c.to])
+		c.from += n
+		return n, nil
 	}
-}
-
-// SetReadDeadline keeps net/http's deadline apart from ours; the earlier one holds.
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.deadlines.Lock()
-	defer c.deadlines.Unlock()
-	c.outer = t
-	return c.applyLocked()
-}
-
-// SetWriteDeadline is net/http's; Write sets its own.
-func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
-
-// SetDeadline is net/http's; only its reading half counts.
-func (c *Conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
-
-// bind starts our deadline, or ends it.
-func (c *Conn) bind(d time.Duration) {
-	c.deadlines.Lock()
-	defer c.deadlines.Unlock()
-	switch {
-	case d > 0:
-		c.inner = time.Now().Add(d)
-	case c.inner.IsZero():
-		return
-	default:
-		c.inner = time.Time{}
-	}
-	_ = c.applyLocked() // a closed connection tells at the next read
-}
-
-// bindOnce starts our deadline unless it runs.
-func (c *Conn) bindOnce(d time.Duration) {
-	c.deadlines.Lock()
-	running := !c.inner.IsZero()
-	c.deadlines.Unlock()
-	if !running && d > 0 {
-		c.bind(d)
-	}
-}
-
-func (c *Conn) applyLocked() error {
-	t := c.outer
-	if !c.inner.IsZero() && (t.IsZero() || c.inner.Before(t)) {
-		t = c.inner
-	}
-	return c.Conn.SetReadDeadline(t)
-}
-
-// Write gives a reader that takes nothing WriteStall at most. The deadline moves in steps of a
-// quarter, so that a stream of small events does not set it for each.
-func (c *Conn) Write(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(c.wroteAt) > c.limits.WriteStall/4 {
-		c.wroteAt = now
-		if err := c.Conn.SetWriteDeadline(now.Add(c.limits.WriteStall)); err != nil {
+	if c.head.continues {
+		c.head.continues = false
+		if _, err := c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 			return 0, err
 		}
 	}
-	return c.Conn.Write(p)
+	if !c.answer.bodyTimed {
+		c.answer.bodyTimed = true
+		if err := c.raw.SetReadDeadline(time.Now().Add(c.limits.BodyTime)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.raw.Read(p)
+	if err == io.EOF && n == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Gone reports whether the client has left, without waiting. Whoever lets a request wait asks now
+// and then; from then on the request's context has ended. Call it on the handler's goroutine, after
+// the body was read.
+func (c *Conn) Gone() bool {
+	if c.to == len(c.in) && c.from == 0 {
+		return false // it has sent a whole buffer ahead: it is there
+	}
+	if c.to == len(c.in) {
+		c.to = copy(c.in, c.in[c.from:c.to])
+		c.from = 0
+	}
+	n, err := readNow(c.raw, c.in[c.to:])
+	c.to += n
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.cancel()
+		return true
+	}
+	return false
+}
+
+// write gives a reader that takes nothing WriteStall at most. The deadline moves in steps of a
+// quarter, so that a stream of small events does not set it for each.
+func (c *Conn) write(p []byte) (int, error) {
+	if now := time.Now(); now.Sub(c.wroteAt) > c.limits.WriteStall/4 {
+		c.wroteAt = now
+		if err := c.raw.SetWriteDeadline(now.Add(c.limits.WriteStall)); err != nil {
+			return 0, err
+		}
+	}
+	return c.raw.Write(p)
 }
 
 // Bounds of the wait for a refused client to read its answer; without it the unread bytes of the
@@ -316,48 +272,24 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// CloseWrite ends the answer.
-func (c *Conn) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return errors.ErrUnsupported
+// close ends the connection, after a refused client had a moment to read why. In that moment it
+// counts as idle: whoever needs the place gets it.
+func (c *Conn) close() {
+	if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.linger && c.server.idles(c) && half.CloseWrite() == nil {
+		_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, onlyReader{c.raw}, lingerBytes)
 	}
-	return half.CloseWrite()
-}
-
-// Close ends the connection, after a refused client had a moment to read why.
-func (c *Conn) Close() error {
-	if c.linger.Load() && c.CloseWrite() == nil {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, onlyReader{c.Conn}, lingerBytes)
-	}
-	return c.Kill()
+	c.cancel()
+	c.Kill()
 }
 
 // onlyReader hides WriteTo, which would splice.
 type onlyReader struct{ io.Reader }
 
-// Kill ends the connection at once. Safe from any goroutine.
-func (c *Conn) Kill() error {
-	err := os.ErrClosed
+// Kill ends the connection at once.
+func (c *Conn) Kill() {
 	c.closed.Do(func() {
-		err = c.Conn.Close()
-		if c.onClose != nil {
-			c.onClose(c)
-		}
+		_ = c.raw.Close()
+		c.server.forget(c)
 	})
-	return err
-}
-
-type connKey struct{}
-
-// Context is for http.Server.ConnContext: it lets a handler find its connection.
-func Context(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
-
-// From returns the connection of a request's context, or nil when it came by another way.
-func From(ctx context.Context) *Conn {
-	c, _ := ctx.Value(connKey{}).(*Conn)
-	return c
 }

@@ -5,8 +5,7 @@ import (
 	"strconv"
 )
 
-// Head is what the raw bytes of a request head say that net/http hides from handlers, or answers
-// before any handler runs (L3a).
+// Head is what the raw bytes of a request head say beside method, path and fields (L3a).
 type Head struct {
 	// Malformed: not HTTP/1.1 in origin form, framed in two ways, a path that is encoded or dotted,
 	// an upgrade, a byte that does not belong there.
@@ -16,6 +15,60 @@ type Head struct {
 	// Length is the announced length of the body in bytes; Chunked says that it has none.
 	Length  int64
 	Chunked bool
+
+	closes    bool // the client wants the connection to end
+	continues bool // the client waits to be told to go on (RFC 9110, 10.1.1)
+}
+
+// kept names the fields that the front door asks about, in lower case and as net/http spells them.
+// Every other field is checked and forgotten.
+var kept = [...]struct{ lower, canonical string }{
+	{"authorization", "Authorization"}, {"x-api-key", "X-Api-Key"}, {"origin", "Origin"},
+	{"sec-fetch-site", "Sec-Fetch-Site"}, {"content-type", "Content-Type"}, {"content-encoding", "Content-Encoding"},
+	{"upgrade", "Upgrade"}, {"http2-settings", "Http2-Settings"},
+}
+
+// fields holds the kept fields of one request after another. A value that comes again on the same
+// connection costs no allocation.
+type fields struct {
+	header map[string][]string
+	values [len(kept)][]string
+	method string
+	path   string
+	host   string
+}
+
+// again returns s when it spells b, and a new string otherwise.
+func again(s string, b []byte) string {
+	if s == string(b) {
+		return s
+	}
+	return string(b)
+}
+
+func (f *fields) reset() {
+	if f.header == nil {
+		f.header = make(map[string][]string, len(kept))
+	}
+	clear(f.header)
+}
+
+func (f *fields) add(name, value []byte) {
+	for i := range kept {
+		if !is(name, kept[i].lower) {
+			continue
+		}
+		old, key := f.values[i], kept[i].canonical
+		if now := f.header[key]; len(now) > 0 {
+			f.values[i] = append(now, string(value))
+		} else if len(old) > 0 {
+			f.values[i] = append(old[:0], again(old[0], value))
+		} else {
+			f.values[i] = []string{string(value)}
+		}
+		f.header[key] = f.values[i]
+		return
+	}
 }
 
 // headEnd returns the length of the head at the start of b, or 0 when it is not complete. It looks
@@ -37,32 +90,37 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// inspect reads a complete head as RFC 9112 has it, and returns its method. Whatever it does not
-// know to be right is malformed.
-func inspect(head []byte) (Head, []byte) {
+// read judges a complete head as RFC 9112 has it. Whatever it does not know to be right is
+// malformed; of a malformed head nothing but that is told.
+func (f *fields) read(head []byte) Head {
+	f.reset()
+	f.host = ""
 	line, rest, whole := bytes.Cut(head, crlf)
 	method, target, ok := requestLine(line)
 	if !whole || !ok || !originForm(target) {
-		return Head{Malformed: true}, nil
+		return Head{Malformed: true}
 	}
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	f.method, f.path = again(f.method, method), again(f.path, path)
 	var h Head
 	var hosts, lengths, codings int
 	for {
 		line, rest, whole = bytes.Cut(rest, crlf)
 		if !whole {
-			return Head{Malformed: true}, nil
+			return Head{Malformed: true}
 		}
 		if len(line) == 0 {
 			break
 		}
 		name, value, ok := fieldLine(line)
 		if !ok {
-			return Head{Malformed: true}, nil
+			return Head{Malformed: true}
 		}
 		switch {
 		case is(name, "host"):
 			hosts++
 			h.BadHost = h.BadHost || !all(value, hostByte) || len(value) == 0
+			f.host = again(f.host, value)
 		case is(name, "content-length"):
 			lengths++
 			n, err := strconv.ParseUint(string(value), 10, 63)
@@ -71,17 +129,33 @@ func inspect(head []byte) (Head, []byte) {
 			codings++
 			h.Chunked, h.Malformed = true, h.Malformed || !is(value, "chunked")
 		case is(name, "expect"):
-			h.Malformed = h.Malformed || !is(value, "100-continue")
-		case is(name, "upgrade"):
-			h.Malformed = true
+			h.continues, h.Malformed = true, h.Malformed || !is(value, "100-continue")
+		case is(name, "connection"):
+			h.closes = h.closes || hasToken(value, "close")
+		default:
+			f.add(name, value)
 		}
 	}
 	body := h.Chunked || h.Length > 0
-	if len(rest) > 0 || lengths+codings > 1 || body && string(method) == "GET" {
-		h.Malformed = true
+	if h.Malformed || len(rest) > 0 || lengths+codings > 1 || body && f.method == "GET" || len(f.header["Upgrade"]) > 0 {
+		return Head{Malformed: true}
 	}
-	h.BadHost = h.BadHost || hosts != 1
-	return h, method
+	if h.BadHost = h.BadHost || hosts != 1; h.BadHost {
+		f.host = ""
+	}
+	return h
+}
+
+// hasToken reports whether a comma-separated list holds want, which is in lower case.
+func hasToken(list []byte, want string) bool {
+	for len(list) > 0 {
+		item, rest, _ := bytes.Cut(list, []byte(","))
+		if is(bytes.Trim(item, " \t"), want) {
+			return true
+		}
+		list = rest
+	}
+	return false
 }
 
 var crlf = []byte("\r\n")
