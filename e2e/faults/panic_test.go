@@ -1,0 +1,158 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"companion/adapters/authority/keychain"
+	"companion/adapters/door/loopback"
+	"companion/e2e/harness"
+	"companion/messages"
+)
+
+// actors are all eleven; dependent is those that a request in flight cannot do without.
+var (
+	actors = []messages.Actor{
+		messages.ActorLifecycle, messages.ActorJournal,
+		messages.ActorCustody, messages.ActorSession, messages.ActorManifest,
+		messages.ActorFrontDoor, messages.ActorHealth, messages.ActorControl,
+		messages.ActorProvision, messages.ActorProcess, messages.ActorResources,
+	}
+	dependent = []messages.Actor{messages.ActorFrontDoor, messages.ActorProcess}
+)
+
+// A9, T10: a panic in each actor under load is contained: nothing says available without the facts,
+// everything comes back by itself, the restart is counted, and a request that does not depend on the
+// actor finishes.
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	triggers := harness.TempDir(t)
+	c := harness.RealHub(t).Companion(settings)
+	c.Extra = []string{"COMPANION_FAULTS=" + triggers}
+	daemon := c.Start()
+	c.SignIn()
+	c.Available()
+	stop := load(t, c)
+	took := map[messages.Actor][]time.Duration{}
+	for round := range repetitions(t, "FAULTS_ROUNDS", 3) {
+		for _, actor := range actors {
+			took[actor] = append(took[actor], panicked(t, c, triggers, actor, round == 0))
+			if t.Failed() {
+				t.Fatalf("after a panic of %s", actor)
+			}
+		}
+	}
+	t.Logf("requests beside the panics: %v", stop())
+	for _, actor := range actors {
+		t.Logf("%-18s %d panics, back to normal after %v at most", actor, len(took[actor]), slices.Max(took[actor]).Round(time.Millisecond))
+	}
+	if !daemon.Running() {
+		t.Error("the daemon ended")
+	}
+	answers(t, c)
+	c.Stop()
+}
+
+// panicked makes the actor panic once, and returns how long it took until everything was as before.
+func panicked(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor, streaming bool) time.Duration {
+	t.Helper()
+	before := await(t, c, "available", againWithin, available)
+	var stream *harness.Stream
+	if streaming {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		stream = c.Door().Stream(ctx, 24)
+	}
+	began := time.Now()
+	trigger := filepath.Join(triggers, strings.ReplaceAll(string(actor), "/", "-"))
+	if err := os.WriteFile(trigger, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, "restarted", againWithin, func(s messages.Status) bool {
+		return restarts(s, actor) == restarts(before, actor)+1
+	})
+	after := await(t, c, "available again", againWithin, available)
+	took := time.Since(began)
+	for _, other := range actors {
+		if other != actor && restarts(after, other) != restarts(before, other) {
+			t.Errorf("the panic of %s restarted %s too", actor, other)
+		}
+	}
+	switch replaced := after.Runtime.PID != before.Runtime.PID; {
+	case actor == messages.ActorProcess && (!replaced || harness.Alive(before.Runtime.PID)):
+		t.Errorf("available with the runtime of a process actor that died")
+	case actor != messages.ActorProcess && replaced:
+		t.Errorf("the panic of %s replaced the runtime", actor)
+	}
+	if stream != nil {
+		ended(t, stream, time.Minute)
+		t.Logf("%-18s open stream: %v", actor, stream)
+		if !stream.Whole() && !slices.Contains(dependent, actor) {
+			t.Errorf("the panic of %s broke a stream: %v", actor, stream)
+		}
+		if !stream.Whole() && !stream.Failed {
+			t.Errorf("the panic of %s ended a stream without a word: %v", actor, stream)
+		}
+	}
+	return took
+}
+
+func restarts(s messages.Status, actor messages.Actor) int {
+	for _, row := range s.Actors {
+		if row.Name == actor {
+			return row.Restarts
+		}
+	}
+	return -1
+}
+
+// load asks small questions, one after the other, until the returned function is called, which
+// tells how they ended. An answer that no fault explains fails the test.
+func load(t *testing.T, c *harness.Companion) (stop func() map[string]int) {
+	t.Helper()
+	token, found := c.Secret(keychain.LoopbackToken)
+	if !found {
+		t.Fatal("there is no loopback token")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	counts := map[string]int{}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			endpoint, err := loopback.ReadEndpoint(filepath.Join(c.RunTime(), "endpoint.json"))
+			if err != nil { // while the front door restarts
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			within, done := context.WithTimeout(ctx, time.Minute)
+			reply := harness.NewDoor(endpoint.BaseURL, token).Chat(within, 2)
+			unanswered := within.Err() != nil && ctx.Err() == nil
+			done()
+			switch {
+			case ctx.Err() != nil:
+			case unanswered:
+				t.Error("a request was not answered within a minute")
+			case reply.Err != nil:
+				counts["connection refused or closed"]++
+			case reply.Status == 200, reply.Status == 502, reply.Status == 503:
+				counts[fmt.Sprint(reply.Status, " ", reply.Code)]++
+			default:
+				t.Errorf("a good request was answered %d %s", reply.Status, reply.Code)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	return func() map[string]int {
+		cancel()
+		running.Wait()
+		return maps.Clone(counts)
+	}
+}
