@@ -137,7 +137,7 @@ func (c *Companion) Must(args ...string) string {
 // Launch starts the daemon and does not wait for anything.
 func (c *Companion) Launch(flags ...string) *Process {
 	c.t.Helper()
-	c.Daemon = start(c.t, c.Home, "companion", nil, c.env(), append([]string{"run"}, flags...)...)
+	c.Daemon = launch(c.t, c.Home, "companion", daemonBinary(c.t), nil, c.env(), append([]string{"run"}, flags...)...)
 	return c.Daemon
 }
 
@@ -155,7 +155,7 @@ func (c *Companion) StartOnSmallDisk(size string) *Process {
 	c.t.Helper()
 	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
 	c.Daemon = launch(c.t, c.Home, "companion", "unshare", nil, c.env(), "--map-root-user", "--mount", "--",
-		"sh", "-c", script, "sh", c.Data(), size, Binary(c.t, "companion"))
+		"sh", "-c", script, "sh", c.Data(), size, daemonBinary(c.t))
 	c.Await("answering", time.Minute, func(s messages.Status) bool { return s.PID == c.Daemon.PID })
 	return c.Daemon
 }

@@ -53,16 +53,18 @@ var sharedDir = sync.OnceValue(func() string {
 	return dir
 })
 
-// build makes both programs, with the race detector when the test has it.
+// build makes both programs; under the race detector a second companion as well, for the daemons: a
+// command of a second's life shows no race, and would take another second to start.
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir(), "bin")
-	args := []string{"build", "-o", dir + "/", "-tags", Tags}
+	builds := [][]string{{"-o", dir + "/", "companion/cmd/companion", "companion/cmd/devhub"}}
 	if raceBuilt {
-		args = append(args, "-race")
+		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "race") + "/", "companion/cmd/companion"})
 	}
-	cmd := exec.Command("go", append(args, "companion/cmd/companion", "companion/cmd/devhub")...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+	for _, args := range builds {
+		if out, err := exec.Command("go", append([]string{"build"}, args...)...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+		}
 	}
 	return dir, nil
 })
@@ -75,6 +77,14 @@ func Binary(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, name)
+}
+
+// daemonBinary returns the companion that runs as the daemon.
+func daemonBinary(t testing.TB) string {
+	if raceBuilt {
+		return Binary(t, "race/companion")
+	}
+	return Binary(t, "companion")
 }
 
 var fetch = sync.OnceValues(func() (fixture.Parts, error) {
