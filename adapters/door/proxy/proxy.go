@@ -129,6 +129,7 @@ type exchange struct {
 	head   answerHead
 	body   io.Reader
 	passed time.Time // when the client last got something of a stream
+	looked time.Time // when we last looked after the client
 	result Result
 }
 
@@ -169,14 +170,24 @@ const sendTime = 30 * time.Second
 // more, which closes the connection, so that the runtime stops computing; and it keeps a client
 // that does wait from giving up.
 func (e *exchange) quiet() error {
-	switch {
-	case e.call.Gone != nil && e.call.Gone():
+	if err := e.lookAround(); err != nil {
+		return err
+	}
+	if e.call.Stream && time.Since(e.passed) >= e.relay.options.KeepAlive {
+		return e.pass(keepAlive)
+	}
+	return nil
+}
+
+// lookAround tells when nobody waits for the answer any more.
+func (e *exchange) lookAround() error {
+	e.looked = time.Now()
+	if e.call.Gone != nil && e.call.Gone() {
 		e.result.Gone = true
 		return errClientGone
-	case e.ctx.Err() != nil:
+	}
+	if e.ctx.Err() != nil {
 		return context.Cause(e.ctx)
-	case e.call.Stream && time.Since(e.passed) >= e.relay.options.KeepAlive:
-		return e.pass(keepAlive)
 	}
 	return nil
 }

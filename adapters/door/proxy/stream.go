@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -73,8 +72,8 @@ func (e *exchange) stream() (whole bool) {
 		if s.failed {
 			err = io.ErrUnexpectedEOF
 		}
-		if err == nil && e.ctx.Err() != nil {
-			err = context.Cause(e.ctx)
+		if err == nil && time.Since(e.looked) >= look {
+			err = e.lookAround()
 		}
 		if end > 0 {
 			if e.pass(held[:end]) != nil {

@@ -85,6 +85,7 @@ func (w *response) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	if w.sent += int64(len(p)); w.declared >= 0 && w.sent > w.declared {
+		w.Flush()
 		w.err = errTooMuch
 		return 0, w.err
 	}
