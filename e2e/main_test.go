@@ -4,7 +4,13 @@ package e2e
 import (
 	"testing"
 
+	"companion/adapters/runtime/spawn"
 	"companion/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if spawn.IsStage() { // the figures start the runtime themselves
+		spawn.StageMain()
+	}
+	harness.Main(m)
+}

@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/door/controlsock"
+	"companion/adapters/runtime/spawn"
+	"companion/e2e/harness"
+	"companion/messages"
+)
+
+// unpack brings the real runtime into a folder, as an unpinned one.
+func unpack(b *testing.B) messages.VerifiedRuntime {
+	b.Helper()
+	dir := harness.TempDir(b)
+	if out, err := exec.Command("tar", "-xzf", harness.Parts(b).Runtime.File, "-C", dir).CombinedOutput(); err != nil {
+		b.Fatalf("unpacking the runtime: %v\n%s", err, out)
+	}
+	programs, err := filepath.Glob(filepath.Join(dir, "*", "llama-server"))
+	if top, topErr := filepath.Glob(filepath.Join(dir, "llama-server")); topErr == nil {
+		programs = append(programs, top...)
+	}
+	if err != nil || len(programs) == 0 {
+		b.Fatalf("no llama-server in the archive: %v", err)
+	}
+	return messages.VerifiedRuntime{Name: "llama-server", Dir: filepath.Dir(programs[0]), Executable: "llama-server"}
+}
+
+// tokensPerSecond generates 50 tokens several times and returns the best rate: what the machine's
+// other work leaves, at its best moment.
+func tokensPerSecond(b *testing.B, socket string) float64 {
+	b.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}}
+	const body = `{"prompt":"Once upon a time","max_tokens":50,"temperature":0,"seed":1,"cache_prompt":false,"ignore_eos":true}`
+	var best float64
+	for range 3 {
+		response, err := client.Post("http://back-end/v1/completions", "application/json", bytes.NewBufferString(body))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var answer struct {
+			Timings struct {
+				PredictedPerSecond float64 `json:"predicted_per_second"`
+			}
+		}
+		err = json.NewDecoder(response.Body).Decode(&answer)
+		_ = response.Body.Close()
+		if err != nil || answer.Timings.PredictedPerSecond == 0 {
+			b.Fatalf("no timings in the answer: %v", err)
+		}
+		best = max(best, answer.Timings.PredictedPerSecond)
+	}
+	return best
+}
+
+func awaitHealth(b *testing.B, backEnd messages.BackEnd, pid int) {
+	b.Helper()
+	for deadline := time.Now().Add(time.Minute); spawn.Health(b.Context(), backEnd, pid) != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatal("the runtime did not become healthy")
+		}
+	}
+}
+
+// BenchmarkConfinement prints tokens per second of the real runtime inside the sandbox, and outside
+// of it with the same arguments; the ratio is to be at least 0.98 (issue 5).
+func BenchmarkConfinement(b *testing.B) {
+	model := harness.Parts(b).Model.File
+	file, err := os.Open(model)
+	if err != nil {
+		b.Fatal(err)
+	}
+	identity, err := spawn.Identity(file)
+	_ = file.Close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	runtime := unpack(b)
+	var inside, outside float64
+	for b.Loop() {
+		dir := harness.TempDir(b)
+		started, err := spawn.Spawn(spawn.Spec{
+			Model: messages.VerifiedModel{Name: "m", Path: model, Identity: identity}, Runtime: runtime,
+			RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"), Context: 1024, MaxInFlight: 1, Sandbox: spawn.Require,
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		awaitHealth(b, started.BackEnd, started.Handle.PID())
+		arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", started.Handle.PID()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		inside = max(inside, tokensPerSecond(b, started.BackEnd.Address))
+		started.Handle.Kill(b.Context(), 5*time.Second)
+		<-started.Exit
+		outside = max(outside, unconfined(b, runtime, model, arguments, started.BackEnd.Address))
+	}
+	b.ReportMetric(inside, "tokens/s-inside")
+	b.ReportMetric(outside, "tokens/s-outside")
+	b.ReportMetric(inside/outside, "ratio")
+}
+
+// unconfined runs the same arguments without stage and sandbox, on a socket of its own.
+func unconfined(b *testing.B, runtime messages.VerifiedRuntime, model string, arguments []byte, socket string) float64 {
+	b.Helper()
+	own := filepath.Join(harness.TempDir(b), "llama.sock")
+	var args []string
+	for _, arg := range bytes.Split(bytes.TrimRight(arguments, "\x00"), []byte{0})[1:] {
+		switch string(arg) {
+		case socket:
+			args = append(args, own)
+		case "/proc/self/fd/3":
+			args = append(args, model)
+		default:
+			args = append(args, string(arg))
+		}
+	}
+	cmd := exec.Command(filepath.Join(runtime.Dir, runtime.Executable), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	old := syscall.Umask(0o177)
+	err := cmd.Start()
+	syscall.Umask(old)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	awaitHealth(b, messages.BackEnd{Network: "unix", Address: own}, cmd.Process.Pid)
+	return tokensPerSecond(b, own)
+}
+
+// BenchmarkRuntimeKilled prints the time from SIGKILL of the real runtime to the word of it at a
+// watcher on the control socket (p99 of 200 at most 5 ms: run it with -benchtime 200x), and beside
+// it how long the kernel takes to tell the exit, because it frees the model's memory first.
+func BenchmarkRuntimeKilled(b *testing.B) {
+	c := harness.Ready(b, "")
+	client := controlsock.Dial(filepath.Join(c.RunTime(), "control.sock"))
+	lost := make(chan time.Time, 64)
+	ready := make(chan messages.Status, 64)
+	watching, stop := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() {
+		was := false
+		done <- client.Watch(watching, func(s messages.Status) error {
+			switch {
+			case s.CompanionAvailable && !was:
+				ready <- s
+			case !s.CompanionAvailable && was:
+				lost <- time.Now()
+			}
+			was = s.CompanionAvailable
+			return nil
+		})
+	}()
+	defer func() { stop(); <-done }()
+	var word, exit []time.Duration
+	for b.Loop() {
+		status := <-ready
+		time.Sleep(50 * time.Millisecond)
+		pidfd, err := os.FindProcess(status.Runtime.PID)
+		if err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		if err := pidfd.Kill(); err != nil {
+			b.Fatal(err)
+		}
+		word = append(word, (<-lost).Sub(began))
+		for pidfd.Signal(syscall.Signal(0)) == nil && time.Since(began) < time.Second {
+			time.Sleep(100 * time.Microsecond)
+		}
+		exit = append(exit, time.Since(began))
+		// A user's start ends the backoff and the crash-loop hold.
+		for reason := messages.ReasonOK; ; {
+			if reason, err = client.Start(b.Context()); err == nil && reason == messages.ReasonOK {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	for name, times := range map[string][]time.Duration{"word": word, "exit": exit} {
+		slices.Sort(times)
+		b.ReportMetric(times[len(times)/2].Seconds()*1e3, name+"-p50-ms")
+		b.ReportMetric(times[(len(times)*99-1)/100].Seconds()*1e3, name+"-p99-ms")
+	}
+}
