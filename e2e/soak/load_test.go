@@ -1,0 +1,231 @@
+package soak
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/door/controlsock"
+	"companion/e2e/harness"
+)
+
+// pause is between two requests of a worker, so that the queue is sometimes empty.
+const pause = 100 * time.Millisecond
+
+// judge counts a reply, and fails the test when it is none, or not among the allowed ones. A
+// connection that is refused or closed is an answer: the front door was being restarted.
+func (s *soak) judge(ctx context.Context, kind string, reply harness.Reply, allowed ...int) {
+	switch {
+	case reply.Err != nil && (ctx.Err() != nil || errors.Is(reply.Err, context.DeadlineExceeded)):
+		s.t.Errorf("%s: no answer within %v", kind, answerWithin)
+	case reply.Err != nil:
+		s.count(kind, "connection ended")
+	default:
+		s.count(kind, strings.TrimSpace(fmt.Sprint(reply.Status, " ", reply.Code)))
+		for _, status := range allowed {
+			if reply.Status == status {
+				time.Sleep(pause)
+				return
+			}
+		}
+		s.t.Errorf("%s: answered %d %s, want one of %v", kind, reply.Status, reply.Code, allowed)
+	}
+	time.Sleep(pause)
+}
+
+// bounded gives each request its own time, beyond the end of the run: what was asked is answered.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+}
+
+func (s *soak) chat(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s.judge(ctx, "chat", s.door.Chat(ctx, 1+rand.IntN(8)), 200, 502, 503)
+}
+
+func (s *soak) stream(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream := s.door.Stream(ctx, 5+rand.IntN(60))
+	<-stream.Ended
+	switch {
+	case ctx.Err() != nil:
+		s.t.Errorf("stream: no end within %v: %v", answerWithin, stream)
+	case stream.Status == 200 && stream.Whole():
+		s.count("stream", "whole")
+	case stream.Status == 200 && stream.Failed && !stream.Done:
+		s.count("stream", "error event")
+	case stream.Status == 502 || stream.Status == 503:
+		s.count("stream", strconv.Itoa(stream.Status))
+	case stream.Status == 0 || stream.Err != nil:
+		s.count("stream", "connection ended")
+	default:
+		s.t.Errorf("stream: %v", stream)
+	}
+	time.Sleep(pause)
+}
+
+// leave is a client that goes away in the middle of a stream.
+func (s *soak) leave(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	stream := s.door.Stream(ctx, 500)
+	time.Sleep(rand.N(300 * time.Millisecond))
+	cancel()
+	<-stream.Ended
+	s.count("leave", strconv.Itoa(stream.Status))
+	if stream.Status != 200 && stream.Status != 502 && stream.Status != 503 && stream.Status != 0 {
+		s.t.Errorf("leave: %v", stream)
+	}
+	time.Sleep(pause)
+}
+
+// structured asks as enrichment does, for JSON in the shape of a schema (E6).
+func (s *soak) structured(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	const body = `{"messages":[{"role":"user","content":"A note about tomatoes."}],"max_tokens":80,
+"response_format":{"type":"json_schema","json_schema":{"name":"note","strict":true,"schema":{"type":"object",
+"properties":{"kind":{"type":"string","enum":["plant","tool"]}},"required":["kind"],"additionalProperties":false}}}}`
+	reply := s.door.Do(ctx, http.MethodPost, "/chat/completions", body)
+	if reply.Status == 200 && reply.Err == nil {
+		var answer struct {
+			Choices []struct {
+				Message struct{ Content string }
+			}
+		}
+		var note struct{ Kind string }
+		err := json.Unmarshal([]byte(reply.Body), &answer)
+		if err == nil && len(answer.Choices) == 1 {
+			err = json.Unmarshal([]byte(answer.Choices[0].Message.Content), &note)
+		}
+		if err != nil || note.Kind == "" {
+			s.t.Errorf("structured: %v in %s", err, reply.Body)
+		}
+	}
+	s.judge(ctx, "structured", reply, 200, 502, 503)
+}
+
+func (s *soak) models(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s.judge(ctx, "models", s.door.Do(ctx, http.MethodGet, "/models", ""), 200, 502, 503)
+}
+
+func (s *soak) wrongToken(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s.judge(ctx, "wrong token", s.stranger.Chat(ctx, 1), 401)
+}
+
+func (s *soak) badBody(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	bodies := []string{"", "hello", "{", `{"messages":[]}`, `{"messages":[{"role":"user","content":"x"}],"id_slot":1}`,
+		harness.Question(-1, ""), `{"messages":[{"role":"user","content":"x"}],"temperature":1e9}`}
+	s.judge(ctx, "bad body", s.door.Do(ctx, http.MethodPost, "/chat/completions", bodies[rand.IntN(len(bodies))]), 400, 503)
+}
+
+// status holds what the control socket says against A5. A command that meets the control actor in
+// the middle of its restart may fail; not for long.
+func (s *soak) status(ctx context.Context) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(pause) {
+		status, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
+		if err == nil {
+			f := status.Facts
+			if status.CompanionAvailable && !(f.Verified && f.Ready && f.Bound && f.Token && f.HealthRecent) {
+				s.t.Errorf("status: available with the facts %+v", f)
+			}
+			s.count("status", fmt.Sprintf("available %v", status.CompanionAvailable))
+			break
+		}
+		s.count("status", "not answered, asked again")
+		if time.Now().After(deadline) {
+			s.t.Errorf("status: %v", err)
+			break
+		}
+	}
+	time.Sleep(pause)
+}
+
+// breakOne does one fault, waits a few seconds, and plays the user who starts a held runtime.
+func (s *soak) breakOne(ctx context.Context) {
+	status, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
+	if err != nil {
+		time.Sleep(pause)
+		return
+	}
+	if status.Runtime.Held {
+		s.count("fault", "(started again by the user)")
+		s.c.Run("start")
+	}
+	// Mostly the next fault waits for the end of the last one, or there would be nothing to break.
+	if !status.CompanionAvailable && rand.IntN(20) != 0 {
+		time.Sleep(500 * time.Millisecond)
+		return
+	}
+	pid := status.Runtime.PID
+	switch kind := rand.IntN(6); {
+	case kind == 0 && pid != 0:
+		s.count("fault", "runtime killed")
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	case kind == 1 && pid != 0:
+		s.count("fault", "runtime paused for a second")
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		time.Sleep(time.Second)
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	case kind == 2 && pid != 0:
+		s.count("fault", "runtime paused")
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	default:
+		actor := status.Actors[rand.IntN(len(status.Actors))].Name
+		s.count("fault", "panic of "+string(actor))
+		trigger := filepath.Join(s.triggers, strings.ReplaceAll(string(actor), "/", "-"))
+		if err := os.WriteFile(trigger, nil, 0o600); err != nil {
+			s.t.Error(err)
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(2*time.Second + rand.N(4*time.Second)):
+	}
+}
+
+// figures are what a process uses.
+type figures struct {
+	descriptors, threads int
+	resident             int64 // bytes
+}
+
+func measure(t *testing.T, pid int) figures {
+	t.Helper()
+	count := func(dir string) int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", pid, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return figures{count("fd"), count("task"), pages * int64(os.Getpagesize())}
+}
