@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/messages"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// L7: whatever answer is accepted, net/http reads the same from it.
+func FuzzReadHead(f *testing.F) {
+	for _, s := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+		"HTTP/1.0 503 X\nConnection: close\n\nbody", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+		"HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200\r\nA\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		mine := bufio.NewReader(bytes.NewReader(in))
+		head, err := readHead(mine)
+		if err != nil {
+			return
+		}
+		theirs, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(in)), nil)
+		if err != nil {
+			return // net/http is stricter about fields that are not looked at here
+		}
+		if head.status != theirs.StatusCode {
+			t.Fatalf("status %d, net/http says %d: %q", head.status, theirs.StatusCode, in)
+		}
+		if head.status < 200 || head.status == 204 || head.status == 304 {
+			return // these have no body; they are refused, or their body is not read
+		}
+		a, errA := io.ReadAll(head.body(mine))
+		b, errB := io.ReadAll(theirs.Body)
+		if errA == nil && (errB != nil || !bytes.Equal(a, b)) {
+			t.Fatalf("read %q, net/http %q (%v) of %q", a, b, errB, in)
+		}
+	})
+}
+
+// script is an upstream inside the test: f plays the runtime's side of each connection.
+func script(f func(net.Conn)) Options {
+	return Options{Dial: func(context.Context, string, string) (net.Conn, error) {
+		mine, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			f(theirs)
+		}()
+		return mine, nil
+	}}
+}
+
+var there = Target{Launch: 1, BackEnd: messages.BackEnd{Network: "unix", Address: "/x"}}
+
+func readRequest(c net.Conn) *http.Request {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	return r
+}
+
+const streamHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+// L8: a comment every 15 s of silence, and no time-out of ours however long the runtime thinks.
+func TestCommentsOnAFakeClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			time.Sleep(time.Hour)
+			_, _ = io.WriteString(c, streamHead+"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+			_, _ = c.Read(make([]byte, 1))
+		}))
+		w := httptest.NewRecorder()
+		begin := time.Now()
+		result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
+		if took := time.Since(begin); result.Reason != messages.ReasonOK || took != time.Hour {
+			t.Errorf("%+v after %v", result, took)
+		}
+		comments := strings.Count(w.Body.String(), ": keep-alive\n\n")
+		if want := int(time.Hour/(15*time.Second)) - 1; comments < want || comments > want+1 {
+			t.Errorf("%d comments, want about %d", comments, want)
+		}
+		r.Close()
+	})
+}
+
+// L8: a client that leaves, and a front door that closes, end the wait within a look.
+func TestNobodyWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		gone   bool
+		closes bool
+	}{"the client left": {true, false}, "the door closes": {false, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			closed := make(chan struct{})
+			r := New(script(func(c net.Conn) {
+				readRequest(c)
+				_, _ = c.Read(make([]byte, 1)) // until the other side closes
+				close(closed)
+			}))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			begin := time.Now()
+			if c.closes {
+				time.AfterFunc(time.Second, func() { cancel(errors.New("closing")) })
+			}
+			result := r.Do(ctx, httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Gone: func() bool { return c.gone && time.Since(begin) > time.Second }})
+			<-closed
+			if took := time.Since(begin); took > time.Second+2*look || result.Gone != c.gone || result.Reason != messages.ReasonUpstreamFailed {
+				t.Errorf("%s: %+v after %v", name, result, took)
+			}
+			cancel(nil)
+			r.Close()
+		})
+	}
+}
+
+// L7: the connections of one launch die with it, and an older launch cannot come back.
+func TestTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan int, 8)
+		n := 0
+		r := New(script(func(c net.Conn) {
+			n++
+			mine := n
+			in := bufio.NewReader(c)
+			for {
+				req, err := http.ReadRequest(in)
+				if err != nil {
+					ended <- mine
+					return
+				}
+				_, _ = io.Copy(io.Discard, req.Body)
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+			}
+		}))
+		fetch := func(target Target) messages.Reason {
+			_, result := r.Fetch(t.Context(), target, "/v1/models")
+			return result.Reason
+		}
+		second := there
+		second.Launch = 2
+		for range 2 {
+			if got := fetch(there); got != messages.ReasonOK {
+				t.Fatal(got)
+			}
+		}
+		r.Use(second)
+		if got := <-ended; got != 1 {
+			t.Errorf("connection %d ended", got)
+		}
+		if got := fetch(there); got != messages.ReasonRuntimeUnavailable {
+			t.Errorf("an older launch: %s", got)
+		}
+		if got := fetch(second); got != messages.ReasonOK {
+			t.Error(got)
+		}
+		time.Sleep(idleMax)
+		if got := fetch(second); got != messages.ReasonOK {
+			t.Error(got)
+		}
+		if got := <-ended; got != 2 {
+			t.Errorf("connection %d ended", got)
+		}
+		r.Close()
+		<-ended
+		if got := fetch(second); got != messages.ReasonRuntimeUnavailable {
+			t.Errorf("a closed relay: %s", got)
+		}
+	})
+}
+
+// L11: the counts come from the answer's own fields, never from what the model wrote.
+func TestCountTokens(t *testing.T) {
+	for in, want := range map[string]Tokens{
+		`{"usage":{"completion_tokens":7,"prompt_tokens":3}}`: {3, 7},
+		`{"timings":{"prompt_n":2,"predicted_n":9}}`:          {2, 9},
+		`{"content":"\"completion_tokens\":99"}`:              {},
+		`{}`:                                                  {},
+		`{"completion_tokens":99999999999999999999999}`:       {0, 9999999999999}, // cut off, not wrapped round
+	} {
+		if got := countTokens([]byte(in)); got != want {
+			t.Errorf("%s: %+v, want %+v", in, got, want)
+		}
+	}
+}
