@@ -210,10 +210,19 @@ const (
 	linesAtOnce    = 500
 )
 
+// outputLogger logs the lines of one launch, and how many a flood cost. It is called by one goroutine
+// at a time.
 func (a *Actor) outputLogger() func(string) {
 	limiter := rate.NewLimiter(linesPerSecond, linesAtOnce)
+	dropped := 0
 	return func(line string) {
-		if limiter.Allow() {
+		switch {
+		case !limiter.Allow():
+			dropped++
+		case dropped > 0:
+			a.Output.Debug(line, zap.Int("dropped", dropped))
+			dropped = 0
+		default:
 			a.Output.Debug(line)
 		}
 	}
