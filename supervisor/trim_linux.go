@@ -10,35 +10,74 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mapping is one mapping of the process, as proc_pid_smaps(5) shows it.
+type mapping struct {
+	from, to  uintptr
+	writable  bool
+	file      string
+	anonymous bool // holds pages that differ from the file: relocations that the loader wrote, then sealed
+}
+
 // dropProgramPages unmaps the pages of the program's own file, code and constants, until they are
-// touched again. They are clean and stay in the page cache, so a page that is needed costs a minor
-// fault; until then it does not count as resident. Writable mappings are left alone.
+// touched again. They stay in the page cache, so a page that is needed costs a minor fault; until
+// then it does not count as resident. A mapping that is writable, or that holds a single page that
+// is not the file's, is left alone: what it holds exists nowhere else.
 func dropProgramPages() error {
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("finding the program's own file: %w", err)
 	}
-	maps, err := os.Open("/proc/self/maps")
+	mappings, err := mappings()
 	if err != nil {
-		return fmt.Errorf("reading the process's mappings: %w", err)
+		return err
 	}
-	defer func() { _ = maps.Close() }()
-	lines := bufio.NewScanner(maps)
-	for lines.Scan() {
-		// proc_pid_maps(5): address perms offset dev inode pathname
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[5] != program || strings.Contains(fields[1], "w") {
+	for _, m := range mappings {
+		if m.file != program || m.writable || m.anonymous {
 			continue
 		}
-		low, high, _ := strings.Cut(fields[0], "-")
-		from, fromErr := strconv.ParseUint(low, 16, 64)
-		to, toErr := strconv.ParseUint(high, 16, 64)
-		if fromErr != nil || toErr != nil || to <= from {
-			return fmt.Errorf("reading the process's mappings: %q is no range", fields[0])
-		}
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, uintptr(from), uintptr(to-from), unix.MADV_DONTNEED); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED); errno != 0 {
 			return fmt.Errorf("giving back the program's pages: %w", errno)
 		}
 	}
-	return lines.Err()
+	return nil
+}
+
+func mappings() ([]mapping, error) {
+	smaps, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return nil, fmt.Errorf("reading the process's mappings: %w", err)
+	}
+	defer func() { _ = smaps.Close() }()
+	var list []mapping
+	for lines := bufio.NewScanner(smaps); ; {
+		if !lines.Scan() {
+			return list, lines.Err()
+		}
+		fields := strings.Fields(lines.Text())
+		switch {
+		case len(fields) >= 5 && strings.Contains(fields[0], "-"):
+			m, err := parseMapping(fields)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, m)
+		case len(fields) == 3 && fields[0] == "Anonymous:" && len(list) > 0:
+			list[len(list)-1].anonymous = fields[1] != "0"
+		}
+	}
+}
+
+// parseMapping reads address, permissions and path of one mapping's first line.
+func parseMapping(fields []string) (mapping, error) {
+	low, high, _ := strings.Cut(fields[0], "-")
+	from, fromErr := strconv.ParseUint(low, 16, 64)
+	to, toErr := strconv.ParseUint(high, 16, 64)
+	if fromErr != nil || toErr != nil || to <= from {
+		return mapping{}, fmt.Errorf("reading the process's mappings: %q is no range", fields[0])
+	}
+	m := mapping{from: uintptr(from), to: uintptr(to), writable: strings.Contains(fields[1], "w"), anonymous: true}
+	if len(fields) == 6 {
+		m.file = fields[5]
+	}
+	return m, nil
 }
