@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -258,40 +257,4 @@ func alive(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z")
-}
-
-// A5, A8, T10: a runtime that is killed, or paused, makes inference unavailable, as a watcher sees it,
-// and is replaced by itself.
-func TestRuntimeIsReplaced(t *testing.T) {
-	c := harness.Ready(t, "")
-	for name, test := range map[string]struct {
-		signal syscall.Signal
-		within time.Duration // until unavailable; the exact figure is a benchmark's
-	}{
-		"killed": {syscall.SIGKILL, time.Second},
-		"paused": {syscall.SIGSTOP, 15 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			watch := c.Watch()
-			defer watch.Close()
-			before := watch.Await("available", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
-			if err := syscall.Kill(before.Runtime.PID, test.signal); err != nil {
-				t.Fatal(err)
-			}
-			hit := time.Now()
-			lost := watch.Await("unavailable", test.within, func(s messages.Status) bool { return !s.CompanionAvailable })
-			t.Logf("unavailable after %v: %s, %s", time.Since(hit), lost.Lifecycle, lost.Reason)
-			after := watch.Await("available again", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
-			t.Logf("available again after %v; the last exit is %+v", time.Since(hit), after.Runtime.LastExit)
-			if after.Runtime.PID == before.Runtime.PID || after.Runtime.Restarts != before.Runtime.Restarts+1 || after.Runtime.LastExit == nil {
-				t.Errorf("afterwards the runtime is %+v", after.Runtime)
-			}
-			if alive(before.Runtime.PID) {
-				t.Errorf("the runtime %d still lives beside its successor", before.Runtime.PID)
-			}
-			if out := c.Must("chat", "--max-tokens", "4", "One word."); strings.TrimSpace(out) == "" {
-				t.Error("the new runtime answers nothing")
-			}
-		})
-	}
 }

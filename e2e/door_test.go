@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,6 +142,8 @@ func TestFrontDoorRefuses(t *testing.T) {
 		t.Errorf("bad requests made it unavailable: %s", status.Reason)
 	}
 
+	t.Run("guesses", func(t *testing.T) { guess(t, c) })
+
 	// K6, T4: a token of an earlier start is worthless, also for the same configuration and port.
 	t.Run("token of an earlier start", func(t *testing.T) {
 		c.Stop()
@@ -159,4 +162,60 @@ func TestFrontDoorRefuses(t *testing.T) {
 			t.Errorf("the new token: %d %s", a.status, a.body)
 		}
 	})
+}
+
+// T3: guess tries more tokens than the window of failures holds, from many connections. Guesses are
+// bounded by 429; meanwhile the right token is served and availability stays (L3, A4).
+func guess(t *testing.T, c *harness.Companion) {
+	baseURL, token := c.Endpoint()
+	address := host(t, baseURL)
+	const askers, each = 20, 100
+	var mu sync.Mutex
+	verdicts := map[int]int{}
+	var all sync.WaitGroup
+	for range askers {
+		all.Go(func() {
+			for range each {
+				request, err := http.NewRequest(http.MethodGet, baseURL+"/models", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				request.Header.Set("Authorization", "Bearer "+strings.Repeat("A", len(token)))
+				request.Close = true
+				answer, err := http.DefaultClient.Do(request)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				answer.Body.Close()
+				mu.Lock()
+				verdicts[answer.StatusCode]++
+				mu.Unlock()
+			}
+		})
+	}
+	good := 0
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		a := send(t, address, "GET /v1/models HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token+"\r\nConnection: close\r\n\r\n")
+		if a.status != http.StatusOK {
+			t.Fatalf("the right token was answered with %d: %s", a.status, a.body)
+		}
+		good++
+		time.Sleep(20 * time.Millisecond)
+	}
+	if verdicts[401]+verdicts[429] != askers*each || verdicts[401] > 600 || verdicts[429] == 0 {
+		t.Errorf("%d guesses were answered %v; at most 600 a minute may be 401", askers*each, verdicts)
+	}
+	if status, _ := c.Status(); !status.CompanionAvailable {
+		t.Errorf("guesses made it unavailable: %s", status.Reason)
+	}
+	t.Logf("%v to guesses, %d times 200 to the right token meanwhile", verdicts, good)
 }
