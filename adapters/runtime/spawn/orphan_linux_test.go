@@ -172,6 +172,9 @@ func TestReclaim(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "backend-old"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, ".runtime.json123"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	ended, err := spawn.Reclaim(t.Context(), recordIn(dir), dir)
 	if err != nil || !ended {
 		t.Errorf("Reclaim = %v, %v", ended, err)

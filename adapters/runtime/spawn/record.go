@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"companion/adapters/private"
@@ -62,21 +63,27 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ended, fmt.Errorf("reading the record of an earlier daemon: %w", err)
 	}
-	return ended, sweep(runDir)
+	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath)))
 }
 
-func sweep(runDir string) error {
-	entries, err := os.ReadDir(runDir)
+// unfinished begins the name of the temporary file that a daemon leaves when it is killed while it
+// writes the record.
+func unfinished(recordPath string) string { return "." + filepath.Base(recordPath) }
+
+// sweep removes what of dir begins with one of the prefixes.
+func sweep(dir string, prefixes ...string) error {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("looking for sockets of earlier starts: %w", err)
+		return fmt.Errorf("looking for what an earlier start left: %w", pathless(err))
 	}
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), startPrefix) || strings.HasPrefix(entry.Name(), canaryPrefix) {
-			if err := os.RemoveAll(filepath.Join(runDir, entry.Name())); err != nil {
-				return fmt.Errorf("removing what an earlier start left: %w", err)
-			}
+		if !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(entry.Name(), prefix) }) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
+			return fmt.Errorf("removing what an earlier start left: %w", pathless(err))
 		}
 	}
 	return nil
