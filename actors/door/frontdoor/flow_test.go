@@ -264,7 +264,7 @@ func (r *rig) behind(launch messages.Launch, b messages.BackEnd) {
 
 // L8, L7, L10: what the runtime may do, and what the client gets.
 func TestUpstreamFaults(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	ends := "data: {\"error\":{\"message\":\"The model's runtime failed.\",\"type\":\"server_error\",\"code\":\"upstream_failed\",\"param\":null}}\n\n"
 	launch := messages.Launch(1)
 	for name, c := range map[string]struct {
@@ -332,7 +332,7 @@ func endless(c net.Conn) {
 // L7, issue 4: connections are used again; a stale one is replaced; what may not be sent twice is
 // not; a new launch never uses the old one's.
 func TestPool(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	good := writes(sized(200, "application/json", "{}"))
 	backEnd, count := scripted(t, good)
 	r.behind(2, backEnd)
@@ -385,7 +385,7 @@ func TestPool(t *testing.T) {
 // L8: comments keep a client waiting while the runtime reads a long prompt, before the head of its
 // answer and between its events; an error after one comes as an event.
 func TestKeepAliveComments(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Bounds.KeepAlive = 20 * time.Millisecond })
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.KeepAlive = 20 * time.Millisecond })
 	pause := func() { time.Sleep(70 * time.Millisecond) } // a silence of the runtime's, in real time
 	slow, _ := scripted(t, func(c net.Conn, q *http.Request) {
 		pause()
@@ -411,7 +411,7 @@ func TestKeepAliveComments(t *testing.T) {
 
 // L9: a reader that stops reading a stream is cut off, and its place freed.
 func TestStalledReader(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Bounds.WriteStall = 200 * time.Millisecond })
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.WriteStall = 200 * time.Millisecond })
 	flood, _ := scripted(t, func(c net.Conn, _ *http.Request) {
 		_, _ = io.WriteString(c, streamHead)
 		event := chunk("data: " + strings.Repeat("x", 8000) + "\n\n")
@@ -430,7 +430,7 @@ func TestStalledReader(t *testing.T) {
 // L9: a head that does not come is cut off, a body that does not come is answered, and neither
 // costs anybody else anything.
 func TestSlowClients(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) {
+	r := start(t, llama(t), func(d *Deps) {
 		d.Bounds.HeadTime, d.Bounds.BodyTime, d.Bounds.IdleTime = 100*time.Millisecond, 100*time.Millisecond, 150*time.Millisecond
 	})
 	post := r.request("POST", "/v1/chat/completions", chatBody)

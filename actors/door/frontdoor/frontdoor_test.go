@@ -13,7 +13,7 @@ import (
 
 // L5, L7, L8, L11: the whole way of a good request, there and back.
 func TestGoodRequests(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	chat := r.chat()
 	if chat.status != 200 || chat.body != chatAnswer || chat.closed {
 		t.Errorf("chat: %+v", chat)
@@ -52,18 +52,18 @@ func TestGoodRequests(t *testing.T) {
 
 // L7: what a client sends beside its body stays here.
 func TestClientHeadersStay(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	a := r.one(r.request("POST", "/v1/chat/completions", chatBody,
 		"Cookie: a=b", "Referer: http://x", "Origin: http://"+r.address, "Sec-Fetch-Site: none", "X-Forwarded-For: 1.2.3.4",
 		"Forwarded: for=1", "Te: trailers", "Proxy-Authorization: Basic x", "X-Anything: y", "Accept-Encoding: gzip"))
 	if a.status != 200 {
-		t.Errorf("%+v", a) // runtime fails the test for each header that passed
+		t.Errorf("%+v", a) // llama fails the test for each header that passed
 	}
 }
 
 // L2: the endpoint file says where the door is, and goes with it. K6, T4: an old token is worthless.
 func TestLife(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	e, err := loopback.ReadEndpoint(r.endpoint)
 	if err != nil || e.BaseURL != r.baseURL {
 		t.Errorf("endpoint %+v, %v", e, err)
@@ -94,7 +94,7 @@ func TestLife(t *testing.T) {
 // L1: an address that is not loopback ends the start.
 func TestNotLoopback(t *testing.T) {
 	told := make(chan messages.ToLifecycle, 8)
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	deps := r.actor.deps
 	deps.Address, deps.Lifecycle, deps.EndpointPath = "0.0.0.0", told, ""
 	if err := New(deps).Serve(t.Context()); err == nil {
@@ -110,7 +110,7 @@ func TestNotLoopback(t *testing.T) {
 
 // L1, L3: the same door on IPv6, where 127.0.0.1 is no name of it.
 func TestSix(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Address = "[::1]" })
+	r := start(t, llama(t), func(d *Deps) { d.Address = "[::1]" })
 	if a := r.chat(); a.status != 200 || !strings.HasPrefix(r.address, "[::1]:") {
 		t.Errorf("%s: %+v", r.address, a)
 	}
@@ -127,7 +127,7 @@ func TestSix(t *testing.T) {
 
 // L5: what exists, and for whom.
 func TestRoutes(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	for _, c := range []string{"GET /", "GET /slots", "GET /props", "GET /metrics", "GET /health", "POST /lora-adapters", "POST /completion", "POST /v1/models", "GET /v1/chat/completions", "GET /v1/models/", "POST /v1/chat/completions/", "GET /V1/models"} {
 		method, path, _ := strings.Cut(c, " ")
 		if a := r.one(r.request(method, path, "")); a.status != 404 || a.code() != messages.ReasonUnknownPath {
@@ -145,7 +145,7 @@ func TestRoutes(t *testing.T) {
 
 // A4: the probe's token is good for one route, in starting as in ready, and for nothing else.
 func TestProbe(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	as := func(method, path, body string) answered {
 		return r.one(strings.Replace(r.request(method, path, body), token, probeToken, 1))
 	}
@@ -173,7 +173,7 @@ func TestProbe(t *testing.T) {
 
 // A6: nothing passes in any other state, and load is asked about.
 func TestGate(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Bounds.Resources.ResidentBytes = 100 })
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.Resources.ResidentBytes = 100 })
 	for _, state := range []messages.State{messages.StateStopped, messages.StateStarting, messages.StateDraining, "odd"} {
 		s := r.snapshot.Get()
 		s.State = state
@@ -212,7 +212,7 @@ func TestGate(t *testing.T) {
 
 // L6a, L9, L10: bodies that are refused, each with the OpenAI error shape.
 func TestBodies(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Bounds.BodyBytes = 1000 })
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyBytes = 1000 })
 	chunked := func(parts ...string) string {
 		var b strings.Builder
 		b.WriteString(r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked"))
@@ -269,7 +269,7 @@ func hex(n int) string {
 
 // L5: embeddings, when the manifest says that the model is for them.
 func TestEmbeddings(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	s := r.snapshot.Get()
 	s.Model.Embedding = true
 	r.snapshot.Set(s)

@@ -59,7 +59,7 @@ func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 	}
 	deps := Deps{
 		Address: "127.0.0.1", EndpointPath: r.endpoint, Bounds: DefaultBounds(), Mailbox: r.box, Lifecycle: r.told,
-		Custody: make(chan messages.ToCustody, 8), Health: make(chan messages.ToHealth, 8),
+		Custody: make(chan messages.LoopbackRequest, 8), Health: make(chan messages.ToHealth, 8),
 		Snapshot: r.snapshot, Observation: r.seen, Logger: zap.New(core),
 	}
 	deps.Bounds.CloseTime = 100 * time.Millisecond
@@ -130,9 +130,9 @@ func serveUnix(t testing.TB, h http.Handler) messages.BackEnd {
 	return messages.BackEnd{Network: "unix", Address: path}
 }
 
-// runtime is a small upstream that answers like llama-server; it fails the test when anything
+// llama is a small upstream that answers like llama-server; it fails the test when anything
 // reaches it that must not.
-func runtime(t testing.TB) http.Handler {
+func llama(t testing.TB) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, r *http.Request) {
 		checkUpstream(t, r)

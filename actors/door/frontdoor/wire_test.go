@@ -15,7 +15,7 @@ import (
 // L3, L3a, L4: each attack as bytes on the wire, with the right token, so that the token refuses
 // nothing here. Every answer ends its connection.
 func TestRawRequests(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	good := r.request("GET", "/v1/models", "")
 	post := r.request("POST", "/v1/chat/completions", chatBody)
 	swap := func(s, old, new string) string {
@@ -133,7 +133,7 @@ func TestRawRequests(t *testing.T) {
 // L3a: pipelined requests are framed and judged one by one; a bad one is answered as bad, and what
 // follows it is never looked at.
 func TestPipelined(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	good, post := r.request("GET", "/v1/models", ""), r.request("POST", "/v1/chat/completions", chatBody)
 	evil := strings.Replace(good, "Host: 127.0.0.1", "Host: evil.example", 1)
 	absolute := strings.Replace(good, "GET /", "GET http://"+r.address+"/", 1)
@@ -165,7 +165,7 @@ func TestPipelined(t *testing.T) {
 
 // L3a: however the bytes arrive, the verdict is the same.
 func TestByteByByte(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	for raw, want := range map[string]int{
 		r.request("POST", "/v1/chat/completions", chatBody):                                                    200,
 		strings.Replace(r.request("GET", "/v1/models", ""), "Host: 127.0.0.1", "Host: evil", 1):                403,
@@ -193,7 +193,7 @@ func TestByteByByte(t *testing.T) {
 
 // L3: a refused request with a body that never comes does not hold its connection.
 func TestRefusedBodyDoesNotHold(t *testing.T) {
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	begin := time.Now()
 	promise := "POST /v1/chat/completions HTTP/1.1\r\nHost: " + r.address + "\r\nAuthorization: Bearer wrong\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
 	if a := r.one(promise); a.status != 401 || !a.closed {
@@ -213,7 +213,7 @@ func TestGuesses(t *testing.T) {
 	if testing.Short() {
 		t.Log("with a tenth of the guesses")
 	}
-	r := start(t, runtime(t), nil)
+	r := start(t, llama(t), nil)
 	guesses := 10000
 	if testing.Short() {
 		guesses /= 10
@@ -264,7 +264,7 @@ func TestGuesses(t *testing.T) {
 
 // A4: a user who spends the whole window does not make the runtime look unhealthy.
 func TestSpentWindow(t *testing.T) {
-	r := start(t, runtime(t), func(d *Deps) { d.Bounds.RatePerMinute = 3 })
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.RatePerMinute = 3 })
 	for i := range 5 {
 		want := 200
 		if i >= 3 {

@@ -1,0 +1,230 @@
+package frontdoor
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+const (
+	benchStream = `{"messages":[{"role":"user","content":"hi"}],"stream":true}`
+	benchHead   = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+// upstreamEach is an upstream that runs f for every request that it has read.
+func upstreamEach(b *testing.B, f func(c net.Conn, body []byte)) messages.BackEnd {
+	return serveRaw(b, func(c net.Conn) {
+		in := bufio.NewReaderSize(c, 1<<10)
+		for {
+			length, _, err := readHead(in)
+			if err != nil {
+				return
+			}
+			body := make([]byte, max(length, 0))
+			if _, err := io.ReadFull(in, body); err != nil {
+				return
+			}
+			f(c, body)
+		}
+	})
+}
+
+// events writes n events, each with the time of its writing, pause apart.
+func events(epoch time.Time, n int, pause time.Duration) func(net.Conn, []byte) {
+	return func(c net.Conn, _ []byte) {
+		_, _ = io.WriteString(c, benchHead)
+		for range n {
+			time.Sleep(pause)
+			_, _ = io.WriteString(c, chunk(fmt.Sprintf("data: {\"t\":%d}\n\n", time.Since(epoch))))
+		}
+		_, _ = io.WriteString(c, chunk("data: [DONE]\n\n")+"0\r\n\r\n")
+	}
+}
+
+// delays reads one stream and returns how long each event took from its writing.
+func (t target) delays(b *testing.B, epoch time.Time) (all []time.Duration) {
+	c := t.dial(b)
+	defer c.c.Close()
+	if _, err := c.c.Write(t.request); err != nil {
+		b.Fatal(err)
+	}
+	for {
+		line, err := c.in.ReadSlice('\n')
+		if err != nil {
+			b.Fatalf("%s: %v", t.name, err)
+		}
+		now := time.Since(epoch)
+		if bytes.HasPrefix(line, []byte("data: [DONE]")) {
+			return all
+		}
+		if text, found := bytes.CutPrefix(line, []byte(`data: {"t":`)); found {
+			sent, err := strconv.ParseInt(strings.TrimRight(string(text), "}\n"), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all = append(all, now-time.Duration(sent))
+		}
+	}
+}
+
+// BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams; p50 and p99 at most the
+// bare proxy's.
+func BenchmarkFiguresStream(b *testing.B) {
+	epoch := time.Now()
+	_, bare, door := stage(b, "/v1/chat/completions", benchStream, upstreamEach(b, events(epoch, 300, 2*time.Millisecond)), nil)
+	for b.Loop() {
+		for _, n := range []int{1, 8} {
+			took := map[string][]time.Duration{}
+			var mu sync.Mutex
+			for range 4 {
+				for _, t := range []target{bare, door} {
+					var wg sync.WaitGroup
+					for range n {
+						wg.Go(func() {
+							all := t.delays(b, epoch)
+							mu.Lock()
+							defer mu.Unlock()
+							took[t.name] = append(took[t.name], all...)
+						})
+					}
+					wg.Wait()
+				}
+			}
+			for _, q := range []float64{0.5, 0.99} {
+				x, y := quantile(took["bare"], q), quantile(took["door"], q)
+				b.ReportMetric(float64(y)/float64(x), fmt.Sprintf("stream%d_p%g_ratio", n, q*100))
+				b.Logf("%d streams, p%g: bare %v, door %v: ratio %.2f (must be at most 1)", n, q*100, x, y, float64(y)/float64(x))
+			}
+		}
+	}
+}
+
+// inUse is the memory of heap and stacks after a collection.
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+// BenchmarkFiguresMemory: memory per idle connection (at most 40 KiB) and per open stream (at most
+// 100 KiB), the client's and the upstream's ends in this process included.
+func BenchmarkFiguresMemory(b *testing.B) {
+	hold := make(chan struct{})
+	backEnd := upstreamEach(b, func(c net.Conn, body []byte) {
+		if !bytes.Contains(body, []byte(`"stream":true`)) {
+			_, _ = c.Write(fixedAnswer(benchAnswer))
+			return
+		}
+		_, _ = io.WriteString(c, benchHead+chunk("data: 1\n\n"))
+		<-hold
+	})
+	_, _, door := stage(b, "/v1/chat/completions", benchStream, backEnd, nil)
+	_, _, quick := stage(b, "/v1/chat/completions", benchChat, backEnd, nil)
+	for b.Loop() {
+		open := func(t target, n int, until string) float64 {
+			before := inUse()
+			var conns []net.Conn
+			for range n {
+				c, err := net.Dial(t.network, t.address)
+				if err != nil {
+					b.Fatal(err)
+				}
+				conns = append(conns, c)
+				if _, err := c.Write(t.request); err != nil {
+					b.Fatal(err)
+				}
+				var got []byte
+				for piece := make([]byte, 512); !bytes.Contains(got, []byte(until)); {
+					m, err := c.Read(piece)
+					if err != nil {
+						b.Fatal(err)
+					}
+					got = append(got, piece[:m]...)
+				}
+			}
+			per := float64(inUse()-before) / float64(n) / 1024
+			for _, c := range conns {
+				_ = c.Close()
+			}
+			return per
+		}
+		idle, stream := open(quick, 500, "chatcmpl-1"), open(door, 100, "data: 1")
+		b.ReportMetric(idle, "KiB/idle")
+		b.ReportMetric(stream, "KiB/stream")
+		b.Logf("idle connection %.1f KiB (must be at most 40), open stream %.1f KiB (at most 100)", idle, stream)
+	}
+	close(hold)
+}
+
+// BenchmarkFiguresLoad: 2 000 idle connections, 200 slow heads and 100 stalled readers at once; the
+// good client's p99 at most twice its unloaded one.
+func BenchmarkFiguresLoad(b *testing.B) {
+	backEnd := upstreamEach(b, func(c net.Conn, body []byte) {
+		if !bytes.Contains(body, []byte(`"stream":true`)) {
+			_, _ = c.Write(fixedAnswer(benchAnswer))
+			return
+		}
+		_, _ = io.WriteString(c, benchHead)
+		event := chunk("data: " + strings.Repeat("x", 4000) + "\n\n")
+		for {
+			if _, err := io.WriteString(c, event); err != nil {
+				return
+			}
+		}
+	})
+	_, _, door := stage(b, "/v1/chat/completions", benchChat, backEnd, nil)
+	for b.Loop() {
+		measure := func() time.Duration {
+			c := door.dial(b)
+			defer c.c.Close()
+			var all []time.Duration
+			for range 5000 {
+				begin := time.Now()
+				if status := c.do(b); status != http.StatusOK {
+					b.Fatalf("the good client got %d", status)
+				}
+				all = append(all, time.Since(begin))
+			}
+			return quantile(all, 0.99)
+		}
+		before := min(measure(), measure())
+		var conns []net.Conn
+		connect := func(n int, text string) {
+			for range n {
+				c, err := net.Dial(door.network, door.address)
+				if err != nil {
+					b.Fatal(err)
+				}
+				conns = append(conns, c)
+				if _, err := io.WriteString(c, text); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		stalled := strings.Replace(string(door.request), benchChat, benchStream, 1)
+		stalled = strings.Replace(stalled, fmt.Sprintf("Content-Length: %d", len(benchChat)), fmt.Sprintf("Content-Length: %d", len(benchStream)), 1)
+		connect(100, stalled)
+		connect(2000, "")
+		connect(200, "POST /v1/chat/comp")
+		time.Sleep(2 * time.Second) // the stalled readers' buffers are full
+		during := min(measure(), measure())
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		b.ReportMetric(float64(during)/float64(before), "p99_ratio")
+		b.Logf("the good client's p99: unloaded %v, under load %v: ratio %.2f (must be at most 2)", before, during, float64(during)/float64(before))
+	}
+}
