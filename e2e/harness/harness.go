@@ -62,7 +62,7 @@ var build = sync.OnceValues(func() (string, error) {
 		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "race") + "/", "companion/cmd/companion"})
 	}
 	for _, args := range builds {
-		if out, err := exec.Command("go", append([]string{"build"}, args...)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", append([]string{"build", "-tags", Tags}, args...)...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 		}
 	}
