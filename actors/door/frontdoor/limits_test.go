@@ -1,0 +1,124 @@
+package frontdoor
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+// T16, L9: whatever many bad clients do at once, the good one is served, and when they are gone
+// nothing of them is left.
+func TestFlood(t *testing.T) {
+	up := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if !strings.Contains(string(body), `"stream":true`) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, chatAnswer)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, "data: "+strings.Repeat("x", 4000)+"\n\n"); err != nil {
+				return
+			}
+		}
+	})
+	r := start(t, up, func(d *Deps) {
+		d.Bounds.Connections, d.Bounds.MaxInFlight, d.Bounds.QueueBound = 128, 24, 4
+		d.Bounds.WriteStall, d.Bounds.HeadTime, d.Bounds.BodyTime = 2*time.Second, time.Second, time.Second
+	})
+	before := runtime.NumGoroutine()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			for _, text := range []string{
+				r.request("POST", "/v1/chat/completions", streamBody), // and never reads
+				"GET /v1/mod", "", r.request("POST", "/v1/chat/completions", chatBody)[:150],
+				r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Content-Length: 16777217"),
+				strings.Replace(r.request("GET", "/v1/models", ""), token, fmt.Sprint("guess", i), 1),
+				"GET /" + strings.Repeat("a", 20<<10),
+			} {
+				_ = r.send(text)
+			}
+		})
+	}
+	wg.Wait()
+	for range 20 {
+		if a := r.chat(); a.status != 200 {
+			t.Errorf("the good client got %+v", a)
+		}
+	}
+	r.wait(0, 0) // the stalled readers are cut off, their places free
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+10; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
+
+// L6a, L9: large bodies share a bounded memory; small ones are not held up by them.
+func TestBodyMemory(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyMemory = 1 << 20 })
+	promise := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Content-Length: 1000000")
+	held := r.send(promise)
+	large := `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 100<<10) + `"}]}`
+	for end := time.Now().Add(5 * time.Second); ; {
+		a := r.one(r.request("POST", "/v1/chat/completions", large))
+		if a.status == 503 && a.code() == messages.ReasonQueueFull {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a second large body: %+v", a)
+		}
+	}
+	if a := r.chat(); a.status != 200 {
+		t.Errorf("a small body: %+v", a)
+	}
+	held.Close()
+	for end := time.Now().Add(5 * time.Second); ; {
+		if a := r.one(r.request("POST", "/v1/chat/completions", large)); a.status == 200 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the memory was not given back")
+		}
+	}
+}
+
+// L1, A9: the actor's next life listens on the same port when it is free, begins without tokens, and
+// asks for them.
+func TestNextLife(t *testing.T) {
+	r := start(t, llama(t), nil)
+	r.stop()
+	if m := <-r.told; m != (messages.DoorLost{Reason: messages.ReasonNotReady}) {
+		t.Errorf("ended with %+v", m)
+	}
+	ctx := t.Context()
+	done := make(chan error, 1)
+	go func() { done <- r.actor.Serve(ctx) }()
+	if m := <-r.told; m != (messages.ActorStarted{Actor: messages.ActorFrontDoor}) {
+		t.Errorf("began with %+v", m)
+	}
+	if m := <-r.told; m != (messages.DoorBound{BaseURL: r.baseURL}) {
+		t.Errorf("then %+v, want the same port", m)
+	}
+	if a := r.chat(); a.code() != messages.ReasonInvalidToken {
+		t.Errorf("before it was given a token: %+v", a)
+	}
+	r.box <- messages.UseLoopbackToken{Token: messages.NewSecret(token)}
+	r.drain()
+	if a := r.chat(); a.status != 200 {
+		t.Errorf("%+v", a)
+	}
+	if r.actor.View().Verdicts[messages.ReasonOK] != 1 {
+		t.Errorf("counters: %+v", r.actor.View().Verdicts)
+	}
+	t.Cleanup(func() { <-done }) // t.Context has ended by then
+}
