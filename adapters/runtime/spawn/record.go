@@ -36,9 +36,7 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	if err != nil {
 		return err
 	}
-	if r.Device, r.Inode = file.Device, file.Inode; path == "" {
-		return errors.New("no place for the record")
-	}
+	r.Device, r.Inode = file.Device, file.Inode
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encoding the record: %w", err)
@@ -50,6 +48,9 @@ func writeRecord(path string, pid int, executable *os.File) error {
 // and removes the record and the folders of earlier starts in runDir. A process that differs in
 // anything is left alone. It reports whether it ended one. The caller is the only daemon (X1).
 func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err error) {
+	if !filepath.IsAbs(recordPath) {
+		return false, errors.New("no place for the record")
+	}
 	data, err := os.ReadFile(recordPath)
 	if err == nil {
 		var r record
