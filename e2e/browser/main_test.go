@@ -4,10 +4,12 @@
 package browser
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -23,6 +25,10 @@ func TestMain(m *testing.M) {
 
 // hostRules make every name of attackers a name of this machine, and let the browser find no other.
 const hostRules = "MAP *.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+
+// browseWithin ends a browser that waits for what never shows; on a busy machine the longest test
+// takes 40 seconds.
+const browseWithin = 2 * time.Minute
 
 // chromium starts a browser with an empty profile and returns the context of its first tab. Everything
 // ends with the test.
@@ -44,7 +50,9 @@ func chromium(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 		" disable-background-networking disable-component-update disable-sync") {
 		options = append(options, chromedp.Flag(flag, true))
 	}
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), append(options, more...)...)
+	ctx, cancel := context.WithTimeout(t.Context(), browseWithin)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append(options, more...)...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
