@@ -134,7 +134,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.door = &door{
 		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Logger, began: time.Now(), stats: &a.stats,
 		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
-		relay: proxy.New(proxy.Options{KeepAlive: b.KeepAlive, ErrorEvent: errorEvent}),
+		relay: proxy.New(proxy.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
 		windows: guard.Windows{
 			Failures: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
 			Admitted: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),

@@ -21,8 +21,7 @@ type Target struct {
 
 const (
 	// The runtime closes what was idle for 5 s; a second less leaves no race.
-	idleMax   = 4 * time.Second
-	idleConns = 16
+	idleMax = 4 * time.Second
 	// trusted is how long an idle Unix connection is not asked whether it lives: a write to a closed
 	// one fails with nothing sent, and the request is sent again.
 	trusted = 100 * time.Millisecond
@@ -35,6 +34,7 @@ const (
 // pool holds the idle connections to the current target. It has one owner, the Relay.
 type pool struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	max  int
 
 	mu     sync.Mutex
 	target Target
@@ -133,7 +133,7 @@ func (p *pool) put(u *upstream) {
 	if p.target != u.target {
 		out = u
 	} else {
-		if len(p.idle) >= idleConns {
+		if len(p.idle) >= p.max {
 			out, p.idle = p.idle[0], p.idle[1:]
 		}
 		p.idle = append(p.idle, u)

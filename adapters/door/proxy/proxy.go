@@ -32,6 +32,8 @@ type Options struct {
 	KeepAlive time.Duration
 	// AnswerBytes is the longest answer that is not a stream: 64 MiB.
 	AnswerBytes int64
+	// IdleConns is how many idle connections are kept: 16. As many as requests run at once is right.
+	IdleConns int
 	// Dial replaces the dialer in tests.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ErrorEvent is the server-sent event that ends a broken stream.
@@ -52,13 +54,16 @@ func New(o Options) *Relay {
 	if o.AnswerBytes <= 0 {
 		o.AnswerBytes = 64 << 20
 	}
+	if o.IdleConns <= 0 {
+		o.IdleConns = 16
+	}
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
 	if o.ErrorEvent == nil {
 		o.ErrorEvent = func(messages.Reason) []byte { return []byte("data: {\"error\":{}}\n\n") }
 	}
-	return &Relay{options: o, pool: pool{dial: o.Dial}}
+	return &Relay{options: o, pool: pool{dial: o.Dial, max: o.IdleConns}}
 }
 
 // Use makes t the only back end; the idle connections of an earlier launch are closed. A launch
