@@ -8,115 +8,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-	"go.uber.org/zap"
-
 	"companion/actors/mailbox"
 	"companion/messages"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// daemon plays the control actor.
-type daemon struct {
-	view    *mailbox.Watch[messages.Status]
-	calls   chan string
-	block   chan struct{} // when not nil, commands wait for it or for the end of their context
-	fail    error
-	ended   chan error    // receives why a blocked command ended
-	looked  chan struct{} // when not nil, receives each look at the status
-	onLogin func(ctx context.Context, onURL func(string)) (messages.LoginResult, error)
-}
-
-func (d *daemon) Status() messages.Status { return d.view.Get() }
-
-func (d *daemon) Next() (messages.Status, <-chan struct{}) {
-	status, changed := d.view.Next()
-	if d.looked != nil {
-		d.looked <- struct{}{}
-	}
-	return status, changed
-}
-
-func (d *daemon) take(ctx context.Context, call string) (messages.Reason, error) {
-	d.calls <- call
-	if d.block != nil {
-		select {
-		case <-d.block:
-		case <-ctx.Done():
-			d.ended <- ctx.Err()
-			return "", ctx.Err()
-		}
-	}
-	return messages.ReasonOK, d.fail
-}
-
-func (d *daemon) Logout(ctx context.Context) (messages.Reason, error)  { return d.take(ctx, "logout") }
-func (d *daemon) Start(ctx context.Context) (messages.Reason, error)   { return d.take(ctx, "start") }
-func (d *daemon) Stop(ctx context.Context) (messages.Reason, error)    { return d.take(ctx, "stop") }
-func (d *daemon) Restart(ctx context.Context) (messages.Reason, error) { return d.take(ctx, "restart") }
-func (d *daemon) Pull(ctx context.Context, name string) (messages.Reason, error) {
-	return d.take(ctx, "pull "+name)
-}
-
-var (
-	ada  = messages.User{Subject: "s1", Provider: "dev", ID: "1", Name: "Ada", Role: "member"}
-	list = messages.ModelList{
-		Models: []messages.ModelRow{{Name: "gemma", Version: "1", Size: 7, Default: true, Selected: true, Here: true, Verified: true, PartialBytes: 3}},
-		Reason: messages.ReasonOK,
-	}
-)
-
-func (d *daemon) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
-	reason, err := d.take(ctx, "whoami")
-	return messages.WhoAmIResult{User: ada, Reason: reason}, err
-}
-
-func (d *daemon) Models(ctx context.Context) (messages.ModelList, error) {
-	_, err := d.take(ctx, "models")
-	return list, err
-}
-
-func (d *daemon) Login(ctx context.Context, _ bool, onURL func(string)) (messages.LoginResult, error) {
-	return d.onLogin(ctx, onURL)
-}
-
-// serve runs a Server for d until the test ends, or stop is called.
-func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
-	t.Helper()
-	if d.view == nil {
-		d.view = mailbox.NewWatch(messages.Status{})
-	}
-	d.calls, d.ended = make(chan string, 16), make(chan error, 16)
-	path = filepath.Join(t.TempDir(), "run", "control.sock")
-	ln, err := Listen(path, func(err error) { t.Errorf("refused: %v", err) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	server := &Server{View: d, SignIn: d, Catalogue: d, Runtime: d, Log: zap.NewNop()}
-	go func() { done <- server.Serve(ctx, ln) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	}
-	t.Cleanup(stop)
-	return Dial(path), path, stop
-}
 
 // X2: every command arrives as itself, and its answer as it was given.
 func TestCommands(t *testing.T) {

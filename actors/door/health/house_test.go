@@ -1,0 +1,170 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"companion/actors/mailbox"
+	"companion/adapters/door/healthprobe"
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	atRuntime = &healthprobe.Error{Reason: messages.ReasonUpstreamFailed, Fault: healthprobe.FaultRuntime}
+	atDoor    = &healthprobe.Error{Reason: messages.ReasonProbeFailed, Fault: healthprobe.FaultDoor}
+)
+
+// fakeProber plays front door and runtime. Each probe does what its function says; nil succeeds.
+type fakeProber struct {
+	mu                     sync.Mutex
+	door, models, generate func(context.Context) error
+	tokens                 []time.Time // when one was asked for
+	doors                  int
+}
+
+func (p *fakeProber) set(door, models, generate func(context.Context) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.door, p.models, p.generate = door, models, generate
+}
+
+func (p *fakeProber) do(ctx context.Context, pick func() func(context.Context) error) error {
+	p.mu.Lock()
+	f := pick()
+	p.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(ctx)
+}
+
+func (p *fakeProber) Door(ctx context.Context, _ string, _ messages.Secret, _ string) error {
+	return p.do(ctx, func() func(context.Context) error { p.doors++; return p.door })
+}
+
+func (p *fakeProber) Models(ctx context.Context, _ messages.BackEnd, _ string) error {
+	return p.do(ctx, func() func(context.Context) error { return p.models })
+}
+
+func (p *fakeProber) Generate(ctx context.Context, _ messages.BackEnd, _ messages.Model) error {
+	return p.do(ctx, func() func(context.Context) error {
+		p.tokens = append(p.tokens, time.Now())
+		return p.generate
+	})
+}
+
+func (p *fakeProber) counts() (doors, tokens int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doors, len(p.tokens)
+}
+
+func failing(err error) func(context.Context) error {
+	return func(context.Context) error { return err }
+}
+
+// silent is a runtime that is paused: it takes the question and says nothing.
+func silent(ctx context.Context) error {
+	<-ctx.Done()
+	return &healthprobe.Error{Reason: messages.ReasonRuntimeUnavailable, Fault: healthprobe.FaultRuntime}
+}
+
+// house is what is around the actor, in a synctest bubble.
+type house struct {
+	prober    *fakeProber
+	inbox     chan messages.ToHealth
+	lifecycle chan messages.ToLifecycle
+	frontDoor chan messages.ToFrontDoor
+	snapshot  *mailbox.Watch[messages.Snapshot]
+	door      *mailbox.Watch[messages.DoorView]
+	actor     *Actor
+	began     time.Time
+}
+
+// inHouse runs test in a bubble with the actor, and waits for the end of both.
+func inHouse(t *testing.T, test func(t *testing.T, h *house)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
+			lifecycle: make(chan messages.ToLifecycle), frontDoor: make(chan messages.ToFrontDoor, 4),
+			snapshot: mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped}),
+			door:     mailbox.NewWatch(messages.DoorView{}), began: time.Now()}
+		h.actor = New(Deps{Inbox: h.inbox, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Snapshot: h.snapshot,
+			Door: h.door.Get, Prober: h.prober, Log: zap.NewNop()})
+		stop := h.serve(t)
+		defer stop()
+		test(t, h)
+	})
+}
+
+// serve starts an incarnation and takes its first word (A9).
+func (h *house) serve(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.actor.Serve(ctx) }()
+	if first := <-h.lifecycle; first != (messages.ActorStarted{Actor: messages.ActorHealth}) {
+		t.Fatalf("first told %#v", first)
+	}
+	return func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+}
+
+func (h *house) become(state messages.State, launch messages.Launch) {
+	h.snapshot.Set(messages.Snapshot{State: state, Launch: launch, BaseURL: "http://127.0.0.1:1/v1",
+		BackEnd: messages.BackEnd{Network: "unix", Address: "/b.sock"}, Model: messages.Model{Name: "gemma"}})
+}
+
+// ready brings the runtime up the way lifecycle does, and returns the time of that.
+func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
+	t.Helper()
+	h.become(messages.StateStarting, launch)
+	h.wantSuccess(t, launch, 0)
+	h.become(messages.StateReady, launch)
+	return time.Now()
+}
+
+// next returns what the lifecycle is told within d, or nil.
+func (h *house) next(d time.Duration) messages.ToLifecycle {
+	select {
+	case m := <-h.lifecycle:
+		return m
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (h *house) wantSuccess(t *testing.T, launch messages.Launch, within time.Duration) {
+	t.Helper()
+	began := time.Now()
+	m, ok := h.next(within + time.Nanosecond).(messages.HealthSucceeded)
+	if !ok || m.Launch != launch || !m.At.Equal(time.Now()) {
+		t.Fatalf("after %v: told %#v, want a success of launch %d", time.Since(began), m, launch)
+	}
+}
+
+func (h *house) wantFailure(t *testing.T, within time.Duration, reason messages.Reason, hung bool) {
+	t.Helper()
+	m := h.next(within + time.Nanosecond)
+	if got, ok := m.(messages.HealthFailed); !ok || got.Reason != reason || got.Hung != hung {
+		t.Fatalf("told %#v, want a failure for %s, hung %v", m, reason, hung)
+	}
+}
+
+func (h *house) wantSilence(t *testing.T, d time.Duration) {
+	t.Helper()
+	if m := h.next(d); m != nil {
+		t.Fatalf("told %#v, want nothing for %v", m, d)
+	}
+}
