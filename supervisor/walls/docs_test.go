@@ -1,0 +1,208 @@
+package walls
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"companion/adapters/settings"
+)
+
+const root = "../.."
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// some fails the test when a pattern that should match many times matches seldom: then the document
+// has another form, and the checks below would pass without having looked.
+func some(t *testing.T, what string, found [][]string, least int) [][]string {
+	t.Helper()
+	if len(found) < least {
+		t.Fatalf("found %d %s, want at least %d: nothing would be checked", len(found), what, least)
+	}
+	return found
+}
+
+// between returns the part of a document from one heading of the second level to the next.
+func between(t *testing.T, text, heading string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(text, "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("there is no section %q", heading)
+	}
+	section, _, _ := strings.Cut(rest, "\n## ")
+	return section
+}
+
+// same compares a document's rows with the program's, by key.
+func same(t *testing.T, what string, documented, real map[string]string) {
+	t.Helper()
+	for _, key := range slices.Sorted(maps.Keys(real)) {
+		if _, ok := documented[key]; !ok {
+			t.Errorf("%s %s is not documented: | %s |", what, key, real[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(documented)) {
+		switch want, ok := real[key]; {
+		case !ok:
+			t.Errorf("%s %s is documented and does not exist", what, key)
+		case documented[key] != want:
+			t.Errorf("%s %s is documented as\n%s, it is\n%s", what, key, documented[key], want)
+		}
+	}
+}
+
+var (
+	testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+	// cited is one or more names, then the link to the file that holds them all.
+	cited = regexp.MustCompile("((?:`(?:Test|Fuzz|Benchmark)\\w+`(?:, | and )?)+) \\(\\[[^\\]]+\\]\\(\\.\\./([^)]+)\\)\\)")
+	link  = regexp.MustCompile(`\]\(([^)#\s]+)(?:#[^)]*)?\)`)
+)
+
+// Every proof that docs/security.md cites exists where it says, and every threat has one.
+func TestCitedProofs(t *testing.T) {
+	text := read(t, "docs/security.md")
+	names := 0
+	for _, match := range some(t, "citations", cited.FindAllStringSubmatch(text, -1), 40) {
+		source := read(t, match[2])
+		for _, name := range testName.FindAllStringSubmatch(match[1], -1) {
+			names++
+			if !strings.Contains(source, "\nfunc "+name[1]+"(") {
+				t.Errorf("%s is not in %s", name[1], match[2])
+			}
+		}
+	}
+	if all := len(testName.FindAllString(text, -1)); all != names {
+		t.Errorf("%d of %d names of tests are cited without their file", all-names, all)
+	}
+	for n := 1; n <= 17; n++ {
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| T%d \|.*$`, n)).FindString(text)
+		if !cited.MatchString(row) {
+			t.Errorf("T%d cites no proof: %q", n, row)
+		}
+	}
+}
+
+// Every relative link in the documents leads to a file that is there.
+func TestDocumentLinks(t *testing.T) {
+	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(documents) < 4 {
+		t.Fatalf("documents: %q, %v", documents, err)
+	}
+	for _, path := range append(documents, filepath.Join(root, "README.md")) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(data), -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), match[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", filepath.Base(path), match[1])
+			}
+		}
+	}
+}
+
+// X5: docs/operations.md has every configuration key with its default, what it accepts and what it is
+// for, and no other.
+func TestDocumentedKeys(t *testing.T) {
+	_, values, err := settings.Load(settings.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refuse []string
+	real := map[string]string{}
+	for _, v := range values {
+		refuse = append(refuse, v.Key+"=\x01")
+		real[v.Key] = settings.Literal(v.Value)
+	}
+	// What a key accepts is told when it is given something else.
+	_, _, err = settings.Load(settings.Options{Flags: refuse})
+	if err == nil {
+		t.Fatal("no key refuses a control character")
+	}
+	accepted := some(t, "refusals", regexp.MustCompile(`(?m)(\S+): this value is not accepted; accepted: (.*)$`).FindAllStringSubmatch(err.Error(), -1), len(values))
+	for _, match := range accepted {
+		real[match[1]] += " | " + match[2]
+	}
+	purposes := some(t, "keys of the template", regexp.MustCompile(`(?m)^(?:\[(.+)\]|(\w+) = .*?\s+# (.*))$`).FindAllStringSubmatch(settings.Template(), -1), len(values))
+	section := ""
+	for _, match := range purposes {
+		if match[1] != "" {
+			section = match[1] + "."
+			continue
+		}
+		real[section+match[2]] += " | " + strings.ReplaceAll(match[3], "|", `\|`)
+	}
+	documented := map[string]string{}
+	text := between(t, read(t, "docs/operations.md"), "Configuration")
+	for _, match := range some(t, "keys", regexp.MustCompile("(?m)^\\| `([\\w.]+)` \\| `(.*?)` \\| (.*) \\|$").FindAllStringSubmatch(text, -1), 50) {
+		documented[match[1]] = match[2] + " | " + match[3]
+	}
+	same(t, "the key", documented, real)
+}
+
+// X3: docs/operations.md has every exit status and every reason, with the words and the status that the
+// command line gives it.
+func TestDocumentedOutcomes(t *testing.T) {
+	operations, failure := read(t, "docs/operations.md"), read(t, "cmd/companion/failure.go")
+	status := map[string]string{} // of the constant
+	real, documented := map[string]string{}, map[string]string{}
+	for _, match := range some(t, "exit constants", regexp.MustCompile(`(?m)^\t(exit\w+) += (\d+)$`).FindAllStringSubmatch(failure, -1), 10) {
+		status[match[1]] = match[2]
+	}
+	_, meanings, _ := strings.Cut(failure, "var exitMeaning = ")
+	meanings, _, _ = strings.Cut(meanings, "\n}\n")
+	for _, match := range some(t, "exit meanings", regexp.MustCompile(`(exit\w+): "([^"]+)"`).FindAllStringSubmatch(meanings, -1), 10) {
+		real[status[match[1]]] = match[2]
+	}
+	for _, match := range some(t, "exit statuses", regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]+) \|`).FindAllStringSubmatch(between(t, operations, "Exit status"), -1), 10) {
+		documented[match[1]] = match[2]
+	}
+	same(t, "the exit status", documented, real)
+
+	value, words := map[string]string{}, map[string]string{} // by the constant's name
+	for _, match := range some(t, "reasons", regexp.MustCompile(`(Reason\w+)\s+Reason = "(\w+)"`).FindAllStringSubmatch(read(t, "messages/reason.go"), -1), 80) {
+		value[match[1]] = match[2]
+	}
+	for _, match := range some(t, "explanations", regexp.MustCompile(`messages\.(Reason\w+):\s+"(.*)",`).FindAllStringSubmatch(read(t, "cmd/companion/explain.go"), -1), 40) {
+		words[match[1]] = match[2]
+	}
+	ends := map[string]string{}
+	for _, match := range some(t, "cases of exitOf", regexp.MustCompile(`(?s)case (messages\.Reason[^:]*):\s+return (exit\w+)`).FindAllStringSubmatch(failure, -1), 5) {
+		for _, name := range regexp.MustCompile(`Reason\w+`).FindAllString(match[1], -1) {
+			ends[name] = status[match[2]]
+		}
+	}
+	rows := map[string][]string{}
+	for _, match := range some(t, "reasons in the document", regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\d+) \\| ([^|]+) \\| ([^|]+) \\|$").FindAllStringSubmatch(between(t, operations, "Reasons"), -1), 80) {
+		rows[match[1]] = match[2:]
+	}
+	real, documented = map[string]string{}, map[string]string{}
+	for name, reason := range value {
+		if ends[name] == "" {
+			ends[name] = status["exitFailed"]
+		}
+		real[reason] = ends[name] + " | " + words[name]
+		if row := rows[reason]; row != nil && words[name] == "" {
+			real[reason] += row[1] // no words of the command line's: the document's own
+		}
+	}
+	for reason, row := range rows {
+		documented[reason] = row[0] + " | " + row[1]
+	}
+	same(t, "the reason", documented, real)
+}
