@@ -16,15 +16,16 @@ import (
 	"companion/messages"
 )
 
-// Beat is the pause between observations: below what one may be reused for (P2), so that the latest
-// one is never too old for the gate.
-const Beat = probe.Reuse - 100*time.Millisecond
+// Reuse is how long an observation may stand for the next (P2). An observation that is due and does
+// not come in time is published as failed, so that beat and patience together stay within it.
+const (
+	Reuse    = 500 * time.Millisecond
+	Beat     = 150 * time.Millisecond
+	patience = Reuse - Beat
+)
 
 // DefaultSustained is how long memory must stay over its limit before the runtime is replaced.
 const DefaultSustained = 10 * time.Second
-
-// patience bounds one observation: files of /proc, and a GPU driver that may hang.
-const patience = 2 * time.Second
 
 // Prober observes one process; *probe.Probe in the program.
 type Prober interface {
@@ -67,8 +68,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
 		return nil
 	}
-	observer := a.NewProbe()
-	defer observer.Close()
+	observer := newObserver(a.NewProbe())
+	defer observer.close()
 	var watch excess
 	for {
 		view, changed := a.Process.Next()
@@ -103,10 +104,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 }
 
 // observe is one observation; one that fails is published as such, and logged when it is the first.
-func (a *Actor) observe(ctx context.Context, p Prober, pid int) messages.Observation {
-	once, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	seen, err := p.Observe(once, pid, time.Now())
+func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Observation {
+	seen, err := o.observe(ctx, pid)
 	if err != nil {
 		seen = messages.Observation{At: time.Now(), PID: pid, Failed: true}
 		if !a.Observation.Get().Failed {

@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/mailbox"
-	"companion/adapters/runtime/probe"
 	"companion/messages"
 )
 
@@ -116,7 +115,7 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
 		for range 50 {
-			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > probe.Reuse {
+			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > Reuse {
 				t.Fatalf("observed %+v", seen)
 			}
 			wait(70 * time.Millisecond)
@@ -152,6 +151,51 @@ func TestFailedProbe(t *testing.T) {
 		}
 	})
 }
+
+// A9, P3: a probe that is stuck for good, and hears no context, costs neither the actor's answers nor
+// its end; a late answer is not taken for a new one.
+func TestStuckProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		stuck := &deadProbe{release: release}
+		seen := mailbox.NewWatch(messages.Observation{})
+		process := mailbox.NewWatch(messages.ProcessView{PID: 7})
+		actor := New(Deps{
+			Process: process, Snapshot: mailbox.NewWatch(messages.Snapshot{}), Lifecycle: make(chan messages.ToLifecycle, 1),
+			Observation: seen, NewProbe: func() Prober { return stuck }, Logger: zap.NewNop(),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- actor.Serve(ctx) }()
+		wait(time.Minute)
+		if got := seen.Get(); !got.Failed || time.Since(got.At) > Reuse || stuck.asked != 1 {
+			t.Errorf("observed %+v after %d questions", got, stuck.asked)
+		}
+		process.Set(messages.ProcessView{})
+		synctest.Wait()
+		if got := seen.Get(); got != (messages.Observation{}) {
+			t.Errorf("after the exit %+v", got)
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		close(release)
+	})
+}
+
+type deadProbe struct {
+	release chan struct{}
+	asked   int
+}
+
+func (d *deadProbe) Observe(_ context.Context, pid int, now time.Time) (messages.Observation, error) {
+	d.asked++
+	<-d.release
+	return messages.Observation{At: now, PID: pid, ResidentBytes: 1}, nil
+}
+
+func (d *deadProbe) Close() {}
 
 // P4: memory over its limit for long enough is told once per launch; a shorter excess is not, and a
 // limit of nothing is none.
@@ -202,7 +246,7 @@ func TestSustainedExcess(t *testing.T) {
 	}
 }
 
-// P1: the real probe observes a real process.
+// P1, P2: the real probe observes a real process.
 func TestRealProbe(t *testing.T) {
 	seen := mailbox.NewWatch(messages.Observation{})
 	lifecycle := make(chan messages.ToLifecycle, 1)
@@ -214,7 +258,17 @@ func TestRealProbe(t *testing.T) {
 	defer cancel()
 	served := make(chan error)
 	go func() { served <- actor.Serve(ctx) }()
-	for observation, changed := seen.Next(); observation.ResidentBytes == 0; observation, changed = seen.Next() {
+	var before time.Time
+	for fresh := 0; fresh < 3; {
+		observation, changed := seen.Next()
+		if observation.ResidentBytes > 0 && !observation.Failed {
+			// P2: each beat has an observation of its own.
+			if observation.At.Equal(before) {
+				t.Fatalf("the observation of %v again", before)
+			}
+			before = observation.At
+			fresh++
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -15,9 +15,6 @@ import (
 	"companion/messages"
 )
 
-// Reuse is how long one observation may stand for the next (P2).
-const Reuse = 500 * time.Millisecond
-
 // Probe remembers what it needs between two observations: the processor time so far. It has one
 // owner.
 type Probe struct {
@@ -38,14 +35,10 @@ func New() *Probe { return &Probe{gpu: newGPU()} }
 // Close gives NVML back.
 func (p *Probe) Close() { p.gpu.close() }
 
-// Observe returns the load of the process pid at now, or the observation before if it is not older
-// than Reuse. The processor share is that since the observation before, of all processors, from 0
-// to 100; a first observation counts from the start of the process. An error says that the process
-// cannot be observed; the observation has Failed set then, and is never reused.
+// Observe returns the load of the process pid at now. The processor share is that since the
+// observation before, of all processors, from 0 to 100; a first observation counts from the start of
+// the process. An error says that the process cannot be observed; Failed is set then.
 func (p *Probe) Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
-	if age := now.Sub(p.last.At); p.last.PID == pid && age >= 0 && age < Reuse {
-		return p.last, nil
-	}
 	seen, err := p.observe(ctx, pid, now)
 	if err != nil {
 		p.last = messages.Observation{}

@@ -41,39 +41,6 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// P2: an observation stands for half a second, for the same process, and not longer.
-func TestReuse(t *testing.T) {
-	p := New()
-	defer p.Close()
-	begin := time.Now()
-	first, err := p.Observe(t.Context(), os.Getpid(), begin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tests := map[string]struct {
-		after time.Duration
-		fresh bool
-	}{
-		"at once":         {0, false},
-		"just before":     {Reuse - 1, false},
-		"at the bound":    {Reuse, true},
-		"clock goes back": {-time.Second, true},
-		"long after":      {time.Hour, true},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			again := *p
-			seen, err := again.Observe(t.Context(), os.Getpid(), begin.Add(test.after))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if fresh := !seen.At.Equal(first.At); fresh != test.fresh && test.after != 0 {
-				t.Errorf("fresh = %v, want %v", fresh, test.fresh)
-			}
-		})
-	}
-}
-
 // P3: a process that cannot be observed is a failure, not a load of nothing, also just after a
 // success for another.
 func TestFailure(t *testing.T) {
@@ -126,4 +93,15 @@ func observeOnly() {
 		}
 	}
 	os.Exit(0)
+}
+
+// BenchmarkObserve prints what one observation costs.
+func BenchmarkObserve(b *testing.B) {
+	p := New()
+	defer p.Close()
+	for b.Loop() {
+		if _, err := p.Observe(b.Context(), os.Getpid(), time.Now()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
