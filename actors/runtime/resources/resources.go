@@ -20,7 +20,7 @@ import (
 // not come in time is published as failed, so that beat and patience together stay within it.
 const (
 	Reuse    = 500 * time.Millisecond
-	Beat     = 150 * time.Millisecond
+	Beat     = 200 * time.Millisecond
 	patience = Reuse - Beat
 )
 

@@ -13,34 +13,36 @@ import (
 // ticksPerSecond is USER_HZ, which is 100 wherever Go runs on Linux.
 const ticksPerSecond = 100
 
-// processorTime returns the seconds of processor time that a process has used, and its age: fields
-// 14, 15 and 22 of /proc/PID/stat, and /proc/uptime. Not gopsutil's Times: that asks for the time
-// of the boot, and for it reads the environment of process 1.
-func processorTime(_ context.Context, pid int) (used float64, age time.Duration, err error) {
+// processorTime returns the seconds of processor time that a process has used, and when it started,
+// in seconds since the boot: fields 14, 15 and 22 of /proc/PID/stat. Not gopsutil's Times: that asks
+// for the time of the boot, and for it reads the environment of process 1.
+func processorTime(_ context.Context, pid int) (used, started float64, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {
 		return 0, 0, err
 	}
 	// The second field is a name in parentheses, which may hold anything.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	const user, system, started = 14 - 3, 15 - 3, 22 - 3
-	if len(fields) <= started {
+	const user, system, start = 14 - 3, 15 - 3, 22 - 3
+	if len(fields) <= start {
 		return 0, 0, errors.New("fields of the process's state are missing")
 	}
-	up, _, _ := strings.Cut(string(uptime), " ")
-	now, err := strconv.ParseFloat(up, 64)
 	var numbers [3]float64
-	for i, field := range []int{user, system, started} {
+	for i, field := range []int{user, system, start} {
 		ticks, bad := strconv.ParseUint(fields[field], 10, 64)
 		err = errors.Join(err, bad)
 		numbers[i] = float64(ticks) / ticksPerSecond
 	}
+	return numbers[0] + numbers[1], numbers[2], err
+}
+
+// age is how long ago a process started that did so some seconds after the boot.
+func age(started float64) (time.Duration, error) {
+	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	return numbers[0] + numbers[1], time.Duration((now - numbers[2]) * float64(time.Second)), nil
+	up, _, _ := strings.Cut(string(uptime), " ")
+	now, err := strconv.ParseFloat(up, 64)
+	return time.Duration((now - started) * float64(time.Second)), err
 }

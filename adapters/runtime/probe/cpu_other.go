@@ -9,9 +9,9 @@ import (
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// processorTime returns the seconds of processor time that a process has used, and its age.
-// Untested on real machines.
-func processorTime(ctx context.Context, pid int) (used float64, age time.Duration, err error) {
+// processorTime returns the seconds of processor time that a process has used, and when it started,
+// in seconds since 1970. Untested on real machines.
+func processorTime(ctx context.Context, pid int) (used, started float64, err error) {
 	watched := &process.Process{Pid: int32(pid)}
 	times, err := watched.TimesWithContext(ctx)
 	if err != nil {
@@ -21,5 +21,10 @@ func processorTime(ctx context.Context, pid int) (used float64, age time.Duratio
 	if err != nil {
 		return 0, 0, err
 	}
-	return times.User + times.System, time.Since(time.UnixMilli(created)), nil
+	return times.User + times.System, float64(created) / 1000, nil
+}
+
+// age is how long ago a process started.
+func age(started float64) (time.Duration, error) {
+	return time.Since(time.UnixMilli(int64(started * 1000))), nil
 }

@@ -56,13 +56,16 @@ func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.O
 	if err != nil {
 		return none, err
 	}
-	used, passed, err := processorTime(ctx, pid)
+	used, started, err := processorTime(ctx, pid)
 	if err != nil {
 		return none, err
 	}
-	since := used
-	if p.last.PID == pid {
-		since, passed = used-p.used, now.Sub(p.last.At)
+	since, passed := used-p.used, now.Sub(p.last.At)
+	if p.last.PID != pid {
+		since = used
+		if passed, err = age(started); err != nil {
+			return none, err
+		}
 	}
 	p.used = used
 	return messages.Observation{
