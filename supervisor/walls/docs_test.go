@@ -5,12 +5,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"companion/adapters/settings"
+	"companion/messages"
 )
 
 const root = "../.."
@@ -205,4 +207,62 @@ func TestDocumentedOutcomes(t *testing.T) {
 		documented[reason] = row[0] + " | " + row[1]
 	}
 	same(t, "the reason", documented, real)
+}
+
+// X3: docs/operations.md names every command of the program and every key of its status, and does not
+// say of a command that exists that it does not.
+func TestDocumentedCommands(t *testing.T) {
+	operations := read(t, "docs/operations.md")
+	commands := between(t, operations, "Commands")
+	_, missing, _ := strings.Cut(commands, "\n| `config")
+	files, err := filepath.Glob(filepath.Join(root, "cmd", "companion", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, file := range files {
+		source.WriteString(read(t, strings.TrimPrefix(file, root)))
+	}
+	absent := regexp.MustCompile("(?m)^(.*) do not exist yet\\.").FindString(missing)
+	if absent == "" {
+		t.Error("nothing is said of the commands that do not exist yet")
+	}
+	for _, match := range some(t, "commands", regexp.MustCompile(`Use: +"([a-z]+)`).FindAllStringSubmatch(source.String(), -1), 20) {
+		name := match[1]
+		if name != "companion" && !regexp.MustCompile("(?:[`|]|`config )"+name+`\b`).MatchString(commands) {
+			t.Errorf("the command %s is not documented", name)
+		}
+		if strings.Contains(absent, "`"+name+"`") {
+			t.Errorf("the command %s exists", name)
+		}
+	}
+
+	keys, section := statusKeys(reflect.TypeFor[messages.Status]()), between(t, operations, "`status --json`")
+	if len(keys) < 40 {
+		t.Fatalf("the status has only %d keys: %q", len(keys), keys)
+	}
+	for _, key := range keys {
+		if key != "upToMilliseconds" && key != "count" && !strings.Contains(section, "`"+key+"`") {
+			t.Errorf("the key %s of the status is not documented", key)
+		}
+	}
+}
+
+// statusKeys lists the JSON keys of a type and of all inside it.
+func statusKeys(of reflect.Type) []string {
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return statusKeys(of.Elem())
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var keys []string
+	for i := range of.NumField() {
+		field := of.Field(i)
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			keys = append(append(keys, name), statusKeys(field.Type)...)
+		}
+	}
+	return keys
 }
