@@ -13,7 +13,7 @@ import (
 	"encoding/base64"
 	"time"
 
-	"companion/actors/authority/beside"
+	"companion/actors/beside"
 	"companion/actors/mailbox"
 	"companion/adapters/authority/keychain"
 	"companion/messages"

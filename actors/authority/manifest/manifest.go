@@ -12,7 +12,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"companion/actors/authority/beside"
+	"companion/actors/beside"
 	"companion/actors/mailbox"
 	"companion/adapters/authority/tuf"
 	"companion/messages"

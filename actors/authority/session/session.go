@@ -11,7 +11,7 @@ import (
 	"context"
 	"time"
 
-	"companion/actors/authority/beside"
+	"companion/actors/beside"
 	"companion/actors/mailbox"
 	"companion/adapters/authority/oauth"
 	"companion/messages"

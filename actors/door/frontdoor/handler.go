@@ -86,7 +86,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
 	admitted := v.guard()
 	if admitted {
-		v.d.stats.touch(v.began)
+		if v.caller == guard.User { // the health probe's own requests are no activity
+			v.d.stats.touch(v.began)
+		}
 		v.serve()
 	}
 	if f, ok := w.(http.Flusher); ok {

@@ -116,6 +116,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 			}
 		case <-l.timer.C:
 			l.due = true
+		case fault := <-l.beside.Panicked():
+			panic(fault)
 		case r := <-l.rounds:
 			l.judge(r)
 		case l.doorBox() <- messages.UseProbeToken{Token: a.token}:

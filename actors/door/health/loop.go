@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
+	"companion/actors/beside"
 	"companion/adapters/door/healthprobe"
 	"companion/messages"
 )
@@ -29,7 +30,7 @@ type loop struct {
 	target   *target // nil: nothing is to be probed
 	starting bool
 	stop     context.CancelFunc // of the round that runs, nil when none does
-	running  sync.WaitGroup
+	beside   *beside.Group
 	rounds   chan round
 	number   int // of the newest round
 	timer    *time.Timer
@@ -48,13 +49,13 @@ type loop struct {
 func newLoop(deps Deps, token messages.Secret) *loop {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return &loop{deps: deps, token: token, rounds: make(chan round), timer: timer, owesToken: true}
+	return &loop{deps: deps, token: token, beside: beside.NewGroup(), rounds: make(chan round), timer: timer, owesToken: true}
 }
 
 func (l *loop) end() {
 	l.timer.Stop()
 	l.abandon()
-	l.running.Wait()
+	l.beside.Wait()
 }
 
 // follow takes over what the lifecycle says, and begins a round when one is due.
@@ -125,10 +126,12 @@ func (l *loop) begin(ctx context.Context) {
 	l.number++
 	r := round{number: l.number, launch: of.launch, starting: starting, askedModels: l.suspect && !starting, askedOne: starting || l.wantsToken()}
 	before := l.deps.Door()
-	l.running.Go(func() {
+	l.beside.Go(func() {
 		var probes sync.WaitGroup
 		probe := func(within time.Duration, into *error, do func(context.Context) error) {
-			probes.Go(func() {
+			probes.Add(1)
+			l.beside.Go(func() {
+				defer probes.Done()
 				ctx, cancel := context.WithTimeout(ctx, within)
 				defer cancel()
 				*into = do(ctx)

@@ -216,6 +216,9 @@ func classify(err error) error {
 		reason = messages.ReasonManifestRollback
 	case errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized:
 		reason = messages.ReasonSignInNeeded
+	case errors.As(err, &status) && status.StatusCode/100 == 3:
+		// No redirect is followed: metadata from elsewhere is not the hub's (M2).
+		reason = messages.ReasonManifestUntrusted
 	case errors.As(err, &status), errors.Is(err, errFetch):
 		reason = messages.ReasonManifestUnreachable
 	case errors.Is(err, syscall.ENOSPC):

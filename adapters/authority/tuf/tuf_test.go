@@ -93,7 +93,7 @@ func TestHostileRepository(t *testing.T) {
 		"server broken":       {func(f *fixture) { f.SetFault(status(500)) }, messages.ReasonManifestUnreachable},
 		"forbidden":           {func(f *fixture) { f.SetFault(status(403)) }, messages.ReasonManifestUnreachable},
 		"wants a token":       {func(f *fixture) { f.SetFault(status(401)) }, messages.ReasonSignInNeeded},
-		"redirects elsewhere": {func(f *fixture) { f.SetFault(elsewhere) }, messages.ReasonManifestUnreachable},
+		"redirects elsewhere": {func(f *fixture) { f.SetFault(elsewhere) }, messages.ReasonManifestUntrusted},
 		"cuts the connection": {func(f *fixture) { f.SetFault(cut) }, messages.ReasonManifestUnreachable},
 		"endless timestamp":   {func(f *fixture) { f.Set("timestamp.json", make([]byte, 1<<20)) }, messages.ReasonManifestUntrusted},
 		"endless root":        {func(f *fixture) { f.Set("2.root.json", make([]byte, 1<<20)) }, messages.ReasonManifestUntrusted},

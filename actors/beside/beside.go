@@ -1,4 +1,4 @@
-// Package beside lets an authority actor's loop always answer: its Group runs the slow work beside
+// Package beside lets an actor's loop always answer: its Group runs the slow work beside
 // the loop.
 package beside
 
