@@ -223,7 +223,7 @@ func TestDocumentedCommands(t *testing.T) {
 	for _, file := range files {
 		source.WriteString(read(t, strings.TrimPrefix(file, root)))
 	}
-	absent := regexp.MustCompile("(?m)^(.*) do not exist yet\\.").FindString(missing)
+	absent := regexp.MustCompile(`(?m)^(.*) do not exist yet\.`).FindString(missing)
 	if absent == "" {
 		t.Error("nothing is said of the commands that do not exist yet")
 	}
