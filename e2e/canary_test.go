@@ -131,7 +131,7 @@ func (c *canary) verifiers(challenge string) {
 	}
 }
 
-// J4, T12, C3, rule 2: the whole chain at the most talkative level; afterwards no secret is in a log,
+// J2, J4, T12, C3, rule 2: the whole chain at the most talkative level; afterwards no secret is in a log,
 // an output, an error, an argument list, an environment or a file, plain or encoded.
 func TestCanary(t *testing.T) {
 	c := &canary{t: t, secrets: map[string]string{}}
@@ -272,6 +272,7 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 	status := house.Available()
 	baseURL, token := house.Endpoint()
 	address := host(c.t, baseURL)
+	converse(c, address, token)
 	for _, request := range []string{
 		post(address, "/v1/chat/completions", "Authorization: Bearer "+token+"\r\n", `{"messages":[],"`+token+`":1}`),
 		post(address, "/"+token, "Authorization: Bearer "+token+"\r\n", `{}`),
@@ -284,6 +285,20 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 		}
 	}
 	return status
+}
+
+// converse has a private conversation, of which nothing but its end may be noted (J2, L11).
+func converse(c *canary, address, token string) {
+	c.t.Helper()
+	const prompt, header = "a heron stands in the private prompt", "a-heron-in-a-private-header"
+	c.know("prompt", prompt)
+	c.know("header", header)
+	answer := send(c.t, address, post(address, "/v1/chat/completions",
+		"Authorization: Bearer "+token+"\r\nX-Private: "+header+"\r\n",
+		`{"max_tokens":4,"messages":[{"role":"user","content":"`+prompt+`"}]}`))
+	if answer.status != 200 {
+		c.t.Fatalf("the conversation was answered with %d", answer.status)
+	}
 }
 
 // files looks at every file that the companion left, but for artifacts and signed metadata, whose

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -20,7 +21,6 @@ type Places struct {
 	Trust    string // folder: the TUF client's metadata
 
 	State   string // folder
-	Partial string // folder: unfinished downloads
 	Log     string // file
 	Lock    string // file
 	Reclaim string // file: the identity of the running runtime (R7)
@@ -46,7 +46,6 @@ func Locate() Places {
 	p.Models = filepath.Join(p.Data, "models")
 	p.Runtimes = filepath.Join(p.Data, "runtimes")
 	p.Trust = filepath.Join(p.Data, "trust")
-	p.Partial = filepath.Join(p.State, "partial")
 	p.Log = filepath.Join(p.State, "companion.log")
 	p.Lock = filepath.Join(p.State, "lock")
 	p.Reclaim = filepath.Join(p.State, "runtime.json")
@@ -66,9 +65,19 @@ func hasRuntimeDir() bool {
 	return err == nil && info.IsDir()
 }
 
-// Create makes the private folders and refuses those that somebody else could have touched (T17).
+// longestSocket is how long the path of a Unix socket may be on every system that has them, in bytes
+// (sun_path of macOS, the shortest).
+const longestSocket = 103
+
+// Create makes the private folders and refuses those that somebody else could have touched (T17), and
+// a run-time folder in which no socket could be made.
 func (p Places) Create() error {
-	for _, dir := range []string{p.Data, p.State, p.Runtime, p.Models, p.Runtimes, p.Trust, p.Partial, p.BackEnd} {
+	// The back end's socket has the longest name: each start of the runtime gives it a folder.
+	if socket := filepath.Join(p.BackEnd, "start-1234567890", "llama.sock"); len(socket) > longestSocket {
+		return fmt.Errorf("the run-time folder %s is %d bytes too long for the sockets in it: name a shorter one in XDG_RUNTIME_DIR",
+			p.Runtime, len(socket)-longestSocket)
+	}
+	for _, dir := range []string{p.Data, p.State, p.Runtime, p.Models, p.Runtimes, p.Trust, p.BackEnd} {
 		if err := private.EnsureDir(dir); err != nil {
 			return err
 		}

@@ -234,6 +234,14 @@ func TestCreateRefusesOpenFolder(t *testing.T) {
 	}
 }
 
+// R3, X2: a run-time folder that is too long for a socket is refused at once, with what would be right.
+func TestCreateRefusesLongRuntimeFolder(t *testing.T) {
+	p := Places{Data: t.TempDir(), BackEnd: "/" + strings.Repeat("x", 90), Runtime: "/long"}
+	if err := p.Create(); err == nil || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
+		t.Errorf("Create = %v", err)
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add(Template())
 	f.Add("[hub]\nurl = 3\n[[x]]\n\"a.b\" = {c = 1}\n")
