@@ -3,6 +3,7 @@ package frontdoor
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -121,4 +122,89 @@ func TestNextLife(t *testing.T) {
 		t.Errorf("counters: %+v", r.actor.View().Verdicts)
 	}
 	t.Cleanup(func() { <-done }) // t.Context has ended by then
+}
+
+// L9: a reader that stops reading a stream is cut off, and its place freed.
+func TestStalledReader(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.WriteStall = 200 * time.Millisecond })
+	flood, _ := scripted(t, func(c net.Conn, _ *http.Request) {
+		_, _ = io.WriteString(c, streamHead)
+		event := chunk("data: " + strings.Repeat("x", 8000) + "\n\n")
+		for {
+			if _, err := io.WriteString(c, event); err != nil {
+				return
+			}
+		}
+	})
+	r.behind(2, flood)
+	r.send(r.request("POST", "/v1/chat/completions", streamBody))
+	r.wait(1, 0)
+	r.wait(0, 0)
+}
+
+// L9: a head that does not come is cut off, a body that does not come is answered, and neither
+// costs anybody else anything.
+func TestSlowClients(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) {
+		d.Bounds.HeadTime, d.Bounds.BodyTime, d.Bounds.IdleTime = 100*time.Millisecond, 100*time.Millisecond, 150*time.Millisecond
+	})
+	post := r.request("POST", "/v1/chat/completions", chatBody)
+	for name, text := range map[string]string{"silent": "", "half a head": post[:30], "second head": post + post[:30]} {
+		c := r.send(text)
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%s: was not cut off: %v", name, err)
+		}
+	}
+	c := r.send(post[:len(post)-5])
+	if got := status(c, patience); got != 400 {
+		t.Errorf("half a body: %d", got)
+	}
+	c = r.send(post)
+	if got := status(c, patience); got != 200 {
+		t.Errorf("a good one: %d", got)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		t.Errorf("an idle connection stayed: %v", err)
+	}
+	r.wait(0, 0)
+}
+
+// L9: the longest idle connection makes room; when none is idle, the new one is turned away.
+func TestConnections(t *testing.T) {
+	up := newSlow()
+	r := start(t, up, func(d *Deps) { d.Bounds.Connections, d.Bounds.MaxInFlight = 3, 3 })
+	models := r.request("GET", "/v1/models", "")
+	first := r.send(models)
+	if status(first, patience) != 200 {
+		t.Fatal("the first")
+	}
+	busy := r.send(r.say("busy"))
+	<-up.began
+	idle := r.send("")
+	last := r.send(models)
+	if got := status(last, patience); got != 200 {
+		t.Errorf("the newest: %d", got)
+	}
+	_ = first.SetReadDeadline(time.Now().Add(patience))
+	if _, err := first.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(fmt.Sprint(err), "reset") {
+		t.Errorf("the longest idle one stayed: %v", err)
+	}
+	idle.Close()
+	last.Close()
+	for range 2 {
+		r.send(r.say("busy too"))
+		<-up.began
+	}
+	turned := r.send(models)
+	if got := status(turned, patience); got != 0 {
+		t.Errorf("one too many was answered %d", got)
+	}
+	up.release <- struct{}{}
+	up.release <- struct{}{}
+	up.release <- struct{}{}
+	if got := status(busy, patience); got != 200 {
+		t.Errorf("the busy one: %d", got)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -184,6 +185,43 @@ func TestTargets(t *testing.T) {
 			t.Errorf("a closed relay: %s", got)
 		}
 	})
+}
+
+// Issue 4: a connection that the runtime closed in silence is replaced, also for a generation: the
+// write fails, so nothing was sent.
+func TestStaleConnection(t *testing.T) {
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			readRequest(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+			_ = c.Close()
+			closed <- struct{}{}
+		}
+	}()
+	r := New(Options{})
+	for range 3 {
+		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}, Path: "/v1/x", Body: []byte("{}")})
+		if result.Reason != messages.ReasonOK {
+			t.Errorf("%+v", result)
+		}
+		<-closed
+	}
+	r.Close()
+	_ = l.Close()
 }
 
 // L11: the counts come from the answer's own fields, never from what the model wrote.
