@@ -126,8 +126,8 @@ func (ConfirmProvision) toProvision() {}
 type ToProcess interface{ toProcess() }
 
 // Spawn starts the runtime. The answers are RuntimeStarted, BackEndUp, and in every case exactly
-// one RuntimeExited. A Spawn while a launch runs is a fault of the sender and is answered with
-// RuntimeExited for the new launch.
+// one RuntimeExited. A Spawn with a higher number ends the launch that runs and takes its place: the
+// sender has lost sight of that one. One with a lower number is answered with RuntimeExited.
 type Spawn struct {
 	Launch  Launch
 	Model   VerifiedModel

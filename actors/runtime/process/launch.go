@@ -23,7 +23,7 @@ const (
 type launch struct {
 	spawn messages.Spawn
 	kill  chan struct{} // closed when the exit was asked for
-	asked sync.Once
+	grace time.Duration // from the polite signal to the hard one; written before kill is closed
 
 	started *messages.RuntimeStarted
 	up      *messages.BackEndUp
@@ -33,7 +33,13 @@ func newLaunch(m messages.Spawn) *launch {
 	return &launch{spawn: m, kill: make(chan struct{})}
 }
 
-func (l *launch) requestKill() { l.asked.Do(func() { close(l.kill) }) }
+// requestKill asks for the exit, once. Only the actor's loop calls it.
+func (l *launch) requestKill(grace time.Duration) {
+	if !l.killRequested() {
+		l.grace = grace
+		close(l.kill)
+	}
+}
 
 func (l *launch) killRequested() bool {
 	select {
@@ -87,12 +93,12 @@ func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
 	asked := l.kill
 	done := ctx.Done()
 	var cause error
-	end := func() { beside.Go(func() { started.Handle.Kill(ctx, a.KillGrace) }) }
+	end := func(grace time.Duration) { beside.Go(func() { started.Handle.Kill(ctx, grace) }) }
 	for {
 		select {
 		case cause = <-ready:
 			if cause != nil {
-				end()
+				end(a.KillGrace)
 				continue
 			}
 			tell(event{up: a.backEndUp(l, started)})
@@ -106,10 +112,10 @@ func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
 			tell(event{ending: true})
 		case <-asked:
 			asked = nil
-			end()
+			end(l.grace)
 		case <-done:
 			done = nil
-			end()
+			end(0)
 		case exit := <-started.Exit:
 			if cause != nil {
 				exit.Reason = reasonOf(cause)

@@ -90,60 +90,82 @@ func (a *Actor) Serve(ctx context.Context) error {
 	panics := make(chan any, 1)
 	var outbox []messages.ToLifecycle
 	var current *launch
+	var next *messages.Spawn // waits for current to end
+	begin := func(m messages.Spawn) {
+		current = newLaunch(m)
+		l := current
+		launches.Go(func() {
+			// A panic beside the loop would end the daemon; in the loop it restarts this actor.
+			defer func() {
+				if p := recover(); p != nil {
+					panics <- p
+				}
+			}()
+			a.run(ctx, l, events)
+		})
+	}
 	for {
 		var send chan<- messages.ToLifecycle
-		var next messages.ToLifecycle
+		var word messages.ToLifecycle
 		if len(outbox) > 0 {
-			send, next = a.Lifecycle, outbox[0]
+			send, word = a.Lifecycle, outbox[0]
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case p := <-panics:
 			panic(p)
-		case send <- next:
+		case send <- word:
 			outbox = outbox[1:]
 		case m := <-a.Mailbox:
 			switch m := m.(type) {
 			case messages.Spawn:
-				if current != nil {
-					outbox = append(outbox, refused(m.Launch))
-					continue
+				switch {
+				case current == nil:
+					begin(m)
+				case m.Launch <= current.spawn.Launch || next != nil && m.Launch <= next.Launch:
+					outbox = append(outbox, notStarted(m.Launch, false))
+				default:
+					if next != nil {
+						outbox = append(outbox, notStarted(next.Launch, false))
+					}
+					next = &m
+					current.requestKill(0)
 				}
-				current = newLaunch(m)
-				started := current
-				launches.Go(func() {
-					// A panic beside the loop would end the daemon; in the loop it restarts this actor.
-					defer func() {
-						if p := recover(); p != nil {
-							panics <- p
-						}
-					}()
-					a.run(ctx, started, events)
-				})
 			case messages.Kill:
-				if current == nil || current.spawn.Launch != m.Launch {
+				switch {
+				case next != nil && next.Launch == m.Launch:
+					outbox = append(outbox, notStarted(m.Launch, true))
+					next = nil
+				case current != nil && current.spawn.Launch == m.Launch:
+					current.requestKill(a.KillGrace)
+				case next == nil:
 					outbox = append(outbox, a.confirm(current)...)
-					continue
 				}
-				current.requestKill()
 			case messages.ConfirmProcess:
-				outbox = append(outbox, a.confirm(current)...)
+				if next == nil {
+					outbox = append(outbox, a.confirm(current)...)
+				}
 			}
 		case e := <-events:
 			outbox = append(outbox, a.handle(current, e)...)
-			if e.exited != nil {
-				current = nil
+			if e.exited == nil {
+				continue
+			}
+			if current = nil; next != nil {
+				begin(*next)
+				next = nil
 			}
 		}
 	}
 }
 
-// refused answers a Spawn that came while a launch runs.
-func refused(l messages.Launch) messages.RuntimeExited {
-	return messages.RuntimeExited{Launch: l, Exit: messages.ExitReport{
+// notStarted answers a Spawn that is out of date, or was overtaken by a newer one or by its Kill
+// before it began.
+func notStarted(l messages.Launch, requested bool) messages.RuntimeExited {
+	return messages.RuntimeExited{Launch: l, Requested: requested, Exit: messages.ExitReport{
 		At: time.Now(), Code: -1, Reason: messages.ReasonSpawnFailed,
-		LastLines: []string{"a launch runs already"},
+		LastLines: []string{"another launch took its place"},
 	}}
 }
 

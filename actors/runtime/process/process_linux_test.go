@@ -129,10 +129,10 @@ func TestLaunchFromSpawnToKill(t *testing.T) {
 	b.mailbox <- messages.Kill{Launch: 6}
 	expect[messages.RuntimeStarted](b)
 	expect[messages.BackEndUp](b)
-	// One child at a time.
-	b.spawn(8, nil)
-	if exit := expect[messages.RuntimeExited](b); exit.Launch != 8 || exit.Requested || exit.Exit.Reason != messages.ReasonSpawnFailed {
-		t.Errorf("a second spawn: %+v", exit)
+	// A late Spawn starts nothing.
+	b.spawn(6, nil)
+	if exit := expect[messages.RuntimeExited](b); exit.Launch != 6 || exit.Requested || exit.Exit.Reason != messages.ReasonSpawnFailed {
+		t.Errorf("a late spawn: %+v", exit)
 	}
 
 	b.mailbox <- messages.Kill{Launch: 7}
@@ -147,6 +147,44 @@ func TestLaunchFromSpawnToKill(t *testing.T) {
 		t.Errorf("view after the exit %+v", view)
 	}
 	b.quiet()
+}
+
+// A9: a newer Spawn takes the place of a launch that the lifecycle actor has lost sight of; of several
+// that wait the newest is started; one child at a time, and each is answered once.
+func TestNewerSpawnTakesOver(t *testing.T) {
+	b := newBench(t)
+	b.deps.KillGrace = time.Hour // not waited for: nobody uses the old one
+	b.serve()
+	b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true})
+	old := expect[messages.RuntimeStarted](b)
+	expect[messages.BackEndUp](b)
+	for launch := range messages.Launch(4) {
+		b.mailbox <- messages.Spawn{Launch: 2 + launch, Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t)}
+	}
+	b.mailbox <- messages.Kill{Launch: 5}
+	b.mailbox <- messages.Spawn{Launch: 6, Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t)}
+	exits := map[messages.Launch]int{}
+	for {
+		m := <-b.lifecycle
+		if exit, ok := m.(messages.RuntimeExited); ok {
+			exits[exit.Launch]++
+			continue
+		}
+		if started, ok := m.(messages.RuntimeStarted); ok && started.Launch == 6 {
+			if gone(old.PID) != nil {
+				t.Error("the old runtime lives beside the new one")
+			}
+			break
+		}
+	}
+	if up := expect[messages.BackEndUp](b); up.Launch != 6 || len(exits) != 5 {
+		t.Errorf("%+v after the exits %v", up, exits)
+	}
+	for launch, times := range exits {
+		if times != 1 {
+			t.Errorf("launch %d was answered %d times", launch, times)
+		}
+	}
 }
 
 // gone returns an error while the process exists.
