@@ -1,7 +1,7 @@
 // Package process is the actor that owns the runtime process: one child at a time, spawned and
 // killed on the lifecycle actor's word, and every exit reported exactly once.
 //
-// The loop holds the state as local variables. Each launch runs beside it in a goroutine of its own
+// The loop holds the state. Each launch runs beside it in a goroutine of its own
 // (launch.go), which spawns, waits until the back end answers, kills and reports; what happens comes
 // back as an event. Words to the lifecycle actor wait in an outbox, so that the loop answers even
 // while that actor is busy.
@@ -86,77 +86,103 @@ func (a *Actor) Serve(ctx context.Context) error {
 		a.Logger.Warn("runtime of an earlier daemon ended")
 	}
 
-	events := make(chan event)
-	panics := make(chan any, 1)
-	var outbox []messages.ToLifecycle
-	var current *launch
-	var next *messages.Spawn // waits for current to end
-	begin := func(m messages.Spawn) {
-		current = newLaunch(m)
-		l := current
-		launches.Go(func() {
-			// A panic beside the loop would end the daemon; in the loop it restarts this actor.
-			defer func() {
-				if p := recover(); p != nil {
-					panics <- p
-				}
-			}()
-			a.run(ctx, l, events)
-		})
-	}
+	l := loop{actor: a, launches: &launches, events: make(chan event), panics: make(chan any, 1)}
 	for {
 		var send chan<- messages.ToLifecycle
 		var word messages.ToLifecycle
-		if len(outbox) > 0 {
-			send, word = a.Lifecycle, outbox[0]
+		if len(l.outbox) > 0 {
+			send, word = a.Lifecycle, l.outbox[0]
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case p := <-panics:
+		case p := <-l.panics:
 			panic(p)
 		case send <- word:
-			outbox = outbox[1:]
+			l.outbox = l.outbox[1:]
 		case m := <-a.Mailbox:
-			switch m := m.(type) {
-			case messages.Spawn:
-				switch {
-				case current == nil:
-					begin(m)
-				case m.Launch <= current.spawn.Launch || next != nil && m.Launch <= next.Launch:
-					outbox = append(outbox, notStarted(m.Launch, false))
-				default:
-					if next != nil {
-						outbox = append(outbox, notStarted(next.Launch, false))
-					}
-					next = &m
-					current.requestKill(0)
-				}
-			case messages.Kill:
-				switch {
-				case next != nil && next.Launch == m.Launch:
-					outbox = append(outbox, notStarted(m.Launch, true))
-					next = nil
-				case current != nil && current.spawn.Launch == m.Launch:
-					current.requestKill(a.KillGrace)
-				case next == nil:
-					outbox = append(outbox, a.confirm(current)...)
-				}
-			case messages.ConfirmProcess:
-				if next == nil {
-					outbox = append(outbox, a.confirm(current)...)
-				}
-			}
-		case e := <-events:
-			outbox = append(outbox, a.handle(current, e)...)
-			if e.exited == nil {
-				continue
-			}
-			if current = nil; next != nil {
-				begin(*next)
-				next = nil
+			l.take(ctx, m)
+		case e := <-l.events:
+			l.tell(a.handle(l.current, e)...)
+			if e.exited != nil {
+				l.ended(ctx)
 			}
 		}
+	}
+}
+
+// loop is the state of one Serve; nobody else sees it.
+type loop struct {
+	actor    *Actor
+	launches *sync.WaitGroup
+	events   chan event
+	panics   chan any
+
+	outbox  []messages.ToLifecycle
+	current *launch
+	next    *messages.Spawn // waits for current to end
+}
+
+func (l *loop) tell(words ...messages.ToLifecycle) { l.outbox = append(l.outbox, words...) }
+
+func (l *loop) take(ctx context.Context, m messages.ToProcess) {
+	switch m := m.(type) {
+	case messages.Spawn:
+		l.spawn(ctx, m)
+	case messages.Kill:
+		switch {
+		case l.next != nil && l.next.Launch == m.Launch:
+			l.tell(notStarted(m.Launch, true))
+			l.next = nil
+		case l.current != nil && l.current.spawn.Launch == m.Launch:
+			l.current.requestKill(l.actor.KillGrace)
+		case l.next == nil:
+			l.tell(confirm(l.current)...)
+		}
+	case messages.ConfirmProcess:
+		// A launch that waits will say so by itself.
+		if l.next == nil {
+			l.tell(confirm(l.current)...)
+		}
+	}
+}
+
+// spawn begins the launch, or lets it wait until the one that runs has ended: at once, because a
+// sender who starts a newer one has lost sight of it.
+func (l *loop) spawn(ctx context.Context, m messages.Spawn) {
+	switch {
+	case l.current == nil:
+		l.begin(ctx, m)
+	case m.Launch <= l.current.spawn.Launch || l.next != nil && m.Launch <= l.next.Launch:
+		l.tell(notStarted(m.Launch, false))
+	default:
+		if l.next != nil {
+			l.tell(notStarted(l.next.Launch, false))
+		}
+		l.next = &m
+		l.current.requestKill(0)
+	}
+}
+
+func (l *loop) begin(ctx context.Context, m messages.Spawn) {
+	current := newLaunch(m)
+	l.current = current
+	l.launches.Go(func() {
+		// A panic beside the loop would end the daemon; in the loop it restarts this actor.
+		defer func() {
+			if p := recover(); p != nil {
+				l.panics <- p
+			}
+		}()
+		l.actor.run(ctx, current, l.events)
+	})
+}
+
+func (l *loop) ended(ctx context.Context) {
+	l.current = nil
+	if l.next != nil {
+		l.begin(ctx, *l.next)
+		l.next = nil
 	}
 }
 
@@ -170,7 +196,7 @@ func notStarted(l messages.Launch, requested bool) messages.RuntimeExited {
 }
 
 // confirm says what runs. A launch that is being spawned says so by itself, soon.
-func (a *Actor) confirm(l *launch) []messages.ToLifecycle {
+func confirm(l *launch) []messages.ToLifecycle {
 	switch {
 	case l == nil:
 		return []messages.ToLifecycle{messages.RuntimeAbsent{}}
