@@ -156,12 +156,19 @@ func (l *life) useTokens() { l.door.tokens.Store(guard.NewTokens(l.user, l.probe
 
 var errClosing = errors.New("the front door is closing")
 
+// tokenPatience is how long connections wait in the listener's backlog for the token of this start:
+// answered before it is known, the right token would be refused after a restart of this actor. A
+// keychain that takes longer than this is locked or broken, and callers are told.
+const tokenPatience = 500 * time.Millisecond
+
 // run is the actor's loop.
 func (l *life) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer l.close(cancel)
 	served := make(chan error, 1)
-	l.beside.Go(func() { served <- l.server.Serve() })
+	begin := sync.OnceFunc(func() { l.beside.Go(func() { served <- l.server.Serve() }) })
+	patience := time.NewTimer(tokenPatience)
+	defer patience.Stop()
 	l.announce(ctx)
 	l.deps.Logger.Info("front door bound", zap.String("baseURL", l.baseURL))
 	l.recordEndpoint()
@@ -173,6 +180,11 @@ func (l *life) run(ctx context.Context) error {
 		select {
 		case m := <-l.deps.Mailbox:
 			l.handle(ctx, m)
+			if !l.user.IsZero() {
+				begin()
+			}
+		case <-patience.C:
+			begin()
 		case <-changed:
 		case err := <-served:
 			l.deps.Logger.Error("front door lost", zap.String("reason", string(messages.ReasonBindFailed)))
@@ -204,13 +216,17 @@ func (l *life) sayBound(ctx context.Context) {
 func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	switch m := m.(type) {
 	case messages.UseLoopbackToken:
+		if l.user.IsZero() { // it may be told twice: asked for, and of itself
+			l.deps.Logger.Info("loopback token in use")
+		}
 		l.user = m.Token
 		l.useTokens()
-		l.deps.Logger.Info("loopback token in use")
 	case messages.DropLoopbackToken:
+		if !l.user.IsZero() {
+			l.deps.Logger.Info("loopback token dropped")
+		}
 		l.user = messages.Secret{}
 		l.useTokens()
-		l.deps.Logger.Info("loopback token dropped")
 	case messages.UseProbeToken:
 		l.probe = m.Token
 		l.useTokens()
