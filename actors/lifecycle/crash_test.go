@@ -33,6 +33,36 @@ func TestProcessActorCrashes(t *testing.T) {
 	})
 }
 
+// A5: a success that was on its way when the runtime died does not bring availability back.
+func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		got := w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited}, messages.HealthSucceeded{Launch: 1, At: time.Now()})
+		if got.Available {
+			t.Fatalf("available on the word of a dead runtime: %+v", got)
+		}
+		got = w.send(exited(1, messages.ReasonProcessExited))
+		w.pass(time.Until(got.RetryAt))
+		w.up(t)
+	})
+}
+
+// A2, A8: an answer to the question from before a Spawn is no exit of what was spawned.
+func TestStaleAbsenceIsNoExit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.ActorStarted{Actor: messages.ActorProcess}, verified(1), messages.RuntimeAbsent{},
+			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		if got := w.snapshot.Get(); got.State != messages.StateStarting || got.Restarts != 0 {
+			t.Fatalf("a crash was counted: %+v", got)
+		}
+		w.up(t)
+	})
+}
+
 // A9: a new front door is available only once it has been seen to work, and that is asked for.
 func TestNewFrontDoorIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

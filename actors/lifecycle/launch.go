@@ -28,7 +28,8 @@ func (l *loop) actorStarted(actor messages.Actor) {
 		// runtime that was ready is not to blame; during a start a fault that comes back at every
 		// attempt must lead to a hold.
 		l.excused = l.excused || l.machine.State() == messages.StateReady
-		l.runtimeAbsent()
+		l.confirmed = true
+		l.runtimeGone()
 	}
 }
 
@@ -95,7 +96,7 @@ func (l *loop) next() *pair {
 func (l *loop) start() {
 	p := l.next()
 	l.launch++
-	l.running, l.alive, l.ending, l.excused, l.blame = p, true, false, false, ""
+	l.running, l.alive, l.ending, l.exiting, l.excused, l.blame = p, true, false, false, false, ""
 	l.retryAt = time.Time{}
 	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
@@ -114,14 +115,21 @@ func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 	l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 }
 
+// runtimeAbsent answers ConfirmProcess or Kill. The first may have been asked before a Spawn that
+// the process actor had not read yet: then it says nothing about that launch.
 func (l *loop) runtimeAbsent() {
 	l.confirmed = true
-	if l.alive {
-		l.runtimeExited(messages.RuntimeExited{
-			Launch: l.launch, Requested: l.ending,
-			Exit: messages.ExitReport{At: time.Now(), Code: -1, Reason: messages.ReasonProcessExited},
-		})
+	if l.ending {
+		l.runtimeGone()
 	}
+}
+
+// runtimeGone ends a launch whose exit nobody reports.
+func (l *loop) runtimeGone() {
+	l.runtimeExited(messages.RuntimeExited{
+		Launch: l.launch, Requested: l.ending,
+		Exit: messages.ExitReport{At: time.Now(), Code: -1, Reason: messages.ReasonProcessExited},
+	})
 }
 
 // runtimeExited ends the launch: the machine goes to stopped by the only way there is, and a crash
@@ -181,7 +189,7 @@ func (l *loop) forgive() {
 }
 
 func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
-	if !l.alive || l.ending || m.Launch != l.launch {
+	if !l.alive || l.ending || l.exiting || m.Launch != l.launch {
 		return
 	}
 	switch l.machine.State() {
@@ -197,12 +205,15 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 }
 
 // healthFailed ends availability at once (A5). A start is allowed to fail probes until its
-// deadline; a hung runtime is ended and replaced.
+// deadline; a hung runtime is ended and replaced. The process actor sends one with
+// ReasonProcessExited as soon as the runtime dies, tens of milliseconds before its memory is freed
+// and the exit is told: a success from before that moment counts no more.
 func (l *loop) healthFailed(m messages.HealthFailed) {
 	if !l.alive || m.Launch != l.launch {
 		return
 	}
 	l.facts.LastHealth = time.Time{}
+	l.exiting = l.exiting || m.Reason == messages.ReasonProcessExited
 	if m.Hung {
 		l.end(m.Reason)
 	}

@@ -48,6 +48,7 @@ type loop struct {
 	confirmed bool            // process has said what runs
 	alive     bool            // launch has not ended yet
 	ending    bool            // a Kill is on its way
+	exiting   bool            // the process dies; its exit will be told
 	blame     messages.Reason // the failure that an asked-for end stands for
 	excused   bool            // the end of launch is no crash
 	backEnd   messages.BackEnd
