@@ -1,5 +1,4 @@
-// Package hub holds the tests of the authority adapters, and of a real browser, against the development
-// hub as a process.
+// Package hub holds the tests of the authority adapters against the development hub as a process.
 package hub
 
 import (
