@@ -18,6 +18,7 @@ import (
 	"companion/adapters/door/controlsock"
 	"companion/adapters/runtime/spawn"
 	"companion/e2e/harness"
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -85,7 +86,7 @@ func BenchmarkConfinement(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	identity, err := spawn.Identity(file)
+	id, err := identity.Of(file)
 	_ = file.Close()
 	if err != nil {
 		b.Fatal(err)
@@ -95,7 +96,7 @@ func BenchmarkConfinement(b *testing.B) {
 	for b.Loop() {
 		dir := harness.TempDir(b)
 		started, err := spawn.Spawn(spawn.Spec{
-			Model: messages.VerifiedModel{Name: "m", Path: model, Identity: identity}, Runtime: runtime,
+			Model: messages.VerifiedModel{Name: "m", Path: model, Identity: id}, Runtime: runtime,
 			RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"), Context: 1024, MaxInFlight: 1, Sandbox: spawn.Require,
 		})
 		if err != nil {

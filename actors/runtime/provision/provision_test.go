@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/store"
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -221,7 +221,7 @@ func TestReverify(t *testing.T) {
 	// With the altered file's identity on record, reading alone tells.
 	f, err := os.Open(v.Model.Path)
 	must(t, err)
-	id, err := store.Identity(f)
+	id, err := identity.Of(f)
 	must(t, err, f.Close())
 	data, err := json.Marshal(id)
 	must(t, err, os.WriteFile(strings.TrimSuffix(v.Model.Path, ".gguf")+".json", data, 0o600))

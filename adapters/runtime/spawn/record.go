@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"companion/adapters/private"
+	"companion/adapters/runtime/identity"
 )
 
 // record is how a later daemon recognises a runtime that outlived this one (R7). A process id alone
@@ -32,7 +33,7 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	if err != nil {
 		return err
 	}
-	file, err := Identity(executable)
+	file, err := identity.Of(executable)
 	if err != nil {
 		return err
 	}

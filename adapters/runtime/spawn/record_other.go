@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
+
+	"companion/adapters/runtime/identity"
 )
 
 // identify reads the start time of a process, in milliseconds since 1970. Untested on real machines.
@@ -36,7 +38,7 @@ func running(r record) bool {
 		return false
 	}
 	defer func() { _ = f.Close() }()
-	file, err := Identity(f)
+	file, err := identity.Of(f)
 	return err == nil && file.Device == r.Device && file.Inode == r.Inode
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -28,7 +29,7 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity, err := Identity(model)
+	id, err := identity.Of(model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 		t.Fatal(err)
 	}
 	p, err := prepare(Spec{
-		Model:   messages.VerifiedModel{Name: "m", Path: model.Name(), Identity: identity},
+		Model:   messages.VerifiedModel{Name: "m", Path: model.Name(), Identity: id},
 		Runtime: messages.VerifiedRuntime{Name: "sleep", Dir: filepath.Dir(sleep), Executable: filepath.Base(sleep)},
 		RunDir:  dir, RecordPath: filepath.Join(dir, "runtime.json"), Sandbox: mode,
 	})

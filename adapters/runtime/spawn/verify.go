@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -31,8 +32,8 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 	} else if err != nil {
 		return refuse(err)
 	}
-	identity, err := Identity(f)
-	if err == nil && identity != m.Identity {
+	id, err := identity.Of(f)
+	if err == nil && id != m.Identity {
 		err = ErrIdentityChanged
 	}
 	if err != nil {

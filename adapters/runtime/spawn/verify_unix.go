@@ -4,11 +4,8 @@ package spawn
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
-
-	"companion/messages"
 )
 
 // openRegular opens a regular file, through no symbolic link and without waiting for anybody.
@@ -27,23 +24,6 @@ func openRegular(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// Identity is what pins a verified file (M9), read from an open descriptor.
-func Identity(f *os.File) (messages.FileIdentity, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return messages.FileIdentity{}, fmt.Errorf("reading a file's identity: %w", pathless(err))
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return messages.FileIdentity{}, errors.New("the system tells no identity of a file")
-	}
-	modified, changed := times(stat)
-	return messages.FileIdentity{
-		Device: uint64(stat.Dev), Inode: stat.Ino, Size: stat.Size,
-		ModifiedNano: modified, ChangeNano: changed,
-	}, nil
 }
 
 var errUntrusted = errors.New("somebody else owns or may write a file or folder of it")

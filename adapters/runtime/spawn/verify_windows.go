@@ -2,13 +2,9 @@ package spawn
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/windows"
-
-	"companion/messages"
 )
 
 // openRegular opens a regular file that is no link. Untested on real machines.
@@ -32,30 +28,6 @@ func openRegular(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// Identity is what pins a verified file (M9), read from an open descriptor.
-func Identity(f *os.File) (messages.FileIdentity, error) {
-	handle := windows.Handle(f.Fd())
-	var info windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
-		return messages.FileIdentity{}, fmt.Errorf("reading a file's identity: %w", err)
-	}
-	// winbase.h: FILE_BASIC_INFO, whose times are hundreds of nanoseconds since 1601.
-	var basic struct {
-		Creation, LastAccess, LastWrite, Change windows.Filetime
-		Attributes                              uint32
-	}
-	if err := windows.GetFileInformationByHandleEx(handle, windows.FileBasicInfo,
-		(*byte)(unsafe.Pointer(&basic)), uint32(unsafe.Sizeof(basic))); err != nil {
-		return messages.FileIdentity{}, fmt.Errorf("reading a file's identity: %w", err)
-	}
-	return messages.FileIdentity{
-		Device:       uint64(info.VolumeSerialNumber),
-		Inode:        uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
-		Size:         int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow),
-		ModifiedNano: basic.LastWrite.Nanoseconds(), ChangeNano: basic.Change.Nanoseconds(),
-	}, nil
 }
 
 var errUntrusted = errors.New("somebody else owns a file or folder of it")

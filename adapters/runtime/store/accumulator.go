@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"companion/adapters/private"
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -209,7 +210,7 @@ func (acc *Accumulator) Abort() error {
 	if err := acc.file.Sync(); err != nil {
 		return storing(err)
 	}
-	identity, err := Identity(acc.file)
+	id, err := identity.Of(acc.file)
 	if err != nil {
 		return storing(err)
 	}
@@ -217,7 +218,7 @@ func (acc *Accumulator) Abort() error {
 	if err != nil {
 		return storing(err)
 	}
-	return acc.save(progress{acc.source, acc.validator, identity, state})
+	return acc.save(progress{acc.source, acc.validator, id, state})
 }
 
 // Discard ends the transfer and deletes its bytes.

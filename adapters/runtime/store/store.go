@@ -26,6 +26,7 @@ import (
 
 	"companion/adapters/private"
 	"companion/adapters/runtime/archive"
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -122,13 +123,13 @@ func record(path string) string { return strings.TrimSuffix(path, filepath.Ext(p
 // rehash asks for it (M9). A file of another size or digest is deleted (M6). Errors: ErrNotHere, *Error,
 // the cause of ctx's end.
 func (s *Store) Model(ctx context.Context, a messages.Artifact, rehash bool) (messages.VerifiedModel, error) {
-	f, identity, err := s.verified(ctx, a, rehash)
+	f, id, err := s.verified(ctx, a, rehash)
 	if err != nil {
 		return messages.VerifiedModel{}, err
 	}
 	_ = f.Close()
 	return messages.VerifiedModel{
-		Name: a.Name, Version: a.Version, Path: s.final(a), Identity: identity, SHA256: a.SHA256, Embedding: a.Embedding,
+		Name: a.Name, Version: a.Version, Path: s.final(a), Identity: id, SHA256: a.SHA256, Embedding: a.Embedding,
 	}, nil
 }
 
@@ -212,10 +213,10 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 	if a.Kind == messages.KindRuntime {
 		h.Here = archive.Check(ctx, s.runtimeDir(a), a.Files, false) == nil
 		h.Verified = h.Here
-	} else if f, identity, err := openPrivate(s.final(a), os.O_RDONLY); err == nil {
+	} else if f, id, err := openPrivate(s.final(a), os.O_RDONLY); err == nil {
 		_ = f.Close()
 		h.Here = true
-		h.Verified = recorded(s.final(a)) == identity && identity.Size == a.Size
+		h.Verified = recorded(s.final(a)) == id && id.Size == a.Size
 	}
 	if info, err := os.Lstat(s.partial(a)); err == nil && info.Mode().IsRegular() {
 		h.PartialBytes = info.Size()
@@ -226,26 +227,26 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 // verified opens the file of a and returns it with its identity once it is known to be right.
 func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) (*os.File, messages.FileIdentity, error) {
 	path := s.final(a)
-	f, identity, err := openPrivate(path, os.O_RDONLY)
+	f, id, err := openPrivate(path, os.O_RDONLY)
 	if err != nil {
-		return nil, identity, err
+		return nil, id, err
 	}
-	if !rehash && identity.Size == a.Size && recorded(path) == identity {
-		return f, identity, nil
+	if !rehash && id.Size == a.Size && recorded(path) == id {
+		return f, id, nil
 	}
-	if err := s.hash(ctx, f, a, identity); err != nil {
+	if err := s.hash(ctx, f, a, id); err != nil {
 		_ = f.Close()
 		if wrong := (*Error)(nil); errors.As(err, &wrong) {
 			wrong.cause = remove(path)
 		}
-		return nil, identity, err
+		return nil, id, err
 	}
-	identity, err = s.settle(f, path)
+	id, err = s.settle(f, path)
 	if err != nil {
 		_ = f.Close()
-		return nil, identity, err
+		return nil, id, err
 	}
-	return f, identity, nil
+	return f, id, nil
 }
 
 func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) error {
@@ -256,7 +257,7 @@ func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, befor
 	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
 		return unreadable(ctx, err)
 	}
-	after, err := Identity(f)
+	after, err := identity.Of(f)
 	if err != nil {
 		return unreadable(ctx, err)
 	}
@@ -269,41 +270,41 @@ func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, befor
 // settle makes a file that has its final name and was just verified read-only, and records its
 // identity (M9). The identity is taken last, because both renaming and changing the mode alter it.
 func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
-	var identity messages.FileIdentity
+	var id messages.FileIdentity
 	info, err := f.Stat()
 	if err == nil && info.Mode().Perm() != 0o400 {
 		err = f.Chmod(0o400)
 		s.testOnlyStep()
 	}
 	if err == nil {
-		identity, err = Identity(f)
+		id, err = identity.Of(f)
 	}
 	if err != nil {
-		return identity, storing(err)
+		return id, storing(err)
 	}
-	data, err := json.Marshal(identity)
+	data, err := json.Marshal(id)
 	if err == nil {
 		err = private.WriteFile(record(path), data)
 	}
 	if err != nil {
-		return identity, storing(err)
+		return id, storing(err)
 	}
 	s.testOnlyStep()
-	return identity, nil
+	return id, nil
 }
 
 // recorded is the identity that remember wrote. Whatever is wrong with the record makes it zero, which
 // is no file's identity, so that the file is read again.
 func recorded(path string) messages.FileIdentity {
-	var identity messages.FileIdentity
+	var id messages.FileIdentity
 	if private.CheckFile(record(path)) != nil {
-		return identity
+		return id
 	}
 	data, err := os.ReadFile(record(path))
-	if err != nil || json.Unmarshal(data, &identity) != nil {
+	if err != nil || json.Unmarshal(data, &id) != nil {
 		return messages.FileIdentity{}
 	}
-	return identity
+	return id
 }
 
 // remove deletes a file with its record, the record first: a file without one is read again.

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -84,7 +85,7 @@ func TestCommit(t *testing.T) {
 	f, err := os.Open(got.Path)
 	must(t, err)
 	defer f.Close()
-	if id, err := Identity(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
+	if id, err := identity.Of(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
 		t.Fatalf("identity %+v, %v, want %+v", id, err, got.Identity)
 	}
 	if left := names(t, s, "partial"); len(left) != 0 {
@@ -250,7 +251,7 @@ func TestIdentity(t *testing.T) {
 	// With the identity of the altered file on record nothing tells; that shows that nothing was read.
 	f, err := os.Open(first.Path)
 	must(t, err)
-	id, err := Identity(f)
+	id, err := identity.Of(f)
 	must(t, err, f.Close())
 	data, err := json.Marshal(id)
 	must(t, err, os.WriteFile(record(first.Path), data, 0o600))

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -28,12 +29,12 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	case err != nil:
 		return nil, none, &Error{messages.ReasonInvalidModelPath, "opening a stored file", bare(err)}
 	}
-	identity, err := privateIdentity(f)
+	id, err := privateIdentity(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, none, err
 	}
-	return f, identity, nil
+	return f, id, nil
 }
 
 func notPrivate(found, want string) error {
@@ -56,20 +57,7 @@ func privateIdentity(f *os.File) (messages.FileIdentity, error) {
 	case info.Mode().Perm()&0o077 != 0:
 		return messages.FileIdentity{}, notPrivate(fmt.Sprintf("mode %04o", info.Mode().Perm()), "no access for others")
 	}
-	return identity(stat), nil
-}
-
-// Identity tells which file f is (M9).
-func Identity(f *os.File) (messages.FileIdentity, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return messages.FileIdentity{}, fmt.Errorf("taking a file's identity: %w", bare(err))
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return messages.FileIdentity{}, errors.New("taking a file's identity: the system does not tell it")
-	}
-	return identity(stat), nil
+	return identity.Of(f)
 }
 
 // space refuses with no_space when fewer than need bytes are free for this user.

@@ -4,13 +4,13 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/windows"
 
+	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 
@@ -30,27 +30,12 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	if err != nil {
 		return nil, none, &Error{messages.ReasonInvalidModelPath, "opening a stored file", bare(err)}
 	}
-	id, err := Identity(f)
+	id, err := identity.Of(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, none, err
 	}
 	return f, id, nil
-}
-
-// Identity tells which file f is (M9). Windows has no change time; the creation time stands for it.
-func Identity(f *os.File) (messages.FileIdentity, error) {
-	var info windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
-		return messages.FileIdentity{}, fmt.Errorf("taking a file's identity: %w", bare(err))
-	}
-	return messages.FileIdentity{
-		Device:       uint64(info.VolumeSerialNumber),
-		Inode:        uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
-		Size:         int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow),
-		ModifiedNano: info.LastWriteTime.Nanoseconds(),
-		ChangeNano:   info.CreationTime.Nanoseconds(),
-	}, nil
 }
 
 func (s *Store) space(need int64) error {

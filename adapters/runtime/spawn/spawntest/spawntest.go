@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"companion/adapters/runtime/identity"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -89,12 +90,12 @@ func Model(t testing.TB, script map[string]any) messages.VerifiedModel {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	identity, err := spawn.Identity(f)
+	id, err := identity.Of(f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return messages.VerifiedModel{
-		Name: Name, Version: "1", Path: path, Identity: identity, SHA256: sha256.Sum256(data),
+		Name: Name, Version: "1", Path: path, Identity: id, SHA256: sha256.Sum256(data),
 	}
 }
 
