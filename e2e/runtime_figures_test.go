@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"companion/adapters/door/controlsock"
+	"companion/adapters/runtime/identity"
 	"companion/adapters/runtime/spawn"
 	"companion/e2e/harness"
-	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
 

@@ -144,7 +144,8 @@ func Alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z")
 }
 
-// Runtimes lists the processes that were told a socket of this companion, which are its runtimes.
+// Runtimes lists the processes that were started for this companion's runtime, helper stage and
+// llama-server: those whose home is one of its run-time folders.
 func (c *Companion) Runtimes() []int {
 	c.t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -157,8 +158,8 @@ func (c *Companion) Runtimes() []int {
 		if err != nil {
 			continue
 		}
-		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		if strings.Contains(string(arguments), filepath.Join(c.RunTime(), "backend")) && Alive(pid) {
+		environment, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		if strings.Contains(string(environment), "HOME="+c.RunTime()) && Alive(pid) {
 			found = append(found, pid)
 		}
 	}

@@ -264,7 +264,7 @@ func TestManifest(t *testing.T) {
 		"rolled-back-manifest":        messages.ReasonManifestRollback,
 		"wrong-signature":             messages.ReasonManifestUntrusted,
 		"truncated-manifest":          messages.ReasonManifestUntrusted,
-		"manifest-from-artifact-host": messages.ReasonManifestUnreachable,
+		"manifest-from-artifact-host": messages.ReasonManifestUntrusted,
 		"server-error":                messages.ReasonManifestUnreachable,
 		"same-host":                   messages.ReasonSourceNotAllowed,
 		"outside-origin":              messages.ReasonSourceNotAllowed,
