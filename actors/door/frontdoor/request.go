@@ -74,6 +74,10 @@ func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
 		return nil, release, refusal(messages.ReasonBadRequest)
 	}
 	v.unread = false
+	if size > freeBody { // a chunked body is seldom as large as it might have been
+		v.d.bodyMemory.Add(n - size)
+		size = n
+	}
 	return b, release, nil
 }
 
@@ -131,7 +135,9 @@ func (v *visit) models(s messages.Snapshot) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
-	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, routeModels)
+	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Call{
+		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
+	})
 	if result.Reason != messages.ReasonOK {
 		v.gone = result.Gone
 		v.refuse(explain(result, s.Model.Context))

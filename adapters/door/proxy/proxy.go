@@ -97,9 +97,9 @@ type Result struct {
 // Tokens are counts that the runtime told.
 type Tokens struct{ Prompt, Completion int }
 
-// Fetch returns the body of a GET answered 200.
-func (r *Relay) Fetch(ctx context.Context, t Target, path string) ([]byte, Result) {
-	e := &exchange{relay: r, ctx: ctx, call: Call{Target: t, Path: path}}
+// Fetch returns the body of a GET answered 200. Its call has no Body and no Stream.
+func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
+	e := &exchange{relay: r, ctx: ctx, call: c}
 	if !e.open() {
 		return nil, e.result
 	}
@@ -135,6 +135,7 @@ type exchange struct {
 	body   io.Reader
 	passed time.Time // when the client last got something of a stream
 	looked time.Time // when we last looked after the client
+	cut    bool      // what was passed last ends within an event
 	result Result
 }
 
@@ -178,7 +179,7 @@ func (e *exchange) quiet() error {
 	if err := e.lookAround(); err != nil {
 		return err
 	}
-	if e.call.Stream && time.Since(e.passed) >= e.relay.options.KeepAlive {
+	if e.call.Stream && !e.cut && time.Since(e.passed) >= e.relay.options.KeepAlive {
 		return e.pass(keepAlive)
 	}
 	return nil
@@ -323,7 +324,7 @@ func (e *exchange) slurp(b *bytes.Buffer) bool {
 	n, err := b.ReadFrom(io.LimitReader(e.body, limit+1))
 	if err != nil || n > limit {
 		e.result.Reason = messages.ReasonUpstreamFailed
-		e.result.Gone = left(e.ctx)
+		e.result.Gone = e.result.Gone || left(e.ctx)
 		return false
 	}
 	return true

@@ -152,7 +152,7 @@ func TestTargets(t *testing.T) {
 			}
 		}))
 		fetch := func(target Target) messages.Reason {
-			_, result := r.Fetch(t.Context(), target, "/v1/models")
+			_, result := r.Fetch(t.Context(), Call{Target: target, Path: "/v1/models"})
 			return result.Reason
 		}
 		second := there

@@ -45,7 +45,11 @@ func (e *exchange) pass(events []byte) error {
 // fail ends a stream that has begun with the error event (L8).
 func (e *exchange) fail() {
 	if e.result.Written && !e.result.Gone {
-		_ = e.pass(e.relay.options.ErrorEvent(e.result.Reason))
+		event := e.relay.options.ErrorEvent(e.result.Reason)
+		if e.cut {
+			event = append(bytes.Clone(eventEnd), event...)
+		}
+		_ = e.pass(event)
 	}
 }
 
@@ -79,6 +83,7 @@ func (e *exchange) stream() (whole bool) {
 			if e.pass(held[:end]) != nil {
 				return false
 			}
+			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
 			n = copy(held[:], held[end:n])
 		}
 		if err != nil {

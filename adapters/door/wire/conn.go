@@ -98,7 +98,7 @@ func (c *Conn) serve(h http.Handler) {
 		c.answer.reset()
 		h.ServeHTTP(&c.answer, r)
 		if !c.answer.finish() || c.unread || !c.server.idles(c) {
-			c.linger = c.answer.err == nil && !c.head.closes
+			c.linger = c.answer.err == nil && (c.unread || !c.head.closes)
 			return
 		}
 	}

@@ -1,0 +1,98 @@
+package frontdoor
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+// hung is an upstream that reads requests and never answers; it tells of each that is cancelled.
+func hung(t *testing.T) (messages.BackEnd, *slow) {
+	up := newSlow()
+	return serveUnix(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		up.began <- r.Method
+		<-r.Context().Done()
+		up.gone <- struct{}{}
+	})), up
+}
+
+// L8, A4: who asks a hung runtime for its models and leaves, the probe too, holds neither a place
+// nor a connection to the runtime.
+func TestModelsOfAHungRuntime(t *testing.T) {
+	r := start(t, llama(t), nil)
+	backEnd, up := hung(t)
+	r.behind(2, backEnd)
+	models := r.request("GET", "/v1/models", "")
+	for _, text := range []string{models, strings.Replace(models, token, probeToken, 1)} {
+		c := r.send(text)
+		<-up.began
+		c.Close()
+		select {
+		case <-up.gone:
+		case <-time.After(2 * time.Second):
+			t.Errorf("the runtime still answers a client that left: %.60q", text)
+		}
+	}
+	r.wait(0, 0)
+}
+
+// L6, L6a: a chunked body sets aside room for the longest one while it arrives, and holds what it
+// needed afterwards: the queue's bound stays the only bound on small requests.
+func TestChunkedBodiesWait(t *testing.T) {
+	up := newSlow()
+	r := start(t, up, func(d *Deps) { d.Bounds.BodyMemory = 2*d.Bounds.BodyBytes - 1 })
+	text := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked") +
+		chunk(chatBody) + "0\r\n\r\n"
+	var conns []net.Conn
+	for i := range 5 {
+		conns = append(conns, r.send(text))
+		r.wait(min(i+1, 2), max(0, i-1))
+	}
+	for i, c := range conns {
+		up.release <- struct{}{}
+		if got := status(c, patience); got != 200 {
+			t.Errorf("number %d: %d", i, got)
+		}
+	}
+}
+
+// L3a, L10: a client that wants the connection closed can send the rest of its body and read why it
+// was refused, as others can.
+func TestRefusedBeforeTheBodyCame(t *testing.T) {
+	r := start(t, llama(t), nil)
+	for _, connection := range []string{"keep-alive", "close"} {
+		text := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Content-Length: 100000", "Connection: "+connection)
+		c := r.send(strings.Replace(text, token, "wrong", 1))
+		head := make([]byte, 12)
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.ReadFull(c, head); err != nil || string(head) != "HTTP/1.1 401" {
+			t.Fatalf("%s: %q, %v", connection, head, err)
+		}
+		for range 10 {
+			if _, err := io.WriteString(c, strings.Repeat("x", 10000)); err != nil {
+				t.Errorf("%s: sending the body: %v", connection, err)
+				break
+			}
+		}
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%s: reading the answer: %v", connection, err)
+		}
+	}
+}
+
+// L8: the error event stands for itself also when a long event was under way.
+func TestDiesInALongEvent(t *testing.T) {
+	r := start(t, llama(t), nil)
+	long := "data: " + strings.Repeat("x", 40000)
+	backEnd, _ := scripted(t, thenCloses(writes(streamHead, chunk(long))))
+	r.behind(2, backEnd)
+	a := r.one(r.request("POST", "/v1/chat/completions", streamBody))
+	if !strings.HasSuffix(a.body, "x\n\n"+string(errorEvent(messages.ReasonUpstreamFailed))) {
+		t.Errorf("ends with %q", a.body[max(0, len(a.body)-200):])
+	}
+}
