@@ -16,9 +16,11 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -235,16 +237,28 @@ func (e *exchange) send() (int64, error) {
 		out = append(strconv.AppendInt(out, int64(len(e.call.Body)), 10), "\r\n\r\n"...)
 	}
 	if len(e.call.Body) > copied {
-		if err := e.up.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
-			return 0, err
-		}
-		both := net.Buffers{out, e.call.Body}
-		return both.WriteTo(e.up.Conn)
+		return e.sendLarge(net.Buffers{out, e.call.Body})
 	}
 	out = append(out, e.call.Body...)
 	e.up.out = out
 	n, err := e.up.Write(out)
 	return int64(n), err
+}
+
+// sendLarge writes what may be more than the connection holds, and looks around while it waits.
+func (e *exchange) sendLarge(rest net.Buffers) (sent int64, err error) {
+	for end := time.Now().Add(sendTime); ; {
+		if err := e.up.SetWriteDeadline(time.Now().Add(look)); err != nil {
+			return sent, err
+		}
+		n, err := rest.WriteTo(e.up.Conn)
+		if sent += n; !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
+			return sent, errors.Join(err, e.up.SetWriteDeadline(time.Time{}))
+		}
+		if err := e.quiet(); err != nil {
+			return sent, err
+		}
+	}
 }
 
 // judge turns the status of the answer into a reason. The runtime's own error text stays here.

@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+// L8: who waits while a hung runtime does not even read the request can leave, and the door can
+// close; and a slow one gets the body whole, in its own time.
+func TestRuntimeThatDoesNotRead(t *testing.T) {
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", dir+"/s") // connections wait in its backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	body := []byte(strings.Repeat("x", 4<<20))
+	r := New(Options{})
+	defer r.Close()
+
+	begin := time.Now()
+	result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body, Gone: func() bool { return true }})
+	if took := time.Since(begin); !result.Gone || took > 2*time.Second {
+		t.Errorf("the client left: %+v after %v", result, took)
+	}
+	closing, cancel := context.WithCancelCause(t.Context())
+	cancelled := time.AfterFunc(2*look, func() { cancel(errors.New("closing")) })
+	defer cancelled.Stop()
+	begin = time.Now()
+	result = r.Do(closing, httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
+	if took := time.Since(begin); result.Gone || result.Reason != messages.ReasonUpstreamFailed || took > 2*time.Second {
+		t.Errorf("the door closes: %+v after %v", result, took)
+	}
+
+	read := make(chan string, 1)
+	go func() {
+		for range 2 { // those of above
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		time.Sleep(3 * look) // a pause of the runtime's, in real time
+		got := readBody(c)
+		_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
+		read <- got
+	}()
+	result = r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
+	if result.Reason != messages.ReasonOK {
+		t.Fatalf("a slow runtime: %+v", result)
+	}
+	if got := <-read; got != string(body) {
+		t.Errorf("a slow runtime read %d bytes, want %d", len(got), len(body))
+	}
+}
+
+func readBody(c net.Conn) string {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		return ""
+	}
+	b, _ := io.ReadAll(r.Body)
+	return string(b)
+}
