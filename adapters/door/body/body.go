@@ -36,6 +36,9 @@ type Result struct {
 const (
 	maxDepth = 32 // of arrays and objects inside each other
 	maxTools = 128
+	// maxMembers bounds one object of free JSON: to find duplicates its names are held, and those of
+	// a body full of short ones take nine times its size.
+	maxMembers = 4096
 
 	invalid jsontext.Kind = 0 // what comes next cannot be read
 )

@@ -2,6 +2,7 @@ package body
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -108,6 +109,7 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"items":{"pattern":"` + strings.Repeat("a", 257) + `"}}}}}`, "response_format.json_schema.schema.items.pattern"},
 		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"minItems":2001}}}}`, "response_format.json_schema.schema.minItems"},
 		{`{` + hi + `,"metadata":` + deep + `}`, "metadata" + strings.Repeat("[0]", 31)},
+		{`{` + hi + `,"metadata":` + members(maxMembers+1) + `}`, "metadata"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, nil)
@@ -130,6 +132,22 @@ func TestRefused(t *testing.T) {
 	}
 	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, nil); err == nil || err.Param != "dimensions" {
 		t.Errorf("dimensions: %+v", err)
+	}
+}
+
+// members is an object of n members.
+func members(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"%d":1`, i)
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
+// L6a, L9: an object of free JSON may be large, and not endless: its names are held in memory.
+func TestMembers(t *testing.T) {
+	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, nil); err != nil {
+		t.Errorf("%s: %v", err.Param, err)
 	}
 }
 

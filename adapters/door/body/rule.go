@@ -370,7 +370,10 @@ func (a *anything) object(r *reader) *Error {
 	if err := r.open('{', "an object"); err != nil {
 		return err
 	}
-	for r.dec.PeekKind() != '}' {
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		if n >= maxMembers {
+			return fault(faultTooMany, strconv.Itoa(maxMembers))
+		}
 		raw, err := r.dec.ReadValue()
 		if err != nil {
 			return syntaxFault(err)
