@@ -220,3 +220,76 @@ func (b biasRule) read(r *reader) *Error {
 }
 
 var biasRange = number{-100, 100}
+
+// anything is free JSON, encoded anew and bounded in depth. check, when set, is asked about every
+// member; done says that it has read and written the value.
+type anything struct {
+	check func(r *reader, name string) (done bool, err *Error)
+}
+
+func (*anything) describe() string { return "any JSON" }
+
+func (a *anything) read(r *reader) *Error {
+	switch k := r.dec.PeekKind(); k {
+	case '{':
+		return a.object(r)
+	case '[':
+		return list{of: a}.read(r)
+	case '"':
+		return text{}.read(r)
+	case '0':
+		x, err := r.number("a number that fits 64 bits")
+		if err != nil {
+			return err
+		}
+		r.out = appendNumber(r.out, x)
+		return nil
+	case 't', 'f':
+		return boolean{}.read(r)
+	case 'n':
+		if _, err := r.dec.ReadToken(); err != nil {
+			return syntaxFault(err)
+		}
+		r.out = append(r.out, "null"...)
+		return nil
+	}
+	if err := r.syntax(); err != nil {
+		return err
+	}
+	return fault(faultNotJSON, "")
+}
+
+func (a *anything) object(r *reader) *Error {
+	if err := r.open('{', "an object"); err != nil {
+		return err
+	}
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		if n >= maxMembers {
+			return fault(faultTooMany, strconv.Itoa(maxMembers))
+		}
+		raw, err := r.dec.ReadValue()
+		if err != nil {
+			return syntaxFault(err)
+		}
+		name, bad := r.unquote(raw)
+		if bad != nil {
+			return bad
+		}
+		r.comma()
+		r.out = appendQuoted(r.out, name)
+		r.out = append(r.out, ':')
+		if err := a.member(r, string(name)); err != nil {
+			return err
+		}
+	}
+	return r.close()
+}
+
+func (a *anything) member(r *reader, name string) *Error {
+	if a.check != nil {
+		if done, err := a.check(r, name); done || err != nil {
+			return err.named(name)
+		}
+	}
+	return a.read(r).named(name)
+}
