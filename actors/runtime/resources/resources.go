@@ -22,6 +22,10 @@ const (
 	Reuse    = 500 * time.Millisecond
 	Beat     = 200 * time.Millisecond
 	patience = Reuse - Beat
+
+	// IdleBeat is for a configuration without limits: nothing is decided by an observation then, it is
+	// only shown, and an idle daemon wakes the machine less.
+	IdleBeat = 2 * time.Second
 )
 
 // DefaultSustained is how long memory must stay over its limit before the runtime is replaced.
@@ -98,9 +102,17 @@ func (a *Actor) Serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-time.After(Beat):
+		case <-time.After(a.beat(seen)):
 		}
 	}
+}
+
+// beat is the time to the next observation. A failed one denies requests (P3), so it is soon made good.
+func (a *Actor) beat(seen messages.Observation) time.Duration {
+	if a.Limits == (messages.ResourceLimits{}) && !seen.Failed {
+		return IdleBeat
+	}
+	return Beat
 }
 
 // observe is one observation; one that fails is published as such, and logged when it is the first.

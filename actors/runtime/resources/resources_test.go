@@ -106,7 +106,7 @@ func wait(d time.Duration) {
 // P1, P2: nothing is observed while nothing runs; while something does, the published observation is
 // never older than half a second; afterwards nothing of it stays.
 func TestObservesWhileARuntimeRuns(t *testing.T) {
-	serve(t, 0, func(b *bench) {
+	serve(t, 1<<30, func(b *bench) {
 		wait(time.Hour)
 		if b.scale.count() != 0 || b.seen.Get() != (messages.Observation{}) {
 			t.Errorf("observed %d times while idle, last %+v", b.scale.count(), b.seen.Get())
@@ -130,9 +130,29 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 	})
 }
 
+// P2, P3: without limits nothing is decided by an observation, and an idle daemon is left in peace; one
+// that failed denies requests, and is made good as soon as with limits.
+func TestIdleBeat(t *testing.T) {
+	serve(t, 0, func(b *bench) {
+		b.scale.put(5, nil)
+		b.process.Set(messages.ProcessView{PID: 7})
+		wait(10*IdleBeat - 1)
+		if asked := b.scale.count(); asked != 10 {
+			t.Errorf("observed %d times in %v", asked, 10*IdleBeat)
+		}
+		b.scale.put(5, errors.New("planted"))
+		wait(IdleBeat)
+		b.scale.put(5, nil)
+		wait(Beat)
+		if seen := b.seen.Get(); seen.Failed {
+			t.Errorf("observed %+v", seen)
+		}
+	})
+}
+
 // P3: a probe that fails or hangs is published as failed, and recovers.
 func TestFailedProbe(t *testing.T) {
-	serve(t, 0, func(b *bench) {
+	serve(t, 1<<30, func(b *bench) {
 		b.scale.put(5, errors.New("planted"))
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
