@@ -299,8 +299,16 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 	result := v.d.relay.Do(v.r.Context(), v.w, proxy.Call{
 		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
 	})
-	v.reason, v.status, v.tokens, v.gone = result.Reason, http.StatusOK, result.Tokens, result.Gone
+	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
 	if !result.Written {
 		v.refuse(explain(result, s.Model.Context))
+	}
+	v.left(result)
+}
+
+// left notes that the client of an admitted request has left: no failure of the runtime's.
+func (v *visit) left(result proxy.Result) {
+	if v.gone = result.Gone; v.gone {
+		v.reason = messages.ReasonOK
 	}
 }

@@ -41,6 +41,26 @@ func TestModelsOfAHungRuntime(t *testing.T) {
 	r.wait(0, 0)
 }
 
+// Issue 4: a client that leaves is not counted as a failure of the runtime's.
+func TestLeavingIsNoFailure(t *testing.T) {
+	up := newSlow()
+	r := start(t, up, nil)
+	for i, stream := range []string{"false", "true"} {
+		c := r.send(r.request("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"stream":`+stream+`}`))
+		<-up.began
+		c.Close()
+		<-up.gone
+		for end := time.Now().Add(patience); len(r.logs.FilterMessage("request").All()) <= i; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the access log is silent")
+			}
+		}
+		if counted := r.actor.View().Verdicts; counted[messages.ReasonUpstreamFailed] != 0 || counted[messages.ReasonOK] != int64(i+1) {
+			t.Errorf("stream %s: counted %v", stream, counted)
+		}
+	}
+}
+
 // L6, L6a: a chunked body sets aside room for the longest one while it arrives, and holds what it
 // needed afterwards: the queue's bound stays the only bound on small requests.
 func TestChunkedBodiesWait(t *testing.T) {

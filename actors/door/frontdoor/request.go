@@ -139,8 +139,8 @@ func (v *visit) models(s messages.Snapshot) {
 		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
 	})
 	if result.Reason != messages.ReasonOK {
-		v.gone = result.Gone
 		v.refuse(explain(result, s.Model.Context))
+		v.left(result)
 		return
 	}
 	var told struct {
