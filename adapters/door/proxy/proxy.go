@@ -99,6 +99,9 @@ type Result struct {
 // Tokens are counts that the runtime told.
 type Tokens struct{ Prompt, Completion int }
 
+// fetchBytes is the longest answer that Fetch returns.
+const fetchBytes = 1 << 20
+
 // Fetch returns the body of a GET answered 200. Its call has no Body and no Stream.
 func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
 	e := &exchange{relay: r, ctx: ctx, call: c}
@@ -106,7 +109,7 @@ func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
 		return nil, e.result
 	}
 	var b bytes.Buffer
-	whole := e.slurp(&b)
+	whole := e.slurp(&b, fetchBytes)
 	e.done(whole)
 	return b.Bytes(), e.result
 }
@@ -313,7 +316,7 @@ func (e *exchange) answer() (whole bool) {
 	b := buffers.Get().(*bytes.Buffer)
 	b.Reset()
 	defer buffers.Put(b)
-	if !e.slurp(b) {
+	if !e.slurp(b, e.relay.options.AnswerBytes) {
 		return false
 	}
 	e.result.Tokens = countTokens(b.Bytes())
@@ -332,9 +335,8 @@ var (
 	streamType = []string{"text/event-stream"}
 )
 
-// slurp reads the answer's body whole.
-func (e *exchange) slurp(b *bytes.Buffer) bool {
-	limit := e.relay.options.AnswerBytes
+// slurp reads the answer's body whole, up to limit bytes.
+func (e *exchange) slurp(b *bytes.Buffer, limit int64) bool {
 	n, err := b.ReadFrom(io.LimitReader(e.body, limit+1))
 	if err != nil || n > limit {
 		e.result.Reason = messages.ReasonUpstreamFailed

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -83,4 +84,21 @@ func readBody(c net.Conn) string {
 	}
 	b, _ := io.ReadAll(r.Body)
 	return string(b)
+}
+
+// T7: the list of models is decoded, which takes many times its size, so a runtime that is hostile
+// gets little room for it; an answer of the model's may be as long as it is.
+func TestLongAnswers(t *testing.T) {
+	r := New(script(func(c net.Conn) {
+		readRequest(c)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", fetchBytes+1)
+		_, _ = c.Write(make([]byte, fetchBytes+1))
+	}))
+	defer r.Close()
+	if got, result := r.Fetch(t.Context(), Call{Target: there, Path: "/v1/models"}); result.Reason != messages.ReasonUpstreamFailed {
+		t.Errorf("%+v with %d bytes", result, len(got))
+	}
+	if result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")}); result.Reason != messages.ReasonOK {
+		t.Errorf("%+v", result)
+	}
 }
