@@ -73,8 +73,10 @@ func TestChunkedBodiesWait(t *testing.T) {
 		conns = append(conns, r.send(text))
 		r.wait(min(i+1, 2), max(0, i-1))
 	}
-	for i, c := range conns {
+	for range conns {
 		up.release <- struct{}{}
+	}
+	for i, c := range conns {
 		if got := status(c, patience); got != 200 {
 			t.Errorf("number %d: %d", i, got)
 		}

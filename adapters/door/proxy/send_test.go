@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"companion/messages"
@@ -101,4 +102,36 @@ func TestLongAnswers(t *testing.T) {
 	if result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")}); result.Reason != messages.ReasonOK {
 		t.Errorf("%+v", result)
 	}
+}
+
+// stalled is a client that takes nothing: what is written to it fails when it is flushed.
+type stalled struct {
+	*httptest.ResponseRecorder
+	err error
+}
+
+func (s *stalled) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.ResponseRecorder.Write(p)
+}
+func (s *stalled) FlushError() error { s.err = os.ErrDeadlineExceeded; return s.err }
+func (s *stalled) Flush()            { _ = s.FlushError() }
+
+// L9: a reader that was cut off is left at once, and not when the runtime next says something.
+func TestCutOffInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			_, _ = io.WriteString(c, streamHead+"9\r\ndata: 1\n\n\r\n")
+			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+		}))
+		begin := time.Now()
+		result := r.Do(t.Context(), &stalled{httptest.NewRecorder(), nil}, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
+		if took := time.Since(begin); !result.Gone || took > time.Second {
+			t.Errorf("%+v after %v", result, took)
+		}
+		r.Close()
+	})
 }

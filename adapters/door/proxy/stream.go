@@ -36,8 +36,9 @@ func (e *exchange) pass(events []byte) error {
 		e.result.Gone = true
 		return errClientGone
 	}
-	if f, ok := e.w.(http.Flusher); ok {
-		f.Flush()
+	if err := http.NewResponseController(e.w).Flush(); err != nil {
+		e.result.Gone = true
+		return errClientGone
 	}
 	return nil
 }

@@ -111,6 +111,12 @@ func (w *response) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// FlushError is Flush for callers that must know (http.ResponseController).
+func (w *response) FlushError() error {
+	w.Flush()
+	return w.err
+}
+
 // Flush writes what there is.
 func (w *response) Flush() {
 	if w.err == nil && len(w.out) > 0 {
