@@ -58,7 +58,7 @@ var sharedDir = sync.OnceValue(func() string {
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir(), "bin")
 	builds := [][]string{{"-o", dir + "/", "companion/cmd/companion", "companion/cmd/devhub"}}
-	if raceBuilt {
+	if RaceBuilt {
 		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "race") + "/", "companion/cmd/companion"})
 	}
 	for _, args := range builds {
@@ -81,7 +81,7 @@ func Binary(t testing.TB, name string) string {
 
 // daemonBinary returns the companion that runs as the daemon.
 func daemonBinary(t testing.TB) string {
-	if raceBuilt {
+	if RaceBuilt {
 		return Binary(t, "race/companion")
 	}
 	return Binary(t, "companion")

@@ -2,4 +2,5 @@
 
 package harness
 
-const raceBuilt = false
+// RaceBuilt says that the daemon runs with the race detector, which multiplies its memory.
+const RaceBuilt = false
