@@ -1,7 +1,7 @@
 // Package proxy carries admitted requests to the runtime and its answers back (L7, L8). It keeps its
-// own pool of connections to the back end, writes each request once, and reads the answer with
-// net/http's parser: httputil.ReverseProxy with http.Transport costs two more goroutines and several
-// hand-overs per request.
+// own pool of connections to the back end, writes each request once, and reads the answer's head itself:
+// httputil.ReverseProxy with http.Transport costs two more goroutines and several hand-overs per
+// request. A fuzz test holds what it reads against net/http's parser.
 //
 // Nothing of the client's head goes to the runtime, and nothing of the runtime's head comes back:
 // both are written anew, so no token, cookie, origin or CORS header can pass either way (L7). The
