@@ -17,8 +17,8 @@ func TestCancelFreesTheSlot(t *testing.T) {
 	c := harness.Ready(t, "[runtime]\nmax_in_flight = 1\nqueue_bound = 1\n")
 	door := c.Door()
 	control := controlsock.Dial(c.RunTime() + "/control.sock")
-	// A test's bound, for a machine that does other things too; the figure is in the log.
-	const within = 5 * time.Second
+	// The stream would take minutes. The bound is for a machine that is busy; the figure is in the log.
+	const within = 20 * time.Second
 	began := time.Now()
 	one := func() {
 		if reply := door.Chat(t.Context(), 1); reply.Status != http.StatusOK {
