@@ -288,12 +288,14 @@ func (e *exchange) judge() bool {
 	return false
 }
 
-// done gives the connection back when the answer was read whole, and closes it otherwise.
+// done gives the connection back when the answer was read whole, and closes it otherwise. After a
+// stream llama-server closes it, although it says Keep-Alive: a request that is sent in that moment
+// would be lost.
 func (e *exchange) done(whole bool) {
 	if e.up == nil {
 		return
 	}
-	if !whole || e.head.close || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
+	if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
 		_ = e.up.Close()
 	} else {
 		e.relay.pool.put(e.up)

@@ -224,6 +224,26 @@ func TestStaleConnection(t *testing.T) {
 	_ = l.Close()
 }
 
+// L8: llama-server promises to keep the connection of a stream and closes it; a request that comes
+// right after a stream is not lost in that.
+func TestNoRequestFollowsAStream(t *testing.T) {
+	options := script(func(c net.Conn) {
+		readRequest(c)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=100\r\nContent-Type: text/event-stream\r\n"+
+			"Transfer-Encoding: chunked\r\n\r\nE\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+		_, _ = c.Read(make([]byte, 1024)) // takes the next request, and is gone
+		_ = c.Close()
+	})
+	r := New(options)
+	defer r.Close()
+	for range 3 {
+		answer := httptest.NewRecorder()
+		if result := r.Do(t.Context(), answer, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true}); result.Reason != messages.ReasonOK {
+			t.Errorf("%+v: %s", result, answer.Body)
+		}
+	}
+}
+
 // L11: the counts come from the answer's own fields, never from what the model wrote.
 func TestCountTokens(t *testing.T) {
 	for in, want := range map[string]Tokens{
