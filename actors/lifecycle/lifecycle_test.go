@@ -97,6 +97,7 @@ func TestLateWordsChangeNothing(t *testing.T) {
 		w.ready(t)
 		before := w.snapshot.Get()
 		after := w.send(exited(0, messages.ReasonProcessExited), messages.HealthFailed{Launch: 0, Hung: true},
+			messages.HealthSucceeded{Launch: 0, At: time.Now().Add(time.Second)},
 			messages.BackEndUp{Launch: 0}, messages.MemoryExceeded{Launch: 2}, messages.IdentityChanged{Launch: 2})
 		if after != before {
 			t.Fatalf("changed from %+v to %+v", before, after)

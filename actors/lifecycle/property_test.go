@@ -37,7 +37,7 @@ type model struct {
 func TestLifecycleProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
-			return step{rapid.SampledFrom(stepNames).Draw(rt, "step"), rapid.IntRange(0, 9).Draw(rt, "stale") == 0}
+			return step{rapid.SampledFrom(stepNames).Draw(rt, "step"), rapid.IntRange(0, 3).Draw(rt, "stale") == 0}
 		}), 1, 60).Draw(rt, "steps")
 		helpful := rapid.Bool().Draw(rt, "begins available")
 		var failure error
@@ -82,7 +82,7 @@ func invariants(before, after messages.Snapshot, m model, s step) error {
 	if after.Available != (after.Reason == messages.ReasonOK) {
 		return fmt.Errorf("available %t with reason %s", after.Available, after.Reason)
 	}
-	if after.State == messages.StateReady && before.State != messages.StateReady && s.name != "healthy" {
+	if after.State == messages.StateReady && before.State != messages.StateReady && (s.name != "healthy" || s.stale) {
 		return fmt.Errorf("ready by %q", s.name)
 	}
 	if after.State == messages.StateReady && m.verified && m.bound && m.token && !m.healthy.IsZero() &&
