@@ -43,7 +43,7 @@ func TestDaemon(t *testing.T) {
 // R2, R7, T8: a daemon that is killed at any moment leaves no runtime behind, and the next start is
 // clean.
 func killed(t *testing.T, c *harness.Companion) {
-	rounds := repetitions(t, "FAULTS_KILLS", 20)
+	rounds := repetitions(t, "FAULTS_KILLS", 8)
 	with, late := 0, 0
 	for round := range rounds {
 		daemon := c.Launch()

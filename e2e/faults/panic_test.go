@@ -42,7 +42,7 @@ func TestPanics(t *testing.T) {
 	c.Available()
 	stop := load(t, c)
 	took := map[messages.Actor][]time.Duration{}
-	for round := range repetitions(t, "FAULTS_ROUNDS", 3) {
+	for round := range repetitions(t, "FAULTS_ROUNDS", 1) {
 		for _, actor := range actors {
 			took[actor] = append(took[actor], panicked(t, c, triggers, actor, round == 0))
 			if t.Failed() {
