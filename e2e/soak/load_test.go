@@ -103,11 +103,17 @@ func (s *soak) structured(ctx context.Context) {
 		var answer struct {
 			Choices []struct {
 				Message struct{ Content string }
+				Reason  string `json:"finish_reason"`
 			}
 		}
 		var note struct{ Kind string }
 		err := json.Unmarshal([]byte(reply.Body), &answer)
 		if err == nil && len(answer.Choices) == 1 {
+			if answer.Choices[0].Reason == "length" {
+				// The grammar allows blanks, of which a rambling model may write all its tokens.
+				s.count("structured", "cut at max_tokens")
+				return
+			}
 			err = json.Unmarshal([]byte(answer.Choices[0].Message.Content), &note)
 		}
 		if err != nil || note.Kind == "" {
