@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -59,15 +58,10 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	}, nil
 }
 
-// errNoRoot: this source tree ships no first-party root, so the configuration must name one.
-var errNoRoot = errors.New("manifest.root_file is empty and no root is built into this build: " +
-	"name the file of the pinned TUF root that came with your hub")
-
+// signedManifest opens the client of the manifest. That a root is named and can be read, cmd/companion
+// has told the user in the words of the configuration; here it is read.
 func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
 	s := o.Settings
-	if s.Manifest.RootFile == "" {
-		return nil, errNoRoot
-	}
 	root, err := os.ReadFile(s.Manifest.RootFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the pinned root of the manifest, manifest.root_file: %w", err)
