@@ -117,7 +117,9 @@ func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 		}
 		err = c.pump(resp.Body, sink, watchdog)
 	}
-	if transfer := (*Error)(nil); errors.As(err, &transfer) && !transfer.Permanent {
+	if transfer := (*Error)(nil); err == nil || errors.As(err, &transfer) && !transfer.Permanent {
+		// A server that sees the connection close may still end its answer in good order, and the
+		// transport then hands that over: an end that was ours is never a success of the transfer.
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

@@ -226,6 +226,7 @@ func TestStall(t *testing.T) {
 	}
 }
 
+// M5: an end that the caller asked for is not a success, though the server, once it notices, ends its answer in good order.
 func TestCancel(t *testing.T) {
 	reached := make(chan struct{})
 	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
