@@ -15,13 +15,11 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"sync"
 	"time"
 )
@@ -57,6 +55,7 @@ type Conn struct {
 	wroteAt time.Time
 	linger  bool
 
+	peer   peer
 	closed sync.Once
 	idle   idleNode // owned by the Server
 }
@@ -157,14 +156,9 @@ func (c *Conn) shrink() {
 // fill reads more into the buffer, which grows up to the longest head.
 func (c *Conn) fill() error {
 	if c.to == len(c.in) {
-		if c.from == 0 {
-			larger := make([]byte, min(2*len(c.in), c.limits.HeadBytes+inBytes))
-			copy(larger, c.in)
-			c.in = larger
-		} else {
-			c.to = copy(c.in, c.in[c.from:c.to])
-			c.from = 0
-		}
+		larger := make([]byte, min(2*len(c.in), c.limits.HeadBytes+inBytes))
+		copy(larger, c.in)
+		c.in = larger
 	}
 	n, err := c.raw.Read(c.in[c.to:])
 	c.to += n
@@ -231,26 +225,6 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
-}
-
-// Gone reports whether the client has left, without waiting. Whoever lets a request wait asks now
-// and then; from then on the request's context has ended. Call it on the handler's goroutine, after
-// the body was read.
-func (c *Conn) Gone() bool {
-	if c.to == len(c.in) && c.from == 0 {
-		return false // it has sent a whole buffer ahead: it is there
-	}
-	if c.to == len(c.in) {
-		c.to = copy(c.in, c.in[c.from:c.to])
-		c.from = 0
-	}
-	n, err := readNow(c.raw, c.in[c.to:])
-	c.to += n
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.cancel()
-		return true
-	}
-	return false
 }
 
 // write gives a reader that takes nothing WriteStall at most. The deadline moves in steps of a
