@@ -86,9 +86,6 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
 	admitted := v.guard()
 	if admitted {
-		if v.caller == guard.User { // the health probe's own requests are no activity
-			v.d.stats.touch(v.began)
-		}
 		v.serve()
 	}
 	if f, ok := w.(http.Flusher); ok {
@@ -97,7 +94,6 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(v.began)
 	if admitted && v.caller == guard.User {
 		d.stats.took(took)
-		d.stats.touch(v.began.Add(took))
 	}
 	d.stats.verdict(v.reason)
 	v.log(took)
@@ -171,21 +167,10 @@ func (v *visit) serve() {
 	case v.route == routeOther:
 		v.refuse(refusal(messages.ReasonUnknownPath))
 	case v.route == routeModels:
-		v.inference(v.models)
+		v.models()
 	default:
 		v.complete()
 	}
-}
-
-// probe serves the health actor in starting as well as ready, past admission and resources, so that
-// no load of the user's can starve it (A4).
-func (v *visit) probe() {
-	s := v.d.snapshot.Get()
-	if s.State != messages.StateStarting && s.State != messages.StateReady {
-		v.refuse(refusal(messages.ReasonNotReady))
-		return
-	}
-	v.models(s)
 }
 
 // gate is the first look (A6), before a body is read: it counts nothing.
@@ -243,15 +228,20 @@ func (v *visit) inference(f func(messages.Snapshot)) {
 	// The place is counted before the state is read, so a drain that begins now either refuses this
 	// request or waits for it (A6, A7).
 	s := v.d.snapshot.Get()
-	if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
+	if reason := v.mayRun(s); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
 		return
 	}
-	if reason := fsm.Resources(v.d.bounds.Resources, v.d.observation.Get()); reason != messages.ReasonOK {
-		v.refuse(refusal(reason))
-		return
-	}
+	defer func() { v.d.stats.touch(time.Now()) }()
 	f(s)
+}
+
+// mayRun asks what the gate asks beside admission (A6).
+func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
+	if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
+		return reason
+	}
+	return fsm.Resources(v.d.bounds.Resources, v.d.observation.Get())
 }
 
 // enter takes a place, waiting for it if need be. A client that gives up leaves the queue; so does

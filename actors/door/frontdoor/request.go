@@ -2,7 +2,6 @@ package frontdoor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -108,62 +107,4 @@ func explain(r proxy.Result, context int) *problem {
 		p.text = textUnsupported
 	}
 	return p
-}
-
-// modelList is the OpenAI shape, with the context that llama.cpp adds under meta.
-type modelList struct {
-	Object string     `json:"object"`
-	Data   []modelRow `json:"data"`
-}
-
-type modelRow struct {
-	ID      string    `json:"id"`
-	Object  string    `json:"object"`
-	Created int64     `json:"created"`
-	OwnedBy string    `json:"owned_by"`
-	Meta    modelMeta `json:"meta"`
-}
-
-type modelMeta struct {
-	Context int `json:"n_ctx"`
-}
-
-// models answers GET /v1/models: the runtime is asked, must name the manifest's model, and the
-// answer is written anew, because the runtime's own tells more than a client needs.
-func (v *visit) models(s messages.Snapshot) {
-	if s.BackEnd == (messages.BackEnd{}) || s.Model.Name == "" {
-		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
-		return
-	}
-	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Call{
-		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
-	})
-	if result.Reason != messages.ReasonOK {
-		v.refuse(explain(result, s.Model.Context))
-		v.left(result)
-		return
-	}
-	var told struct {
-		Data []struct {
-			ID string `json:"id"`
-		} `json:"data"`
-	}
-	if json.Unmarshal(raw, &told) != nil || len(told.Data) != 1 || told.Data[0].ID != s.Model.Name {
-		v.refuse(refusal(messages.ReasonUpstreamFailed))
-		return
-	}
-	answer, err := json.Marshal(modelList{"list", []modelRow{{
-		ID: s.Model.Name, Object: "model", Created: s.Since.Unix(), OwnedBy: "companion", Meta: modelMeta{s.Model.Context},
-	}}})
-	if err != nil {
-		v.refuse(refusal(messages.ReasonUpstreamFailed))
-		return
-	}
-	h := v.w.Header()
-	h["Content-Type"] = typeJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(answer))}
-	v.reason, v.status = messages.ReasonOK, http.StatusOK
-	if _, err := v.w.Write(answer); err != nil {
-		v.gone = true
-	}
 }

@@ -57,7 +57,7 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
 	Snapshot  *mailbox.Watch[messages.Snapshot]
-	Door      func() messages.DoorView // whose LastActivity and InFlight leave probes out
+	Door      func() messages.DoorView // whose LastActivity and InFlight are the users' alone
 	Prober    Prober
 
 	Beat             time.Duration // between two probes of a ready runtime

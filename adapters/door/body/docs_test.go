@@ -43,7 +43,7 @@ The base URL is what ` + "`companion env`" + ` prints. Every request needs its t
 
 | route | does |
 | --- | --- |
-| ` + "`GET /v1/models`" + ` | names the served model and its context (` + "`meta.n_ctx`" + `) |
+| ` + "`GET /v1/models`" + ` | names the served model and its context (` + "`meta.n_ctx`" + `); takes no place in the queue |
 | ` + "`POST /v1/chat/completions`" + ` | answers a conversation, at once or as a stream |
 | ` + "`POST /v1/completions`" + ` | goes on from a text |
 | ` + "`POST /v1/embeddings`" + ` | vectors, when the model is an embedding model; a clear 400 when it is not |

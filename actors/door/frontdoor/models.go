@@ -1,0 +1,94 @@
+package frontdoor
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"companion/adapters/door/proxy"
+	"companion/messages"
+)
+
+// modelList is the OpenAI shape, with the context that llama.cpp adds under meta.
+type modelList struct {
+	Object string     `json:"object"`
+	Data   []modelRow `json:"data"`
+}
+
+type modelRow struct {
+	ID      string    `json:"id"`
+	Object  string    `json:"object"`
+	Created int64     `json:"created"`
+	OwnedBy string    `json:"owned_by"`
+	Meta    modelMeta `json:"meta"`
+}
+
+type modelMeta struct {
+	Context int `json:"n_ctx"`
+}
+
+// models answers the user's GET /v1/models. What it tells stands in the snapshot, so nothing is asked
+// of the runtime and no place in it is needed: a program that lists the models when it starts does
+// not wait for other programs' answers. The gate's other questions are asked as always (A6).
+func (v *visit) models() {
+	s := v.d.snapshot.Get()
+	if reason := v.mayRun(s); reason != messages.ReasonOK {
+		v.refuse(refusal(reason))
+		return
+	}
+	v.list(s)
+}
+
+// probe serves the health actor in starting as well as ready, past admission and resources, so that
+// no load of the user's can starve it (A4). The runtime is asked, and must name the manifest's model.
+func (v *visit) probe() {
+	s := v.d.snapshot.Get()
+	if s.State != messages.StateStarting && s.State != messages.StateReady {
+		v.refuse(refusal(messages.ReasonNotReady))
+		return
+	}
+	if s.BackEnd == (messages.BackEnd{}) {
+		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
+		return
+	}
+	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Call{
+		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
+	})
+	if result.Reason != messages.ReasonOK {
+		v.refuse(refusal(result.Reason))
+		v.left(result)
+		return
+	}
+	var told struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(raw, &told) != nil || len(told.Data) != 1 || told.Data[0].ID != s.Model.Name {
+		v.refuse(refusal(messages.ReasonUpstreamFailed))
+		return
+	}
+	v.list(s)
+}
+
+// list writes the one model that is served.
+func (v *visit) list(s messages.Snapshot) {
+	if s.Model.Name == "" {
+		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
+		return
+	}
+	answer, err := json.Marshal(modelList{"list", []modelRow{{
+		ID: s.Model.Name, Object: "model", Created: s.Since.Unix(), OwnedBy: "companion", Meta: modelMeta{s.Model.Context},
+	}}})
+	if err != nil {
+		v.refuse(refusal(messages.ReasonUpstreamFailed))
+		return
+	}
+	h := v.w.Header()
+	h["Content-Type"] = typeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(answer))}
+	v.reason, v.status = messages.ReasonOK, http.StatusOK
+	if _, err := v.w.Write(answer); err != nil {
+		v.gone = true
+	}
+}
