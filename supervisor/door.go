@@ -49,6 +49,7 @@ func bounds(o Options) frontdoor.Bounds {
 	bounds.Resources = limits(o)
 	bounds.HeadBytes, bounds.HeadTime = int(door.MaxHead), door.HeadTimeout
 	bounds.BodyBytes, bounds.BodyTime = door.MaxBody, door.BodyTimeout
+	bounds.BodyMemory = max(bounds.BodyMemory, 4*door.MaxBody) // one of the largest fits, beside its new form
 	bounds.IdleTime, bounds.Connections, bounds.WriteStall = door.IdleTimeout, door.MaxConnections, door.StallTimeout
 	return bounds
 }

@@ -141,6 +141,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 			Probe:    guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
 		},
 	}
+	l.door.memory.bound = b.BodyMemory
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
 	l.useTokens()
 	// Requests outlive the loop by a moment, and end with a cause of ours: their clients did not leave.

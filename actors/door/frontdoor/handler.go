@@ -30,11 +30,11 @@ type door struct {
 	began       time.Time
 
 	// Safe for concurrent use.
-	stats      *stats
-	admission  admission
-	relay      *proxy.Relay
-	tokens     atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
-	bodyMemory atomic.Int64                 // bytes of large bodies being held
+	stats     *stats
+	admission admission
+	relay     *proxy.Relay
+	tokens    atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
+	memory    memory                       // of large bodies
 
 	mu      sync.Mutex
 	windows guard.Windows // guarded by mu
@@ -195,26 +195,23 @@ func (v *visit) complete() {
 		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoEmbeddings})
 		return
 	}
-	raw, release, p := v.readBody()
-	defer release()
+	raw, p := v.readBody()
 	if p != nil {
 		v.refuse(p)
 		return
 	}
-	out := encoded.Get().(*[]byte)
-	defer keepSmall(&encoded, out)
-	checked, result, bad := body.Check(bodies[v.route], raw.Bytes(), s.Model, (*out)[:0])
-	if bad != nil {
-		v.refuse(&problem{reason: bad.Reason, param: bad.Param, text: bad.Error()})
+	checked, stream, p := v.check(raw, s.Model)
+	if p != nil {
+		v.refuse(p)
 		return
 	}
-	*out = checked
+	defer checked.release()
 	v.inference(func(now messages.Snapshot) {
 		if now.Model != s.Model {
 			v.refuse(refusal(messages.ReasonNotReady)) // checked against another model
 			return
 		}
-		v.relay(now, checked, result.Stream)
+		v.relay(now, checked.bytes, stream)
 	})
 }
 

@@ -2,7 +2,6 @@ package frontdoor
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -52,28 +51,6 @@ func TestLeavingIsNoFailure(t *testing.T) {
 		}
 		if counted := r.actor.View().Verdicts; counted[messages.ReasonUpstreamFailed] != 0 || counted[messages.ReasonOK] != int64(i+1) {
 			t.Errorf("stream %s: counted %v", stream, counted)
-		}
-	}
-}
-
-// L6, L6a: a chunked body sets aside room for the longest one while it arrives, and holds what it
-// needed afterwards: the queue's bound stays the only bound on small requests.
-func TestChunkedBodiesWait(t *testing.T) {
-	up := newSlow()
-	r := start(t, up, func(d *Deps) { d.Bounds.BodyMemory = 2*d.Bounds.BodyBytes - 1 })
-	text := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked") +
-		chunk(chatBody) + "0\r\n\r\n"
-	var conns []net.Conn
-	for i := range 5 {
-		conns = append(conns, r.send(text))
-		r.wait(min(i+1, 2), max(0, i-1))
-	}
-	for range conns {
-		up.release <- struct{}{}
-	}
-	for i, c := range conns {
-		if got := status(c, patience); got != 200 {
-			t.Errorf("number %d: %d", i, got)
 		}
 	}
 }

@@ -64,35 +64,6 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// L6a, L9: large bodies share a bounded memory; small ones are not held up by them.
-func TestBodyMemory(t *testing.T) {
-	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyMemory = 1 << 20 })
-	promise := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Content-Length: 1000000")
-	held := r.send(promise)
-	large := `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 100<<10) + `"}]}`
-	for end := time.Now().Add(5 * time.Second); ; {
-		a := r.one(r.request("POST", "/v1/chat/completions", large))
-		if a.status == 503 && a.code() == messages.ReasonQueueFull {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("a second large body: %+v", a)
-		}
-	}
-	if a := r.chat(); a.status != 200 {
-		t.Errorf("a small body: %+v", a)
-	}
-	held.Close()
-	for end := time.Now().Add(5 * time.Second); ; {
-		if a := r.one(r.request("POST", "/v1/chat/completions", large)); a.status == 200 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the memory was not given back")
-		}
-	}
-}
-
 // L1, A9: the actor's next life listens on the same port when it is free, begins without tokens, and
 // asks for them.
 func TestNextLife(t *testing.T) {

@@ -1,7 +1,6 @@
 package frontdoor
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -9,75 +8,83 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 
+	"companion/adapters/door/body"
 	"companion/adapters/door/proxy"
 	"companion/messages"
 )
 
-var (
-	rawBodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-	encoded   = sync.Pool{New: func() any { return new([]byte) }}
-)
+// readBody reads the body whole. Whoever gets it releases it.
+func (v *visit) readBody() (whole *held, p *problem) {
+	limit := v.d.bounds.BodyBytes
+	if !plainJSON(v.r.Header) {
+		return nil, &problem{reason: messages.ReasonBadRequest, text: textNotJSON}
+	}
+	tooLarge := &problem{reason: messages.ReasonBodyTooLarge, limit: strconv.FormatInt(limit, 10)}
+	most := v.r.ContentLength
+	if most > limit {
+		return nil, tooLarge
+	}
+	if most < 0 {
+		most = limit + 1 // chunked: it may become too large
+	}
+	b := v.d.memory.hold()
+	defer func() {
+		if whole == nil {
+			b.release()
+		}
+	}()
+	if p := v.fill(b, int(most)); p != nil {
+		return nil, p
+	}
+	if int64(len(b.bytes)) > limit {
+		return nil, tooLarge
+	}
+	v.unread = false
+	return b, nil
+}
 
-// pooledBytes is the largest buffer that is kept for the next request.
-const pooledBytes = 1 << 20
-
-func keepSmall(pool *sync.Pool, b *[]byte) {
-	if cap(*b) <= pooledBytes {
-		pool.Put(b)
+// fill reads the body into b until its end, or until b holds most bytes.
+func (v *visit) fill(b *held, most int) *problem {
+	for {
+		if len(b.bytes) == cap(b.bytes) && len(b.bytes) < most && !b.grow(most) {
+			return refusal(messages.ReasonQueueFull)
+		}
+		n, err := v.r.Body.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		b.bytes = b.bytes[:len(b.bytes)+n]
+		switch {
+		case err == io.EOF || len(b.bytes) >= most:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return &problem{reason: messages.ReasonBadRequest, text: textSlowBody}
+		case err != nil:
+			v.gone = true
+			return refusal(messages.ReasonBadRequest)
+		}
 	}
 }
 
-// freeBody is the size up to which a body counts as small: small ones are bounded by the number of
-// connections, larger ones share Bounds.BodyMemory.
-const freeBody = 64 << 10
-
-// readBody reads the body whole. release gives back what it took, and may always be called.
-func (v *visit) readBody() (raw *bytes.Buffer, release func(), p *problem) {
-	release = func() {}
-	limit := v.d.bounds.BodyBytes
-	if !plainJSON(v.r.Header) {
-		return nil, release, &problem{reason: messages.ReasonBadRequest, text: textNotJSON}
-	}
-	tooLarge := &problem{reason: messages.ReasonBodyTooLarge, limit: strconv.FormatInt(limit, 10)}
-	size := v.r.ContentLength
-	if size > limit {
-		return nil, release, tooLarge
-	}
-	if size < 0 {
-		size = limit // chunked: it may become as large
-	}
-	b := rawBodies.Get().(*bytes.Buffer)
-	b.Reset()
-	release = func() {
-		if b.Cap() <= pooledBytes {
-			rawBodies.Put(b)
+// check returns the request that may go to the runtime. What came is given back: from here on its
+// new form alone is held.
+func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bool, p *problem) {
+	defer raw.release()
+	out := v.d.memory.hold()
+	defer func() {
+		if checked == nil {
+			out.release()
 		}
+	}()
+	if !out.reserve(len(raw.bytes) + added) {
+		return nil, false, refusal(messages.ReasonQueueFull)
 	}
-	if size > freeBody {
-		if v.d.bodyMemory.Add(size) > v.d.bounds.BodyMemory {
-			v.d.bodyMemory.Add(-size)
-			return nil, release, refusal(messages.ReasonQueueFull)
-		}
-		release = func() { v.d.bodyMemory.Add(-size) } // too large to keep
+	text, result, bad := body.Check(bodies[v.route], raw.bytes, model, out.bytes)
+	if bad != nil {
+		return nil, false, &problem{reason: bad.Reason, param: bad.Param, text: bad.Error()}
 	}
-	n, err := b.ReadFrom(io.LimitReader(v.r.Body, limit+1))
-	switch {
-	case n > limit:
-		return nil, release, tooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, release, &problem{reason: messages.ReasonBadRequest, text: textSlowBody}
-	case err != nil:
-		v.gone = true
-		return nil, release, refusal(messages.ReasonBadRequest)
+	if !out.become(text) {
+		return nil, false, refusal(messages.ReasonQueueFull)
 	}
-	v.unread = false
-	if size > freeBody { // a chunked body is seldom as large as it might have been
-		v.d.bodyMemory.Add(n - size)
-		size = n
-	}
-	return b, release, nil
+	return out, result.Stream, nil
 }
 
 // plainJSON reports whether the body is announced as JSON in UTF-8, as it is.

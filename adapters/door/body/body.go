@@ -40,6 +40,9 @@ const (
 	// a body full of short ones take nine times its size.
 	maxMembers = 4096
 
+	// keptBytes is the largest body whose reader is used again: a reader holds on to the last body.
+	keptBytes = 64 << 10
+
 	invalid jsontext.Kind = 0 // what comes next cannot be read
 )
 
@@ -48,7 +51,11 @@ const (
 // door after the gate.
 func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, Result, *Error) {
 	r := readers.Get().(*reader)
-	defer readers.Put(r)
+	defer func() {
+		if len(raw) <= keptBytes {
+			readers.Put(r)
+		}
+	}()
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source)
 	r.out, r.model, r.seen = out, model, seen{}

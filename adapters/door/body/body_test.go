@@ -3,8 +3,10 @@ package body
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
 	"companion/messages"
 
@@ -254,5 +256,20 @@ func BenchmarkSmallChat(b *testing.B) {
 		if out, _, err = Check(Chat, in, served, out[:0]); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// L6a: a large body does not live on in what is kept for the next one.
+func TestLargeBodyIsLetGo(t *testing.T) {
+	last := func() weak.Pointer[byte] {
+		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
+		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, nil); err != nil {
+			t.Fatal(err)
+		}
+		return weak.Make(&raw[0])
+	}()
+	runtime.GC()
+	if last.Value() != nil {
+		t.Error("it is still held")
 	}
 }
