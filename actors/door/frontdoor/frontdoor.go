@@ -44,7 +44,7 @@ type Bounds struct {
 	BodyMemory  int64 // of all large bodies that are held at once, in bytes
 	IdleTime    time.Duration
 	Connections int
-	WriteStall  time.Duration // a reader that takes nothing for so long is cut off
+	WriteStall  time.Duration // for an event, or another answer whole, to be taken by its reader
 	KeepAlive   time.Duration // of quiet in a stream, until a comment is sent
 	CloseTime   time.Duration // for answers under way when the actor ends
 }

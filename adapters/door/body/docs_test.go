@@ -50,6 +50,11 @@ The base URL is what ` + "`companion env`" + ` prints. Every request needs its t
 
 A stream may hold comments (` + "`: keep-alive`" + `) while a long prompt is being read. A stream that breaks off
 ends with an event that holds an ` + "`error`" + ` object.
+
+A stream waits for its reader: the system buffers what is not read yet, and when its buffers are full the model
+waits too. Each event must then be taken within ` + "`front_door.stall_timeout`" + ` (30 s, measured to a quarter), and an answer
+that is no stream as a whole; a reader that takes longer, also one that takes a few bytes now and then, is cut off,
+because others wait for its place. A slow reader that keeps within that is never cut off.
 `
 
 func markdown() string {

@@ -30,7 +30,7 @@ type Limits struct {
 	HeadTime   time.Duration // from the first byte of a head to its last
 	BodyTime   time.Duration // from the first wait for a body to its last byte
 	IdleTime   time.Duration // between requests
-	WriteStall time.Duration // a reader that takes nothing for so long is cut off
+	WriteStall time.Duration // for what is written at once to be taken, however slowly
 }
 
 // Conn is one connection. It belongs to the goroutine that serves it; Kill alone is for others.
@@ -227,8 +227,9 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 	return n, err
 }
 
-// write gives a reader that takes nothing WriteStall at most. The deadline moves in steps of a
-// quarter, so that a stream of small events does not set it for each.
+// write gives a reader WriteStall at most to take the whole of p, and no more for taking a little of
+// it now and then. The deadline moves in steps of a quarter, so that a stream of small events does
+// not set it for each.
 func (c *Conn) write(p []byte) (int, error) {
 	if now := time.Now(); now.Sub(c.wroteAt) > c.limits.WriteStall/4 {
 		c.wroteAt = now
