@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httputil"
 	"strconv"
 )
@@ -100,6 +101,8 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 // body reads what follows the head, to its end.
 func (h *answerHead) body(in *bufio.Reader) io.Reader {
 	switch {
+	case h.status == http.StatusNoContent, h.status == http.StatusNotModified:
+		return &sizedBody{in, 0} // whatever the head announces
 	case h.chunked:
 		return &chunkedBody{in, httputil.NewChunkedReader(in)}
 	case h.length >= 0:

@@ -53,10 +53,11 @@ type upstream struct {
 
 	headLeft int // while a head is read: how much more of it there may be
 
-	// While onQuiet is set it runs each time nothing arrived for after, on the reading goroutine.
-	onQuiet func() error
-	after   time.Duration
-	heardAt time.Time
+	// While watch is set it runs every so often, on the reading goroutine, whether anything arrives
+	// or not: a runtime that dribbles must not hold whom a silent one lets go.
+	watch     func() error
+	every     time.Duration
+	watchedAt time.Time
 }
 
 var errLongHead = errors.New("the head of the answer is too long")
@@ -144,14 +145,14 @@ func (p *pool) put(u *upstream) {
 	}
 }
 
-// listen makes f run whenever nothing is heard for d, until the next call.
+// listen makes f run every d while the answer is read. For d nothing that is written waits either.
 func (u *upstream) listen(f func() error, d time.Duration) error {
-	u.onQuiet, u.after, u.heardAt = f, d, time.Now()
-	return u.SetReadDeadline(u.heardAt.Add(d))
+	u.watch, u.every, u.watchedAt = f, d, time.Now()
+	return u.SetDeadline(u.watchedAt.Add(d))
 }
 
-// Read keeps the quiet watch below the buffered reader, so that no reader above ever sees a
-// time-out. The deadline moves only when it fires, not with each read.
+// Read keeps the watch below the buffered reader, so that no reader above ever sees a time-out. The
+// deadline moves only with the watch, not with each read.
 func (u *upstream) Read(b []byte) (int, error) {
 	for {
 		n, err := u.Conn.Read(b)
@@ -160,22 +161,21 @@ func (u *upstream) Read(b []byte) (int, error) {
 				return 0, errLongHead
 			}
 		}
-		if u.onQuiet == nil {
+		if u.watch == nil {
 			return n, err
 		}
-		now := time.Now()
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			u.heardAt = now
-			return n, err
-		}
-		if now.Sub(u.heardAt) >= u.after {
-			if err := u.onQuiet(); err != nil {
-				return 0, err
+		silent := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+		if now := time.Now(); silent || now.Sub(u.watchedAt) >= u.every {
+			if err := u.watch(); err != nil {
+				return n, err
 			}
-			u.heardAt = now
+			u.watchedAt = now
+			if err := u.SetReadDeadline(now.Add(u.every)); err != nil {
+				return n, err
+			}
 		}
-		if err := u.SetReadDeadline(u.heardAt.Add(u.after)); err != nil {
-			return 0, err
+		if !silent {
+			return n, err
 		}
 	}
 }

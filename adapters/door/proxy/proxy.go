@@ -81,7 +81,7 @@ type Call struct {
 	Path   string
 	Body   []byte
 	Stream bool
-	// Gone, when set, is asked now and then while the runtime is silent: whether the client has left.
+	// Gone, when set, is asked now and then until the answer is there: whether the client has left.
 	Gone func() bool
 }
 
@@ -139,7 +139,6 @@ type exchange struct {
 	head   answerHead
 	body   io.Reader
 	passed time.Time // when the client last got something of a stream
-	looked time.Time // when we last looked after the client
 	cut    bool      // what was passed last ends within an event
 	result Result
 }
@@ -155,7 +154,7 @@ func (e *exchange) open() bool {
 		return false
 	}
 	sent, err := e.try(false)
-	if err != nil && e.up != nil && e.up.reused && (sent == 0 || e.call.Body == nil) && e.ctx.Err() == nil && !e.result.Written {
+	if err != nil && e.up != nil && e.up.reused && (sent == 0 || e.call.Body == nil) && e.ctx.Err() == nil && !e.result.Written && !e.result.Gone {
 		e.drop()
 		_, err = e.try(true)
 	}
@@ -171,16 +170,16 @@ func (e *exchange) open() bool {
 	return e.judge()
 }
 
-// look is how often a silent runtime makes us look after the client, and after ctx.
+// look is how often we look after the client, and after ctx, while the runtime is at work.
 const look = 50 * time.Millisecond
 
 // sendTime bounds the sending of a large body: a runtime that does not even read has hung.
 const sendTime = 30 * time.Second
 
-// quiet runs while the runtime is silent. It ends the wait when nobody waits for the answer any
-// more, which closes the connection, so that the runtime stops computing; and it keeps a client
-// that does wait from giving up.
-func (e *exchange) quiet() error {
+// watch runs every so often while the runtime is at work. It ends the wait when nobody waits for the
+// answer any more, which closes the connection, so that the runtime stops computing; and it keeps a
+// client that does wait from giving up.
+func (e *exchange) watch() error {
 	if err := e.lookAround(); err != nil {
 		return err
 	}
@@ -192,7 +191,6 @@ func (e *exchange) quiet() error {
 
 // lookAround tells when nobody waits for the answer any more.
 func (e *exchange) lookAround() error {
-	e.looked = time.Now()
 	if e.call.Gone != nil && e.call.Gone() {
 		e.result.Gone = true
 		return errClientGone
@@ -212,7 +210,7 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 	}
 	up := e.up
 	e.passed = time.Now()
-	if err := up.listen(e.quiet, min(look, e.relay.options.KeepAlive)); err != nil {
+	if err := up.listen(e.watch, min(look, e.relay.options.KeepAlive)); err != nil {
 		return 0, err
 	}
 	if sent, err = e.send(); err != nil {
@@ -245,6 +243,10 @@ func (e *exchange) send() (int64, error) {
 	out = append(out, e.call.Body...)
 	e.up.out = out
 	n, err := e.up.Write(out)
+	if errors.Is(err, os.ErrDeadlineExceeded) { // a runtime that answers without reading
+		more, err := e.sendLarge(net.Buffers{out[n:]})
+		return int64(n) + more, err
+	}
 	return int64(n), err
 }
 
@@ -258,7 +260,7 @@ func (e *exchange) sendLarge(rest net.Buffers) (sent int64, err error) {
 		if sent += n; !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
 			return sent, errors.Join(err, e.up.SetWriteDeadline(time.Time{}))
 		}
-		if err := e.quiet(); err != nil {
+		if err := e.watch(); err != nil {
 			return sent, err
 		}
 	}

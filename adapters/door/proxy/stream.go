@@ -73,12 +73,12 @@ func (e *exchange) stream() (whole bool) {
 		end := s.scan(held[:n], e)
 		if end == 0 && n == len(held) {
 			end = n
+			if held[n-1] == '\n' {
+				end-- // perhaps half of an event's end
+			}
 		}
 		if s.failed {
 			err = io.ErrUnexpectedEOF
-		}
-		if err == nil && time.Since(e.looked) >= look {
-			err = e.lookAround()
 		}
 		if end > 0 {
 			if e.pass(held[:end]) != nil {
@@ -113,15 +113,17 @@ type eventScan struct {
 	failed   bool // the runtime reported an error, whose text stays here
 }
 
-// scan returns how much of b is whole events that may pass.
+// scan returns how much of b is whole events that may pass. What continues a long event is none
+// itself, whatever it looks like.
 func (s *eventScan) scan(b []byte, e *exchange) (end int) {
-	for {
+	for inside := e.cut; ; inside = false {
 		n := bytes.Index(b[end:], eventEnd)
 		if n < 0 {
 			return end
 		}
 		event := b[end : end+n]
 		switch {
+		case inside:
 		case bytes.HasPrefix(event, []byte("error:")), bytes.HasPrefix(event, []byte(`data: {"error"`)):
 			s.failed = true
 			return end
