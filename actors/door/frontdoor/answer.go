@@ -52,6 +52,7 @@ const (
 	textUnsupported  = "The served model cannot do this."
 	textNoEmbeddings = "The served model is not an embedding model."
 	textNotJSON      = "The body must be application/json without content encoding."
+	textBadChunks    = "The body's chunks cannot be read."
 	textSlowBody     = "The body did not arrive in time."
 )
 

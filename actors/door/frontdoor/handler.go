@@ -219,6 +219,7 @@ func (v *visit) complete() {
 func (v *visit) inference(f func(messages.Snapshot)) {
 	if reason := v.enter(v.r.Context()); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
+		v.left(v.gone)
 		return
 	}
 	defer v.d.admission.leave()
@@ -290,12 +291,13 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 	if !result.Written {
 		v.refuse(explain(result, s.Model.Context))
 	}
-	v.left(result)
+	v.left(result.Gone)
 }
 
-// left notes that the client of an admitted request has left: no failure of the runtime's.
-func (v *visit) left(result proxy.Result) {
-	if v.gone = result.Gone; v.gone {
+// left notes that the client of an admitted request has left: no failure of the runtime's, and none
+// of the queue's.
+func (v *visit) left(gone bool) {
+	if v.gone = gone; v.gone {
 		v.reason = messages.ReasonOK
 	}
 }

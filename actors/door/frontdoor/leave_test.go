@@ -35,22 +35,61 @@ func TestProbeOfAHungRuntime(t *testing.T) {
 	}
 }
 
-// Issue 4: a client that leaves is not counted as a failure of the runtime's.
+// Issue 4: a client that leaves is not counted as a failure, of the runtime's or of the queue's.
 func TestLeavingIsNoFailure(t *testing.T) {
 	up := newSlow()
-	r := start(t, up, nil)
+	r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight = 1 })
 	for i, stream := range []string{"false", "true"} {
-		c := r.send(r.request("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"stream":`+stream+`}`))
+		text := r.request("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"stream":`+stream+`}`)
+		running := r.send(text)
 		<-up.began
-		c.Close()
+		waiting := r.send(text)
+		r.wait(1, 1)
+		waiting.Close()
+		r.wait(1, 0)
+		running.Close()
 		<-up.gone
-		for end := time.Now().Add(patience); len(r.logs.FilterMessage("request").All()) <= i; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the access log is silent")
-			}
+		if seen := r.lines(2*i + 2); seen[2*i]["clientLeft"] != true || seen[2*i+1]["clientLeft"] != true {
+			t.Errorf("stream %s: the log says %v", stream, seen)
 		}
-		if counted := r.actor.View().Verdicts; counted[messages.ReasonUpstreamFailed] != 0 || counted[messages.ReasonOK] != int64(i+1) {
+		if counted := r.actor.View().Verdicts; len(counted) != 1 || counted[messages.ReasonOK] != int64(2*i+2) {
 			t.Errorf("stream %s: counted %v", stream, counted)
+		}
+	}
+}
+
+// lines waits for the first n lines of the access log.
+func (r *rig) lines(n int) (seen []map[string]any) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); len(seen) < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("the access log has %d lines, want %d", len(seen), n)
+		}
+		seen = nil
+		for _, l := range r.logs.FilterMessage("request").All() {
+			seen = append(seen, l.ContextMap())
+		}
+	}
+	return seen
+}
+
+// L10, L11: a body whose chunks cannot be read is said to be that, and one that breaks off is a
+// client that left.
+func TestBrokenChunks(t *testing.T) {
+	r := start(t, llama(t), nil)
+	head := r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked")
+	for i, c := range []struct {
+		chunks string
+		left   bool
+	}{{"2\r\n{}\r\nz\r\n", false}, {"2\r\n{}!!", false}, {strings.Repeat("1;"+strings.Repeat("x", 2000)+"\r\n \r\n", 50), false}, {"2\r\n{}\r\n", true}} {
+		client := r.send(head + c.chunks)
+		if c.left {
+			client.Close()
+		} else if got := status(client, patience); got != 400 {
+			t.Errorf("%.20q: %d", c.chunks, got)
+		}
+		if line := r.lines(i + 1)[i]; line["clientLeft"] != c.left || line["reason"] != string(messages.ReasonBadRequest) {
+			t.Errorf("%.20q: the log says %v", c.chunks, line)
 		}
 	}
 }

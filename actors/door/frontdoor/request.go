@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -58,8 +59,11 @@ func (v *visit) fill(b *held, most int) *problem {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return &problem{reason: messages.ReasonBadRequest, text: textSlowBody}
 		case err != nil:
-			v.gone = true
-			return refusal(messages.ReasonBadRequest)
+			var broken net.Error // of the connection
+			if v.gone = errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &broken); v.gone {
+				return refusal(messages.ReasonBadRequest)
+			}
+			return &problem{reason: messages.ReasonBadRequest, text: textBadChunks}
 		}
 	}
 }
