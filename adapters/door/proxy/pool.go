@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"companion/messages"
@@ -29,6 +30,10 @@ const (
 	copied = 8 << 10
 	// headBytes is the longest head of an answer: the runtime may be hostile (T7).
 	headBytes = 256 << 10
+	// dialTime bounds the wait for a runtime that does not take a new connection, and dialPause is
+	// between two tries.
+	dialTime  = 5 * time.Second
+	dialPause = 2 * time.Millisecond
 )
 
 // pool holds the idle connections to the current target. It has one owner, the Relay.
@@ -93,8 +98,9 @@ func (p *pool) closeIdleLocked() {
 	p.idle = nil
 }
 
-// get returns a connection to t: an idle one that still lives, or a new one.
-func (p *pool) get(ctx context.Context, t Target, fresh bool) (*upstream, error) {
+// get returns a connection to t: an idle one that still lives, or a new one. While it waits it asks
+// look whether to go on.
+func (p *pool) get(ctx context.Context, t Target, fresh bool, look func() error) (*upstream, error) {
 	for !fresh {
 		u := p.pop(t)
 		if u == nil {
@@ -106,13 +112,30 @@ func (p *pool) get(ctx context.Context, t Target, fresh bool) (*upstream, error)
 		}
 		_ = u.Close()
 	}
-	c, err := p.dial(ctx, t.BackEnd.Network, t.BackEnd.Address)
+	c, err := p.connect(ctx, t.BackEnd, look)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the runtime: %w", err)
 	}
 	u := &upstream{Conn: c, target: t}
 	u.in = bufio.NewReaderSize(u, 8<<10)
 	return u, nil
+}
+
+// connect makes a new connection. A Unix socket whose queue of new ones is full refuses at once where
+// TCP waits, so the waiting is done here.
+func (p *pool) connect(ctx context.Context, b messages.BackEnd, look func() error) (net.Conn, error) {
+	c, err := p.dial(ctx, b.Network, b.Address)
+	for end := time.Now().Add(dialTime); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
+		if err := look(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-time.After(dialPause):
+		case <-ctx.Done():
+		}
+		c, err = p.dial(ctx, b.Network, b.Address)
+	}
+	return c, err
 }
 
 func (p *pool) pop(t Target) *upstream {

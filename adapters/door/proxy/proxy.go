@@ -60,7 +60,7 @@ func New(o Options) *Relay {
 		o.IdleConns = 16
 	}
 	if o.Dial == nil {
-		o.Dial = new(net.Dialer).DialContext
+		o.Dial = (&net.Dialer{Timeout: dialTime}).DialContext
 	}
 	if o.ErrorEvent == nil {
 		o.ErrorEvent = func(messages.Reason) []byte { return []byte("data: {\"error\":{}}\n\n") }
@@ -203,7 +203,7 @@ func (e *exchange) lookAround() error {
 
 // try makes one attempt, and says how many bytes of the request were sent.
 func (e *exchange) try(fresh bool) (sent int64, err error) {
-	e.up, err = e.relay.pool.get(e.ctx, e.call.Target, fresh)
+	e.up, err = e.relay.pool.get(e.ctx, e.call.Target, fresh, e.lookAround)
 	if err != nil {
 		e.up = nil
 		return 0, err
