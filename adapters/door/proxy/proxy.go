@@ -314,12 +314,19 @@ func (e *exchange) drop() {
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
+// keptBytes is the largest buffer that is kept for the next answer.
+const keptBytes = 1 << 20
+
 // answer passes an answer on that is not a stream. It is read whole first, so that a runtime that
 // dies half-way gives a clean error and not half an answer.
 func (e *exchange) answer() (whole bool) {
 	b := buffers.Get().(*bytes.Buffer)
 	b.Reset()
-	defer buffers.Put(b)
+	defer func() {
+		if b.Cap() <= keptBytes {
+			buffers.Put(b)
+		}
+	}()
 	if !e.slurp(b, e.relay.options.AnswerBytes) {
 		return false
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,9 @@ func TestLongAnswers(t *testing.T) {
 	}
 	if result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")}); result.Reason != messages.ReasonOK {
 		t.Errorf("%+v", result)
+	}
+	if kept := buffers.Get().(*bytes.Buffer).Cap(); kept > keptBytes {
+		t.Errorf("a buffer of %d bytes is kept", kept)
 	}
 }
 
