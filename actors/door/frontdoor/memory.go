@@ -9,7 +9,7 @@ const (
 	// freeBody is the size up to which a body counts as small: small ones are bounded by the number
 	// of connections, larger ones share Bounds.BodyMemory.
 	freeBody = 64 << 10
-	// added is the most that a body grows when it is encoded anew: what is always said. A chunked one
+	// added is what a body grows by when it is encoded anew, unless it is odd. A chunked one
 	// needs a byte of it, by which it is seen to be no longer than it was.
 	added = 1 << 10
 	// freeBuffer holds a small body.

@@ -1,6 +1,7 @@
 package frontdoor
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -27,12 +28,24 @@ func (r *rig) long(size int) string {
 	return r.request("POST", "/v1/chat/completions", before+strings.Repeat("x", size-len(before+after))+after)
 }
 
-// L6a, L9: what a client only announces takes nothing of the memory that all share.
+// L6a, L9: what a client only announces takes nothing of the memory that all share, and neither does
+// as much of a body as a small one has.
 func TestAnnouncedBodies(t *testing.T) {
-	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyMemory = 1 << 20 })
-	for range 16 {
-		r.send(r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Content-Length: 16777216") + strings.Repeat("x", freeBody))
-		r.send(r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked") + chunk(strings.Repeat("x", freeBody)))
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyMemory = d.Bounds.BodyBytes + 100<<10 })
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	for i := range 32 {
+		framing, sent := "Content-Length: 16777216", strings.Repeat("x", freeBody)
+		if i%2 == 1 {
+			framing, sent = "Transfer-Encoding: chunked", chunk(sent)
+		}
+		c := r.send(r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Expect: 100-continue", framing))
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if told, err := io.ReadAll(io.LimitReader(c, int64(len(goOn)))); string(told) != goOn {
+			t.Fatalf("number %d: %q, %v", i, told, err) // its body is not being read
+		}
+		if _, err := io.WriteString(c, sent); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if a := r.one(r.long(300 << 10)); a.status != 200 {
 		t.Errorf("a large body: %+v", a)
