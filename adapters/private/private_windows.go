@@ -5,6 +5,7 @@ package private
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -42,9 +43,17 @@ func CheckFile(path string) error {
 	return nil
 }
 
-// WriteFile replaces path by data through a temporary file beside it.
+// WriteFile replaces path by data through a temporary file beside it, whose name begins as that of
+// the other systems does, so that the same sweep finds what a crash left.
 func WriteFile(path string, data []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	dir, name := filepath.Split(path)
+	if err := CheckDir(dir); err != nil {
+		return err
+	}
+	if err := CheckFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	temporary, err := os.CreateTemp(dir, "."+name+"-*")
 	if err != nil {
 		return fmt.Errorf("writing a private file: %w", err)
 	}
