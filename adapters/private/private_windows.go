@@ -11,7 +11,7 @@ import (
 )
 
 // EnsureDir makes path. On Windows the profile folder's own access list keeps other users out;
-// untested on real machines.
+// tested under Wine, untested on real machines.
 func EnsureDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("making the private folder %s: %w", path, err)

@@ -3,6 +3,7 @@ package keychain
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"companion/messages"
@@ -15,6 +16,7 @@ const maxWindowsValue = 5 * 512
 func TestCredentialManager(t *testing.T) {
 	service := fmt.Sprintf("companion-test-%d", os.Getpid())
 	testBackEnd(t, credentialManager{}, service, maxWindowsValue)
-	err := credentialManager{}.set(t.Context(), service, string(AccessToken), string(make([]byte, maxWindowsValue+1)))
+	k := newKeychain(credentialManager{}, Options{Service: service})
+	err := k.Set(t.Context(), AccessToken, messages.NewSecret(strings.Repeat("a", maxWindowsValue+1)))
 	wantReason(t, err, messages.ReasonSecretTooLarge)
 }

@@ -9,7 +9,8 @@ import (
 	"companion/messages"
 )
 
-// of takes NTFS's volume and file index for device and inode. Untested on real machines.
+// of takes NTFS's volume and file index for device and inode. Tested under Wine, untested on real
+// machines.
 func of(f *os.File) (messages.FileIdentity, error) {
 	handle := windows.Handle(f.Fd())
 	var info windows.ByHandleFileInformation

@@ -13,8 +13,8 @@ import (
 )
 
 // backEndIn chooses a loopback port for the runtime (R3): it can be told a port, but not tell one.
-// Between choosing and binding another program may take it; checkAddress finds out. Untested on real
-// machines.
+// Between choosing and binding another program may take it; checkAddress finds out. Tested under Wine,
+// untested on real machines.
 func backEndIn(string) (messages.BackEnd, error) {
 	socket, err := windows.Socket(windows.AF_INET, windows.SOCK_STREAM, 0)
 	if err != nil {

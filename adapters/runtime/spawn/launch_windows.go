@@ -22,7 +22,8 @@ func StageMain() { os.Exit(1) }
 func HasGPU() bool { return true }
 
 // group is the runtime in its job object, which ends with its last handle: when this process ends,
-// however it ends, so does the runtime (R2). Untested on real machines.
+// however it ends, so does the runtime (R2). Tested under Wine, untested on
+// real machines.
 type group struct {
 	cmd *exec.Cmd
 	job windows.Handle
