@@ -35,10 +35,7 @@ func backEndIn(string) (messages.BackEnd, error) {
 	return messages.BackEnd{Network: "tcp", Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))}, nil
 }
 
-func backEndArguments(b messages.BackEnd) []string {
-	host, port, _ := net.SplitHostPort(b.Address)
-	return []string{"--host", host, "--port", port}
-}
+func backEndArguments(b messages.BackEnd) []string { return tcpArguments(b) }
 
 // checkAddress has nothing to look at: there is no file.
 func checkAddress(messages.BackEnd) error { return nil }
