@@ -5,12 +5,13 @@ package private
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
 // EnsureDir makes path. On Windows the profile folder's own access list keeps other users out;
-// untested on real machines.
+// tested under Wine, untested on real machines.
 func EnsureDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("making the private folder %s: %w", path, err)
@@ -42,9 +43,17 @@ func CheckFile(path string) error {
 	return nil
 }
 
-// WriteFile replaces path by data through a temporary file beside it.
+// WriteFile replaces path by data through a temporary file beside it, whose name begins as that of
+// the other systems does, so that the same sweep finds what a crash left.
 func WriteFile(path string, data []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	dir, name := filepath.Split(path)
+	if err := CheckDir(dir); err != nil {
+		return err
+	}
+	if err := CheckFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	temporary, err := os.CreateTemp(dir, "."+name+"-*")
 	if err != nil {
 		return fmt.Errorf("writing a private file: %w", err)
 	}

@@ -73,7 +73,7 @@ const longestSocket = 103
 // a run-time folder in which no socket could be made.
 func (p Places) Create() error {
 	// The back end's socket has the longest name: each start of the runtime gives it a folder.
-	if socket := filepath.Join(p.BackEnd, "start-1234567890", "llama.sock"); len(socket) > longestSocket {
+	if socket := filepath.Join(p.BackEnd, "backend-1234567890", "llama.sock"); len(socket) > longestSocket {
 		return fmt.Errorf("the run-time folder %s is %d bytes too long for the sockets in it: name a shorter one in XDG_RUNTIME_DIR",
 			p.Runtime, len(socket)-longestSocket)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/adrg/xdg"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"companion/adapters/private"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -196,26 +198,26 @@ func TestTemplateIsTheDefaults(t *testing.T) {
 
 // Two companions with different XDG folders do not meet.
 func TestPlacesMoveWithXDG(t *testing.T) {
-	t.Cleanup(xdg.Reload) // after t.Setenv restored the environment
-	base := t.TempDir()
-	for _, name := range []string{"CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"} {
-		t.Setenv("XDG_"+name, filepath.Join(base, name))
+	t.Cleanup(xdg.Reload)              // after t.Setenv restored the environment
+	base, err := os.MkdirTemp("", "s") // of a test's own name, it could be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	for name, folder := range map[string]string{"CONFIG_HOME": "c", "DATA_HOME": "d", "STATE_HOME": "s", "RUNTIME_DIR": "r"} {
+		t.Setenv("XDG_"+name, filepath.Join(base, folder))
 	}
 	p := Locate()
 	got := []string{p.Config, p.Data, p.State, p.Runtime, p.ControlSocket, p.Endpoint}
-	want := []string{"CONFIG_HOME/companion/config.toml", "DATA_HOME/companion", "STATE_HOME/companion",
-		"RUNTIME_DIR/companion", "RUNTIME_DIR/companion/control.sock", "RUNTIME_DIR/companion/endpoint.json"}
+	want := []string{"c/companion/config.toml", "d/companion", "s/companion",
+		"r/companion", "r/companion/control.sock", "r/companion/endpoint.json"}
 	for i := range want {
 		if got[i] != filepath.Join(base, want[i]) {
 			t.Errorf("got %s, want %s", got[i], want[i])
 		}
 	}
-	if err := p.Create(); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(p.Runtime)
-	if err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("run-time folder: %v %v", info, err)
+	if err := errors.Join(p.Create(), private.CheckDir(p.Runtime)); err != nil {
+		t.Error(err)
 	}
 }
 

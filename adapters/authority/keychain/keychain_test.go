@@ -81,7 +81,7 @@ func (f *fake) delete(_ context.Context, service, account string) error {
 	return nil
 }
 
-func TestFakeConforms(t *testing.T) { testBackEnd(t, &fake{}, "companion-test") }
+func TestFakeConforms(t *testing.T) { testBackEnd(t, &fake{}, "companion-test", MaxValue) }
 
 // K1, T5: three operations and nothing else.
 func TestSurface(t *testing.T) {

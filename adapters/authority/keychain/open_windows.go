@@ -20,7 +20,8 @@ func open(name string) (backEnd, error) {
 }
 
 // credentialManager is the Windows Credential Manager (DPAPI, per user, this machine), by way of
-// go-keyring. It holds at most 2560 bytes a value. Compiled; not run on a real machine.
+// go-keyring. It holds at most 2560 bytes a value. Tested under Wine, not run on a
+// real machine.
 type credentialManager struct{}
 
 func (credentialManager) get(_ context.Context, service, account string) (string, error) {

@@ -39,7 +39,7 @@ func uniqueService(t *testing.T) string {
 }
 
 // K1, K2, K4 on the real kernel keyring.
-func TestKernelKeyring(t *testing.T) { testBackEnd(t, kernelKeyring{}, uniqueService(t)) }
+func TestKernelKeyring(t *testing.T) { testBackEnd(t, kernelKeyring{}, uniqueService(t), MaxValue) }
 
 // K2: the kernel keyring reaches across processes and sessions of one user, also where the session
 // keyring does not lead to the user keyring.
@@ -77,7 +77,7 @@ func TestKernelKeyringQuota(t *testing.T) {
 		}
 	}
 	service := uniqueService(t)
-	testBackEnd(t, kernelKeyring{}, service)
+	testBackEnd(t, kernelKeyring{}, service, MaxValue)
 	var fillers []int
 	defer func() {
 		for _, id := range fillers {
@@ -128,7 +128,7 @@ func TestSecretService(t *testing.T) {
 
 	daemon := startKeyring(t)
 	defer closeSharedBus(t)
-	testBackEnd(t, secretService{}, service)
+	testBackEnd(t, secretService{}, service, MaxValue)
 	if err := k.Set(t.Context(), RefreshToken, messages.NewSecret("kept")); err != nil {
 		t.Fatal(err)
 	}

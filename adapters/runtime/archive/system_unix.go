@@ -3,6 +3,7 @@
 package archive
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -18,4 +19,5 @@ func sameMode(info fs.FileInfo, want fs.FileMode) bool {
 	return info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) == want
 }
 
-func syncFolder(d *os.File) error { return cause(d.Sync()) }
+// settleFolder makes a folder that is complete read-only and durable.
+func settleFolder(d *os.File) error { return errors.Join(cause(d.Chmod(folderMode)), cause(d.Sync())) }

@@ -233,7 +233,7 @@ func (u *unpacker) finish() error {
 		if err != nil {
 			return fmt.Errorf("opening a folder to sync it: %w", cause(err))
 		}
-		err = errors.Join(cause(d.Chmod(folderMode)), syncFolder(d), cause(d.Close()))
+		err = errors.Join(settleFolder(d), cause(d.Close()))
 		if err != nil {
 			return fmt.Errorf("finishing a folder: %w", err)
 		}

@@ -13,8 +13,8 @@ import (
 )
 
 // backEndIn chooses a loopback port for the runtime (R3): it can be told a port, but not tell one.
-// Between choosing and binding another program may take it; checkAddress finds out. Untested on real
-// machines.
+// Between choosing and binding another program may take it; checkAddress finds out. Tested under Wine,
+// untested on real machines.
 func backEndIn(string) (messages.BackEnd, error) {
 	socket, err := windows.Socket(windows.AF_INET, windows.SOCK_STREAM, 0)
 	if err != nil {
@@ -35,10 +35,7 @@ func backEndIn(string) (messages.BackEnd, error) {
 	return messages.BackEnd{Network: "tcp", Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))}, nil
 }
 
-func backEndArguments(b messages.BackEnd) []string {
-	host, port, _ := net.SplitHostPort(b.Address)
-	return []string{"--host", host, "--port", port}
-}
+func backEndArguments(b messages.BackEnd) []string { return tcpArguments(b) }
 
 // checkAddress has nothing to look at: there is no file.
 func checkAddress(messages.BackEnd) error { return nil }

@@ -22,7 +22,8 @@ func StageMain() { os.Exit(1) }
 func HasGPU() bool { return true }
 
 // group is the runtime in its job object, which ends with its last handle: when this process ends,
-// however it ends, so does the runtime (R2). Untested on real machines.
+// however it ends, so does the runtime (R2). Tested under Wine, untested on
+// real machines.
 type group struct {
 	cmd *exec.Cmd
 	job windows.Handle
@@ -61,15 +62,7 @@ func (p *preparation) start() (*group, error) {
 		_ = windows.CloseHandle(job)
 		return nil, failed("reading the runtime's output", err)
 	}
-	cmd := &exec.Cmd{
-		// A descriptor cannot be executed here, nor a model be opened by one: the open files keep
-		// the paths from being deleted, and the folders are the user's own.
-		Path: p.executable.Name(), Args: p.arguments(p.spec.Model.Path), Env: p.environment(), Dir: p.dir,
-		Stdout: write, Stderr: write,
-		SysProcAttr: &syscall.SysProcAttr{
-			CreationFlags: windows.CREATE_SUSPENDED | windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_NO_WINDOW,
-		},
-	}
+	cmd := p.suspended(write)
 	err = cmd.Start()
 	p.output.closeWriter()
 	if err != nil {
@@ -83,6 +76,19 @@ func (p *preparation) start() (*group, error) {
 		return nil, failed("putting the runtime into its job object", err)
 	}
 	return g, nil
+}
+
+// suspended is the runtime, whose first thread waits to be resumed.
+func (p *preparation) suspended(output *os.File) *exec.Cmd {
+	return &exec.Cmd{
+		// A descriptor cannot be executed here, nor a model be opened by one: the open files keep
+		// the paths from being deleted, and the folders are the user's own.
+		Path: p.executable.Name(), Args: p.arguments(p.spec.Model.Path), Env: p.environment(), Dir: p.dir,
+		Stdout: output, Stderr: output,
+		SysProcAttr: &syscall.SysProcAttr{
+			CreationFlags: windows.CREATE_SUSPENDED | windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_NO_WINDOW,
+		},
+	}
 }
 
 // environment is the child's whole environment (R2): what a Windows program cannot do without.
@@ -133,10 +139,9 @@ func (g *group) confine() error {
 	return nil
 }
 
-// terminate asks politely: a console break for the runtime's own process group.
-func (g *group) terminate() {
-	_ = windows.GenerateConsoleCtrlEvent(windows.CTRL_BREAK_EVENT, uint32(g.pid()))
-}
+// terminate is kill: a console event, the only polite signal there is, reaches nobody outside our own
+// console, and the runtime is given none, for a window would open with it. It has nothing to save.
+func (g *group) terminate() { g.kill() }
 
 func (g *group) kill() {
 	g.mu.Lock()

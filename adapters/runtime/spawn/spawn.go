@@ -15,7 +15,8 @@
 // before anything else. The stage confines itself, attempts what must now fail, reports the level
 // and becomes the runtime by executing a held descriptor; the process id never changes, and the
 // child dies with the daemon. On macOS the stage stays as the parent and holds a lifeline; on
-// Windows a job object does. Those two are compiled and unit-tested, and untested on real machines.
+// Windows a job object does. Neither ran on a real machine: the lifeline is tested on Linux, the job
+// object under Wine.
 package spawn
 
 import (

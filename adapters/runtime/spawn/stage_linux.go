@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -68,20 +67,6 @@ func dropPrivileges() {
 	const noRoot, noRootLocked = 1 << 0, 1 << 1
 	_ = unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-}
-
-func readPlan() (plan, error) {
-	f := os.NewFile(planFD, "plan")
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
-	var p plan
-	if err == nil {
-		err = json.Unmarshal(data, &p)
-	}
-	if err != nil {
-		return p, fmt.Errorf("reading the plan: %w", err)
-	}
-	return p, nil
 }
 
 // limit sets the resource limits and moves the executable's descriptor to the first number above the

@@ -48,7 +48,7 @@ func (s *Store) Accumulate(ctx context.Context, a messages.Artifact, url string)
 	path := s.partial(a)
 	file, identity, err := openPrivate(path, os.O_RDWR)
 	if errors.Is(err, ErrNotHere) {
-		file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		file, err = createPrivate(path)
 		if err != nil {
 			return nil, storing(err)
 		}

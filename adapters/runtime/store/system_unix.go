@@ -37,6 +37,11 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	return f, id, nil
 }
 
+// createPrivate makes a file that is not there yet.
+func createPrivate(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
 func notPrivate(found, want string) error {
 	return &Error{Reason: messages.ReasonInvalidModelPath, what: fmt.Sprintf("a stored file is not private: found %s, want %s", found, want)}
 }

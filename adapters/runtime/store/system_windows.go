@@ -15,7 +15,7 @@ import (
 )
 
 // The Windows twin: the profile folder's access list stands for owner and mode, and NTFS's volume and
-// file index for device and inode. Untested on real machines.
+// file index for device and inode. Tested under Wine, untested on real machines.
 
 func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error) {
 	var none messages.FileIdentity
@@ -26,7 +26,7 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, none, &Error{Reason: messages.ReasonInvalidModelPath, what: "a stored file is no regular file"}
 	}
-	f, err := os.OpenFile(path, flag, 0)
+	f, err := openShared(path, flag)
 	if err != nil {
 		return nil, none, &Error{messages.ReasonInvalidModelPath, "opening a stored file", bare(err)}
 	}
@@ -36,6 +36,34 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 		return nil, none, err
 	}
 	return f, id, nil
+}
+
+// createPrivate makes a file that is not there yet.
+func createPrivate(path string) (*os.File, error) {
+	return openShared(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+// openShared opens a file as other systems do: it may be renamed, removed and made read-only while it
+// is open, which package os does not ask for.
+func openShared(path string, flag int) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, err
+	}
+	access, disposition := uint32(windows.GENERIC_READ|windows.FILE_WRITE_ATTRIBUTES), uint32(windows.OPEN_EXISTING)
+	if flag&os.O_RDWR != 0 {
+		access |= windows.GENERIC_WRITE
+	}
+	if flag&os.O_CREATE != 0 {
+		disposition = windows.CREATE_NEW
+	}
+	// A link that took the file's place is opened itself, and followed nowhere.
+	handle, err := windows.CreateFile(name, access, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
+		nil, disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(handle), path), nil
 }
 
 func (s *Store) space(need int64) error {

@@ -1,0 +1,34 @@
+//go:build unix
+
+package loopback
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// L2: 0600 in 0700; a folder that others can reach is refused.
+func TestEndpointIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "endpoint.json")
+	if err := WriteEndpoint(path, Endpoint{}); err != nil {
+		t.Fatal(err)
+	}
+	for p, mode := range map[string]fs.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		info, err := os.Stat(p)
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v %v", p, info.Mode(), err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteEndpoint(path, Endpoint{}); err == nil {
+		t.Error("wrote into a folder that others can read")
+	}
+	if _, err := ReadEndpoint(path); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read from a folder that others can reach: %v", err)
+	}
+}

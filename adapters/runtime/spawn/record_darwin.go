@@ -1,0 +1,31 @@
+package spawn
+
+import (
+	"context"
+	"os"
+	"time"
+)
+
+// end kills the recorded process and waits until it is gone. There is no notification for another's
+// child here.
+func end(ctx context.Context, r record) (bool, error) {
+	if !running(r) {
+		return false, nil
+	}
+	p, err := os.FindProcess(r.PID)
+	if err != nil {
+		return false, nil
+	}
+	defer func() { _ = p.Release() }()
+	if err := p.Kill(); err != nil {
+		return false, pathless(err)
+	}
+	for running(r) {
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return true, nil
+}

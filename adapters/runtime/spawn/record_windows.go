@@ -1,0 +1,36 @@
+package spawn
+
+import (
+	"context"
+
+	"golang.org/x/sys/windows"
+)
+
+// end kills the recorded process and waits until it is gone. The open handle keeps its number from
+// being given to another. It also lets the process be looked at when it has ended, so that only the
+// handle tells that.
+func end(ctx context.Context, r record) (bool, error) {
+	process, err := windows.OpenProcess(windows.SYNCHRONIZE|windows.PROCESS_TERMINATE, false, uint32(r.PID))
+	if err != nil {
+		return false, nil
+	}
+	defer func() { _ = windows.CloseHandle(process) }()
+	if ended(process, 0) || !running(r) {
+		return false, nil
+	}
+	if err := windows.TerminateProcess(process, 1); err != nil {
+		return false, err
+	}
+	for !ended(process, 10) {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+	}
+	return true, nil
+}
+
+// ended waits at most so many milliseconds for the end.
+func ended(process windows.Handle, wait uint32) bool {
+	event, _ := windows.WaitForSingleObject(process, wait)
+	return event == windows.WAIT_OBJECT_0
+}
