@@ -147,7 +147,8 @@ func (g *cgroup) end() {
 		return
 	}
 	_ = g.dir.Close()
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	// As many processes as the group may have take seconds to end on a slow machine.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		g.kill()
 		if err := os.Remove(g.path); err == nil || errors.Is(err, os.ErrNotExist) {
 			return
