@@ -42,6 +42,8 @@ type Script struct {
 	ExitCode   int           `json:"exitCode"`
 	Illegal    bool          `json:"illegal"` // die as of an unknown instruction
 	Fork       bool          `json:"fork"`    // leave a grandchild in the group, if one can be had
+	Share      int64         `json:"share"`   // bytes of shared memory taken, after StartAfter, which RLIMIT_DATA does not count
+	Threads    int           `json:"threads"` // threads started, after StartAfter
 }
 
 func main() {

@@ -41,6 +41,12 @@ func play(s Script, host, alias string) {
 		time.AfterFunc(s.ExitAfter, func() { os.Exit(s.ExitCode) })
 	}
 	time.Sleep(s.StartAfter)
+	if s.Share > 0 {
+		share(s.Share)
+	}
+	if s.Threads > 0 {
+		startThreads(s.Threads)
+	}
 	if s.Serve {
 		go serve(s, host, alias)
 	}

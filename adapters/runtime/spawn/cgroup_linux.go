@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // cgroup is a control group of the runtime alone (R5): where the user may make one with memory and
@@ -21,6 +23,9 @@ type cgroup struct {
 
 // maxTasks bounds processes and threads: the runtime has some threads for each processor.
 const maxTasks = 512
+
+// groupPrefix begins a group's name; the daemon's process id follows.
+const groupPrefix = "companion-runtime-"
 
 // newCgroup makes the group of one start, or returns nil where the system offers none: no cgroup v2,
 // no controllers, or no right to use them. That is no failure.
@@ -78,7 +83,8 @@ func makeCgroup(parent string, memory int64) *cgroup {
 			return nil
 		}
 	}
-	path, err := os.MkdirTemp(parent, "companion-runtime-")
+	removeAbandoned(parent)
+	path, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", groupPrefix, os.Getpid()))
 	if err != nil {
 		return nil
 	}
@@ -92,6 +98,22 @@ func makeCgroup(parent string, memory int64) *cgroup {
 		return nil
 	}
 	return g
+}
+
+// removeAbandoned removes the groups of daemons that were killed: their runtimes ended with them, but
+// nobody was left to remove the group. The kernel keeps a group that has processes.
+func removeAbandoned(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		rest, ok := strings.CutPrefix(entry.Name(), groupPrefix)
+		owner, _, _ := strings.Cut(rest, "-")
+		if pid, err := strconv.Atoi(owner); ok && err == nil && unix.Kill(pid, 0) == unix.ESRCH {
+			_ = os.Remove(filepath.Join(parent, entry.Name()))
+		}
+	}
 }
 
 func hasAll(control string, wanted []string) bool {
@@ -125,10 +147,28 @@ func (g *cgroup) end() {
 		return
 	}
 	_ = g.dir.Close()
-	_ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0)
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	// As many processes as the group may have take seconds to end on a slow machine.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		g.kill()
 		if err := os.Remove(g.path); err == nil || errors.Is(err, os.ErrNotExist) {
 			return
+		}
+	}
+}
+
+// kill ends all members, on a kernel before 5.14 one by one: whoever is born meanwhile meets the next
+// round.
+func (g *cgroup) kill() {
+	if os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) == nil {
+		return
+	}
+	members, err := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
+	if err != nil {
+		return
+	}
+	for _, member := range strings.Fields(string(members)) {
+		if pid, err := strconv.Atoi(member); err == nil && pid > 0 {
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 }

@@ -130,3 +130,30 @@ func TestCgroupEndsAll(t *testing.T) {
 		t.Errorf("the group: %v", err)
 	}
 }
+
+// R5: a group of processes that multiply is refused the next one, and all of them end with the group.
+func TestCgroupStopsForks(t *testing.T) {
+	g := newCgroup(0)
+	if g == nil {
+		t.Skip("the system offers no control group with memory and pids: nothing is proven by this test")
+	}
+	const bomb = `i=0; while [ $i -lt 600 ]; do sleep 300 >/dev/null 2>&1 & i=$((i+1)); done; echo all; wait`
+	cmd := exec.Command("/bin/sh", "-c", bomb)
+	cmd.SysProcAttr = stageAttributes(g)
+	output, err := cmd.Output() // the shell ends when it may not fork
+	if err == nil || strings.Contains(string(output), "all") {
+		t.Errorf("the shell said %q, %v", output, err)
+	}
+	events, err := os.ReadFile(filepath.Join(g.path, "pids.events"))
+	if err != nil || strings.Contains(string(events), "max 0\n") {
+		t.Errorf("pids.events %q, %v", events, err)
+	}
+	left, err := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
+	if count := strings.Count(string(left), "\n"); err != nil || count < 400 || count > maxTasks {
+		t.Errorf("%d processes were started, %v", count, err)
+	}
+	g.end()
+	if _, err := os.Stat(g.path); !os.IsNotExist(err) {
+		t.Errorf("the group: %v", err)
+	}
+}

@@ -121,6 +121,13 @@ func target(t *testing.T) map[string]any {
 	}
 }
 
+// byLandlockAlone are the attempts that no other layer refuses. The daemon here is not hardened (X8).
+var byLandlockAlone = []string{
+	"read the daemon's environment", "read the daemon's memory map",
+	"read the planted secret", "read the secret through a descriptor of its folder", "read another process's command line",
+	"list all processes", "read the users", "list the root folder", "list the home folder",
+}
+
 // R4, R5, C1, T7: a hostile runtime tries everything, and each attempt fails.
 func TestHostileRuntimeIsConfined(t *testing.T) {
 	spec := spawntest.Spec(t, target(t))
@@ -128,8 +135,8 @@ func TestHostileRuntimeIsConfined(t *testing.T) {
 	var output lines
 	spec.Line = output.add
 	started := start(t, spec)
-	if started.Sandbox.Landlock == 0 || !started.Sandbox.Seccomp {
-		t.Fatalf("sandbox %+v: this test needs a kernel with Landlock and seccomp", started.Sandbox)
+	if !started.Sandbox.Seccomp {
+		t.Fatalf("sandbox %+v: this test needs a kernel with seccomp", started.Sandbox)
 	}
 	output.await(t, "attempts done")
 	tried := 0
@@ -144,7 +151,7 @@ func TestHostileRuntimeIsConfined(t *testing.T) {
 		}
 		tried++
 		t.Logf("%-50s %s", attempt.Attempt, attempt.Error)
-		if !attempt.Refused {
+		if !attempt.Refused && (started.Sandbox.Landlock > 0 || !slices.Contains(byLandlockAlone, attempt.Attempt)) {
 			t.Errorf("the runtime could %s", attempt.Attempt)
 		}
 	}
@@ -155,6 +162,9 @@ func TestHostileRuntimeIsConfined(t *testing.T) {
 	case exit := <-started.Exit:
 		t.Errorf("the runtime ended: %+v", exit)
 	default:
+	}
+	if started.Sandbox.Landlock == 0 {
+		t.Skipf("a kernel without Landlock: nothing is proven of %q", byLandlockAlone)
 	}
 }
 

@@ -242,7 +242,10 @@ func TestEnding(t *testing.T) {
 	awaitHealthy(t, started)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := spawn.Ending(ctx, started.Handle.PID()); !errors.Is(err, context.DeadlineExceeded) {
+	switch err := spawn.Ending(ctx, started.Handle.PID()); {
+	case errors.Is(err, syscall.EINVAL):
+		t.Skip("a kernel before 6.9, which cannot tell: nothing is proven by this test")
+	case !errors.Is(err, context.DeadlineExceeded):
 		t.Fatalf("while it runs: %v", err)
 	}
 	ended := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -41,8 +42,8 @@ func stage(report *json.Encoder) error {
 	if os.Getppid() != p.Parent {
 		return errors.New("tying its life to the daemon's: the daemon has ended")
 	}
-	if err := unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("closing descriptors on execution: %w", err)
+	if err := closeOnExecution(); err != nil {
+		return fmt.Errorf("closing descriptors on execution: %w", pathless(err))
 	}
 	dropPrivileges()
 	if p.Policy.ExecFD, err = limit(p.MemoryLimit); err != nil {
@@ -58,6 +59,24 @@ func stage(report *json.Encoder) error {
 		os.Exit(1)
 	}
 	return fmt.Errorf("executing the runtime: %w", execute(p))
+}
+
+// closeOnExecution leaves the runtime its model and the standard three, whatever else was inherited.
+func closeOnExecution() error {
+	if unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	// A kernel before 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > modelFD {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // dropPrivileges makes root an ordinary user when it executes. It fails for whoever has no privilege

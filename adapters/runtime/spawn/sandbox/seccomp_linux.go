@@ -21,11 +21,12 @@ const (
 
 // always are the calls of llama-server on a CPU, of the C library under it and of the Go runtime of
 // the stage that installs the filter, as system-call traces of builds b10068 and b10434 show them,
-// with the twins that other C libraries and arm64 use instead.
+// with the twins that other C libraries and arm64 use instead. The library's table for arm64 calls
+// fstatat what the one for amd64 calls newfstatat.
 var always = []string{
 	// Files that are open, and those that Landlock lets it open.
 	"read", "readv", "pread64", "preadv", "write", "writev", "lseek", "close", "close_range",
-	"open", "openat", "stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat",
+	"open", "openat", "stat", "lstat", "fstat", "newfstatat", "fstatat", "statx", "statfs", "fstatfs", "access", "faccessat",
 	"faccessat2", "readlink", "readlinkat", "getdents64", "getcwd", "fadvise64", "readahead", "dup", "pipe2",
 	"eventfd2",
 	// Memory.
@@ -52,21 +53,18 @@ var forGPU = []string{"memfd_create", "ftruncate", "ioctl", "get_mempolicy", "mb
 // restrictCalls installs the allow list on the calling thread. Whatever is not on it is refused with
 // EPERM, calls of the 32-bit and x32 tables included.
 func restrictCalls(execFD int, gpu bool) error {
-	policy, err := allowList(execFD, os.Getpid(), gpu)
+	table, err := arch.GetInfo("")
 	if err != nil {
-		return err
+		return fmt.Errorf("finding the system-call table: %w", err)
 	}
+	policy := allowList(table, execFD, os.Getpid(), gpu)
 	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Policy: policy}); err != nil {
 		return fmt.Errorf("installing the allow list: %w", err)
 	}
 	return nil
 }
 
-func allowList(execFD, pid int, gpu bool) (seccomp.Policy, error) {
-	table, err := arch.GetInfo("")
-	if err != nil {
-		return seccomp.Policy{}, fmt.Errorf("finding the system-call table: %w", err)
-	}
+func allowList(table *arch.Info, execFD, pid int, gpu bool) seccomp.Policy {
 	names := always
 	conditions := conditional(execFD, pid)
 	if gpu {
@@ -79,7 +77,7 @@ func allowList(execFD, pid int, gpu bool) (seccomp.Policy, error) {
 			{Action: seccomp.ActionAllow, Names: present(table, names), NamesWithCondtions: conditions},
 			{Action: noSuchCall, Names: present(table, []string{"clone3"})},
 		},
-	}, nil
+	}
 }
 
 // conditional lists the calls that are allowed with certain arguments only.

@@ -1,0 +1,118 @@
+package spawn_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/spawn/spawntest"
+)
+
+// startInGroup starts the hostile runtime, or skips the test where it has no control group of its own:
+// `task emulate` boots kernels where it has one.
+func startInGroup(t *testing.T, spec spawn.Spec) spawn.Started {
+	t.Helper()
+	started := start(t, spec)
+	if own := readProc(t, fmt.Sprintf("/proc/%d/cgroup", started.Handle.PID())); !strings.Contains(own, "/companion-runtime-") {
+		t.Skip("the system offers no control group with memory and pids: nothing is proven by this test")
+	}
+	return started
+}
+
+// unconfined runs the hostile program outside of everything until it says the line: what the limits
+// stop is possible without them.
+func unconfined(t *testing.T, script map[string]any, line string) {
+	t.Helper()
+	hostile := spawntest.Runtime(t)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(hostile.Dir, hostile.Executable), "--model", spawntest.Model(t, script).Path)
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	for scanner := bufio.NewScanner(output); scanner.Scan(); {
+		if scanner.Text() == line {
+			return
+		}
+	}
+	t.Errorf("it ended without saying %q", line)
+}
+
+// R5, T16: the kernel ends a runtime that takes more memory than it may, also where RLIMIT_DATA does
+// not look.
+func TestMemoryLimitEndsRuntime(t *testing.T) {
+	const limit = 128
+	script := map[string]any{"share": 2 * limit << 20, "startAfter": time.Second}
+	spec := spawntest.Spec(t, script)
+	spec.MemoryLimit = limit << 20
+	var output lines
+	spec.Line = output.add
+	started := startInGroup(t, spec)
+	if exit := <-started.Exit; exit.Signal != "killed" {
+		t.Errorf("exit %+v", exit)
+	}
+	if !output.has("shared 64 MiB") || output.has(fmt.Sprintf("shared %d MiB", limit)) {
+		t.Errorf("it said %q", output.all)
+	}
+	unconfined(t, script, "shared all")
+}
+
+// R5, T16: a runtime that starts threads without end is refused the next one. Processes are refused by
+// seccomp (TestHostileRuntimeIsConfined) and count here as well (TestCgroupStopsForks).
+func TestTaskLimitStopsThreads(t *testing.T) {
+	script := map[string]any{"threads": 600, "startAfter": time.Second}
+	spec := spawntest.Spec(t, script)
+	var output lines
+	spec.Line = output.add
+	started := startInGroup(t, spec)
+	exit := <-started.Exit
+	refused := regexp.MustCompile(`have (\d+) already; errno=11`).FindStringSubmatch(output.find("failed to create new OS thread"))
+	if refused == nil {
+		t.Fatalf("exit %+v, it said %q", exit, output.all)
+	}
+	// The Go runtime counts the one that was refused, and one or two that are none of the kernel's.
+	if had, err := strconv.Atoi(refused[1]); err != nil || had < 400 || had > 516 {
+		t.Errorf("it had %s threads, %v", refused[1], err)
+	}
+	unconfined(t, script, "threads all")
+}
+
+// R5, R2: the control group of a daemon that was killed is removed by the next start.
+func TestKilledDaemonLeavesNoGroup(t *testing.T) {
+	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
+	cmd, output := daemon(t, p)
+	line, err := output.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.Fields(line)[1])
+	if err != nil {
+		t.Fatalf("daemon said %q, %v", line, err)
+	}
+	_, group, _ := strings.Cut(readProc(t, fmt.Sprintf("/proc/%d/cgroup", pid)), "0::")
+	group = filepath.Join("/sys/fs/cgroup", strings.TrimSpace(group))
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if !strings.Contains(group, "/companion-runtime-") {
+		t.Skip("the system offers no control group with memory and pids: nothing is proven by this test")
+	}
+	if _, err := os.Stat(group); err != nil {
+		t.Fatalf("the killed daemon's group: %v", err)
+	}
+	within(t, 5*time.Second, "the end of the runtime", func() bool { return len(holding(t, p.Dir)) == 0 })
+	startInGroup(t, spawntest.Spec(t, nil))
+	if _, err := os.Stat(group); !os.IsNotExist(err) {
+		t.Errorf("the killed daemon's group: %v", err)
+	}
+}

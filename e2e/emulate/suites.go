@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+
+	"companion/e2e/emulate/plan"
+)
+
+// exclusion is a test that proves nothing on some machines, and why. It is left out there, or it runs
+// and says so itself by a skip; no other test may skip.
+type exclusion struct {
+	test, reason string
+	runs         bool
+	on           func(machine) bool
+}
+
+var exclusions = []exclusion{
+	{"TestNoOrphans", "kills within 80 ms of a start, which takes longer in an emulator", false, everywhere},
+	{"TestEnding", "the kernel tells the end of a thread since 6.9", true, beforeEnding},
+	{"TestHostileRuntimeIsConfined", "skips after it has seen what seccomp alone refuses", true, withoutLandlock},
+	{"TestCanariesDecide", "spoils the rules of Landlock", false, withoutLandlock},
+	{"TestSandboxLevel", "asks for Landlock", false, withoutLandlock},
+}
+
+func everywhere(machine) bool { return true }
+
+func withoutLandlock(m machine) bool { return m.landlock == 0 }
+
+// beforeEnding tells of kernels before 6.9 by the ABI that came with 6.10.
+func beforeEnding(m machine) bool { return m.landlock < 5 }
+
+// excluded names the tests of the list that run on the machine, or those that do not.
+func excluded(m machine, runs bool) []string {
+	var names []string
+	for _, e := range exclusions {
+		if e.on(m) && e.runs == runs {
+			names = append(names, e.test)
+		}
+	}
+	return names
+}
+
+// suites are what runs on the machine. Everything runs as an ordinary user; what root changes runs
+// again as root.
+func suites(m machine) []plan.Suite {
+	arguments := func(more ...string) []string {
+		skip := "-test.skip=^(" + strings.Join(excluded(m, false), "|") + ")$"
+		return append([]string{"-test.v", "-test.timeout=4m", skip}, more...)
+	}
+	return []plan.Suite{
+		{Name: "sandbox", Program: "/test/sandbox", Args: arguments(), User: true},
+		{Name: "spawn", Program: "/test/spawn", Args: arguments(), User: true},
+		{Name: "spawn as root", Program: "/test/spawn", Args: arguments("-test.run=Cgroup|Limit|Group|Hostile|Inherits|Level")},
+	}
+}
