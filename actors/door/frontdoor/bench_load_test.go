@@ -87,7 +87,7 @@ func BenchmarkFiguresStream(b *testing.B) {
 		for _, n := range []int{1, 8} {
 			took := map[string][]time.Duration{}
 			var mu sync.Mutex
-			for range 4 {
+			for range 12 {
 				for _, t := range []target{bare, door} {
 					var wg sync.WaitGroup
 					for range n {
