@@ -88,6 +88,10 @@ type ToLifecycle interface{ toLifecycle() }
 // ActorStarted says that an actor begins with empty state: drop every fact it vouched for (A9).
 type ActorStarted struct{ Actor Actor }
 
+// ActorEnded says that an actor's Serve has ended: drop every fact it vouched for (A9). Its successor
+// may be a pause of its supervisor away. Sent by the supervision tree.
+type ActorEnded struct{ Actor Actor }
+
 // ArtifactsVerified says that model and runtime are on disk with the digests of the manifest (M6).
 // Sent by provision.
 type ArtifactsVerified struct {
@@ -182,6 +186,7 @@ type Ping struct{ Reply chan<- struct{} }
 
 func (Ping) toLifecycle()              {}
 func (ActorStarted) toLifecycle()      {}
+func (ActorEnded) toLifecycle()        {}
 func (ArtifactsVerified) toLifecycle() {}
 func (IntegrityLost) toLifecycle()     {}
 func (DoorBound) toLifecycle()         {}

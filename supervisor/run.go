@@ -57,7 +57,7 @@ func Run(ctx context.Context, o Options) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	b := newBoxes()
-	t := newTree(o.Logger.Named("supervisor"))
+	t := newTree(b.lifecycle, o.Logger.Named("supervisor"))
 
 	hub, err := transport.New(o.Settings.Hub.CAFile)
 	if err != nil {

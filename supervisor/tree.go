@@ -34,14 +34,15 @@ const stopPatience = 10 * time.Second
 type tree struct {
 	root  *suture.Supervisor
 	views *mailbox.Watch[[]messages.ActorView]
+	ends  chan<- messages.ToLifecycle // hears of every end of an actor of a wing
 	log   *zap.Logger
 
 	mu   sync.Mutex // the hook runs on the goroutine of each supervisor
 	rows []messages.ActorView
 }
 
-func newTree(log *zap.Logger) *tree {
-	t := &tree{views: mailbox.NewWatch[[]messages.ActorView](nil), log: log}
+func newTree(ends chan<- messages.ToLifecycle, log *zap.Logger) *tree {
+	t := &tree{views: mailbox.NewWatch[[]messages.ActorView](nil), ends: ends, log: log}
 	spec := restartPolicy
 	spec.EventHook = t.hook
 	t.root = suture.New("companion", spec)
@@ -55,9 +56,28 @@ func (t *tree) wing(name string, actors ...suture.Service) {
 	wing := suture.New(name, spec)
 	for _, actor := range actors {
 		t.register(actor)
-		wing.Add(instrument(actor))
+		wing.Add(instrument(told{actor, t.ends}))
 	}
 	t.root.Add(wing)
+}
+
+// told is an actor whose end the lifecycle actor hears of at once. Its successor tells it too, but may
+// be a pause of the supervisor away, and meanwhile nothing may stand on what the dead one said (A9).
+type told struct {
+	suture.Service
+	ends chan<- messages.ToLifecycle
+}
+
+func (t told) String() string { return fmt.Sprint(t.Service) }
+
+func (t told) Serve(ctx context.Context) error {
+	defer func() {
+		select {
+		case t.ends <- messages.ActorEnded{Actor: messages.Actor(t.String())}:
+		default: // full: the lifecycle actor itself has ended, which withdraws everything
+		}
+	}()
+	return t.Service.Serve(ctx)
 }
 
 // add puts an actor directly below the root.

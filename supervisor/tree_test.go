@@ -41,7 +41,8 @@ func (f *failing) Serve(ctx context.Context) error {
 func TestFailuresAreContainedAndCounted(t *testing.T) {
 	const canary = "canary-in-a-panic"
 	core, logs := observer.New(zap.DebugLevel)
-	tree := newTree(zap.New(core))
+	ends := make(chan messages.ToLifecycle, 16)
+	tree := newTree(ends, zap.New(core))
 	bad := &failing{name: "door/health", served: make(chan struct{}), ends: []func() error{
 		func() error { panic(messages.NewSecret(canary)) },
 		func() error { panic(canary) },
@@ -57,6 +58,9 @@ func TestFailuresAreContainedAndCounted(t *testing.T) {
 	<-bad.served
 	cancel()
 	<-ended
+	if len(ends) != 5+2 || <-ends != (messages.ActorEnded{Actor: messages.ActorHealth}) {
+		t.Errorf("%d ends were told, of 5 failures and 2 actors at the end", len(ends))
+	}
 	for _, row := range tree.views.Get() {
 		want := map[messages.Actor]int{"door/health": 5, "door/control": 0}[row.Name]
 		if row.Restarts != want {

@@ -72,6 +72,7 @@ func (a *Actor) String() string { return string(messages.ActorLifecycle) }
 
 // Serve runs until ctx ends.
 func (a *Actor) Serve(ctx context.Context) error {
+	defer a.withdraw()
 	l := newLoop(a.deps)
 	l.publish()
 	l.process.Put(messages.ConfirmProcess{})
@@ -115,4 +116,14 @@ func (a *Actor) Serve(ctx context.Context) error {
 		l.reconcile()
 		l.publish()
 	}
+}
+
+// withdraw takes back what was published: a successor may be a pause of the supervisor away, and until
+// it has heard from everybody nothing is available (A5). What no fact depends on stays, for it to take up.
+func (a *Actor) withdraw() {
+	last := a.deps.Snapshot.Get()
+	a.deps.Snapshot.Set(messages.Snapshot{
+		State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: time.Now(),
+		Launch: last.Launch, Restarts: last.Restarts, LastExit: last.LastExit, Wanted: last.Wanted,
+	})
 }

@@ -33,6 +33,39 @@ func TestProcessActorCrashes(t *testing.T) {
 	})
 }
 
+// A9: between the end of a process actor and its successor nothing is started, and nothing that the
+// dead one still has to say is believed.
+func TestPauseWithoutProcessActor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		w.send(messages.ActorEnded{Actor: messages.ActorProcess}, messages.HealthSucceeded{Launch: 1, At: time.Now()})
+		if got := w.pass(time.Hour); got.Available || got.State != messages.StateStopped || len(taken[messages.Spawn](w.process)) > 0 {
+			t.Fatalf("without a process actor: %+v", got)
+		}
+		w.send(verified(1), messages.ActorStarted{Actor: messages.ActorProcess})
+		w.up(t)
+		if got := w.snapshot.Get(); got.Restarts != 0 {
+			t.Fatalf("the runtime was blamed: %+v", got)
+		}
+	})
+}
+
+// A5, A9: a lifecycle actor that ended leaves nothing available behind, and keeps what its successor
+// takes up.
+func TestEndedOwnerWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.close()
+		if got := w.snapshot.Get(); got.Available || got.State != messages.StateStopped || got.Facts != (messages.Facts{}) ||
+			got.Launch != 1 || !got.Wanted {
+			t.Fatalf("after the end of its owner: %+v", got)
+		}
+	})
+}
+
 // A5: a success that was on its way when the runtime died does not bring availability back.
 func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

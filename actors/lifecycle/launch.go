@@ -9,12 +9,23 @@ import (
 	"companion/messages"
 )
 
-// actorStarted drops every fact that the actor had vouched for (A9).
+// actorStarted drops what the actor's predecessor had vouched for, if that did not say that it ended,
+// and goes on with the new one.
 func (l *loop) actorStarted(actor messages.Actor) {
+	l.forget(actor)
+	switch actor {
+	case messages.ActorProvision:
+		l.manifest.Put(messages.RepeatWant{})
+	case messages.ActorProcess:
+		l.confirmed = true // it has ended whatever its predecessor ran
+	}
+}
+
+// forget drops every fact that the actor had vouched for (A9).
+func (l *loop) forget(actor messages.Actor) {
 	switch actor {
 	case messages.ActorProvision:
 		l.facts.Verified, l.causes.Verified, l.offered = false, "", nil
-		l.manifest.Put(messages.RepeatWant{})
 	case messages.ActorCustody:
 		l.facts.Token, l.causes.Token = false, ""
 	case messages.ActorFrontDoor:
@@ -24,11 +35,11 @@ func (l *loop) actorStarted(actor messages.Actor) {
 	case messages.ActorHealth:
 		l.facts.LastHealth = time.Time{}
 	case messages.ActorProcess:
-		// A new process actor has ended whatever its predecessor ran, and reports no exit for it. A
-		// runtime that was ready is not to blame; during a start a fault that comes back at every
-		// attempt must lead to a hold.
+		// Its end is the end of what it ran, and nobody reports an exit for that. A runtime that was
+		// ready is not to blame; during a start a fault that comes back at every attempt must lead to
+		// a hold. Nothing is started until a new process actor is there.
 		l.excused = l.excused || l.machine.State() == messages.StateReady
-		l.confirmed = true
+		l.confirmed = false
 		l.runtimeGone()
 	}
 }

@@ -56,6 +56,12 @@ func TestAvailabilityEnds(t *testing.T) {
 		"new front door": {messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
 		"new health":     {messages.ActorStarted{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
 		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonNotReady},
+		// A9: nor while its successor is a pause away.
+		"no provision":  {messages.ActorEnded{Actor: messages.ActorProvision}, messages.ReasonNotReady},
+		"no custody":    {messages.ActorEnded{Actor: messages.ActorCustody}, messages.ReasonNotReady},
+		"no front door": {messages.ActorEnded{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
+		"no health":     {messages.ActorEnded{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
+		"no process":    {messages.ActorEnded{Actor: messages.ActorProcess}, messages.ReasonProcessExited},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

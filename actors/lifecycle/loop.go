@@ -113,6 +113,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	switch m := message.(type) {
 	case messages.ActorStarted:
 		l.actorStarted(m.Actor)
+	case messages.ActorEnded:
+		l.forget(m.Actor)
 	case messages.ArtifactsVerified:
 		l.offer(&pair{m.Model, m.Runtime})
 	case messages.IntegrityLost:

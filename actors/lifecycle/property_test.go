@@ -18,7 +18,7 @@ type step struct {
 }
 
 var stepNames = []string{
-	"provision started", "custody started", "frontdoor started", "health started", "process started",
+	"provision started", "custody started", "frontdoor started", "health started", "process started", "process ended",
 	"verified", "integrity lost", "fetch failed", "identity changed", "bound", "unbound", "token", "no token",
 	"back end up", "exited", "healthy", "unhealthy", "hung", "memory",
 	"start", "stop", "restart", "drained", "a second", "twenty seconds", "ten minutes", "lifecycle restarts",
@@ -123,6 +123,9 @@ func (w *world) play(s step, m *model) messages.Snapshot {
 	case "health started":
 		lose()
 		return w.send(messages.ActorStarted{Actor: messages.ActorHealth})
+	case "process ended":
+		lose()
+		return w.send(messages.ActorEnded{Actor: messages.ActorProcess})
 	case "process started":
 		lose()
 		return w.send(messages.ActorStarted{Actor: messages.ActorProcess})
