@@ -73,6 +73,7 @@ type Snapshot struct {
 	Facts     Facts
 	BaseURL   string  // of the front door, when bound
 	Launch    Launch  // of the current or last attempt
+	Proven    Launch  // the last that was ready; Launch itself in a start that only adopts its runtime
 	BackEnd   BackEnd // zero until the process behind it was checked
 	Model     Model
 	Restarts  int         // crashes answered by a new launch since the daemon started

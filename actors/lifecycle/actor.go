@@ -124,6 +124,6 @@ func (a *Actor) withdraw() {
 	last := a.deps.Snapshot.Get()
 	a.deps.Snapshot.Set(messages.Snapshot{
 		State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: time.Now(),
-		Launch: last.Launch, Restarts: last.Restarts, LastExit: last.LastExit, Wanted: last.Wanted,
+		Launch: last.Launch, Proven: last.Proven, Restarts: last.Restarts, LastExit: last.LastExit, Wanted: last.Wanted,
 	})
 }

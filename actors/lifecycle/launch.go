@@ -207,7 +207,7 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	case messages.StateStarting:
 		l.startedBy = time.Time{}
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
-		l.proven = l.running
+		l.proven, l.lastReady = l.running, l.launch
 	case messages.StateReady:
 	default:
 		return

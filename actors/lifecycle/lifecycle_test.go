@@ -255,11 +255,36 @@ func TestNewIncarnationAdopts(t *testing.T) {
 		if got.State != messages.StateStarting || got.Available {
 			t.Fatalf("not starting: %+v", got)
 		}
+		if got.Proven != got.Launch {
+			t.Fatalf("forgot that the runtime had been ready: %+v", got)
+		}
 		if got = w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
 			t.Fatalf("not adopted: %+v", got)
 		}
 		if len(taken[messages.Spawn](w.process)) != 0 {
 			t.Fatal("a second runtime was started")
+		}
+	})
+}
+
+// A9, T10: an adopted runtime that turns out to hang is ended and replaced; the next one has proved nothing.
+func TestHungAdoptedIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.close()
+		w.serve()
+		defer w.close()
+		w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
+			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonRuntimeUnavailable, Hung: true})
+		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
+			t.Fatalf("killed %v", kills)
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		w.pass(time.Until(got.RetryAt))
+		if got = w.snapshot.Get(); got.State != messages.StateStarting || got.Launch != 2 || got.Proven != 1 {
+			t.Fatalf("not replaced: %+v", got)
 		}
 	})
 }

@@ -45,6 +45,7 @@ type loop struct {
 	offered, proven, running, rejected *pair
 
 	launch    messages.Launch
+	lastReady messages.Launch // the last launch that became ready
 	confirmed bool            // process has said what runs
 	alive     bool            // launch has not ended yet
 	ending    bool            // a Kill is on its way
@@ -89,15 +90,16 @@ func newLoop(deps Deps) *loop {
 		backoff.WithMaxElapsedTime(0),
 	)
 	return &loop{
-		deps:     deps,
-		log:      deps.Log,
-		machine:  fsm.NewLifecycle(),
-		last:     before,
-		wanted:   before.Wanted,
-		launch:   before.Launch,
-		restarts: before.Restarts,
-		lastExit: before.LastExit,
-		backoff:  retry,
+		deps:      deps,
+		log:       deps.Log,
+		machine:   fsm.NewLifecycle(),
+		last:      before,
+		wanted:    before.Wanted,
+		launch:    before.Launch,
+		lastReady: before.Proven,
+		restarts:  before.Restarts,
+		lastExit:  before.LastExit,
+		backoff:   retry,
 
 		process:   mailbox.Outbox[messages.ToProcess]{Box: deps.Process},
 		provision: mailbox.Outbox[messages.ToProvision]{Box: deps.Provision},
@@ -197,7 +199,7 @@ func (l *loop) publish() {
 	available, reason := fsm.Available(l.facts, l.causes, now, l.deps.Recency)
 	next := messages.Snapshot{
 		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since,
-		Facts: l.facts, BaseURL: l.base, Launch: l.launch, BackEnd: l.backEnd, Model: l.model,
+		Facts: l.facts, BaseURL: l.base, Launch: l.launch, Proven: l.lastReady, BackEnd: l.backEnd, Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
 		Held: !l.heldTill.IsZero(), Wanted: l.wanted,
 	}

@@ -37,6 +37,7 @@ rate_per_minute = 100000
 const (
 	recency      = 6 * time.Second
 	drainTimeout = 8 * time.Second
+	startTimeout = 20 * time.Second
 	// againWithin is for a runtime's start on a machine that is busy with other tests.
 	againWithin = time.Minute
 )

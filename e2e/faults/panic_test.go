@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +59,48 @@ func TestPanics(t *testing.T) {
 		t.Error("the daemon ended")
 	}
 	answers(t, c)
+	pausedAndAdopted(t, c, triggers)
 	c.Stop()
+}
+
+// A5, A9, T10: a runtime that is paused when the lifecycle actor dies is taken over by the next one, and is
+// ended and replaced as if that had not happened: the open stream ends with an error event, long before a
+// start's deadline.
+func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
+	before := forgive(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream := c.Door().Stream(ctx, 1500)
+	if stream.Status != 200 {
+		t.Fatalf("the stream: %v", stream)
+	}
+	hit := time.Now()
+	if err := syscall.Kill(before.Runtime.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	trigger(t, triggers, messages.ActorLifecycle)
+	ended(t, stream, startTimeout)
+	took := time.Since(hit)
+	t.Logf("paused and adopted: the stream ended after %v: %v", took.Round(time.Millisecond), stream)
+	if !stream.Failed || stream.Done {
+		t.Errorf("the stream has no final error event: %v", stream)
+	}
+	// Three probes wait three seconds each.
+	if took > startTimeout*3/4 {
+		t.Errorf("the stream ended after %v", took)
+	}
+	after := await(t, c, "available again", againWithin, available)
+	if after.Runtime.PID == before.Runtime.PID || restarts(after, messages.ActorLifecycle) != restarts(before, messages.ActorLifecycle)+1 {
+		t.Errorf("afterwards %+v, before %+v", after.Runtime, before.Runtime)
+	}
+}
+
+// trigger makes the actor panic once.
+func trigger(t *testing.T, triggers string, actor messages.Actor) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(triggers, strings.ReplaceAll(string(actor), "/", "-")), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // panicked makes the actor panic once, and returns how long it took until everything was as before.
@@ -72,10 +114,7 @@ func panicked(t *testing.T, c *harness.Companion, triggers string, actor message
 		stream = c.Door().Stream(ctx, 24)
 	}
 	began := time.Now()
-	trigger := filepath.Join(triggers, strings.ReplaceAll(string(actor), "/", "-"))
-	if err := os.WriteFile(trigger, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	trigger(t, triggers, actor)
 	await(t, c, "restarted", againWithin, func(s messages.Status) bool {
 		return restarts(s, actor) == restarts(before, actor)+1
 	})

@@ -56,6 +56,12 @@ func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
 	}
 	c.Configure(r.Stdout + more)
 	t.Cleanup(c.emptyKeyring)
+	t.Cleanup(func() {
+		if t.Failed() {
+			log := c.Log()
+			t.Logf("the end of companion's log file:\n%s", log[max(0, len(log)-4*logEnd):])
+		}
+	})
 	return c
 }
 

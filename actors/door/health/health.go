@@ -2,7 +2,9 @@
 // lifecycle; what follows from it is decided there (A5).
 //
 // While the runtime starts it asks the front door for the model and the back end for one real token,
-// again and again until both come; the lifecycle's start deadline ends a start that never succeeds.
+// again and again until both come; the lifecycle's start deadline ends a start that never succeeds. A
+// start that only adopts a runtime needs both as well, but its listings are judged as in ready: it has
+// requests on it that nobody else would end.
 // While it is ready there is a beat through the front door, and when nobody has asked for anything
 // for a while, one token as well, which finds the server whose web thread answers while its compute
 // hangs. The first failure is told at once. What is then at fault is asked of the back end directly:

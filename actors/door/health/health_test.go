@@ -113,6 +113,34 @@ func TestPausedRuntime(t *testing.T) {
 	}
 }
 
+// T10, A9: a runtime that a new lifecycle actor adopts has shown that it works. If it is paused it is hung
+// within the recency bound, not when a start's deadline has passed, and there is no success without a token.
+func TestPausedWhileAdopted(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(silent, silent, silent)
+		h.adopt(1)
+		h.wantFailure(t, DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
+		h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
+	})
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(nil, nil, silent)
+		h.door.Set(messages.DoorView{InFlight: 1})
+		h.adopt(1)
+		h.wantSilence(t, startGenerateDeadline-time.Second)
+		h.prober.set(nil, nil, nil)
+		h.wantFailure(t, time.Second, messages.ReasonRuntimeUnavailable, false)
+		h.wantSuccess(t, 1, readyRetry)
+	})
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.prober.set(silent, silent, silent)
+		h.become(messages.StateStarting, 2)
+		h.wantSilence(t, 59*time.Second)
+	})
+}
+
 // T10: a runtime that closes its socket and goes on is hung without any wait.
 func TestClosedSocket(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {

@@ -126,6 +126,13 @@ func (h *house) become(state messages.State, launch messages.Launch) {
 		BackEnd: messages.BackEnd{Network: "unix", Address: "/b.sock"}, Model: messages.Model{Name: "gemma"}})
 }
 
+// adopt is what a new lifecycle actor does with a runtime that its predecessor had found ready.
+func (h *house) adopt(launch messages.Launch) {
+	s := h.snapshot.Get()
+	s.State, s.Launch, s.Proven = messages.StateStarting, launch, launch
+	h.snapshot.Set(s)
+}
+
 // ready brings the runtime up the way lifecycle does, and returns the time of that.
 func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
 	t.Helper()

@@ -29,6 +29,7 @@ type loop struct {
 
 	target   *target // nil: nothing is to be probed
 	starting bool
+	adopted  bool               // starting with a runtime that was ready for an earlier lifecycle actor
 	stop     context.CancelFunc // of the round that runs, nil when none does
 	beside   *beside.Group
 	rounds   chan round
@@ -69,12 +70,14 @@ func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 	}
 	next := target{snapshot.Launch, snapshot.BackEnd, snapshot.BaseURL, snapshot.Model}
 	starting := snapshot.State == messages.StateStarting
-	if l.target == nil || *l.target != next || (starting && !l.starting) {
-		l.target = &next
+	adopted := starting && snapshot.Proven == snapshot.Launch
+	if l.target == nil || *l.target != next || starting && (!l.starting || adopted != l.adopted) {
+		l.target, l.adopted = &next, adopted
 		l.strikes, l.suspect, l.noToken, l.lastToken = 0, false, false, time.Time{}
-		l.retry = newRetry(starting, l.deps.Beat)
+		l.retry = newRetry(starting && !adopted, l.deps.Beat)
 		l.probeNow()
 	} else if l.starting && !starting {
+		l.adopted = false
 		l.retry = newRetry(false, l.deps.Beat)
 	}
 	l.starting = starting
@@ -115,7 +118,7 @@ type round struct {
 	launch                messages.Launch
 	door, models, token   error
 	askedModels, askedOne bool
-	starting              bool
+	starting, adopted     bool
 	at                    time.Time
 }
 
@@ -124,11 +127,13 @@ func (l *loop) begin(ctx context.Context) {
 	ctx, l.stop = context.WithCancel(ctx)
 	of, starting := *l.target, l.starting
 	l.number++
-	r := round{number: l.number, launch: of.launch, starting: starting, askedModels: l.suspect && !starting, askedOne: starting || l.wantsToken()}
+	r := round{number: l.number, launch: of.launch, starting: starting, adopted: l.adopted, askedModels: l.suspect, askedOne: starting || l.wantsToken()}
+	cut, cutToken := context.WithCancel(ctx)
 	before := l.deps.Door()
 	l.beside.Go(func() {
+		defer cutToken()
 		var probes sync.WaitGroup
-		probe := func(within time.Duration, into *error, do func(context.Context) error) {
+		probe := func(ctx context.Context, within time.Duration, into *error, do func(context.Context) error) {
 			probes.Add(1)
 			l.beside.Go(func() {
 				defer probes.Done()
@@ -137,11 +142,15 @@ func (l *loop) begin(ctx context.Context) {
 				*into = do(ctx)
 			})
 		}
-		probe(l.deps.AnswerDeadline, &r.door, func(ctx context.Context) error {
-			return l.deps.Prober.Door(ctx, of.baseURL, l.token, of.model.Name)
+		probe(ctx, l.deps.AnswerDeadline, &r.door, func(ctx context.Context) error {
+			err := l.deps.Prober.Door(ctx, of.baseURL, l.token, of.model.Name)
+			if err != nil && r.adopted {
+				cutToken() // its long deadline must not hold up the verdict on a runtime that hangs
+			}
+			return err
 		})
 		if r.askedModels {
-			probe(l.deps.AnswerDeadline, &r.models, func(ctx context.Context) error {
+			probe(ctx, l.deps.AnswerDeadline, &r.models, func(ctx context.Context) error {
 				return l.deps.Prober.Models(ctx, of.backEnd, of.model.Name)
 			})
 		}
@@ -150,14 +159,14 @@ func (l *loop) begin(ctx context.Context) {
 			if starting {
 				within = startGenerateDeadline
 			}
-			probe(within, &r.token, func(ctx context.Context) error {
+			probe(cut, within, &r.token, func(ctx context.Context) error {
 				return l.deps.Prober.Generate(ctx, of.backEnd, of.model)
 			})
 		}
 		probes.Wait()
 		r.at = time.Now()
-		if !starting && r.token != nil && !idleSince(before, l.deps.Door()) {
-			// Somebody else's tokens came first; that is no failure, and no success either.
+		if r.token != nil && (r.adopted && r.door != nil || !starting && !idleSince(before, l.deps.Door())) {
+			// It was cut off, or somebody else's tokens came first: no failure, and no success either.
 			r.token, r.askedOne = nil, false
 		}
 		select {
@@ -223,7 +232,7 @@ func (l *loop) succeeded(r round) {
 
 func (l *loop) failed(r round, err error) {
 	l.timer.Reset(l.retry.NextBackOff())
-	if r.starting {
+	if r.starting && !r.adopted {
 		l.deps.Log.Debug("not healthy yet", zap.Error(err))
 		return
 	}
