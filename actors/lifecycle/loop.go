@@ -13,7 +13,7 @@ import (
 
 // The first retry comes soon, because one crash says little; the tenth does not (A8).
 const (
-	firstRetry = 150 * time.Millisecond
+	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
 )
 

@@ -42,7 +42,7 @@ const (
 	startGenerateDeadline = time.Minute
 	// A start is to be noticed the moment it works; a failure of a ready runtime is asked about
 	// again a little later, so that the exit of a process is told before its silence is.
-	startRetry, startRetryMax = 10 * time.Millisecond, 250 * time.Millisecond
+	startRetry, startRetryMax = 10 * time.Millisecond, 80 * time.Millisecond
 	readyRetry                = 250 * time.Millisecond
 )
 
