@@ -175,30 +175,37 @@ func (u *upstream) listen(f func() error, d time.Duration) error {
 }
 
 // Read keeps the watch below the buffered reader, so that no reader above ever sees a time-out. The
-// deadline moves only with the watch, not with each read.
+// watch comes before the wait, so that what arrives is not held up by it; the deadline moves only with
+// the watch, not with each read.
 func (u *upstream) Read(b []byte) (int, error) {
 	for {
+		if err := u.lookUp(); err != nil {
+			return 0, err
+		}
 		n, err := u.Conn.Read(b)
 		if u.headLeft > 0 {
 			if u.headLeft -= n; u.headLeft <= 0 {
 				return 0, errLongHead
 			}
 		}
-		if u.watch == nil {
-			return n, err
-		}
-		silent := n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
-		if now := time.Now(); silent || now.Sub(u.watchedAt) >= u.every {
-			if err := u.watch(); err != nil {
-				return n, err
-			}
-			u.watchedAt = now
-			if err := u.SetReadDeadline(now.Add(u.every)); err != nil {
-				return n, err
-			}
-		}
-		if !silent {
+		if u.watch == nil || n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 	}
+}
+
+// lookUp runs the watch when half its time has passed, so that the deadline only ever meets a runtime
+// that is silent.
+func (u *upstream) lookUp() error {
+	if u.watch == nil {
+		return nil
+	}
+	if time.Since(u.watchedAt) < u.every/2 {
+		return nil
+	}
+	if err := u.watch(); err != nil {
+		return err
+	}
+	u.watchedAt = time.Now()
+	return u.SetReadDeadline(u.watchedAt.Add(u.every))
 }

@@ -31,7 +31,6 @@ func (e *exchange) commit() {
 // pass writes whole events, at once.
 func (e *exchange) pass(events []byte) error {
 	e.commit()
-	e.passed = time.Now()
 	if _, err := e.w.Write(events); err != nil {
 		e.result.Gone = true
 		return errClientGone
@@ -40,6 +39,7 @@ func (e *exchange) pass(events []byte) error {
 		e.result.Gone = true
 		return errClientGone
 	}
+	e.passed = time.Now()
 	return nil
 }
 

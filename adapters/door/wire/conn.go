@@ -231,9 +231,9 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 // it now and then. The deadline moves in steps of a quarter, so that a stream of small events does
 // not set it for each.
 func (c *Conn) write(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(c.wroteAt) > c.limits.WriteStall/4 {
-		c.wroteAt = now
-		if err := c.raw.SetWriteDeadline(now.Add(c.limits.WriteStall)); err != nil {
+	if time.Since(c.wroteAt) > c.limits.WriteStall/4 {
+		c.wroteAt = time.Now()
+		if err := c.raw.SetWriteDeadline(c.wroteAt.Add(c.limits.WriteStall)); err != nil {
 			return 0, err
 		}
 	}
