@@ -58,3 +58,45 @@ func longAnswer(t *testing.T, c *harness.Companion) *http.Response {
 	}
 	return answer
 }
+
+// A3, A4, T10: a runtime that answers every question about its health but gives no token never becomes
+// available; one that stops giving any while somebody waits for an answer is found out within the time
+// that the idle probe takes, and replaced, and who waited gets an error.
+func TestMuteRuntime(t *testing.T) {
+	hub := harness.NewHub(t)
+	hub.PublishHostile(map[string]any{"serve": true, "mute": true})
+	c := hub.Companion("[runtime]\nstart_timeout = \"3s\"\n")
+	c.Start()
+	c.SignIn()
+	c.Await("started in vain", 30*time.Second, func(s messages.Status) bool {
+		if s.CompanionAvailable {
+			t.Fatal("available without a token")
+		}
+		return s.Runtime.LastExit != nil && s.Runtime.LastExit.Reason == messages.ReasonStartTimeout
+	})
+	c.Stop()
+
+	hub = harness.NewHub(t)
+	hub.PublishHostile(map[string]any{"serve": true, "mute": true, "answers": 1})
+	c = hub.Companion("[health]\nbeat = \"1s\"\nidle_probe = \"2s\"\n")
+	c.Start()
+	c.SignIn()
+	before := c.Available()
+	began := time.Now()
+	reply := c.Door().Chat(t.Context(), 1)
+	if reply.Status != http.StatusBadGateway || reply.Code != string(messages.ReasonUpstreamFailed) {
+		t.Errorf("who waited is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+	}
+	took := time.Since(began)
+	t.Logf("replaced after %v", took.Round(time.Millisecond))
+	if took > 30*time.Second {
+		t.Errorf("a request waited %v", took)
+	}
+	after := c.Await("replaced", 30*time.Second, func(s messages.Status) bool {
+		return s.CompanionAvailable && s.Runtime.PID != before.Runtime.PID
+	})
+	if exit := after.Runtime.LastExit; exit == nil || exit.Reason != messages.ReasonRuntimeUnavailable {
+		t.Errorf("the last exit is %+v", exit)
+	}
+	c.Stop()
+}

@@ -53,7 +53,7 @@ type DoorView struct {
 	QueueBound  int
 	Verdicts    map[Reason]int64
 	Latency     []LatencyBucket // of admitted requests
-	// LastActivity is when a request last gave back its place in the runtime: the idle probe waits on it.
+	// LastActivity is when the runtime last gave a request something of its answer: the idle probe waits on it.
 	LastActivity time.Time
 }
 

@@ -168,7 +168,8 @@ type Observation struct {
 	PID           int
 	ResidentBytes int64
 	CPUPercent    float64
-	GPUBytes      int64 // device aggregate, 0 when it cannot be read
+	CPUTime       time.Duration // since the process began
+	GPUBytes      int64         // device aggregate, 0 when it cannot be read
 	Failed        bool
 }
 

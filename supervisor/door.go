@@ -9,6 +9,7 @@ import (
 	"companion/actors/door/health"
 	"companion/actors/mailbox"
 	"companion/adapters/door/healthprobe"
+	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
 
@@ -24,7 +25,7 @@ func doorWing(o Options, b boxes, actors *mailbox.Watch[[]messages.ActorView]) [
 		door,
 		health.New(health.Deps{
 			Inbox: b.health, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor, Snapshot: b.snapshot,
-			Door: door.View, Prober: healthprobe.New(),
+			Door: door.View, Observation: b.observation.Get, GPU: spawn.HasGPU(), Prober: healthprobe.New(),
 			Beat: o.Settings.Health.Beat, IdleAfter: o.Settings.Health.IdleProbe,
 			Log: o.Logger.Named(string(messages.ActorHealth)),
 		}),

@@ -115,7 +115,7 @@ func doorKeys() []key {
 			func(s *Settings) *time.Duration { return &s.Health.Beat }),
 		durationKey("health.recency", "how old the last success may be", "15s", 200*time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.Recency }),
-		durationKey("health.idle_probe", "between two one-token probes of an idle runtime", "1m", time.Second, 24*time.Hour,
+		durationKey("health.idle_probe", "how long the runtime has given nobody anything until it is asked for one token", "1m", time.Second, 24*time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.IdleProbe }),
 	}
 }

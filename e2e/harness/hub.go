@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -118,4 +119,31 @@ func (h *Hub) PublishSmall() []byte {
 	h.Publish("model", "small", file, "--version", "1", "--default")
 	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755}), "--version", "1", "--default")
 	return model
+}
+
+// PublishHostile offers the runtime of e2e/hostile, with a model that is its script: the keys are those of
+// hostile.Script.
+func (h *Hub) PublishHostile(script map[string]any) {
+	h.t.Helper()
+	dir := TempDir(h.t)
+	program := filepath.Join(dir, "hostile")
+	build := exec.Command("go", "build", "-o", program, "companion/e2e/hostile")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		h.t.Fatalf("building the hostile runtime: %v\n%s", err, out)
+	}
+	body, err := os.ReadFile(program)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	model, err := json.Marshal(script)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	file := filepath.Join(dir, "script.gguf")
+	if err := os.WriteFile(file, model, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	h.Publish("model", "script", file, "--version", "1", "--default", "--unchecked")
+	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: string(body), Mode: 0o755}), "--version", "1", "--default")
 }

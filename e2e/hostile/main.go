@@ -32,7 +32,8 @@ type Script struct {
 	Serve      bool          `json:"serve"`      // answer /health, /v1/models and completions
 	StartAfter time.Duration `json:"startAfter"` // listen later
 	NeverReady bool          `json:"neverReady"` // /health stays 503
-	NoToken    bool          `json:"noToken"`    // completions are never answered
+	Mute       bool          `json:"mute"`       // completions are never answered,
+	Answers    int64         `json:"answers"`    // but for so many of the first
 	CloseAfter time.Duration `json:"closeAfter"` // close the socket, and go on
 	IgnoreTerm bool          `json:"ignoreTerm"`
 	Flood      int           `json:"flood"` // lines printed at once, each of FloodBytes

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -79,8 +80,9 @@ func serve(s Script, host, alias string) {
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"object": "list", "data": []map[string]any{{"id": alias, "object": "model"}}})
 	})
+	var asked atomic.Int64
 	complete := func(w http.ResponseWriter, r *http.Request) {
-		if s.NoToken {
+		if s.Mute && asked.Add(1) > s.Answers {
 			<-r.Context().Done()
 			return
 		}

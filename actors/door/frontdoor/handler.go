@@ -230,7 +230,6 @@ func (v *visit) inference(f func(messages.Snapshot)) {
 		v.refuse(refusal(reason))
 		return
 	}
-	defer func() { v.d.stats.touch(time.Now()) }()
 	f(s)
 }
 
@@ -286,6 +285,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 	}
 	result := v.d.relay.Do(v.r.Context(), v.w, proxy.Call{
 		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
+		Heard: v.d.stats.heard,
 	})
 	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
 	if !result.Written {

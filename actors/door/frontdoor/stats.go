@@ -39,7 +39,7 @@ func (s *stats) took(d time.Duration) {
 	s.buckets[i].Add(1)
 }
 
-func (s *stats) touch(now time.Time) { s.active.Store(now.UnixNano()) }
+func (s *stats) heard() { s.active.Store(time.Now().UnixNano()) }
 
 // fill writes the counts into v. Buckets are cumulative, as scripts and OpenMetrics have them.
 func (s *stats) fill(v *messages.DoorView) {

@@ -5,9 +5,11 @@
 // again and again until both come; the lifecycle's start deadline ends a start that never succeeds. A
 // start that only adopts a runtime needs both as well, but its listings are judged as in ready: it has
 // requests on it that nobody else would end.
-// While it is ready there is a beat through the front door, and when nobody has asked for anything
-// for a while, one token as well, which finds the server whose web thread answers while its compute
-// hangs. The first failure is told at once. What is then at fault is asked of the back end directly:
+//
+// While it is ready there is a beat through the front door, and when it has given nobody anything for a
+// while, one token is asked for as well, which finds the server whose web thread answers while its
+// compute hangs. Behind somebody's long prompt a token may be late; then it is the processor time of the
+// runtime that tells a busy one from one that hangs. The first failure is told at once. What is then at fault is asked of the back end directly:
 // only a runtime that fails twice in a row itself is reported as hung, because a hung one is killed,
 // and a busy one, or one behind a broken front door, must not be.
 package health
@@ -33,6 +35,10 @@ const (
 	DefaultGenerateDeadline = 6 * time.Second
 	DefaultIdleAfter        = 30 * time.Second
 )
+
+// computing is the least share of one processor that a runtime uses while it computes an answer. One
+// that waits for requests uses less than 1 % of one, in its web threads.
+const computing = 0.02
 
 const (
 	// strikesUntilHung is how many failures in a row make a runtime hung: one may be a hiccup.
@@ -60,7 +66,10 @@ type Deps struct {
 	FrontDoor chan<- messages.ToFrontDoor
 	Snapshot  *mailbox.Watch[messages.Snapshot]
 	Door      func() messages.DoorView // whose LastActivity and InFlight are the users' alone
-	Prober    Prober
+	// Observation tells the processor time of the runtime, and GPU that it may compute without using any.
+	Observation func() messages.Observation
+	GPU         bool
+	Prober      Prober
 
 	Beat             time.Duration // between two probes of a ready runtime
 	AnswerDeadline   time.Duration // of a listing

@@ -181,11 +181,13 @@ func TestHungCompute(t *testing.T) {
 			h.wantSuccess(t, 1, DefaultBeat)
 		}
 		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, false)
-		// Somebody asks in between: a token would wait behind theirs, so nothing is known.
+		// Somebody asks in between and the runtime computes: a token would wait behind theirs, so nothing is
+		// known.
+		h.computes.Store(true)
 		h.door.Set(messages.DoorView{InFlight: 1})
 		h.wantSilence(t, time.Minute)
 		h.door.Set(messages.DoorView{LastActivity: time.Now()})
-		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, true)
+		h.wantFailure(t, DefaultBeat+2*DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, true)
 	})
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -199,16 +201,67 @@ func TestHungCompute(t *testing.T) {
 	})
 }
 
-// A runtime that is busy with requests is not asked for a token, and one that becomes busy during
-// the idle probe is not blamed for its delay.
+// A4, T10: a runtime whose compute hangs while somebody waits for it is found out, whether they wait on or
+// ask again and again: it gives nobody anything, and uses no processor.
+func TestHungWhileAsked(t *testing.T) {
+	for name, ask := range map[string]func(h *house){
+		"one waits on": func(h *house) { h.door.Set(messages.DoorView{InFlight: 1}) },
+		"one comes and goes": func(h *house) {
+			for i := range 1000 {
+				h.door.Set(messages.DoorView{InFlight: i % 2})
+				time.Sleep(time.Second)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inHouse(t, func(t *testing.T, h *house) {
+				began := h.ready(t, 1)
+				h.prober.set(nil, nil, silent)
+				asked := make(chan struct{})
+				go func() { defer close(asked); ask(h) }()
+				for time.Since(began) < DefaultIdleAfter-DefaultBeat {
+					h.wantSuccess(t, 1, DefaultBeat)
+				}
+				h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, false)
+				h.wantFailure(t, readyRetry+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, true)
+				<-asked
+			})
+		})
+	}
+}
+
+// A runtime that gives somebody an answer is not asked for a token. One that gives nobody anything is, and
+// is not blamed for its delay while it computes, or while a GPU may compute for it; neither is one that
+// becomes busy during the idle probe.
 func TestBusyIsNotHung(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
-		h.ready(t, 1)
-		h.door.Set(messages.DoorView{InFlight: 2, Queued: 3})
-		h.prober.set(nil, nil, silent)
-		for range 100 {
+	for _, gpu := range []bool{false, true} {
+		inHouseWith(t, gpu, func(t *testing.T, h *house) {
+			h.computes.Store(!gpu)
+			h.ready(t, 1)
+			h.door.Set(messages.DoorView{InFlight: 2, Queued: 3})
+			h.prober.set(nil, nil, silent)
+			began := time.Now()
+			for time.Since(began) < 10*time.Minute {
+				h.wantSuccess(t, 1, DefaultBeat+DefaultGenerateDeadline)
+			}
+			if _, tokens := h.prober.counts(); tokens < 10 || tokens > 21 {
+				t.Errorf("%d tokens were asked for in ten minutes", tokens)
+			}
+			h.door.Set(messages.DoorView{LastActivity: time.Now(), InFlight: 1})
 			h.wantSuccess(t, 1, DefaultBeat)
-		}
+			_, before := h.prober.counts()
+			for range 100 {
+				h.door.Set(messages.DoorView{LastActivity: time.Now(), InFlight: 1})
+				h.wantSuccess(t, 1, DefaultBeat)
+			}
+			if _, tokens := h.prober.counts(); tokens != before {
+				t.Errorf("%d tokens were asked for while answers came", tokens-before)
+			}
+		})
+	}
+	inHouse(t, func(t *testing.T, h *house) {
+		h.computes.Store(true)
+		h.ready(t, 1)
 		h.door.Set(messages.DoorView{LastActivity: time.Now()})
 		for range 5 {
 			h.wantSuccess(t, 1, DefaultBeat)

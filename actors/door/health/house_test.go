@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,23 +87,34 @@ type house struct {
 	frontDoor chan messages.ToFrontDoor
 	snapshot  *mailbox.Watch[messages.Snapshot]
 	door      *mailbox.Watch[messages.DoorView]
+	computes  atomic.Bool // the runtime uses the processor
 	actor     *Actor
 	began     time.Time
 }
 
 // inHouse runs test in a bubble with the actor, and waits for the end of both.
-func inHouse(t *testing.T, test func(t *testing.T, h *house)) {
+func inHouse(t *testing.T, test func(t *testing.T, h *house)) { inHouseWith(t, false, test) }
+
+func inHouseWith(t *testing.T, gpu bool, test func(t *testing.T, h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
 			lifecycle: make(chan messages.ToLifecycle), frontDoor: make(chan messages.ToFrontDoor, 4),
 			snapshot: mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped}),
 			door:     mailbox.NewWatch(messages.DoorView{}), began: time.Now()}
 		h.actor = New(Deps{Inbox: h.inbox, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Snapshot: h.snapshot,
-			Door: h.door.Get, Prober: h.prober, Log: zap.NewNop()})
+			Door: h.door.Get, Observation: h.observe, GPU: gpu, Prober: h.prober, Log: zap.NewNop()})
 		stop := h.serve(t)
 		defer stop()
 		test(t, h)
 	})
+}
+
+func (h *house) observe() messages.Observation {
+	now := messages.Observation{At: time.Now(), PID: 7, CPUTime: time.Second}
+	if h.computes.Load() {
+		now.CPUTime += time.Since(h.began)
+	}
+	return now
 }
 
 // serve starts an incarnation and takes its first word (A9).

@@ -118,6 +118,7 @@ type round struct {
 	launch                messages.Launch
 	door, models, token   error
 	askedModels, askedOne bool
+	late                  bool // the token that was asked for says nothing
 	starting, adopted     bool
 	at                    time.Time
 }
@@ -129,7 +130,7 @@ func (l *loop) begin(ctx context.Context) {
 	l.number++
 	r := round{number: l.number, launch: of.launch, starting: starting, adopted: l.adopted, askedModels: l.suspect, askedOne: starting || l.wantsToken()}
 	cut, cutToken := context.WithCancel(ctx)
-	before := l.deps.Door()
+	before := l.look()
 	l.beside.Go(func() {
 		defer cutToken()
 		var probes sync.WaitGroup
@@ -165,9 +166,9 @@ func (l *loop) begin(ctx context.Context) {
 		}
 		probes.Wait()
 		r.at = time.Now()
-		if r.token != nil && (r.adopted && r.door != nil || !starting && !idleSince(before, l.deps.Door())) {
-			// It was cut off, or somebody else's tokens came first: no failure, and no success either.
-			r.token, r.askedOne = nil, false
+		if r.token != nil && (r.adopted && r.door != nil || !starting && !before.hung(l.look())) {
+			// It was cut off, or is behind somebody else's tokens: no failure, and no success either.
+			r.token, r.late = nil, true
 		}
 		select {
 		case l.rounds <- r:
@@ -176,22 +177,40 @@ func (l *loop) begin(ctx context.Context) {
 	})
 }
 
-// wantsToken says whether a token may be asked for: nothing is generated that it would wait behind,
-// and there was none for a while, or the last one did not come.
+// wantsToken says whether a token may be asked for: the runtime has given nobody anything for a while,
+// or, when nothing is generated that it would wait behind, the last one did not come.
 func (l *loop) wantsToken() bool {
-	door := l.deps.Door()
-	if door.InFlight > 0 || door.Queued > 0 {
-		return false
-	}
-	last := l.lastToken
+	door, last := l.deps.Door(), l.lastToken
 	if door.LastActivity.After(last) {
 		last = door.LastActivity
+	}
+	if busy := door.InFlight > 0 || door.Queued > 0; busy && last.After(l.lastToken) {
+		return time.Since(last) >= l.deps.IdleAfter
 	}
 	return l.noToken || time.Since(last) >= l.deps.IdleAfter
 }
 
-func idleSince(before, now messages.DoorView) bool {
-	return now.InFlight == 0 && now.Queued == 0 && now.LastActivity.Equal(before.LastActivity)
+// sight is what tells a runtime that hangs from a busy one, at one moment.
+type sight struct {
+	door messages.DoorView
+	used messages.Observation
+	gpu  bool
+}
+
+func (l *loop) look() sight { return sight{l.deps.Door(), l.deps.Observation(), l.deps.GPU} }
+
+// hung reports whether a token that did not come between s and now has no excuse: the runtime gave
+// nobody else anything, and either there was nobody else, or it did not even compute.
+func (s sight) hung(now sight) bool {
+	if !now.door.LastActivity.Equal(s.door.LastActivity) {
+		return false
+	}
+	if s.door.InFlight+s.door.Queued+now.door.InFlight+now.door.Queued == 0 {
+		return true
+	}
+	passed := now.used.At.Sub(s.used.At)
+	comparable := !s.gpu && passed > 0 && s.used.PID != 0 && s.used.PID == now.used.PID && !s.used.Failed && !now.used.Failed
+	return comparable && (now.used.CPUTime-s.used.CPUTime).Seconds() < computing*passed.Seconds()
 }
 
 // judge turns a round into a verdict, and sets the time of the next.
@@ -203,8 +222,10 @@ func (l *loop) judge(r round) {
 	l.stop = nil
 	err := errors.Join(r.door, r.models, r.token)
 	if r.askedOne {
-		l.noToken = r.token != nil
 		l.lastToken = r.at
+	}
+	if r.askedOne && !r.late {
+		l.noToken = r.token != nil
 	}
 	if reasonOf(r.door) == messages.ReasonInvalidToken {
 		l.owesToken = true // a front door that forgot it without asking

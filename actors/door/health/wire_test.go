@@ -59,7 +59,8 @@ func TestOnRealSockets(t *testing.T) {
 		BackEnd: messages.BackEnd{Network: "unix", Address: path}, Model: messages.Model{Name: "gemma"}}
 	watch := mailbox.NewWatch(snapshot)
 	actor := New(Deps{Lifecycle: lifecycle, FrontDoor: frontDoor, Snapshot: watch,
-		Door: func() messages.DoorView { return messages.DoorView{} }, Prober: healthprobe.New(),
+		Door:        func() messages.DoorView { return messages.DoorView{} },
+		Observation: func() messages.Observation { return messages.Observation{} }, Prober: healthprobe.New(),
 		Beat: 20 * time.Millisecond, AnswerDeadline: 200 * time.Millisecond, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -146,3 +146,38 @@ func TestLongEvents(t *testing.T) {
 		r.Close()
 	}
 }
+
+// A4: it is told that the runtime said something, while a stream goes on and when an answer is short, and
+// not when it says nothing.
+func TestHeard(t *testing.T) {
+	for name, c := range map[string]struct {
+		runtime     func(net.Conn)
+		stream      bool
+		least, most int
+	}{
+		"silent": {func(c net.Conn) { readRequest(c); _, _ = c.Read(make([]byte, 1)) }, false, 0, 0},
+		"short": {func(c net.Conn) {
+			readRequest(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		}, false, 1, 1},
+		"stream": {func(c net.Conn) {
+			readRequest(c)
+			_, err := io.WriteString(c, streamHead)
+			for i := 0; i < 1000 && err == nil; i++ {
+				time.Sleep(time.Millisecond)
+				_, err = io.WriteString(c, "9\r\ndata: x\n\n\r\n")
+			}
+		}, true, int(time.Second / look), int(2*time.Second/look) + 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(script(func(conn net.Conn) { defer conn.Close(); c.runtime(conn) }))
+			defer r.Close()
+			begin, heard := time.Now(), 0
+			gone := func() bool { return time.Since(begin) > 2*time.Second }
+			r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream, Gone: gone, Heard: func() { heard++ }})
+			if heard < c.least || heard > c.most {
+				t.Errorf("%s: heard %d times, want %d to %d", name, heard, c.least, c.most)
+			}
+		})
+	}
+}

@@ -56,7 +56,8 @@ type upstream struct {
 	in     *bufio.Reader
 	out    []byte // for the next request; at most copied and a head
 
-	headLeft int // while a head is read: how much more of it there may be
+	headLeft int  // while a head is read: how much more of it there may be
+	heard    bool // something arrived since the flag was last taken down
 
 	// While watch is set it runs every so often, on the reading goroutine, whether anything arrives
 	// or not: a runtime that dribbles must not hold whom a silent one lets go.
@@ -170,7 +171,7 @@ func (p *pool) put(u *upstream) {
 
 // listen makes f run every d while the answer is read. For d nothing that is written waits either.
 func (u *upstream) listen(f func() error, d time.Duration) error {
-	u.watch, u.every, u.watchedAt = f, d, time.Now()
+	u.watch, u.every, u.watchedAt, u.heard = f, d, time.Now(), false
 	return u.SetDeadline(u.watchedAt.Add(d))
 }
 
@@ -183,6 +184,7 @@ func (u *upstream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		n, err := u.Conn.Read(b)
+		u.heard = u.heard || n > 0
 		if u.headLeft > 0 {
 			if u.headLeft -= n; u.headLeft <= 0 {
 				return 0, errLongHead

@@ -83,6 +83,8 @@ type Call struct {
 	Stream bool
 	// Gone, when set, is asked now and then until the answer is there: whether the client has left.
 	Gone func() bool
+	// Heard, when set, is called soon after the runtime has said something, and not for each event.
+	Heard func()
 }
 
 // Result says how a call ended. Unless Written, nothing was answered and the caller answers with
@@ -191,6 +193,7 @@ func (e *exchange) watch() error {
 
 // lookAround tells when nobody waits for the answer any more.
 func (e *exchange) lookAround() error {
+	e.tellHeard()
 	if e.call.Gone != nil && e.call.Gone() {
 		e.result.Gone = true
 		return errClientGone
@@ -199,6 +202,13 @@ func (e *exchange) lookAround() error {
 		return context.Cause(e.ctx)
 	}
 	return nil
+}
+
+func (e *exchange) tellHeard() {
+	if e.up != nil && e.up.heard && e.call.Heard != nil {
+		e.call.Heard()
+		e.up.heard = false
+	}
 }
 
 // try makes one attempt, and says how many bytes of the request were sent.
@@ -297,6 +307,7 @@ func (e *exchange) done(whole bool) {
 	if e.up == nil {
 		return
 	}
+	e.tellHeard()
 	if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
 		_ = e.up.Close()
 	} else {
@@ -307,6 +318,7 @@ func (e *exchange) done(whole bool) {
 
 func (e *exchange) drop() {
 	if e.up != nil {
+		e.tellHeard()
 		_ = e.up.Close()
 		e.up = nil
 	}

@@ -70,7 +70,7 @@ func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.O
 	p.used = used
 	return messages.Observation{
 		At: now, PID: pid, ResidentBytes: int64(min(memory.RSS, math.MaxInt64)),
-		CPUPercent: share(since, passed, runtime.NumCPU()), GPUBytes: p.gpu.used(),
+		CPUPercent: share(since, passed, runtime.NumCPU()), CPUTime: time.Duration(used * float64(time.Second)), GPUBytes: p.gpu.used(),
 	}, nil
 }
 
