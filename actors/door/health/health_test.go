@@ -260,7 +260,6 @@ func TestBusyIsNotHung(t *testing.T) {
 		})
 	}
 	inHouse(t, func(t *testing.T, h *house) {
-		h.computes.Store(true)
 		h.ready(t, 1)
 		h.door.Set(messages.DoorView{LastActivity: time.Now()})
 		for range 5 {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -92,6 +93,45 @@ func TestQueueIsLeft(t *testing.T) {
 	begin := time.Now()
 	result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: []byte("{}"), Gone: func() bool { return true }})
 	if took := time.Since(begin); !result.Gone || took > dialTime/2 {
+		t.Errorf("%+v after %v", result, took)
+	}
+}
+
+// L6: over TCP a runtime that takes no new connection lets the caller wait; not for longer than dialTime.
+func TestQueueOfTheRuntimeStaysFull(t *testing.T) {
+	t.Parallel()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	defer file.Close()
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address := l.Addr().String()
+	for {
+		c, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			break
+		}
+		defer c.Close()
+	}
+	r := New(Options{})
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*dialTime)
+	defer cancel()
+	begin := time.Now()
+	result := r.Do(ctx, httptest.NewRecorder(), Call{Target: Target{1, messages.BackEnd{Network: "tcp", Address: address}}, Path: "/v1/x", Body: []byte("{}")})
+	if took := time.Since(begin); result.Reason != messages.ReasonRuntimeUnavailable || took > 2*dialTime {
 		t.Errorf("%+v after %v", result, took)
 	}
 }
