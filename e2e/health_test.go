@@ -89,7 +89,7 @@ func TestMuteRuntime(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("replaced after %v", took.Round(time.Millisecond))
-	if took > 30*time.Second {
+	if took > time.Minute { // 15 s when the machine has nothing else to do
 		t.Errorf("a request waited %v", took)
 	}
 	after := c.Await("replaced", 30*time.Second, func(s messages.Status) bool {
