@@ -236,6 +236,12 @@ func TestDrainAndShutdown(t *testing.T) {
 	})
 }
 
+// vouch is what the other actors answer to a new incarnation while the first launch runs, but for health.
+func (w *world) vouch() messages.Snapshot {
+	return w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
+		messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+}
+
 // A9: a new incarnation trusts nothing, asks everybody, and adopts the runtime that still runs.
 func TestNewIncarnationAdopts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -250,8 +256,7 @@ func TestNewIncarnationAdopts(t *testing.T) {
 		if len(taken[messages.ConfirmProcess](w.process)) == 0 {
 			t.Fatal("process was not asked")
 		}
-		got := w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
-			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		got := w.vouch()
 		if got.State != messages.StateStarting || got.Available {
 			t.Fatalf("not starting: %+v", got)
 		}
@@ -275,8 +280,7 @@ func TestHungAdoptedIsReplaced(t *testing.T) {
 		w.close()
 		w.serve()
 		defer w.close()
-		w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
-			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		w.vouch()
 		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonRuntimeUnavailable, Hung: true})
 		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
 			t.Fatalf("killed %v", kills)

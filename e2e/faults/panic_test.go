@@ -85,7 +85,7 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	if !stream.Failed || stream.Done {
 		t.Errorf("the stream has no final error event: %v", stream)
 	}
-	// Three probes wait three seconds each.
+	// 9.3 s when the machine has nothing else to do.
 	if took > startTimeout*3/4 {
 		t.Errorf("the stream ended after %v", took)
 	}

@@ -112,12 +112,7 @@ func (h *Hub) PublishSmall() []byte {
 	for i := range model[4:] {
 		model[4+i] = byte(i * i >> 3)
 	}
-	file := filepath.Join(TempDir(h.t), "small.gguf")
-	if err := os.WriteFile(file, model, 0o600); err != nil {
-		h.t.Fatal(err)
-	}
-	h.Publish("model", "small", file, "--version", "1", "--default")
-	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755}), "--version", "1", "--default")
+	h.publishPair("small", model, "not a program")
 	return model
 }
 
@@ -125,8 +120,7 @@ func (h *Hub) PublishSmall() []byte {
 // hostile.Script.
 func (h *Hub) PublishHostile(script map[string]any) {
 	h.t.Helper()
-	dir := TempDir(h.t)
-	program := filepath.Join(dir, "hostile")
+	program := filepath.Join(TempDir(h.t), "hostile")
 	build := exec.Command("go", "build", "-o", program, "companion/e2e/hostile")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -140,10 +134,16 @@ func (h *Hub) PublishHostile(script map[string]any) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	file := filepath.Join(dir, "script.gguf")
+	h.publishPair("script", model, string(body), "--unchecked")
+}
+
+// publishPair offers a model and an archive whose one file is the runtime's program, as the defaults.
+func (h *Hub) publishPair(name string, model []byte, program string, flags ...string) {
+	h.t.Helper()
+	file := filepath.Join(TempDir(h.t), name+".gguf")
 	if err := os.WriteFile(file, model, 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	h.Publish("model", "script", file, "--version", "1", "--default", "--unchecked")
-	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: string(body), Mode: 0o755}), "--version", "1", "--default")
+	h.Publish("model", name, file, append(flags, "--version", "1", "--default")...)
+	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: program, Mode: 0o755}), "--version", "1", "--default")
 }

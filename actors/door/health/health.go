@@ -9,9 +9,9 @@
 // While it is ready there is a beat through the front door, and when it has given nobody anything for a
 // while, one token is asked for as well, which finds the server whose web thread answers while its
 // compute hangs. Behind somebody's long prompt a token may be late; then it is the processor time of the
-// runtime that tells a busy one from one that hangs. The first failure is told at once. What is then at fault is asked of the back end directly:
-// only a runtime that fails twice in a row itself is reported as hung, because a hung one is killed,
-// and a busy one, or one behind a broken front door, must not be.
+// runtime that tells a busy one from one that hangs. The first failure is told at once. What is then at
+// fault is asked of the back end directly: only a runtime that fails twice in a row itself is reported as
+// hung, because a hung one is killed, and a busy one, or one behind a broken front door, must not be.
 package health
 
 import (

@@ -72,15 +72,14 @@ func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 	starting := snapshot.State == messages.StateStarting
 	adopted := starting && snapshot.Proven == snapshot.Launch
 	if l.target == nil || *l.target != next || starting && (!l.starting || adopted != l.adopted) {
-		l.target, l.adopted = &next, adopted
+		l.target = &next
 		l.strikes, l.suspect, l.noToken, l.lastToken = 0, false, false, time.Time{}
 		l.retry = newRetry(starting && !adopted, l.deps.Beat)
 		l.probeNow()
 	} else if l.starting && !starting {
-		l.adopted = false
 		l.retry = newRetry(false, l.deps.Beat)
 	}
-	l.starting = starting
+	l.starting, l.adopted = starting, adopted
 	if l.due && l.stop == nil {
 		l.due = false
 		l.begin(ctx)
@@ -223,9 +222,9 @@ func (l *loop) judge(r round) {
 	err := errors.Join(r.door, r.models, r.token)
 	if r.askedOne {
 		l.lastToken = r.at
-	}
-	if r.askedOne && !r.late {
-		l.noToken = r.token != nil
+		if !r.late {
+			l.noToken = r.token != nil
+		}
 	}
 	if reasonOf(r.door) == messages.ReasonInvalidToken {
 		l.owesToken = true // a front door that forgot it without asking

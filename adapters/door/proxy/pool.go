@@ -199,10 +199,7 @@ func (u *upstream) Read(b []byte) (int, error) {
 // lookUp runs the watch when half its time has passed, so that the deadline only ever meets a runtime
 // that is silent.
 func (u *upstream) lookUp() error {
-	if u.watch == nil {
-		return nil
-	}
-	if time.Since(u.watchedAt) < u.every/2 {
+	if u.watch == nil || time.Since(u.watchedAt) < u.every/2 {
 		return nil
 	}
 	if err := u.watch(); err != nil {

@@ -157,7 +157,7 @@ func (e *exchange) open() bool {
 	}
 	sent, err := e.try(false)
 	if err != nil && e.up != nil && e.up.reused && (sent == 0 || e.call.Body == nil) && e.ctx.Err() == nil && !e.result.Written && !e.result.Gone {
-		e.drop()
+		e.done(false)
 		_, err = e.try(true)
 	}
 	if err != nil {
@@ -166,7 +166,7 @@ func (e *exchange) open() bool {
 		if e.up == nil {
 			e.result.Reason = messages.ReasonRuntimeUnavailable
 		}
-		e.drop()
+		e.done(false)
 		return false
 	}
 	return e.judge()
@@ -314,14 +314,6 @@ func (e *exchange) done(whole bool) {
 		e.relay.pool.put(e.up)
 	}
 	e.up = nil
-}
-
-func (e *exchange) drop() {
-	if e.up != nil {
-		e.tellHeard()
-		_ = e.up.Close()
-		e.up = nil
-	}
 }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}

@@ -19,7 +19,6 @@ import (
 // owner.
 type Probe struct {
 	gpu  gpu
-	used float64 // seconds of processor time at last
 	last messages.Observation
 }
 
@@ -60,14 +59,13 @@ func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.O
 	if err != nil {
 		return none, err
 	}
-	since, passed := used-p.used, now.Sub(p.last.At)
+	since, passed := used-p.last.CPUTime.Seconds(), now.Sub(p.last.At)
 	if p.last.PID != pid {
 		since = used
 		if passed, err = age(started); err != nil {
 			return none, err
 		}
 	}
-	p.used = used
 	return messages.Observation{
 		At: now, PID: pid, ResidentBytes: int64(min(memory.RSS, math.MaxInt64)),
 		CPUPercent: share(since, passed, runtime.NumCPU()), CPUTime: time.Duration(used * float64(time.Second)), GPUBytes: p.gpu.used(),
