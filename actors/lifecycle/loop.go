@@ -210,11 +210,12 @@ func (l *loop) publish() {
 	if changed || next.Since.IsZero() {
 		next.Since = now
 	}
-	if next.Available != l.last.Available {
-		l.log.Info("availability changed", zap.Bool("available", available), zap.String("reason", string(reason)))
-	}
+	was := l.last.Available
 	l.last = next
 	l.deps.Snapshot.Set(next)
+	if available != was {
+		l.log.Info("availability changed", zap.Bool("available", available), zap.String("reason", string(reason)))
+	}
 }
 
 // untilNext is the time until something happens by itself: the last health success ages out, a

@@ -2,17 +2,26 @@ package spawn
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// watchedThreads is how many threads Ending watches: the last to leave frees the memory first, so
-// it must not be the only one.
-const watchedThreads = 4
+const (
+	// watchedThreads is how many threads Ending watches: the last to leave frees the memory first, so
+	// it must not be the only one.
+	watchedThreads = 4
+	// together is how many threads must be seen to have ended at one look for the whole process to end.
+	// A thread of a pool may end alone; then the process is asked, which can take milliseconds: the
+	// asker may be left with the freeing of its memory.
+	together = 2
+)
 
 // Ending returns nil as soon as the runtime pid has begun to end. The notification of its exit
 // comes only after its memory is freed, which for a loaded model takes tens of milliseconds; its
@@ -20,96 +29,104 @@ const watchedThreads = 4
 // runtime is ready and has its threads. It returns an error when ctx ends or the kernel cannot tell;
 // Started.Exit tells then.
 func Ending(ctx context.Context, pid int) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	for {
-		threads, err := openThreads(pid)
+		threads, err := watchThreads(pid)
 		if err != nil {
 			return err
 		}
-		if err := anyEnded(ctx, threads); err != nil || isEnding(pid) {
-			return err
+		ended, err := threads.await(ctx)
+		if err == nil && ended < together {
+			var whole bool
+			if whole, err = isEnding(pid); err == nil && !whole {
+				threads.close()
+				continue
+			}
 		}
+		threads.close()
+		return err
 	}
 }
 
-// openThreads returns descriptors of some threads of pid, without the first one: that one is told
-// only when all have ended.
-func openThreads(pid int) ([]*os.File, error) {
+// threads are descriptors of some threads, and one that tells when any of them ends.
+type threads struct {
+	each []int
+	any  *os.File // an epoll instance
+}
+
+// watchThreads opens some threads of pid, without the first one: that one is told only when all have
+// ended.
+func watchThreads(pid int) (*threads, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return nil, fmt.Errorf("listing the runtime's threads: %w", pathless(err))
 	}
-	var threads []*os.File
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("watching the runtime's threads: %w", err)
+	}
+	// What is marked so is waited for by the Go runtime's own poller.
+	_ = unix.SetNonblock(epoll, true)
+	t := &threads{any: os.NewFile(uintptr(epoll), "threads")}
 	for _, entry := range entries {
 		id, err := strconv.Atoi(entry.Name())
-		if err != nil || id == pid {
+		if err != nil || id == pid || len(t.each) == watchedThreads {
 			continue
 		}
-		fd, err := unix.PidfdOpen(id, unix.O_EXCL|unix.PIDFD_NONBLOCK)
+		fd, err := unix.PidfdOpen(id, unix.O_EXCL)
 		if err == unix.ESRCH {
 			continue
-		} else if err != nil {
-			closeAll(threads)
+		}
+		if err == nil {
+			t.each = append(t.each, fd)
+			err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN})
+		}
+		if err != nil {
+			t.close()
 			return nil, fmt.Errorf("watching the runtime's threads: %w", err)
 		}
-		if threads = append(threads, os.NewFile(uintptr(fd), "thread")); len(threads) == watchedThreads {
-			break
-		}
 	}
-	if len(threads) == 0 {
-		return nil, fmt.Errorf("watching the runtime's threads: it has one only")
+	if len(t.each) == 0 {
+		t.close()
+		return nil, errors.New("watching the runtime's threads: it has one only")
 	}
-	return threads, nil
+	return t, nil
 }
 
-// anyEnded returns when one of the threads has ended, and closes them all.
-func anyEnded(ctx context.Context, threads []*os.File) error {
-	ended := make(chan struct{}, len(threads))
-	for _, thread := range threads {
-		go func() {
-			awaitThread(thread)
-			ended <- struct{}{}
-		}()
-	}
-	var err error
-	left := len(threads)
-	select {
-	case <-ended:
-		left--
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	closeAll(threads) // wakes the others
-	for range left {
-		<-ended
-	}
-	return err
-}
-
-func awaitThread(thread *os.File) {
-	raw, err := thread.SyscallConn()
+// await returns how many of the threads have ended, as soon as one has.
+func (t *threads) await(ctx context.Context) (ended int, err error) {
+	defer context.AfterFunc(ctx, func() { _ = t.any.SetReadDeadline(time.Unix(1, 0)) })()
+	raw, err := t.any.SyscallConn()
 	if err != nil {
-		return
+		return 0, fmt.Errorf("watching the runtime's threads: %w", err)
 	}
-	_ = raw.Read(func(fd uintptr) bool {
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return err != nil || ready == 1
+	var events [watchedThreads]unix.EpollEvent
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		ended, failed = unix.EpollWait(int(fd), events[:], 0)
+		return ended > 0 || failed != nil
 	})
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err = errors.Join(err, failed); err != nil {
+		return 0, fmt.Errorf("watching the runtime's threads: %w", err)
+	}
+	return ended, nil
 }
 
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
+func (t *threads) close() {
+	_ = t.any.Close()
+	for _, fd := range t.each {
+		_ = unix.Close(fd)
 	}
 }
 
 // isEnding reports whether the whole process ends, and not one of its threads alone: it is gone, or
 // told to be by a pending SIGKILL, which the kernel gives every thread of a process that ends.
-func isEnding(pid int) bool {
+func isEnding(pid int) (bool, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return true
+		return gone(err)
 	}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -117,12 +134,12 @@ func isEnding(pid int) bool {
 		switch name {
 		case "State":
 			if strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X") {
-				return true
+				return true, nil
 			}
 		case "SigPnd", "ShdPnd":
 			pending, err := strconv.ParseUint(value, 16, 64)
 			if err == nil && pending&(1<<(unix.SIGKILL-1)) != 0 {
-				return true
+				return true, nil
 			}
 		}
 	}
@@ -131,17 +148,28 @@ func isEnding(pid int) bool {
 
 // exiting reads the flags of the first thread, field 9 of /proc/PID/stat: PF_EXITING of the
 // kernel's sched.h.
-func exiting(pid int) bool {
+func exiting(pid int) (bool, error) {
 	const flags, pfExiting = 9 - 3, 0x4
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return true
+		return gone(err)
 	}
 	text := string(stat)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) <= flags {
-		return true
+		return false, errors.New("reading the runtime's state: it has no flags")
 	}
 	value, err := strconv.ParseUint(fields[flags], 10, 64)
-	return err != nil || value&pfExiting != 0
+	if err != nil {
+		return false, fmt.Errorf("reading the runtime's state: %w", err)
+	}
+	return value&pfExiting != 0, nil
+}
+
+// gone tells a process that is no more from one whose state cannot be read.
+func gone(err error) (bool, error) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return true, nil
+	}
+	return false, fmt.Errorf("reading the runtime's state: %w", pathless(err))
 }

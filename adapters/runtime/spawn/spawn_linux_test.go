@@ -235,25 +235,3 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	started.Handle.Kill(context.Background(), time.Hour) // again, and late: nothing happens
 }
-
-// A5: the beginning of an end is told, and an end of one thread alone is not.
-func TestEnding(t *testing.T) {
-	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
-	awaitHealthy(t, started)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	switch err := spawn.Ending(ctx, started.Handle.PID()); {
-	case errors.Is(err, syscall.EINVAL):
-		t.Skip("a kernel before 6.9, which cannot tell: nothing is proven by this test")
-	case !errors.Is(err, context.DeadlineExceeded):
-		t.Fatalf("while it runs: %v", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- spawn.Ending(t.Context(), started.Handle.PID()) }()
-	time.Sleep(10 * time.Millisecond) // so that Ending mostly waits already; either order must work
-	_ = syscall.Kill(started.Handle.PID(), syscall.SIGKILL)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	<-started.Exit
-}
