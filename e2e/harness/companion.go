@@ -73,6 +73,19 @@ func (c *Companion) Configure(text string) {
 	}
 }
 
+// Edit replaces old, which must be there, in the configuration file.
+func (c *Companion) Edit(old, replacement string) {
+	c.t.Helper()
+	config, err := os.ReadFile(c.ConfigFile())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if !strings.Contains(string(config), old) {
+		c.t.Fatalf("the configuration holds no %s:\n%s", old, config)
+	}
+	c.Configure(strings.Replace(string(config), old, replacement, 1))
+}
+
 // Places of the companion (cli.md).
 func (c *Companion) ConfigFile() string { return filepath.Join(c.Home, "config/companion/config.toml") }
 func (c *Companion) Data() string       { return filepath.Join(c.Home, "data/companion") }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,6 +103,24 @@ func (h *Hub) Fault(name string, on bool) {
 	if r := runCommand(h.t, "devhub", "", hubEnvironment(h.Dir), "fault", "--dir", h.Dir, name, position); r.Code != 0 {
 		h.t.Fatalf("switching %s %s: %s", name, position, r.Stderr)
 	}
+}
+
+// Hosts of a hub: its own, and that of the artifacts.
+const (
+	HubHost      = "localhost"
+	ArtifactHost = "127.0.0.1"
+)
+
+// ArtifactRequests returns the lines of the hub's log that say that an artifact was asked of host.
+func (h *Hub) ArtifactRequests(host string) []string {
+	h.t.Helper()
+	var found []string
+	for line := range strings.Lines(h.Output()) {
+		if strings.Contains(line, `"host": "`+host+`"`) && strings.Contains(line, `"route": "GET /artifacts/`) {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 // PublishSmall offers a model and a runtime that are well-formed, a few kilobytes long, and not able
