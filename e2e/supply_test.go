@@ -122,41 +122,94 @@ func TestRolledBackManifest(t *testing.T) {
 	}
 }
 
-// M12: an archive that would write elsewhere is refused as a whole, although the manifest signs it.
+// M12, T6: an archive that would write elsewhere, or that is not what the manifest lists, is refused as a
+// whole. Its digest is right and the signed list is harmless: what refuses is the unpacker.
 func TestHostileArchive(t *testing.T) {
+	outside := harness.TempDir(t)
 	program := harness.Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755}
-	for name, entry := range map[string]harness.Entry{
-		"dot segments":  {Name: "../evil", Body: "x", Mode: 0o600},
-		"absolute path": {Name: "/tmp/evil", Body: "x", Mode: 0o600},
-		"outward link":  {Name: "lib", Link: "../../../../../../tmp"},
-		"absolute link": {Name: "lib", Link: "/etc"},
+	link := harness.Entry{Name: "bin/tool", Link: "llama-server"}
+	evil := func(name string) harness.Entry { return harness.Entry{Name: name, Body: "x", Mode: 0o600} }
+	leading := func(target string) harness.Entry { return harness.Entry{Name: link.Name, Link: target} }
+	for name, test := range map[string]struct {
+		entries []harness.Entry
+		reason  messages.Reason
+		says    string
+	}{
+		"dot segments":    {[]harness.Entry{program, link, evil("../evil")}, "malformed_spec", "not in the list"},
+		"absolute path":   {[]harness.Entry{program, link, evil(outside + "/evil")}, "malformed_spec", "not in the list"},
+		"outward link":    {[]harness.Entry{program, leading("../../../evil")}, "malformed_spec", "leads elsewhere"},
+		"absolute link":   {[]harness.Entry{program, leading(outside)}, "malformed_spec", "leads elsewhere"},
+		"through a link":  {[]harness.Entry{{Name: "bin", Link: outside}, program, link}, "malformed_spec", "not in the list"},
+		"program as link": {[]harness.Entry{{Name: program.Name, Link: "/bin/sh"}, link}, "malformed_spec", "leads elsewhere"},
+		"no program":      {[]harness.Entry{link}, "malformed_spec", "is missing"},
+		"other content":   {[]harness.Entry{{Name: program.Name, Body: "not a pr0gram", Mode: 0o755}, link}, "digest_mismatch", "other content"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			hub := harness.NewHub(t)
 			hub.PublishSmall()
-			hub.Publish("runtime", harness.RuntimeName, harness.Archive(t, program, entry), "--unchecked",
-				"--executable", program.Name, "--version", "2", "--default")
+			hub.Publish("runtime", harness.RuntimeName, harness.Archive(t, test.entries...),
+				"--files-of", harness.Archive(t, program, link), "--version", "2", "--default")
 			c := hub.Companion("")
 			c.Start()
-			if code, got := pulled(t, c); code != 6 {
-				t.Errorf("pull: exit %d, %s; want 6", code, got)
+			if code, got := pulled(t, c); code != 6 || !slices.Contains(got, test.reason) {
+				t.Errorf("pull: exit %d, status says %q; want 6, %s", code, got, test.reason)
 			}
-			for _, file := range stored(t, c) {
-				if strings.Contains(file, "runtimes") {
-					t.Errorf("there is %s", file)
-				}
+			// Only what came whole and with the right digest is unpacked.
+			if !logged(c, "artifact not available", harness.RuntimeName, "the runtime's archive", test.says) {
+				t.Errorf("the log has no refusal by the unpacker with %q", test.says)
 			}
-			err := filepath.WalkDir(c.Home, func(path string, _ fs.DirEntry, err error) error {
-				if strings.HasSuffix(path, "evil") {
-					t.Errorf("there is %s", path)
-				}
-				return err
-			})
-			if err != nil {
-				t.Error(err)
+			checkNoRuntime(t, c)
+			if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
+				t.Errorf("outside there is %v, %v", left, err)
 			}
 		})
 	}
+}
+
+// M12, T6: a signed list that would lead elsewhere is refused before a byte is asked for.
+func TestHostileList(t *testing.T) {
+	hub := harness.NewHub(t)
+	hub.PublishSmall()
+	hub.Publish("runtime", harness.RuntimeName, harness.Archive(t,
+		harness.Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755},
+		harness.Entry{Name: "../evil", Body: "x", Mode: 0o600}), "--unchecked", "--version", "2", "--default")
+	c := hub.Companion("")
+	c.Start()
+	if code, got := pulled(t, c); code != 6 || !slices.Contains(got, messages.ReasonMalformedSpec) {
+		t.Errorf("pull: exit %d, status says %q; want 6, malformed_spec", code, got)
+	}
+	if asked := hub.ArtifactRequests(harness.ArtifactHost); len(asked) != 0 {
+		t.Errorf("the artifact host was asked:\n%s", asked)
+	}
+	checkNoRuntime(t, c)
+}
+
+// checkNoRuntime looks for what a refused archive could have left below the companion's places.
+func checkNoRuntime(t *testing.T, c *harness.Companion) {
+	t.Helper()
+	for _, file := range stored(t, c) {
+		if !strings.HasPrefix(file, "/models/") {
+			t.Errorf("there is %s", file)
+		}
+	}
+	for _, file := range files(t, c.Home) {
+		if strings.HasSuffix(file, "evil") {
+			t.Errorf("there is %s", file)
+		}
+	}
+	if status, _ := c.Status(); status.CompanionAvailable || status.Facts.Verified {
+		t.Errorf("the status is %+v", status.Facts)
+	}
+}
+
+// logged reports whether one line of the companion's log has all the parts.
+func logged(c *harness.Companion, parts ...string) bool {
+	for line := range strings.Lines(c.Log()) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // M1, M3: nothing is fetched while nobody is signed in.
