@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,15 +124,20 @@ func (h *Hub) ArtifactRequests(host string) []string {
 	return found
 }
 
-// PublishSmall offers a model and a runtime that are well-formed, a few kilobytes long, and not able
-// to run: enough for all that happens before a spawn. It returns the model's bytes.
+// PublishSmall is PublishInert with a model of a few kilobytes.
 func (h *Hub) PublishSmall() []byte {
 	h.t.Helper()
-	model := append([]byte("GGUF"), make([]byte, 40_000)...)
-	for i := range model[4:] {
-		model[4+i] = byte(i * i >> 3)
-	}
-	h.publishPair("small", model, "not a program")
+	return h.PublishInert(40_000)
+}
+
+// PublishInert offers a model of that many bytes and a runtime, well-formed and not able to run: enough
+// for all that happens before a spawn. It returns the model's bytes.
+func (h *Hub) PublishInert(size int) []byte {
+	h.t.Helper()
+	model := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(model) // no two places alike; never fails
+	copy(model, "GGUF")
+	h.publishPair("inert", model, "not a program")
 	return model
 }
 
