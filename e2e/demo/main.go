@@ -1,7 +1,8 @@
 // Command demo shows the whole chain on real parts: it fetches a runtime and a model, starts the
 // development hub and the companion, signs in, and ends with an answer and an enriched note. Everything
-// it makes is in its own folder under .cache and in the kernel keyring under its own service name. It
-// runs until Ctrl-C; with DEMO_ONCE=1 it ends after the note. It exits 1 when a stage failed.
+// it makes is under .cache and in the kernel keyring under its own service name; where the path of that
+// is too long for sockets, they are in a temporary folder, which it removes. It runs until Ctrl-C; with
+// DEMO_ONCE=1 it ends after the note. It exits 1 when a stage failed.
 package main
 
 import (
