@@ -63,8 +63,12 @@ func show(ctx context.Context, once bool) (err error) {
 		}
 		fmt.Printf("✓ %-17s %8s  %s\n", s.name, short(start), said)
 	}
-	fmt.Printf("\nThe whole chain took %s.\n", short(began))
+	fmt.Printf(`
+The whole chain took %s. The answers ramble, with marks such as <|im_end|> in them, because the model is a
+small base model; what is shown is the chain.
+`, short(began))
 	if once {
+		fmt.Printf("What it made is in %s.\n", d.dir)
 		return nil
 	}
 	d.invite()

@@ -119,8 +119,7 @@ func (d *demo) invite() {
 		fmt.Fprintln(os.Stderr, "demo: writing env.sh:", err)
 		return
 	}
-	fmt.Printf(`The answers ramble because the model is a small base model; what is shown is the chain.
-
+	fmt.Printf(`
 Use it from another terminal:
 
   . %s
