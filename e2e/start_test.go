@@ -36,21 +36,25 @@ func TestSecondDaemon(t *testing.T) {
 // accepted, by run and by check, before anything else happens.
 func TestBadConfiguration(t *testing.T) {
 	hub := harness.NewHub(t)
-	for name, test := range map[string]struct{ line, says string }{
-		"unknown key":     {"[model]\nnam = \"x\"", "nam"},
-		"unknown table":   {"[modle]\nname = \"x\"", "modle"},
-		"wrong type":      {"[model]\ncontext = \"many\"", "context"},
-		"open address":    {"[front_door]\naddress = \"0.0.0.0\"", "127.0.0.1"},
-		"no sandbox":      {"[runtime]\nsandbox = \"off\"", "require"},
-		"unknown backend": {"[log]\nlevel = \"loud\"", "debug"},
+	for name, test := range map[string]struct {
+		more string
+		line int // of more
+		says string
+	}{
+		"unknown key":   {"[model]\nnam = \"x\"", 2, "model.nam: "},
+		"unknown table": {"[modle]\nname = \"x\"", 1, "modle: "},
+		"wrong type":    {"[model]\ncontext = \"many\"", 2, "model.context: "},
+		"open address":  {"[front_door]\naddress = \"0.0.0.0\"", 2, "127.0.0.1"},
+		"no sandbox":    {"[runtime]\nsandbox = \"off\"", 2, "require"},
+		"unknown level": {"[log]\nlevel = \"loud\"", 2, "debug"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := hub.Companion(test.line + "\n")
+			c := hub.Companion(test.more + "\n")
 			config, err := os.ReadFile(c.ConfigFile())
 			if err != nil {
 				t.Fatal(err)
 			}
-			last := strings.Count(string(config), "\n")
+			where := fmt.Sprintf("%s:%d: ", c.ConfigFile(), strings.Count(string(config), "\n")-2+test.line)
 			daemon := c.Launch()
 			code, output := daemon.Wait(endWithin), daemon.Output()
 			check := c.Run("config", "check")
@@ -58,9 +62,8 @@ func TestBadConfiguration(t *testing.T) {
 				t.Errorf("run ended with %d, config check with %d, want 2", code, check.Code)
 			}
 			for _, text := range []string{output, check.Stderr} {
-				if !strings.Contains(text, "config.toml") || !strings.Contains(text, test.says) ||
-					!strings.Contains(text, fmt.Sprint(last)) && !strings.Contains(text, fmt.Sprint(last-1)) {
-					t.Errorf("it says %q, without file, line %d and %q", text, last, test.says)
+				if _, after, ok := strings.Cut(text, where); !ok || !strings.Contains(after, test.says) {
+					t.Errorf("it says %q, without %q and then %q", text, where, test.says)
 				}
 			}
 			if _, err := os.Stat(c.State()); !os.IsNotExist(err) {
@@ -74,11 +77,7 @@ func TestBadConfiguration(t *testing.T) {
 // anywhere else.
 func TestNoKeychain(t *testing.T) {
 	c := harness.NewHub(t).Companion("")
-	config, err := os.ReadFile(c.ConfigFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Configure(strings.Replace(string(config), "kernel-keyring", "secret-service", 1))
+	c.Edit("kernel-keyring", "secret-service")
 	c.Extra = []string{"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(c.Home, "no-bus")}
 	daemon := c.Launch()
 	if code := daemon.Wait(endWithin); code != 7 {
@@ -120,28 +119,32 @@ func files(t *testing.T, dir string) []string {
 // somebody else is refused with its name and what would be right.
 func TestFoldersOfOthers(t *testing.T) {
 	hub := harness.NewHub(t)
-	attacks := map[string]func(dir string) error{
-		"mode 0755": func(dir string) error {
+	type attack struct {
+		make func(dir string) error
+		says string
+	}
+	attacks := map[string]attack{
+		"mode 0755": {func(dir string) error {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
 			}
 			return os.Chmod(dir, 0o755)
-		},
-		"a link": func(dir string) error {
+		}, "mode 0700"},
+		"a link": {func(dir string) error {
 			if err := os.Mkdir(dir+"-real", 0o700); err != nil {
 				return err
 			}
 			return os.Symlink(dir+"-real", dir)
-		},
-		"a file": func(dir string) error { return os.WriteFile(dir, nil, 0o600) },
+		}, "a symbolic link"},
+		"a file": {func(dir string) error { return os.WriteFile(dir, nil, 0o600) }, "not a directory"},
 	}
 	if os.Geteuid() == 0 { // only root can give a folder away
-		attacks["another owner"] = func(dir string) error {
+		attacks["another owner"] = attack{func(dir string) error {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
 			}
 			return os.Chown(dir, 65534, 65534)
-		}
+		}, "owner 65534"}
 	}
 	for name, attack := range attacks {
 		for place, dir := range map[string]func(*harness.Companion) string{
@@ -149,15 +152,15 @@ func TestFoldersOfOthers(t *testing.T) {
 		} {
 			t.Run(place+" folder, "+name, func(t *testing.T) {
 				c := hub.Companion("")
-				if err := attack(dir(c)); err != nil {
+				if err := attack.make(dir(c)); err != nil {
 					t.Fatal(err)
 				}
 				daemon := c.Launch()
 				if code := daemon.Wait(endWithin); code != 1 {
 					t.Errorf("run ended with %d, want 1", code)
 				}
-				if !strings.Contains(daemon.Output(), dir(c)) {
-					t.Errorf("it says %q, without the folder", daemon.Output())
+				if _, after, ok := strings.Cut(daemon.Output(), dir(c)); !ok || !strings.Contains(after, attack.says) {
+					t.Errorf("it says %q, without the folder and then %q", daemon.Output(), attack.says)
 				}
 				if _, found := c.Secret(keychain.LoopbackToken); found {
 					t.Error("a token was stored all the same")

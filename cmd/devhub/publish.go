@@ -35,6 +35,7 @@ func publishCommand() *cobra.Command {
 	f.StringVar(&p.Executable, "executable", "", "the program's path in the archive (default: the one llama-server)")
 	f.StringArrayVar(&p.Origins, "origin", nil, "one more origin that a URL's host may redirect to")
 	f.BoolVar(&p.Unchecked, "unchecked", false, "take the artifact as it is, for tests of a client's checks")
+	f.StringVar(&p.FilesOf, "files-of", "", "sign the list of this archive's files instead, for tests of a client's checks")
 	for _, name := range []string{"kind", "name"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // the flag was added above

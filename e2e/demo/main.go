@@ -1,7 +1,8 @@
 // Command demo shows the whole chain on real parts: it fetches a runtime and a model, starts the
 // development hub and the companion, signs in, and ends with an answer and an enriched note. Everything
-// it makes is in its own folder under .cache and in the kernel keyring under its own service name. It
-// runs until Ctrl-C; with DEMO_ONCE=1 it ends after the note. It exits 1 when a stage failed.
+// it makes is under .cache and in the kernel keyring under its own service name; where the path of that
+// is too long for sockets, they are in a temporary folder, which it removes. It runs until Ctrl-C; with
+// DEMO_ONCE=1 it ends after the note. It exits 1 when a stage failed.
 package main
 
 import (
@@ -62,8 +63,12 @@ func show(ctx context.Context, once bool) (err error) {
 		}
 		fmt.Printf("✓ %-17s %8s  %s\n", s.name, short(start), said)
 	}
-	fmt.Printf("\nThe whole chain took %s.\n", short(began))
+	fmt.Printf(`
+The whole chain took %s. The answers ramble, with marks such as <|im_end|> in them, because the model is a
+small base model; what is shown is the chain.
+`, short(began))
 	if once {
+		fmt.Printf("What it made is in %s.\n", d.dir)
 		return nil
 	}
 	d.invite()

@@ -12,8 +12,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// longestRunDir leaves room for the names of the sockets: a Unix socket's path has 107 bytes at most.
-const longestRunDir = 50
+// longestRunDir leaves room for the names of the sockets: the companion refuses a path of more than 103
+// bytes, of which its longest name takes 48.
+const longestRunDir = 55
 
 // keychainService is the demonstration's own name in the kernel keyring, another for each clone.
 func (d *demo) keychainService() string {
@@ -118,8 +119,7 @@ func (d *demo) invite() {
 		fmt.Fprintln(os.Stderr, "demo: writing env.sh:", err)
 		return
 	}
-	fmt.Printf(`The answers ramble because the model is a small base model; what is shown is the chain.
-
+	fmt.Printf(`
 Use it from another terminal:
 
   . %s

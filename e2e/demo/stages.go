@@ -110,7 +110,7 @@ func (d *demo) daemon(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.watch(c)
-	return fmt.Sprintf("pid %d, %s", s.PID, s.Reason), nil
+	return fmt.Sprintf("pid %d, not available yet (%s)", s.PID, s.Reason), nil
 }
 
 func (d *demo) manifest(ctx context.Context) (string, error) {

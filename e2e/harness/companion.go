@@ -29,6 +29,7 @@ type Companion struct {
 	Service string // of the kernel keyring
 	Extra   []string
 	Daemon  *Process // the newest
+	view    string   // where the newest daemon's files are seen, if not at their own paths
 }
 
 var services atomic.Int64
@@ -73,9 +74,22 @@ func (c *Companion) Configure(text string) {
 	}
 }
 
+// Edit replaces old, which must be there, in the configuration file.
+func (c *Companion) Edit(old, replacement string) {
+	c.t.Helper()
+	config, err := os.ReadFile(c.ConfigFile())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if !strings.Contains(string(config), old) {
+		c.t.Fatalf("the configuration holds no %s:\n%s", old, config)
+	}
+	c.Configure(strings.Replace(string(config), old, replacement, 1))
+}
+
 // Places of the companion (cli.md).
 func (c *Companion) ConfigFile() string { return filepath.Join(c.Home, "config/companion/config.toml") }
-func (c *Companion) Data() string       { return filepath.Join(c.Home, "data/companion") }
+func (c *Companion) Data() string       { return filepath.Join(c.view, c.Home, "data/companion") }
 func (c *Companion) State() string      { return filepath.Join(c.Home, "state/companion") }
 func (c *Companion) RunTime() string    { return filepath.Join(c.Home, "run/companion") }
 
@@ -155,13 +169,14 @@ func (c *Companion) Start(flags ...string) *Process {
 	return daemon
 }
 
-// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size. It
-// takes util-linux's unshare, and no privilege where the system gives users namespaces.
+// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size, which Data
+// looks into. It takes util-linux's unshare, and no privilege where the system gives users namespaces.
 func (c *Companion) StartOnSmallDisk(size string) *Process {
 	c.t.Helper()
 	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
 	c.Daemon = launch(c.t, c.Home, "companion", "unshare", nil, c.env(), "--map-root-user", "--mount", "--",
 		"sh", "-c", script, "sh", c.Data(), size, daemonBinary(c.t))
+	c.view = fmt.Sprintf("/proc/%d/root", c.Daemon.PID)
 	c.Await("answering", time.Minute, func(s messages.Status) bool { return s.PID == c.Daemon.PID })
 	return c.Daemon
 }

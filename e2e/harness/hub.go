@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,15 +106,38 @@ func (h *Hub) Fault(name string, on bool) {
 	}
 }
 
-// PublishSmall offers a model and a runtime that are well-formed, a few kilobytes long, and not able
-// to run: enough for all that happens before a spawn. It returns the model's bytes.
+// Hosts of a hub: its own, and that of the artifacts.
+const (
+	HubHost      = "localhost"
+	ArtifactHost = "127.0.0.1"
+)
+
+// ArtifactRequests returns the lines of the hub's log that say that an artifact was asked of host.
+func (h *Hub) ArtifactRequests(host string) []string {
+	h.t.Helper()
+	var found []string
+	for line := range strings.Lines(h.Output()) {
+		if strings.Contains(line, `"host": "`+host+`"`) && strings.Contains(line, `"route": "GET /artifacts/`) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// PublishSmall is PublishInert with a model of a few kilobytes.
 func (h *Hub) PublishSmall() []byte {
 	h.t.Helper()
-	model := append([]byte("GGUF"), make([]byte, 40_000)...)
-	for i := range model[4:] {
-		model[4+i] = byte(i * i >> 3)
-	}
-	h.publishPair("small", model, "not a program")
+	return h.PublishInert(40_000)
+}
+
+// PublishInert offers a model of that many bytes and a runtime, well-formed and not able to run: enough
+// for all that happens before a spawn. It returns the model's bytes.
+func (h *Hub) PublishInert(size int) []byte {
+	h.t.Helper()
+	model := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(model) // no two places alike; never fails
+	copy(model, "GGUF")
+	h.publishPair("inert", model, "not a program")
 	return model
 }
 

@@ -34,6 +34,8 @@ type Publication struct {
 	Executable string
 	// Unchecked takes the artifact as it is, also an archive that no client should unpack.
 	Unchecked bool
+	// FilesOf is another archive, whose list of files is signed instead: the manifest of a hub that lies.
+	FilesOf string
 }
 
 var (
@@ -161,6 +163,9 @@ func open(ctx context.Context, client *http.Client, source string, remote bool) 
 func describe(e *Entry, p Publication, file string) error {
 	if p.Kind == messages.KindModel {
 		return checkGGUF(file, p.Unchecked)
+	}
+	if p.FilesOf != "" {
+		file = p.FilesOf
 	}
 	archive, err := listArchive(file)
 	if err != nil {

@@ -153,13 +153,13 @@ func (h *Hub) server(host string, routes http.Handler) (*http.Server, error) {
 }
 
 // logged writes one line per request. It names the route and not the target: queries carry codes and
-// states, and paths digests.
+// states, and paths digests. A range shows that a download is taken up again.
 func (h *Hub) logged(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
+		began, span := time.Now(), r.Header.Get("Range")
 		defer func() {
 			h.log.Info("request served", zap.String("host", host), zap.String("method", r.Method),
-				zap.String("route", r.Pattern), zap.Duration("took", time.Since(began)))
+				zap.String("route", r.Pattern), zap.String("range", span), zap.Duration("took", time.Since(began)))
 		}()
 		next.ServeHTTP(w, r)
 	})
