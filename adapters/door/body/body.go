@@ -234,6 +234,19 @@ func (r *reader) text() ([]byte, *Error) {
 	return r.unquote(raw)
 }
 
+// memberName reads the name of an object's member into scratch. Asked for a value, jsontext reads a
+// whole object, with every name in it, before it says that none may stand there.
+func (r *reader) memberName() ([]byte, *Error) {
+	if k := r.dec.PeekKind(); k != '"' && k != invalid {
+		return nil, fault(faultNotJSON, "")
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, syntaxFault(err)
+	}
+	return r.unquote(raw)
+}
+
 func (r *reader) unquote(raw []byte) ([]byte, *Error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw[1 : len(raw)-1], nil

@@ -112,6 +112,8 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"minItems":2001}}}}`, "response_format.json_schema.schema.minItems"},
 		{`{` + hi + `,"metadata":` + deep + `}`, "metadata" + strings.Repeat("[0]", 31)},
 		{`{` + hi + `,"metadata":` + members(maxMembers+1) + `}`, "metadata"},
+		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
+		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, nil)
@@ -150,6 +152,26 @@ func members(n int) string {
 func TestMembers(t *testing.T) {
 	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, nil); err != nil {
 		t.Errorf("%s: %v", err.Param, err)
+	}
+}
+
+// L6a, T16: where a name must stand, nothing else is read before it is refused.
+func TestOnlyNamesAreRead(t *testing.T) {
+	wrong := `{` + members(1<<14) + `:1}`
+	for name, in := range map[string]string{
+		"request": wrong, "free JSON": `{"metadata":` + wrong + `}`, "biases": `{"logit_bias":` + wrong + `}`,
+	} {
+		if _, _, err := Check(Chat, []byte(in), served, nil); err == nil {
+			t.Fatalf("%s: accepted", name)
+		}
+		raw := []byte(in)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, _ = Check(Chat, raw, served, nil)
+		runtime.ReadMemStats(&after)
+		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
+			t.Errorf("%s: refusing it took %d bytes", name, held)
+		}
 	}
 }
 

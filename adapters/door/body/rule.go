@@ -87,11 +87,7 @@ func (o *object) read(r *reader) *Error {
 
 // field reads one member, and returns its row, and whether it was there with a value.
 func (o *object) field(r *reader) (row int, present bool, bad *Error) {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return 0, false, syntaxFault(err)
-	}
-	name, bad := r.unquote(raw)
+	name, bad := r.memberName()
 	if bad != nil {
 		return 0, false, bad
 	}

@@ -195,11 +195,7 @@ func (b biasRule) read(r *reader) *Error {
 		return err
 	}
 	for n := 0; r.dec.PeekKind() != '}'; n++ {
-		raw, err := r.dec.ReadValue()
-		if err != nil {
-			return syntaxFault(err)
-		}
-		name, bad := r.unquote(raw)
+		name, bad := r.memberName()
 		if bad != nil {
 			return bad
 		}
@@ -267,11 +263,7 @@ func (a *anything) object(r *reader) *Error {
 		if n >= maxMembers {
 			return fault(faultTooMany, strconv.Itoa(maxMembers))
 		}
-		raw, err := r.dec.ReadValue()
-		if err != nil {
-			return syntaxFault(err)
-		}
-		name, bad := r.unquote(raw)
+		name, bad := r.memberName()
 		if bad != nil {
 			return bad
 		}
