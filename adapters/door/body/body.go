@@ -3,7 +3,8 @@
 // (table.go) holds the fields of the OpenAI chat, completions and embeddings requests and the
 // sampling fields that llama.cpp adds to them, each with its range; docs/api.md is made from it.
 //
-// A null field counts as absent. What the table does not know is refused by name.
+// A null field counts as absent, but for those that steer the runtime's insides. What the table does not
+// know is refused by name.
 package body
 
 import (

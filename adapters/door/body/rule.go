@@ -21,7 +21,8 @@ type action uint8
 const (
 	accept action = iota
 	drop
-	refuse
+	refuse // unless it is null: clients send back every field of an answer, set or not
+	forbid // null or not
 )
 
 // field is one row of the table.
@@ -97,9 +98,9 @@ func (o *object) field(r *reader) (row int, present bool, bad *Error) {
 	}
 	f := &o.fields[row]
 	switch {
-	case f.action == refuse:
+	case f.action == forbid, f.action == refuse && r.dec.PeekKind() != 'n':
 		return 0, false, fault(faultRefused, "").at(f.name)
-	case f.action == drop || r.dec.PeekKind() == 'n':
+	case f.action != accept || r.dec.PeekKind() == 'n':
 		if err := r.skip(); err != nil {
 			return 0, false, err.at(f.name)
 		}

@@ -24,7 +24,7 @@ var chatRequest = newObject(join(
 		{name: "reasoning_effort", rule: oneOf("none", "minimal", "low", "medium", "high", "xhigh"), doc: "for models that reason"},
 		{name: "audio", action: refuse}, {name: "function_call", action: refuse}, {name: "functions", action: refuse},
 		{name: "prediction", action: refuse}, {name: "web_search_options", action: refuse}, {name: "verbosity", action: refuse},
-	}, common, sampling, droppedFields, refusedFields)...)
+	}, common, sampling, droppedFields, forbiddenFields)...)
 
 var completionRequest = newObject(join(
 	[]field{
@@ -33,7 +33,7 @@ var completionRequest = newObject(join(
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
 		{name: "echo", action: refuse}, {name: "suffix", action: refuse}, {name: "best_of", action: refuse},
-	}, common, sampling, droppedFields, refusedFields)...)
+	}, common, sampling, droppedFields, forbiddenFields)...)
 
 var embeddingRequest = newObject(join(
 	[]field{
@@ -41,7 +41,7 @@ var embeddingRequest = newObject(join(
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "encoding_format", rule: oneOf("float", "base64"), doc: "how the vectors are written"},
 		{name: "dimensions", action: refuse},
-	}, droppedFields, refusedFields)...)
+	}, droppedFields, forbiddenFields)...)
 
 // common to both kinds of completion.
 var common = []field{
@@ -87,18 +87,18 @@ var droppedFields = []field{
 	{name: "service_tier", action: drop}, {name: "safety_identifier", action: drop}, {name: "prompt_cache_key", action: drop},
 }
 
-// refusedFields steer the runtime's insides (L6a). Other unknown names are refused as well; these
+// forbiddenFields steer the runtime's insides (L6a). Other unknown names are refused as well; these
 // are the ones whose refusal says that they are known and not allowed.
-var refusedFields = []field{
-	{name: "id_slot", action: refuse}, {name: "lora", action: refuse}, {name: "n_discard", action: refuse},
-	{name: "n_keep", action: refuse}, {name: "response_fields", action: refuse}, {name: "n_predict", action: refuse},
-	{name: "grammar", action: refuse}, {name: "grammar_lazy", action: refuse}, {name: "grammar_triggers", action: refuse},
-	{name: "json_schema", action: refuse}, {name: "cache_prompt", action: refuse}, {name: "n_indent", action: refuse},
-	{name: "n_probs", action: refuse}, {name: "post_sampling_probs", action: refuse}, {name: "min_keep", action: refuse},
-	{name: "return_tokens", action: refuse}, {name: "return_progress", action: refuse}, {name: "timings_per_token", action: refuse},
-	{name: "t_max_predict_ms", action: refuse}, {name: "chat_template_kwargs", action: refuse}, {name: "reasoning_format", action: refuse},
-	{name: "chat_template", action: refuse}, {name: "add_generation_prompt", action: refuse}, {name: "speculative.n_max", action: refuse},
-	{name: "speculative.n_min", action: refuse}, {name: "speculative.p_min", action: refuse},
+var forbiddenFields = []field{
+	{name: "id_slot", action: forbid}, {name: "lora", action: forbid}, {name: "n_discard", action: forbid},
+	{name: "n_keep", action: forbid}, {name: "response_fields", action: forbid}, {name: "n_predict", action: forbid},
+	{name: "grammar", action: forbid}, {name: "grammar_lazy", action: forbid}, {name: "grammar_triggers", action: forbid},
+	{name: "json_schema", action: forbid}, {name: "cache_prompt", action: forbid}, {name: "n_indent", action: forbid},
+	{name: "n_probs", action: forbid}, {name: "post_sampling_probs", action: forbid}, {name: "min_keep", action: forbid},
+	{name: "return_tokens", action: forbid}, {name: "return_progress", action: forbid}, {name: "timings_per_token", action: forbid},
+	{name: "t_max_predict_ms", action: forbid}, {name: "chat_template_kwargs", action: forbid}, {name: "reasoning_format", action: forbid},
+	{name: "chat_template", action: forbid}, {name: "add_generation_prompt", action: forbid}, {name: "speculative.n_max", action: forbid},
+	{name: "speculative.n_min", action: forbid}, {name: "speculative.p_min", action: forbid},
 }
 
 var streamOptions = newObject(
