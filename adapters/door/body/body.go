@@ -271,16 +271,35 @@ func (r *reader) kind(k jsontext.Kind, want string) *Error {
 	return fault(faultWrongType, want)
 }
 
-// number reads a number that a float64 can hold.
-func (r *reader) number(want string) (float64, *Error) {
+// maxNumeral bounds a number as it is written. The exact one of a float64 has at most 767 digits.
+const maxNumeral = 1024 // bytes
+
+// numeral reads a number as it is written.
+func (r *reader) numeral(want string) ([]byte, *Error) {
 	if err := r.kind('0', want); err != nil {
-		return 0, err
+		return nil, err
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return 0, syntaxFault(err)
+		return nil, syntaxFault(err)
 	}
-	x, err := strconv.ParseFloat(string(raw), 64)
+	if len(raw) > maxNumeral {
+		return nil, fault(faultTooLong, strconv.Itoa(maxNumeral))
+	}
+	return raw, nil
+}
+
+// number reads a number that a float64 can hold.
+func (r *reader) number(want string) (float64, *Error) {
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return 0, err
+	}
+	return asFloat(numeral, want)
+}
+
+func asFloat(numeral []byte, want string) (float64, *Error) {
+	x, err := strconv.ParseFloat(string(numeral), 64)
 	if err != nil {
 		return 0, fault(faultWrongType, want)
 	}

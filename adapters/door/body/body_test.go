@@ -1,9 +1,12 @@
 package body
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"weak"
@@ -55,6 +58,8 @@ func TestAccepted(t *testing.T) {
 		"no tools":                     {Chat, `{` + hi + `,"tools":[],"tool_choice":"none"}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
 		"schema": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}},"model":"gemma","max_tokens":4096}`},
+		"whole numbers of 64 bits": {Chat, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,18446744073709551616,-0,1e3,0.10]}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,1.8446744073709552e+19,0,1000,0.1]}}}],"model":"gemma","max_tokens":4096}`},
 		"any object": {Chat, `{` + hi + `,"response_format":{"type":"json_object"}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"model":"gemma","max_tokens":4096}`},
 		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
@@ -118,6 +123,7 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"metadata":` + members(maxMembers+1) + `}`, "metadata"},
 		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
 		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
+		{`{` + hi + `,"temperature":1.` + strings.Repeat("0", maxNumeral) + `}`, "temperature"}, {`{` + hi + `,"metadata":1` + strings.Repeat("0", 310) + `}`, "metadata"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, nil)
@@ -200,6 +206,8 @@ func FuzzCheck(f *testing.F) {
 		`{` + hi + `}`, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1,null,true]}}}],"tool_choice":{"type":"function","function":{"name":"f"}}}`,
 		`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$ref":"#"}}},"logit_bias":{"1":2},"stop":["x"],"user":{}}`,
 		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:a;base64,AA"}}]}],"stream":true,"stream_options":{}}`,
+		`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"default":null,"enum":[9007199254740993,18446744073709551615,-9223372036854775808,1e20,0.1]}}}],"tool_choice":"auto"}`,
+		`{` + hi + `,"tools":[],"tool_choice":"none","max_completion_tokens":7,"refusal":null,"audio":null,"response_format":{"type":"json_object"}}`,
 		`{"prompt":[[1,2]],"logprobs":1,"max_tokens":3}`, `{"input":["a"],"encoding_format":"base64"}`, `{"messages":[{"role":"user","content":"\ud83d\ude00\\u0000"}]}`,
 	} {
 		for route := range routes {
@@ -215,50 +223,83 @@ func FuzzCheck(f *testing.F) {
 			}
 			return
 		}
-		var before, after map[string]any
-		if json.Unmarshal(out, &after) != nil {
-			t.Fatalf("not JSON: %s", out)
-		}
-		if json.Unmarshal(in, &before) != nil {
-			t.Fatalf("what is not JSON was accepted: %q", in)
-		}
-		for name, value := range after {
+		before, after := decode(t, in), decode(t, out)
+		for name := range after {
 			row, known := routes[kind].byName[name]
 			if !known || routes[kind].fields[row].action != accept {
 				t.Fatalf("%s got through", name)
 			}
-			switch name { // finish may change these
-			case "model", "max_tokens", "tools", "tool_choice":
-				continue
-			case "response_format":
-				if format, ok := before[name].(map[string]any); ok && format["type"] == "json_object" {
-					continue // becomes the schema that says the same
-				}
-			}
-			if diff := cmp.Diff(plain(before[name]), plain(value)); diff != "" {
-				t.Fatalf("%s changed: %s", name, diff)
-			}
+		}
+		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber)); diff != "" {
+			t.Fatalf("changed: %s", diff)
 		}
 		again, _, err := Check(kind, out, served, nil)
 		if err != nil {
 			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
 		}
-		if len(after) > 0 && !sameJSON(out, again) {
+		if !bytes.Equal(out, again) {
 			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
 		}
 	})
 }
 
-// plain leaves out null members and the fields that are dropped on purpose.
+func decode(t *testing.T, b []byte) (object map[string]any) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if !json.Valid(b) || d.Decode(&object) != nil {
+		t.Fatalf("not a JSON object: %q", b)
+	}
+	return object
+}
+
+// meant is what an accepted request says to the runtime: without the fields that are null or dropped,
+// and with what is always said.
+func meant(kind Route, request map[string]any) map[string]any {
+	for name := range request {
+		if routes[kind].fields[routes[kind].byName[name]].action != accept {
+			delete(request, name)
+		}
+	}
+	want := plain(request).(map[string]any)
+	want["model"] = served.Name
+	if kind == Embeddings {
+		return want
+	}
+	if bound, ok := want["max_completion_tokens"]; ok {
+		want["max_tokens"] = bound
+		delete(want, "max_completion_tokens")
+	} else if want["max_tokens"] == nil {
+		want["max_tokens"] = json.Number("4096")
+	}
+	if format, ok := want["response_format"].(map[string]any); ok && format["type"] == "json_object" {
+		want["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"schema": map[string]any{"type": "object"}}}
+	}
+	tools, _ := want["tools"].([]any)
+	if len(tools) == 0 {
+		delete(want, "tools")
+		delete(want, "tool_choice") // "none" or "auto"
+	}
+	if choice, ok := want["tool_choice"].(map[string]any); ok {
+		want["tools"] = slices.DeleteFunc(tools, func(tool any) bool { return functionOf(tool) != functionOf(choice) })
+		want["tool_choice"] = "required"
+	}
+	return want
+}
+
+// functionOf is the name of the function in a tool or a choice.
+func functionOf(v any) any { return v.(map[string]any)["function"].(map[string]any)["name"] }
+
+// plain leaves out null members and the fields that are dropped on purpose; in a schema nothing is.
 func plain(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for name, member := range v {
-			if member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations" {
+			switch {
+			case member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations":
 				delete(v, name)
-				continue
+			case name != "schema" && name != "parameters":
+				v[name] = plain(member)
 			}
-			v[name] = plain(member)
 		}
 	case []any:
 		for i := range v {
@@ -268,9 +309,16 @@ func plain(v any) any {
 	return v
 }
 
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && cmp.Equal(x, y)
+// sameNumber is exact for numbers that are written as whole ones.
+func sameNumber(a, b json.Number) bool {
+	x, whole := new(big.Int).SetString(string(a), 10)
+	y, both := new(big.Int).SetString(string(b), 10)
+	if whole && both {
+		return x.Cmp(y) == 0
+	}
+	f, errF := a.Float64()
+	g, errG := b.Float64()
+	return errF == nil && errG == nil && f == g
 }
 
 func BenchmarkSmallChat(b *testing.B) {

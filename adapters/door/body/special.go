@@ -234,12 +234,7 @@ func (a *anything) read(r *reader) *Error {
 	case '"':
 		return text{}.read(r)
 	case '0':
-		x, err := r.number("a number that fits 64 bits")
-		if err != nil {
-			return err
-		}
-		r.out = appendNumber(r.out, x)
-		return nil
+		return anyNumber(r)
 	case 't', 'f':
 		return boolean{}.read(r)
 	case 'n':
@@ -253,6 +248,29 @@ func (a *anything) read(r *reader) *Error {
 		return err
 	}
 	return fault(faultNotJSON, "")
+}
+
+// anyNumber is exact for a whole number of 64 bits, and a float64 for all others, as in the runtime.
+func anyNumber(r *reader) *Error {
+	const want = "a number that fits 64 bits"
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseInt(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendInt(r.out, n, 10)
+		return nil
+	}
+	if n, err := strconv.ParseUint(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendUint(r.out, n, 10)
+		return nil
+	}
+	x, err := asFloat(numeral, want)
+	if err != nil {
+		return err
+	}
+	r.out = appendNumber(r.out, x)
+	return nil
 }
 
 func (a *anything) object(r *reader) *Error {
