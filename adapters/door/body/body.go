@@ -60,7 +60,7 @@ func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, R
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source)
 	r.out, r.model, r.seen = out, model, seen{}
-	r.tools, r.toolNames = r.tools[:0], r.toolNames[:0]
+	r.tools, r.toolNames, r.schemas = r.tools[:0], r.toolNames[:0], schemas{}
 
 	if r.dec.PeekKind() != '{' {
 		if err := r.syntax(); err != nil {
@@ -91,6 +91,7 @@ type reader struct {
 
 	tools     [][]byte // encoded, for tool_choice to choose from
 	toolNames []string
+	schemas   schemas
 }
 
 // seen is what the rules between fields need.

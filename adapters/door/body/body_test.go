@@ -60,6 +60,10 @@ func TestAccepted(t *testing.T) {
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}},"model":"gemma","max_tokens":4096}`},
 		"whole numbers of 64 bits": {Chat, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,18446744073709551616,-0,1e3,0.10]}}}]}`,
 			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,1.8446744073709552e+19,0,1000,0.1]}}}],"model":"gemma","max_tokens":4096}`},
+		"schema that refers to itself": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}},"model":"gemma","max_tokens":4096}`},
+		"recursion inside an allOf": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}},"model":"gemma","max_tokens":4096}`},
 		"any object": {Chat, `{` + hi + `,"response_format":{"type":"json_object"}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"model":"gemma","max_tokens":4096}`},
 		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
@@ -86,6 +90,9 @@ func TestAccepted(t *testing.T) {
 // L6a: what is refused, with the field's name.
 func TestRefused(t *testing.T) {
 	deep := strings.Repeat(`[`, 40) + strings.Repeat(`]`, 40)
+	format := func(schema string) string {
+		return `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":` + schema + `}}}`
+	}
 	user := func(content string) string { return `{"messages":[{"role":"user","content":` + content + `}]}` }
 	for _, c := range []struct{ in, param string }{
 		{``, ""}, {`[]`, ""}, {`"x"`, ""}, {`{`, ""}, {`{}`, "messages"}, {`{` + hi + `} x`, ""}, {`{` + hi + `}{}`, ""},
@@ -124,6 +131,19 @@ func TestRefused(t *testing.T) {
 		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
 		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
 		{`{` + hi + `,"temperature":1.` + strings.Repeat("0", maxNumeral) + `}`, "temperature"}, {`{` + hi + `,"metadata":1` + strings.Repeat("0", 310) + `}`, "metadata"},
+		{format(`{"properties":` + members(maxProperties+1) + `}`), "response_format.json_schema.schema.properties"},
+		{format(`{"items":[{"properties":` + members(500) + `},{"properties":` + members(500) + `},{"properties":` + members(25) + `}]}`), "response_format.json_schema.schema.items[2].properties.24"},
+		{format(`{"items":{"enum":[1` + strings.Repeat(",1", maxParts) + `]}}`), "response_format.json_schema.schema.items.enum[1024]"},
+		{format(`{"anyOf":[{},{"properties":{"enum":{"oneOf":[{}` + strings.Repeat(",{}", maxParts-3) + `]}}}]}`), "response_format.json_schema.schema.anyOf[1].properties.enum.oneOf[1021]"},
+		{format(`{"type":["object","null","object"]}`), "response_format.json_schema.schema.type"},
+		{format(`{"description":"` + strings.Repeat("x", maxSchema) + `"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},
+		{format(`{"$ref":"#/$defs/n","$defs":{"n":{"properties":{"next":{"allOf":[{"$ref":"#/$defs/n"}]}}}}}`), "response_format.json_schema.schema"},
+		{format(`{"$defs":{` + doubling(12) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/allOf/0"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"$ref":"#/allOf/ +00x"}]}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"allOf":[{"$ref":"#/$defs/w/h"}],"$defs":{"w":{"$ref":"#/$defs/p","h":{"$ref":"#/$defs/y"}}}}}},` +
+			`{"type":"function","function":{"name":"g","parameters":{"$defs":{"y":{"$ref":"#/$defs/w/h"}}}}}]}`, "tools[1].function.parameters"},
+		{format(`{"$defs":{"a":{"properties":` + members(300) + `}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"},{"anyOf":[{"$ref":"#/$defs/a"}]}]}`), "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, nil)
@@ -147,6 +167,15 @@ func TestRefused(t *testing.T) {
 	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, nil); err == nil || err.Param != "dimensions" {
 		t.Errorf("dimensions: %+v", err)
 	}
+}
+
+// doubling is n definitions, each of which merges the next one twice.
+func doubling(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"a%d":{"properties":{"x":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]},"y":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]}}},`, i, i+1)
+	}
+	return b.String() + fmt.Sprintf(`"a%d":{}`, n)
 }
 
 // members is an object of n members.

@@ -2,6 +2,7 @@ package body
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strconv"
 )
@@ -135,52 +136,6 @@ func (toolNamed) read(r *reader) *Error {
 	return nil
 }
 
-// Bounds inside a schema: the runtime turns it into a grammar, which grows with them.
-const (
-	maxPattern    = 256  // bytes
-	maxRepetition = 2000 // the runtime's grammar parser refuses more
-)
-
-// schema is a JSON Schema, whose references stay inside it.
-type schema struct{}
-
-func (schema) describe() string {
-	return fmt.Sprintf("a JSON Schema; references begin with #, patterns have at most %d bytes, repetitions are at most %d", maxPattern, maxRepetition)
-}
-
-var schemaJSON = &anything{check: schemaMember}
-
-func (s schema) read(r *reader) *Error {
-	if err := r.kind('{', "a JSON Schema"); err != nil {
-		return err
-	}
-	return schemaJSON.read(r)
-}
-
-func schemaMember(r *reader, name string) (done bool, err *Error) {
-	kind := r.dec.PeekKind()
-	switch {
-	case kind == '"' && (name == "$ref" || name == "$dynamicRef" || name == "$recursiveRef"):
-		b, err := r.text()
-		if err != nil {
-			return false, err
-		}
-		if len(b) == 0 || b[0] != '#' {
-			return false, fault(faultReference, "")
-		}
-		r.out = appendQuoted(r.out, b)
-		return true, nil
-	case kind == '"' && name == "pattern":
-		return true, text{max: maxPattern}.read(r)
-	case kind == '0':
-		switch name {
-		case "minItems", "maxItems", "minLength", "maxLength":
-			return true, integer{min: 0, max: maxRepetition}.read(r)
-		}
-	}
-	return false, nil
-}
-
 // biases is logit_bias: numbers of tokens, as strings, to a bias.
 var biases = biasRule{max: 1024}
 
@@ -220,6 +175,7 @@ var biasRange = number{-100, 100}
 // anything is free JSON, encoded anew and bounded in depth. check, when set, is asked about every
 // member; done says that it has read and written the value.
 type anything struct {
+	max   int // members of one object; 0: maxMembers
 	check func(r *reader, name string) (done bool, err *Error)
 }
 
@@ -277,9 +233,10 @@ func (a *anything) object(r *reader) *Error {
 	if err := r.open('{', "an object"); err != nil {
 		return err
 	}
+	most := cmp.Or(a.max, maxMembers)
 	for n := 0; r.dec.PeekKind() != '}'; n++ {
-		if n >= maxMembers {
-			return fault(faultTooMany, strconv.Itoa(maxMembers))
+		if n >= most {
+			return fault(faultTooMany, strconv.Itoa(most))
 		}
 		name, bad := r.memberName()
 		if bad != nil {
