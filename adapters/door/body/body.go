@@ -48,9 +48,9 @@ const (
 )
 
 // Check reads raw, and appends the request that may go to the runtime to out. The model is the
-// served one; token counts are bounded by its context and never left unlimited. Called by the front
-// door after the gate.
-func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, Result, *Error) {
+// served one; token counts are bounded by its context and never left unlimited. Slots is how many
+// answers the runtime makes at once. Called by the front door after the gate.
+func Check(route Route, raw []byte, model messages.Model, slots int, out []byte) ([]byte, Result, *Error) {
 	r := readers.Get().(*reader)
 	defer func() {
 		if len(raw) <= keptBytes {
@@ -59,7 +59,7 @@ func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, R
 	}()
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source)
-	r.out, r.model, r.seen = out, model, seen{}
+	r.out, r.model, r.slots, r.seen = out, model, slots, seen{}
 	r.tools, r.toolNames, r.schemas = r.tools[:0], r.toolNames[:0], schemas{}
 
 	if r.dec.PeekKind() != '{' {
@@ -87,6 +87,7 @@ type reader struct {
 	out     []byte
 	scratch []byte
 	model   messages.Model
+	slots   int
 	seen    seen
 
 	tools     [][]byte // encoded, for tool_choice to choose from

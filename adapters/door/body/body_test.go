@@ -73,7 +73,7 @@ func TestAccepted(t *testing.T) {
 		"several to embed":  {Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"],"model":"gemma"}`},
 		"content once more": {Chat, `{"messages":[{"role":"user","content":""}]}`, `{"messages":[{"role":"user","content":""}],"model":"gemma","max_tokens":4096}`},
 	} {
-		got, result, err := Check(c.route, []byte(c.in), served, nil)
+		got, result, err := Check(c.route, []byte(c.in), served, 4, nil)
 		if err != nil {
 			t.Errorf("%s: %s: %v", name, err.Param, err)
 			continue
@@ -146,7 +146,7 @@ func TestRefused(t *testing.T) {
 		{format(`{"$defs":{"a":{"properties":` + members(300) + `}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"},{"anyOf":[{"$ref":"#/$defs/a"}]}]}`), "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
-		_, _, err := Check(Chat, []byte(c.in), served, nil)
+		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
 		if err == nil {
 			t.Errorf("%s was accepted", c.in)
 			continue
@@ -160,11 +160,11 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]"} {
-		if _, _, err := Check(Completions, []byte(in), served, nil); err == nil || err.Param != param {
+		if _, _, err := Check(Completions, []byte(in), served, 4, nil); err == nil || err.Param != param {
 			t.Errorf("%s: %+v, want param %s", in, err, param)
 		}
 	}
-	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, nil); err == nil || err.Param != "dimensions" {
+	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, 4, nil); err == nil || err.Param != "dimensions" {
 		t.Errorf("dimensions: %+v", err)
 	}
 }
@@ -178,6 +178,23 @@ func doubling(n int) string {
 	return b.String() + fmt.Sprintf(`"a%d":{}`, n)
 }
 
+// L6a: the runtime makes no more answers at once than it has slots, and who asks for more is told so.
+func TestNoMoreAnswersThanSlots(t *testing.T) {
+	for _, route := range []Route{Chat, Completions} {
+		in := `{` + hi + `,"n":3}`
+		if route == Completions {
+			in = `{"prompt":"x","n":3}`
+		}
+		if _, _, err := Check(route, []byte(in), served, 3, nil); err != nil {
+			t.Errorf("three of three slots: %v", err)
+		}
+		_, _, err := Check(route, []byte(in), served, 2, nil)
+		if err == nil || err.Param != "n" || !strings.Contains(err.Error(), "from 1 to 2") {
+			t.Errorf("three of two slots: %+v", err)
+		}
+	}
+}
+
 // members is an object of n members.
 func members(n int) string {
 	var b strings.Builder
@@ -189,7 +206,7 @@ func members(n int) string {
 
 // L6a, L9: an object of free JSON may be large, and not endless: its names are held in memory.
 func TestMembers(t *testing.T) {
-	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, nil); err != nil {
+	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, 4, nil); err != nil {
 		t.Errorf("%s: %v", err.Param, err)
 	}
 }
@@ -200,13 +217,13 @@ func TestOnlyNamesAreRead(t *testing.T) {
 	for name, in := range map[string]string{
 		"request": wrong, "free JSON": `{"metadata":` + wrong + `}`, "biases": `{"logit_bias":` + wrong + `}`,
 	} {
-		if _, _, err := Check(Chat, []byte(in), served, nil); err == nil {
+		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil {
 			t.Fatalf("%s: accepted", name)
 		}
 		raw := []byte(in)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, _, _ = Check(Chat, raw, served, nil)
+		_, _, _ = Check(Chat, raw, served, 4, nil)
 		runtime.ReadMemStats(&after)
 		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
 			t.Errorf("%s: refusing it took %d bytes", name, held)
@@ -216,7 +233,7 @@ func TestOnlyNamesAreRead(t *testing.T) {
 
 // L6a, L10: the served name is said, and nothing of the client's value.
 func TestErrorTexts(t *testing.T) {
-	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, nil)
+	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, 4, nil)
 	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
 		t.Errorf("text is %q", text)
 	}
@@ -245,7 +262,7 @@ func FuzzCheck(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
 		kind := Route(route % uint8(len(routes)))
-		out, _, err := Check(kind, in, served, nil)
+		out, _, err := Check(kind, in, served, 4, nil)
 		if err != nil {
 			if err.Error() == "" || err.Reason != messages.ReasonBadRequest && err.Reason != messages.ReasonModelNotFound {
 				t.Fatalf("refused without a word: %+v", err)
@@ -262,7 +279,7 @@ func FuzzCheck(f *testing.F) {
 		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber)); diff != "" {
 			t.Fatalf("changed: %s", diff)
 		}
-		again, _, err := Check(kind, out, served, nil)
+		again, _, err := Check(kind, out, served, 4, nil)
 		if err != nil {
 			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
 		}
@@ -356,7 +373,7 @@ func BenchmarkSmallChat(b *testing.B) {
 	var out []byte
 	for b.Loop() {
 		var err *Error
-		if out, _, err = Check(Chat, in, served, out[:0]); err != nil {
+		if out, _, err = Check(Chat, in, served, 4, out[:0]); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -366,7 +383,7 @@ func BenchmarkSmallChat(b *testing.B) {
 func TestLargeBodyIsLetGo(t *testing.T) {
 	last := func() weak.Pointer[byte] {
 		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
-		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, nil); err != nil {
+		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, 4, nil); err != nil {
 			t.Fatal(err)
 		}
 		return weak.Make(&raw[0])

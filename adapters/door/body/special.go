@@ -23,6 +23,19 @@ func (modelRule) read(r *reader) *Error {
 	return nil
 }
 
+// answers is n. The runtime refuses more answers at once than it has slots.
+type answers struct{}
+
+const maxAnswers = 4
+
+func (answers) describe() string {
+	return fmt.Sprintf("a whole number from 1 to %d, and to `runtime.max_in_flight`", maxAnswers)
+}
+
+func (answers) read(r *reader) *Error {
+	return integer{min: 1, max: int64(min(maxAnswers, r.slots))}.read(r)
+}
+
 // tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
 type tokenBound struct{ by string }
 

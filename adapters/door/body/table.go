@@ -47,7 +47,7 @@ var embeddingRequest = newObject(join(
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
-	{name: "n", rule: integer{min: 1, max: 4}, doc: "answers per request; the runtime makes no more at once than it has slots"},
+	{name: "n", rule: answers{}, doc: "answers per request, which share its place in the queue"},
 	{name: "stop", rule: either{'"': text{min: 1, max: 256}, '[': list{of: text{min: 1, max: 256}, max: 16}}, doc: "where the answer ends"},
 }
 
