@@ -159,13 +159,29 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: param %q, reason %s (%v); want param %q", c.in, err.Param, err.Reason, err, c.param)
 		}
 	}
-	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]"} {
+	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]",
+		`{"prompt":[0` + strings.Repeat(",0", 4096) + `]}`: "prompt", `{"prompt":["x",[0` + strings.Repeat(",0", 4096) + `]]}`: "prompt[1]",
+		`{"prompt":[""` + strings.Repeat(`,""`, 32) + `]}`: "prompt", `{"prompt":["",1]}`: "prompt[1]", `{"prompt":[1,""]}`: "prompt[1]"} {
 		if _, _, err := Check(Completions, []byte(in), served, 4, nil); err == nil || err.Param != param {
 			t.Errorf("%s: %+v, want param %s", in, err, param)
 		}
 	}
-	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, 4, nil); err == nil || err.Param != "dimensions" {
-		t.Errorf("dimensions: %+v", err)
+	for in, param := range map[string]string{`{"input":"x","dimensions":3}`: "dimensions", `{"input":[""` + strings.Repeat(`,""`, 2048) + `]}`: "input"} {
+		if _, _, err := Check(Embeddings, []byte(in), served, 4, nil); err == nil || err.Param != param {
+			t.Errorf("%s: %+v, want param %s", in, err, param)
+		}
+	}
+}
+
+// L6a, T16: as many tokens as the context holds, and so many texts.
+func TestLongestPrompts(t *testing.T) {
+	for in, route := range map[string]Route{
+		`{"prompt":[0` + strings.Repeat(",0", 4095) + `]}`: Completions, `{"prompt":[[1]` + strings.Repeat(`,""`, 31) + `]}`: Completions,
+		`{"input":[0` + strings.Repeat(",0", 4095) + `]}`: Embeddings, `{"input":[""` + strings.Repeat(`,""`, 2047) + `]}`: Embeddings,
+	} {
+		if _, _, err := Check(route, []byte(in), served, 4, nil); err != nil {
+			t.Errorf("%s: %v", err.Param, err)
+		}
 	}
 }
 

@@ -285,6 +285,11 @@ func (l list) read(r *reader) *Error {
 	if err := r.open('[', "an array"); err != nil {
 		return err
 	}
+	return l.rest(r)
+}
+
+// rest reads what follows the opening bracket.
+func (l list) rest(r *reader) *Error {
 	n := 0
 	for ; r.dec.PeekKind() != ']'; n++ {
 		if l.max > 0 && n >= l.max {

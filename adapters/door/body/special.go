@@ -50,6 +50,35 @@ func (b tokenBound) read(r *reader) *Error {
 	}}.read(r)
 }
 
+// tokenList is a text as tokens, no longer than the context.
+type tokenList struct{}
+
+func (tokenList) describe() string { return "an array of tokens" }
+
+func (tokenList) read(r *reader) *Error {
+	return list{of: token, min: 1, max: r.model.Context}.read(r)
+}
+
+// promptList is tokens, or several texts.
+type promptList struct{ most int }
+
+func (p promptList) describe() string {
+	return fmt.Sprintf("an array of tokens, or an array of at most %d: %s; a token is %s, and an array of them no longer than the context",
+		p.most, oneText.describe(), token.describe())
+}
+
+var oneText = either{'"': text{}, '[': tokenList{}}
+
+func (p promptList) read(r *reader) *Error {
+	if err := r.open('[', "an array"); err != nil {
+		return err
+	}
+	if r.dec.PeekKind() == '0' {
+		return list{of: token, min: 1, max: r.model.Context}.rest(r)
+	}
+	return list{of: oneText, min: 1, max: p.most}.rest(r)
+}
+
 // dataURL lets no URL through that the runtime would fetch.
 type dataURL struct{}
 

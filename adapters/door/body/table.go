@@ -28,7 +28,7 @@ var chatRequest = newObject(join(
 
 var completionRequest = newObject(join(
 	[]field{
-		{name: "prompt", rule: prompt, required: true, doc: "the text to go on from"},
+		{name: "prompt", rule: prompt(32), required: true, doc: "the text to go on from"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
@@ -37,7 +37,7 @@ var completionRequest = newObject(join(
 
 var embeddingRequest = newObject(join(
 	[]field{
-		{name: "input", rule: prompt, required: true, doc: "the text or texts"},
+		{name: "input", rule: prompt(2048), required: true, doc: "the text or texts"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "encoding_format", rule: oneOf("float", "base64"), doc: "how the vectors are written"},
 		{name: "dimensions", action: refuse},
@@ -106,12 +106,11 @@ var streamOptions = newObject(
 	field{name: "include_obfuscation", action: drop},
 )
 
-// prompt is text, several texts, tokens, or several lists of tokens. A token is a number of the
-// vocabulary, which no model has more than a million of.
-var prompt = either{'"': text{}, '[': list{of: either{
-	'"': text{}, '0': token, '[': list{of: token, min: 1},
-}, min: 1}}
+// prompt is a text, tokens, or at most so many of either: each is work of its own, all in one place of
+// the queue.
+func prompt(most int) rule { return either{'"': text{}, '[': promptList{most}} }
 
+// token is a number of the vocabulary, which no model has more than a million of.
 var token = integer{min: 0, max: 1 << 20}
 
 var message = func() *object {
