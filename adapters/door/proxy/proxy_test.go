@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -111,6 +112,24 @@ func TestIdleConnectionForgets(t *testing.T) {
 		head, _ := u.in.Peek(1) // the rest of the buffer is behind it
 		if bytes.Contains(head[:cap(head)], []byte("secret")) {
 			t.Errorf("%s: a copy of the answer is still held", name)
+		}
+		r.Close()
+	}
+}
+
+// L10: what the runtime cannot take is the request's fault, whatever status it gives that.
+func TestTooLong(t *testing.T) {
+	for status, text := range map[string]string{
+		"400 Bad Request":           `{"error":{"code":400,"message":"x","type":"exceed_context_size_error"}}`,
+		"500 Internal Server Error": `{"error":{"code":500,"message":"input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}`,
+	} {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(text), text)
+		}))
+		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/embeddings", Body: []byte("{}")})
+		if result.Reason != messages.ReasonBadRequest || !result.TooLong {
+			t.Errorf("%s: %+v", status, result)
 		}
 		r.Close()
 	}
