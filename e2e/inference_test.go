@@ -312,6 +312,8 @@ func checkRefused(t *testing.T, door *harness.Door) {
 		"slot of a completion":     {completionPath, `{"prompt":"x","id_slot":0}`, "id_slot"},
 		"tool that is not there":   {chatPath, `{` + hello + `,"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":{"type":"function","function":{"name":"b"}}}`, "tool_choice.function.name"},
 		"adapter":                  {chatPath, `{` + hello + `,"lora":[]}`, "lora"},
+		"more answers than slots":  {chatPath, `{` + hello + `,"n":3}`, "n"},
+		"references in a circle":   {chatPath, `{` + hello + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/allOf/0"}]}}}}`, "response_format.json_schema.schema"},
 		"longer than the context":  {chatPath, `{` + hello + `,"max_tokens":4097}`, "max_tokens"},
 		"embeddings of this model": {"/embeddings", `{"input":"x"}`, "model"},
 	} {

@@ -52,7 +52,7 @@ func main() {
 	host := flags.String("host", "", "")
 	model := flags.String("model", "", "")
 	alias := flags.String("alias", "", "")
-	for _, name := range []string{"ctx-size", "parallel", "threads-http", "cache-ram", "log-colors", "device", "threads", "port"} {
+	for _, name := range []string{"ctx-size", "parallel", "threads-http", "cache-ram", "log-colors", "device", "threads", "port", "batch-size", "ubatch-size"} {
 		flags.String(name, "", "")
 	}
 	for _, name := range []string{"offline", "no-webui", "no-slots", "embeddings"} {

@@ -242,6 +242,7 @@ func TestBodies(t *testing.T) {
 		"too large, parts": {chunked(strings.Repeat("x", 600), strings.Repeat("x", 600)), 413, messages.ReasonBodyTooLarge, ""},
 		"in parts":         {chunked(chatBody[:9], chatBody[9:]), 200, "", ""},
 		"utf-8 by name":    {strings.Replace(post(chatBody), "application/json", "application/json;charset=UTF-8", 1), 200, "", ""},
+		"n over the slots": {post(`{"messages":[{"role":"user","content":"x"}],"n":3}`), 400, messages.ReasonBadRequest, "n"},
 		"no embeddings":    {r.request("POST", "/v1/embeddings", `{"input":"x"}`), 400, messages.ReasonBadRequest, "model"},
 	} {
 		a := r.one(c.raw)

@@ -81,7 +81,7 @@ func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bo
 	if !out.reserve(len(raw.bytes) + added) {
 		return nil, false, refusal(messages.ReasonQueueFull)
 	}
-	text, result, bad := body.Check(bodies[v.route], raw.bytes, model, out.bytes)
+	text, result, bad := body.Check(bodies[v.route], raw.bytes, model, v.d.bounds.MaxInFlight, out.bytes)
 	if bad != nil {
 		return nil, false, &problem{reason: bad.Reason, param: bad.Param, text: bad.Error()}
 	}

@@ -3,7 +3,8 @@
 // (table.go) holds the fields of the OpenAI chat, completions and embeddings requests and the
 // sampling fields that llama.cpp adds to them, each with its range; docs/api.md is made from it.
 //
-// A null field counts as absent. What the table does not know is refused by name.
+// A null field counts as absent, but for those that steer the runtime's insides. What the table does not
+// know is refused by name.
 package body
 
 import (
@@ -47,9 +48,9 @@ const (
 )
 
 // Check reads raw, and appends the request that may go to the runtime to out. The model is the
-// served one; token counts are bounded by its context and never left unlimited. Called by the front
-// door after the gate.
-func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, Result, *Error) {
+// served one; token counts are bounded by its context and never left unlimited. Slots is how many
+// answers the runtime makes at once. Called by the front door after the gate.
+func Check(route Route, raw []byte, model messages.Model, slots int, out []byte) ([]byte, Result, *Error) {
 	r := readers.Get().(*reader)
 	defer func() {
 		if len(raw) <= keptBytes {
@@ -58,8 +59,8 @@ func Check(route Route, raw []byte, model messages.Model, out []byte) ([]byte, R
 	}()
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source)
-	r.out, r.model, r.seen = out, model, seen{}
-	r.tools, r.toolNames = r.tools[:0], r.toolNames[:0]
+	r.out, r.model, r.slots, r.seen = out, model, slots, seen{}
+	r.tools, r.toolNames, r.schemas = r.tools[:0], r.toolNames[:0], schemas{}
 
 	if r.dec.PeekKind() != '{' {
 		if err := r.syntax(); err != nil {
@@ -86,10 +87,12 @@ type reader struct {
 	out     []byte
 	scratch []byte
 	model   messages.Model
+	slots   int
 	seen    seen
 
 	tools     [][]byte // encoded, for tool_choice to choose from
 	toolNames []string
+	schemas   schemas
 }
 
 // seen is what the rules between fields need.
@@ -234,6 +237,19 @@ func (r *reader) text() ([]byte, *Error) {
 	return r.unquote(raw)
 }
 
+// memberName reads the name of an object's member into scratch. Asked for a value, jsontext reads a
+// whole object, with every name in it, before it says that none may stand there.
+func (r *reader) memberName() ([]byte, *Error) {
+	if k := r.dec.PeekKind(); k != '"' && k != invalid {
+		return nil, fault(faultNotJSON, "")
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, syntaxFault(err)
+	}
+	return r.unquote(raw)
+}
+
 func (r *reader) unquote(raw []byte) ([]byte, *Error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw[1 : len(raw)-1], nil
@@ -257,16 +273,35 @@ func (r *reader) kind(k jsontext.Kind, want string) *Error {
 	return fault(faultWrongType, want)
 }
 
-// number reads a number that a float64 can hold.
-func (r *reader) number(want string) (float64, *Error) {
+// maxNumeral bounds a number as it is written. The exact one of a float64 has at most 767 digits.
+const maxNumeral = 1024 // bytes
+
+// numeral reads a number as it is written.
+func (r *reader) numeral(want string) ([]byte, *Error) {
 	if err := r.kind('0', want); err != nil {
-		return 0, err
+		return nil, err
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return 0, syntaxFault(err)
+		return nil, syntaxFault(err)
 	}
-	x, err := strconv.ParseFloat(string(raw), 64)
+	if len(raw) > maxNumeral {
+		return nil, fault(faultTooLong, strconv.Itoa(maxNumeral))
+	}
+	return raw, nil
+}
+
+// number reads a number that a float64 can hold.
+func (r *reader) number(want string) (float64, *Error) {
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return 0, err
+	}
+	return asFloat(numeral, want)
+}
+
+func asFloat(numeral []byte, want string) (float64, *Error) {
+	x, err := strconv.ParseFloat(string(numeral), 64)
 	if err != nil {
 		return 0, fault(faultWrongType, want)
 	}

@@ -1,9 +1,12 @@
 package body
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"weak"
@@ -49,9 +52,18 @@ func TestAccepted(t *testing.T) {
 			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}],"tool_choice":"auto","model":"gemma","max_tokens":4096}`},
 		"one tool by name": {Chat, `{"tool_choice":{"type":"function","function":{"name":"g"}},` + hi + `,"tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]}`,
 			`{` + hi + `,"tools":[{"type":"function","function":{"name":"g"}}],"tool_choice":"required","model":"gemma","max_tokens":4096}`},
-		"no tools": {Chat, `{` + hi + `,"tools":[],"tool_choice":"none"}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"an answer as a client's library keeps it": {Chat, `{"messages":[{"role":"assistant","content":"b","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":null}]}`,
+			`{"messages":[{"role":"assistant","content":"b"}],"model":"gemma","max_tokens":4096}`},
+		"refused fields that are null": {Completions, `{"prompt":"x","best_of":null,"suffix":null,"echo":null}`, `{"prompt":"x","model":"gemma","max_tokens":4096}`},
+		"no tools":                     {Chat, `{` + hi + `,"tools":[],"tool_choice":"none"}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
 		"schema": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}},"model":"gemma","max_tokens":4096}`},
+		"whole numbers of 64 bits": {Chat, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,18446744073709551616,-0,1e3,0.10]}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,1.8446744073709552e+19,0,1000,0.1]}}}],"model":"gemma","max_tokens":4096}`},
+		"schema that refers to itself": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}},"model":"gemma","max_tokens":4096}`},
+		"recursion inside an allOf": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}},"model":"gemma","max_tokens":4096}`},
 		"any object": {Chat, `{` + hi + `,"response_format":{"type":"json_object"}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"model":"gemma","max_tokens":4096}`},
 		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
@@ -61,7 +73,7 @@ func TestAccepted(t *testing.T) {
 		"several to embed":  {Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"],"model":"gemma"}`},
 		"content once more": {Chat, `{"messages":[{"role":"user","content":""}]}`, `{"messages":[{"role":"user","content":""}],"model":"gemma","max_tokens":4096}`},
 	} {
-		got, result, err := Check(c.route, []byte(c.in), served, nil)
+		got, result, err := Check(c.route, []byte(c.in), served, 4, nil)
 		if err != nil {
 			t.Errorf("%s: %s: %v", name, err.Param, err)
 			continue
@@ -78,6 +90,9 @@ func TestAccepted(t *testing.T) {
 // L6a: what is refused, with the field's name.
 func TestRefused(t *testing.T) {
 	deep := strings.Repeat(`[`, 40) + strings.Repeat(`]`, 40)
+	format := func(schema string) string {
+		return `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":` + schema + `}}}`
+	}
 	user := func(content string) string { return `{"messages":[{"role":"user","content":` + content + `}]}` }
 	for _, c := range []struct{ in, param string }{
 		{``, ""}, {`[]`, ""}, {`"x"`, ""}, {`{`, ""}, {`{}`, "messages"}, {`{` + hi + `} x`, ""}, {`{` + hi + `}{}`, ""},
@@ -96,7 +111,8 @@ func TestRefused(t *testing.T) {
 		{user(`[{"type":"file","file":{}}]`), "messages[0].content[0].type"}, {user(`[]`), "messages[0].content"},
 		{`{` + hi + `,"frobnicate":1}`, "frobnicate"}, {`{` + hi + `,"Temperature":1}`, "Temperature"}, {`{` + hi + `,"` + strings.Repeat("é", 50) + `":1}`, strings.Repeat("?", 32)},
 		{`{` + hi + `,"id_slot":0}`, "id_slot"}, {`{` + hi + `,"lora":[]}`, "lora"}, {`{` + hi + `,"n_discard":1}`, "n_discard"}, {`{` + hi + `,"n_keep":1}`, "n_keep"},
-		{`{` + hi + `,"response_fields":[]}`, "response_fields"}, {`{` + hi + `,"grammar":"root ::= \"a\""}`, "grammar"}, {`{` + hi + `,"id_slot":null}`, "id_slot"},
+		{`{` + hi + `,"response_fields":[]}`, "response_fields"}, {`{` + hi + `,"grammar":"root ::= \"a\""}`, "grammar"}, {`{` + hi + `,"id_slot":null}`, "id_slot"}, {`{` + hi + `,"grammar":null}`, "grammar"},
+		{`{` + hi + `,"audio":{}}`, "audio"}, {`{` + hi + `,"frobnicate":null}`, "frobnicate"}, {`{"messages":[{"role":"user","content":"x","function_call":{}}]}`, "messages[0].function_call"},
 		{`{` + hi + `,"temperature":2.1}`, "temperature"}, {`{` + hi + `,"temperature":"1"}`, "temperature"}, {`{` + hi + `,"temperature":1e999}`, "temperature"}, {`{` + hi + `,"temperature":NaN}`, "temperature"},
 		{`{` + hi + `,"seed":-1}`, "seed"}, {`{` + hi + `,"seed":1.5}`, "seed"}, {`{` + hi + `,"n":0}`, "n"}, {`{` + hi + `,"n":5}`, "n"},
 		{`{` + hi + `,"max_tokens":0}`, "max_tokens"}, {`{` + hi + `,"max_tokens":-1}`, "max_tokens"}, {`{` + hi + `,"max_tokens":4097}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1,"max_completion_tokens":1}`, "max_completion_tokens"},
@@ -112,9 +128,25 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"minItems":2001}}}}`, "response_format.json_schema.schema.minItems"},
 		{`{` + hi + `,"metadata":` + deep + `}`, "metadata" + strings.Repeat("[0]", 31)},
 		{`{` + hi + `,"metadata":` + members(maxMembers+1) + `}`, "metadata"},
+		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
+		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
+		{`{` + hi + `,"temperature":1.` + strings.Repeat("0", maxNumeral) + `}`, "temperature"}, {`{` + hi + `,"metadata":1` + strings.Repeat("0", 310) + `}`, "metadata"},
+		{format(`{"properties":` + members(maxProperties+1) + `}`), "response_format.json_schema.schema.properties"},
+		{format(`{"items":[{"properties":` + members(500) + `},{"properties":` + members(500) + `},{"properties":` + members(25) + `}]}`), "response_format.json_schema.schema.items[2].properties.24"},
+		{format(`{"items":{"enum":[1` + strings.Repeat(",1", maxParts) + `]}}`), "response_format.json_schema.schema.items.enum[1024]"},
+		{format(`{"anyOf":[{},{"properties":{"enum":{"oneOf":[{}` + strings.Repeat(",{}", maxParts-3) + `]}}}]}`), "response_format.json_schema.schema.anyOf[1].properties.enum.oneOf[1021]"},
+		{format(`{"type":["object","null","object"]}`), "response_format.json_schema.schema.type"},
+		{format(`{"description":"` + strings.Repeat("x", maxSchema) + `"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},
+		{format(`{"$ref":"#/$defs/n","$defs":{"n":{"properties":{"next":{"allOf":[{"$ref":"#/$defs/n"}]}}}}}`), "response_format.json_schema.schema"},
+		{format(`{"$defs":{` + doubling(12) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/allOf/0"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"$ref":"#/allOf/ +00x"}]}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"allOf":[{"$ref":"#/$defs/w/h"}],"$defs":{"w":{"$ref":"#/$defs/p","h":{"$ref":"#/$defs/y"}}}}}},` +
+			`{"type":"function","function":{"name":"g","parameters":{"$defs":{"y":{"$ref":"#/$defs/w/h"}}}}}]}`, "tools[1].function.parameters"},
+		{format(`{"$defs":{"a":{"properties":` + members(300) + `}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"},{"anyOf":[{"$ref":"#/$defs/a"}]}]}`), "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
-		_, _, err := Check(Chat, []byte(c.in), served, nil)
+		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
 		if err == nil {
 			t.Errorf("%s was accepted", c.in)
 			continue
@@ -127,13 +159,55 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: param %q, reason %s (%v); want param %q", c.in, err.Param, err.Reason, err, c.param)
 		}
 	}
-	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]"} {
-		if _, _, err := Check(Completions, []byte(in), served, nil); err == nil || err.Param != param {
+	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]",
+		`{"prompt":[0` + strings.Repeat(",0", 4096) + `]}`: "prompt", `{"prompt":["x",[0` + strings.Repeat(",0", 4096) + `]]}`: "prompt[1]",
+		`{"prompt":[""` + strings.Repeat(`,""`, 32) + `]}`: "prompt", `{"prompt":["",1]}`: "prompt[1]", `{"prompt":[1,""]}`: "prompt[1]"} {
+		if _, _, err := Check(Completions, []byte(in), served, 4, nil); err == nil || err.Param != param {
 			t.Errorf("%s: %+v, want param %s", in, err, param)
 		}
 	}
-	if _, _, err := Check(Embeddings, []byte(`{"input":"x","dimensions":3}`), served, nil); err == nil || err.Param != "dimensions" {
-		t.Errorf("dimensions: %+v", err)
+	for in, param := range map[string]string{`{"input":"x","dimensions":3}`: "dimensions", `{"input":[""` + strings.Repeat(`,""`, 2048) + `]}`: "input"} {
+		if _, _, err := Check(Embeddings, []byte(in), served, 4, nil); err == nil || err.Param != param {
+			t.Errorf("%s: %+v, want param %s", in, err, param)
+		}
+	}
+}
+
+// L6a, T16: as many tokens as the context holds, and so many texts.
+func TestLongestPrompts(t *testing.T) {
+	for in, route := range map[string]Route{
+		`{"prompt":[0` + strings.Repeat(",0", 4095) + `]}`: Completions, `{"prompt":[[1]` + strings.Repeat(`,""`, 31) + `]}`: Completions,
+		`{"input":[0` + strings.Repeat(",0", 4095) + `]}`: Embeddings, `{"input":[""` + strings.Repeat(`,""`, 2047) + `]}`: Embeddings,
+	} {
+		if _, _, err := Check(route, []byte(in), served, 4, nil); err != nil {
+			t.Errorf("%s: %v", err.Param, err)
+		}
+	}
+}
+
+// doubling is n definitions, each of which merges the next one twice.
+func doubling(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"a%d":{"properties":{"x":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]},"y":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]}}},`, i, i+1)
+	}
+	return b.String() + fmt.Sprintf(`"a%d":{}`, n)
+}
+
+// L6a: the runtime makes no more answers at once than it has slots, and who asks for more is told so.
+func TestNoMoreAnswersThanSlots(t *testing.T) {
+	for _, route := range []Route{Chat, Completions} {
+		in := `{` + hi + `,"n":3}`
+		if route == Completions {
+			in = `{"prompt":"x","n":3}`
+		}
+		if _, _, err := Check(route, []byte(in), served, 3, nil); err != nil {
+			t.Errorf("three of three slots: %v", err)
+		}
+		_, _, err := Check(route, []byte(in), served, 2, nil)
+		if err == nil || err.Param != "n" || !strings.Contains(err.Error(), "from 1 to 2") {
+			t.Errorf("three of two slots: %+v", err)
+		}
 	}
 }
 
@@ -148,14 +222,34 @@ func members(n int) string {
 
 // L6a, L9: an object of free JSON may be large, and not endless: its names are held in memory.
 func TestMembers(t *testing.T) {
-	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, nil); err != nil {
+	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, 4, nil); err != nil {
 		t.Errorf("%s: %v", err.Param, err)
+	}
+}
+
+// L6a, T16: where a name must stand, nothing else is read before it is refused.
+func TestOnlyNamesAreRead(t *testing.T) {
+	wrong := `{` + members(1<<14) + `:1}`
+	for name, in := range map[string]string{
+		"request": wrong, "free JSON": `{"metadata":` + wrong + `}`, "biases": `{"logit_bias":` + wrong + `}`,
+	} {
+		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil {
+			t.Fatalf("%s: accepted", name)
+		}
+		raw := []byte(in)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, _ = Check(Chat, raw, served, 4, nil)
+		runtime.ReadMemStats(&after)
+		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
+			t.Errorf("%s: refusing it took %d bytes", name, held)
+		}
 	}
 }
 
 // L6a, L10: the served name is said, and nothing of the client's value.
 func TestErrorTexts(t *testing.T) {
-	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, nil)
+	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, 4, nil)
 	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
 		t.Errorf("text is %q", text)
 	}
@@ -174,6 +268,8 @@ func FuzzCheck(f *testing.F) {
 		`{` + hi + `}`, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1,null,true]}}}],"tool_choice":{"type":"function","function":{"name":"f"}}}`,
 		`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$ref":"#"}}},"logit_bias":{"1":2},"stop":["x"],"user":{}}`,
 		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:a;base64,AA"}}]}],"stream":true,"stream_options":{}}`,
+		`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"default":null,"enum":[9007199254740993,18446744073709551615,-9223372036854775808,1e20,0.1]}}}],"tool_choice":"auto"}`,
+		`{` + hi + `,"tools":[],"tool_choice":"none","max_completion_tokens":7,"refusal":null,"audio":null,"response_format":{"type":"json_object"}}`,
 		`{"prompt":[[1,2]],"logprobs":1,"max_tokens":3}`, `{"input":["a"],"encoding_format":"base64"}`, `{"messages":[{"role":"user","content":"\ud83d\ude00\\u0000"}]}`,
 	} {
 		for route := range routes {
@@ -182,57 +278,90 @@ func FuzzCheck(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
 		kind := Route(route % uint8(len(routes)))
-		out, _, err := Check(kind, in, served, nil)
+		out, _, err := Check(kind, in, served, 4, nil)
 		if err != nil {
 			if err.Error() == "" || err.Reason != messages.ReasonBadRequest && err.Reason != messages.ReasonModelNotFound {
 				t.Fatalf("refused without a word: %+v", err)
 			}
 			return
 		}
-		var before, after map[string]any
-		if json.Unmarshal(out, &after) != nil {
-			t.Fatalf("not JSON: %s", out)
-		}
-		if json.Unmarshal(in, &before) != nil {
-			t.Fatalf("what is not JSON was accepted: %q", in)
-		}
-		for name, value := range after {
+		before, after := decode(t, in), decode(t, out)
+		for name := range after {
 			row, known := routes[kind].byName[name]
 			if !known || routes[kind].fields[row].action != accept {
 				t.Fatalf("%s got through", name)
 			}
-			switch name { // finish may change these
-			case "model", "max_tokens", "tools", "tool_choice":
-				continue
-			case "response_format":
-				if format, ok := before[name].(map[string]any); ok && format["type"] == "json_object" {
-					continue // becomes the schema that says the same
-				}
-			}
-			if diff := cmp.Diff(plain(before[name]), plain(value)); diff != "" {
-				t.Fatalf("%s changed: %s", name, diff)
-			}
 		}
-		again, _, err := Check(kind, out, served, nil)
+		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber)); diff != "" {
+			t.Fatalf("changed: %s", diff)
+		}
+		again, _, err := Check(kind, out, served, 4, nil)
 		if err != nil {
 			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
 		}
-		if len(after) > 0 && !sameJSON(out, again) {
+		if !bytes.Equal(out, again) {
 			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
 		}
 	})
 }
 
-// plain leaves out null members and the fields that are dropped on purpose.
+func decode(t *testing.T, b []byte) (object map[string]any) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if !json.Valid(b) || d.Decode(&object) != nil {
+		t.Fatalf("not a JSON object: %q", b)
+	}
+	return object
+}
+
+// meant is what an accepted request says to the runtime: without the fields that are null or dropped,
+// and with what is always said.
+func meant(kind Route, request map[string]any) map[string]any {
+	for name := range request {
+		if routes[kind].fields[routes[kind].byName[name]].action != accept {
+			delete(request, name)
+		}
+	}
+	want := plain(request).(map[string]any)
+	want["model"] = served.Name
+	if kind == Embeddings {
+		return want
+	}
+	if bound, ok := want["max_completion_tokens"]; ok {
+		want["max_tokens"] = bound
+		delete(want, "max_completion_tokens")
+	} else if want["max_tokens"] == nil {
+		want["max_tokens"] = json.Number("4096")
+	}
+	if format, ok := want["response_format"].(map[string]any); ok && format["type"] == "json_object" {
+		want["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"schema": map[string]any{"type": "object"}}}
+	}
+	tools, _ := want["tools"].([]any)
+	if len(tools) == 0 {
+		delete(want, "tools")
+		delete(want, "tool_choice") // "none" or "auto"
+	}
+	if choice, ok := want["tool_choice"].(map[string]any); ok {
+		want["tools"] = slices.DeleteFunc(tools, func(tool any) bool { return functionOf(tool) != functionOf(choice) })
+		want["tool_choice"] = "required"
+	}
+	return want
+}
+
+// functionOf is the name of the function in a tool or a choice.
+func functionOf(v any) any { return v.(map[string]any)["function"].(map[string]any)["name"] }
+
+// plain leaves out null members and the fields that are dropped on purpose; in a schema nothing is.
 func plain(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for name, member := range v {
-			if member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations" {
+			switch {
+			case member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations":
 				delete(v, name)
-				continue
+			case name != "schema" && name != "parameters":
+				v[name] = plain(member)
 			}
-			v[name] = plain(member)
 		}
 	case []any:
 		for i := range v {
@@ -242,9 +371,16 @@ func plain(v any) any {
 	return v
 }
 
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && cmp.Equal(x, y)
+// sameNumber is exact for numbers that are written as whole ones.
+func sameNumber(a, b json.Number) bool {
+	x, whole := new(big.Int).SetString(string(a), 10)
+	y, both := new(big.Int).SetString(string(b), 10)
+	if whole && both {
+		return x.Cmp(y) == 0
+	}
+	f, errF := a.Float64()
+	g, errG := b.Float64()
+	return errF == nil && errG == nil && f == g
 }
 
 func BenchmarkSmallChat(b *testing.B) {
@@ -253,7 +389,7 @@ func BenchmarkSmallChat(b *testing.B) {
 	var out []byte
 	for b.Loop() {
 		var err *Error
-		if out, _, err = Check(Chat, in, served, out[:0]); err != nil {
+		if out, _, err = Check(Chat, in, served, 4, out[:0]); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -263,7 +399,7 @@ func BenchmarkSmallChat(b *testing.B) {
 func TestLargeBodyIsLetGo(t *testing.T) {
 	last := func() weak.Pointer[byte] {
 		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
-		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, nil); err != nil {
+		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, 4, nil); err != nil {
 			t.Fatal(err)
 		}
 		return weak.Make(&raw[0])

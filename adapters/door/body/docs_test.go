@@ -39,7 +39,8 @@ Generated from the table in ` + "`adapters/door/body/table.go`" + `; change it t
 
 The base URL is what ` + "`companion env`" + ` prints. Every request needs its token, as
 ` + "`Authorization: Bearer …`" + ` or ` + "`x-api-key`" + `. Bodies are ` + "`application/json`" + `. A field that is
-` + "`null`" + ` counts as absent. Fields that no table names are refused, and the error names them.
+` + "`null`" + ` counts as absent, but for those that are said to be refused ` + "`null` or not" + `. Fields that no table
+names are refused, and the error names them.
 
 | route | does |
 | --- | --- |
@@ -91,7 +92,7 @@ func describeObject(b *strings.Builder, path string, o *object) {
 	for _, a := range []struct {
 		action action
 		title  string
-	}{{drop, "Taken and left out"}, {refuse, "Refused"}} {
+	}{{drop, "Taken and left out"}, {refuse, "Refused"}, {forbid, "Refused, `null` or not"}} {
 		if names := byAction[a.action]; len(names) > 0 {
 			slices.Sort(names)
 			fmt.Fprintf(b, "\n%s: %s.\n", a.title, strings.Join(names, ", "))

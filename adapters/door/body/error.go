@@ -35,6 +35,8 @@ const (
 	faultConflict
 	faultNotData
 	faultReference
+	faultCircle
+	faultTooWide
 	faultNoModel
 )
 
@@ -55,6 +57,8 @@ var faultTexts = [...]string{
 	faultConflict:   "This field cannot be used together with %.",
 	faultNotData:    "This URL must be a data: URL.",
 	faultReference:  "A reference in a schema must begin with #.",
+	faultCircle:     "References in a schema lead in a circle.",
+	faultTooWide:    "The schemas of one request have more than % properties, enum values, alternatives and references.",
 	faultNoModel:    "This model is not served here; the served model is %.",
 }
 

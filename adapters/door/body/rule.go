@@ -21,7 +21,8 @@ type action uint8
 const (
 	accept action = iota
 	drop
-	refuse
+	refuse // unless it is null: clients send back every field of an answer, set or not
+	forbid // null or not
 )
 
 // field is one row of the table.
@@ -87,11 +88,7 @@ func (o *object) read(r *reader) *Error {
 
 // field reads one member, and returns its row, and whether it was there with a value.
 func (o *object) field(r *reader) (row int, present bool, bad *Error) {
-	raw, err := r.dec.ReadValue()
-	if err != nil {
-		return 0, false, syntaxFault(err)
-	}
-	name, bad := r.unquote(raw)
+	name, bad := r.memberName()
 	if bad != nil {
 		return 0, false, bad
 	}
@@ -101,9 +98,9 @@ func (o *object) field(r *reader) (row int, present bool, bad *Error) {
 	}
 	f := &o.fields[row]
 	switch {
-	case f.action == refuse:
+	case f.action == forbid, f.action == refuse && r.dec.PeekKind() != 'n':
 		return 0, false, fault(faultRefused, "").at(f.name)
-	case f.action == drop || r.dec.PeekKind() == 'n':
+	case f.action != accept || r.dec.PeekKind() == 'n':
 		if err := r.skip(); err != nil {
 			return 0, false, err.at(f.name)
 		}
@@ -288,6 +285,11 @@ func (l list) read(r *reader) *Error {
 	if err := r.open('[', "an array"); err != nil {
 		return err
 	}
+	return l.rest(r)
+}
+
+// rest reads what follows the opening bracket.
+func (l list) rest(r *reader) *Error {
 	n := 0
 	for ; r.dec.PeekKind() != ']'; n++ {
 		if l.max > 0 && n >= l.max {

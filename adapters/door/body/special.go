@@ -2,6 +2,7 @@ package body
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strconv"
 )
@@ -22,6 +23,19 @@ func (modelRule) read(r *reader) *Error {
 	return nil
 }
 
+// answers is n. The runtime refuses more answers at once than it has slots.
+type answers struct{}
+
+const maxAnswers = 4
+
+func (answers) describe() string {
+	return fmt.Sprintf("a whole number from 1 to %d, and to `runtime.max_in_flight`", maxAnswers)
+}
+
+func (answers) read(r *reader) *Error {
+	return integer{min: 1, max: int64(min(maxAnswers, r.slots))}.read(r)
+}
+
 // tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
 type tokenBound struct{ by string }
 
@@ -34,6 +48,35 @@ func (b tokenBound) read(r *reader) *Error {
 	return integer{min: 1, max: int64(r.model.Context), note: func(s *seen, n int64) {
 		s.maxTokens, s.maxTokensBy = n, b.by
 	}}.read(r)
+}
+
+// tokenList is a text as tokens, no longer than the context.
+type tokenList struct{}
+
+func (tokenList) describe() string { return "an array of tokens" }
+
+func (tokenList) read(r *reader) *Error {
+	return list{of: token, min: 1, max: r.model.Context}.read(r)
+}
+
+// promptList is tokens, or several texts.
+type promptList struct{ most int }
+
+func (p promptList) describe() string {
+	return fmt.Sprintf("an array of tokens, or an array of at most %d: %s; a token is %s, and an array of them no longer than the context",
+		p.most, oneText.describe(), token.describe())
+}
+
+var oneText = either{'"': text{}, '[': tokenList{}}
+
+func (p promptList) read(r *reader) *Error {
+	if err := r.open('[', "an array"); err != nil {
+		return err
+	}
+	if r.dec.PeekKind() == '0' {
+		return list{of: token, min: 1, max: r.model.Context}.rest(r)
+	}
+	return list{of: oneText, min: 1, max: p.most}.rest(r)
 }
 
 // dataURL lets no URL through that the runtime would fetch.
@@ -135,52 +178,6 @@ func (toolNamed) read(r *reader) *Error {
 	return nil
 }
 
-// Bounds inside a schema: the runtime turns it into a grammar, which grows with them.
-const (
-	maxPattern    = 256  // bytes
-	maxRepetition = 2000 // the runtime's grammar parser refuses more
-)
-
-// schema is a JSON Schema, whose references stay inside it.
-type schema struct{}
-
-func (schema) describe() string {
-	return fmt.Sprintf("a JSON Schema; references begin with #, patterns have at most %d bytes, repetitions are at most %d", maxPattern, maxRepetition)
-}
-
-var schemaJSON = &anything{check: schemaMember}
-
-func (s schema) read(r *reader) *Error {
-	if err := r.kind('{', "a JSON Schema"); err != nil {
-		return err
-	}
-	return schemaJSON.read(r)
-}
-
-func schemaMember(r *reader, name string) (done bool, err *Error) {
-	kind := r.dec.PeekKind()
-	switch {
-	case kind == '"' && (name == "$ref" || name == "$dynamicRef" || name == "$recursiveRef"):
-		b, err := r.text()
-		if err != nil {
-			return false, err
-		}
-		if len(b) == 0 || b[0] != '#' {
-			return false, fault(faultReference, "")
-		}
-		r.out = appendQuoted(r.out, b)
-		return true, nil
-	case kind == '"' && name == "pattern":
-		return true, text{max: maxPattern}.read(r)
-	case kind == '0':
-		switch name {
-		case "minItems", "maxItems", "minLength", "maxLength":
-			return true, integer{min: 0, max: maxRepetition}.read(r)
-		}
-	}
-	return false, nil
-}
-
 // biases is logit_bias: numbers of tokens, as strings, to a bias.
 var biases = biasRule{max: 1024}
 
@@ -195,11 +192,7 @@ func (b biasRule) read(r *reader) *Error {
 		return err
 	}
 	for n := 0; r.dec.PeekKind() != '}'; n++ {
-		raw, err := r.dec.ReadValue()
-		if err != nil {
-			return syntaxFault(err)
-		}
-		name, bad := r.unquote(raw)
+		name, bad := r.memberName()
 		if bad != nil {
 			return bad
 		}
@@ -224,6 +217,7 @@ var biasRange = number{-100, 100}
 // anything is free JSON, encoded anew and bounded in depth. check, when set, is asked about every
 // member; done says that it has read and written the value.
 type anything struct {
+	max   int // members of one object; 0: maxMembers
 	check func(r *reader, name string) (done bool, err *Error)
 }
 
@@ -238,12 +232,7 @@ func (a *anything) read(r *reader) *Error {
 	case '"':
 		return text{}.read(r)
 	case '0':
-		x, err := r.number("a number that fits 64 bits")
-		if err != nil {
-			return err
-		}
-		r.out = appendNumber(r.out, x)
-		return nil
+		return anyNumber(r)
 	case 't', 'f':
 		return boolean{}.read(r)
 	case 'n':
@@ -259,19 +248,39 @@ func (a *anything) read(r *reader) *Error {
 	return fault(faultNotJSON, "")
 }
 
+// anyNumber is exact for a whole number of 64 bits, and a float64 for all others, as in the runtime.
+func anyNumber(r *reader) *Error {
+	const want = "a number that fits 64 bits"
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseInt(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendInt(r.out, n, 10)
+		return nil
+	}
+	if n, err := strconv.ParseUint(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendUint(r.out, n, 10)
+		return nil
+	}
+	x, err := asFloat(numeral, want)
+	if err != nil {
+		return err
+	}
+	r.out = appendNumber(r.out, x)
+	return nil
+}
+
 func (a *anything) object(r *reader) *Error {
 	if err := r.open('{', "an object"); err != nil {
 		return err
 	}
+	most := cmp.Or(a.max, maxMembers)
 	for n := 0; r.dec.PeekKind() != '}'; n++ {
-		if n >= maxMembers {
-			return fault(faultTooMany, strconv.Itoa(maxMembers))
+		if n >= most {
+			return fault(faultTooMany, strconv.Itoa(most))
 		}
-		raw, err := r.dec.ReadValue()
-		if err != nil {
-			return syntaxFault(err)
-		}
-		name, bad := r.unquote(raw)
+		name, bad := r.memberName()
 		if bad != nil {
 			return bad
 		}

@@ -24,30 +24,30 @@ var chatRequest = newObject(join(
 		{name: "reasoning_effort", rule: oneOf("none", "minimal", "low", "medium", "high", "xhigh"), doc: "for models that reason"},
 		{name: "audio", action: refuse}, {name: "function_call", action: refuse}, {name: "functions", action: refuse},
 		{name: "prediction", action: refuse}, {name: "web_search_options", action: refuse}, {name: "verbosity", action: refuse},
-	}, common, sampling, droppedFields, refusedFields)...)
+	}, common, sampling, droppedFields, forbiddenFields)...)
 
 var completionRequest = newObject(join(
 	[]field{
-		{name: "prompt", rule: prompt, required: true, doc: "the text to go on from"},
+		{name: "prompt", rule: prompt(32), required: true, doc: "the text to go on from"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
 		{name: "echo", action: refuse}, {name: "suffix", action: refuse}, {name: "best_of", action: refuse},
-	}, common, sampling, droppedFields, refusedFields)...)
+	}, common, sampling, droppedFields, forbiddenFields)...)
 
 var embeddingRequest = newObject(join(
 	[]field{
-		{name: "input", rule: prompt, required: true, doc: "the text or texts"},
+		{name: "input", rule: prompt(2048), required: true, doc: "the text or texts"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "encoding_format", rule: oneOf("float", "base64"), doc: "how the vectors are written"},
 		{name: "dimensions", action: refuse},
-	}, droppedFields, refusedFields)...)
+	}, droppedFields, forbiddenFields)...)
 
 // common to both kinds of completion.
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
-	{name: "n", rule: integer{min: 1, max: 4}, doc: "answers per request; the runtime makes no more at once than it has slots"},
+	{name: "n", rule: answers{}, doc: "answers per request, which share its place in the queue"},
 	{name: "stop", rule: either{'"': text{min: 1, max: 256}, '[': list{of: text{min: 1, max: 256}, max: 16}}, doc: "where the answer ends"},
 }
 
@@ -87,18 +87,18 @@ var droppedFields = []field{
 	{name: "service_tier", action: drop}, {name: "safety_identifier", action: drop}, {name: "prompt_cache_key", action: drop},
 }
 
-// refusedFields steer the runtime's insides (L6a). Other unknown names are refused as well; these
+// forbiddenFields steer the runtime's insides (L6a). Other unknown names are refused as well; these
 // are the ones whose refusal says that they are known and not allowed.
-var refusedFields = []field{
-	{name: "id_slot", action: refuse}, {name: "lora", action: refuse}, {name: "n_discard", action: refuse},
-	{name: "n_keep", action: refuse}, {name: "response_fields", action: refuse}, {name: "n_predict", action: refuse},
-	{name: "grammar", action: refuse}, {name: "grammar_lazy", action: refuse}, {name: "grammar_triggers", action: refuse},
-	{name: "json_schema", action: refuse}, {name: "cache_prompt", action: refuse}, {name: "n_indent", action: refuse},
-	{name: "n_probs", action: refuse}, {name: "post_sampling_probs", action: refuse}, {name: "min_keep", action: refuse},
-	{name: "return_tokens", action: refuse}, {name: "return_progress", action: refuse}, {name: "timings_per_token", action: refuse},
-	{name: "t_max_predict_ms", action: refuse}, {name: "chat_template_kwargs", action: refuse}, {name: "reasoning_format", action: refuse},
-	{name: "chat_template", action: refuse}, {name: "add_generation_prompt", action: refuse}, {name: "speculative.n_max", action: refuse},
-	{name: "speculative.n_min", action: refuse}, {name: "speculative.p_min", action: refuse},
+var forbiddenFields = []field{
+	{name: "id_slot", action: forbid}, {name: "lora", action: forbid}, {name: "n_discard", action: forbid},
+	{name: "n_keep", action: forbid}, {name: "response_fields", action: forbid}, {name: "n_predict", action: forbid},
+	{name: "grammar", action: forbid}, {name: "grammar_lazy", action: forbid}, {name: "grammar_triggers", action: forbid},
+	{name: "json_schema", action: forbid}, {name: "cache_prompt", action: forbid}, {name: "n_indent", action: forbid},
+	{name: "n_probs", action: forbid}, {name: "post_sampling_probs", action: forbid}, {name: "min_keep", action: forbid},
+	{name: "return_tokens", action: forbid}, {name: "return_progress", action: forbid}, {name: "timings_per_token", action: forbid},
+	{name: "t_max_predict_ms", action: forbid}, {name: "chat_template_kwargs", action: forbid}, {name: "reasoning_format", action: forbid},
+	{name: "chat_template", action: forbid}, {name: "add_generation_prompt", action: forbid}, {name: "speculative.n_max", action: forbid},
+	{name: "speculative.n_min", action: forbid}, {name: "speculative.p_min", action: forbid},
 }
 
 var streamOptions = newObject(
@@ -106,12 +106,11 @@ var streamOptions = newObject(
 	field{name: "include_obfuscation", action: drop},
 )
 
-// prompt is text, several texts, tokens, or several lists of tokens. A token is a number of the
-// vocabulary, which no model has more than a million of.
-var prompt = either{'"': text{}, '[': list{of: either{
-	'"': text{}, '0': token, '[': list{of: token, min: 1},
-}, min: 1}}
+// prompt is a text, tokens, or at most so many of either: each is work of its own, all in one place of
+// the queue.
+func prompt(most int) rule { return either{'"': text{}, '[': promptList{most}} }
 
+// token is a number of the vocabulary, which no model has more than a million of.
 var token = integer{min: 0, max: 1 << 20}
 
 var message = func() *object {

@@ -150,9 +150,14 @@ func (p *pool) pop(t Target) *upstream {
 	return u
 }
 
-// put takes back a connection whose last answer was read to its end.
+// put takes back a connection whose last answer was read to its end. It may lie idle for long: of the
+// last call, whose text is private, it keeps nothing.
 func (p *pool) put(u *upstream) {
-	u.usedAt = time.Now()
+	u.usedAt, u.watch = time.Now(), nil
+	clear(u.out)
+	u.in.Reset(zeros{})
+	_, _ = u.in.Peek(u.in.Size())
+	u.in.Reset(u)
 	p.mu.Lock()
 	var out *upstream
 	if p.target != u.target {
@@ -167,6 +172,14 @@ func (p *pool) put(u *upstream) {
 	if out != nil {
 		_ = out.Close()
 	}
+}
+
+// zeros overwrites a buffer that is filled from it.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // listen makes f run every d while the answer is read. For d nothing that is written waits either.

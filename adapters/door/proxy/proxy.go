@@ -288,7 +288,7 @@ func (e *exchange) judge() bool {
 	switch {
 	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):
 		e.result.Reason, e.result.Unsupported = messages.ReasonBadRequest, true
-	case bytes.Contains(text, []byte("exceed_context_size_error")):
+	case bytes.Contains(text, []byte("exceed_context_size_error")), bytes.Contains(text, []byte("too large to process")): // the latter of an embedding
 		e.result.Reason, e.result.TooLong = messages.ReasonBadRequest, true
 	case status >= 400 && status < 500:
 		e.result.Reason = messages.ReasonBadRequest

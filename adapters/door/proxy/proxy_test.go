@@ -5,15 +5,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"companion/messages"
 
@@ -76,6 +79,60 @@ func readRequest(c net.Conn) *http.Request {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}
 	return r
+}
+
+// T16: a connection that lies idle holds nothing of its last call: neither the texts, nor copies of
+// them, nor whom they were for.
+func TestIdleConnectionForgets(t *testing.T) {
+	for name, size := range map[string]int{"small": 100, "large": 2 * copied} {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n\"secret\"")
+			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+		}))
+		body, client := func() (weak.Pointer[byte], weak.Pointer[httptest.ResponseRecorder]) {
+			b, w := bytes.Repeat([]byte("secret"), size/6), httptest.NewRecorder()
+			if result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: b}); result.Reason != messages.ReasonOK {
+				t.Fatalf("%s: %+v", name, result)
+			}
+			return weak.Make(&b[0]), weak.Make(w)
+		}()
+		runtime.GC()
+		if body.Value() != nil || client.Value() != nil {
+			t.Errorf("%s: the body or the client is still held", name)
+		}
+		if len(r.pool.idle) != 1 {
+			t.Fatalf("%s: %d connections are idle", name, len(r.pool.idle))
+		}
+		u := r.pool.idle[0]
+		if bytes.Contains(u.out[:cap(u.out)], []byte("secret")) {
+			t.Errorf("%s: a copy of the body is still held", name)
+		}
+		u.in.Reset(strings.NewReader(" "))
+		head, _ := u.in.Peek(1) // the rest of the buffer is behind it
+		if bytes.Contains(head[:cap(head)], []byte("secret")) {
+			t.Errorf("%s: a copy of the answer is still held", name)
+		}
+		r.Close()
+	}
+}
+
+// L10: what the runtime cannot take is the request's fault, whatever status it gives that.
+func TestTooLong(t *testing.T) {
+	for status, text := range map[string]string{
+		"400 Bad Request":           `{"error":{"code":400,"message":"x","type":"exceed_context_size_error"}}`,
+		"500 Internal Server Error": `{"error":{"code":500,"message":"input (600 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}`,
+	} {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(text), text)
+		}))
+		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/embeddings", Body: []byte("{}")})
+		if result.Reason != messages.ReasonBadRequest || !result.TooLong {
+			t.Errorf("%s: %+v", status, result)
+		}
+		r.Close()
+	}
 }
 
 const streamHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -205,7 +205,9 @@ func (p *preparation) arguments(model string) []string {
 		args = append(args, "--threads", fmt.Sprint(s.Threads))
 	}
 	if s.Model.Embedding {
-		args = append(args, "--embeddings")
+		// An input is computed in one batch, which holds 512 tokens by default.
+		batch := fmt.Sprint(s.Context)
+		args = append(args, "--embeddings", "--batch-size", batch, "--ubatch-size", batch)
 	}
 	if !s.GPU {
 		args = append(args, "--device", "none")
