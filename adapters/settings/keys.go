@@ -124,8 +124,6 @@ func laneKeys() []key {
 	keys := []key{
 		boolKey("lanes.privacy_mode", "organisation privacy mode: never a direct provider", false,
 			func(s *Settings) *bool { return &s.Lanes.PrivacyMode }),
-		boolKey("lanes.keep_on_device", "prefer this device (other lanes stay subject to consent)", false,
-			func(s *Settings) *bool { return &s.Lanes.KeepOnDevice }),
 		boolKey("lanes.delegate", "you work on somebody else's notes", false,
 			func(s *Settings) *bool { return &s.Lanes.Delegate }),
 		boolKey("lanes.delegate_managed", "their owner lets delegates use managed lanes", false,

@@ -97,7 +97,6 @@ type Health struct {
 // a base URL does not exist.
 type Lanes struct {
 	PrivacyMode      bool // organisation privacy mode
-	KeepOnDevice     bool
 	Delegate         bool // the user works in somebody else's partition
 	DelegateManaged  bool // the owner lets delegates use managed lanes
 	DelegateEnriched bool // the owner lets delegates enrich by the local or openrouter lane
