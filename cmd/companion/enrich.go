@@ -145,10 +145,8 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 	}
 	info, err := os.Stat(output)
 	if err == nil && info.IsDir() || strings.HasSuffix(output, string(os.PathSeparator)) || strings.HasSuffix(output, "/") {
-		if err := os.MkdirAll(output, 0o700); err != nil {
-			return nil, nil, fmt.Errorf("making the folder for the results: %w", err)
-		}
-		return enrich.Folder{Dir: output}, none, nil
+		folder, err := enrich.OpenFolder(output)
+		return folder, none, err
 	}
 	lines, err := enrich.OpenLines(output)
 	if errors.Is(err, enrich.ErrForeign) {
@@ -203,9 +201,11 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 // alike, scripts get that exit status.
 func (p *enrichProgress) result(err error) error {
 	if err != nil {
+		what := "stopped"
 		if errors.Is(err, context.Canceled) {
-			p.app.say("interrupted after %d of %d notes", p.done, p.total)
+			what = "interrupted"
 		}
+		p.app.say("%s after %d of %d notes", what, p.done, p.total)
 		return err
 	}
 	if p.failed == 0 {
