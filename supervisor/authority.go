@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/thejerf/suture/v4"
 
@@ -44,7 +45,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	return []suture.Service{
 		custody.New(custody.Deps{
 			Mailbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
-			Keychain: secrets, Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
+			Keychain: secrets, Beat: custodyBeat(), Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
 		}),
 		session.New(session.Deps{
 			Mailbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
@@ -57,6 +58,15 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 			Log: o.Logger.Named(string(messages.ActorManifest)),
 		}),
 	}, nil
+}
+
+// custodyBeat is how often the stored loopback token is looked at: as soon as a success of the probe
+// ages out by default (A5). Where a look may raise a dialog there is no beat.
+func custodyBeat() time.Duration {
+	if keychain.MayAsk {
+		return 0
+	}
+	return 15 * time.Second
 }
 
 // signedManifest opens the client of the manifest. That a root is named and can be read, cmd/companion
