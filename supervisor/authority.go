@@ -3,7 +3,6 @@ package supervisor
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -69,13 +68,13 @@ func custodyBeat() time.Duration {
 	return 15 * time.Second
 }
 
-// signedManifest opens the client of the manifest. That a root is named and can be read, cmd/companion
+// signedManifest opens the client of the manifest. That a root is named and can be used, cmd/companion
 // has told the user in the words of the configuration; here it is read.
 func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
 	s := o.Settings
-	root, err := os.ReadFile(s.Manifest.RootFile)
+	root, err := tuf.ReadRoot(s.Manifest.RootFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the pinned root of the manifest, manifest.root_file: %w", err)
+		return nil, err
 	}
 	client, err := tuf.New(tuf.Config{
 		URL: s.Hub.URL + "/api/v1/manifest/", Root: root, Dir: o.Places.Trust, Platform: platform(),
