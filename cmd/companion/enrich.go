@@ -45,6 +45,9 @@ func (a *app) enrichCommand() *cobra.Command {
 			if len(given) == 0 {
 				return &failure{code: "usage", message: "no note is named", hint: "companion enrich note.md", exit: exitUsage}
 			}
+			if f.jobs < 0 {
+				return &failure{code: "usage", message: "--jobs is negative", hint: "accepted: 0, as many as are admitted, or more", exit: exitUsage}
+			}
 			return a.enrich(cmd.Context(), given, f)
 		},
 	}
@@ -162,6 +165,7 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 // terminal, plain lines elsewhere (X6).
 type enrichProgress struct {
 	app                          *app
+	failures                     []noteFailure // for --json, under which there is nothing else on standard error
 	total, done, skipped, failed int
 	exit                         int
 	redraw                       bool
@@ -174,6 +178,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 	case o.Err != nil:
 		p.failed++
 		f := described(o.Err)
+		p.failures = append(p.failures, noteFailure{o.Path, f.code, f.message})
 		if p.exit == 0 {
 			p.exit = f.exit
 		} else if p.exit != f.exit {
@@ -189,6 +194,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 	line := fmt.Sprintf("[%d/%d] %s: %s", p.done, p.total, plain(o.Path), plain(what))
 	lasting := o.Err != nil || o.Truncated
 	switch {
+	case p.app.json:
 	case p.redraw && p.total > 1:
 		end := mark(lasting || p.done == p.total, "\n", "")
 		_, _ = fmt.Fprintf(p.app.err, "\r\x1b[K%s%s", line, end)
@@ -205,8 +211,15 @@ func (p *enrichProgress) result(err error) error {
 		if errors.Is(err, context.Canceled) {
 			what = "interrupted"
 		}
-		p.app.say("%s after %d of %d notes", what, p.done, p.total)
-		return err
+		if !p.app.json {
+			p.app.say("%s after %d of %d notes", what, p.done, p.total)
+		}
+		if errors.Is(err, context.Canceled) {
+			return err
+		}
+		f := described(err)
+		f.notes = p.failures
+		return f
 	}
 	if p.failed == 0 {
 		return nil
@@ -215,5 +228,5 @@ func (p *enrichProgress) result(err error) error {
 	if p.failed == p.total {
 		exit = p.exit
 	}
-	return &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exit}
+	return &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exit, notes: p.failures}
 }
