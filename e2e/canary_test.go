@@ -191,6 +191,9 @@ func TestCanary(t *testing.T) {
 	c.look("output of logs", logs.Stdout+logs.Stderr)
 	c.files(house)
 	c.verifiers(challenge)
+	if len(c.secrets) != 12 {
+		t.Errorf("%d secrets were searched for, not the number that docs/security.md says", len(c.secrets))
+	}
 	if found := c.find(); len(found) != 0 {
 		t.Errorf("secrets are out:\n%s", strings.Join(found, "\n"))
 	}

@@ -59,7 +59,7 @@ type LoopbackRequest interface{ loopbackRequest() }
 // DeliverLoopbackToken asks custody to tell the front door the token again: the front door is new.
 type DeliverLoopbackToken struct{}
 
-// ConfirmCustody asks to say again whether the token is stored: the lifecycle actor is new (A9).
+// ConfirmCustody asks to look and say again whether the token is stored: the lifecycle actor is new (A9).
 type ConfirmCustody struct{}
 
 // ClearLoopbackToken removes the loopback token at clean shutdown (K6).

@@ -116,7 +116,7 @@ type DoorLost struct{ Reason Reason }
 // TokenStored says that the loopback token was stored and read back (A4, K7). Sent by custody.
 type TokenStored struct{}
 
-// TokenLost says that the loopback token could not be stored, or is gone.
+// TokenLost says that the loopback token could not be stored, is gone, or cannot be read back.
 type TokenLost struct{ Reason Reason }
 
 // RuntimeStarted says that the child runs; its socket may not be there yet. Sent by process.

@@ -3,8 +3,8 @@ package supervisor
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
+	"time"
 
 	"github.com/thejerf/suture/v4"
 
@@ -31,6 +31,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	}
 	signIn, err := oauth.New(oauth.Config{
 		Issuer: s.Hub.Issuer(), SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
+		FirstParty: s.Hub.FirstParty, ForeignEndpoints: s.Hub.ForeignEndpoints,
 		Loopback: strings.Trim(s.Hub.RedirectAddress, "[]"), Timeout: s.Hub.SignInTimeout, HTTP: hub,
 	})
 	if err != nil {
@@ -43,7 +44,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	return []suture.Service{
 		custody.New(custody.Deps{
 			Mailbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
-			Keychain: secrets, Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
+			Keychain: secrets, Beat: custodyBeat(), Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
 		}),
 		session.New(session.Deps{
 			Mailbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
@@ -58,13 +59,22 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	}, nil
 }
 
-// signedManifest opens the client of the manifest. That a root is named and can be read, cmd/companion
+// custodyBeat is how often the stored loopback token is looked at: as soon as a success of the probe
+// ages out by default (A5). Where a look may raise a dialog there is no beat.
+func custodyBeat() time.Duration {
+	if keychain.MayAsk {
+		return 0
+	}
+	return 15 * time.Second
+}
+
+// signedManifest opens the client of the manifest. That a root is named and can be used, cmd/companion
 // has told the user in the words of the configuration; here it is read.
 func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
 	s := o.Settings
-	root, err := os.ReadFile(s.Manifest.RootFile)
+	root, err := tuf.ReadRoot(s.Manifest.RootFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the pinned root of the manifest, manifest.root_file: %w", err)
+		return nil, err
 	}
 	client, err := tuf.New(tuf.Config{
 		URL: s.Hub.URL + "/api/v1/manifest/", Root: root, Dir: o.Places.Trust, Platform: platform(),

@@ -89,10 +89,15 @@ func describe(kind fs.FileMode) string {
 // WriteFile replaces path by data in one step, with mode 0600 and the directory synced: after a
 // crash there is the old content or the new, never a part. The directory must be private.
 func WriteFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := CheckDir(dir); err != nil {
+	if err := CheckDir(filepath.Dir(path)); err != nil {
 		return err
 	}
+	return Replace(path, data)
+}
+
+// Replace is WriteFile in a folder of the user's choice, which may be open to others.
+func Replace(path string, data []byte) error {
+	dir := filepath.Dir(path)
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		return &Error{Path: path, Found: describe(info.Mode().Type()), Want: "a regular file"}
 	}

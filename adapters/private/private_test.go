@@ -54,6 +54,11 @@ func TestWriteFile(t *testing.T) {
 		t.Fatalf("read %q, %v", data, err)
 	}
 	target := filepath.Join(dir, "target")
+	must(t, os.Chmod(dir, 0o755))
+	if err := WriteFile(path, []byte("three")); err == nil {
+		t.Fatal("written into a folder that others may enter")
+	}
+	must(t, Replace(path, []byte("three")), CheckFile(path), os.Chmod(dir, 0o700))
 	must(t, os.WriteFile(target, []byte("keep"), 0o600), os.Remove(path), os.Symlink(target, path))
 	if err := WriteFile(path, []byte("evil")); err == nil || !strings.Contains(err.Error(), "symbolic link") {
 		t.Fatalf("WriteFile through a link = %v", err)

@@ -46,10 +46,15 @@ func CheckFile(path string) error {
 // WriteFile replaces path by data through a temporary file beside it, whose name begins as that of
 // the other systems does, so that the same sweep finds what a crash left.
 func WriteFile(path string, data []byte) error {
-	dir, name := filepath.Split(path)
-	if err := CheckDir(dir); err != nil {
+	if err := CheckDir(filepath.Dir(path)); err != nil {
 		return err
 	}
+	return Replace(path, data)
+}
+
+// Replace is WriteFile in a folder of the user's choice, which may be open to others.
+func Replace(path string, data []byte) error {
+	dir, name := filepath.Split(path)
 	if err := CheckFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -29,7 +29,7 @@ type Hub struct {
 	URL              string // https origin without a path
 	CAFile           string // one more root certificate; empty: the system's alone
 	ClientID         string // empty: register (RFC 7591)
-	FirstParty       bool   // the RFC 9207 `iss` is required in the callback (O4)
+	FirstParty       bool   // the RFC 9207 `iss` is required in the callback, announced or not (O4)
 	ForeignEndpoints bool   // endpoints may lie outside the issuer's own origin (O1)
 	RedirectAddress  string // "127.0.0.1" or "[::1]" (O2)
 	SignInTimeout    time.Duration
@@ -97,7 +97,6 @@ type Health struct {
 // a base URL does not exist.
 type Lanes struct {
 	PrivacyMode      bool // organisation privacy mode
-	KeepOnDevice     bool
 	Delegate         bool // the user works in somebody else's partition
 	DelegateManaged  bool // the owner lets delegates use managed lanes
 	DelegateEnriched bool // the owner lets delegates enrich by the local or openrouter lane

@@ -30,6 +30,7 @@ type app struct {
 	config   string   // --config
 	set      []string // --set
 	json     bool     // --json, where the command has it
+	runs     bool     // the command runs another program, whose flags are not ours
 }
 
 // Main runs the command line and returns the exit status.
@@ -40,6 +41,9 @@ func Main() int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
+	if cmd, _, err := root.Find(a.args); err == nil {
+		a.runs = cmd.Name() == "exec"
+	}
 	ctx, stop := interruptible()
 	defer stop()
 	err := root.ExecuteContext(ctx)
@@ -138,7 +142,7 @@ func (a *app) wantsJSON() bool {
 	if at := slices.Index(before, "--"); at >= 0 {
 		before = before[:at]
 	}
-	return a.json || slices.Contains(before, "--json")
+	return a.json || !a.runs && slices.Contains(before, "--json")
 }
 
 // load reads configuration and places; every command but `config` and `version` begins with it.

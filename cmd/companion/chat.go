@@ -23,6 +23,9 @@ func (a *app) chatCommand() *cobra.Command {
 		Long: "Ask the local model; the answer streams. Without a prompt, standard input is the prompt; on a terminal\n" +
 			"it is a conversation, which an empty line or Ctrl-D ends.",
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if len(given) > 0 && strings.TrimSpace(strings.Join(given, "")) == "" {
+				return noPrompt()
+			}
 			d, err := a.openDoor(cmd.Context())
 			if err != nil {
 				return err
@@ -39,18 +42,34 @@ func (a *app) chatCommand() *cobra.Command {
 			case isTerminal(a.in):
 				return c.interactive(cmd.Context(), d.status.Model.Name)
 			}
-			prompt, err := io.ReadAll(io.LimitReader(a.in, longestPrompt))
+			prompt, err := readPrompt(a.in)
 			if err != nil {
-				return fmt.Errorf("reading the prompt: %w", err)
+				return err
 			}
-			if strings.TrimSpace(string(prompt)) == "" {
-				return &failure{code: "usage", message: "there is no prompt", hint: "companion chat \"your question\"", exit: exitUsage}
-			}
-			return c.ask(cmd.Context(), string(prompt))
+			return c.ask(cmd.Context(), prompt)
 		},
 	}
 	cmd.Flags().Int64Var(&maxTokens, "max-tokens", 1024, "end the answer after this many tokens")
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
+}
+
+func noPrompt() error {
+	return &failure{code: "usage", message: "there is no prompt", hint: "companion chat \"your question\"", exit: exitUsage}
+}
+
+// readPrompt reads a whole prompt; one that would have to be cut is refused.
+func readPrompt(in io.Reader) (string, error) {
+	prompt, err := io.ReadAll(io.LimitReader(in, longestPrompt+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the prompt: %w", err)
+	case len(prompt) > longestPrompt:
+		return "", &failure{code: "usage", message: fmt.Sprintf("the prompt is longer than %d MiB", longestPrompt>>20),
+			hint: "the model's context, model.context, is far smaller", exit: exitUsage}
+	case strings.TrimSpace(string(prompt)) == "":
+		return "", noPrompt()
+	}
+	return string(prompt), nil
 }
 
 // conversation keeps the turns so far.

@@ -33,32 +33,51 @@ func (a *app) configCommand() *cobra.Command {
 			return print(a.out, valueTable(values))
 		},
 	})
-	a.jsonFlag(show)
+	check := exits(&cobra.Command{
+		Use: "check", Short: "Refuse unknown keys, bad values and files that cannot be used, with file, line and what is accepted",
+		Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error { return a.configCheck() },
+	})
+	path := exits(&cobra.Command{
+		Use: "path", Short: "Print where the configuration file is",
+		Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return a.printJSON(map[string]string{"path": a.configPath()})
+			}
+			return print(a.out, a.configPath()+"\n")
+		},
+	})
+	for _, reading := range []*cobra.Command{show, check, path} {
+		a.jsonFlag(reading)
+	}
 	cmd.AddCommand(
 		exits(&cobra.Command{
 			Use: "init", Short: "Write a commented file with every key; an existing one is not touched",
 			Args: args(cobra.NoArgs),
 			RunE: func(*cobra.Command, []string) error { return a.configInit() },
 		}),
-		exits(&cobra.Command{
-			Use: "check", Short: "Refuse unknown keys and bad values, with file, line and what is accepted",
-			Args: args(cobra.NoArgs),
-			RunE: func(*cobra.Command, []string) error {
-				_, places, err := a.load()
-				if err != nil {
-					return err
-				}
-				return print(a.out, places.Config+": ok\n")
-			},
-		}),
-		show,
-		exits(&cobra.Command{
-			Use: "path", Short: "Print where the configuration file is",
-			Args: args(cobra.NoArgs),
-			RunE: func(*cobra.Command, []string) error { return print(a.out, a.configPath()+"\n") },
-		}),
+		check, show, path,
 	)
 	return cmd
+}
+
+// configCheck refuses what run refuses, but for a root that is not named yet: that is no bad value.
+func (a *app) configCheck() error {
+	s, values, places, err := a.loadValues()
+	if err != nil {
+		return err
+	}
+	if err := checkFiles(s, values); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"path": places.Config, "ok": true})
+	}
+	if s.Manifest.RootFile == "" {
+		a.say("%s; `companion run` needs one", noRoot)
+	}
+	return print(a.out, places.Config+": ok\n")
 }
 
 func (a *app) configPath() string {

@@ -50,6 +50,9 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 	ts.Check(err)
 	status := working()
 	status.CompanionAvailable, status.Reason = false, messages.ReasonNotReady
+	if reason := messages.Reason(given[0]); exitOf(reason) == exitKeychain {
+		status.Reason, status.Facts.Token = reason, false
+	}
 	fake := answering{messages.Reason(given[0]), status}
 	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())

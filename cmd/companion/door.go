@@ -33,6 +33,9 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	if err != nil {
 		return door{}, err
 	}
+	if !status.Facts.Token && exitOf(status.Reason) == exitKeychain {
+		return door{}, refused("the daemon's token", status.Reason)
+	}
 	endpoint, err := loopback.ReadEndpoint(places.Endpoint)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return door{}, err

@@ -45,6 +45,9 @@ func (a *app) enrichCommand() *cobra.Command {
 			if len(given) == 0 {
 				return &failure{code: "usage", message: "no note is named", hint: "companion enrich note.md", exit: exitUsage}
 			}
+			if f.jobs < 0 {
+				return &failure{code: "usage", message: "--jobs is negative", hint: "accepted: 0, as many as are admitted, or more", exit: exitUsage}
+			}
 			return a.enrich(cmd.Context(), given, f)
 		},
 	}
@@ -145,10 +148,8 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 	}
 	info, err := os.Stat(output)
 	if err == nil && info.IsDir() || strings.HasSuffix(output, string(os.PathSeparator)) || strings.HasSuffix(output, "/") {
-		if err := os.MkdirAll(output, 0o700); err != nil {
-			return nil, nil, fmt.Errorf("making the folder for the results: %w", err)
-		}
-		return enrich.Folder{Dir: output}, none, nil
+		folder, err := enrich.OpenFolder(output)
+		return folder, none, err
 	}
 	lines, err := enrich.OpenLines(output)
 	if errors.Is(err, enrich.ErrForeign) {
@@ -164,6 +165,7 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 // terminal, plain lines elsewhere (X6).
 type enrichProgress struct {
 	app                          *app
+	failures                     []noteFailure // for --json, under which there is nothing else on standard error
 	total, done, skipped, failed int
 	exit                         int
 	redraw                       bool
@@ -176,6 +178,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 	case o.Err != nil:
 		p.failed++
 		f := described(o.Err)
+		p.failures = append(p.failures, noteFailure{o.Path, f.code, f.message})
 		if p.exit == 0 {
 			p.exit = f.exit
 		} else if p.exit != f.exit {
@@ -191,6 +194,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 	line := fmt.Sprintf("[%d/%d] %s: %s", p.done, p.total, plain(o.Path), plain(what))
 	lasting := o.Err != nil || o.Truncated
 	switch {
+	case p.app.json:
 	case p.redraw && p.total > 1:
 		end := mark(lasting || p.done == p.total, "\n", "")
 		_, _ = fmt.Fprintf(p.app.err, "\r\x1b[K%s%s", line, end)
@@ -203,10 +207,19 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 // alike, scripts get that exit status.
 func (p *enrichProgress) result(err error) error {
 	if err != nil {
+		what := "stopped"
 		if errors.Is(err, context.Canceled) {
-			p.app.say("interrupted after %d of %d notes", p.done, p.total)
+			what = "interrupted"
 		}
-		return err
+		if !p.app.json {
+			p.app.say("%s after %d of %d notes", what, p.done, p.total)
+		}
+		if errors.Is(err, context.Canceled) {
+			return err
+		}
+		f := described(err)
+		f.notes = p.failures
+		return f
 	}
 	if p.failed == 0 {
 		return nil
@@ -215,5 +228,5 @@ func (p *enrichProgress) result(err error) error {
 	if p.failed == p.total {
 		exit = p.exit
 	}
-	return &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exit}
+	return &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exit, notes: p.failures}
 }

@@ -19,6 +19,14 @@ func (a *app) envCommand() *cobra.Command {
 			"What is printed is good until the daemon ends. Prefer `companion exec`, which hands both to one program only.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case shell == "json":
+				a.json = true
+			case a.json && cmd.Flags().Changed("shell"):
+				return &failure{code: "usage", message: "--json and --shell " + shell + " contradict each other", hint: "give one of them", exit: exitUsage}
+			case a.json:
+				shell = "json"
+			}
 			format, ok := shells[shell]
 			if !ok {
 				return &failure{code: "usage", message: fmt.Sprintf("--shell %q is not known", shell), hint: "accepted: sh, fish, powershell, json", exit: exitUsage}
@@ -31,6 +39,7 @@ func (a *app) envCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&shell, "shell", defaultShell(), "sh, fish, powershell or json")
+	a.jsonFlag(cmd)
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
 }
 

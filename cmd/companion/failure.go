@@ -55,7 +55,15 @@ type failure struct {
 	message string
 	hint    string
 	exit    int
+	notes   []noteFailure // those of enrich
 	err     error
+}
+
+// noteFailure says why one note of many was not enriched (E7).
+type noteFailure struct {
+	Path    string `json:"path"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 func (f *failure) Error() string { return f.message }
@@ -163,11 +171,12 @@ func (a *app) fail(err error) int {
 	f := described(err)
 	if a.wantsJSON() {
 		type body struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
-			Hint    string `json:"hint"`
+			Code    string        `json:"code"`
+			Message string        `json:"message"`
+			Hint    string        `json:"hint"`
+			Notes   []noteFailure `json:"notes,omitempty"`
 		}
-		encoded, _ := json.Marshal(map[string]body{"error": {f.code, f.message, f.hint}})
+		encoded, _ := json.Marshal(map[string]body{"error": {f.code, f.message, f.hint, f.notes}})
 		a.say("%s", encoded)
 		return f.exit
 	}

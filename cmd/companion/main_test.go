@@ -9,6 +9,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"companion/adapters/authority/tuf/tuftest"
 )
 
 // The program runs as itself in the scripts; goleak has no say in a process that ends.
@@ -22,6 +24,7 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
+	root := tuftest.New(t).PinnedRoot()
 	testscript.Run(t, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
@@ -29,7 +32,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("XDG_"+name, filepath.Join(env.WorkDir, "xdg", strings.ToLower(name)))
 			}
 			env.Setenv("HOME", env.WorkDir)
-			return nil
+			return os.WriteFile(filepath.Join(env.WorkDir, "root.json"), root, 0o600)
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

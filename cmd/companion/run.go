@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"companion/actors/journal"
+	"companion/adapters/authority/transport"
+	"companion/adapters/authority/tuf"
 	"companion/adapters/private"
 	"companion/adapters/settings"
 	"companion/supervisor"
@@ -26,11 +28,15 @@ func (a *app) runCommand() *cobra.Command {
 			"second stops now.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, places, err := a.load()
+			s, values, places, err := a.loadValues()
 			if err != nil {
 				return err
 			}
-			if err := checkFiles(s); err != nil {
+			if s.Manifest.RootFile == "" {
+				return &failure{code: "configuration", message: noRoot, exit: exitUsage,
+					hint: "name the file of the TUF root that came with your hub"}
+			}
+			if err := checkFiles(s, values); err != nil {
 				return err
 			}
 			unlock, err := lockDaemon(places)
@@ -53,23 +59,40 @@ func (a *app) runCommand() *cobra.Command {
 	}, exitUnavailable, exitIntegrity, exitKeychain, exitRunning)
 }
 
-// checkFiles refuses a configuration whose files the daemon cannot read, as wrong configuration. A
-// build without a root of its own needs one to be named.
-func checkFiles(s settings.Settings) error {
-	if s.Manifest.RootFile == "" {
-		return &failure{code: "configuration", message: "manifest.root_file is empty, and no root is built in", exit: exitUsage,
-			hint: "name the file of the TUF root that came with your hub"}
+// noRoot says what a build without a root of its own lacks.
+const noRoot = "manifest.root_file is empty, and no root is built in"
+
+// checkFiles refuses, as wrong configuration, files that are not what their keys say (X5): the daemon would
+// only end later, with a status that has a service manager try again for ever.
+func checkFiles(s settings.Settings, values []settings.Value) error {
+	named := map[string]func() error{}
+	if s.Hub.CAFile != "" {
+		named["hub.ca_file"] = func() error { _, err := transport.Roots(s.Hub.CAFile); return err }
 	}
-	for key, path := range map[string]string{"manifest.root_file": s.Manifest.RootFile, "hub.ca_file": s.Hub.CAFile} {
-		if path == "" {
+	if s.Manifest.RootFile != "" {
+		named["manifest.root_file"] = func() error { _, err := tuf.ReadRoot(s.Manifest.RootFile); return err }
+	}
+	var refused settings.Error
+	for _, value := range values {
+		check := named[value.Key]
+		if check == nil {
 			continue
 		}
-		if _, err := os.ReadFile(path); err != nil {
-			return &failure{code: "configuration", message: fmt.Sprintf("%s: %v", key, err), exit: exitUsage,
-				hint: "accepted: the absolute path of a file that you can read"}
+		if err := check(); err != nil {
+			refused.Problems = append(refused.Problems, settings.Problem{Where: value.Where, Key: value.Key,
+				Message: fmt.Sprintf("%v; accepted: %s", err, accepted[value.Key])})
 		}
 	}
-	return nil
+	if refused.Problems == nil {
+		return nil
+	}
+	return configFailure(&refused)
+}
+
+// accepted is what the files must hold.
+var accepted = map[string]string{
+	"hub.ca_file":        "the absolute path of a file that you can read, with at least one certificate in PEM format",
+	"manifest.root_file": "the absolute path of a file that you can read, the root.json of a TUF repository",
 }
 
 // lockDaemon makes the daemon the only one of this user and these places (X1).

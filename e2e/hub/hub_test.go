@@ -103,7 +103,7 @@ func signInClient(t *testing.T, a addresses, clientID string) *oauth.Client {
 	t.Helper()
 	c, err := oauth.New(oauth.Config{
 		Issuer: a.Hub + "/api/v1/auth/native", SessionURL: a.Hub + "/api/v1/auth/session",
-		Scope: "vault:read vault:write", ClientID: clientID, Timeout: 3 * time.Second, HTTP: httpClient(t, a),
+		Scope: "vault:read vault:write", FirstParty: true, ClientID: clientID, Timeout: 3 * time.Second, HTTP: httpClient(t, a),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +203,7 @@ func TestSignInFaults(t *testing.T) {
 		"token-error":       messages.ReasonTokenExchangeFailed,
 		"lost-token-answer": messages.ReasonTokenExchangeFailed,
 		"wrong-issuer":      messages.ReasonIssuerMismatch,
+		"foreign-endpoint":  messages.ReasonMetadataInvalid,
 		"plain-pkce-only":   messages.ReasonUnsupportedPKCEMethod,
 		"no-registration":   messages.ReasonRegistrationFailed,
 		"server-error":      messages.ReasonMetadataInvalid,

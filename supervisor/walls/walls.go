@@ -111,19 +111,25 @@ func wingOf(pkg string) string {
 	return wing
 }
 
-// pureRooms import nothing that does I/O, reads a clock or logs (wall 4).
+// pureRooms do no I/O, read no clock and log nothing (wall 4).
 var pureRooms = []string{
 	module + "fsm", module + "messages", module + "adapters/door/guard", module + "adapters/completion/lane",
 }
 
-// impurePackages may not be imported directly by a pure room. Package time is a vocabulary of
-// durations there; that its clock is not read is checked by Clock.
-var impurePackages = []string{
-	"os", "net", "syscall", "log", "io/fs", "path/filepath", "crypto/rand", "math/rand", "go.uber.org/zap",
-	"golang.org/x/sys", "runtime/debug", "testing",
+// pureImports are all that a pure room may import beside pure rooms. What is not named here is taken to do
+// I/O: nobody can list all that does. Where a package has words and deeds both, Deeds lets the words through.
+var pureImports = []string{
+	"context", "crypto/sha256", "crypto/subtle", "errors", "fmt", "math", "slices", "strings", "time", "github.com/looplab/fsm",
 }
 
-// Purity finds pure rooms that import an impure package or a room of the house that is not pure.
+// words are what a pure room may use of packages that can also read the clock or write.
+var words = map[string][]string{
+	"context": {"Background", "Context"},
+	"fmt":     {"Errorf", "State"},
+	"time":    {"Duration", "Minute", "Time"},
+}
+
+// Purity finds pure rooms that import anything but what is known to do nothing.
 func Purity(g Graph) []string {
 	var found []string
 	for _, pkg := range sorted(g) {
@@ -131,7 +137,7 @@ func Purity(g Graph) []string {
 			continue
 		}
 		for _, imported := range g[pkg] {
-			if under(imported, impurePackages...) || strings.HasPrefix(imported, module) && !under(imported, pureRooms...) {
+			if !slices.Contains(pureImports, imported) && !under(imported, pureRooms...) {
 				found = append(found, fmt.Sprintf("wall 4: %s imports %s", pkg, imported))
 			}
 		}
@@ -139,47 +145,125 @@ func Purity(g Graph) []string {
 	return found
 }
 
-// clockReaders are the functions of package time that look at or wait for the clock.
-var clockReaders = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
-
-// Clock finds uses of the clock in a pure room.
-func Clock(pkg *packages.Package) []string {
+// Deeds finds uses of the clock, of output and of timers in a pure room.
+func Deeds(pkg *packages.Package) []string {
 	if !under(pkg.PkgPath, pureRooms...) {
 		return nil
 	}
-	return calls(pkg, "wall 4", map[string][]string{"time": clockReaders})
+	return uses(pkg, "wall 4", func(from, name string) bool {
+		allowed, mixed := words[from]
+		return mixed && !strings.Contains(name, ".") && !slices.Contains(allowed, name)
+	})
 }
 
-// Hands finds what wall 6 leaves to a few rooms: starting programs and listening. The text
+// starts and listens are the ways to start a program and to listen, by package; methods have their type's
+// name before them.
+var (
+	starts = map[string][]string{
+		"os/exec": {"Command", "CommandContext", "Cmd", "Cmd.Start", "Cmd.Run", "Cmd.Output", "Cmd.CombinedOutput"},
+	}
+	becomes = map[string][]string{
+		"os":                       {"StartProcess"},
+		"syscall":                  {"ForkExec", "StartProcess", "Exec", "CreateProcess", "CreateProcessAsUser"},
+		"golang.org/x/sys/unix":    {"Exec"},
+		"golang.org/x/sys/windows": {"CreateProcess", "CreateProcessAsUser", "ShellExecute"},
+	}
+	listens = map[string][]string{
+		"net": {"Listen", "ListenTCP", "ListenUnix", "ListenUnixgram", "ListenPacket", "ListenUDP", "ListenMulticastUDP", "ListenIP",
+			"ListenConfig", "ListenConfig.Listen", "ListenConfig.ListenPacket", "FileListener", "FilePacketConn"},
+		"net/http":                 {"ListenAndServe", "ListenAndServeTLS", "Server.ListenAndServe", "Server.ListenAndServeTLS"},
+		"crypto/tls":               {"Listen"},
+		"syscall":                  {"Listen"},
+		"golang.org/x/sys/unix":    {"Listen"},
+		"golang.org/x/sys/windows": {"Listen"},
+	}
+	binds = map[string][]string{
+		"syscall":                  {"Bind"},
+		"golang.org/x/sys/unix":    {"Bind"},
+		"golang.org/x/sys/windows": {"Bind"},
+	}
+)
+
+// Hands finds what wall 6 leaves to a few rooms: starting programs and listening. `companion exec` starts
+// what the user names, so its room may become another program, or where the system cannot, start it. The
+// room that spawns binds a port on Windows, to choose it for the runtime (R3), and listens on none. The text
 // InsecureSkipVerify is for SkipsVerification.
 func Hands(pkg *packages.Package) []string {
-	path := pkg.PkgPath
-	forbidden := map[string][]string{}
-	if !under(path, module+"adapters/runtime/spawn", module+"adapters/authority/browser", module+"e2e") {
-		forbidden["os/exec"] = []string{"Command", "CommandContext"}
-	}
-	if !under(path, module+"adapters/door/loopback", module+"adapters/door/controlsock",
-		module+"adapters/authority/oauth", module+"cmd/devhub", module+"e2e") {
-		forbidden["net"] = []string{"Listen", "ListenTCP", "ListenUnix", "ListenPacket", "ListenUDP", "ListenConfig", "FileListener"}
-		forbidden["net/http"] = []string{"ListenAndServe", "ListenAndServeTLS"}
-		forbidden["crypto/tls"] = []string{"Listen"}
-	}
-	return calls(pkg, "wall 6", forbidden)
+	starter := under(pkg.PkgPath, module+"adapters/runtime/spawn", module+"adapters/authority/browser", module+"e2e")
+	listener := under(pkg.PkgPath, module+"adapters/door/loopback", module+"adapters/door/controlsock",
+		module+"adapters/authority/oauth", module+"cmd/devhub", module+"e2e")
+	return uses(pkg, "wall 6", func(from, name string) bool {
+		return !starter && slices.Contains(starts[from], name) ||
+			!starter && pkg.PkgPath != module+"cmd/companion" && slices.Contains(becomes[from], name) ||
+			!listener && slices.Contains(listens[from], name) ||
+			!listener && !under(pkg.PkgPath, module+"adapters/runtime/spawn") && slices.Contains(binds[from], name)
+	})
 }
 
-// calls finds uses of the named objects of other packages, however the import is named.
-func calls(pkg *packages.Package, wall string, forbidden map[string][]string) []string {
+// uses finds uses of the objects and methods of other packages for which bad holds, however the import
+// is named.
+func uses(pkg *packages.Package, wall string, bad func(from, name string) bool) []string {
 	var found []string
-	for name, used := range pkg.TypesInfo.Uses {
-		if used.Pkg() == nil || used.Parent() != used.Pkg().Scope() {
+	for ident, used := range pkg.TypesInfo.Uses {
+		if used.Pkg() == nil || used.Pkg() == pkg.Types {
 			continue
 		}
-		if slices.Contains(forbidden[used.Pkg().Path()], used.Name()) {
-			found = append(found, fmt.Sprintf("%s: %s uses %s.%s", wall, pkg.Fset.Position(name.Pos()), used.Pkg().Path(), used.Name()))
+		name := used.Name()
+		if f, ok := used.(*types.Func); ok && f.Signature().Recv() != nil {
+			name = typeName(f.Signature().Recv().Type()) + "." + name
+		} else if used.Parent() != used.Pkg().Scope() {
+			continue // a field
+		}
+		if bad(used.Pkg().Path(), name) {
+			found = append(found, fmt.Sprintf("%s: %s uses %s.%s", wall, pkg.Fset.Position(ident.Pos()), used.Pkg().Path(), name))
 		}
 	}
 	sort.Strings(found)
 	return found
+}
+
+// typeName is the name of a named type or of what it points to.
+func typeName(t types.Type) string {
+	if pointer, ok := t.(*types.Pointer); ok {
+		t = pointer.Elem()
+	}
+	if named, ok := t.(*types.Named); ok {
+		return named.Obj().Name()
+	}
+	return ""
+}
+
+// Unread finds fields of the settings that no other package reads: a key that is accepted and does nothing
+// (X5).
+func Unread(pkgs []*packages.Package) []string {
+	const room = module + "adapters/settings"
+	read := map[string]bool{}
+	unread := []string{}
+	for _, pkg := range pkgs {
+		for _, s := range pkg.TypesInfo.Selections {
+			if pkg.PkgPath != room && s.Kind() == types.FieldVal && s.Obj().Pkg() != nil && s.Obj().Pkg().Path() == room {
+				read[typeName(s.Recv())+"."+s.Obj().Name()] = true
+			}
+		}
+	}
+	var visit func(t types.Type)
+	visit = func(t types.Type) {
+		for field := range t.Underlying().(*types.Struct).Fields() {
+			if name := typeName(t) + "." + field.Name(); !read[name] {
+				unread = append(unread, "no package reads settings."+name)
+			}
+			if _, ok := field.Type().Underlying().(*types.Struct); ok {
+				visit(field.Type())
+			}
+		}
+	}
+	for _, pkg := range pkgs {
+		if pkg.PkgPath == room {
+			visit(pkg.Types.Scope().Lookup("Settings").Type())
+		}
+	}
+	sort.Strings(unread)
+	return slices.Compact(unread)
 }
 
 // SkipsVerification finds the text that turns certificate checks off, in any spelling that compiles.

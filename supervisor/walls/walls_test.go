@@ -3,6 +3,7 @@ package walls
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,10 +17,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // markers are the mailbox types of messages: interfaces by nature.
 var markers = []string{"ToLifecycle", "ToProvision", "ToProcess"}
 
-func load(t *testing.T, mode packages.LoadMode, env []string, overlay map[string][]byte, patterns ...string) []*packages.Package {
+func load(t *testing.T, mode packages.LoadMode, env []string, planted map[string][]byte, patterns ...string) []*packages.Package {
 	t.Helper()
 	pkgs, err := packages.Load(&packages.Config{
-		Mode: mode, Dir: "../..", Overlay: overlay, Env: append(os.Environ(), env...),
+		Mode: mode, Dir: "../..", Overlay: planted, Env: append(os.Environ(), env...),
 	}, patterns...)
 	if err != nil {
 		t.Fatal(err)
@@ -55,11 +56,18 @@ func none(t *testing.T, found []string) {
 	}
 }
 
-// C2, T11: walls 1 to 4 over the imports of the whole program, on every system it is built for.
+// program is what is built for every system.
+var program = []string{"./cmd/companion", "./supervisor", "./actors/...", "./adapters/...", "./fsm", "./messages"}
+
+// C2, T11: walls 1 to 4 over the imports of the whole program, as it is built for every system: for Linux
+// with C, which brings in the GPU's library, and without.
 func TestImports(t *testing.T) {
-	for _, system := range []string{"linux", "darwin", "windows"} {
-		t.Run(system, func(t *testing.T) {
-			g := graph(load(t, imports, []string{"GOOS=" + system, "CGO_ENABLED=0"}, nil, "./..."))
+	for _, build := range []string{"GOOS=linux CGO_ENABLED=1", "GOOS=linux CGO_ENABLED=0", "GOOS=darwin CGO_ENABLED=0", "GOOS=windows CGO_ENABLED=0"} {
+		t.Run(build, func(t *testing.T) {
+			g := graph(load(t, imports, strings.Fields(build), nil, "./..."))
+			if nvml := slices.Contains(g[module+"adapters/runtime/probe"], "github.com/NVIDIA/go-nvml/pkg/nvml"); nvml != strings.HasSuffix(build, "CGO_ENABLED=1") {
+				t.Errorf("the GPU's library is in the graph: %v", nvml)
+			}
 			for _, room := range []string{"adapters/authority", "adapters/door", "adapters/runtime", "actors/authority", "actors/door", "actors/runtime"} {
 				if !slices.ContainsFunc(sorted(g), func(p string) bool { return under(p, module+room) }) {
 					t.Errorf("there is no package under %s: this wall guards nothing", room)
@@ -76,13 +84,28 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// C1, C2: walls 4 (clock), 5 and 6 over the program's syntax and types.
+// C1, C2: walls 4 (clock and output), 5 and 6 over the program's syntax and types, on every system. X5: no
+// key of the configuration is without a reader.
 func TestSyntax(t *testing.T) {
-	for _, pkg := range load(t, syntax, nil, nil, "./...") {
-		none(t, Clock(pkg))
-		none(t, Hands(pkg))
-		none(t, SkipsVerification(pkg))
-		none(t, RuntimeMessages(pkg, markers))
+	for system, patterns := range map[string][]string{"linux": {"./..."}, "darwin": program, "windows": program} {
+		t.Run(system, func(t *testing.T) {
+			var env []string
+			if system != runtime.GOOS {
+				env = []string{"GOOS=" + system, "CGO_ENABLED=0"}
+			}
+			pkgs := load(t, syntax, env, nil, patterns...)
+			for _, pkg := range pkgs {
+				none(t, Deeds(pkg))
+				none(t, Hands(pkg))
+				none(t, SkipsVerification(pkg))
+				none(t, RuntimeMessages(pkg, markers))
+			}
+			none(t, Unread(pkgs))
+			without := slices.DeleteFunc(pkgs, func(p *packages.Package) bool { return p.PkgPath == module+"supervisor" })
+			if found := Unread(without); !slices.Contains(found, "no package reads settings.Hub.FirstParty") {
+				t.Errorf("without its reader a key is taken to be read: %q", found)
+			}
+		})
 	}
 }
 
@@ -97,13 +120,15 @@ func TestPlantedImports(t *testing.T) {
 		"runtime to a keychain library, through others": {Graph{
 			"companion/adapters/runtime/spawn": {"example/helper"}, "example/helper": {"github.com/zalando/go-keyring"},
 		}, Wings, "wall 1"},
-		"runtime to door":     {Graph{"companion/adapters/runtime/probe": {"companion/adapters/door/guard"}}, Wings, "wall 1"},
-		"door to authority":   {Graph{"companion/actors/door/control": {"companion/actors/authority/session"}}, Wings, "wall 2"},
-		"adapter to actor":    {Graph{"companion/adapters/private": {"companion/actors/mailbox"}}, Wings, "wall 3"},
-		"actor to other wing": {Graph{"companion/actors/lifecycle": {"companion/actors/journal"}}, Wings, "wall 3"},
-		"pure room does I/O":  {Graph{"companion/fsm": {"os"}}, Purity, "wall 4"},
-		"pure room logs":      {Graph{"companion/adapters/door/guard": {"go.uber.org/zap"}}, Purity, "wall 4"},
-		"pure room to a room": {Graph{"companion/messages": {"companion/adapters/private"}}, Purity, "wall 4"},
+		"runtime to door":                {Graph{"companion/adapters/runtime/probe": {"companion/adapters/door/guard"}}, Wings, "wall 1"},
+		"door to authority":              {Graph{"companion/actors/door/control": {"companion/actors/authority/session"}}, Wings, "wall 2"},
+		"adapter to actor":               {Graph{"companion/adapters/private": {"companion/actors/mailbox"}}, Wings, "wall 3"},
+		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/journal"}}, Wings, "wall 3"},
+		"pure room does I/O":             {Graph{"companion/fsm": {"os"}}, Purity, "wall 4"},
+		"pure room speaks TLS":           {Graph{"companion/adapters/door/guard": {"crypto/tls"}}, Purity, "wall 4"},
+		"pure room to another's library": {Graph{"companion/adapters/completion/lane": {"github.com/cenkalti/backoff/v4"}}, Purity, "wall 4"},
+		"pure room logs":                 {Graph{"companion/adapters/door/guard": {"go.uber.org/zap"}}, Purity, "wall 4"},
+		"pure room to a room":            {Graph{"companion/messages": {"companion/adapters/private"}}, Purity, "wall 4"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -120,16 +145,64 @@ func TestPlantedImports(t *testing.T) {
 	none(t, append(Wings(quiet), Purity(quiet)...))
 }
 
+// C2: what is planted in a file that only another build has is found as well.
+func TestPlantedElsewhere(t *testing.T) {
+	for name, test := range map[string]struct{ env, file, source string }{
+		"with C":     {"GOOS=linux CGO_ENABLED=1", "adapters/runtime/probe/planted.go", "//go:build linux && cgo\n\npackage probe; import _ \"companion/adapters/authority/keychain\""},
+		"on Windows": {"GOOS=windows CGO_ENABLED=0", "adapters/runtime/probe/planted_windows.go", `package probe; import _ "companion/adapters/authority/keychain"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pkgs := load(t, imports, strings.Fields(test.env), overlay(t, test.file, test.source), "./"+filepath.Dir(test.file))
+			if found := Wings(graph(pkgs)); len(found) == 0 || !strings.HasPrefix(found[0], "wall 1") {
+				t.Errorf("found %q", found)
+			}
+		})
+	}
+	for system, source := range map[string]string{
+		"darwin":  `package mailbox; import "os/exec"; var _ = exec.Command`,
+		"windows": `package mailbox; import "net"; var _ = net.Listen`,
+	} {
+		t.Run("syntax on "+system, func(t *testing.T) {
+			file := "actors/mailbox/planted_" + system + ".go"
+			pkgs := load(t, syntax, []string{"GOOS=" + system, "CGO_ENABLED=0"}, overlay(t, file, source), "./"+filepath.Dir(file))
+			if len(Hands(pkgs[0])) == 0 {
+				t.Error("the planted violation was not found")
+			}
+		})
+	}
+}
+
+func overlay(t *testing.T, file, source string) map[string][]byte {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("../..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{path: []byte(source)}
+}
+
 // C1, C2: planted files, laid over real packages.
 func TestPlantedSyntax(t *testing.T) {
 	tests := map[string]struct {
 		file, source string
 		check        func(*packages.Package) []string
 	}{
-		"clock in a pure room":       {"fsm/planted.go", `package fsm; import "time"; var _ = time.Now`, Clock},
+		"clock in a pure room":       {"fsm/planted.go", `package fsm; import "time"; var _ = time.Now`, Deeds},
+		"output of a pure room":      {"fsm/planted.go", `package fsm; import "fmt"; func f() { fmt.Println() }`, Deeds},
+		"timer in a pure room":       {"fsm/planted.go", `package fsm; import "context"; var _ = context.WithTimeout`, Deeds},
 		"program started elsewhere":  {"actors/mailbox/planted.go", `package mailbox; import x "os/exec"; var _ = x.Command`, Hands},
 		"listening elsewhere":        {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.Listen`, Hands},
 		"listening by configuration": {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ net.ListenConfig`, Hands},
+		"listening by a server":      {"actors/mailbox/planted.go", `package mailbox; import "net/http"; var _ = (&http.Server{}).ListenAndServe`, Hands},
+		"listening for datagrams":    {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.ListenUnixgram`, Hands},
+		"listening to many":          {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.ListenMulticastUDP`, Hands},
+		"listening by hand":          {"adapters/runtime/spawn/planted.go", `package spawn; import "syscall"; var _ = syscall.Listen`, Hands},
+		"binding by hand":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.Bind`, Hands},
+		"program as a value":         {"actors/mailbox/planted.go", `package mailbox; import "os/exec"; func f() { c := exec.Cmd{}; _ = c.Start() }`, Hands},
+		"program of the system":      {"actors/mailbox/planted.go", `package mailbox; import "os"; var _ = os.StartProcess`, Hands},
+		"program by hand":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.ForkExec`, Hands},
+		"another program":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.Exec`, Hands},
+		"command of the program":     {"cmd/companion/planted.go", `package main; import "os/exec"; var _ = exec.Command`, Hands},
 		"no certificate check": {"actors/mailbox/planted.go",
 			`package mailbox; import "crypto/tls"; var _ = tls.Config{` + "Insecure" + `SkipVerify: true}`, SkipsVerification},
 		"secret in the runtime wing": {"adapters/runtime/source/planted.go",
@@ -139,11 +212,7 @@ func TestPlantedSyntax(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			path, err := filepath.Abs(filepath.Join("../..", test.file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pkgs := load(t, syntax, nil, map[string][]byte{path: []byte(test.source)}, "./"+filepath.Dir(test.file))
+			pkgs := load(t, syntax, nil, overlay(t, test.file, test.source), "./"+filepath.Dir(test.file))
 			if found := test.check(pkgs[0]); len(found) == 0 {
 				t.Fatal("the planted violation was not found")
 			}

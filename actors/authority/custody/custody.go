@@ -5,11 +5,17 @@
 // was stored and read back. Where the keychain fails, the token is lost and not kept in another place
 // (K3): custody says why and tries again, because a person may unlock it. A restart of this actor
 // stores the same token again.
+//
+// That it was stored once proves nothing later (A4): it is read again at a slow beat and whenever the
+// lifecycle actor asks. A token that is gone or another one is lost (A5), and stored again. One that
+// cannot be read counts as lost for as long as that lasts, because nobody can be given it (K3), though
+// nothing is deleted (K7). Only the first store of a Serve may raise an unlock dialog.
 package custody
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base64"
 	"time"
 
@@ -36,6 +42,8 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
 	Keychain  Keychain
+	// Beat is how often the stored token is read again; zero: only when the lifecycle actor asks.
+	Beat time.Duration
 	// Fatal hears, at most once, that there is no keychain service to begin with: the daemon cannot do its
 	// work and ends with exit code 7. It must not block. Nil means that nobody wants to know.
 	Fatal func(messages.Reason)
@@ -85,7 +93,9 @@ type loop struct {
 	stored  bool
 	cleared bool            // at shutdown: nothing stores the token again
 	lost    messages.Reason // why it is not stored, once that is known
+	asked   bool            // the user was, by the first store
 	retry   *time.Timer
+	beat    *time.Timer // stopped while the token is not stored: retry does the work then
 	pauses  *backoff.ExponentialBackOff
 }
 
@@ -99,10 +109,12 @@ func (a *Actor) Serve(ctx context.Context) error {
 		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
 		finished:  make(chan messages.Reason, 1),
 		retry:     time.NewTimer(time.Hour),
+		beat:      time.NewTimer(time.Hour),
 		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
 			backoff.WithMaxInterval(2*time.Minute), backoff.WithMaxElapsedTime(0)),
 	}
 	l.retry.Stop()
+	l.beat.Stop()
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorCustody})
 	l.storeToken(ctx)
@@ -118,6 +130,7 @@ func (l *loop) end(cancel context.CancelFunc) {
 		j.done(messages.ReasonKeychainTimeout)
 	}
 	l.retry.Stop()
+	l.beat.Stop()
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -140,6 +153,8 @@ func (l *loop) run(ctx context.Context) error {
 			l.begin(ctx)
 		case <-l.retry.C:
 			l.storeToken(ctx)
+		case <-l.beat.C:
+			l.confirm(ctx, func() {})
 		case p := <-l.beside.Panicked():
 			panic(p)
 		}
@@ -166,7 +181,11 @@ func (l *loop) handleLoopback(ctx context.Context, m messages.LoopbackRequest) {
 			l.frontDoor.Put(messages.UseLoopbackToken{Token: l.token})
 		}
 	case messages.ConfirmCustody:
-		l.report()
+		if !l.stored {
+			l.report()
+			return
+		}
+		l.confirm(ctx, l.report)
 	case messages.ClearLoopbackToken:
 		l.clearToken(ctx, m)
 	}
@@ -197,7 +216,12 @@ func (l *loop) storeToken(ctx context.Context) {
 	if l.cleared || l.stored {
 		return
 	}
+	quietly := l.asked
+	l.asked = true
 	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
+		if quietly {
+			ctx = keychain.Quiet(ctx)
+		}
 		return keychain.ReasonOf(l.deps.Keychain.Set(ctx, keychain.LoopbackToken, l.token))
 	}, func(reason messages.Reason) {
 		switch {
@@ -205,6 +229,11 @@ func (l *loop) storeToken(ctx context.Context) {
 		case reason == messages.ReasonOK:
 			l.stored, l.lost = true, ""
 			l.pauses.Reset()
+			l.nextBeat()
+			select {
+			case <-l.fatal: // there was a keychain to begin with
+			default:
+			}
 			l.deps.Log.Info("loopback token stored")
 			l.frontDoor.Put(messages.UseLoopbackToken{Token: l.token})
 			l.report()
@@ -212,6 +241,51 @@ func (l *loop) storeToken(ctx context.Context) {
 			l.tokenLost(reason)
 		}
 	})
+}
+
+// confirm reads the stored token again; confirmed runs when it is still there (A4, A5).
+func (l *loop) confirm(ctx context.Context, confirmed func()) {
+	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
+		return readBack(keychain.Quiet(ctx), l.deps.Keychain, l.token)
+	}, func(reason messages.Reason) {
+		switch {
+		case !l.stored: // cleared, or found to be lost by the look before
+		case reason == messages.ReasonOK:
+			l.nextBeat()
+			confirmed()
+		default:
+			l.stored = false
+			l.beat.Stop()
+			l.tokenLost(reason)
+			if reason == messages.ReasonMissingToken || reason == messages.ReasonInvalidToken {
+				l.storeToken(ctx)
+			}
+		}
+	})
+}
+
+// readBack says whether the keychain holds this token: missing_token and invalid_token say that it holds
+// none or another one, any other reason why that cannot be told.
+func readBack(ctx context.Context, k Keychain, token messages.Secret) messages.Reason {
+	got, found, err := k.Get(ctx, keychain.LoopbackToken)
+	reason := keychain.ReasonOf(err)
+	switch {
+	case reason == messages.ReasonInvalidSecret: // a value that custody would never store
+		return messages.ReasonInvalidToken
+	case reason != messages.ReasonOK:
+		return reason
+	case !found:
+		return messages.ReasonMissingToken
+	case subtle.ConstantTimeCompare([]byte(got.Reveal()), []byte(token.Reveal())) != 1:
+		return messages.ReasonInvalidToken
+	}
+	return messages.ReasonOK
+}
+
+func (l *loop) nextBeat() {
+	if l.deps.Beat > 0 {
+		l.beat.Reset(l.deps.Beat)
+	}
 }
 
 func (l *loop) tokenLost(reason messages.Reason) {
@@ -234,6 +308,7 @@ func (l *loop) tokenLost(reason messages.Reason) {
 func (l *loop) clearToken(ctx context.Context, m messages.ClearLoopbackToken) {
 	l.cleared, l.stored, l.lost = true, false, messages.ReasonMissingToken
 	l.retry.Stop()
+	l.beat.Stop()
 	l.frontDoor.Put(messages.DropLoopbackToken{})
 	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
 		return keychain.ReasonOf(l.deps.Keychain.Delete(ctx, keychain.LoopbackToken))

@@ -111,6 +111,82 @@ func TestLockedThenUnlocked(t *testing.T) {
 	}
 }
 
+// A5, A4: a token that is gone from the keychain, or was overwritten, is lost at the next beat, or at once
+// when the lifecycle actor asks; it is stored again, and only then said to be stored.
+func TestTokenGone(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(k *fakeKeychain)
+		reason messages.Reason
+	}{
+		"deleted":     {func(k *fakeKeychain) { delete(k.items, keychain.LoopbackToken) }, messages.ReasonMissingToken},
+		"overwritten": {func(k *fakeKeychain) { k.items[keychain.LoopbackToken] = "another" }, messages.ReasonInvalidToken},
+	} {
+		for _, asked := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, asked %v", name, asked), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHouse()
+					h.start(t)
+					said(h.lifecycle)
+					said(h.frontDoor)
+					token := h.keychain.item(keychain.LoopbackToken)
+					h.keychain.change(row.change)
+					want(t, said(h.lifecycle))
+					if asked {
+						h.loopback <- messages.ConfirmCustody{}
+					} else {
+						time.Sleep(beat)
+					}
+					want(t, said(h.lifecycle), "messages.TokenLost{Reason:"+string(row.reason)+"}", storedMsg)
+					want(t, said(h.frontDoor), useToken)
+					if h.keychain.item(keychain.LoopbackToken) != token {
+						t.Fatal("it was not stored again")
+					}
+					time.Sleep(time.Hour)
+					want(t, said(h.lifecycle)) // all is well, and nobody is told again
+				})
+			})
+		}
+	}
+}
+
+// K3, K7, A5: a stored token that cannot be read is lost for as long as that lasts; nothing is deleted, and
+// the keychain is never asked in a way that could raise one dialog after another.
+func TestTokenUnreadable(t *testing.T) {
+	for _, reason := range []messages.Reason{
+		messages.ReasonKeychainLocked, messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout, messages.ReasonKeychainUnavailable,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse()
+			h.start(t)
+			said(h.lifecycle)
+			token := h.keychain.item(keychain.LoopbackToken)
+			h.keychain.set(failing(reason))
+			h.loopback <- messages.ConfirmCustody{}
+			lost := "messages.TokenLost{Reason:" + string(reason) + "}"
+			want(t, said(h.lifecycle), lost)
+			time.Sleep(time.Hour)
+			for _, m := range said(h.lifecycle) {
+				if m != lost {
+					t.Fatal(m)
+				}
+			}
+			if h.keychain.item(keychain.LoopbackToken) != token || len(h.fatal) != 0 {
+				t.Fatal("it was deleted, or the daemon ended")
+			}
+			h.keychain.set(nil)
+			time.Sleep(3 * time.Minute)
+			if all := said(h.lifecycle); len(all) == 0 || all[len(all)-1] != storedMsg {
+				t.Fatal(all)
+			}
+			for i, call := range h.keychain.calls() {
+				if loud := !strings.HasPrefix(call, "quiet "); loud != (i == 0) {
+					t.Fatalf("call %d is %q", i, call)
+				}
+			}
+		})
+	}
+}
+
 // K3: no keychain service is fatal, once.
 func TestNoService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package custody
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,9 @@ type fakeKeychain struct {
 func (k *fakeKeychain) enter(ctx context.Context, op string, a keychain.Account) error {
 	k.mu.Lock()
 	fault := k.fault
+	if keychain.IsQuiet(ctx) {
+		op = "quiet " + op
+	}
 	k.log = append(k.log, op+" "+string(a))
 	k.mu.Unlock()
 	if fault != nil {
@@ -76,6 +80,18 @@ func (k *fakeKeychain) set(fault func(string, keychain.Account) error) {
 	k.fault = fault
 }
 
+func (k *fakeKeychain) change(f func(*fakeKeychain)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(k)
+}
+
+func (k *fakeKeychain) calls() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.log)
+}
+
 func (k *fakeKeychain) item(a keychain.Account) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -107,7 +123,7 @@ func newHouse() *house {
 	}
 	h.actor = New(Deps{
 		Mailbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
-		Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
+		Beat: beat, Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
 	})
 	return h
 }
@@ -152,6 +168,8 @@ func want(t *testing.T, got []string, wanted ...string) {
 		t.Fatalf("got %v, want %v", got, wanted)
 	}
 }
+
+const beat = time.Minute
 
 const (
 	started   = "messages.ActorStarted{Actor:authority/custody}"

@@ -61,6 +61,15 @@ type Options struct {
 	Timeout time.Duration
 }
 
+type quiet struct{}
+
+// Quiet returns a context under which no call asks a person to unlock: the answer is keychain_locked. Only
+// macOS cannot tell beforehand; see MayAsk.
+func Quiet(ctx context.Context) context.Context { return context.WithValue(ctx, quiet{}, true) }
+
+// IsQuiet reports whether ctx comes from Quiet.
+func IsQuiet(ctx context.Context) bool { return ctx.Value(quiet{}) != nil }
+
 // Error says why the keychain could not answer. Its text holds neither value nor back-end text; the
 // cause is there for errors.Is.
 type Error struct {

@@ -11,6 +11,10 @@ import (
 	"github.com/zalando/go-keyring"
 )
 
+// MayAsk says whether a quiet call can raise a dialog: the system's tool asks by itself when the
+// keychain is locked.
+const MayAsk = true
+
 func open(name string) (backEnd, error) {
 	switch name {
 	case BackendAuto, BackendMacOS:

@@ -2,6 +2,9 @@ package keychain
 
 import "fmt"
 
+// MayAsk says whether a quiet call can raise a dialog.
+const MayAsk = false
+
 func open(name string) (backEnd, error) {
 	switch name {
 	case BackendAuto, BackendSecretService:

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// MayAsk says whether a quiet call can raise a dialog.
+const MayAsk = false
+
 func open(name string) (backEnd, error) {
 	switch name {
 	case BackendAuto, BackendWindows:

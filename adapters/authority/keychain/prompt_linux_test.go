@@ -107,6 +107,13 @@ func TestDismissedDialogs(t *testing.T) {
 	if fake.asked() != 2 {
 		t.Fatalf("%d dialogs: not exactly one for unlocking", fake.asked())
 	}
+	// A quiet call of either kind asks nobody.
+	_, _, err = k.Get(Quiet(t.Context()), AccessToken)
+	wantReason(t, err, messages.ReasonKeychainLocked)
+	wantReason(t, k.Set(Quiet(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainLocked)
+	if fake.asked() != 2 {
+		t.Fatalf("%d dialogs: a quiet call asked", fake.asked())
+	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Fatalf("took %v", took)
 	}

@@ -50,7 +50,7 @@ func (secretService) delete(ctx context.Context, service, account string) error 
 }
 
 // unlockSecrets makes sure that the service answers and that the collection which go-keyring uses is
-// unlocked, asking the user where it is not.
+// unlocked, asking the user where it is not, unless the call is a quiet one.
 func unlockSecrets(ctx context.Context) error {
 	conn, err := dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(ctx))
 	if err != nil {
@@ -75,6 +75,9 @@ func unlockSecrets(ctx context.Context) error {
 	}
 	if !locked {
 		return nil
+	}
+	if IsQuiet(ctx) {
+		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and nobody is asked"))
 	}
 	return unlock(ctx, conn, collection)
 }

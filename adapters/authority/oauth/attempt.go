@@ -79,7 +79,7 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 		outcome:      make(chan struct{}),
 		serveDone:    make(chan struct{}),
 	}
-	a.want = expectation{state: random(), issuer: m.Issuer, issRequired: true}
+	a.want = expectation{state: random(), issuer: m.Issuer, issRequired: c.config.FirstParty || m.IssInResponse}
 	register := a.clientID == "" && m.Registration != ""
 	if register {
 		a.callbackPath += "/" + random()

@@ -150,6 +150,31 @@ func TestHostileCallback(t *testing.T) {
 	}
 }
 
+// O4: iss is required when the metadata announces it or the hub is first-party; where it is there, it
+// must be right.
+func TestIssRequired(t *testing.T) {
+	for _, r := range []struct {
+		firstParty, announced bool
+		iss                   string
+		want                  messages.Reason
+	}{
+		{true, true, "", messages.ReasonIssuerMissing},
+		{true, false, "", messages.ReasonIssuerMissing},
+		{false, true, "", messages.ReasonIssuerMissing},
+		{false, false, "", messages.ReasonOK},
+		{false, false, "https://evil.example", messages.ReasonIssuerMismatch},
+	} {
+		h, c := newHub(t)
+		c.config.FirstParty = r.firstParty
+		h.metadata["authorization_response_iss_parameter_supported"] = r.announced
+		h.iss = r.iss
+		_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+		if got := reasonOf(err); got != r.want {
+			t.Errorf("%+v: got %s", r, got)
+		}
+	}
+}
+
 // O2, O3: what is no callback does not end the attempt; the state is spent by one callback; the
 // listener is gone afterwards.
 func TestNoiseDoesNotEndTheAttempt(t *testing.T) {

@@ -37,6 +37,7 @@ type hub struct {
 	challenge  string
 	codes      map[string]bool
 	registered string
+	iss        string // in the redirect; empty: none
 }
 
 func newHub(t *testing.T) (*hub, *Client) {
@@ -45,6 +46,7 @@ func newHub(t *testing.T) (*hub, *Client) {
 	h.server = httptest.NewTLSServer(h)
 	t.Cleanup(h.server.Close)
 	h.issuer = h.server.URL + "/api/v1/auth/native"
+	h.iss = h.issuer
 	for k, v := range h.metadata {
 		if s, ok := v.(string); ok {
 			h.metadata[k] = strings.Replace(s, testIssuer, h.issuer, 1)
@@ -61,7 +63,7 @@ func newHub(t *testing.T) (*hub, *Client) {
 	}
 	c, err := New(Config{
 		Issuer: h.issuer, SessionURL: h.server.URL + "/api/v1/auth/session",
-		Scope: "vault:read vault:write", HTTP: client, Timeout: 5 * time.Second,
+		Scope: "vault:read vault:write", FirstParty: true, HTTP: client, Timeout: 5 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +98,10 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		h.codes["code-1"] = true
-		back := url.Values{"code": {"code-1"}, "state": {q.Get("state")}, "iss": {h.issuer}}
+		back := url.Values{"code": {"code-1"}, "state": {q.Get("state")}}
+		if h.iss != "" {
+			back.Set("iss", h.iss)
+		}
 		http.Redirect(w, r, h.redirect+"?"+back.Encode(), http.StatusFound)
 	case "token":
 		_ = r.ParseForm()

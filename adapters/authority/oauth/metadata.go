@@ -51,7 +51,7 @@ func (c *Client) discover(ctx context.Context) (metadata, error) {
 	if err != nil {
 		return failed(err)
 	}
-	m, reason := checkMetadata(body, c.config.Issuer)
+	m, reason := checkMetadata(body, c.config.Issuer, c.config.ForeignEndpoints)
 	if reason != messages.ReasonOK {
 		return metadata{}, &Error{Doing: doing, Reason: reason, Retry: RetryLater}
 	}
@@ -59,9 +59,9 @@ func (c *Client) discover(ctx context.Context) (metadata, error) {
 }
 
 // checkMetadata decides whether the server's metadata can be used (O1): the issuer equals the
-// configured one byte for byte, each endpoint is https and of the issuer's own origin, and S256 is
-// offered to public clients.
-func checkMetadata(body []byte, issuer string) (metadata, messages.Reason) {
+// configured one byte for byte, each endpoint is https and, unless foreign ones are allowed, of the
+// issuer's own origin, and S256 is offered to public clients.
+func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages.Reason) {
 	var m metadata
 	if err := json.Unmarshal(body, &m); err != nil {
 		return metadata{}, messages.ReasonMetadataInvalid
@@ -73,14 +73,14 @@ func checkMetadata(body []byte, issuer string) (metadata, messages.Reason) {
 	if err != nil {
 		return metadata{}, messages.ReasonMetadataInvalid
 	}
-	ours := func(raw string, optional bool) bool {
+	usable := func(raw string, optional bool) bool {
 		if raw == "" {
 			return optional
 		}
 		u, err := endpoint(raw)
-		return err == nil && originOf(u) == originOf(own)
+		return err == nil && (foreign || originOf(u) == originOf(own))
 	}
-	if !ours(m.Authorization, false) || !ours(m.Token, false) || !ours(m.Registration, true) || !ours(m.Revocation, true) {
+	if !usable(m.Authorization, false) || !usable(m.Token, false) || !usable(m.Registration, true) || !usable(m.Revocation, true) {
 		return metadata{}, messages.ReasonMetadataInvalid
 	}
 	if !slices.Contains(m.ResponseTypes, "code") {

@@ -28,6 +28,10 @@ type Config struct {
 	SessionURL string // such as "https://hub.example/api/v1/auth/session"
 	ClientID   string // empty: register (RFC 7591)
 	Scope      string // always sent (O5), such as "vault:read vault:write"
+	// FirstParty demands iss of every callback; without it the metadata decides, by announcing it (O4).
+	FirstParty bool
+	// ForeignEndpoints lets the metadata name endpoints outside the issuer's own origin, https all the same (O1).
+	ForeignEndpoints bool
 	// Loopback is the literal the redirect listener binds: "127.0.0.1" (also when empty) or "::1".
 	Loopback string
 	// Timeout is how long an attempt waits for its callback; zero means two minutes (O2).

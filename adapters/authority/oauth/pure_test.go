@@ -79,7 +79,7 @@ func TestCheckMetadata(t *testing.T) {
 				m[r.key] = r.value
 			}
 			body, _ := json.Marshal(m)
-			got, reason := checkMetadata(body, testIssuer)
+			got, reason := checkMetadata(body, testIssuer, false)
 			if reason != r.want {
 				t.Fatalf("reason %s, want %s", reason, r.want)
 			}
@@ -89,9 +89,40 @@ func TestCheckMetadata(t *testing.T) {
 		})
 	}
 	for _, body := range []string{"", "null", "[]", "<html>", `{"issuer":"a","issuer":"` + testIssuer + `"}`} {
-		if _, reason := checkMetadata([]byte(body), testIssuer); reason == messages.ReasonOK {
+		if _, reason := checkMetadata([]byte(body), testIssuer, false); reason == messages.ReasonOK {
 			t.Fatalf("%q passed", body)
 		}
+	}
+}
+
+// O1: where the configuration allows endpoints of other origins they are https all the same, and the
+// issuer is still the configured one.
+func TestForeignEndpoints(t *testing.T) {
+	for _, key := range []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"} {
+		for value, want := range map[string]messages.Reason{
+			"https://login.example/x":   messages.ReasonOK,
+			"http://login.example/x":    messages.ReasonMetadataInvalid,
+			"http://hub.example/x":      messages.ReasonMetadataInvalid,
+			"https://u@login.example/x": messages.ReasonMetadataInvalid,
+			"https://login.example/#x":  messages.ReasonMetadataInvalid,
+			"//login.example/x":         messages.ReasonMetadataInvalid,
+		} {
+			m := goodMetadata()
+			m[key] = value
+			body, _ := json.Marshal(m)
+			if _, reason := checkMetadata(body, testIssuer, true); reason != want {
+				t.Errorf("%s = %s: %s, want %s", key, value, reason, want)
+			}
+			if _, reason := checkMetadata(body, testIssuer, false); reason != messages.ReasonMetadataInvalid {
+				t.Errorf("%s = %s passes where none is allowed", key, value)
+			}
+		}
+	}
+	m := goodMetadata()
+	m["issuer"] = "https://login.example"
+	body, _ := json.Marshal(m)
+	if _, reason := checkMetadata(body, testIssuer, true); reason != messages.ReasonIssuerMismatch {
+		t.Errorf("another issuer: %s", reason)
 	}
 }
 

@@ -31,10 +31,10 @@ func Roots(caFile string) (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the hub's certificate authority, hub.ca_file: %w", err)
+		return nil, fmt.Errorf("reading the hub's certificate authority: %w", err)
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("hub.ca_file: the file holds no certificate in PEM format")
+		return nil, fmt.Errorf("%s holds no certificate in PEM format", caFile)
 	}
 	return roots, nil
 }

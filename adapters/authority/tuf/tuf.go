@@ -87,11 +87,8 @@ func New(c Config) (*Client, error) {
 		!strings.HasSuffix(base.Path, "/") {
 		return nil, fmt.Errorf("the manifest's URL %q is not an https URL that ends in a slash", c.URL)
 	}
-	if len(c.Root) == 0 {
-		return nil, errors.New("no root of the manifest is pinned")
-	}
-	if err := contain(func() error { _, err := trustedmetadata.New(c.Root); return err }); err != nil {
-		return nil, fmt.Errorf("reading the pinned root: %w", err)
+	if err := checkRoot(c.Root); err != nil {
+		return nil, err
 	}
 	sum := sha256.Sum256(c.Root)
 	dir := filepath.Join(c.Dir, hex.EncodeToString(sum[:8]))
@@ -101,6 +98,28 @@ func New(c Config) (*Client, error) {
 		}
 	}
 	return &Client{config: c, base: base, store: store{dir: dir, pinned: c.Root}}, nil
+}
+
+// ReadRoot reads a file that can be pinned: the root metadata of a TUF repository, signed by itself.
+func ReadRoot(file string) ([]byte, error) {
+	root, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the root of the manifest: %w", err)
+	}
+	if checkRoot(root) != nil {
+		return nil, fmt.Errorf("%s holds no root of a TUF repository", file)
+	}
+	return root, nil
+}
+
+func checkRoot(root []byte) error {
+	if len(root) == 0 {
+		return errors.New("no root of the manifest is pinned")
+	}
+	if err := contain(func() error { _, err := trustedmetadata.New(root); return err }); err != nil {
+		return fmt.Errorf("reading the pinned root: %w", err)
+	}
+	return nil
 }
 
 // Refresh fetches the newest manifest and returns it once all of it is verified, unexpired and kept.

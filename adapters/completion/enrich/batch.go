@@ -16,9 +16,11 @@ import (
 
 // Store keeps results where the user asked for them. It is called by one goroutine at a time.
 type Store interface {
-	// Done reports whether the result of this very note is already there (E7).
-	Done(Note) bool
-	// Put keeps a result, so that it survives an interruption right after.
+	// Done reports whether the result of this very note is already there (E7); an error says that none
+	// can be kept, before a model works for it.
+	Done(Note) (bool, error)
+	// Put keeps a result, so that it survives an interruption right after. ErrClosed in the chain of its
+	// error ends the batch; any other is the failure of this note.
 	Put(Result) error
 }
 
@@ -32,7 +34,8 @@ type Outcome struct {
 
 // Batch enriches the notes at paths, at most jobs at once, and hands every result to store. report
 // is called once per note, on the caller's goroutine, as they end. A note that fails does not stop
-// the others; the end of ctx or a failing store does, and is the error.
+// the others; the end of ctx or of the store does, and is the error: what was not begun or broke off
+// then is not reported.
 func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Store, report func(Outcome)) error {
 	type finished struct {
 		outcome Outcome
@@ -43,10 +46,14 @@ func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Sto
 	var todo []Note
 	for _, path := range paths {
 		note, err := ReadNote(path)
+		done := false
+		if err == nil {
+			done, err = store.Done(note)
+		}
 		switch {
 		case err != nil:
 			report(Outcome{Path: path, Err: err})
-		case store.Done(note):
+		case done:
 			report(Outcome{Path: path, Skipped: true})
 		default:
 			todo = append(todo, note)
@@ -77,14 +84,15 @@ func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Sto
 		close(results)
 	}()
 	for done := range results {
-		if done.result != nil {
-			if err := store.Put(*done.result); err != nil {
-				done.outcome.Err = err
-				cancel(err)
-			}
+		if done.result == nil && ctx.Err() != nil {
+			continue // it broke off with the batch
 		}
-		if done.outcome.Err == nil || ctx.Err() == nil {
-			report(done.outcome)
+		if done.result != nil {
+			done.outcome.Err = store.Put(*done.result)
+		}
+		report(done.outcome)
+		if errors.Is(done.outcome.Err, ErrClosed) {
+			cancel(done.outcome.Err)
 		}
 	}
 	return context.Cause(ctx)

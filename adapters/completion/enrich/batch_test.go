@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,10 +73,14 @@ func TestBatchConcurrency(t *testing.T) {
 func TestBatchResumes(t *testing.T) {
 	stores := map[string]func(t *testing.T, place string) (Store, func()){
 		"folder": func(t *testing.T, place string) (Store, func()) {
-			if err := os.MkdirAll(place, 0o700); err != nil {
+			if err := os.MkdirAll(place, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			return Folder{place}, func() {}
+			f, err := OpenFolder(place)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f, func() {}
 		},
 		"lines": func(t *testing.T, place string) (Store, func()) {
 			l, err := OpenLines(place)
@@ -131,7 +136,10 @@ func TestBatchResumes(t *testing.T) {
 			}
 			for _, path := range paths {
 				n, err := ReadNote(path)
-				if err != nil || !store.Done(n) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if done, err := store.Done(n); err != nil || !done {
 					t.Errorf("%s is not there: %v", path, err)
 				}
 			}
@@ -139,10 +147,14 @@ func TestBatchResumes(t *testing.T) {
 	}
 }
 
-// Nothing of the user's is overwritten; a failing store stops the batch.
+// E6: nothing of the user's is overwritten, whatever it looks like.
 func TestForeignPlaces(t *testing.T) {
 	dir := t.TempDir()
-	for _, text := range []string{"my shopping list", "my shopping list\n", `{"source":1}` + "\n", good + "\n"} {
+	whole := line(t)
+	for _, text := range []string{
+		"my shopping list", "my shopping list\n", `{"source":1}` + "\n", good + "\n",
+		`{"source":`, `{"source":{"path":"of mine"}}`, whole + "my shopping list", whole + `{"mine":`,
+	} {
 		place := filepath.Join(dir, "list")
 		if err := os.WriteFile(place, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -154,18 +166,116 @@ func TestForeignPlaces(t *testing.T) {
 			t.Errorf("%q became %q", text, got)
 		}
 	}
+}
+
+// E7: a whole last line that an editor left without its end counts, and the next one begins a new line.
+func TestLineWithoutEnd(t *testing.T) {
+	place := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(place, []byte(strings.TrimSuffix(line(t), "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l, err := OpenLines(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done, err := l.Done(note(t, "Body.")); err != nil || !done {
+			t.Errorf("what is there is not done: %v", err)
+		}
+		if err := errors.Join(Batch(t.Context(), enricher(&fake{}), notes(t, 1), 1, l, func(Outcome) {}), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(place); err != nil || strings.Count(string(got), "\n") != 3 {
+		t.Errorf("%s %v", got, err)
+	}
+}
+
+// E6, E7: a folder of the user's choice may be open to others, or be a link; the results in it are not open.
+// A file that is not ours costs its note, before a model has worked for it, and no other.
+func TestFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(t.TempDir(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	paths := notes(t, 3)
-	folder := Folder{dir}
 	if err := os.WriteFile(folder.name(paths[0]), []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f := &fake{}
-	if err := Batch(t.Context(), enricher(f), paths, 1, folder, func(Outcome) {}); !errors.Is(err, ErrForeign) {
-		t.Errorf("got %v", err)
+	var failed []string
+	err = Batch(t.Context(), enricher(f), paths, 1, folder, func(o Outcome) {
+		if errors.Is(o.Err, ErrForeign) {
+			failed = append(failed, o.Path)
+		} else if o.Err != nil {
+			t.Error(o.Err)
+		}
+	})
+	if err != nil || !slices.Equal(failed, paths[:1]) || len(f.turns) != 2 {
+		t.Errorf("%v; failed %v, asked %d times", err, failed, len(f.turns))
 	}
 	if got, err := os.ReadFile(folder.name(paths[0])); err != nil || string(got) != "mine" {
 		t.Errorf("overwritten: %q %v", got, err)
 	}
+	if info, err := os.Stat(folder.name(paths[1])); err != nil {
+		t.Error(err)
+	} else if info.Mode() != 0o600 {
+		t.Errorf("the result is %v", info.Mode())
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 3 {
+		t.Errorf("%d files, %v", len(all), err)
+	}
+	for _, bad := range []string{folder.name(paths[0]), "/dev/null/x", "/proc/self"} {
+		if _, err := OpenFolder(bad); err == nil {
+			t.Errorf("%s is taken for a folder that can be written to", bad)
+		}
+	}
+}
+
+// full takes a number of writes and no more.
+type full int
+
+func (f *full) Write(p []byte) (int, error) {
+	if *f--; *f < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// E7: when no more results can be written the batch ends, and says for which note that was.
+func TestClosedStore(t *testing.T) {
+	paths := notes(t, 9)
+	out := full(2)
+	f := &fake{}
+	var ended []Outcome
+	err := Batch(t.Context(), enricher(f), paths, 1, Stream{&out}, func(o Outcome) { ended = append(ended, o) })
+	if !errors.Is(err, ErrClosed) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	if len(ended) < 3 || ended[1].Err != nil || !errors.Is(ended[2].Err, ErrClosed) || len(f.turns) == len(paths) {
+		t.Errorf("%+v, asked %d times", ended, len(f.turns))
+	}
+}
+
+// line is an encoded result of the note n.md.
+func line(t *testing.T) string {
+	t.Helper()
+	result, err := enricher(&fake{}).Note(t.Context(), note(t, "Body."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := encode(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(encoded)
 }
 
 func TestExpand(t *testing.T) {

@@ -82,8 +82,8 @@ func Order(privacyMode bool) []Lane {
 	return []Lane{Local, SelfHosted, Enterprise, OpenRouter, DirectProvider, Disabled}
 }
 
-// Choose returns the first lane of the order that can compute, and the better ones that cannot.
-// Keeping on device changes nothing here: consent stops the later lanes (E2).
+// Choose returns the first lane of the order that can compute, and the better ones that cannot. A wish
+// to keep text on the device is no input: it blocks no lane, consent does (E2).
 func Choose(privacyMode bool, c Capabilities) (chosen Lane, passed []Lane) {
 	for _, l := range Order(privacyMode) {
 		if c.Has(l) {

@@ -20,11 +20,13 @@ type Name string
 const (
 	WrongISS     Name = "wrong-iss"
 	NoISS        Name = "no-iss"
+	QuietISS     Name = "unannounced-iss"
 	WrongState   Name = "wrong-state"
 	ReusedCode   Name = "reused-code"
 	Denied       Name = "denied"
 	TokenError   Name = "token-error"
 	WrongIssuer  Name = "wrong-issuer"
+	Foreign      Name = "foreign-endpoint"
 	PlainOnly    Name = "plain-pkce-only"
 	NoRegister   Name = "no-registration"
 	SlowToken    Name = "slow-token"
@@ -72,11 +74,13 @@ type Fault struct {
 var All = []Fault{
 	{WrongISS, "the redirect names another issuer (RFC 9207)"},
 	{NoISS, "the redirect names no issuer, although the metadata announces it"},
+	{QuietISS, "the metadata does not announce that the redirect names the issuer"},
 	{WrongState, "the redirect carries another state"},
 	{ReusedCode, "the redirect carries a code that was spent already"},
 	{Denied, "every authorization is answered access_denied"},
 	{TokenError, "the token endpoint refuses everything with invalid_grant"},
 	{WrongIssuer, "the metadata names another issuer"},
+	{Foreign, "the metadata names a revocation endpoint of another origin, where nobody answers"},
 	{PlainOnly, "the metadata announces plain as the only PKCE method"},
 	{NoRegister, "the metadata offers no registration"},
 	{SlowToken, "the token endpoint waits ten seconds before it answers"},

@@ -285,7 +285,8 @@ func TestSignInFaults(t *testing.T) {
 		turn(t, dir, name, false)
 	}
 	for name, part := range map[fault.Name]string{
-		fault.WrongIssuer: `/native/other"`, fault.PlainOnly: `["plain"]`,
+		fault.WrongIssuer: `/native/other"`, fault.PlainOnly: `["plain"]`, fault.Foreign: `"https://elsewhere.invalid/revoke"`,
+		fault.QuietISS: `"authorization_response_iss_parameter_supported":false`,
 	} {
 		turn(t, dir, name, true)
 		if a := r.get(r.place.Issuer() + "/.well-known/oauth-authorization-server"); !strings.Contains(string(a.body), part) {

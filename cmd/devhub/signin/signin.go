@@ -130,10 +130,13 @@ func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
 		"token_endpoint_auth_methods_supported":          []string{"none"},
 		"revocation_endpoint_auth_methods_supported":     []string{"none"},
 		"code_challenge_methods_supported":               methods,
-		"authorization_response_iss_parameter_supported": true,
+		"authorization_response_iss_parameter_supported": !s.Faults.Has(fault.QuietISS),
 	}
 	if s.Faults.Has(fault.NoRegister) {
 		delete(m, "registration_endpoint")
+	}
+	if s.Faults.Has(fault.Foreign) {
+		m["revocation_endpoint"] = "https://elsewhere.invalid/revoke"
 	}
 	writeJSON(w, http.StatusOK, m)
 }
