@@ -72,7 +72,11 @@ func files(s Script) []attempt {
 	read := func(path string) func() error {
 		return func() error { _, err := os.ReadFile(path); return err }
 	}
-	return []attempt{
+	var planted []attempt
+	for i, path := range s.Read {
+		planted = append(planted, attempt{fmt.Sprintf("read file %d", i), read(path)})
+	}
+	return append(planted, []attempt{
 		{"read the planted secret", read(s.Secret)},
 		{"read the secret through a descriptor of its folder", func() error {
 			dir, err := unix.Open(filepath.Dir(s.Secret), unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -89,6 +93,7 @@ func files(s Script) []attempt {
 		{"read the users", read("/etc/passwd")},
 		{"list the root folder", list("/")},
 		{"list the home folder", list(home)},
+		{"list the folder of the secret", list(filepath.Dir(s.Secret))},
 		{"write over the secret", write(s.Secret)},
 		{"write to the planted folder", write(filepath.Join(s.Outside, "made"))},
 		{"write to the temporary folder", write("/tmp/hostile-was-here")},
@@ -101,7 +106,7 @@ func files(s Script) []attempt {
 		{"truncate the secret", func() error { return os.Truncate(s.Secret, 0) }},
 		{"open the secret to everybody", func() error { return os.Chmod(s.Secret, 0o666) }},
 		{"change the secret's times", func() error { return os.Chtimes(s.Secret, time.Now(), time.Now()) }},
-	}
+	}...)
 }
 
 func network(s Script) []attempt {

@@ -23,6 +23,7 @@ type Script struct {
 	// What the attempts are aimed at.
 	Secret      string   `json:"secret"`      // a file with a secret
 	Outside     string   `json:"outside"`     // a folder to write to
+	Read        []string `json:"read"`        // files to read, "read file 0" and so on
 	TCP         string   `json:"tcp"`         // a listening TCP address
 	UDP         string   `json:"udp"`         // a listening UDP address
 	UnixSockets []string `json:"unixSockets"` // listening sockets: D-Bus, ssh-agent, control; "@x" is abstract

@@ -37,12 +37,16 @@ var (
 
 // landlockCanaries run before seccomp is in force, so that what they find is Landlock's doing.
 func landlockCanaries(c Canary, abi, tcp int) string {
-	attempts := []attempt{
-		{"reading a file", func() error { return readable(c.File) }, byLandlock},
-		{"writing a file", func() error { return open(c.File, unix.O_WRONLY) }, byLandlock},
+	var attempts []attempt
+	for _, file := range c.Files {
+		attempts = append(attempts,
+			attempt{"reading a file", func() error { return readable(file) }, byLandlock},
+			attempt{"writing a file", func() error { return open(file, unix.O_WRONLY) }, byLandlock})
+	}
+	attempts = append(attempts, []attempt{
 		{"making a file", func() error { return open(filepath.Join(c.Dir, "canary-made"), unix.O_WRONLY|unix.O_CREAT) }, byLandlock},
 		{"listing a folder", func() error { return open(c.Dir, unix.O_RDONLY|unix.O_DIRECTORY) }, byLandlock},
-	}
+	}...)
 	if abi >= 4 {
 		attempts = append(attempts, attempt{"dialling TCP", func() error { return dialTCP(tcp) }, byLandlock})
 	}
