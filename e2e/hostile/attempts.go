@@ -145,6 +145,15 @@ func sockets(s Script) []attempt {
 			return err
 		}})
 	}
+	message := func(kind int) func() error {
+		return func() error {
+			fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
+			if err != nil {
+				return err
+			}
+			return unix.Sendmsg(fd, []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
+		}
+	}
 	return append(attempts,
 		attempt{"send a datagram with an address", func() error {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
@@ -153,12 +162,15 @@ func sockets(s Script) []attempt {
 			}
 			return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrUnix{Name: s.UnixDgram})
 		}},
-		attempt{"send a message with an address", func() error {
-			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		attempt{"send a message with an address", message(unix.SOCK_DGRAM)},
+		attempt{"send a message from a raw socket", message(unix.SOCK_RAW)},
+		attempt{"send a message from a stream", message(unix.SOCK_STREAM)},
+		attempt{"send a message from a pair of datagram sockets", func() error {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 			if err != nil {
 				return err
 			}
-			return unix.Sendmsg(fd, []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
+			return unix.Sendmsg(pair[0], []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
 		}},
 	)
 }
@@ -230,6 +242,13 @@ func otherProcesses() []attempt {
 			_, err := unix.ProcessVMReadv(parent, local, []unix.RemoteIovec{{Base: 0x400000, Len: 8}}, 0)
 			return err
 		}},
+		{"move the daemon to another processor", func() error {
+			var processors unix.CPUSet
+			if err := unix.SchedGetaffinity(parent, &processors); err != nil {
+				return err
+			}
+			return unix.SchedSetaffinity(parent, &processors)
+		}},
 		{"leave its session", func() error { _, err := unix.Setsid(); return err }},
 		{"leave its group", func() error { return unix.Setpgid(0, parent) }},
 		{"outlive the daemon", func() error { return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0) }},
@@ -275,9 +294,11 @@ func limits(s Script) []attempt {
 		{"eat memory", func() error { return eat(s.Memory) }},
 		{"open endless descriptors", func() error {
 			for range 2000 {
-				if _, err := unix.Dup(3); err != nil {
+				fd, err := unix.Dup(3)
+				if err != nil {
 					return err
 				}
+				defer func() { _ = unix.Close(fd) }() // it may have a socket to make yet
 			}
 			return nil
 		}},

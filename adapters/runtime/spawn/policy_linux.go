@@ -128,10 +128,13 @@ var (
 	}
 )
 
+// devicePatterns name the device files of GPUs.
+var devicePatterns = []string{"/dev/dri", "/dev/kfd", "/dev/nvidia*"}
+
 // gpuDevices lists the device files of GPUs that this machine has.
 func gpuDevices() []string {
 	var devices []string
-	for _, pattern := range []string{"/dev/dri", "/dev/kfd", "/dev/nvidia*"} {
+	for _, pattern := range devicePatterns {
 		found, _ := filepath.Glob(pattern)
 		devices = append(devices, found...)
 	}

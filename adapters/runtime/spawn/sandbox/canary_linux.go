@@ -60,6 +60,7 @@ func seccompCanaries(p Policy, tcp int) string {
 		{"dialling TCP", func() error { return dialTCP(tcp) }, bySeccomp},
 		{"dialling a Unix socket", dialUnix, bySeccomp},
 		{"making an internet socket", func() error { _, err := newTCPSocket(); return err }, bySeccomp},
+		{"making a datagram socket", func() error { return socket(unix.AF_UNIX, unix.SOCK_DGRAM) }, bySeccomp},
 		{"making a netlink socket", func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW) }, bySeccomp},
 		{"tracing a process", func() error { return call(unix.SYS_PTRACE, unix.PTRACE_PEEKUSR, 0) }, bySeccomp},
 		{"asking for a key", func() error { return call(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, 0) }, bySeccomp},
