@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"companion/adapters/runtime/identity"
 	"companion/messages"
 )
@@ -168,6 +170,30 @@ func TestSandboxLevel(t *testing.T) {
 		t.Errorf("level %+v: this test needs a kernel with Landlock and seccomp", said.Sandbox)
 	}
 	g.abandon()
+}
+
+// R5, T16: the runtime may not use up what its user may have of threads, and a small limit is left alone.
+func TestTaskShare(t *testing.T) {
+	for limit, want := range map[uint64]uint64{
+		unix.RLIM_INFINITY: 32768, 1 << 40: 32768, 65536: 32768, 63404: 31702, 16384: 8192, 16383: 16383, 1024: 1024, 0: 0,
+	} {
+		if got := taskShare(limit); got != want {
+			t.Errorf("of %d: %d, want %d", limit, got, want)
+		}
+	}
+	p, plan := program(t, Require)
+	g, _, err := become(p, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.abandon()
+	var own, its unix.Rlimit
+	if err := errors.Join(unix.Getrlimit(unix.RLIMIT_NPROC, &own), unix.Prlimit(g.pid(), unix.RLIMIT_NPROC, nil, &its)); err != nil {
+		t.Fatal(err)
+	}
+	if want := taskShare(own.Cur); its.Cur != want || its.Max != want {
+		t.Errorf("the limit is %+v, want %d", its, want)
+	}
 }
 
 // What the stage cannot do is told, with no path in the text, and nothing is left.
