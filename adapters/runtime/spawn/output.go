@@ -21,11 +21,12 @@ const (
 )
 
 // output reads one pipe into a ring of scrubbed lines. The reading goroutine ends when all writers
-// have ended, or shortly after close.
+// have ended, or shortly after close. A panic of it, or of tell, goes to panics.
 type output struct {
 	read, write *os.File
 	scrub       *scrubber
 	tell        func(string)
+	panics      chan any
 	ended       chan struct{}
 	closing     sync.Once
 
@@ -34,7 +35,7 @@ type output struct {
 }
 
 func newOutput(tell func(string), secret ...string) *output {
-	return &output{tell: tell, scrub: newScrubber(secret...)}
+	return &output{tell: tell, scrub: newScrubber(secret...), panics: make(chan any, 1)}
 }
 
 // open makes the pipe and returns the end for the child; closeWriter closes ours.
@@ -64,7 +65,18 @@ func (o *output) close() {
 
 func (o *output) pump() {
 	defer close(o.ended)
-	reader := bufio.NewReaderSize(o.read, lineBytes)
+	defer func() {
+		if p := recover(); p != nil {
+			hand(o.panics, p)
+			_, _ = io.Copy(io.Discard, o.read) // whoever waits for the pipe could not be ended politely
+		}
+	}()
+	o.drain(o.read)
+}
+
+// drain keeps the lines of r until its end.
+func (o *output) drain(r io.Reader) {
+	reader := bufio.NewReaderSize(r, lineBytes)
 	for {
 		line, err := reader.ReadSlice('\n')
 		if len(line) > 0 {
@@ -73,7 +85,7 @@ func (o *output) pump() {
 		for err == bufio.ErrBufferFull {
 			_, err = reader.ReadSlice('\n')
 		}
-		if err == io.EOF || err != nil {
+		if err != nil {
 			return
 		}
 	}

@@ -32,6 +32,23 @@ func TestScrub(t *testing.T) {
 	}
 }
 
+// A9: a panic of the reader, or of the one who is told of the lines, ends neither the daemon nor the
+// reading of the pipe.
+func TestOutputPanic(t *testing.T) {
+	o := newOutput(func(string) { panic("planted") })
+	write, err := o.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := write.WriteString(strings.Repeat("x\n", 1<<17)); err != nil {
+		t.Error(err)
+	}
+	o.close()
+	if p := <-o.panics; p != "planted" {
+		t.Errorf("heard %v", p)
+	}
+}
+
 // R8: no line brings a known path or a digest through, however it is dressed.
 func FuzzScrub(f *testing.F) {
 	const path = "/data/companion/models/m.gguf"
