@@ -35,7 +35,7 @@ type Script struct {
 	NeverReady bool          `json:"neverReady"` // /health stays 503
 	Mute       bool          `json:"mute"`       // completions are never answered,
 	Answers    int64         `json:"answers"`    // but for so many of the first
-	CloseAfter time.Duration `json:"closeAfter"` // close the socket, and go on
+	CloseAfter time.Duration `json:"closeAfter"` // close the socket and its connections, and go on
 	IgnoreTerm bool          `json:"ignoreTerm"`
 	Flood      int           `json:"flood"` // lines printed at once, each of FloodBytes
 	FloodBytes int           `json:"floodBytes"`
