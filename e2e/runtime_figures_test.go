@@ -23,7 +23,7 @@ import (
 )
 
 // unpack brings the real runtime into a folder, as an unpinned one.
-func unpack(b *testing.B) messages.VerifiedRuntime {
+func unpack(b testing.TB) messages.VerifiedRuntime {
 	b.Helper()
 	dir := harness.TempDir(b)
 	if out, err := exec.Command("tar", "-xzf", harness.Parts(b).Runtime.File, "-C", dir).CombinedOutput(); err != nil {

@@ -3,7 +3,9 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -50,4 +52,22 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 	}
 	// P1: and its load is seen.
 	c.Await("observed", 10*time.Second, func(s messages.Status) bool { return s.Runtime.ResidentBytes > 100<<20 })
+}
+
+// M10, R4: the real runtime runs as an unpinned binary too, of whose folder only the libraries are open
+// to it, and status says that nobody vouches for it.
+func TestUnpinnedRuntime(t *testing.T) {
+	runtime := unpack(t)
+	c := harness.Ready(t, fmt.Sprintf("[runtime]\nallow_unpinned_binary = %q\n", filepath.Join(runtime.Dir, runtime.Executable)))
+	status, _ := c.Status()
+	if s := status.Runtime; s.Pinned || s.Sandbox.Landlock < 1 || !s.Sandbox.Seccomp {
+		t.Errorf("the runtime is %+v", s)
+	}
+	if reply := c.Door().Chat(t.Context(), 2); reply.Status != http.StatusOK {
+		t.Errorf("it answers %d %s %v", reply.Status, reply.Code, reply.Err)
+	}
+	if human := c.Must("status"); !strings.Contains(human, "NOT PINNED") {
+		t.Errorf("status says\n%s", human)
+	}
+	c.Stop()
 }

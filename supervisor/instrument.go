@@ -2,7 +2,13 @@
 
 package supervisor
 
-import "github.com/thejerf/suture/v4"
+import (
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+)
 
 // instrument gives the actor as it is; a build with the tag "faults" can make it fail on demand.
 func instrument(actor suture.Service) suture.Service { return actor }
+
+// instrumentLog gives the logger as it is; a build with the tag "faults" can make an actor fail when it logs.
+func instrumentLog(logger *zap.Logger) *zap.Logger { return logger }

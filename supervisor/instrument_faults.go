@@ -7,16 +7,44 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // faultFolder names the environment variable whose folder is looked at: a file in it that is named
-// like an actor, with "-" for "/", makes that actor panic once, and is removed. For end-to-end
-// tests only; the tag is never set for a build that is given to anybody.
-const faultFolder = "COMPANION_FAULTS"
+// like an actor, with "-" for "/", makes that actor end in order and panic once, and is removed. With
+// midWork behind its name it makes the actor panic in the middle of its work instead, with half of it
+// told: at the next line that its loop logs. For end-to-end tests only; the tag is never set for a build
+// that is given to anybody.
+const (
+	faultFolder = "COMPANION_FAULTS"
+	midWork     = ".mid-work"
+)
+
+func trigger(actor string) string {
+	return filepath.Join(os.Getenv(faultFolder), strings.ReplaceAll(actor, "/", "-"))
+}
+
+func instrumentLog(logger *zap.Logger) *zap.Logger {
+	return logger.WithOptions(zap.Hooks(func(line zapcore.Entry) error {
+		file := trigger(line.LoggerName) + midWork
+		if _, err := os.Stat(file); err != nil || !inLoop() || os.Remove(file) != nil {
+			return nil
+		}
+		panic("fault on demand")
+	}))
+}
+
+// inLoop reports whether the calling goroutine is that of an actor's Serve.
+func inLoop() bool {
+	stack := make([]byte, 1<<16)
+	return strings.Contains(string(stack[:runtime.Stack(stack, false)]), "supervisor.faulty.Serve(")
+}
 
 func instrument(actor suture.Service) suture.Service { return faulty{actor} }
 
@@ -25,7 +53,7 @@ type faulty struct{ suture.Service }
 func (f faulty) String() string { return fmt.Sprint(f.Service) }
 
 func (f faulty) Serve(ctx context.Context) error {
-	trigger := filepath.Join(os.Getenv(faultFolder), strings.ReplaceAll(f.String(), "/", "-"))
+	file := trigger(f.String())
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	fired := make(chan struct{})
@@ -39,7 +67,7 @@ func (f faulty) Serve(ctx context.Context) error {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if os.Remove(trigger) == nil {
+				if os.Remove(file) == nil {
 					close(fired)
 					stop()
 					return

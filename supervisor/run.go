@@ -56,6 +56,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	o.Logger = instrumentLog(o.Logger)
 	b := newBoxes()
 	t := newTree(b.lifecycle, o.Logger.Named("supervisor"))
 

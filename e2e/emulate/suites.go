@@ -18,8 +18,10 @@ var exclusions = []exclusion{
 	{"TestNoOrphans", "kills within 80 ms of a start, which takes longer in an emulator", false, everywhere},
 	{"TestEnding", "the kernel tells the end of a thread since 6.9", true, beforeEnding},
 	{"TestHostileRuntimeIsConfined", "skips after it has seen what seccomp alone refuses", true, withoutLandlock},
+	{"TestHostileRuntimeWithGPU", "skips after it has seen what seccomp alone refuses", true, withoutLandlock},
 	{"TestCanariesDecide", "spoils the rules of Landlock", false, withoutLandlock},
 	{"TestSandboxLevel", "asks for Landlock", false, withoutLandlock},
+	{"TestUnpinnedFolderStaysClosed", "asks for Landlock", false, withoutLandlock},
 }
 
 func everywhere(machine) bool { return true }

@@ -50,6 +50,11 @@ func TestPanics(t *testing.T) {
 				t.Fatalf("after a panic of %s", actor)
 			}
 		}
+		for _, actor := range []messages.Actor{messages.ActorLifecycle, messages.ActorProcess} {
+			if halfTold(t, c, triggers, actor); t.Failed() {
+				t.Fatalf("after a panic of %s in the middle of its work", actor)
+			}
+		}
 	}
 	t.Logf("requests beside the panics: %v", stop())
 	for _, actor := range actors {
@@ -92,6 +97,33 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	after := await(t, c, "available again", againWithin, available)
 	if after.Runtime.PID == before.Runtime.PID || restarts(after, messages.ActorLifecycle) != restarts(before, messages.ActorLifecycle)+1 {
 		t.Errorf("afterwards %+v, before %+v", after.Runtime, before.Runtime)
+	}
+}
+
+// halfTold makes the actor panic in the middle of what it does about the end of the runtime, with one
+// half told and the other not: A9 must hold there as it does between two pieces of work.
+func halfTold(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor) {
+	t.Helper()
+	before := forgive(t, c)
+	began := time.Now()
+	trigger(t, triggers, actor+".mid-work")
+	if err := syscall.Kill(before.Runtime.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, "restarted", againWithin, func(s messages.Status) bool {
+		return restarts(s, actor) == restarts(before, actor)+1
+	})
+	after := await(t, c, "available again", againWithin, func(s messages.Status) bool {
+		if s.CompanionAvailable && s.Runtime.PID == before.Runtime.PID {
+			t.Errorf("available with a runtime that is gone")
+		}
+		return s.CompanionAvailable
+	})
+	t.Logf("%-18s panicked in the middle of its work, back to normal after %v", actor, time.Since(began).Round(time.Millisecond))
+	for _, other := range actors {
+		if other != actor && restarts(after, other) != restarts(before, other) {
+			t.Errorf("the panic of %s restarted %s too", actor, other)
+		}
 	}
 }
 

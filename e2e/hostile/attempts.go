@@ -72,7 +72,11 @@ func files(s Script) []attempt {
 	read := func(path string) func() error {
 		return func() error { _, err := os.ReadFile(path); return err }
 	}
-	return []attempt{
+	var planted []attempt
+	for i, path := range s.Read {
+		planted = append(planted, attempt{fmt.Sprintf("read file %d", i), read(path)})
+	}
+	return append(planted, []attempt{
 		{"read the planted secret", read(s.Secret)},
 		{"read the secret through a descriptor of its folder", func() error {
 			dir, err := unix.Open(filepath.Dir(s.Secret), unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -89,6 +93,7 @@ func files(s Script) []attempt {
 		{"read the users", read("/etc/passwd")},
 		{"list the root folder", list("/")},
 		{"list the home folder", list(home)},
+		{"list the folder of the secret", list(filepath.Dir(s.Secret))},
 		{"write over the secret", write(s.Secret)},
 		{"write to the planted folder", write(filepath.Join(s.Outside, "made"))},
 		{"write to the temporary folder", write("/tmp/hostile-was-here")},
@@ -101,7 +106,7 @@ func files(s Script) []attempt {
 		{"truncate the secret", func() error { return os.Truncate(s.Secret, 0) }},
 		{"open the secret to everybody", func() error { return os.Chmod(s.Secret, 0o666) }},
 		{"change the secret's times", func() error { return os.Chtimes(s.Secret, time.Now(), time.Now()) }},
-	}
+	}...)
 }
 
 func network(s Script) []attempt {
@@ -140,6 +145,15 @@ func sockets(s Script) []attempt {
 			return err
 		}})
 	}
+	message := func(kind int) func() error {
+		return func() error {
+			fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
+			if err != nil {
+				return err
+			}
+			return unix.Sendmsg(fd, []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
+		}
+	}
 	return append(attempts,
 		attempt{"send a datagram with an address", func() error {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
@@ -148,12 +162,15 @@ func sockets(s Script) []attempt {
 			}
 			return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrUnix{Name: s.UnixDgram})
 		}},
-		attempt{"send a message with an address", func() error {
-			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		attempt{"send a message with an address", message(unix.SOCK_DGRAM)},
+		attempt{"send a message from a raw socket", message(unix.SOCK_RAW)},
+		attempt{"send a message from a stream", message(unix.SOCK_STREAM)},
+		attempt{"send a message from a pair of datagram sockets", func() error {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 			if err != nil {
 				return err
 			}
-			return unix.Sendmsg(fd, []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
+			return unix.Sendmsg(pair[0], []byte("x"), nil, &unix.SockaddrUnix{Name: s.UnixDgram}, 0)
 		}},
 	)
 }
@@ -225,6 +242,13 @@ func otherProcesses() []attempt {
 			_, err := unix.ProcessVMReadv(parent, local, []unix.RemoteIovec{{Base: 0x400000, Len: 8}}, 0)
 			return err
 		}},
+		{"move the daemon to another processor", func() error {
+			var processors unix.CPUSet
+			if err := unix.SchedGetaffinity(parent, &processors); err != nil {
+				return err
+			}
+			return unix.SchedSetaffinity(parent, &processors)
+		}},
 		{"leave its session", func() error { _, err := unix.Setsid(); return err }},
 		{"leave its group", func() error { return unix.Setpgid(0, parent) }},
 		{"outlive the daemon", func() error { return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0) }},
@@ -270,9 +294,11 @@ func limits(s Script) []attempt {
 		{"eat memory", func() error { return eat(s.Memory) }},
 		{"open endless descriptors", func() error {
 			for range 2000 {
-				if _, err := unix.Dup(3); err != nil {
+				fd, err := unix.Dup(3)
+				if err != nil {
 					return err
 				}
+				defer func() { _ = unix.Close(fd) }() // it may have a socket to make yet
 			}
 			return nil
 		}},

@@ -23,6 +23,7 @@ type Script struct {
 	// What the attempts are aimed at.
 	Secret      string   `json:"secret"`      // a file with a secret
 	Outside     string   `json:"outside"`     // a folder to write to
+	Read        []string `json:"read"`        // files to read, "read file 0" and so on
 	TCP         string   `json:"tcp"`         // a listening TCP address
 	UDP         string   `json:"udp"`         // a listening UDP address
 	UnixSockets []string `json:"unixSockets"` // listening sockets: D-Bus, ssh-agent, control; "@x" is abstract
@@ -34,7 +35,7 @@ type Script struct {
 	NeverReady bool          `json:"neverReady"` // /health stays 503
 	Mute       bool          `json:"mute"`       // completions are never answered,
 	Answers    int64         `json:"answers"`    // but for so many of the first
-	CloseAfter time.Duration `json:"closeAfter"` // close the socket, and go on
+	CloseAfter time.Duration `json:"closeAfter"` // close the socket and its connections, and go on
 	IgnoreTerm bool          `json:"ignoreTerm"`
 	Flood      int           `json:"flood"` // lines printed at once, each of FloodBytes
 	FloodBytes int           `json:"floodBytes"`

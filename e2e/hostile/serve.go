@@ -61,9 +61,6 @@ func serve(s Script, host, alias string) {
 	if err != nil {
 		fail(err)
 	}
-	if s.CloseAfter > 0 {
-		time.AfterFunc(s.CloseAfter, func() { _ = listener.Close() })
-	}
 	answer := func(w http.ResponseWriter, status int, value any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -95,7 +92,11 @@ func serve(s Script, host, alias string) {
 	}
 	mux.HandleFunc("POST /v1/chat/completions", complete)
 	mux.HandleFunc("POST /v1/completions", complete)
-	_ = (&http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}).Serve(listener)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	if s.CloseAfter > 0 {
+		time.AfterFunc(s.CloseAfter, func() { _ = server.Close() })
+	}
+	_ = server.Serve(listener)
 }
 
 // dieOfIllegalInstruction ends as llama-server does on a processor without the instructions that it

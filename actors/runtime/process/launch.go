@@ -3,11 +3,11 @@ package process
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"companion/actors/beside"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -59,9 +59,10 @@ type event struct {
 	lost    []messages.ToLifecycle // told before exited
 }
 
-// run carries the launch from spawn to exit. It returns when the child and all that run started
-// have ended; when ctx ends, the child is killed at once.
-func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
+// run carries the launch from spawn to exit. It returns when the child has ended; when ctx ends, the
+// child is killed at once. What run starts goes to the group, and ends soon after it: a panic there ends
+// the actor, and with it ctx.
+func (a *Actor) run(ctx context.Context, l *launch, group *beside.Group, events chan<- event) {
 	tell := func(e event) {
 		select {
 		case events <- e:
@@ -80,20 +81,18 @@ func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
 		})
 		return
 	}
-	var beside sync.WaitGroup
-	defer beside.Wait()
 	defer kill(started.Handle) // after a panic; else it has ended
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	tell(event{started: &started})
 
 	ready := make(chan error, 1)
-	beside.Go(func() { ready <- a.awaitReady(watching, started, began) })
+	group.Go(func() { ready <- a.awaitReady(watching, started, began) })
 	ending := make(chan struct{})
 	asked := l.kill
 	done := ctx.Done()
 	var cause error
-	end := func(grace time.Duration) { beside.Go(func() { started.Handle.Kill(ctx, grace) }) }
+	end := func(grace time.Duration) { group.Go(func() { started.Handle.Kill(ctx, grace) }) }
 	for {
 		select {
 		case cause = <-ready:
@@ -102,7 +101,7 @@ func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
 				continue
 			}
 			tell(event{up: a.backEndUp(l, started)})
-			beside.Go(func() {
+			group.Go(func() {
 				if spawn.Ending(watching, started.Handle.PID()) == nil {
 					close(ending)
 				}
@@ -116,6 +115,8 @@ func (a *Actor) run(ctx context.Context, l *launch, events chan<- event) {
 		case <-done:
 			done = nil
 			end(0)
+		case p := <-started.Panics:
+			panic(p)
 		case exit := <-started.Exit:
 			if cause != nil {
 				exit.Reason = reasonOf(cause)
@@ -149,7 +150,7 @@ func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time
 	defer cancel()
 	for {
 		once, cancelOnce := context.WithTimeout(ctx, readinessPatience)
-		err := spawn.Health(once, s.BackEnd, s.Handle.PID())
+		err := a.health(once, s.BackEnd, s.Handle.PID())
 		cancelOnce()
 		if err == nil || errors.Is(err, spawn.ErrNotOurChild) {
 			return err

@@ -11,12 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"companion/actors/beside"
 	"companion/actors/mailbox"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
@@ -51,7 +51,10 @@ type Deps struct {
 }
 
 // Actor is a suture.Service.
-type Actor struct{ Deps }
+type Actor struct {
+	Deps
+	health func(context.Context, messages.BackEnd, int) error // spawn.Health, but for tests
+}
 
 // New makes the actor. Nothing starts before Serve.
 func New(d Deps) *Actor {
@@ -61,7 +64,7 @@ func New(d Deps) *Actor {
 	if d.KillGrace == 0 {
 		d.KillGrace = DefaultKillGrace
 	}
-	return &Actor{d}
+	return &Actor{Deps: d, health: spawn.Health}
 }
 
 func (a *Actor) String() string { return string(messages.ActorProcess) }
@@ -69,7 +72,7 @@ func (a *Actor) String() string { return string(messages.ActorProcess) }
 // Serve runs the actor until ctx ends. When it returns, or panics, no child is left.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var launches sync.WaitGroup
+	launches := beside.NewGroup()
 	defer a.View.Set(messages.ProcessView{})
 	defer launches.Wait()
 	defer cancel()
@@ -86,7 +89,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		a.Logger.Warn("runtime of an earlier daemon ended")
 	}
 
-	l := loop{actor: a, launches: &launches, events: make(chan event), panics: make(chan any, 1)}
+	l := loop{actor: a, launches: launches, events: make(chan event)}
 	for {
 		var send chan<- messages.ToLifecycle
 		var word messages.ToLifecycle
@@ -96,7 +99,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case p := <-l.panics:
+		case p := <-launches.Panicked():
 			panic(p)
 		case send <- word:
 			l.outbox = l.outbox[1:]
@@ -114,9 +117,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 // loop is the state of one Serve; nobody else sees it.
 type loop struct {
 	actor    *Actor
-	launches *sync.WaitGroup
+	launches *beside.Group
 	events   chan event
-	panics   chan any
 
 	outbox  []messages.ToLifecycle
 	current *launch
@@ -167,15 +169,7 @@ func (l *loop) spawn(ctx context.Context, m messages.Spawn) {
 func (l *loop) begin(ctx context.Context, m messages.Spawn) {
 	current := newLaunch(m)
 	l.current = current
-	l.launches.Go(func() {
-		// A panic beside the loop would end the daemon; in the loop it restarts this actor.
-		defer func() {
-			if p := recover(); p != nil {
-				l.panics <- p
-			}
-		}()
-		l.actor.run(ctx, current, l.events)
-	})
+	l.launches.Go(func() { l.actor.run(ctx, current, l.launches, l.events) })
 }
 
 func (l *loop) ended(ctx context.Context) {

@@ -322,38 +322,58 @@ func TestChangedArtifacts(t *testing.T) {
 	}
 }
 
-// R6, A9: when the actor is cancelled, or panics, its child is gone before Serve has returned.
+// R6, A9: when the actor is cancelled, or panics, in its loop or anywhere beside it, its child is gone
+// before Serve has returned.
 func TestNoChildOutlivesServe(t *testing.T) {
-	for name, panics := range map[string]bool{"cancelled": false, "panic": true} {
+	hooked := func(message string, hook func()) *zap.Logger {
+		return zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(e zapcore.Entry) error {
+			if e.Message == message {
+				hook()
+			}
+			return nil
+		})))
+	}
+	tests := map[string]struct {
+		plant  func(a *Actor)
+		inLoop bool
+		cancel bool
+	}{
+		"cancelled":         {func(*Actor) {}, false, true},
+		"panic in the loop": {func(*Actor) {}, true, false},
+		"panic beside it": {func(a *Actor) {
+			a.health = func(context.Context, messages.BackEnd, int) error { panic("planted") }
+		}, false, false},
+		"panic of the output": {func(a *Actor) { a.Output = hooked("a line", func() { panic("planted") }) }, false, false},
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			pid := make(chan int, 2)
-			b.deps.Logger = zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(e zapcore.Entry) error {
-				if e.Message == "back end answers" {
-					if pid <- b.deps.View.Get().PID; panics {
-						panic("planted")
-					}
+			child := make(chan int, 1)
+			b.deps.Logger = hooked("runtime started", func() {
+				if child <- b.deps.View.Get().PID; test.inLoop {
+					panic("planted")
 				}
-				return nil
-			})))
+			})
 			actor := New(b.deps)
+			test.plant(actor)
 			served := make(chan any, 1)
 			go func() {
 				defer func() { served <- recover() }()
 				_ = actor.Serve(ctx)
 			}()
 			expect[messages.ActorStarted](b)
-			b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true})
-			child := <-pid
-			if !panics {
+			b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true, "say": []string{"a line"}})
+			pid := <-child
+			if test.cancel {
+				expect[messages.RuntimeStarted](b)
 				cancel()
 			}
-			if recovered := <-served; (recovered != nil) != panics {
+			if recovered := <-served; (recovered == nil) != test.cancel {
 				t.Fatalf("Serve ended with %v", recovered)
 			}
-			if gone(child) != nil {
+			if gone(pid) != nil {
 				t.Error("the runtime outlived Serve")
 			}
 			for len(b.lifecycle) > 0 {

@@ -20,19 +20,22 @@ type observer struct {
 }
 
 type answer struct {
-	seen messages.Observation
-	err  error
+	seen     messages.Observation
+	err      error
+	panicked any
 }
 
 func newObserver(p Prober) *observer { return &observer{probe: p, answers: make(chan answer, 1)} }
 
 // observe waits for an answer for a bounded time. While an earlier question is open no new one is
-// asked; its late answer, being old, is dropped.
+// asked; its late answer, being old, is dropped. A panic of the probe is raised again here, in the
+// actor's loop, where the supervisor contains it.
 func (o *observer) observe(ctx context.Context, pid int) (messages.Observation, error) {
 	if o.asked {
 		select {
-		case <-o.answers:
+		case late := <-o.answers:
 			o.asked = false
+			late.raise()
 		default:
 			return messages.Observation{}, errStuck
 		}
@@ -41,15 +44,26 @@ func (o *observer) observe(ctx context.Context, pid int) (messages.Observation, 
 	defer cancel()
 	o.asked = true
 	go func() {
-		seen, err := o.probe.Observe(once, pid, time.Now())
-		o.answers <- answer{seen, err}
+		var a answer
+		defer func() {
+			a.panicked = recover()
+			o.answers <- a
+		}()
+		a.seen, a.err = o.probe.Observe(once, pid, time.Now())
 	}()
 	select {
 	case a := <-o.answers:
 		o.asked = false
+		a.raise()
 		return a.seen, a.err
 	case <-once.Done():
 		return messages.Observation{}, errStuck
+	}
+}
+
+func (a answer) raise() {
+	if a.panicked != nil {
+		panic(a.panicked)
 	}
 }
 

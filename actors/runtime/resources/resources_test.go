@@ -217,6 +217,44 @@ func (d *deadProbe) Observe(_ context.Context, pid int, now time.Time) (messages
 
 func (d *deadProbe) Close() {}
 
+// A9: a probe that panics, at once or when nobody waits for it any more, ends the actor and nothing else:
+// the supervisor restarts it.
+func TestPanickingProbe(t *testing.T) {
+	for name, late := range map[string]bool{"at once": false, "late": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bad := &badProbe{}
+				if late {
+					bad.after = 2 * patience
+				}
+				actor := New(Deps{
+					Process: mailbox.NewWatch(messages.ProcessView{PID: 7}), Snapshot: mailbox.NewWatch(messages.Snapshot{}),
+					Lifecycle: make(chan messages.ToLifecycle, 1), Observation: mailbox.NewWatch(messages.Observation{}),
+					NewProbe: func() Prober { return bad }, Logger: zap.NewNop(),
+				})
+				defer func() {
+					if p := recover(); p != "planted" || !bad.closed {
+						t.Errorf("Serve ended with %v, the probe closed: %v", p, bad.closed)
+					}
+				}()
+				_ = actor.Serve(t.Context())
+			})
+		})
+	}
+}
+
+type badProbe struct {
+	after  time.Duration
+	closed bool
+}
+
+func (b *badProbe) Observe(context.Context, int, time.Time) (messages.Observation, error) {
+	time.Sleep(b.after)
+	panic("planted")
+}
+
+func (b *badProbe) Close() { b.closed = true }
+
 // P4: memory over its limit for long enough is told once per launch; a shorter excess is not, and a
 // limit of nothing is none.
 func TestSustainedExcess(t *testing.T) {

@@ -3,6 +3,7 @@ package spawn_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/spawn/spawntest"
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) {
@@ -125,12 +127,46 @@ func target(t *testing.T) map[string]any {
 var byLandlockAlone = []string{
 	"read the daemon's environment", "read the daemon's memory map",
 	"read the planted secret", "read the secret through a descriptor of its folder", "read another process's command line",
-	"list all processes", "read the users", "list the root folder", "list the home folder",
+	"list all processes", "read the users", "list the root folder", "list the home folder", "list the folder of the secret",
+}
+
+// attempt is one line of the hostile child's report.
+type attempt struct {
+	Attempt string
+	Refused bool
+	Error   string
+}
+
+// attempts is the whole report.
+func (l *lines) attempts(t *testing.T) []attempt {
+	t.Helper()
+	l.await(t, "attempts done")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []attempt
+	for _, line := range l.all {
+		var a attempt
+		if json.Unmarshal([]byte(line), &a) == nil && a.Attempt != "" {
+			t.Logf("%-50s %s", a.Attempt, a.Error)
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // R4, R5, C1, T7: a hostile runtime tries everything, and each attempt fails.
-func TestHostileRuntimeIsConfined(t *testing.T) {
+func TestHostileRuntimeIsConfined(t *testing.T) { confined(t, spawntest.Spec(t, target(t))) }
+
+// R4, T7: the rules for a GPU, which let through more calls, refuse the same.
+func TestHostileRuntimeWithGPU(t *testing.T) {
+	t.Cleanup(spawn.UseDevice("/dev/null"))
 	spec := spawntest.Spec(t, target(t))
+	spec.GPU = true
+	confined(t, spec)
+}
+
+func confined(t *testing.T, spec spawn.Spec) {
+	t.Helper()
 	spec.MemoryLimit = 1 << 30
 	var output lines
 	spec.Line = output.add
@@ -138,25 +174,14 @@ func TestHostileRuntimeIsConfined(t *testing.T) {
 	if !started.Sandbox.Seccomp {
 		t.Fatalf("sandbox %+v: this test needs a kernel with seccomp", started.Sandbox)
 	}
-	output.await(t, "attempts done")
-	tried := 0
-	for _, line := range output.all {
-		var attempt struct {
-			Attempt string
-			Refused bool
-			Error   string
-		}
-		if json.Unmarshal([]byte(line), &attempt) != nil || attempt.Attempt == "" {
-			continue
-		}
-		tried++
-		t.Logf("%-50s %s", attempt.Attempt, attempt.Error)
+	tried := output.attempts(t)
+	for _, attempt := range tried {
 		if !attempt.Refused && (started.Sandbox.Landlock > 0 || !slices.Contains(byLandlockAlone, attempt.Attempt)) {
 			t.Errorf("the runtime could %s", attempt.Attempt)
 		}
 	}
-	if tried < 70 {
-		t.Errorf("only %d attempts were reported", tried)
+	if len(tried) < 70 {
+		t.Errorf("only %d attempts were reported", len(tried))
 	}
 	select {
 	case exit := <-started.Exit:
@@ -168,13 +193,63 @@ func TestHostileRuntimeIsConfined(t *testing.T) {
 	}
 }
 
+// R4, M10, T7: an unpinned binary opens neither the folder that it lies in nor that of its loader, but
+// for the libraries in it, and their names where the processor chooses among them.
+func TestUnpinnedFolderStaysClosed(t *testing.T) {
+	for name, variants := range map[string]bool{"plain": false, "variants": true} {
+		t.Run(name, func(t *testing.T) {
+			hostile := spawntest.Runtime(t)
+			program, err := os.ReadFile(filepath.Join(hostile.Dir, hostile.Executable))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			in := func(name string) string { return filepath.Join(dir, name) }
+			if err := errors.Join(
+				os.WriteFile(in("hostile"), program, 0o700), os.WriteFile(in("libx.so.1.2"), nil, 0o600), os.Symlink("libx.so.1.2", in("libx.so")),
+				os.WriteFile(in("secret"), nil, 0o600), os.Symlink("secret", in("liby.so")), os.Mkdir(in("libz.so"), 0o700),
+				os.WriteFile(in("libz.so/secret"), nil, 0o600),
+			); err != nil {
+				t.Fatal(err)
+			}
+			if variants {
+				if err := os.WriteFile(in("libggml-cpu-haswell.so"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The first three may be read, the others not.
+			files := []string{in("hostile"), in("libx.so.1.2"), in("libx.so"), in("secret"), in("liby.so"), in("libz.so/secret")}
+			spec := spawntest.Spec(t, map[string]any{
+				"attempt": true, "secret": in("secret"), "read": files,
+				"only": []string{"read file 0", "read file 1", "read file 2", "read file 3", "read file 4", "read file 5", "list the folder of the secret"},
+			})
+			spec.Runtime = messages.VerifiedRuntime{Name: "unpinned", Dir: dir, Executable: "hostile"}
+			var output lines
+			spec.Line = output.add
+			if started := start(t, spec); started.Sandbox.Landlock == 0 {
+				t.Fatalf("sandbox %+v: this test needs a kernel with Landlock", started.Sandbox)
+			}
+			tried := output.attempts(t)
+			if len(tried) != 7 {
+				t.Errorf("%d attempts were reported", len(tried))
+			}
+			for i, attempt := range tried {
+				if may := i < 3 || i == 6 && variants; attempt.Refused == may {
+					t.Errorf("%s: %q, refused %v", attempt.Attempt, attempt.Error, attempt.Refused)
+				}
+			}
+		})
+	}
+}
+
 // T7: the attempts are real. Outside the sandbox these succeed; without this a child that fails for
 // another reason would look confined.
 func TestHostileAttemptsSucceedUnconfined(t *testing.T) {
 	attempts := []string{
 		"read the planted secret", "read the daemon's environment", "dial TCP", "send UDP", "listen on TCP",
-		"dial Unix socket 0", "dial Unix socket 3", "send a datagram with an address", "run a shell", "fork",
-		"write to the planted folder", "signal the daemon", "outlive the daemon", "eat memory", "list all processes",
+		"dial Unix socket 0", "dial Unix socket 3", "send a datagram with an address", "send a message with an address",
+		"send a message from a raw socket", "send a message from a pair of datagram sockets", "move the daemon to another processor", "run a shell", "fork",
+		"write to the planted folder", "signal the daemon", "outlive the daemon", "eat memory", "list all processes", "list the folder of the secret",
 		"raise its limit of files", "leave its session", "use the 32-bit table", "open the secret to everybody",
 	}
 	if runtime.GOARCH != "amd64" {

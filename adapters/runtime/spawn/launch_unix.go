@@ -68,8 +68,14 @@ func (p *preparation) become(pipes *stagePipes) (stageReport, error) {
 	if err != nil {
 		return stageReport{}, failed("planning the launch", err)
 	}
-	defer func() { _ = os.Remove(plan.Policy.Canary.File) }()
+	defer removeAll(plan.Policy.Canary.Files)
 	return p.execute(pipes, plan)
+}
+
+func removeAll(files []string) {
+	for _, file := range files {
+		_ = os.Remove(file)
+	}
 }
 
 func (p *preparation) execute(pipes *stagePipes, plan plan) (stageReport, error) {

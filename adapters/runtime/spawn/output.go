@@ -9,32 +9,47 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
-// Bounds of what is kept of the runtime's output (R8). A longer line is cut, not split, so that a
-// flood costs its sender more than us.
+// Bounds of what is kept of the runtime's output (R8). A longer line is cut, not split.
 const (
 	keptLines = 64
 	lineBytes = 512
+	// Pieces of at most lineBytes that are read at once, and per second after that. Above it the pipe
+	// fills, and who floods it waits, not we. llama-server prints some hundreds of lines at its start
+	// and some ten for each request, and never meets this.
+	piecesAtOnce    = 20_000
+	piecesPerSecond = 5_000
+	// breath is how far ahead of its rate the reading may run before it rests: a rest for each line
+	// would cost more than the line.
+	breath = 100 * time.Millisecond
 	// lingering is how long the pipe may stay open after the group has ended.
 	lingering = 200 * time.Millisecond
 )
 
 // output reads one pipe into a ring of scrubbed lines. The reading goroutine ends when all writers
-// have ended, or shortly after close.
+// have ended, or shortly after close. A panic of it, or of tell, goes to panics.
 type output struct {
 	read, write *os.File
 	scrub       *scrubber
 	tell        func(string)
+	pace        *rate.Limiter
+	panics      chan any
 	ended       chan struct{}
 	closing     sync.Once
+	closed      chan struct{}
 
 	mu   sync.Mutex
 	ring []string
 }
 
 func newOutput(tell func(string), secret ...string) *output {
-	return &output{tell: tell, scrub: newScrubber(secret...)}
+	return &output{
+		tell: tell, scrub: newScrubber(secret...), pace: rate.NewLimiter(piecesPerSecond, piecesAtOnce),
+		panics: make(chan any, 1), closed: make(chan struct{}),
+	}
 }
 
 // open makes the pipe and returns the end for the child; closeWriter closes ours.
@@ -55,6 +70,7 @@ func (o *output) close() {
 		return
 	}
 	o.closing.Do(func() {
+		close(o.closed)
 		_ = o.write.Close()
 		_ = o.read.SetReadDeadline(time.Now().Add(lingering))
 		<-o.ended
@@ -64,18 +80,45 @@ func (o *output) close() {
 
 func (o *output) pump() {
 	defer close(o.ended)
-	reader := bufio.NewReaderSize(o.read, lineBytes)
+	defer func() {
+		if p := recover(); p != nil {
+			hand(o.panics, p)
+			_, _ = io.Copy(io.Discard, o.read) // whoever waits for the pipe could not be ended politely
+		}
+	}()
+	o.drain(o.read)
+}
+
+// drain keeps the lines of r until its end, at a bounded rate until close.
+func (o *output) drain(r io.Reader) {
+	reader := bufio.NewReaderSize(r, lineBytes)
 	for {
 		line, err := reader.ReadSlice('\n')
 		if len(line) > 0 {
 			o.keep(string(line))
 		}
+		o.rest()
 		for err == bufio.ErrBufferFull {
 			_, err = reader.ReadSlice('\n')
+			o.rest()
 		}
-		if err == io.EOF || err != nil {
+		if err != nil {
 			return
 		}
+	}
+}
+
+// rest pauses after a piece that came too fast. What is in the pipe at the end is read without.
+func (o *output) rest() {
+	ahead := o.pace.Reserve().Delay()
+	if ahead < breath {
+		return
+	}
+	timer := time.NewTimer(ahead)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-o.closed:
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,34 +15,34 @@ import (
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
-// plan says what the stage becomes, and plants the canary that it must not reach.
+// plan says what the stage becomes, and plants the canaries that it must not reach.
 func (p *preparation) plan() (plan, error) {
 	loader, err := interpreter(p.executable)
 	if err != nil {
 		return plan{}, err
 	}
-	canary, err := os.CreateTemp(p.spec.RunDir, canaryPrefix)
-	if err != nil {
-		return plan{}, fmt.Errorf("planting the canary: %w", pathless(err))
-	}
-	_ = canary.Close()
 	policy := sandbox.Policy{
 		Loader:    loader,
 		ReadFiles: append([]string{fmt.Sprintf("/proc/self/fd/%d", modelFD)}, readableFiles...),
-		ReadDirs:  append([]string{filepath.Dir(filepath.Join(p.spec.Runtime.Dir, p.spec.Runtime.Executable))}, readableDirs...),
+		ReadDirs:  slices.Clone(readableDirs),
 		SocketDir: p.dir,
-		Canary:    sandbox.Canary{File: canary.Name(), Dir: p.spec.RunDir},
 	}
 	if p.spec.Runtime.Pinned {
 		policy.ReadDirs = append(policy.ReadDirs, p.spec.Runtime.Dir)
+	} else {
+		allowBeside(&policy, filepath.Join(p.spec.Runtime.Dir, p.spec.Runtime.Executable))
 	}
-	if loader != "" {
-		policy.ReadDirs = append(policy.ReadDirs, filepath.Dir(loader))
+	// The program itself names its loader: that opens no folder that is not the system's.
+	if loader != "" && !slices.ContainsFunc(readableDirs, func(dir string) bool { return strings.HasPrefix(loader, dir+"/") }) {
+		policy.ReadFiles = append(policy.ReadFiles, libraries(filepath.Dir(loader))...)
 	}
 	if p.spec.GPU {
 		if policy.Devices = gpuDevices(); len(policy.Devices) > 0 {
 			policy.ReadDirs = append(policy.ReadDirs, gpuDirs...)
 		}
+	}
+	if policy.Canary, err = p.plantCanary(); err != nil {
+		return plan{}, err
 	}
 	return plan{
 		Parent:      os.Getpid(),
@@ -51,6 +52,64 @@ func (p *preparation) plan() (plan, error) {
 		Mode:        p.spec.Sandbox,
 		Policy:      policy,
 	}, nil
+}
+
+// plantCanary makes two files that must stay closed: one among the runtimes' sockets, and one beside
+// the record. The first place is made for one session, the second lies in the user's home: a rule that
+// opens either is found.
+func (p *preparation) plantCanary() (sandbox.Canary, error) {
+	canary := sandbox.Canary{Dir: p.spec.RunDir}
+	for _, dir := range []string{p.spec.RunDir, filepath.Dir(p.spec.RecordPath)} {
+		file, err := os.CreateTemp(dir, canaryPrefix)
+		if err != nil {
+			removeAll(canary.Files)
+			return sandbox.Canary{}, fmt.Errorf("planting the canary: %w", pathless(err))
+		}
+		_ = file.Close()
+		canary.Files = append(canary.Files, file.Name())
+	}
+	return canary, nil
+}
+
+// allowBeside opens what an unpinned program needs of its folder, which may be the user's home: the
+// libraries in it, and where processors have variants of one, the names of the files, among which
+// llama.cpp looks for them.
+func allowBeside(policy *sandbox.Policy, executable string) {
+	dir := filepath.Dir(executable)
+	beside := libraries(dir)
+	policy.ReadFiles = append(policy.ReadFiles, beside...)
+	if slices.ContainsFunc(beside, func(path string) bool {
+		return strings.HasPrefix(filepath.Base(path), "libggml-cpu-")
+	}) {
+		policy.ListDirs = append(policy.ListDirs, dir)
+	}
+}
+
+// libraries lists the shared libraries that lie directly in dir. A link counts as what it leads to.
+func libraries(dir string) []string {
+	isLibrary := func(name string) bool { return strings.HasSuffix(name, ".so") || strings.Contains(name, ".so.") }
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, entry := range entries {
+		if !isLibrary(entry.Name()) {
+			continue
+		}
+		path, err := filepath.EvalSymlinks(filepath.Join(dir, entry.Name()))
+		if err != nil || filepath.Dir(path) != dir || !isLibrary(filepath.Base(path)) {
+			continue
+		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+			found = append(found, path)
+		}
+	}
+	return found
 }
 
 // What llama-server reads besides its own files: libraries, the loader's cache, the time zone, and
@@ -69,10 +128,13 @@ var (
 	}
 )
 
+// devicePatterns name the device files of GPUs.
+var devicePatterns = []string{"/dev/dri", "/dev/kfd", "/dev/nvidia*"}
+
 // gpuDevices lists the device files of GPUs that this machine has.
 func gpuDevices() []string {
 	var devices []string
-	for _, pattern := range []string{"/dev/dri", "/dev/kfd", "/dev/nvidia*"} {
+	for _, pattern := range devicePatterns {
 		found, _ := filepath.Glob(pattern)
 		devices = append(devices, found...)
 	}

@@ -25,7 +25,7 @@ type record struct {
 	Inode     uint64 `json:"inode"`
 }
 
-// canaryPrefix begins the name of the file that the stage must not be able to read.
+// canaryPrefix begins the name of each file that the stage must not be able to read.
 const canaryPrefix = "canary-"
 
 func writeRecord(path string, pid int, executable *os.File) error {
@@ -65,7 +65,7 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ended, fmt.Errorf("reading the record of an earlier daemon: %w", err)
 	}
-	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath)))
+	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath), canaryPrefix))
 }
 
 // unfinished begins the name of the temporary file that a daemon leaves when it is killed while it

@@ -67,6 +67,9 @@ type Started struct {
 	Sandbox messages.Sandbox
 	// Exit receives one report, after the whole group has ended and was reaped.
 	Exit <-chan messages.ExitReport
+	// Panics receives the value of a panic of this package's goroutines or of Spec.Line. Whoever waits
+	// for Exit takes it for its own, and kills the runtime, which nobody may watch any more.
+	Panics <-chan any
 }
 
 // Handle is what may be done to a running runtime.
@@ -101,31 +104,64 @@ func Spawn(spec Spec) (Started, error) {
 	if err != nil {
 		return Started{}, err
 	}
-	type outcome struct {
-		started Started
-		err     error
-	}
 	result := make(chan outcome, 1)
-	go func() {
-		// The parent-death signal follows the thread that forked: it must live as long as the child (R2).
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer prepared.close()
-		group, level, err := prepared.launch()
-		if err != nil {
-			result <- outcome{err: err}
-			return
-		}
-		exit := make(chan messages.ExitReport, 1)
-		handle := &Handle{group: group, done: make(chan struct{})}
-		result <- outcome{started: Started{handle, prepared.backEnd, level, exit}}
-		ended := group.wait()
-		prepared.remove()
-		exit <- report(ended, prepared.output)
-		close(handle.done)
-	}()
+	go prepared.live(result)
 	r := <-result
+	if r.panicked != nil {
+		panic(r.panicked)
+	}
 	return r.started, r.err
+}
+
+// outcome is what a launch came to: one of its fields.
+type outcome struct {
+	started  Started
+	err      error
+	panicked any
+}
+
+// live launches the runtime, tells the result, and returns after its end.
+func (p *preparation) live(result chan<- outcome) {
+	var group *group
+	done := make(chan struct{})
+	// The parent-death signal follows the thread that forked: it must live as long as the child (R2).
+	runtime.LockOSThread()
+	defer p.close()
+	defer func() {
+		if panicked := recover(); panicked == nil {
+			runtime.UnlockOSThread()
+		} else {
+			// The thread stays locked: it ends here, and a child that has no group yet with it.
+			if group != nil {
+				group.kill()
+			}
+			hand(p.output.panics, panicked)
+			select {
+			case result <- outcome{panicked: panicked}:
+			default: // it has been started, and somebody listens to Panics
+			}
+		}
+		close(done)
+	}()
+	group, level, err := p.launch()
+	if err != nil {
+		result <- outcome{err: err}
+		return
+	}
+	exit := make(chan messages.ExitReport, 1)
+	handle := &Handle{group: group, done: done}
+	result <- outcome{started: Started{handle, p.backEnd, level, exit, p.output.panics}}
+	ended := group.wait()
+	p.remove()
+	exit <- report(ended, p.output)
+}
+
+// hand gives the value of a panic to whoever looks after the runtime; one is enough to end it.
+func hand(panics chan<- any, p any) {
+	select {
+	case panics <- p:
+	default:
+	}
 }
 
 // preparation is everything that a launch holds, and gives back.

@@ -103,7 +103,12 @@ func limit(memory int64) (execFD int, err error) {
 	if err := unix.Close(executableFD); err != nil {
 		return 0, fmt.Errorf("moving the executable's descriptor: %w", err)
 	}
+	var tasks unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
+		return 0, fmt.Errorf("reading the limit of threads: %w", err)
+	}
 	limits := map[int]uint64{
+		unix.RLIMIT_NPROC:  taskShare(tasks.Cur),
 		unix.RLIMIT_NOFILE: uint64(execFD),
 		unix.RLIMIT_CORE:   0,
 		unix.RLIMIT_FSIZE:  0,
@@ -119,6 +124,22 @@ func limit(memory int64) (execFD int, err error) {
 		}
 	}
 	return execFD, nil
+}
+
+// taskShare bounds how many threads and processes the user may have before the runtime is refused
+// another: half of what the user may have. One that starts threads without end then leaves the other
+// half; a control group stops it much earlier. The kernel counts all of the user's, so that a limit
+// that is small already stays as it is.
+func taskShare(limit uint64) uint64 {
+	const least, most = 8192, 32768
+	switch half := limit / 2; {
+	case half > most: // none at all is a large number
+		return most
+	case half < least:
+		return limit
+	default:
+		return half
+	}
 }
 
 func execute(p plan) error {

@@ -1,16 +1,22 @@
 package spawn
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"companion/adapters/runtime/identity"
 	"companion/messages"
@@ -79,12 +85,14 @@ func TestCanariesDecide(t *testing.T) {
 		spoil func(*plan)
 		said  string
 	}{
-		"the canary can be read": {func(p *plan) { p.Policy.ReadFiles = append(p.Policy.ReadFiles, p.Policy.Canary.File) }, "reading a file"},
+		"the canary can be read":        {func(p *plan) { p.Policy.ReadFiles = append(p.Policy.ReadFiles, p.Policy.Canary.Files[0]) }, "reading a file"},
+		"the one beside the record can": {func(p *plan) { p.Policy.ReadFiles = append(p.Policy.ReadFiles, p.Policy.Canary.Files[1]) }, "reading a file"},
 		"its folder can be listed": {func(p *plan) {
 			p.Policy.ReadDirs = append(p.Policy.ReadDirs, p.Policy.Canary.Dir)
 		}, "reading a file"},
 		"a rule cannot be made": {func(p *plan) { p.Policy.SocketDir = "/nowhere" }, "landlock"},
-		"no canary":             {func(p *plan) { p.Policy.Canary.File = "/nowhere" }, "canary file is not there"},
+		"no canary":             {func(p *plan) { p.Policy.Canary.Files = nil }, "canary file is not there"},
+		"a canary is gone":      {func(p *plan) { p.Policy.Canary.Files[0] = "/nowhere" }, "canary file is not there"},
 	}
 	for name, test := range spoil {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +118,47 @@ func TestCanariesDecide(t *testing.T) {
 	}
 }
 
+// R4, T7: a program names its own loader, which must not open the folder that it lies in.
+func TestLoaderOpensNoFolder(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	var file bytes.Buffer
+	header := elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT), Phoff: 64, Phentsize: 56, Phnum: 1,
+	}
+	size := uint64(len(in("ld.so")) + 1)
+	segment := elf.Prog64{Type: uint32(elf.PT_INTERP), Off: 64 + 56, Filesz: size, Memsz: size}
+	if err := errors.Join(
+		binary.Write(&file, binary.LittleEndian, header), binary.Write(&file, binary.LittleEndian, segment),
+	); err != nil {
+		t.Fatal(err)
+	}
+	file.WriteString(in("ld.so") + "\x00")
+	if err := errors.Join(
+		os.Mkdir(in("bin"), 0o700), os.WriteFile(in("bin/server"), file.Bytes(), 0o700),
+		os.WriteFile(in("ld.so"), nil, 0o700), os.WriteFile(in("libc.so.6"), nil, 0o600), os.WriteFile(in("secret"), nil, 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := program(t, Require)
+	p.spec.Runtime = messages.VerifiedRuntime{Name: "x", Dir: in("bin"), Executable: "server"}
+	_ = p.executable.Close()
+	var err error
+	if p.executable, err = openRuntime(p.spec.Runtime); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := p.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := plan.Policy
+	if policy.Loader != in("ld.so") || !slices.Equal(policy.ReadDirs, readableDirs) || len(policy.ListDirs) > 0 ||
+		!slices.Contains(policy.ReadFiles, in("libc.so.6")) || slices.Contains(policy.ReadFiles, in("secret")) {
+		t.Errorf("policy %+v", policy)
+	}
+}
+
 // R4: an unspoiled plan reaches all that the kernel supports, in a time that nobody notices.
 func TestSandboxLevel(t *testing.T) {
 	p, plan := program(t, Require)
@@ -121,6 +170,30 @@ func TestSandboxLevel(t *testing.T) {
 		t.Errorf("level %+v: this test needs a kernel with Landlock and seccomp", said.Sandbox)
 	}
 	g.abandon()
+}
+
+// R5, T16: the runtime may not use up what its user may have of threads, and a small limit is left alone.
+func TestTaskShare(t *testing.T) {
+	for limit, want := range map[uint64]uint64{
+		unix.RLIM_INFINITY: 32768, 1 << 40: 32768, 65536: 32768, 63404: 31702, 16384: 8192, 16383: 16383, 1024: 1024, 0: 0,
+	} {
+		if got := taskShare(limit); got != want {
+			t.Errorf("of %d: %d, want %d", limit, got, want)
+		}
+	}
+	p, plan := program(t, Require)
+	g, _, err := become(p, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.abandon()
+	var own, its unix.Rlimit
+	if err := errors.Join(unix.Getrlimit(unix.RLIMIT_NPROC, &own), unix.Prlimit(g.pid(), unix.RLIMIT_NPROC, nil, &its)); err != nil {
+		t.Fatal(err)
+	}
+	if want := taskShare(own.Cur); its.Cur != want || its.Max != want {
+		t.Errorf("the limit is %+v, want %d", its, want)
+	}
 }
 
 // What the stage cannot do is told, with no path in the text, and nothing is left.

@@ -37,12 +37,16 @@ var (
 
 // landlockCanaries run before seccomp is in force, so that what they find is Landlock's doing.
 func landlockCanaries(c Canary, abi, tcp int) string {
-	attempts := []attempt{
-		{"reading a file", func() error { return readable(c.File) }, byLandlock},
-		{"writing a file", func() error { return open(c.File, unix.O_WRONLY) }, byLandlock},
+	var attempts []attempt
+	for _, file := range c.Files {
+		attempts = append(attempts,
+			attempt{"reading a file", func() error { return readable(file) }, byLandlock},
+			attempt{"writing a file", func() error { return open(file, unix.O_WRONLY) }, byLandlock})
+	}
+	attempts = append(attempts, []attempt{
 		{"making a file", func() error { return open(filepath.Join(c.Dir, "canary-made"), unix.O_WRONLY|unix.O_CREAT) }, byLandlock},
 		{"listing a folder", func() error { return open(c.Dir, unix.O_RDONLY|unix.O_DIRECTORY) }, byLandlock},
-	}
+	}...)
 	if abi >= 4 {
 		attempts = append(attempts, attempt{"dialling TCP", func() error { return dialTCP(tcp) }, byLandlock})
 	}
@@ -56,6 +60,7 @@ func seccompCanaries(p Policy, tcp int) string {
 		{"dialling TCP", func() error { return dialTCP(tcp) }, bySeccomp},
 		{"dialling a Unix socket", dialUnix, bySeccomp},
 		{"making an internet socket", func() error { _, err := newTCPSocket(); return err }, bySeccomp},
+		{"making a datagram socket", func() error { return socket(unix.AF_UNIX, unix.SOCK_DGRAM) }, bySeccomp},
 		{"making a netlink socket", func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW) }, bySeccomp},
 		{"tracing a process", func() error { return call(unix.SYS_PTRACE, unix.PTRACE_PEEKUSR, 0) }, bySeccomp},
 		{"asking for a key", func() error { return call(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, 0) }, bySeccomp},

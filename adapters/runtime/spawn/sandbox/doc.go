@@ -15,15 +15,16 @@ type Policy struct {
 	Loader     string   // ELF interpreter of the program, or empty: may be read and executed
 	ReadFiles  []string // may be read, where they exist
 	ReadDirs   []string // may be read with all below, where they exist
+	ListDirs   []string // may be listed with all below, which tells names only
 	SocketDir  string   // a socket may be made in it, nothing else
 	Devices    []string // GPU device files and folders; empty when no GPU is used
 	ExecFD     int      // the descriptor that may be executed by execveat, and only that
 	Canary     Canary
 }
 
-// Canary names what the confined process must not reach. File is readable and writable by the user,
-// so that a refusal can only come from the sandbox.
+// Canary names what the confined process must not reach. The files are readable and writable by the
+// user, so that a refusal can only come from the sandbox.
 type Canary struct {
-	File string
-	Dir  string // nothing may be created in it
+	Files []string
+	Dir   string // nothing may be created in it
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -16,7 +17,8 @@ import (
 // list nor remove anything in the folder.
 const (
 	readFile = landlock.AccessFSSet(ll.AccessFSReadFile)
-	readDir  = readFile | landlock.AccessFSSet(ll.AccessFSReadDir)
+	listDir  = landlock.AccessFSSet(ll.AccessFSReadDir)
+	readDir  = readFile | listDir
 	execute  = readFile | landlock.AccessFSSet(ll.AccessFSExecute)
 	makeSock = landlock.AccessFSSet(ll.AccessFSMakeSock)
 	device   = readDir | landlock.AccessFSSet(ll.AccessFSWriteFile|ll.AccessFSIoctlDev)
@@ -38,7 +40,8 @@ func (r Result) Complete() bool { return r.Failed == "" && r.Level == r.Supporte
 // can; the caller decides by the Result whether that is far enough.
 func Apply(p Policy) Result {
 	r := Result{Supported: supported()}
-	if err := readable(p.Canary.File); err != nil {
+	missing := func(file string) bool { return readable(file) != nil }
+	if len(p.Canary.Files) == 0 || slices.ContainsFunc(p.Canary.Files, missing) {
 		r.Failed = "canary file is not there to be refused"
 		return r
 	}
@@ -85,6 +88,7 @@ func restrictFiles(p Policy) error {
 		landlock.PathAccess(execute, p.Executable),
 		landlock.PathAccess(readFile, p.ReadFiles...).IgnoreIfMissing(),
 		landlock.PathAccess(readDir, p.ReadDirs...).IgnoreIfMissing(),
+		landlock.PathAccess(listDir, p.ListDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(makeSock, p.SocketDir),
 	}
 	if p.Loader != "" {
@@ -95,7 +99,7 @@ func restrictFiles(p Policy) error {
 		if info, err := os.Stat(path); err != nil {
 			continue
 		} else if !info.IsDir() {
-			rights &^= landlock.AccessFSSet(ll.AccessFSReadDir)
+			rights &^= listDir
 		}
 		rules = append(rules, landlock.PathAccess(rights, path))
 	}

@@ -32,8 +32,8 @@ var always = []string{
 	// Memory.
 	"mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "mincore", "msync", "membarrier", "mlock", "munlock",
 	// Threads and time.
-	"futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address", "arch_prctl",
-	"sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_getscheduler", "getcpu",
+	"futex", "futex_waitv", "set_robust_list", "rseq", "set_tid_address", "arch_prctl",
+	"sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "getcpu",
 	"gettid", "getpid", "getppid", "exit", "exit_group", "restart_syscall", "nanosleep", "clock_nanosleep",
 	"clock_gettime", "clock_getres", "gettimeofday", "time", "getrusage", "times",
 	// Signals to itself.
@@ -47,8 +47,9 @@ var always = []string{
 	"uname", "sysinfo", "getrandom", "getrlimit", "getuid", "geteuid", "getgid", "getegid",
 }
 
-// forGPU are what user-space GPU drivers need besides; they also map anonymous files.
-var forGPU = []string{"memfd_create", "ftruncate", "ioctl", "get_mempolicy", "mbind", "set_mempolicy", "socketpair", "sendmsg", "recvmsg"}
+// forGPU are what user-space GPU drivers need besides; they also map anonymous files. A message may
+// carry an address, but the only sockets that there are take none (streams).
+var forGPU = []string{"memfd_create", "ftruncate", "ioctl", "get_mempolicy", "mbind", "set_mempolicy", "sendmsg", "recvmsg"}
 
 // restrictCalls installs the allow list on the calling thread. Whatever is not on it is refused with
 // EPERM, calls of the 32-bit and x32 tables included.
@@ -69,7 +70,7 @@ func allowList(table *arch.Info, execFD, pid int, gpu bool) seccomp.Policy {
 	conditions := conditional(execFD, pid)
 	if gpu {
 		names = append(append([]string(nil), always...), forGPU...)
-		conditions = without(conditions, "ioctl")
+		conditions = append(without(conditions, "ioctl"), streams("socketpair")...)
 	}
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionErrno,
@@ -80,25 +81,43 @@ func allowList(table *arch.Info, execFD, pid int, gpu bool) seccomp.Policy {
 	}
 }
 
+func equal(argument uint32, value uint64) seccomp.Condition {
+	return seccomp.Condition{Argument: argument, Operation: seccomp.Equal, Value: value}
+}
+
+// streams allows a call that makes Unix sockets to make streams alone: a datagram needs no connection,
+// its address is one, and the kernel makes a datagram socket of a raw one.
+func streams(name string) []seccomp.NameWithConditions {
+	var list []seccomp.NameWithConditions
+	for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
+		list = append(list, seccomp.NameWithConditions{
+			Name: name, Conditions: seccomp.ArgumentConditions{equal(0, unix.AF_UNIX), equal(1, unix.SOCK_STREAM|flags)},
+		})
+	}
+	return list
+}
+
 // conditional lists the calls that are allowed with certain arguments only.
 func conditional(execFD, pid int) []seccomp.NameWithConditions {
-	equal := func(argument uint32, value uint64) seccomp.Condition {
-		return seccomp.Condition{Argument: argument, Operation: seccomp.Equal, Value: value}
-	}
 	list := []seccomp.NameWithConditions{
 		// A thread, never a process.
 		{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_THREAD}}},
 		// The descriptor is above the limit of open files and closed on exec: after the runtime itself
 		// was executed no descriptor can have this number again.
 		{Name: "execveat", Conditions: seccomp.ArgumentConditions{equal(0, uint64(execFD)), equal(4, unix.AT_EMPTY_PATH)}},
-		{Name: "socket", Conditions: seccomp.ArgumentConditions{equal(0, unix.AF_UNIX)}},
 		// Only on a connected socket: a datagram with an address would be a connect in disguise.
 		{Name: "sendto", Conditions: seccomp.ArgumentConditions{equal(4, 0)}},
 		{Name: "tgkill", Conditions: seccomp.ArgumentConditions{equal(0, uint64(pid))}},
 		{Name: "kill", Conditions: seccomp.ArgumentConditions{equal(0, uint64(pid))}},
 		// Limits may be read, its own only; not set.
 		{Name: "prlimit64", Conditions: seccomp.ArgumentConditions{equal(0, 0), equal(2, 0)}},
+		// Its own threads on its own processors: a thread that calls, or the first one, which the C
+		// library names by its number. Any other number may be the daemon.
+		{Name: "sched_setaffinity", Conditions: seccomp.ArgumentConditions{equal(0, 0)}},
+		{Name: "sched_setaffinity", Conditions: seccomp.ArgumentConditions{equal(0, uint64(pid))}},
+		{Name: "get_robust_list", Conditions: seccomp.ArgumentConditions{equal(0, 0)}},
 	}
+	list = append(list, streams("socket")...)
 	for _, command := range []uint64{unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL} {
 		list = append(list, seccomp.NameWithConditions{Name: "fcntl", Conditions: seccomp.ArgumentConditions{equal(1, command)}})
 	}

@@ -102,7 +102,13 @@ func TestArgumentsDecide(t *testing.T) {
 		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, true},
 		{"socket", []uint64{unix.AF_INET, unix.SOCK_STREAM}, false},
 		{"socket", []uint64{unix.AF_INET6, unix.SOCK_DGRAM}, false},
-		{"socket", []uint64{unix.AF_UNIX + other}, false},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, true},
+		{"socket", []uint64{unix.AF_UNIX + other, unix.SOCK_STREAM}, false},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM}, false},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, false},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_RAW}, false},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET}, false},
+		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, false},
 		{"sendto", []uint64{9, 0, 0, 0, 0}, true},
 		{"sendto", []uint64{9, 0, 0, 0, 4096}, false},
 		{"sendto", []uint64{9, 0, 0, 0, other}, false},
@@ -114,6 +120,14 @@ func TestArgumentsDecide(t *testing.T) {
 		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 0, 4096}, true},
 		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 4096, 0}, false},
 		{"prlimit64", []uint64{testPID + 1, unix.RLIMIT_NOFILE, 0, 4096}, false},
+		{"sched_setaffinity", []uint64{0, 8, 4096}, true},
+		{"sched_setaffinity", []uint64{testPID, 8, 4096}, true},
+		{"sched_setaffinity", []uint64{testPID - 1, 8, 4096}, false},
+		{"sched_setaffinity", []uint64{other, 8, 4096}, false},
+		{"get_robust_list", []uint64{0}, true},
+		{"get_robust_list", []uint64{testPID - 1}, false},
+		{"sched_setscheduler", []uint64{0}, false},
+		{"setpriority", []uint64{0}, false},
 		{"prctl", []uint64{unix.PR_SET_NAME}, true},
 		{"prctl", []uint64{unix.PR_SET_PDEATHSIG}, false},
 		{"prctl", []uint64{unix.PR_SET_DUMPABLE}, false},
@@ -141,9 +155,9 @@ func TestEverythingElseIsRefused(t *testing.T) { onEach(t, false, refusesEveryth
 func refusesEverythingElse(t *testing.T, f filter) {
 	const eperm = seccomp.ActionErrno&0xffff0000 | seccomp.Action(unix.EPERM)
 	want := map[uint32]seccomp.Action{uint32(f.own.SyscallNames["clone3"]): noSuchCall}
-	// The last three are allowed with arguments that are all zero: duplicating a descriptor, sending
-	// without an address, asking for limits of its own.
-	for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64") {
+	// The last five are allowed with arguments that are all zero: duplicating a descriptor, sending
+	// without an address, asking for limits and locks of its own, choosing processors for itself.
+	for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64", "get_robust_list", "sched_setaffinity") {
 		if number, ok := f.own.SyscallNames[name]; ok {
 			want[uint32(number)] = seccomp.ActionAllow
 		}
@@ -186,7 +200,8 @@ func TestForeignTables(t *testing.T) {
 	})
 }
 
-// R4: a GPU driver gets what it needs, and no way out.
+// R4: a GPU driver gets what it needs, and no way out: a message with an address finds no socket that
+// it could be sent from.
 func TestGPUCalls(t *testing.T) {
 	onEach(t, true, func(t *testing.T, f filter) {
 		for _, name := range forGPU {
@@ -194,7 +209,19 @@ func TestGPUCalls(t *testing.T) {
 				t.Errorf("%s is refused", name)
 			}
 		}
-		for _, name := range []string{"connect", "ptrace", "keyctl", "execve"} {
+		for kind := range uint64(16) {
+			for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
+				for _, name := range []string{"socket", "socketpair"} {
+					if allowed := f.call(name, unix.AF_UNIX, kind|flags) == seccomp.ActionAllow; allowed != (kind == unix.SOCK_STREAM) {
+						t.Errorf("%s of type %d with flags %#x: allowed %v", name, kind, flags, allowed)
+					}
+					if f.call(name, unix.AF_INET, kind|flags) == seccomp.ActionAllow {
+						t.Errorf("%s of the internet, type %d, is allowed", name, kind)
+					}
+				}
+			}
+		}
+		for _, name := range []string{"connect", "sendmmsg", "ptrace", "keyctl", "execve"} {
 			if f.call(name) == seccomp.ActionAllow {
 				t.Errorf("%s is allowed", name)
 			}

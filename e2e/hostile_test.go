@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/actors/journal"
+	"companion/e2e/harness"
+	"companion/messages"
+)
+
+// attempts reads the hostile runtime's own report from the log: by name, whether it was refused.
+func attempts(c *harness.Companion) map[string]bool {
+	refused := map[string]bool{}
+	for line := range strings.Lines(c.Log()) {
+		record, err := journal.Parse([]byte(line))
+		if err != nil || record.Actor != harness.RuntimeName {
+			continue
+		}
+		var attempt struct {
+			Attempt string
+			Refused bool
+		}
+		if json.Unmarshal([]byte(record.Event), &attempt) == nil && attempt.Attempt != "" {
+			refused[attempt.Attempt] = attempt.Refused
+		}
+	}
+	return refused
+}
+
+// R4, R5, R6, R8, T7: a hostile runtime that the manifest names is started by the program as any other.
+// It tries everything against the daemon that started it, its sockets, secrets and files, leaves a
+// grandchild, floods its output and does not hear the polite signal: nothing of it succeeds, inference
+// works meanwhile, and after the stop nothing of it is left.
+func TestHostileRuntime(t *testing.T) {
+	hub := harness.NewHub(t)
+	c := hub.Companion("[runtime]\nmemory_limit = \"1GiB\"\nstop_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n")
+	secret := filepath.Join(c.Home, "secret")
+	if err := os.WriteFile(secret, []byte("planted"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	hub.PublishHostile(map[string]any{
+		"attempt": true, "secret": secret, "outside": c.Home, "tcp": tcp.Addr().String(), "udp": tcp.Addr().String(),
+		"unixSockets": []string{filepath.Join(c.RunTime(), "control.sock")}, "unixDgram": filepath.Join(c.RunTime(), "control.sock"),
+		"read": []string{
+			c.ConfigFile(), filepath.Join(c.State(), "companion.log"), filepath.Join(c.State(), "runtime.json"),
+			filepath.Join(c.RunTime(), "endpoint.json"),
+		},
+		"memory": 2 << 30, "fork": true, "flood": 22_000, "ignoreTerm": true, "serve": true,
+	})
+	c.Start()
+	c.SignIn()
+	status := c.Available()
+	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp {
+		t.Fatalf("the runtime is %+v: this test needs a kernel with Landlock and seccomp", status.Runtime)
+	}
+	refused := attempts(c)
+	for name, was := range refused {
+		if !was {
+			t.Errorf("the runtime could %s", name)
+		}
+	}
+	if len(refused) < 80 {
+		t.Errorf("only %d attempts were reported", len(refused))
+	}
+	for _, name := range []string{"read the daemon's environment", "dial Unix socket 0", "read file 3", "eat memory"} {
+		if _, tried := refused[name]; !tried {
+			t.Errorf("nobody tried to %s", name)
+		}
+	}
+	if !strings.Contains(c.Log(), "grandchild refused") {
+		t.Error("the runtime could leave a grandchild")
+	}
+	if reply := c.Door().Chat(t.Context(), 1); reply.Status != 200 {
+		t.Errorf("a question is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+	}
+	if running := c.Runtimes(); len(running) != 1 || running[0] != status.Runtime.PID {
+		t.Errorf("runtimes run: %v, want %d alone", running, status.Runtime.PID)
+	}
+	c.Stop()
+	if left := c.Runtimes(); len(left) != 0 {
+		t.Errorf("after the stop these live: %v", left)
+	}
+}
+
+// A4, A5, A8, T10: a runtime that closes its socket and goes on is found out, ended and replaced.
+func TestClosedSocket(t *testing.T) {
+	hub := harness.NewHub(t)
+	// Long enough to become available on a busy machine.
+	hub.PublishHostile(map[string]any{"serve": true, "closeAfter": 12 * time.Second})
+	c := hub.Companion("[health]\nbeat = \"500ms\"\n")
+	c.Start()
+	c.SignIn()
+	before := c.Available()
+	watch := c.Watch()
+	defer watch.Close()
+	watch.Await("unavailable", time.Minute, func(s messages.Status) bool { return !s.CompanionAvailable })
+	after := watch.Await("replaced", time.Minute, func(s messages.Status) bool {
+		if s.CompanionAvailable && s.Runtime.PID == before.Runtime.PID {
+			t.Error("available again with a runtime that has no socket")
+		}
+		return s.CompanionAvailable
+	})
+	if exit := after.Runtime.LastExit; harness.Alive(before.Runtime.PID) || exit == nil || exit.Reason != messages.ReasonRuntimeUnavailable {
+		t.Errorf("the old runtime lives: %v; the last exit is %+v", harness.Alive(before.Runtime.PID), exit)
+	}
+	c.Stop()
+}
