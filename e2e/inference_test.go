@@ -28,7 +28,9 @@ type completion struct {
 		Text         string
 		Message      struct {
 			Role, Content string
-			ToolCalls     []any `json:"tool_calls"`
+			ToolCalls     []struct {
+				Function struct{ Name, Arguments string }
+			} `json:"tool_calls"`
 		}
 		Logprobs struct {
 			Content []struct {
@@ -38,6 +40,7 @@ type completion struct {
 		}
 	}
 	Usage *struct {
+		PromptTokens     int `json:"prompt_tokens"`
 		CompletionTokens int `json:"completion_tokens"`
 	}
 }
@@ -241,7 +244,8 @@ func checkSchema(t *testing.T, door *harness.Door) {
 }
 
 // checkTools: every way to offer tools is answered. Whether a call comes of it is up to the model: this
-// one has no template for tools, and the runtime then leaves them out, even where a call is required.
+// one has no template for tools, and the runtime then leaves them out, even where a call is required;
+// TestTools gives it one.
 func checkTools(t *testing.T, door *harness.Door) {
 	const question = `{"messages":[{"role":"user","content":"What is the weather in Lisbon?"},
 		{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"town\":\"Porto\"}"}}]},

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"companion/adapters/authority/keychain"
+	"companion/adapters/door/loopback"
 	"companion/e2e/harness"
+	"companion/messages"
 )
 
 const endWithin = 30 * time.Second
@@ -30,6 +32,43 @@ func TestSecondDaemon(t *testing.T) {
 		t.Error("the first daemon no longer answers")
 	}
 	first.Stop()
+}
+
+// X1, T4: of two starts at once, in places that are new and in used ones, one serves and the other
+// says so, ends with 8 and breaks nothing.
+func TestTwoStartsAtOnce(t *testing.T) {
+	hub := harness.NewHub(t)
+	for range 4 {
+		c := hub.Companion("")
+		for range 2 {
+			both := []*harness.Process{c.Launch(), c.Launch()}
+			for began := time.Now(); both[0].Running() && both[1].Running(); time.Sleep(10 * time.Millisecond) {
+				if time.Since(began) > endWithin {
+					t.Fatal("both go on")
+				}
+			}
+			serves, ends := both[0], both[1]
+			if ends.Running() {
+				serves, ends = ends, serves
+			}
+			if code := ends.Wait(endWithin); code != 8 || !strings.Contains(ends.Output(), "already runs") {
+				t.Fatalf("one ended with %d, want 8:\n%s", code, ends.Output())
+			}
+			c.Daemon = serves
+			status := c.Await("serving", time.Minute, func(s messages.Status) bool {
+				return s.PID == serves.PID && s.Facts.Bound && s.Facts.Token
+			})
+			endpoint, err := loopback.ReadEndpoint(filepath.Join(c.RunTime(), "endpoint.json"))
+			if err != nil || endpoint.PID != serves.PID || endpoint.BaseURL != status.FrontDoor.BaseURL {
+				t.Errorf("the endpoint file says %+v, %v", endpoint, err)
+			}
+			if baseURL, _ := c.Endpoint(); baseURL != status.FrontDoor.BaseURL {
+				t.Errorf("env says %s, want %s", baseURL, status.FrontDoor.BaseURL)
+			}
+			t.Logf("the first of the two serves: %v", serves == both[0])
+			c.Stop()
+		}
+	}
 }
 
 // X5: a configuration that says something unknown or wrong is refused with file, line and what is

@@ -53,6 +53,9 @@ type DoorView struct {
 	QueueBound  int
 	Verdicts    map[Reason]int64
 	Latency     []LatencyBucket // of admitted requests
+	// LatencyCount and LatencySum are of all of them, those over the last bound as well.
+	LatencyCount int64
+	LatencySum   time.Duration
 	// LastActivity is when the runtime last gave a request something of its answer: the idle probe waits on it.
 	LastActivity time.Time
 }

@@ -33,7 +33,7 @@ type StatusFacts struct {
 }
 
 // StatusFrontDoor is the front door's part. Latency is cumulative: requests by upper bound in
-// milliseconds.
+// milliseconds; LatencyCount and LatencySumMilliseconds are of all of them.
 type StatusFrontDoor struct {
 	BaseURL     string           `json:"baseURL"`
 	InFlight    int              `json:"inFlight"`
@@ -42,6 +42,9 @@ type StatusFrontDoor struct {
 	QueueBound  int              `json:"queueBound"`
 	Verdicts    map[Reason]int64 `json:"verdicts"`
 	Latency     []StatusLatency  `json:"latency,omitempty"`
+
+	LatencyCount           int64   `json:"latencyCount,omitempty"`
+	LatencySumMilliseconds float64 `json:"latencySumMilliseconds,omitempty"`
 }
 
 // StatusLatency is one bucket of the latency histogram.

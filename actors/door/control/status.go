@@ -56,17 +56,20 @@ func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.Stat
 	view := messages.StatusFrontDoor{
 		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
 		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts,
+		LatencyCount: door.LatencyCount, LatencySumMilliseconds: milliseconds(door.LatencySum),
 	}
 	if view.Verdicts == nil {
 		view.Verdicts = map[messages.Reason]int64{}
 	}
 	for _, bucket := range door.Latency {
 		view.Latency = append(view.Latency, messages.StatusLatency{
-			UpToMilliseconds: float64(bucket.UpTo) / float64(time.Millisecond), Count: bucket.Count,
+			UpToMilliseconds: milliseconds(bucket.UpTo), Count: bucket.Count,
 		})
 	}
 	return view
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen messages.Observation) messages.StatusRuntime {
 	view := messages.StatusRuntime{

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,14 +176,20 @@ func BenchmarkFiguresMemory(b *testing.B) {
 	close(hold)
 }
 
+// The crowd of BenchmarkFiguresLoad.
+const loadIdle, loadSlow, loadStalled = 2000, 200, 100
+
 // BenchmarkFiguresLoad: 2 000 idle connections, 200 slow heads and 100 stalled readers at once; the
 // good client's p99 at most twice its unloaded one.
 func BenchmarkFiguresLoad(b *testing.B) {
+	var streams atomic.Int64
 	backEnd := upstreamEach(b, func(c net.Conn, body []byte) {
 		if !bytes.Contains(body, []byte(`"stream":true`)) {
 			_, _ = c.Write(fixedAnswer(benchAnswer))
 			return
 		}
+		streams.Add(1)
+		defer streams.Add(-1)
 		_, _ = io.WriteString(c, benchHead)
 		event := chunk("data: " + strings.Repeat("x", 4000) + "\n\n")
 		for {
@@ -191,7 +198,10 @@ func BenchmarkFiguresLoad(b *testing.B) {
 			}
 		}
 	})
-	_, _, door := stage(b, "/v1/chat/completions", benchChat, backEnd, nil)
+	_, _, door := stage(b, "/v1/chat/completions", benchChat, backEnd, func(d *Deps) {
+		d.Bounds.Connections = 4096
+		d.Bounds.HeadTime, d.Bounds.WriteStall = time.Minute, time.Minute // nobody is cut off while it is measured
+	})
 	for b.Loop() {
 		measure := func() time.Duration {
 			c := door.dial(b)
@@ -207,30 +217,80 @@ func BenchmarkFiguresLoad(b *testing.B) {
 			return quantile(all, 0.99)
 		}
 		before := min(measure(), measure())
-		var conns []net.Conn
-		connect := func(n int, text string) {
-			for range n {
-				c, err := net.Dial(door.network, door.address)
-				if err != nil {
-					b.Fatal(err)
-				}
-				conns = append(conns, c)
-				if _, err := io.WriteString(c, text); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-		stalled := strings.Replace(string(door.request), benchChat, benchStream, 1)
-		stalled = strings.Replace(stalled, fmt.Sprintf("Content-Length: %d", len(benchChat)), fmt.Sprintf("Content-Length: %d", len(benchStream)), 1)
-		connect(100, stalled)
-		connect(2000, "")
-		connect(200, "POST /v1/chat/comp")
+		crowd := gather(b, door)
 		time.Sleep(2 * time.Second) // the stalled readers' buffers are full
+		crowd.count(b, streams.Load())
 		during := min(measure(), measure())
-		for _, c := range conns {
-			_ = c.Close()
-		}
+		crowd.count(b, streams.Load())
+		crowd.leave()
 		b.ReportMetric(float64(during)/float64(before), "p99_ratio")
 		b.Logf("the good client's p99: unloaded %v, under load %v: ratio %.2f (must be at most 2)", before, during, float64(during)/float64(before))
 	}
+}
+
+// crowd is what the good client is measured beside.
+type crowd struct {
+	conns []net.Conn
+	open  atomic.Int64 // idle and slow ones
+	wg    sync.WaitGroup
+}
+
+// gather connects stalled readers, idle clients that were answered once, and some that send a head
+// byte by byte.
+func gather(b *testing.B, door target) *crowd {
+	w := new(crowd)
+	connect := func() *client {
+		c := door.dial(b)
+		w.conns = append(w.conns, c.c)
+		return c
+	}
+	watch := func(c net.Conn) {
+		w.open.Add(1)
+		w.wg.Go(func() {
+			_, _ = io.Copy(io.Discard, c)
+			w.open.Add(-1)
+		})
+	}
+	stalled := strings.Replace(string(door.request), benchChat, benchStream, 1)
+	stalled = strings.Replace(stalled, fmt.Sprintf("Content-Length: %d", len(benchChat)), fmt.Sprintf("Content-Length: %d", len(benchStream)), 1)
+	for range loadStalled {
+		if _, err := io.WriteString(connect().c, stalled); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range loadIdle {
+		c := connect()
+		if status := c.do(b); status != http.StatusOK {
+			b.Fatalf("an idle client got %d", status)
+		}
+		watch(c.c)
+	}
+	for range loadSlow {
+		c := connect().c
+		watch(c)
+		w.wg.Go(func() {
+			for piece := "G"; ; piece = "a" { // a method that never ends
+				if _, err := io.WriteString(c, piece); err != nil {
+					return
+				}
+				time.Sleep(250 * time.Millisecond)
+			}
+		})
+	}
+	return w
+}
+
+// count proves that all of them are there.
+func (w *crowd) count(b *testing.B, streams int64) {
+	b.Helper()
+	if open := w.open.Load(); open != loadIdle+loadSlow || streams != loadStalled {
+		b.Fatalf("%d idle and slow connections are open, and %d readers stall: this measures nothing", open, streams)
+	}
+}
+
+func (w *crowd) leave() {
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.wg.Wait()
 }

@@ -270,9 +270,11 @@ func (t target) rate(b *testing.B, n int, d time.Duration) float64 {
 }
 
 // BenchmarkFiguresRate: requests per second at 8 and 64 connections; at least 1.3 times the bare
-// proxy's.
+// proxy's. With a small queue there is no error but 503 queue_full.
 func BenchmarkFiguresRate(b *testing.B) {
-	_, bare, door := stage(b, "/v1/chat/completions", benchChat, lean(b, fixedAnswer(benchAnswer)), nil)
+	backEnd := lean(b, fixedAnswer(benchAnswer))
+	_, bare, door := stage(b, "/v1/chat/completions", benchChat, backEnd, nil)
+	_, _, small := stage(b, "/v1/chat/completions", benchChat, backEnd, func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound = 2, 4 })
 	for b.Loop() {
 		const rounds = 8
 		for _, n := range []int{8, 64} {
@@ -283,6 +285,8 @@ func BenchmarkFiguresRate(b *testing.B) {
 			}
 			b.ReportMetric(sumDoor/sumBare, fmt.Sprintf("rate%d_ratio", n))
 			b.Logf("%d connections: bare %.0f/s, door %.0f/s: ratio %.2f (must be at least 1.3)", n, sumBare/rounds, sumDoor/rounds, sumDoor/sumBare)
+			served, full := crush(b, small.address, string(small.request), n, 500, func() {})
+			b.Logf("%d connections, two at once and a queue of four: %d answers are 200, %d are 503 queue_full, none is another", n, served, full)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,6 +120,77 @@ func TestAdmission(t *testing.T) {
 		}
 	}
 	r.wait(0, 0)
+}
+
+// L6: at a small queue there is no answer but 200 and 503 queue_full with Retry-After.
+func TestSmallQueue(t *testing.T) {
+	for _, n := range []int{8, 64} {
+		met := make(chan struct{}) // closed when the queue was full: nobody is answered before
+		see := sync.OnceFunc(func() { close(met) })
+		up := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			<-met
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, chatAnswer)
+		})
+		r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound, d.Bounds.RatePerMinute = 2, 4, 10_000 })
+		served, full := crush(t, r.address, r.request("POST", "/v1/chat/completions", chatBody), n, 20, see)
+		if served == 0 || full == 0 || served+full != int64(20*n) {
+			t.Errorf("%d connections: %d were served, %d met a full queue", n, served, full)
+		}
+	}
+}
+
+// crush sends a request times times on each of n connections at once, and counts the answers; any but
+// 200 and queue_full is a failure. met is called for each but 200.
+func crush(t testing.TB, address, request string, n, times int, met func()) (served, full int64) {
+	var ok, refused atomic.Int64
+	one := func(c net.Conn, in *bufio.Reader) (again bool, err error) {
+		if _, err := io.WriteString(c, request); err != nil {
+			return false, err
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return false, err
+		}
+		text, err := io.ReadAll(resp.Body)
+		a := answered{status: resp.StatusCode, header: resp.Header, body: string(text)}
+		if a.status != 200 {
+			met()
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case a.status == 200:
+			ok.Add(1)
+		case a.status == 503 && a.code() == messages.ReasonQueueFull && a.header.Get("Retry-After") != "":
+			refused.Add(1)
+		default:
+			return false, fmt.Errorf("answered %+v", a)
+		}
+		return !resp.Close, nil
+	}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for left := times; left > 0; {
+				c, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				in := bufio.NewReader(c)
+				for again := true; again && left > 0; left-- {
+					if again, err = one(c, in); err != nil {
+						t.Error(err)
+						left = 0
+					}
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return ok.Load(), refused.Load()
 }
 
 // L6: one that waited too long.

@@ -31,7 +31,7 @@ import (
 // Bounds are the configurable limits of L3, L6, L9 and P3. Begin with DefaultBounds: a zero is no
 // default but a bound of nothing, and refuses.
 type Bounds struct {
-	RatePerMinute int // of each window
+	RatePerMinute int // of the windows of failures and of the admitted
 	MaxInFlight   int
 	QueueBound    int
 	QueueTimeout  time.Duration
@@ -57,6 +57,10 @@ func DefaultBounds() Bounds {
 		IdleTime: 2 * time.Minute, Connections: 1024, WriteStall: 25 * time.Second, KeepAlive: 15 * time.Second, CloseTime: time.Second,
 	}
 }
+
+// probesPerMinute bounds the probe's window, which is no setting of the user's (A4): more than the
+// shortest beat (100 ms) and the retries of a start (80 ms) come to together.
+const probesPerMinute = 2000
 
 // Deps is what the actor is given. Mailbox outlives its restarts.
 type Deps struct {
@@ -138,7 +142,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 		windows: guard.Windows{
 			Failures: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
 			Admitted: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
-			Probe:    guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
+			Probe:    guard.NewWindow(probesPerMinute, int64(time.Minute)),
 		},
 	}
 	l.door.memory.bound = b.BodyMemory

@@ -1,7 +1,9 @@
 package frontdoor
 
 import (
+	"bufio"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -168,6 +170,40 @@ func TestProbe(t *testing.T) {
 	r.snapshot.Set(s)
 	if a := as("GET", "/v1/models", ""); a.status != 502 || a.code() != messages.ReasonUpstreamFailed {
 		t.Errorf("the runtime names another model: %+v", a)
+	}
+}
+
+// A4, L3: the probe's window is bounded, but not by the user's setting.
+func TestProbeHasAWindowOfItsOwn(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.RatePerMinute = 1 })
+	c := r.send("")
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	in := bufio.NewReader(c)
+	ask := func(secret string) int {
+		t.Helper()
+		if _, err := io.WriteString(c, strings.Replace(r.request("GET", "/v1/models", ""), token, secret, 1)); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	if got := ask(token); got != 200 {
+		t.Fatalf("the user: %d", got)
+	}
+	for i := range probesPerMinute {
+		if got := ask(probeToken); got != 200 {
+			t.Fatalf("probe %d: %d", i, got)
+		}
+	}
+	if got := ask(probeToken); got != 429 {
+		t.Errorf("one probe too many: %d", got)
+	}
+	if a := r.chat(); a.code() != messages.ReasonRateLimited {
+		t.Errorf("the user's second: %+v", a)
 	}
 }
 

@@ -51,7 +51,7 @@ const (
 
 var bodies = map[string]body.Route{routeChat: body.Chat, routeCompletions: body.Completions, routeEmbeddings: body.Embeddings}
 
-// route names the route of an admitted request; a known path with the wrong method is unknown.
+// route names the route of a request; a known path with the wrong method is unknown.
 func route(method, path string) string {
 	if path == routeModels && method == http.MethodGet {
 		return routeModels
@@ -85,6 +85,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer v.contain()
 	harden(w.Header())
 	admitted := v.guard()
+	v.route = route(r.Method, r.URL.Path) // of who was refused as well, for the log alone
 	if admitted {
 		v.serve()
 	}
@@ -95,7 +96,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if admitted && v.caller == guard.User {
 		d.stats.took(took)
 	}
-	d.stats.verdict(v.reason)
+	if v.status != 0 {
+		d.stats.verdict(v.reason)
+	}
 	v.log(took)
 }
 
@@ -111,7 +114,7 @@ func (v *visit) contain() {
 // log writes the access log's line: never a header, a path as it came, or anything of a body.
 func (v *visit) log(took time.Duration) {
 	level := zap.InfoLevel
-	if v.caller == guard.Probe && v.reason == messages.ReasonOK {
+	if v.caller == guard.Probe && (v.reason == messages.ReasonOK || v.gone) {
 		level = zap.DebugLevel // the daemon's own heartbeat
 	}
 	if line := v.d.log.Check(level, "request"); line != nil {
@@ -157,7 +160,6 @@ func (v *visit) refuse(p *problem) {
 
 // serve answers an admitted request.
 func (v *visit) serve() {
-	v.route = route(v.r.Method, v.r.URL.Path)
 	switch {
 	case v.caller == guard.Probe && v.route != routeModels:
 		v.w.Header()["Connection"] = closeConn
@@ -198,6 +200,7 @@ func (v *visit) complete() {
 	raw, p := v.readBody()
 	if p != nil {
 		v.refuse(p)
+		v.left(v.gone, false)
 		return
 	}
 	checked, stream, p := v.check(raw, s.Model)
@@ -219,7 +222,7 @@ func (v *visit) complete() {
 func (v *visit) inference(f func(messages.Snapshot)) {
 	if reason := v.enter(v.r.Context()); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
-		v.left(v.gone)
+		v.left(v.gone, false)
 		return
 	}
 	defer v.d.admission.leave()
@@ -291,13 +294,17 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 	if !result.Written {
 		v.refuse(explain(result, s.Model.Context))
 	}
-	v.left(result.Gone)
+	v.left(result.Gone, result.Written)
 }
 
 // left notes that the client of an admitted request has left: no failure of the runtime's, and none
-// of the queue's.
-func (v *visit) left(gone bool) {
-	if v.gone = gone; v.gone {
+// of the queue's. One whose answer had not begun got no status and is counted nowhere; it is its own
+// request that it broke off.
+func (v *visit) left(gone, begun bool) {
+	switch v.gone = gone; {
+	case gone && begun:
 		v.reason = messages.ReasonOK
+	case gone:
+		v.reason, v.status = messages.ReasonBadRequest, 0
 	}
 }

@@ -35,10 +35,17 @@ func TestProbeOfAHungRuntime(t *testing.T) {
 	}
 }
 
-// Issue 4: a client that leaves is not counted as a failure, of the runtime's or of the queue's.
+// L11: a client that leaves before its answer has no status, and is no failure of the runtime's or of
+// the queue's; one that leaves in the middle of its answer was being served.
 func TestLeavingIsNoFailure(t *testing.T) {
 	up := newSlow()
 	r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight = 1 })
+	said := func(line map[string]any, status int64, reason messages.Reason) {
+		t.Helper()
+		if line["clientLeft"] != true || line["status"] != status || line["reason"] != string(reason) {
+			t.Errorf("the log says %v", line)
+		}
+	}
 	for i, stream := range []string{"false", "true"} {
 		text := r.request("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}],"stream":`+stream+`}`)
 		running := r.send(text)
@@ -49,11 +56,41 @@ func TestLeavingIsNoFailure(t *testing.T) {
 		r.wait(1, 0)
 		running.Close()
 		<-up.gone
-		if seen := r.lines(2*i + 2); seen[2*i]["clientLeft"] != true || seen[2*i+1]["clientLeft"] != true {
-			t.Errorf("stream %s: the log says %v", stream, seen)
-		}
-		if counted := r.actor.View().Verdicts; len(counted) != 1 || counted[messages.ReasonOK] != int64(2*i+2) {
-			t.Errorf("stream %s: counted %v", stream, counted)
+		seen := r.lines(2*i + 2)
+		said(seen[2*i], 0, messages.ReasonBadRequest)
+		said(seen[2*i+1], 0, messages.ReasonBadRequest)
+	}
+	if counted := r.actor.View().Verdicts; len(counted) != 0 {
+		t.Errorf("counted %v, though nobody was answered", counted)
+	}
+	backEnd, _ := scripted(t, writes(streamHead, chunk("data: 1\n\n")))
+	r.behind(2, backEnd)
+	c := r.send(r.request("POST", "/v1/chat/completions", streamBody))
+	if got := status(c, patience); got != 200 {
+		t.Fatalf("a stream: %d", got)
+	}
+	c.Close()
+	said(r.lines(5)[4], 200, messages.ReasonOK)
+	if counted := r.actor.View().Verdicts; len(counted) != 1 || counted[messages.ReasonOK] != 1 {
+		t.Errorf("counted %v", counted)
+	}
+}
+
+// L11, L5: the log names the route also of who was refused by the guard, and no path that is none.
+func TestLogNamesTheRoute(t *testing.T) {
+	r := start(t, llama(t), nil)
+	wrong := func(text, old, now string) string { return strings.Replace(text, old, now, 1) }
+	models, chat := r.request("GET", "/v1/models", ""), r.request("POST", "/v1/chat/completions", chatBody)
+	for i, c := range []struct{ text, route, reason string }{
+		{wrong(models, token, "wrong"), "/v1/models", "invalid_token"},
+		{wrong(chat, "Host: ", "Host: evil."), "/v1/chat/completions", "host_not_allowed"},
+		{wrong(chat, "POST", "PUT"), "other", "method_not_allowed"},
+		{wrong(chat, "/v1/chat", "/v2/chat"), "other", "unknown_path"},
+		{wrong(models, "GET /", "GET http://x/"), "other", "malformed_request"},
+	} {
+		r.one(c.text)
+		if line := r.lines(i + 1)[i]; line["route"] != c.route || line["reason"] != c.reason {
+			t.Errorf("%s, %s: the log says %v", c.route, c.reason, line)
 		}
 	}
 }
@@ -87,7 +124,11 @@ func TestBrokenChunks(t *testing.T) {
 		} else if got := r.one(head + c.chunks); got.status != 400 || !strings.Contains(got.body, textBadChunks) {
 			t.Errorf("%.20q: %+v", c.chunks, got)
 		}
-		if line := r.lines(i + 1)[i]; line["clientLeft"] != c.left || line["reason"] != string(messages.ReasonBadRequest) {
+		status := int64(400)
+		if c.left {
+			status = 0
+		}
+		if line := r.lines(i + 1)[i]; line["clientLeft"] != c.left || line["status"] != status || line["reason"] != string(messages.ReasonBadRequest) {
 			t.Errorf("%.20q: the log says %v", c.chunks, line)
 		}
 	}

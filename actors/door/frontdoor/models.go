@@ -56,7 +56,7 @@ func (v *visit) probe() {
 	})
 	if result.Reason != messages.ReasonOK {
 		v.refuse(refusal(result.Reason))
-		v.left(result.Gone)
+		v.left(result.Gone, false)
 		return
 	}
 	var told struct {

@@ -20,6 +20,7 @@ var bucketBounds = [...]time.Duration{
 type stats struct {
 	verdicts sync.Map // messages.Reason → *atomic.Int64
 	buckets  [len(bucketBounds) + 1]atomic.Int64
+	sum      atomic.Int64 // nanoseconds
 	active   atomic.Int64 // unix nanoseconds
 }
 
@@ -37,6 +38,7 @@ func (s *stats) took(d time.Duration) {
 		i++
 	}
 	s.buckets[i].Add(1)
+	s.sum.Add(int64(d))
 }
 
 func (s *stats) heard() { s.active.Store(time.Now().UnixNano()) }
@@ -48,11 +50,12 @@ func (s *stats) fill(v *messages.DoorView) {
 		v.Verdicts[r.(messages.Reason)] = n.(*atomic.Int64).Load()
 		return true
 	})
-	var sum int64
 	for i, bound := range bucketBounds {
-		sum += s.buckets[i].Load()
-		v.Latency = append(v.Latency, messages.LatencyBucket{UpTo: bound, Count: sum})
+		v.LatencyCount += s.buckets[i].Load()
+		v.Latency = append(v.Latency, messages.LatencyBucket{UpTo: bound, Count: v.LatencyCount})
 	}
+	v.LatencyCount += s.buckets[len(bucketBounds)].Load()
+	v.LatencySum = time.Duration(s.sum.Load())
 	if at := s.active.Load(); at != 0 {
 		v.LastActivity = time.Unix(0, at)
 	}

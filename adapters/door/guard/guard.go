@@ -116,7 +116,7 @@ func credentials(header map[string][]string) (token string, unambiguous bool) {
 func bearerToken(value string) string {
 	const scheme = "bearer"
 	value = strings.Trim(value, " \t")
-	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) || value[len(scheme)] != ' ' {
+	if len(value) <= len(scheme) || !same(value[:len(scheme)], scheme) || value[len(scheme)] != ' ' {
 		return ""
 	}
 	return strings.TrimLeft(value[len(scheme):], " ")
@@ -124,7 +124,7 @@ func bearerToken(value string) string {
 
 func emptyCredentials(value string) bool {
 	value = strings.Trim(value, " \t")
-	return value == "" || strings.EqualFold(value, "bearer")
+	return value == "" || same(value, "bearer")
 }
 
 // Hosts returns the Host values that a listener on the loopback literal ip ("127.0.0.1" or "::1")
@@ -144,11 +144,29 @@ func hostAllowed(host string, hosts []string) bool {
 
 func listed(host string, hosts []string) bool {
 	for _, h := range hosts {
-		if strings.EqualFold(h, host) {
+		if same(host, h) {
 			return true
 		}
 	}
 	return false
+}
+
+// same compares without regard to the case of ASCII letters; lower has none in upper case. Unicode
+// has other letters that fold to these: a host that is spelled with ſ is none of ours.
+func same(s, lower string) bool {
+	if len(s) != len(lower) {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
 }
 
 func loopbackName(host string) bool {
@@ -157,7 +175,7 @@ func loopbackName(host string) bool {
 		return false
 	}
 	name := host[:colon]
-	return name == "127.0.0.1" || name == "[::1]" || strings.EqualFold(name, "localhost")
+	return name == "127.0.0.1" || name == "[::1]" || same(name, "localhost")
 }
 
 func portNumber(s string) bool {
