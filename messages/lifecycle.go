@@ -147,8 +147,9 @@ type RuntimeExited struct {
 	Exit      ExitReport
 }
 
-// RuntimeAbsent answers Confirm when no runtime runs. Sent by process.
-type RuntimeAbsent struct{}
+// RuntimeAbsent answers Confirm and Kill when no runtime runs. Launch is that of the Kill, else zero.
+// Sent by process.
+type RuntimeAbsent struct{ Launch Launch }
 
 // HealthSucceeded is one end-to-end success (A4). In StateStarting it includes a generated token.
 type HealthSucceeded struct {

@@ -112,3 +112,30 @@ func TestNewFrontDoorIsProbed(t *testing.T) {
 		}
 	})
 }
+
+// A9: what runs on the word of an earlier incarnation, and is not what the last one had asked for, is
+// ended, not adopted.
+func TestSupersededLaunchIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.send(messages.ActorStarted{Actor: messages.ActorProcess}) // launch 2 is asked for
+		w.close()
+		w.serve()
+		defer w.close()
+		taken[messages.Kill](w.process)
+		got := w.send(verified(1), messages.RuntimeStarted{Launch: 1})
+		kills := taken[messages.ToProcess](w.process)
+		if got.State != messages.StateStopped || len(kills) != 2 || kills[0] != (messages.Kill{Launch: 1}) || kills[1] != (messages.ConfirmProcess{}) {
+			t.Fatalf("asked for %v, %+v", kills, got)
+		}
+		got = w.send(messages.RuntimeExited{Launch: 1, Requested: true}, messages.RuntimeAbsent{})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || spawns[0].Launch != 3 {
+			t.Fatalf("spawned %v, %+v", spawns, got)
+		}
+		w.send(messages.RuntimeStarted{Launch: 2})
+		if late := taken[messages.Kill](w.process); len(late) != 1 || late[0].Launch != 2 {
+			t.Fatalf("killed %v", late)
+		}
+	})
+}

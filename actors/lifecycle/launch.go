@@ -116,21 +116,30 @@ func (l *loop) start() {
 }
 
 // runtimeStarted is the answer to a Spawn, or to ConfirmProcess from a runtime that outlived the
-// last incarnation of this actor: that one is adopted.
+// last incarnation of this actor: that one is adopted. What runs on the word of an earlier incarnation
+// alone is ended.
 func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
-	if l.confirmed {
-		return
+	switch {
+	case l.confirmed:
+		if !l.alive || m.Launch != l.launch {
+			l.process.Put(messages.Kill{Launch: m.Launch})
+		}
+	case m.Launch < l.launch:
+		// A newer one was asked for: it follows, or its Spawn was lost.
+		l.process.Put(messages.Kill{Launch: m.Launch})
+		l.process.Put(messages.ConfirmProcess{})
+	default:
+		l.confirmed, l.alive, l.launch = true, true, m.Launch
+		l.running = l.offered
+		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 	}
-	l.confirmed, l.alive, l.launch = true, true, m.Launch
-	l.running = l.offered
-	l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 }
 
 // runtimeAbsent answers ConfirmProcess or Kill. The first may have been asked before a Spawn that
 // the process actor had not read yet: then it says nothing about that launch.
-func (l *loop) runtimeAbsent() {
+func (l *loop) runtimeAbsent(m messages.RuntimeAbsent) {
 	l.confirmed = true
-	if l.ending {
+	if l.ending && m.Launch == l.launch {
 		l.runtimeGone()
 	}
 }

@@ -140,7 +140,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.TokenLost:
 		l.facts.Token, l.causes.Token = false, m.Reason
 	case messages.RuntimeAbsent:
-		l.runtimeAbsent()
+		l.runtimeAbsent(m)
 	case messages.RuntimeStarted:
 		l.runtimeStarted(m)
 	case messages.BackEndUp:
