@@ -139,3 +139,25 @@ func TestSupersededLaunchIsEnded(t *testing.T) {
 		}
 	})
 }
+
+// A5, A8: a runtime whose exit does not follow the word that it dies is ended and replaced.
+func TestExitThatDoesNotFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited})
+		w.pass(exitPatience - 1)
+		if len(taken[messages.Kill](w.process)) != 0 {
+			t.Fatal("ended although its exit may still follow")
+		}
+		w.pass(1)
+		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
+			t.Fatalf("killed %v", kills)
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if got.Restarts != 1 || got.RetryAt.IsZero() || got.LastExit.Reason != messages.ReasonProcessExited {
+			t.Fatalf("not replaced: %+v", got)
+		}
+	})
+}

@@ -107,7 +107,7 @@ func (l *loop) next() *pair {
 func (l *loop) start() {
 	p := l.next()
 	l.launch++
-	l.running, l.alive, l.ending, l.exiting, l.excused, l.blame = p, true, false, false, false, ""
+	l.running, l.alive, l.ending, l.excused, l.blame = p, true, false, false, ""
 	l.retryAt = time.Time{}
 	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
@@ -164,7 +164,8 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	}
 	crash := !l.excused && (!m.Requested || l.blame != "")
 	l.alive, l.ending, l.excused, l.blame = false, false, false, ""
-	l.backEnd, l.startedBy, l.drained, l.drainBy = messages.BackEnd{}, time.Time{}, nil, time.Time{}
+	l.backEnd, l.drained = messages.BackEnd{}, nil
+	l.startedBy, l.drainBy, l.exitBy = time.Time{}, time.Time{}, time.Time{}
 	switch l.machine.State() {
 	case messages.StateStarting:
 		l.apply(messages.EventHealthFail, reason)
@@ -209,7 +210,7 @@ func (l *loop) forgive() {
 }
 
 func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
-	if !l.alive || l.ending || l.exiting || m.Launch != l.launch {
+	if !l.alive || l.ending || !l.exitBy.IsZero() || m.Launch != l.launch {
 		return
 	}
 	switch l.machine.State() {
@@ -227,13 +228,16 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 // healthFailed ends availability at once (A5). A start is allowed to fail probes until its
 // deadline; a hung runtime is ended and replaced. The process actor sends one with
 // ReasonProcessExited as soon as the runtime dies, tens of milliseconds before its memory is freed
-// and the exit is told: a success from before that moment counts no more.
+// and the exit is told: a success from before that moment counts no more. When no exit follows, the
+// sign was wrong or the runtime hangs in its death: then it is ended.
 func (l *loop) healthFailed(m messages.HealthFailed) {
 	if !l.alive || m.Launch != l.launch {
 		return
 	}
 	l.facts.LastHealth = time.Time{}
-	l.exiting = l.exiting || m.Reason == messages.ReasonProcessExited
+	if m.Reason == messages.ReasonProcessExited && l.exitBy.IsZero() {
+		l.exitBy = time.Now().Add(exitPatience)
+	}
 	if m.Hung {
 		l.end(m.Reason)
 	}

@@ -49,7 +49,7 @@ type loop struct {
 	confirmed bool            // process has said what runs
 	alive     bool            // launch has not ended yet
 	ending    bool            // a Kill is on its way
-	exiting   bool            // the process dies; its exit will be told
+	exitBy    time.Time       // the process dies, and its exit will be told by then; else zero
 	blame     messages.Reason // the failure that an asked-for end stands for
 	excused   bool            // the end of launch is no crash
 	backEnd   messages.BackEnd
@@ -234,6 +234,7 @@ func (l *loop) untilNext() time.Duration {
 	due(l.startedBy)
 	due(l.retryAt)
 	due(l.heldTill)
+	due(l.exitBy)
 	due(l.clearedBy)
 	due(l.drainBy)
 	if l.machine.State() == messages.StateReady && len(l.failures) > 0 {

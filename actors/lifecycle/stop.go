@@ -12,6 +12,10 @@ import (
 // drainUnanswered stands for the count that a front door did not give in time.
 const drainUnanswered = -1
 
+// exitPatience is how long a runtime that dies may take until its exit is told: freeing the memory of
+// the largest model takes well under a second.
+const exitPatience = 5 * time.Second
+
 // reconcile brings what is nearer to what is wanted, one step at a time.
 func (l *loop) reconcile() {
 	now := time.Now()
@@ -20,6 +24,10 @@ func (l *loop) reconcile() {
 	}
 	if !l.drainBy.IsZero() && !now.Before(l.drainBy) {
 		l.drainEnded(drainUnanswered)
+	}
+	if !l.exitBy.IsZero() && !now.Before(l.exitBy) {
+		l.exitBy = time.Time{}
+		l.end(messages.ReasonProcessExited)
 	}
 	if !l.heldTill.IsZero() && !now.Before(l.heldTill) {
 		l.forgive()
