@@ -166,7 +166,7 @@ type HealthFailed struct {
 }
 
 // MemoryExceeded says that the runtime was over its memory limit for long enough (P4). Sent by
-// resources.
+// resources, again and again while that lasts.
 type MemoryExceeded struct{ Launch Launch }
 
 // StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply is ReasonOK or

@@ -161,3 +161,19 @@ func TestExitThatDoesNotFollow(t *testing.T) {
 		}
 	})
 }
+
+// P4: memory over its limit ends a start as well: what came of it would deny every request.
+func TestMemoryExceededWhileStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, messages.MemoryExceeded{Launch: 1})
+		if len(taken[messages.Kill](w.process)) != 1 {
+			t.Fatal("not ended")
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if got.Restarts != 1 || got.LastExit.Reason != messages.ReasonRAMOverLimit {
+			t.Fatalf("last exit %+v", got.LastExit)
+		}
+	})
+}

@@ -243,6 +243,21 @@ func (l *loop) healthFailed(m messages.HealthFailed) {
 	}
 }
 
+// memoryExceeded ends a runtime that stays over its memory limit (P4), whose requests are denied
+// anyway: a ready one after a drain, a starting one at once.
+func (l *loop) memoryExceeded(m messages.MemoryExceeded) {
+	if m.Launch != l.launch {
+		return
+	}
+	switch l.machine.State() {
+	case messages.StateStarting:
+		l.end(messages.ReasonRAMOverLimit)
+	case messages.StateReady:
+		l.blame = messages.ReasonRAMOverLimit
+		l.drain()
+	}
+}
+
 // end ends the launch without waiting for its requests, and counts as a failure for reason unless
 // the launch is excused.
 func (l *loop) end(reason messages.Reason) {

@@ -154,10 +154,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.HealthFailed:
 		l.healthFailed(m)
 	case messages.MemoryExceeded:
-		if m.Launch == l.launch && l.machine.State() == messages.StateReady {
-			l.blame = messages.ReasonRAMOverLimit
-			l.drain()
-		}
+		l.memoryExceeded(m)
 	case messages.StartRequested:
 		l.startRequested(m)
 	case messages.StopRequested:

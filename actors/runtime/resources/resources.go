@@ -90,8 +90,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 		seen := a.observe(ctx, observer, view.PID)
 		a.Observation.Set(seen)
 		launch := a.Snapshot.Get().Launch
-		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained && !watch.told {
-			watch.told = true
+		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained {
+			watch.since = seen.At // told again when it lasts: nobody may have been there to act on it
 			a.Logger.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
 				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
 			if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
@@ -131,7 +131,6 @@ func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Obse
 type excess struct {
 	launch messages.Launch
 	since  time.Time
-	told   bool
 }
 
 // add takes an observation and returns the time over the limit so far. An observation that failed

@@ -217,8 +217,8 @@ func (d *deadProbe) Observe(_ context.Context, pid int, now time.Time) (messages
 
 func (d *deadProbe) Close() {}
 
-// P4: memory over its limit for long enough is told once per launch; a shorter excess is not, and a
-// limit of nothing is none.
+// P4: memory over its limit for long enough is told, and told again as long as it lasts; a shorter excess
+// is not, and a limit of nothing is none.
 func TestSustainedExcess(t *testing.T) {
 	type step struct {
 		bytes  int64
@@ -233,9 +233,9 @@ func TestSustainedExcess(t *testing.T) {
 		want  []messages.Launch
 	}{
 		"at the limit":        {100, []step{{100, nil, time.Minute, 1}}, nil},
-		"over for long":       {100, []step{{101, nil, time.Minute, 1}}, []messages.Launch{1}},
+		"over for long":       {100, []step{{101, nil, 2*DefaultSustained + Beat, 1}}, []messages.Launch{1, 1}},
 		"over for short":      {100, []step{{101, nil, DefaultSustained - Beat, 1}, {99, nil, Beat, 1}, {101, nil, DefaultSustained - Beat, 1}}, nil},
-		"next launch":         {100, []step{{101, nil, time.Minute, 1}, {101, nil, time.Minute, 2}}, []messages.Launch{1, 2}},
+		"next launch":         {100, []step{{101, nil, DefaultSustained + Beat, 1}, {101, nil, DefaultSustained + Beat, 2}}, []messages.Launch{1, 2}},
 		"failures in between": {100, []step{{101, nil, 5 * time.Second, 1}, {0, failing, time.Second, 1}, {101, nil, 6 * time.Second, 1}}, []messages.Launch{1}},
 		"no limit":            {0, []step{{1 << 60, nil, time.Minute, 1}}, nil},
 	}
