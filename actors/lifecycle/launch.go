@@ -91,7 +91,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 
 func (l *loop) unverified(reason messages.Reason) {
 	l.facts.Verified, l.causes.Verified, l.offered = false, reason, nil
-	l.replyStart(reason)
+	answer(&l.onStart, reason)
 }
 
 // next is the pair to start: what is offered, or what was ready before when the offered one did
@@ -107,12 +107,12 @@ func (l *loop) next() *pair {
 func (l *loop) start() {
 	p := l.next()
 	l.launch++
-	l.running, l.alive, l.ending, l.excused, l.blame = p, true, false, false, ""
+	l.running, l.alive, l.ending, l.excused, l.again, l.blame = p, true, false, false, false, ""
 	l.retryAt = time.Time{}
 	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
 	l.process.Put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
-	l.replyStart(messages.ReasonOK)
+	answer(&l.onStart, messages.ReasonOK)
 }
 
 // runtimeStarted is the answer to a Spawn, or to ConfirmProcess from a runtime that outlived the
@@ -190,14 +190,15 @@ func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
 		l.rejected = l.running
 		l.log.Warn("newer artifacts did not become ready, going back", zap.String("reason", string(reason)))
 	}
-	var isLoop bool
-	if l.failures, isLoop = fsm.CrashLoop(l.failures, now); isLoop {
-		l.heldTill = now.Add(fsm.CrashLoopWindow)
+	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
+	if isLoop {
+		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = messages.ReasonCrashLoop
 		l.log.Error("runtime held after repeated failures", zap.String("reason", string(messages.ReasonCrashLoop)),
-			zap.String("last", string(reason)), zap.Time("until", l.heldTill))
+			zap.String("last", string(reason)), zap.Time("until", l.failures.HeldTill))
 		return
 	}
+	l.failures = &messages.Failures{At: recent}
 	wait := l.backoff.NextBackOff()
 	l.retryAt = now.Add(wait)
 	l.log.Warn("runtime failed", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
@@ -205,7 +206,7 @@ func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
 }
 
 func (l *loop) forgive() {
-	l.failures, l.retryAt, l.heldTill = nil, time.Time{}, time.Time{}
+	l.failures, l.retryAt = &messages.Failures{}, time.Time{}
 	l.backoff.Reset()
 }
 
