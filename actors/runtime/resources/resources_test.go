@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/mailbox"
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -24,6 +25,7 @@ type scale struct {
 	bytes  int64
 	err    error
 	hang   bool
+	takes  time.Duration
 	asked  int
 	closed int
 }
@@ -49,8 +51,9 @@ func (s *scale) count() int {
 func (s *scale) Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
 	s.mu.Lock()
 	s.asked++
-	seen, err, hang := messages.Observation{At: now, PID: pid, ResidentBytes: s.bytes}, s.err, s.hang
+	seen, err, hang, takes := messages.Observation{At: now, PID: pid, ResidentBytes: s.bytes}, s.err, s.hang, s.takes
 	s.mu.Unlock()
+	time.Sleep(takes)
 	if hang {
 		<-ctx.Done()
 		return messages.Observation{}, ctx.Err()
@@ -92,6 +95,9 @@ func serve(t *testing.T, limit int64, check func(*bench)) {
 		if err := <-served; err != nil {
 			t.Errorf("Serve = %v", err)
 		}
+		if left := b.seen.Get(); left != (messages.Observation{}) {
+			t.Errorf("left behind: %+v", left)
+		}
 		if b.scale.closed != 1 {
 			t.Errorf("the probe was closed %d times", b.scale.closed)
 		}
@@ -115,7 +121,7 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
 		for range 50 {
-			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > Reuse {
+			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > fsm.Reuse {
 				t.Fatalf("observed %+v", seen)
 			}
 			wait(70 * time.Millisecond)
@@ -126,6 +132,22 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		wait(time.Hour)
 		if b.scale.count() != asked || b.seen.Get() != (messages.Observation{}) {
 			t.Errorf("after the exit %+v", b.seen.Get())
+		}
+	})
+}
+
+// P2: a probe that takes its time is asked again so soon that what it says is seldom too old to be used,
+// and the next one never waits for a beat after that.
+func TestSlowProbe(t *testing.T) {
+	serve(t, 1<<30, func(b *bench) {
+		b.scale.takes = 240 * time.Millisecond
+		b.process.Set(messages.ProcessView{PID: 7})
+		wait(b.scale.takes)
+		for range 100 {
+			if age := time.Since(b.seen.Get().At); age > fsm.Reuse || b.seen.Get().Failed {
+				t.Fatalf("%v old: %+v", age, b.seen.Get())
+			}
+			wait(20 * time.Millisecond)
 		}
 	})
 }
@@ -188,7 +210,7 @@ func TestStuckProbe(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- actor.Serve(ctx) }()
 		wait(time.Minute)
-		if got := seen.Get(); !got.Failed || time.Since(got.At) > Reuse || stuck.asked != 1 {
+		if got := seen.Get(); !got.Failed || time.Since(got.At) > fsm.Reuse || stuck.asked != 1 {
 			t.Errorf("observed %+v after %d questions", got, stuck.asked)
 		}
 		process.Set(messages.ProcessView{})
