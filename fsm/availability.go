@@ -43,6 +43,13 @@ func because(cause messages.Reason) messages.Reason {
 // HealthRecent reports whether a health success at last still counts at now. A success from the
 // future is a clock that was set back: it counts for nothing.
 func HealthRecent(last, now time.Time, recency time.Duration) bool {
-	age := now.Sub(last)
-	return !last.IsZero() && age >= 0 && age <= recency
+	return !last.IsZero() && recent(last, now, recency)
+}
+
+// recent reports whether at is no further back than bound. The monotonic clock stands still while the
+// machine sleeps, so that the date counts as well; a date that was set back extends nothing, and one that
+// was set ahead ends what is recent, which is the safe side.
+func recent(at, now time.Time, bound time.Duration) bool {
+	age := now.Sub(at)
+	return age >= 0 && max(age, now.Round(0).Sub(at.Round(0))) <= bound
 }

@@ -1,6 +1,10 @@
 package fsm
 
-import "companion/messages"
+import (
+	"time"
+
+	"companion/messages"
+)
 
 // GateRequest is what the gate knows when a request asks for the runtime. Snapshot is nil when
 // nobody has published one.
@@ -9,6 +13,7 @@ type GateRequest struct {
 	Admission Admission
 	Limits    messages.ResourceLimits
 	Seen      messages.Observation
+	Now       time.Time
 }
 
 // Gate decides whether a request may start (A6): lifecycle ready, then admission, then resources.
@@ -24,7 +29,7 @@ func Gate(r GateRequest) messages.Reason {
 	if admitted != messages.ReasonOK && admitted != messages.ReasonAtCapacity {
 		return admitted
 	}
-	if reason := Resources(r.Limits, r.Seen); reason != messages.ReasonOK {
+	if reason := Resources(r.Limits, r.Seen, r.Now); reason != messages.ReasonOK {
 		return reason
 	}
 	return admitted

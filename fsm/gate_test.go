@@ -77,7 +77,7 @@ func TestAdmissionKeepsBounds(t *testing.T) {
 	})
 }
 
-// P3: one row per reason and edge, and the order between them.
+// P2, P3: one row per reason and edge, and the order between them, half a second after the first moment.
 func TestResources(t *testing.T) {
 	at := time.Unix(1, 0)
 	type obs = messages.Observation
@@ -87,6 +87,9 @@ func TestResources(t *testing.T) {
 		seen   obs
 		want   messages.Reason
 	}{
+		"old":                    {all, obs{At: at.Add(-1)}, messages.ReasonProbeFailed},
+		"old, no limits":         {messages.ResourceLimits{}, obs{At: at.Add(-time.Hour)}, messages.ReasonOK},
+		"from the future":        {all, obs{At: at.Add(Reuse + 1)}, messages.ReasonProbeFailed},
 		"within":                 {all, obs{At: at, ResidentBytes: 100, GPUBytes: 50, CPUPercent: 80}, messages.ReasonOK},
 		"memory":                 {all, obs{At: at, ResidentBytes: 101, GPUBytes: 51, CPUPercent: 81}, messages.ReasonRAMOverLimit},
 		"gpu":                    {all, obs{At: at, ResidentBytes: 100, GPUBytes: 51, CPUPercent: 81}, messages.ReasonVRAMOverLimit},
@@ -105,7 +108,7 @@ func TestResources(t *testing.T) {
 		"cpu limit over 100":     {messages.ResourceLimits{CPUPercent: 100.5}, obs{At: at}, messages.ReasonMalformedLimits},
 		"cpu limit not a number": {messages.ResourceLimits{CPUPercent: math.NaN()}, obs{At: at, Failed: true}, messages.ReasonMalformedLimits},
 	} {
-		if got := Resources(c.limits, c.seen); got != c.want {
+		if got := Resources(c.limits, c.seen, at.Add(Reuse)); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 	}
@@ -121,16 +124,16 @@ func TestGate(t *testing.T) {
 		want messages.Reason
 	}{
 		"nothing":           {GateRequest{}, messages.ReasonMalformedRequestParams},
-		"stopped":           {GateRequest{at(messages.StateStopped), full, messages.ResourceLimits{}, failed}, messages.ReasonNotReady},
-		"starting":          {GateRequest{at(messages.StateStarting), full, messages.ResourceLimits{}, failed}, messages.ReasonNotReady},
-		"draining":          {GateRequest{at(messages.StateDraining), full, messages.ResourceLimits{}, failed}, messages.ReasonNotReady},
+		"stopped":           {GateRequest{at(messages.StateStopped), full, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonNotReady},
+		"starting":          {GateRequest{at(messages.StateStarting), full, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonNotReady},
+		"draining":          {GateRequest{at(messages.StateDraining), full, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonNotReady},
 		"no state":          {GateRequest{Snapshot: at("odd")}, messages.ReasonUnknownState},
-		"full":              {GateRequest{at(messages.StateReady), full, messages.ResourceLimits{}, failed}, messages.ReasonQueueFull},
+		"full":              {GateRequest{at(messages.StateReady), full, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonQueueFull},
 		"broken counts":     {GateRequest{Snapshot: at(messages.StateReady)}, messages.ReasonMalformedAdmissionState},
-		"failed, may wait":  {GateRequest{at(messages.StateReady), Admission{1, 1, 0, 1}, messages.ResourceLimits{}, failed}, messages.ReasonProbeFailed},
-		"may wait":          {GateRequest{at(messages.StateReady), Admission{1, 1, 0, 1}, messages.ResourceLimits{}, messages.Observation{}}, messages.ReasonAtCapacity},
-		"may go":            {GateRequest{at(messages.StateReady), Admission{0, 1, 0, 1}, messages.ResourceLimits{}, messages.Observation{}}, messages.ReasonOK},
-		"may go, but load ": {GateRequest{at(messages.StateReady), Admission{0, 1, 0, 1}, messages.ResourceLimits{}, failed}, messages.ReasonProbeFailed},
+		"failed, may wait":  {GateRequest{at(messages.StateReady), Admission{1, 1, 0, 1}, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonProbeFailed},
+		"may wait":          {GateRequest{at(messages.StateReady), Admission{1, 1, 0, 1}, messages.ResourceLimits{}, messages.Observation{}, time.Time{}}, messages.ReasonAtCapacity},
+		"may go":            {GateRequest{at(messages.StateReady), Admission{0, 1, 0, 1}, messages.ResourceLimits{}, messages.Observation{}, time.Time{}}, messages.ReasonOK},
+		"may go, but load ": {GateRequest{at(messages.StateReady), Admission{0, 1, 0, 1}, messages.ResourceLimits{}, failed, time.Time{}}, messages.ReasonProbeFailed},
 	} {
 		if got := Gate(c.r); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)

@@ -3,6 +3,7 @@ package fsm
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -112,6 +113,43 @@ func TestAvailable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A5: the monotonic clock stands still in suspend, the date does not; neither may make a success last
+// longer. A date that is set ahead is taken for suspend, one that is set back for nothing.
+func TestRecencyInSuspend(t *testing.T) {
+	const recency = 15 * time.Second
+	last := time.Now()
+	for name, test := range map[string]struct {
+		awake, date time.Duration // since last, by either clock
+		want        bool
+	}{
+		"awake":            {recency, recency, true},
+		"awake for long":   {recency + 1, recency + 1, false},
+		"suspended":        {time.Second, 3 * time.Hour, false},
+		"just suspended":   {time.Second, recency, true},
+		"date set back":    {time.Second, -time.Hour, true},
+		"set back, old":    {recency + 1, -time.Hour, false},
+		"clock goes wrong": {-1, time.Second, false},
+	} {
+		now := redated(last.Add(test.awake), test.date-test.awake)
+		if now.Sub(last) != test.awake || now.Round(0).Sub(last.Round(0)) != test.date {
+			t.Fatalf("%s: the test has made %v and %v", name, now.Sub(last), now.Round(0).Sub(last.Round(0)))
+		}
+		if got := HealthRecent(last, now, recency); got != test.want {
+			t.Errorf("%s: recent %t", name, got)
+		}
+	}
+}
+
+// redated changes the date of t by d, and leaves its monotonic time.
+func redated(t time.Time, d time.Duration) time.Time {
+	// The first word of a time.Time with a monotonic time: a flag, 33 bits of seconds, 30 of nanoseconds.
+	wall := (*uint64)(unsafe.Pointer(&t))
+	const mask = 1<<30 - 1
+	nanos := int64(*wall>>30&(1<<33-1))*int64(time.Second) + int64(*wall&mask) + int64(d)
+	*wall = 1<<63 | uint64(nanos/int64(time.Second))<<30 | uint64(nanos%int64(time.Second))
+	return t
 }
 
 // A8: the fifth failure inside five minutes is a loop; older ones are forgotten.

@@ -2,22 +2,30 @@ package fsm
 
 import (
 	"math"
+	"time"
 
 	"companion/messages"
 )
 
-// Resources decides whether the runtime's load lets one more request in (P3): memory, GPU memory,
-// CPU, in this order; a load equal to its limit is within it. What is negative, not finite or,
-// where a limit is set, missing denies, and so does a failed probe: it never means "no load".
-func Resources(limits messages.ResourceLimits, seen messages.Observation) messages.Reason {
+// Reuse is how long an observation may be used (P2).
+const Reuse = 500 * time.Millisecond
+
+// Resources decides at now whether the runtime's load lets one more request in (P3): memory, GPU
+// memory, CPU, in this order; a load equal to its limit is within it. What is negative, not finite or,
+// where a limit is set, missing denies, and so does a failed probe: it never means "no load". Where a
+// limit is set, an observation older than Reuse is one that failed to be made anew.
+func Resources(limits messages.ResourceLimits, seen messages.Observation, now time.Time) messages.Reason {
+	limited := limits != messages.ResourceLimits{}
 	switch {
 	case limits.ResidentBytes < 0 || limits.GPUBytes < 0 || badShare(limits.CPUPercent) || limits.CPUPercent > 100:
 		return messages.ReasonMalformedLimits
 	case seen.Failed:
 		return messages.ReasonProbeFailed
 	case seen.ResidentBytes < 0 || seen.GPUBytes < 0 || badShare(seen.CPUPercent),
-		seen.At.IsZero() && limits != messages.ResourceLimits{}:
+		seen.At.IsZero() && limited:
 		return messages.ReasonMalformedObservation
+	case limited && !recent(seen.At, now, Reuse):
+		return messages.ReasonProbeFailed
 	case limits.ResidentBytes > 0 && seen.ResidentBytes > limits.ResidentBytes:
 		return messages.ReasonRAMOverLimit
 	case limits.GPUBytes > 0 && seen.GPUBytes > limits.GPUBytes:

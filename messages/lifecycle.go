@@ -63,6 +63,12 @@ type ExitReport struct {
 	LastLines []string  `json:"lastLines,omitempty"`
 }
 
+// Failures is what the restart policy remembers (A8).
+type Failures struct {
+	At       []time.Time
+	HeldTill time.Time // zero: no crash loop is held
+}
+
 // Snapshot is the immutable picture that the lifecycle actor publishes at every change (A2). Gate,
 // front door, health, control and resources read it; nobody else writes it.
 type Snapshot struct {
@@ -80,6 +86,7 @@ type Snapshot struct {
 	LastExit  *ExitReport // the last exit nobody asked for
 	RetryAt   time.Time   // when a crashed runtime is started again; zero when nothing waits
 	Held      bool        // a crash loop is held (A8)
+	Failures  *Failures   // for the next incarnation of the lifecycle actor; nil when there were none
 	Wanted    bool        // the user wants the runtime to run
 }
 
@@ -147,8 +154,9 @@ type RuntimeExited struct {
 	Exit      ExitReport
 }
 
-// RuntimeAbsent answers Confirm when no runtime runs. Sent by process.
-type RuntimeAbsent struct{}
+// RuntimeAbsent answers Confirm and Kill when no runtime runs. Launch is that of the Kill, else zero.
+// Sent by process.
+type RuntimeAbsent struct{ Launch Launch }
 
 // HealthSucceeded is one end-to-end success (A4). In StateStarting it includes a generated token.
 type HealthSucceeded struct {
@@ -165,17 +173,20 @@ type HealthFailed struct {
 }
 
 // MemoryExceeded says that the runtime was over its memory limit for long enough (P4). Sent by
-// resources.
+// resources, again and again while that lasts.
 type MemoryExceeded struct{ Launch Launch }
 
-// StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply is ReasonOK or
-// why it cannot be tried; it does not wait for ready.
+// StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply comes at once:
+// ReasonOK, or why there is nothing to start yet. The wish is kept in either case.
 type StartRequested struct{ Reply chan<- Reason }
 
-// StopRequested asks to drain and stop the runtime; the reply comes when it has ended.
+// StopRequested asks to drain and stop the runtime; the reply comes when it has ended, or, with
+// ReasonInvalidTransition, when somebody wants it to run again before that.
 type StopRequested struct{ Reply chan<- Reason }
 
-// RestartRequested asks for a drain, a stop and a start; the reply comes when the start begins.
+// RestartRequested asks for a drain, a stop and a start; the reply comes when the start begins, or,
+// as for StartRequested, when there is nothing to start. A stop before that answers it with
+// ReasonInvalidTransition.
 type RestartRequested struct{ Reply chan<- Reason }
 
 // ShutdownRequested begins the orderly shutdown (X7): stop admitting, drain, stop the runtime,

@@ -28,8 +28,11 @@ import (
 // nobody is the actor of lines from outside any actor: the command itself.
 const nobody = "companion"
 
-// patience bounds the wait for a terminal that nobody reads, at the end of Serve.
+// patience bounds the wait for a terminal that nobody reads or a disk that takes nothing, at the end of
+// Serve and in Flush.
 const patience = time.Second
+
+var errStuck = errors.New("the file takes no more lines")
 
 // Options says where lines go.
 type Options struct {
@@ -48,7 +51,8 @@ type Options struct {
 type Journal struct {
 	options  Options
 	file     *sink
-	terminal *sink // nil without a terminal
+	terminal *sink         // nil without a terminal
+	showing  chan struct{} // of capacity one: held by whoever writes to the terminal
 	logger   *zap.Logger
 }
 
@@ -60,7 +64,7 @@ func Open(o Options) (*Journal, error) {
 	if err := private.CheckFile(o.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening the log: %w", err)
 	}
-	j := &Journal{options: o, file: newSink()}
+	j := &Journal{options: o, file: newSink(), showing: make(chan struct{}, 1)}
 	core := zapcore.NewCore(newEncoder(), j.file, o.Level)
 	if o.Terminal != nil {
 		j.terminal = newSink()
@@ -79,21 +83,12 @@ func (j *Journal) String() string { return string(messages.ActorJournal) }
 // Serve writes lines until ctx ends, then what is still buffered.
 func (j *Journal) Serve(ctx context.Context) error {
 	file := j.open()
-	terminalDone := make(chan struct{})
-	go func() {
-		defer close(terminalDone)
-		if j.terminal != nil {
-			j.terminal.pump(ctx, j.show)
-		}
-	}()
+	shown := beside(func() {
+		j.onTerminal(ctx, func() { j.terminal.pump(ctx, j.show) })
+	})
 	j.file.pump(ctx, file.Write)
 	err := file.Close()
-	select {
-	case <-terminalDone:
-	case <-time.After(patience):
-		// A pipe that nobody reads holds the write for good, and files of the standard streams know
-		// no deadline. The process is about to end; its shutdown must not wait for that reader.
-	}
+	within(shown)
 	if err != nil {
 		return fmt.Errorf("closing the log: %w", err)
 	}
@@ -102,15 +97,61 @@ func (j *Journal) Serve(ctx context.Context) error {
 
 // Flush writes what was logged after Serve ended. The composition root calls it last.
 func (j *Journal) Flush() error {
-	file := j.open()
-	j.file.drain(file.Write)
-	if j.terminal != nil {
-		j.terminal.drain(j.show)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	shown := beside(func() {
+		j.onTerminal(ctx, func() { j.terminal.drain(j.show) })
+	})
+	var err error
+	written := beside(func() {
+		file := j.open()
+		j.file.drain(file.Write)
+		err = file.Close()
+	})
+	defer within(shown)
+	if !within(written) {
+		return fmt.Errorf("writing the log: %w", errStuck)
 	}
-	if err := file.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("closing the log: %w", err)
 	}
 	return nil
+}
+
+// onTerminal runs write when nobody else writes to the terminal: an earlier Serve may have left one
+// behind that is stuck there.
+func (j *Journal) onTerminal(ctx context.Context, write func()) {
+	if j.terminal == nil {
+		return
+	}
+	select {
+	case j.showing <- struct{}{}:
+		defer func() { <-j.showing }()
+		write()
+	case <-ctx.Done():
+	}
+}
+
+// beside runs f in a goroutine, and closes the channel when it has ended.
+func beside(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+// within waits for the end of what runs beside, and leaves it behind after patience: a pipe that nobody
+// reads holds a write for good, and files of the standard streams know no deadline. The process is about
+// to end; its shutdown must not wait for that reader (X7).
+func within(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(patience):
+		return false
+	}
 }
 
 func (j *Journal) open() *timberjack.Logger {

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -150,6 +151,46 @@ func TestStuckTerminal(t *testing.T) {
 	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("unread")) {
 		t.Errorf("the file lacks the line: %q, %v", data, err)
 	}
+}
+
+// X7: what is left for a terminal that nobody reads holds up neither the end nor a new start of the actor;
+// one goroutine at most is stuck in it, and when somebody reads again every line comes once, in order.
+func TestFlushWithAStuckTerminal(t *testing.T) {
+	reader, writer := io.Pipe()
+	o := options(t)
+	o.Terminal = writer
+	j := open(t, o)
+	stop := serve(t, j)
+	j.Logger().Info("line 1")
+	stop()
+	stop = serve(t, j)
+	j.Logger().Info("line 2")
+	stop()
+	j.Logger().Info("line 3")
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("line 3")) {
+		t.Errorf("the file lacks the line: %q, %v", data, err)
+	}
+	// Nobody is stuck yet when Flush begins.
+	unread, fresh := io.Pipe()
+	o = options(t)
+	o.Terminal = fresh
+	j = open(t, o)
+	j.Logger().Info("the last line")
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_ = unread.Close()
+
+	lines := bufio.NewScanner(reader)
+	for _, want := range []string{"line 1", "line 2", "line 3"} {
+		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
+			t.Fatalf("the terminal got %q, want %q", lines.Text(), want)
+		}
+	}
+	_ = reader.Close()
 }
 
 // J1, X6: a person gets readable lines; colour only when asked for; nothing steers the terminal.

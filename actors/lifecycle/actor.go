@@ -7,7 +7,7 @@
 //
 // A new incarnation starts with no fact at all, asks everybody to vouch again, and adopts a runtime
 // that still runs instead of ending the requests in it. From the last published snapshot it takes
-// only what no fact depends on: the user's wish, the counters and the last exit.
+// only what no fact depends on: the user's wish, the counters, the failures and the last exit.
 package lifecycle
 
 import (
@@ -124,6 +124,7 @@ func (a *Actor) withdraw() {
 	last := a.deps.Snapshot.Get()
 	a.deps.Snapshot.Set(messages.Snapshot{
 		State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: time.Now(),
-		Launch: last.Launch, Proven: last.Proven, Restarts: last.Restarts, LastExit: last.LastExit, Wanted: last.Wanted,
+		Launch: last.Launch, Proven: last.Proven, Restarts: last.Restarts, LastExit: last.LastExit,
+		Held: last.Held, Failures: last.Failures, Wanted: last.Wanted,
 	})
 }

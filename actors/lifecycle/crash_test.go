@@ -112,3 +112,68 @@ func TestNewFrontDoorIsProbed(t *testing.T) {
 		}
 	})
 }
+
+// A9: what runs on the word of an earlier incarnation, and is not what the last one had asked for, is
+// ended, not adopted.
+func TestSupersededLaunchIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.send(messages.ActorStarted{Actor: messages.ActorProcess}) // launch 2 is asked for
+		w.close()
+		w.serve()
+		defer w.close()
+		taken[messages.Kill](w.process)
+		got := w.send(verified(1), messages.RuntimeStarted{Launch: 1})
+		kills := taken[messages.ToProcess](w.process)
+		if got.State != messages.StateStopped || len(kills) != 2 || kills[0] != (messages.Kill{Launch: 1}) || kills[1] != (messages.ConfirmProcess{}) {
+			t.Fatalf("asked for %v, %+v", kills, got)
+		}
+		got = w.send(messages.RuntimeExited{Launch: 1, Requested: true}, messages.RuntimeAbsent{})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || spawns[0].Launch != 3 {
+			t.Fatalf("spawned %v, %+v", spawns, got)
+		}
+		w.send(messages.RuntimeStarted{Launch: 2})
+		if late := taken[messages.Kill](w.process); len(late) != 1 || late[0].Launch != 2 {
+			t.Fatalf("killed %v", late)
+		}
+	})
+}
+
+// A5, A8: a runtime whose exit does not follow the word that it dies is ended and replaced.
+func TestExitThatDoesNotFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited})
+		w.pass(exitPatience - 1)
+		if len(taken[messages.Kill](w.process)) != 0 {
+			t.Fatal("ended although its exit may still follow")
+		}
+		w.pass(1)
+		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
+			t.Fatalf("killed %v", kills)
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if got.Restarts != 1 || got.RetryAt.IsZero() || got.LastExit.Reason != messages.ReasonProcessExited {
+			t.Fatalf("not replaced: %+v", got)
+		}
+	})
+}
+
+// P4: memory over its limit ends a start as well: what came of it would deny every request.
+func TestMemoryExceededWhileStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, messages.MemoryExceeded{Launch: 1})
+		if len(taken[messages.Kill](w.process)) != 1 {
+			t.Fatal("not ended")
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if got.Restarts != 1 || got.LastExit.Reason != messages.ReasonRAMOverLimit {
+			t.Fatalf("last exit %+v", got.LastExit)
+		}
+	})
+}

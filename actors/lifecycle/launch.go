@@ -91,7 +91,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 
 func (l *loop) unverified(reason messages.Reason) {
 	l.facts.Verified, l.causes.Verified, l.offered = false, reason, nil
-	l.replyStart(reason)
+	answer(&l.onStart, reason)
 }
 
 // next is the pair to start: what is offered, or what was ready before when the offered one did
@@ -107,30 +107,39 @@ func (l *loop) next() *pair {
 func (l *loop) start() {
 	p := l.next()
 	l.launch++
-	l.running, l.alive, l.ending, l.exiting, l.excused, l.blame = p, true, false, false, false, ""
+	l.running, l.alive, l.ending, l.excused, l.again, l.blame = p, true, false, false, false, ""
 	l.retryAt = time.Time{}
 	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
 	l.process.Put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
-	l.replyStart(messages.ReasonOK)
+	answer(&l.onStart, messages.ReasonOK)
 }
 
 // runtimeStarted is the answer to a Spawn, or to ConfirmProcess from a runtime that outlived the
-// last incarnation of this actor: that one is adopted.
+// last incarnation of this actor: that one is adopted. What runs on the word of an earlier incarnation
+// alone is ended.
 func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
-	if l.confirmed {
-		return
+	switch {
+	case l.confirmed:
+		if !l.alive || m.Launch != l.launch {
+			l.process.Put(messages.Kill{Launch: m.Launch})
+		}
+	case m.Launch < l.launch:
+		// A newer one was asked for: it follows, or its Spawn was lost.
+		l.process.Put(messages.Kill{Launch: m.Launch})
+		l.process.Put(messages.ConfirmProcess{})
+	default:
+		l.confirmed, l.alive, l.launch = true, true, m.Launch
+		l.running = l.offered
+		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 	}
-	l.confirmed, l.alive, l.launch = true, true, m.Launch
-	l.running = l.offered
-	l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 }
 
 // runtimeAbsent answers ConfirmProcess or Kill. The first may have been asked before a Spawn that
 // the process actor had not read yet: then it says nothing about that launch.
-func (l *loop) runtimeAbsent() {
+func (l *loop) runtimeAbsent(m messages.RuntimeAbsent) {
 	l.confirmed = true
-	if l.ending {
+	if l.ending && m.Launch == l.launch {
 		l.runtimeGone()
 	}
 }
@@ -155,7 +164,8 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	}
 	crash := !l.excused && (!m.Requested || l.blame != "")
 	l.alive, l.ending, l.excused, l.blame = false, false, false, ""
-	l.backEnd, l.startedBy, l.drained, l.drainBy = messages.BackEnd{}, time.Time{}, nil, time.Time{}
+	l.backEnd, l.drained = messages.BackEnd{}, nil
+	l.startedBy, l.drainBy, l.exitBy = time.Time{}, time.Time{}, time.Time{}
 	switch l.machine.State() {
 	case messages.StateStarting:
 		l.apply(messages.EventHealthFail, reason)
@@ -180,14 +190,15 @@ func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
 		l.rejected = l.running
 		l.log.Warn("newer artifacts did not become ready, going back", zap.String("reason", string(reason)))
 	}
-	var isLoop bool
-	if l.failures, isLoop = fsm.CrashLoop(l.failures, now); isLoop {
-		l.heldTill = now.Add(fsm.CrashLoopWindow)
+	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
+	if isLoop {
+		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = messages.ReasonCrashLoop
 		l.log.Error("runtime held after repeated failures", zap.String("reason", string(messages.ReasonCrashLoop)),
-			zap.String("last", string(reason)), zap.Time("until", l.heldTill))
+			zap.String("last", string(reason)), zap.Time("until", l.failures.HeldTill))
 		return
 	}
+	l.failures = &messages.Failures{At: recent}
 	wait := l.backoff.NextBackOff()
 	l.retryAt = now.Add(wait)
 	l.log.Warn("runtime failed", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
@@ -195,12 +206,12 @@ func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
 }
 
 func (l *loop) forgive() {
-	l.failures, l.retryAt, l.heldTill = nil, time.Time{}, time.Time{}
+	l.failures, l.retryAt = &messages.Failures{}, time.Time{}
 	l.backoff.Reset()
 }
 
 func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
-	if !l.alive || l.ending || l.exiting || m.Launch != l.launch {
+	if !l.alive || l.ending || !l.exitBy.IsZero() || m.Launch != l.launch {
 		return
 	}
 	switch l.machine.State() {
@@ -218,15 +229,33 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 // healthFailed ends availability at once (A5). A start is allowed to fail probes until its
 // deadline; a hung runtime is ended and replaced. The process actor sends one with
 // ReasonProcessExited as soon as the runtime dies, tens of milliseconds before its memory is freed
-// and the exit is told: a success from before that moment counts no more.
+// and the exit is told: a success from before that moment counts no more. When no exit follows, the
+// sign was wrong or the runtime hangs in its death: then it is ended.
 func (l *loop) healthFailed(m messages.HealthFailed) {
 	if !l.alive || m.Launch != l.launch {
 		return
 	}
 	l.facts.LastHealth = time.Time{}
-	l.exiting = l.exiting || m.Reason == messages.ReasonProcessExited
+	if m.Reason == messages.ReasonProcessExited && l.exitBy.IsZero() {
+		l.exitBy = time.Now().Add(exitPatience)
+	}
 	if m.Hung {
 		l.end(m.Reason)
+	}
+}
+
+// memoryExceeded ends a runtime that stays over its memory limit (P4), whose requests are denied
+// anyway: a ready one after a drain, a starting one at once.
+func (l *loop) memoryExceeded(m messages.MemoryExceeded) {
+	if m.Launch != l.launch {
+		return
+	}
+	switch l.machine.State() {
+	case messages.StateStarting:
+		l.end(messages.ReasonRAMOverLimit)
+	case messages.StateReady:
+		l.blame = messages.ReasonRAMOverLimit
+		l.drain()
 	}
 }
 

@@ -49,27 +49,27 @@ type loop struct {
 	confirmed bool            // process has said what runs
 	alive     bool            // launch has not ended yet
 	ending    bool            // a Kill is on its way
-	exiting   bool            // the process dies; its exit will be told
+	exitBy    time.Time       // the process dies, and its exit will be told by then; else zero
 	blame     messages.Reason // the failure that an asked-for end stands for
 	excused   bool            // the end of launch is no crash
+	again     bool            // the user wants another launch than this one
 	backEnd   messages.BackEnd
 	model     messages.Model
 	startedBy time.Time // the start deadline, while starting
 	readyAt   time.Time
 
-	failures []time.Time
+	failures *messages.Failures // never nil; what is published is not changed
 	restarts int
 	lastExit *messages.ExitReport
 	backoff  *backoff.ExponentialBackOff
 	retryAt  time.Time
-	heldTill time.Time
 
 	drained   chan int // the reply to a Drain, nil when none is asked
 	drainBy   time.Time
 	cleared   chan messages.Reason
 	clearedBy time.Time
 	onStopped []chan<- messages.Reason // who waits for the runtime to have ended
-	onStart   []chan<- messages.Reason // who waits for the next start
+	onStart   []chan<- messages.Reason // who waits for the start of a restart
 	onEnd     []chan<- struct{}        // who waits for the shutdown
 
 	process   mailbox.Outbox[messages.ToProcess]
@@ -89,7 +89,7 @@ func newLoop(deps Deps) *loop {
 		backoff.WithMaxInterval(lastRetry),
 		backoff.WithMaxElapsedTime(0),
 	)
-	return &loop{
+	l := &loop{
 		deps:      deps,
 		log:       deps.Log,
 		machine:   fsm.NewLifecycle(),
@@ -99,6 +99,7 @@ func newLoop(deps Deps) *loop {
 		lastReady: before.Proven,
 		restarts:  before.Restarts,
 		lastExit:  before.LastExit,
+		failures:  &messages.Failures{},
 		backoff:   retry,
 
 		process:   mailbox.Outbox[messages.ToProcess]{Box: deps.Process},
@@ -108,7 +109,17 @@ func newLoop(deps Deps) *loop {
 		custody:   mailbox.Outbox[messages.LoopbackRequest]{Box: deps.Custody},
 		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: deps.Manifest},
 	}
+	if before.Failures != nil {
+		l.failures = before.Failures
+	}
+	if l.held() {
+		l.causes.Ready = messages.ReasonCrashLoop
+	}
+	return l
 }
+
+// held reports whether a crash loop is held (A8).
+func (l *loop) held() bool { return !l.failures.HeldTill.IsZero() }
 
 // handle takes one message in; it changes facts and asks for nothing that reconcile can ask for.
 func (l *loop) handle(message messages.ToLifecycle) {
@@ -140,7 +151,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.TokenLost:
 		l.facts.Token, l.causes.Token = false, m.Reason
 	case messages.RuntimeAbsent:
-		l.runtimeAbsent()
+		l.runtimeAbsent(m)
 	case messages.RuntimeStarted:
 		l.runtimeStarted(m)
 	case messages.BackEndUp:
@@ -154,21 +165,19 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.HealthFailed:
 		l.healthFailed(m)
 	case messages.MemoryExceeded:
-		if m.Launch == l.launch && l.machine.State() == messages.StateReady {
-			l.blame = messages.ReasonRAMOverLimit
-			l.drain()
-		}
+		l.memoryExceeded(m)
 	case messages.StartRequested:
-		l.startRequested(m)
+		m.Reply <- l.want()
 	case messages.StopRequested:
-		l.wanted = false
+		l.unwant(messages.ReasonInvalidTransition)
 		l.onStopped = append(l.onStopped, m.Reply)
 	case messages.RestartRequested:
 		l.restartRequested(m)
 	case messages.Ping:
 		m.Reply <- struct{}{}
 	case messages.ShutdownRequested:
-		l.facts.ShuttingDown, l.wanted = true, false
+		l.facts.ShuttingDown = true
+		l.unwant(messages.ReasonNotReady)
 		l.onEnd = append(l.onEnd, m.Reply)
 	}
 }
@@ -201,7 +210,7 @@ func (l *loop) publish() {
 		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since,
 		Facts: l.facts, BaseURL: l.base, Launch: l.launch, Proven: l.lastReady, BackEnd: l.backEnd, Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
-		Held: !l.heldTill.IsZero(), Wanted: l.wanted,
+		Held: l.held(), Failures: l.failures, Wanted: l.wanted,
 	}
 	if next == l.last {
 		return
@@ -234,10 +243,11 @@ func (l *loop) untilNext() time.Duration {
 	}
 	due(l.startedBy)
 	due(l.retryAt)
-	due(l.heldTill)
+	due(l.failures.HeldTill)
+	due(l.exitBy)
 	due(l.clearedBy)
 	due(l.drainBy)
-	if l.machine.State() == messages.StateReady && len(l.failures) > 0 {
+	if l.machine.State() == messages.StateReady && len(l.failures.At) > 0 {
 		due(l.readyAt.Add(fsm.HealthyAfter))
 	}
 	return max(next, 0)

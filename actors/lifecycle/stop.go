@@ -12,6 +12,10 @@ import (
 // drainUnanswered stands for the count that a front door did not give in time.
 const drainUnanswered = -1
 
+// exitPatience is how long a runtime that dies may take until its exit is told: freeing the memory of
+// the largest model takes well under a second.
+const exitPatience = 5 * time.Second
+
 // reconcile brings what is nearer to what is wanted, one step at a time.
 func (l *loop) reconcile() {
 	now := time.Now()
@@ -21,10 +25,14 @@ func (l *loop) reconcile() {
 	if !l.drainBy.IsZero() && !now.Before(l.drainBy) {
 		l.drainEnded(drainUnanswered)
 	}
-	if !l.heldTill.IsZero() && !now.Before(l.heldTill) {
+	if !l.exitBy.IsZero() && !now.Before(l.exitBy) {
+		l.exitBy = time.Time{}
+		l.end(messages.ReasonProcessExited)
+	}
+	if l.held() && !now.Before(l.failures.HeldTill) {
 		l.forgive()
 	}
-	if l.machine.State() == messages.StateReady && len(l.failures) > 0 && now.Sub(l.readyAt) >= fsm.HealthyAfter {
+	if l.machine.State() == messages.StateReady && len(l.failures.At) > 0 && now.Sub(l.readyAt) >= fsm.HealthyAfter {
 		l.forgive()
 	}
 	if !l.wanted {
@@ -32,6 +40,12 @@ func (l *loop) reconcile() {
 		return
 	}
 	switch {
+	case l.again && l.machine.State() == messages.StateReady:
+		l.excused = true
+		l.drain()
+	case l.again && l.machine.State() != messages.StateDraining && l.alive && !l.ending:
+		l.excused = true
+		l.end(messages.ReasonNotReady)
 	case l.machine.State() == messages.StateStarting && !l.startedBy.IsZero() && !now.Before(l.startedBy):
 		l.end(messages.ReasonStartTimeout)
 	case l.machine.State() == messages.StateStopped && l.alive && !l.ending && l.facts.Verified:
@@ -39,7 +53,7 @@ func (l *loop) reconcile() {
 		l.startedBy = now.Add(l.deps.StartDeadline)
 		l.apply(messages.EventStart, messages.ReasonNotReady)
 	case l.machine.State() == messages.StateStopped && !l.alive && l.confirmed && l.facts.Verified &&
-		l.heldTill.IsZero() && l.retryAt.IsZero():
+		!l.held() && l.retryAt.IsZero():
 		l.start()
 	}
 }
@@ -59,11 +73,7 @@ func (l *loop) stop() {
 		}
 	case l.confirmed:
 		l.retryAt = time.Time{}
-		for _, reply := range l.onStopped {
-			reply <- messages.ReasonOK
-		}
-		l.onStopped = nil
-		l.replyStart(messages.ReasonNotReady)
+		answer(&l.onStopped, messages.ReasonOK)
 		l.clear()
 	}
 }
@@ -119,50 +129,48 @@ func (l *loop) tokenCleared(reason messages.Reason) {
 	l.onEnd = nil
 }
 
-// want records the user's wish to run, which also ends a hold (A8). It answers ReasonOK, or why
-// nothing can be started: then the artifacts are looked at once more, since the user may have
-// mended them.
+// want records the user's wish to run, which also ends a hold (A8). It answers ReasonOK, or why there
+// is nothing to start yet: ReasonNotReady while that is not known or on its way, else the cause; then
+// the artifacts are looked at once more, since the user may have mended them.
 func (l *loop) want() messages.Reason {
 	if l.facts.ShuttingDown {
 		return messages.ReasonNotReady
 	}
 	l.wanted, l.rejected = true, nil
+	answer(&l.onStopped, messages.ReasonInvalidTransition)
 	l.forgive()
-	if !l.facts.Verified && l.causes.Verified != "" {
+	switch cause := l.causes.Verified; {
+	case l.facts.Verified:
+		return messages.ReasonOK
+	case cause == "" || cause == messages.ReasonNotReady:
+		return messages.ReasonNotReady
+	default:
 		l.provision.Put(messages.Reverify{})
-		return l.causes.Verified
+		return cause
 	}
-	return messages.ReasonOK
 }
 
-func (l *loop) startRequested(m messages.StartRequested) {
-	reason := l.want()
-	if reason != messages.ReasonOK || l.alive && !l.ending {
-		m.Reply <- reason
-		return
-	}
-	l.onStart = append(l.onStart, m.Reply)
+// unwant records that the runtime is to stop, and tells those who wait for a restart that it will not come.
+func (l *loop) unwant(reason messages.Reason) {
+	l.wanted, l.again = false, false
+	answer(&l.onStart, reason)
 }
 
+// restartRequested asks for another launch than the one that runs, also when a new incarnation of this
+// actor has not heard yet which one that is.
 func (l *loop) restartRequested(m messages.RestartRequested) {
 	if reason := l.want(); reason != messages.ReasonOK {
 		m.Reply <- reason
 		return
 	}
+	l.again = true
 	l.onStart = append(l.onStart, m.Reply)
-	switch l.machine.State() {
-	case messages.StateReady:
-		l.excused = true
-		l.drain()
-	case messages.StateStarting:
-		l.excused = true
-		l.end(messages.ReasonNotReady)
-	}
 }
 
-func (l *loop) replyStart(reason messages.Reason) {
-	for _, reply := range l.onStart {
+// answer gives those who wait their reply.
+func answer(waiting *[]chan<- messages.Reason, reason messages.Reason) {
+	for _, reply := range *waiting {
 		reply <- reason
 	}
-	l.onStart = nil
+	*waiting = nil
 }

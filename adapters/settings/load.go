@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/env/v2"
@@ -139,14 +140,17 @@ func Load(o Options) (Settings, []Value, error) {
 	return s, values, nil
 }
 
+// probeTime is what one probe may take: its own deadline (actors/door/health), and its way.
+const probeTime = 4 * time.Second
+
 // together checks what one key alone cannot know.
 func together(s Settings, values []Value) []Problem {
-	if s.Health.Recency > s.Health.Beat {
+	if s.Health.Recency >= s.Health.Beat+probeTime {
 		return nil
 	}
 	i := slices.IndexFunc(values, func(v Value) bool { return v.Key == "health.recency" })
 	return []Problem{{Where: cmpOr(values[i].Where, "defaults"), Key: "health.recency",
-		Message: "must be longer than health.beat, or availability would flicker between two probes"}}
+		Message: "must be at least health.beat and 4s, which a probe may take, or availability would flicker between two probes"}}
 }
 
 func cmpOr(a, b string) string {

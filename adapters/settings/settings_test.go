@@ -74,7 +74,8 @@ func TestRefused(t *testing.T) {
 		{"key instead of its variable", "[lanes.openrouter]\nkey_env = \"sk-live-abc\"", 2, "lanes.openrouter.key_env", "never the key itself"},
 		{"clear text lane", "[lanes.enterprise]\nbase_url = \"http://llm.example/v1\"", 2, "lanes.enterprise.base_url", "https"},
 		{"unknown level", "[log]\nlevel = \"loud\"", 2, "log.level", `"debug"`},
-		{"recency below beat", "[health]\nbeat = \"20s\"\nrecency = \"10s\"", 0, "health.recency", "longer than health.beat"},
+		{"recency below beat", "[health]\nbeat = \"20s\"\nrecency = \"10s\"", 0, "health.recency", "at least health.beat and 4s"},
+		{"recency without room for a probe", "[health]\nbeat = \"5s\"\nrecency = \"8999ms\"", 0, "health.recency", "at least health.beat and 4s"},
 		{"broken syntax", "[hub]\nurl = \n", 2, "", "not TOML"},
 		{"key twice", "[hub]\nurl = \"https://a.example\"\nurl = \"https://b.example\"", 3, "", "not TOML"},
 	}

@@ -40,10 +40,11 @@ func (a answering) Stop(context.Context) (messages.Reason, error)         { retu
 func (a answering) Restart(context.Context) (messages.Reason, error)      { return a.reason, nil }
 func (a answering) Status() messages.Status                               { return a.status }
 
-// startDaemon serves until the script ends: daemon REASON.
+// startDaemon serves until the script ends: daemon REASON [fetching].
 func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
-	if neg || len(given) != 1 {
-		ts.Fatalf("usage: daemon REASON")
+	fetching := len(given) == 2 && given[1] == "fetching"
+	if neg || len(given) != 1 && !fetching {
+		ts.Fatalf("usage: daemon REASON [fetching]")
 	}
 	socket := filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "companion", "control.sock")
 	listener, err := controlsock.Listen(socket, func(error) {})
@@ -52,6 +53,9 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 	status.CompanionAvailable, status.Reason = false, messages.ReasonNotReady
 	if reason := messages.Reason(given[0]); exitOf(reason) == exitKeychain {
 		status.Reason, status.Facts.Token = reason, false
+	}
+	if fetching {
+		status.Transfers = []messages.Transfer{{Name: "gemma", Bytes: 1, Total: 2, SecondsLeft: 60}}
 	}
 	fake := answering{messages.Reason(given[0]), status}
 	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Log: zap.NewNop()}

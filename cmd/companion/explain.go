@@ -16,6 +16,7 @@ func explain(r messages.Reason) string {
 
 var words = map[messages.Reason]string{
 	messages.ReasonSignInNeeded:             "nobody is signed in",
+	messages.ReasonInvalidTransition:        "a later command took its place",
 	messages.ReasonNotReady:                 "the runtime is not ready",
 	messages.ReasonStartTimeout:             "the runtime did not become ready in time",
 	messages.ReasonProcessExited:            "the runtime ended",

@@ -37,11 +37,27 @@ func (a *app) runtimeCommand(use, short, doing, done string, do func(*controlsoc
 			if err != nil {
 				return err
 			}
+			if reason == messages.ReasonNotReady {
+				return notYet(cmd.Context(), client, doing)
+			}
 			if err := refused(doing, reason); err != nil {
 				return err
 			}
 			a.say("%s", done)
 			return nil
 		},
-	}, exitNotRunning, exitUnavailable, exitIntegrity)
+	}, exitNotRunning, exitSignIn, exitUnavailable, exitIntegrity)
+}
+
+// notYet is the failure of a command that was taken while there is nothing to run: what is missing may be
+// on its way, and then the runtime starts by itself.
+func notYet(ctx context.Context, client *controlsock.Client, doing string) error {
+	f := &failure{code: string(messages.ReasonNotReady), message: doing + ": " + explain(messages.ReasonNotReady), exit: exitUnavailable}
+	if status, err := client.Status(ctx); err == nil {
+		f.hint = "next: " + next(status)
+		if len(status.Transfers) > 0 {
+			f.hint = "it starts by itself when the transfer is verified: `companion status --watch`"
+		}
+	}
+	return f
 }

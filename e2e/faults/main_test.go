@@ -9,6 +9,7 @@ import (
 	"context"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ const (
 	againWithin = time.Minute
 )
 
+// truths has a *harness.Truth for each companion.
+var truths sync.Map
+
 func repetitions(t *testing.T, variable string, otherwise int) int {
 	t.Helper()
 	value := os.Getenv(variable)
@@ -60,8 +64,13 @@ func probe(t *testing.T, c *harness.Companion) (messages.Status, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+	asked := time.Now()
 	status, err := controlsock.Dial(c.RunTime() + "/control.sock").Status(ctx)
 	checkFacts(t, status)
+	truth, _ := truths.LoadOrStore(c, &harness.Truth{Dead: time.Second, Paused: recency + time.Second})
+	if err := truth.(*harness.Truth).Check(status, asked); err != nil {
+		t.Error(err)
+	}
 	return status, err == nil
 }
 

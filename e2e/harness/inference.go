@@ -136,12 +136,19 @@ func (s *Stream) String() string {
 
 // Alive reports whether the process is there and no zombie.
 func Alive(pid int) bool {
+	state := stateOf(pid)
+	return state != "" && state != "Z"
+}
+
+// stateOf is the letter of proc(5) for what the process does; empty when it is not there.
+func stateOf(pid int) string {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return false
+		return ""
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(rest, "Z")
+	state, _, _ := strings.Cut(rest, " ")
+	return state
 }
 
 // Runtimes lists the processes that were started for this companion's runtime, helper stage and

@@ -17,6 +17,7 @@ import (
 
 	"companion/adapters/door/controlsock"
 	"companion/e2e/harness"
+	"companion/messages"
 )
 
 // pause is between two requests of a worker, so that the queue is sometimes empty.
@@ -143,15 +144,21 @@ func (s *soak) badBody(ctx context.Context) {
 	s.judge(ctx, "bad body", s.door.Do(ctx, http.MethodPost, "/chat/completions", bodies[rand.IntN(len(bodies))]), 400, 503)
 }
 
-// status holds what the control socket says against A5. A command that meets the control actor in
+// status holds what the control socket says against A5, against the runtime's process and against the front
+// door. A command that meets the control actor in
 // the middle of its restart may fail; not for long.
 func (s *soak) status(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(pause) {
+		asked := time.Now()
 		status, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
 		if err == nil {
 			f := status.Facts
+			if err := s.truth.Check(status, asked); err != nil {
+				s.t.Errorf("status: %v", err)
+			}
+			s.doorOpen(ctx, status)
 			if status.CompanionAvailable && !(f.Verified && f.Ready && f.Bound && f.Token && f.HealthRecent) {
 				s.t.Errorf("status: available with the facts %+v", f)
 			}
@@ -165,6 +172,23 @@ func (s *soak) status(ctx context.Context) {
 		}
 	}
 	time.Sleep(pause)
+}
+
+// doorOpen checks that the front door answers while inference is said to be available: one that does not
+// makes it unavailable within a second, for a moment at least.
+func (s *soak) doorOpen(ctx context.Context, status messages.Status) {
+	if !status.CompanionAvailable {
+		return
+	}
+	reply := s.door.Do(ctx, http.MethodGet, "/models", "")
+	if reply.Status == http.StatusOK {
+		return
+	}
+	time.Sleep(time.Second)
+	again, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
+	if err == nil && again.CompanionAvailable && again.Since.Equal(status.Since) {
+		s.t.Errorf("available all the time, but the front door answers %d %s %v", reply.Status, reply.Code, reply.Err)
+	}
 }
 
 // breakOne does one fault, waits a few seconds, and plays the user who starts a held runtime.

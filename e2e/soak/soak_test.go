@@ -65,6 +65,7 @@ type soak struct {
 	triggers string
 	door     *harness.Door // the right token
 	stranger *harness.Door // a wrong one
+	truth    *harness.Truth
 
 	mu     sync.Mutex
 	counts map[string]map[string]int // by kind of request or fault, then by outcome
@@ -83,7 +84,8 @@ func (s *soak) count(kind, outcome string) {
 // error, no right token is refused and no wrong one admitted, nothing says available without the
 // facts, nothing leaks, and the command line still answers.
 func TestSoak(t *testing.T) {
-	s := &soak{t: t, counts: map[string]map[string]int{}, triggers: harness.TempDir(t)}
+	s := &soak{t: t, counts: map[string]map[string]int{}, triggers: harness.TempDir(t),
+		truth: &harness.Truth{Dead: 2 * time.Second, Paused: 8 * time.Second}}
 	s.c = harness.RealHub(t).Companion(settings)
 	s.c.Extra = []string{"COMPANION_FAULTS=" + s.triggers}
 	daemon := s.c.Start()

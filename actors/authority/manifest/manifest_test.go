@@ -66,6 +66,22 @@ func TestSignedOut(t *testing.T) {
 	})
 }
 
+// M1, X3: with no manifest at all provision hears why, once, so that a start can be answered with it.
+func TestNothingKept(t *testing.T) {
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.signed(false)
+		h.start(t)
+		h.wantWants(t, "+ reauth")
+		h.mailbox <- messages.SessionChanged{}
+		h.wantWants(t)
+		h.mailbox <- messages.RepeatWant{}
+		h.wantWants(t, "+ reauth")
+		h.signed(true)
+		h.mailbox <- messages.SessionChanged{}
+		h.wantWants(t, "main+llama fetch")
+	})
+}
+
 // M1: without a network the kept manifest serves and fetches nothing; the network is tried again with
 // growing pauses, and one hub's failure takes back nothing that a fresh manifest has allowed.
 func TestNoNetwork(t *testing.T) {
@@ -132,7 +148,7 @@ func TestRefusedManifest(t *testing.T) {
 		bubble(t, "", func(t *testing.T, h *house) {
 			h.repo.freshErr = &tuf.Error{Reason: reason}
 			h.start(t)
-			h.wantWants(t)
+			h.wantWants(t, "+ "+string(reason))
 			if v := h.view.Get(); v.Reason != reason {
 				t.Fatalf("%+v", v)
 			}

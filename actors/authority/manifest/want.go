@@ -18,6 +18,8 @@ func (l *loop) decide(fresh bool) {
 	view := messages.ManifestView{Reason: l.reason}
 	if !l.have {
 		l.deps.View.Set(view)
+		// Nothing is wanted yet, and why is what a start is answered with.
+		l.send(messages.Want{FetchRefused: l.reason}, false)
 		return
 	}
 	standing, grace := l.catalogue.Standing(now, l.deps.Grace)

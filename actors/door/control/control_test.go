@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -33,7 +34,7 @@ func run(t *testing.T) (*boxes, *controlsock.Client) {
 		make(chan messages.ManifestCommand, 4), mailbox.NewWatch(snapshot)}
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
 	actor := New(Deps{Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest,
-		Snapshot: b.snapshot, Views: views, SocketPath: path, Version: "1", Log: zap.NewNop()})
+		Snapshot: b.snapshot, Views: views, SocketPath: path, Version: "1", Recency: time.Minute, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- actor.Serve(ctx) }()
@@ -151,6 +152,8 @@ func TestLoginReachesTheSession(t *testing.T) {
 func TestWatchSeesTheSnapshot(t *testing.T) {
 	b, client := run(t)
 	lost := b.snapshot.Get()
+	lost.Facts.LastHealth = time.Now()
+	b.snapshot.Set(lost)
 	lost.Available, lost.Reason, lost.State = false, messages.ReasonProcessExited, messages.StateStopped
 	lost.Since = lost.Since.Add(1)
 	enough := errors.New("enough")

@@ -21,6 +21,11 @@ func (v viewer) Next() (messages.Status, <-chan struct{}) {
 func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	facts := snapshot.Facts
 	manifest := v.deps.Views.Manifest()
+	healthRecent := fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency)
+	if snapshot.Available && !healthRecent {
+		// The machine has slept, and the timers of the lifecycle actor with it (A5).
+		snapshot.Available, snapshot.Reason = false, messages.ReasonRuntimeUnavailable
+	}
 	return messages.Status{
 		Version:            v.deps.Version,
 		PID:                os.Getpid(),
@@ -31,8 +36,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Since:              snapshot.Since.UTC(),
 		Facts: messages.StatusFacts{
 			Verified: facts.Verified, Ready: facts.Ready, Bound: facts.Bound, Token: facts.Token,
-			HealthRecent: fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency),
-			LastHealth:   moment(facts.LastHealth),
+			HealthRecent: healthRecent, LastHealth: moment(facts.LastHealth),
 		},
 		FrontDoor: frontDoor(snapshot, v.deps.Views.Door()),
 		Model: messages.StatusModel{

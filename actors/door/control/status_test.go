@@ -170,14 +170,16 @@ func kinds(prefix string, object map[string]any) map[string]string {
 	return found
 }
 
-// A5: an old success, and one from the future, are not recent.
+// A5: an old success, and one from the future, are not recent, and nothing is available on its strength,
+// whatever the last snapshot says: the machine may have slept since.
 func TestHealthRecent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for age, want := range map[time.Duration]bool{0: true, 15 * time.Second: true, 15*time.Second + 1: false, -time.Second: false} {
 			snapshot, views := full()
 			snapshot.Facts.LastHealth = time.Now().Add(-age)
-			if got := statusOf(snapshot, views).Facts.HealthRecent; got != want {
-				t.Errorf("a success %v ago: recent %v, want %v", age, got, want)
+			got := statusOf(snapshot, views)
+			if got.Facts.HealthRecent != want || got.CompanionAvailable != want || (got.Reason == messages.ReasonOK) != want {
+				t.Errorf("a success %v ago: recent %v, available %v, %s; want %v", age, got.Facts.HealthRecent, got.CompanionAvailable, got.Reason, want)
 			}
 		}
 	})

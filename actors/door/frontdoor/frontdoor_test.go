@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"companion/adapters/door/loopback"
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -226,24 +227,37 @@ func TestGate(t *testing.T) {
 	s := r.snapshot.Get()
 	s.State = messages.StateReady
 	r.snapshot.Set(s)
-	for want, seen := range map[messages.Reason]messages.Observation{
-		messages.ReasonProbeFailed: {Failed: true}, messages.ReasonMalformedObservation: {},
-		messages.ReasonRAMOverLimit: {At: time.Unix(1, 0), ResidentBytes: 101},
+	for name, c := range map[string]struct {
+		seen messages.Observation
+		want messages.Reason
+	}{
+		"failed": {messages.Observation{Failed: true}, messages.ReasonProbeFailed},
+		"none":   {messages.Observation{}, messages.ReasonMalformedObservation},
+		// P2: the actor that observes is gone, or its probe is slow.
+		"old": {messages.Observation{At: time.Now().Add(-fsm.Reuse)}, messages.ReasonProbeFailed},
 	} {
-		r.seen.Set(seen)
-		if a := r.chat(); a.status != 503 || a.code() != want {
-			t.Errorf("%s: %+v", want, a)
+		r.seen.Set(c.seen)
+		if a := r.chat(); a.status != 503 || a.code() != c.want {
+			t.Errorf("%s: %+v", name, a)
 		}
 	}
-	r.seen.Set(messages.Observation{At: time.Unix(1, 0)})
-	if a := r.chat(); a.status != 200 {
-		t.Errorf("%+v", a)
-	}
+	r.observe(101, func() {
+		if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRAMOverLimit {
+			t.Errorf("%+v", a)
+		}
+	})
+	r.observe(100, func() {
+		if a := r.chat(); a.status != 200 {
+			t.Errorf("%+v", a)
+		}
+	})
 	s.BackEnd = messages.BackEnd{}
 	r.snapshot.Set(s)
-	if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-		t.Errorf("no back end: %+v", a)
-	}
+	r.observe(1, func() {
+		if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
+			t.Errorf("no back end: %+v", a)
+		}
+	})
 }
 
 // L6a, L9, L10: bodies that are refused, each with the OpenAI error shape.

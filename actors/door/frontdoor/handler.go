@@ -178,7 +178,8 @@ func (v *visit) serve() {
 // gate is the first look (A6), before a body is read: it counts nothing.
 func (v *visit) gate(s messages.Snapshot) *problem {
 	reason := fsm.Gate(fsm.GateRequest{
-		Snapshot: &s, Admission: v.d.admission.now(), Limits: v.d.bounds.Resources, Seen: v.d.observation.Get(),
+		Snapshot: &s, Admission: v.d.admission.now(), Limits: v.d.bounds.Resources,
+		Seen: v.d.observation.Get(), Now: time.Now(),
 	})
 	if reason != messages.ReasonOK && reason != messages.ReasonAtCapacity {
 		return refusal(reason)
@@ -241,7 +242,7 @@ func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
 	if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
 		return reason
 	}
-	return fsm.Resources(v.d.bounds.Resources, v.d.observation.Get())
+	return fsm.Resources(v.d.bounds.Resources, v.d.observation.Get(), time.Now())
 }
 
 // enter takes a place, waiting for it if need be. A client that gives up leaves the queue; so does

@@ -47,6 +47,27 @@ type rig struct {
 }
 
 // start runs a front door in front of upstream, in state ready, with both tokens given.
+// observe runs check while the load is that of a moment ago, however long check takes (P2).
+func (r *rig) observe(bytes int64, check func()) {
+	see := func() { r.seen.Set(messages.Observation{At: time.Now(), ResidentBytes: bytes}) }
+	see()
+	done := make(chan struct{})
+	var seeing sync.WaitGroup
+	seeing.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(20 * time.Millisecond):
+				see()
+			}
+		}
+	})
+	check()
+	close(done)
+	seeing.Wait()
+}
+
 func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
@@ -54,7 +75,7 @@ func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 	r := &rig{
 		t: t, box: make(chan messages.ToFrontDoor, 8), told: make(chan messages.ToLifecycle, 64), logs: logs,
 		snapshot: mailbox.NewWatch(readySnapshot(backEnd)),
-		seen:     mailbox.NewWatch(messages.Observation{At: time.Unix(1, 0)}),
+		seen:     mailbox.NewWatch(messages.Observation{}),
 		endpoint: filepath.Join(t.TempDir(), "run", "endpoint.json"),
 	}
 	deps := Deps{

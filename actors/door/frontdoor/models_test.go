@@ -3,7 +3,6 @@ package frontdoor
 import (
 	"net/http"
 	"testing"
-	"time"
 
 	"companion/messages"
 )
@@ -53,15 +52,18 @@ func TestModelsAtTheGate(t *testing.T) {
 		s := r.snapshot.Get()
 		s.State = c.state
 		r.snapshot.Set(s)
-		r.seen.Set(messages.Observation{At: time.Unix(1, 0), ResidentBytes: c.bytes})
-		if a := r.one(r.request("GET", "/v1/models", "")); a.code() != c.want || (a.status == 200) != (c.want == "") {
-			t.Errorf("%s, %d bytes: %+v", c.state, c.bytes, a)
-		}
+		r.observe(c.bytes, func() {
+			if a := r.one(r.request("GET", "/v1/models", "")); a.code() != c.want || (a.status == 200) != (c.want == "") {
+				t.Errorf("%s, %d bytes: %+v", c.state, c.bytes, a)
+			}
+		})
 	}
 	s := r.snapshot.Get()
 	s.Model.Name = ""
 	r.snapshot.Set(s)
-	if a := r.one(r.request("GET", "/v1/models", "")); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-		t.Errorf("no model: %+v", a)
-	}
+	r.observe(1, func() {
+		if a := r.one(r.request("GET", "/v1/models", "")); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
+			t.Errorf("no model: %+v", a)
+		}
+	})
 }

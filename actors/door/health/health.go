@@ -26,9 +26,10 @@ import (
 	"companion/messages"
 )
 
-// Defaults of the times below. Together they keep the promise of A5: a success is told at least every
-// Beat + GenerateDeadline = 11 s, within the recency bound of 15 s; a runtime that stops answering is
-// noticed within Beat + AnswerDeadline = 8 s, and reported as hung within 12 s.
+// Defaults of the times below. Together they keep the promise of A5: a success counts from the moment at
+// which the front door had answered, and the next one is told within 2 × GenerateDeadline = 12 s of that,
+// inside the recency bound of 15 s; a runtime that stops answering is noticed within Beat + AnswerDeadline
+// = 8 s, and reported as hung within 12 s.
 const (
 	DefaultBeat             = 5 * time.Second
 	DefaultAnswerDeadline   = 3 * time.Second // measured: a busy runtime lists its model in under 15 ms

@@ -113,6 +113,47 @@ func TestPausedRuntime(t *testing.T) {
 	}
 }
 
+// T10, A5: the same when the pause comes just before an idle runtime is asked for a token: the listing that
+// fails is not held up by the token, whose deadline is longer.
+func TestPausedAtTheIdleProbe(t *testing.T) {
+	inHouse(t, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		for range int(DefaultIdleAfter/DefaultBeat) - 1 {
+			h.wantSuccess(t, 1, DefaultBeat)
+		}
+		_, before := h.prober.counts()
+		h.prober.set(silent, silent, silent)
+		h.wantFailure(t, DefaultBeat+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
+		if _, tokens := h.prober.counts(); tokens != before+1 {
+			t.Fatal("no token was asked for: nothing is proven")
+		}
+		h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
+	})
+}
+
+// A5: a success is as old as the answer of the front door, however long the token takes, and the next one
+// does not wait a beat longer for that, not even when a token is due each time.
+func TestSuccessIsAsOldAsItsEvidence(t *testing.T) {
+	inHouseWith(t, Deps{IdleAfter: time.Second}, func(t *testing.T, h *house) {
+		last := h.ready(t, 1)
+		h.prober.set(nil, nil, func(context.Context) error {
+			time.Sleep(DefaultGenerateDeadline - time.Millisecond)
+			return nil
+		})
+		oldest := time.Duration(0)
+		for range 50 {
+			m, ok := h.next(time.Minute).(messages.HealthSucceeded)
+			if !ok || !h.prober.didAnswer(m.At) || time.Since(last) > 2*DefaultGenerateDeadline {
+				t.Fatalf("told %#v, %v after the last answer", m, time.Since(last))
+			}
+			last, oldest = m.At, max(oldest, time.Since(m.At))
+		}
+		if oldest < DefaultGenerateDeadline-time.Millisecond {
+			t.Errorf("the oldest success was %v old: no token took its time", oldest)
+		}
+	})
+}
+
 // T10, A9: a runtime that a new lifecycle actor adopts has shown that it works. If it is paused it is hung
 // within the recency bound, not when a start's deadline has passed, and there is no success without a token.
 func TestPausedWhileAdopted(t *testing.T) {
@@ -235,7 +276,7 @@ func TestHungWhileAsked(t *testing.T) {
 // becomes busy during the idle probe.
 func TestBusyIsNotHung(t *testing.T) {
 	for _, gpu := range []bool{false, true} {
-		inHouseWith(t, gpu, func(t *testing.T, h *house) {
+		inHouseWith(t, Deps{GPU: gpu}, func(t *testing.T, h *house) {
 			h.computes.Store(!gpu)
 			h.ready(t, 1)
 			h.door.Set(messages.DoorView{InFlight: 2, Queued: 3})

@@ -117,9 +117,9 @@ type round struct {
 	launch                messages.Launch
 	door, models, token   error
 	askedModels, askedOne bool
-	late                  bool // the token that was asked for says nothing
+	late, cut             bool // the token that was asked for says nothing; it was not waited for
 	starting, adopted     bool
-	at                    time.Time
+	began, at             time.Time // at: when the front door had answered
 }
 
 // begin starts the probes of one round side by side.
@@ -127,9 +127,15 @@ func (l *loop) begin(ctx context.Context) {
 	ctx, l.stop = context.WithCancel(ctx)
 	of, starting := *l.target, l.starting
 	l.number++
-	r := round{number: l.number, launch: of.launch, starting: starting, adopted: l.adopted, askedModels: l.suspect, askedOne: starting || l.wantsToken()}
+	r := round{number: l.number, launch: of.launch, began: time.Now(), starting: starting, adopted: l.adopted, askedModels: l.suspect, askedOne: starting || l.wantsToken()}
 	cut, cutToken := context.WithCancel(ctx)
 	before := l.look()
+	listed := func(err error) error {
+		if err != nil && (!r.starting || r.adopted) {
+			cutToken() // its longer deadline must not hold up the verdict on a runtime that hangs
+		}
+		return err
+	}
 	l.beside.Go(func() {
 		defer cutToken()
 		var probes sync.WaitGroup
@@ -144,14 +150,12 @@ func (l *loop) begin(ctx context.Context) {
 		}
 		probe(ctx, l.deps.AnswerDeadline, &r.door, func(ctx context.Context) error {
 			err := l.deps.Prober.Door(ctx, of.baseURL, l.token, of.model.Name)
-			if err != nil && r.adopted {
-				cutToken() // its long deadline must not hold up the verdict on a runtime that hangs
-			}
-			return err
+			r.at = time.Now()
+			return listed(err)
 		})
 		if r.askedModels {
 			probe(ctx, l.deps.AnswerDeadline, &r.models, func(ctx context.Context) error {
-				return l.deps.Prober.Models(ctx, of.backEnd, of.model.Name)
+				return listed(l.deps.Prober.Models(ctx, of.backEnd, of.model.Name))
 			})
 		}
 		if r.askedOne {
@@ -164,8 +168,8 @@ func (l *loop) begin(ctx context.Context) {
 			})
 		}
 		probes.Wait()
-		r.at = time.Now()
-		if r.token != nil && (r.adopted && r.door != nil || !starting && !before.hung(l.look())) {
+		r.cut = cut.Err() != nil
+		if r.token != nil && (r.cut || !starting && !before.hung(l.look())) {
 			// It was cut off, or is behind somebody else's tokens: no failure, and no success either.
 			r.token, r.late = nil, true
 		}
@@ -220,8 +224,8 @@ func (l *loop) judge(r round) {
 	l.stop()
 	l.stop = nil
 	err := errors.Join(r.door, r.models, r.token)
-	if r.askedOne {
-		l.lastToken = r.at
+	if r.askedOne && !r.cut {
+		l.lastToken = time.Now()
 		if !r.late {
 			l.noToken = r.token != nil
 		}
@@ -237,7 +241,8 @@ func (l *loop) judge(r round) {
 }
 
 func (l *loop) succeeded(r round) {
-	l.timer.Reset(l.deps.Beat)
+	// From the beginning: a token that takes its time must not make the next success late.
+	l.timer.Reset(max(0, l.deps.Beat-time.Since(r.began)))
 	if l.noToken {
 		// The listing alone does not clear a runtime that owes a token.
 		return

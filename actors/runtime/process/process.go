@@ -106,10 +106,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		case m := <-a.Mailbox:
 			l.take(ctx, m)
 		case e := <-l.events:
-			l.tell(a.handle(l.current, e)...)
-			if e.exited != nil {
-				l.ended(ctx)
-			}
+			l.happened(ctx, e)
 		}
 	}
 }
@@ -123,6 +120,7 @@ type loop struct {
 	outbox  []messages.ToLifecycle
 	current *launch
 	next    *messages.Spawn // waits for current to end
+	asked   bool            // a ConfirmProcess waits for its answer
 }
 
 func (l *loop) tell(words ...messages.ToLifecycle) { l.outbox = append(l.outbox, words...) }
@@ -138,14 +136,30 @@ func (l *loop) take(ctx context.Context, m messages.ToProcess) {
 			l.next = nil
 		case l.current != nil && l.current.spawn.Launch == m.Launch:
 			l.current.requestKill(l.actor.KillGrace)
+		case l.next == nil && l.current == nil:
+			l.tell(messages.RuntimeAbsent(m))
 		case l.next == nil:
 			l.tell(confirm(l.current)...)
 		}
 	case messages.ConfirmProcess:
-		// A launch that waits will say so by itself.
-		if l.next == nil {
-			l.tell(confirm(l.current)...)
+		// A launch that is not there yet answers when it is, and one that is being ended when it has
+		// ended and nothing follows it.
+		if l.next != nil || l.current != nil && (l.current.started == nil || l.current.killRequested()) {
+			l.asked = true
+			return
 		}
+		l.tell(confirm(l.current)...)
+	}
+}
+
+// happened takes what the current launch reports.
+func (l *loop) happened(ctx context.Context, e event) {
+	l.tell(l.actor.handle(l.current, e)...)
+	switch {
+	case e.started != nil:
+		l.asked = l.asked && l.current.killRequested()
+	case e.exited != nil:
+		l.ended(ctx)
 	}
 }
 
@@ -174,9 +188,13 @@ func (l *loop) begin(ctx context.Context, m messages.Spawn) {
 
 func (l *loop) ended(ctx context.Context) {
 	l.current = nil
-	if l.next != nil {
+	switch {
+	case l.next != nil:
 		l.begin(ctx, *l.next)
 		l.next = nil
+	case l.asked:
+		l.asked = false
+		l.tell(messages.RuntimeAbsent{})
 	}
 }
 

@@ -64,6 +64,7 @@ type service struct {
 	want    *messages.Want
 	model   *result // of the last Want, nil while not known
 	runtime *result
+	refused bool        // the last Want lacked something that might not be fetched
 	retry   *time.Timer // stopped, or looks again after a failure that may pass
 	pauses  *backoff.ExponentialBackOff
 	meters  map[digest]*meter
@@ -133,6 +134,11 @@ func (s *service) loop(ctx context.Context) error {
 func (s *service) handle(m messages.ToProvision) {
 	switch m := m.(type) {
 	case messages.Want:
+		if s.refused && m.MayFetch {
+			// What was missing may be fetched now; the old reason no longer holds.
+			s.out = append(s.out, messages.IntegrityLost{Artifact: m.Model.Name, Reason: messages.ReasonNotReady})
+		}
+		s.refused = false
 		s.want = &m
 		s.pauses.Reset()
 		s.check(options{mayFetch: m.MayFetch})
@@ -172,6 +178,7 @@ func (s *service) check(o options) {
 		if s.want.FetchRefused != "" {
 			reason = s.want.FetchRefused
 		}
+		s.refused = true
 		s.out = append(s.out, messages.IntegrityLost{Artifact: model.Name, Reason: reason})
 		return
 	}
@@ -258,8 +265,11 @@ func (s *service) verdict(r result) {
 	}
 	if r.reason != messages.ReasonOK {
 		reason := r.reason
-		if errors.Is(r.err, store.ErrNotHere) && s.want.FetchRefused != "" {
-			reason = s.want.FetchRefused
+		if errors.Is(r.err, store.ErrNotHere) {
+			s.refused = true
+			if s.want.FetchRefused != "" {
+				reason = s.want.FetchRefused
+			}
 		}
 		s.out = append(s.out, messages.IntegrityLost{Artifact: r.artifact.Name, Reason: reason})
 		if s.want.MayFetch && passing(r.reason) {

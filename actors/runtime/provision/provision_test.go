@@ -164,8 +164,10 @@ func TestMayNotFetch(t *testing.T) {
 	if n := server.asked("/m/g"); n != 0 {
 		t.Fatalf("asked %d times", n)
 	}
+	// X3: and when it may be fetched, the reason why not is taken back.
 	want.MayFetch = true
 	h.inbox <- want
+	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonNotReady})
 	h.verified()
 }
 

@@ -13,18 +13,18 @@ import (
 
 	"companion/actors/mailbox"
 	"companion/adapters/runtime/probe"
+	"companion/fsm"
 	"companion/messages"
 )
 
-// Reuse is how long an observation may stand for the next (P2). An observation that is due and does
-// not come in time is published as failed, so that beat and patience together stay within it.
+// An observation is used for fsm.Reuse at most (P2), which the gate sees to. A new one is begun Beat
+// after the last was, and is published as failed when it has not come after patience.
 const (
-	Reuse    = 500 * time.Millisecond
 	Beat     = 200 * time.Millisecond
-	patience = Reuse - Beat
+	patience = fsm.Reuse - Beat
 
-	// IdleBeat is for a configuration without limits: nothing is decided by an observation then, it is
-	// only shown, and an idle daemon wakes the machine less.
+	// IdleBeat is for a configuration without limits: no request is decided by an observation then, it is
+	// shown, and health compares two, each at its own time. So an idle daemon wakes the machine less.
 	IdleBeat = 2 * time.Second
 )
 
@@ -69,6 +69,7 @@ func (a *Actor) String() string { return string(messages.ActorResources) }
 // Serve runs the actor until ctx ends.
 func (a *Actor) Serve(ctx context.Context) error {
 	a.Observation.Set(messages.Observation{})
+	defer a.Observation.Set(messages.Observation{}) // nothing is decided by what a dead actor has seen
 	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
 		return nil
 	}
@@ -90,8 +91,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 		seen := a.observe(ctx, observer, view.PID)
 		a.Observation.Set(seen)
 		launch := a.Snapshot.Get().Launch
-		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained && !watch.told {
-			watch.told = true
+		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained {
+			watch.since = seen.At // told again when it lasts: nobody may have been there to act on it
 			a.Logger.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
 				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
 			if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
@@ -102,12 +103,12 @@ func (a *Actor) Serve(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-time.After(a.beat(seen)):
+		case <-time.After(time.Until(seen.At.Add(a.beat(seen)))):
 		}
 	}
 }
 
-// beat is the time to the next observation. A failed one denies requests (P3), so it is soon made good.
+// beat is the time from one observation to the next. A failed one denies requests (P3), so it is soon made good.
 func (a *Actor) beat(seen messages.Observation) time.Duration {
 	if a.Limits == (messages.ResourceLimits{}) && !seen.Failed {
 		return IdleBeat
@@ -131,7 +132,6 @@ func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Obse
 type excess struct {
 	launch messages.Launch
 	since  time.Time
-	told   bool
 }
 
 // add takes an observation and returns the time over the limit so far. An observation that failed

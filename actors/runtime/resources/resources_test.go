@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/mailbox"
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -24,6 +25,7 @@ type scale struct {
 	bytes  int64
 	err    error
 	hang   bool
+	takes  time.Duration
 	asked  int
 	closed int
 }
@@ -49,8 +51,9 @@ func (s *scale) count() int {
 func (s *scale) Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
 	s.mu.Lock()
 	s.asked++
-	seen, err, hang := messages.Observation{At: now, PID: pid, ResidentBytes: s.bytes}, s.err, s.hang
+	seen, err, hang, takes := messages.Observation{At: now, PID: pid, ResidentBytes: s.bytes}, s.err, s.hang, s.takes
 	s.mu.Unlock()
+	time.Sleep(takes)
 	if hang {
 		<-ctx.Done()
 		return messages.Observation{}, ctx.Err()
@@ -92,6 +95,9 @@ func serve(t *testing.T, limit int64, check func(*bench)) {
 		if err := <-served; err != nil {
 			t.Errorf("Serve = %v", err)
 		}
+		if left := b.seen.Get(); left != (messages.Observation{}) {
+			t.Errorf("left behind: %+v", left)
+		}
 		if b.scale.closed != 1 {
 			t.Errorf("the probe was closed %d times", b.scale.closed)
 		}
@@ -115,7 +121,7 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
 		for range 50 {
-			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > Reuse {
+			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > fsm.Reuse {
 				t.Fatalf("observed %+v", seen)
 			}
 			wait(70 * time.Millisecond)
@@ -126,6 +132,22 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		wait(time.Hour)
 		if b.scale.count() != asked || b.seen.Get() != (messages.Observation{}) {
 			t.Errorf("after the exit %+v", b.seen.Get())
+		}
+	})
+}
+
+// P2: a probe that takes its time is asked again so soon that what it says is seldom too old to be used,
+// and the next one never waits for a beat after that.
+func TestSlowProbe(t *testing.T) {
+	serve(t, 1<<30, func(b *bench) {
+		b.scale.takes = 240 * time.Millisecond
+		b.process.Set(messages.ProcessView{PID: 7})
+		wait(b.scale.takes)
+		for range 100 {
+			if age := time.Since(b.seen.Get().At); age > fsm.Reuse || b.seen.Get().Failed {
+				t.Fatalf("%v old: %+v", age, b.seen.Get())
+			}
+			wait(20 * time.Millisecond)
 		}
 	})
 }
@@ -188,7 +210,7 @@ func TestStuckProbe(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- actor.Serve(ctx) }()
 		wait(time.Minute)
-		if got := seen.Get(); !got.Failed || time.Since(got.At) > Reuse || stuck.asked != 1 {
+		if got := seen.Get(); !got.Failed || time.Since(got.At) > fsm.Reuse || stuck.asked != 1 {
 			t.Errorf("observed %+v after %d questions", got, stuck.asked)
 		}
 		process.Set(messages.ProcessView{})
@@ -255,8 +277,8 @@ func (b *badProbe) Observe(context.Context, int, time.Time) (messages.Observatio
 
 func (b *badProbe) Close() { b.closed = true }
 
-// P4: memory over its limit for long enough is told once per launch; a shorter excess is not, and a
-// limit of nothing is none.
+// P4: memory over its limit for long enough is told, and told again as long as it lasts; a shorter excess
+// is not, and a limit of nothing is none.
 func TestSustainedExcess(t *testing.T) {
 	type step struct {
 		bytes  int64
@@ -271,9 +293,9 @@ func TestSustainedExcess(t *testing.T) {
 		want  []messages.Launch
 	}{
 		"at the limit":        {100, []step{{100, nil, time.Minute, 1}}, nil},
-		"over for long":       {100, []step{{101, nil, time.Minute, 1}}, []messages.Launch{1}},
+		"over for long":       {100, []step{{101, nil, 2*DefaultSustained + Beat, 1}}, []messages.Launch{1, 1}},
 		"over for short":      {100, []step{{101, nil, DefaultSustained - Beat, 1}, {99, nil, Beat, 1}, {101, nil, DefaultSustained - Beat, 1}}, nil},
-		"next launch":         {100, []step{{101, nil, time.Minute, 1}, {101, nil, time.Minute, 2}}, []messages.Launch{1, 2}},
+		"next launch":         {100, []step{{101, nil, DefaultSustained + Beat, 1}, {101, nil, DefaultSustained + Beat, 2}}, []messages.Launch{1, 2}},
 		"failures in between": {100, []step{{101, nil, 5 * time.Second, 1}, {0, failing, time.Second, 1}, {101, nil, 6 * time.Second, 1}}, []messages.Launch{1}},
 		"no limit":            {0, []step{{1 << 60, nil, time.Minute, 1}}, nil},
 	}

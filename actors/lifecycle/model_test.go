@@ -1,0 +1,243 @@
+package lifecycle
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// wish is the model without time: what the user wants, and whether there is anything to run. Whatever
+// happens in between, these two decide where the lifecycle ends when the house works again.
+type wish struct{ wanted, verified bool }
+
+// house answers the lifecycle actor as the other actors do, when it is let.
+type house struct {
+	*world
+	wish     wish
+	running  messages.Launch // zero: none
+	spawning bool            // running is not there yet
+	asked    bool            // process owes an answer to ConfirmProcess
+	replies  []chan messages.Reason
+}
+
+var houseSteps = []string{
+	"works", "works", "works", "spawned", "spawned", "spawn fails", "dies", "healthy", "healthy", "hung", "dying", "memory",
+	"start", "stop", "restart", "artifacts come", "artifacts come", "artifacts lost",
+	"process restarts", "provision restarts", "lifecycle restarts", "a second",
+}
+
+// A3, A8, A9, X7: whatever happens, in whatever order, and whichever actor dies at whatever moment: when
+// the house works again, what is wanted and verified runs and is available within a minute, or, after a
+// crash loop, when its hold is over; what is not wanted has ended; and every command has been answered.
+func TestWishComesTrue(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		steps := rapid.SliceOfN(rapid.SampledFrom(houseSteps), 1, 40).Draw(rt, "steps")
+		var failure error
+		synctest.Test(t, func(t *testing.T) { failure = follow(steps) })
+		if failure != nil {
+			rt.Fatal(failure)
+		}
+	})
+}
+
+// A8, A9, X7: the lifecycle actor dies while a launch is being spawned, and that spawn fails.
+func TestSpawnFailsUnderANewIncarnation(t *testing.T) {
+	for _, last := range []string{"works", "stop"} {
+		synctest.Test(t, func(t *testing.T) {
+			if err := follow([]string{"works", "artifacts come", "works", "lifecycle restarts", "works", "spawn fails", last}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func follow(steps []string) error {
+	h := &house{world: newWorld(), wish: wish{wanted: true}}
+	defer func() { h.close() }()
+	for _, step := range steps {
+		h.step(step)
+	}
+	within := time.Minute
+	if h.snapshot.Get().Held {
+		within += fsm.CrashLoopWindow
+	}
+	h.settle(within)
+	got := h.snapshot.Get()
+	switch {
+	case h.wish.wanted && h.wish.verified && (!got.Available || h.running == 0 || got.Launch != h.running):
+		return fmt.Errorf("wanted and verified, but %+v with launch %d running", got, h.running)
+	case !h.wish.wanted && (got.State != messages.StateStopped || h.running != 0):
+		return fmt.Errorf("not wanted, but %+v with launch %d running", got, h.running)
+	case !h.wish.verified && got.Available:
+		return fmt.Errorf("not verified, but %+v", got)
+	}
+	for _, reply := range h.replies {
+		if len(reply) != 1 {
+			return fmt.Errorf("a command was answered %d times", len(reply))
+		}
+	}
+	return nil
+}
+
+func (h *house) step(name string) {
+	switch name {
+	case "works":
+		h.work()
+	case "spawned":
+		h.up()
+	case "spawn fails":
+		if h.spawning {
+			h.exit(false)
+		}
+	case "dies":
+		if h.running != 0 && !h.spawning {
+			h.exit(false)
+		}
+	case "healthy":
+		h.healthy()
+	case "hung":
+		h.send(messages.HealthFailed{Launch: h.running, Reason: messages.ReasonRuntimeUnavailable, Hung: true})
+	case "dying":
+		h.send(messages.HealthFailed{Launch: h.running, Reason: messages.ReasonProcessExited})
+	case "memory":
+		h.send(messages.MemoryExceeded{Launch: h.running})
+	case "start":
+		h.wish.wanted = true
+		h.send(messages.StartRequested{Reply: h.reply()})
+	case "stop":
+		h.wish.wanted = false
+		h.send(messages.StopRequested{Reply: h.reply()})
+	case "restart":
+		h.wish.wanted = true
+		h.send(messages.RestartRequested{Reply: h.reply()})
+	case "artifacts come", "artifacts lost":
+		h.wish.verified = name == "artifacts come"
+		h.verdict()
+	case "process restarts":
+		h.running, h.spawning, h.asked = 0, false, false
+		h.send(messages.ActorEnded{Actor: messages.ActorProcess}, messages.ActorStarted{Actor: messages.ActorProcess})
+	case "provision restarts":
+		h.send(messages.ActorStarted{Actor: messages.ActorProvision})
+	case "lifecycle restarts":
+		h.close()
+		h.replies = nil // those who asked the dead one wait until their own deadline
+		h.serve()
+	case "a second":
+		h.pass(time.Second)
+	}
+}
+
+func (h *house) reply() chan messages.Reason {
+	reply := make(chan messages.Reason, 2)
+	h.replies = append(h.replies, reply)
+	return reply
+}
+
+// settle lets everybody do their work, and whatever is spawned become healthy.
+func (h *house) settle(d time.Duration) {
+	for range int(d / time.Second) {
+		h.work()
+		h.up()
+		h.healthy()
+		h.pass(time.Second)
+	}
+	h.work()
+}
+
+// work answers what waits in the mailboxes, in a fixed order.
+func (h *house) work() {
+	for {
+		switch {
+		case len(h.process) > 0:
+			h.toProcess(<-h.process)
+		case len(h.frontDoor) > 0:
+			switch m := (<-h.frontDoor).(type) {
+			case messages.ConfirmFrontDoor:
+				h.send(messages.DoorBound{BaseURL: "u"})
+			case messages.Drain:
+				m.Reply <- 0
+				synctest.Wait()
+			}
+		case len(h.custody) > 0:
+			<-h.custody
+			h.send(messages.TokenStored{})
+		case len(h.provision) > 0:
+			<-h.provision
+			h.verdict()
+		case len(h.manifest) > 0:
+			<-h.manifest
+			h.verdict()
+		case len(h.health) > 0:
+			<-h.health
+		default:
+			return
+		}
+	}
+}
+
+// toProcess keeps the word that messages.ToProcess gives.
+func (h *house) toProcess(m messages.ToProcess) {
+	switch m := m.(type) {
+	case messages.Spawn:
+		if h.running != 0 {
+			h.send(exited(h.running, messages.ReasonProcessExited))
+		}
+		h.running, h.spawning = m.Launch, true
+	case messages.Kill:
+		switch {
+		case h.running == m.Launch && m.Launch != 0:
+			h.exit(true)
+		case h.running == 0:
+			h.send(messages.RuntimeAbsent(m))
+		case !h.spawning:
+			h.send(messages.RuntimeStarted{Launch: h.running})
+		}
+	case messages.ConfirmProcess:
+		switch {
+		case h.running == 0:
+			h.send(messages.RuntimeAbsent{})
+		case h.spawning:
+			h.asked = true
+		default:
+			h.send(messages.RuntimeStarted{Launch: h.running}, messages.BackEndUp{Launch: h.running})
+		}
+	}
+}
+
+func (h *house) up() {
+	if h.spawning {
+		h.spawning, h.asked = false, false
+		h.send(messages.RuntimeStarted{Launch: h.running}, messages.BackEndUp{Launch: h.running})
+	}
+}
+
+func (h *house) healthy() {
+	if h.running != 0 && !h.spawning {
+		h.send(messages.HealthSucceeded{Launch: h.running, At: time.Now()})
+	}
+}
+
+func (h *house) exit(requested bool) {
+	gone := exited(h.running, messages.ReasonProcessExited)
+	gone.Requested = requested
+	h.running, h.spawning = 0, false
+	h.send(gone)
+	if h.asked {
+		h.asked = false
+		h.send(messages.RuntimeAbsent{})
+	}
+}
+
+func (h *house) verdict() {
+	if h.wish.verified {
+		h.send(verified(1))
+	} else {
+		h.send(messages.IntegrityLost{Artifact: "m", Reason: messages.ReasonDigestMismatch})
+	}
+}

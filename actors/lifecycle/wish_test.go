@@ -1,0 +1,146 @@
+package lifecycle
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/fsm"
+	"companion/messages"
+)
+
+// crash ends the newest launch again and again until the crash loop is held.
+func (w *world) crash(t *testing.T) {
+	t.Helper()
+	for range fsm.CrashLoopFailures {
+		if got := w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited)); !got.Held {
+			w.pass(time.Until(got.RetryAt))
+			w.up(t)
+		}
+	}
+	if got := w.snapshot.Get(); !got.Held {
+		t.Fatalf("not held: %+v", got)
+	}
+}
+
+// X3, A3: a start or restart with nothing to start is answered at once, with the reason where there is
+// one, and is remembered: the runtime starts when there is something.
+func TestNothingToStartIsSaidAtOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		before []messages.ToLifecycle
+		want   messages.Reason
+		looks  int // how often provision is asked to look again
+	}{
+		"nobody has said anything": {nil, messages.ReasonNotReady, 0},
+		"signed out":               {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonSignInNeeded}}, messages.ReasonSignInNeeded, 1},
+		"on its way":               {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonNotReady}}, messages.ReasonNotReady, 0},
+		"process has not answered": {[]messages.ToLifecycle{messages.ActorEnded{Actor: messages.ActorProcess}}, messages.ReasonNotReady, 0},
+	} {
+		for command, request := range map[string]func(chan<- messages.Reason) messages.ToLifecycle{
+			"start":   func(r chan<- messages.Reason) messages.ToLifecycle { return messages.StartRequested{Reply: r} },
+			"restart": func(r chan<- messages.Reason) messages.ToLifecycle { return messages.RestartRequested{Reply: r} },
+		} {
+			t.Run(name+", "+command, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					defer w.close()
+					w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)}, messages.RuntimeAbsent{})
+					w.send(test.before...)
+					reply := make(chan messages.Reason, 1)
+					got := w.send(request(reply))
+					if len(reply) != 1 || <-reply != test.want || !got.Wanted {
+						t.Fatalf("not answered with %s, or not remembered: %+v", test.want, got)
+					}
+					if looks := len(taken[messages.Reverify](w.provision)); looks != test.looks {
+						t.Errorf("provision was asked to look again %d times", looks)
+					}
+					w.send(messages.ActorStarted{Actor: messages.ActorProcess}, verified(1))
+					if len(taken[messages.Spawn](w.process)) != 1 {
+						t.Error("not started when there was something to start")
+					}
+				})
+			})
+		}
+	}
+}
+
+// X3, A9: a restart that comes before a new incarnation knows what runs ends that, and is answered when
+// the next launch begins.
+func TestRestartOfAnAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.close()
+		w.serve()
+		defer w.close()
+		reply := make(chan messages.Reason, 1)
+		w.send(verified(1), messages.RestartRequested{Reply: reply}, messages.RuntimeStarted{Launch: 1})
+		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 || len(reply) != 0 {
+			t.Fatalf("killed %v, answered %d", kills, len(reply))
+		}
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || len(reply) != 1 || <-reply != messages.ReasonOK || got.Restarts != 0 {
+			t.Fatalf("started %d times, %+v", len(spawns), got)
+		}
+	})
+}
+
+// X3: a stop that a start overtakes, and a restart that a stop overtakes, are told so; neither claims to
+// have happened.
+func TestOvertakenCommands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		stop, start, restart, again := make(chan messages.Reason, 1), make(chan messages.Reason, 1), make(chan messages.Reason, 1), make(chan messages.Reason, 1)
+		w.send(messages.StopRequested{Reply: stop}, messages.StartRequested{Reply: start})
+		if len(stop) != 1 || <-stop != messages.ReasonInvalidTransition || len(start) != 1 || <-start != messages.ReasonOK {
+			t.Fatal("a stop that was overtaken")
+		}
+		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		launch := w.up(t)
+		w.send(messages.RestartRequested{Reply: restart}, messages.StopRequested{Reply: again})
+		if len(restart) != 1 || <-restart != messages.ReasonInvalidTransition {
+			t.Fatal("a restart that was overtaken")
+		}
+		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
+		if len(again) != 1 || <-again != messages.ReasonOK || len(taken[messages.Spawn](w.process)) != 0 {
+			t.Fatal("the stop that came last")
+		}
+	})
+}
+
+// A8, A9: a crash loop stays held when the lifecycle actor is new, until time or the user ends it; and
+// failures before the hold count on.
+func TestHoldOutlivesTheActor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ready(t)
+		w.crash(t)
+		again := func() messages.Snapshot {
+			w.close()
+			w.serve()
+			return w.send(messages.RuntimeAbsent{}, verified(1), messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+		}
+		got := again()
+		defer func() { w.close() }()
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 || !got.Held || got.Reason != messages.ReasonCrashLoop {
+			t.Fatalf("started %d times, %+v", len(spawns), got)
+		}
+		w.pass(fsm.CrashLoopWindow)
+		launch := w.up(t)
+		for range fsm.CrashLoopFailures - 1 {
+			got = w.send(exited(launch, messages.ReasonProcessExited))
+			w.pass(time.Until(got.RetryAt))
+			launch = w.up(t)
+		}
+		again()
+		if got = w.send(exited(w.up(t), messages.ReasonProcessExited)); !got.Held {
+			t.Fatalf("the failures were forgotten: %+v", got)
+		}
+	})
+}

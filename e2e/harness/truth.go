@@ -1,0 +1,48 @@
+package harness
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"companion/messages"
+)
+
+// Truth holds what one daemon says of its runtime against what the system says (A5). Give it every status
+// that comes in.
+type Truth struct {
+	// Dead and Paused are how long a runtime may be so until nothing says available any more.
+	Dead, Paused time.Duration
+
+	mu    sync.Mutex
+	pid   int
+	state string    // in which it cannot answer; empty while it can
+	since time.Time // when it was first seen so
+}
+
+// Check returns what is wrong with a status that was asked for at that time.
+func (h *Truth) Check(s messages.Status, asked time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	state, within := stateOf(s.Runtime.PID), h.Dead
+	switch state {
+	case "", "Z", "X":
+		state = "dead"
+	case "T", "t":
+		state, within = "paused", h.Paused
+	default:
+		state = ""
+	}
+	if !s.CompanionAvailable || state == "" {
+		h.state = ""
+		return nil
+	}
+	if s.Runtime.PID != h.pid || state != h.state {
+		h.pid, h.state, h.since = s.Runtime.PID, state, time.Now()
+		return nil
+	}
+	if late := asked.Sub(h.since); late > within {
+		return fmt.Errorf("available %v after its runtime, process %d, was seen %s", late, h.pid, state)
+	}
+	return nil
+}
