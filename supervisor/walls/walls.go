@@ -126,7 +126,7 @@ var pureImports = []string{
 var words = map[string][]string{
 	"context": {"Background", "Context"},
 	"fmt":     {"Errorf", "State"},
-	"time":    {"Duration", "Minute", "Time"},
+	"time":    {"Duration", "Millisecond", "Minute", "Time"},
 }
 
 // Purity finds pure rooms that import anything but what is known to do nothing.
