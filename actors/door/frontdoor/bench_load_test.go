@@ -82,12 +82,11 @@ func (t target) delays(b *testing.B, epoch time.Time) (all []time.Duration) {
 // BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams; p50 and p99 at most the
 // bare proxy's.
 func BenchmarkFiguresStream(b *testing.B) {
-	epoch := time.Now()
-	_, bare, door := stage(b, "/v1/chat/completions", benchStream, upstreamEach(b, events(epoch, 300, 2*time.Millisecond)), nil)
+	peer, backEnd := startPeer(b)
+	_, bare, door := stage(b, "/v1/chat/completions", benchStream, backEnd, nil)
 	for b.Loop() {
 		for _, n := range []int{1, 8} {
 			took := map[string][]time.Duration{}
-			var mu sync.Mutex
 			// Where the system places the threads of a connection decides more than the proxy does: many
 			// streams, in both orders.
 			for round := range 24 {
@@ -96,16 +95,7 @@ func BenchmarkFiguresStream(b *testing.B) {
 					order = []target{door, bare}
 				}
 				for _, t := range order {
-					var wg sync.WaitGroup
-					for range n {
-						wg.Go(func() {
-							all := t.delays(b, epoch)
-							mu.Lock()
-							defer mu.Unlock()
-							took[t.name] = append(took[t.name], all...)
-						})
-					}
-					wg.Wait()
+					took[t.name] = append(took[t.name], peer.delays(b, t, n)...)
 				}
 			}
 			for _, q := range []float64{0.5, 0.99} {
