@@ -15,6 +15,7 @@ import (
 
 // L5: an embedding model on the real runtime, with its own pooling; an input may fill the context.
 func TestEmbeddingModel(t *testing.T) {
+	t.Parallel()
 	parts, hub := harness.Parts(t), harness.NewHub(t)
 	hub.Publish("model", harness.ModelName, pooled(t, parts.Model.File), "--version", parts.Model.Version, "--default", "--embedding")
 	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")

@@ -13,6 +13,7 @@ import (
 // A4: a runtime that nobody asks is asked for one token at a slow beat, straight at its socket; one
 // that somebody asks is not. What the runtime prints of each task is the witness.
 func TestIdleProbe(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	c := harness.Ready(t, "[health]\nbeat = \"1s\"\nidle_probe = \"3s\"\n[log]\nlevel = \"debug\"\n")
 	tasks := func() int { return strings.Count(c.Log(), "launch_slot_") }
 	if tasks() == 0 {
@@ -63,6 +64,7 @@ func longAnswer(t *testing.T, c *harness.Companion) *http.Response {
 // available; one that stops giving any while somebody waits for an answer is found out within the time
 // that the idle probe takes, and replaced, and who waited gets an error.
 func TestMuteRuntime(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	hub := harness.NewHub(t)
 	hub.PublishHostile(map[string]any{"serve": true, "mute": true})
 	c := hub.Companion("[runtime]\nstart_timeout = \"3s\"\n")

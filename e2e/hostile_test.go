@@ -102,6 +102,7 @@ func TestHostileRuntime(t *testing.T) {
 
 // A4, A5, A8, T10: a runtime that closes its socket and goes on is found out, ended and replaced.
 func TestClosedSocket(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	hub := harness.NewHub(t)
 	// Long enough to become available on a busy machine.
 	hub.PublishHostile(map[string]any{"serve": true, "closeAfter": 12 * time.Second})

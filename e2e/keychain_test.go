@@ -13,6 +13,7 @@ import (
 // A4, A5: when the loopback token is gone from the keychain, or somebody wrote over it, inference is not
 // available, and is again once the token is stored again and read back.
 func TestLostToken(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	c := harness.Ready(t, "")
 	token, _ := c.Secret(keychain.LoopbackToken)
 	for _, row := range []struct {

@@ -79,6 +79,7 @@ func withTemplate(t *testing.T, model, template string) string {
 // required comes back as one, of the function and with the arguments that its schema allows. The model
 // of the other tests has no template for tools; this is the same one with such a template.
 func TestTools(t *testing.T) {
+	t.Parallel()
 	parts := harness.Parts(t)
 	hub := harness.NewHub(t)
 	hub.Publish("model", harness.ModelName, withTemplate(t, parts.Model.File, toolTemplate), "--version", "1", "--default")
