@@ -40,12 +40,8 @@ func (l *loop) reconcile() {
 		return
 	}
 	switch {
-	case l.again && l.machine.State() == messages.StateReady:
-		l.excused = true
-		l.drain()
-	case l.again && l.machine.State() != messages.StateDraining && l.alive && !l.ending:
-		l.excused = true
-		l.end(messages.ReasonNotReady)
+	case l.again && l.runs():
+		l.retire()
 	case l.machine.State() == messages.StateStarting && !l.startedBy.IsZero() && !now.Before(l.startedBy):
 		l.end(messages.ReasonStartTimeout)
 	case l.machine.State() == messages.StateStopped && l.alive && !l.ending && l.facts.Verified:
@@ -62,19 +58,27 @@ func (l *loop) reconcile() {
 // shutdown.
 func (l *loop) stop() {
 	switch {
-	case l.machine.State() == messages.StateReady:
-		l.excused = true
-		l.drain()
-	case l.machine.State() == messages.StateDraining:
-	case l.alive:
-		if !l.ending {
-			l.excused = true
-			l.end(messages.ReasonNotReady)
-		}
+	case l.runs():
+		l.retire()
 	case l.confirmed:
 		l.retryAt = time.Time{}
 		answer(&l.onStopped, messages.ReasonOK)
 		l.clear()
+	}
+}
+
+func (l *loop) runs() bool { return l.alive || l.machine.State() != messages.StateStopped }
+
+// retire ends what runs at the user's word, which makes its end no crash: a ready runtime after a drain,
+// another one at once.
+func (l *loop) retire() {
+	switch {
+	case l.machine.State() == messages.StateReady:
+		l.excused = true
+		l.drain()
+	case l.machine.State() != messages.StateDraining && l.alive && !l.ending:
+		l.excused = true
+		l.end(messages.ReasonNotReady)
 	}
 }
 

@@ -30,21 +30,24 @@ const (
 // Started.Exit tells then.
 func Ending(ctx context.Context, pid int) error {
 	for {
-		threads, err := watchThreads(pid)
-		if err != nil {
+		if whole, err := awaitEnd(ctx, pid); whole || err != nil {
 			return err
 		}
-		ended, err := threads.await(ctx)
-		if err == nil && ended < together {
-			var whole bool
-			if whole, err = isEnding(pid); err == nil && !whole {
-				threads.close()
-				continue
-			}
-		}
-		threads.close()
-		return err
 	}
+}
+
+// awaitEnd returns when some thread of pid has ended, and whether the whole process ends.
+func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
+	threads, err := watchThreads(pid)
+	if err != nil {
+		return false, err
+	}
+	defer threads.close()
+	ended, err := threads.await(ctx)
+	if err != nil || ended >= together {
+		return err == nil, err
+	}
+	return isEnding(pid)
 }
 
 // threads are descriptors of some threads, and one that tells when any of them ends.
