@@ -1,6 +1,6 @@
 // Package journal owns the log file (J1): it is the only writer, it rotates, and it is never in
 // anybody's way. Loggers put encoded lines into bounded buffers and go on; the actor writes them to
-// the file and, where there is one, to the terminal. What does not fit is dropped, counted, and the
+// the file and, where there is one, to the terminal, some milliseconds later and together. What does not fit is dropped, counted, and the
 // count is logged. The tail (J3) reads what the actor wrote, across rotations, from any process.
 //
 // A line is one JSON object with time, level, actor, event and, where there is one, reason. The

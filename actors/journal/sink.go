@@ -15,6 +15,10 @@ import (
 // bound is how many lines wait at most: a burst of some seconds at debug level, under 1 MiB.
 const bound = 4096
 
+// gather is how long a line waits for others, so that they are written together; and so that what is
+// logged about a change does not compete with the change: writing wakes threads.
+const gather = 5 * time.Millisecond
+
 // sink is a bounded buffer of encoded lines between all loggers and one writer.
 type sink struct {
 	lines   chan []byte
@@ -41,7 +45,14 @@ func (s *sink) pump(ctx context.Context, write func([]byte) (int, error)) {
 	for {
 		select {
 		case line := <-s.lines:
+			select {
+			case <-time.After(gather):
+			case <-ctx.Done():
+			}
 			s.put(line, write)
+			for range len(s.lines) {
+				s.put(<-s.lines, write)
+			}
 		case <-ctx.Done():
 			s.drain(write)
 			return
