@@ -37,7 +37,7 @@ func TestCommands(t *testing.T) {
 		{"models", func() (any, error) { return client.Models(ctx) }, list},
 	} {
 		t.Run(test.call, func(t *testing.T) {
-			d.fail = nil
+			d.fail.Store(nil)
 			got, err := test.do()
 			if err != nil {
 				t.Fatal(err)
@@ -48,14 +48,14 @@ func TestCommands(t *testing.T) {
 			if call := <-d.calls; call != test.call {
 				t.Errorf("the daemon was asked to %q", call)
 			}
-			d.fail = errors.New("with a secret inside")
+			d.fails(errors.New("with a secret inside"))
 			_, err = test.do()
 			<-d.calls
 			var refused *Error
 			if !errors.As(err, &refused) || refused.Code != CodeInternal || strings.Contains(err.Error(), "secret") {
 				t.Errorf("a failing command gave %v, want a plain internal error", err)
 			}
-			d.fail = fmt.Errorf("waiting: %w", context.DeadlineExceeded)
+			d.fails(fmt.Errorf("waiting: %w", context.DeadlineExceeded))
 			_, err = test.do()
 			<-d.calls
 			if !errors.As(err, &refused) || refused.Code != CodeTimeout {

@@ -3,6 +3,7 @@ package controlsock
 import (
 	"context"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,7 +20,7 @@ type daemon struct {
 	view    *mailbox.Watch[messages.Status]
 	calls   chan string
 	block   chan struct{} // when not nil, commands wait for it or for the end of their context
-	fail    error
+	fail    atomic.Pointer[error]
 	ended   chan error    // receives why a blocked command ended
 	looked  chan struct{} // when not nil, receives each look at the status
 	onLogin func(ctx context.Context, onURL func(string)) (messages.LoginResult, error)
@@ -45,8 +46,14 @@ func (d *daemon) take(ctx context.Context, call string) (messages.Reason, error)
 			return "", ctx.Err()
 		}
 	}
-	return messages.ReasonOK, d.fail
+	if fail := d.fail.Load(); fail != nil {
+		return messages.ReasonOK, *fail
+	}
+	return messages.ReasonOK, nil
 }
+
+// fails makes the commands fail.
+func (d *daemon) fails(err error) { d.fail.Store(&err) }
 
 func (d *daemon) Logout(ctx context.Context) (messages.Reason, error)  { return d.take(ctx, "logout") }
 func (d *daemon) Start(ctx context.Context) (messages.Reason, error)   { return d.take(ctx, "start") }

@@ -68,7 +68,7 @@ func (l *sameUser) Accept() (net.Conn, error) {
 			l.refused(err)
 			continue
 		}
-		return conn, nil
+		return prompt(conn), nil
 	}
 }
 
