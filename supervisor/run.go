@@ -51,6 +51,9 @@ func Run(ctx context.Context, o Options) error {
 	if err := spawn.Harden(); err != nil {
 		return fmt.Errorf("protecting the daemon's memory (X8): %w", err)
 	}
+	if err := shortTurns(); err != nil {
+		o.Logger.Debug("no short time slices", zap.Error(err))
+	}
 	if err := o.Places.Create(); err != nil {
 		return err
 	}

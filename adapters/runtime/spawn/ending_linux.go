@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,17 +18,19 @@ const (
 	// watchedThreads is how many threads Ending watches: the last to leave frees the memory first, so
 	// it must not be the only one.
 	watchedThreads = 4
-	// together is how many threads must be seen to have ended at one look for the whole process to end.
-	// A thread of a pool may end alone; then the process is asked, which can take milliseconds: the
-	// asker may be left with the freeing of its memory.
-	together = 2
+	// settled is how long after the first of its threads a process that ends has lost nearly all: they
+	// take a tenth of a millisecond. Whoever runs meanwhile competes with them for a processor, and when
+	// it loses waits for the one that frees the memory, until the next tick of the scheduler (4 ms).
+	settled = 60 * time.Microsecond
 )
 
 // Ending returns nil as soon as the runtime pid has begun to end. The notification of its exit
 // comes only after its memory is freed, which for a loaded model takes tens of milliseconds; its
 // threads end before that, and the kernel tells so (PIDFD_THREAD, Linux 6.9). Call it when the
 // runtime is ready and has its threads. It returns an error when ctx ends or the kernel cannot tell;
-// Started.Exit tells then.
+// Started.Exit tells then. Between the end and the return stands no system call that Go's scheduler
+// sees: those wake its monitor thread, which then competes too. What Ending watches with is therefore
+// closed when ctx ends.
 func Ending(ctx context.Context, pid int) error {
 	for {
 		if whole, err := awaitEnd(ctx, pid); whole || err != nil {
@@ -42,18 +45,30 @@ func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer threads.close()
+	notYet := context.AfterFunc(ctx, threads.close)
 	ended, err := threads.await(ctx)
-	if err != nil || ended >= together {
-		return err == nil, err
+	if err != nil {
+		return false, err
 	}
-	return isEnding(pid)
+	if ended < max(2, len(threads.each)-1) {
+		// A thread of a pool may have ended alone. Asking the process can take milliseconds: the asker
+		// may be left with the freeing of its memory.
+		if whole, err = isEnding(pid); !whole {
+			if notYet() {
+				threads.close()
+			}
+			return false, err
+		}
+	}
+	threads.standBack()
+	return true, nil
 }
 
 // threads are descriptors of some threads, and one that tells when any of them ends.
 type threads struct {
-	each []int
-	any  *os.File // an epoll instance
+	each    []int
+	any     *os.File // an epoll instance
+	session int      // their /proc/PID/autogroup, or -1
 }
 
 // watchThreads opens some threads of pid, without the first one: that one is told only when all have
@@ -70,6 +85,9 @@ func watchThreads(pid int) (*threads, error) {
 	// What is marked so is waited for by the Go runtime's own poller.
 	_ = unix.SetNonblock(epoll, true)
 	t := &threads{any: os.NewFile(uintptr(epoll), "threads")}
+	if t.session, err = unix.Open(fmt.Sprintf("/proc/%d/autogroup", pid), unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		t.session = -1
+	}
 	for _, entry := range entries {
 		id, err := strconv.Atoi(entry.Name())
 		if err != nil || id == pid || len(t.each) == watchedThreads {
@@ -95,7 +113,7 @@ func watchThreads(pid int) (*threads, error) {
 	return t, nil
 }
 
-// await returns how many of the threads have ended, as soon as one has.
+// await returns how many of the threads have ended when the end of the first has settled.
 func (t *threads) await(ctx context.Context) (ended int, err error) {
 	defer context.AfterFunc(ctx, func() { _ = t.any.SetReadDeadline(time.Unix(1, 0)) })()
 	raw, err := t.any.SyscallConn()
@@ -105,7 +123,10 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 	var events [watchedThreads]unix.EpollEvent
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
-		ended, failed = unix.EpollWait(int(fd), events[:], 0)
+		if ended, failed = poll(fd, events[:]); ended > 0 {
+			pause(settled)
+			ended, failed = poll(fd, events[:])
+		}
 		return ended > 0 || failed != nil
 	})
 	if ctx.Err() != nil {
@@ -117,8 +138,31 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 	return ended, nil
 }
 
+// standBack makes their session the last to get a processor (sched(7), autogroup): what is left of it
+// frees memory, and nobody waits for that. A kernel without sessions does without.
+func (t *threads) standBack() {
+	least := []byte("19")
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(t.session), uintptr(unsafe.Pointer(&least[0])), uintptr(len(least)))
+}
+
+// poll is an epoll_wait(2) that does not wait.
+func poll(epoll uintptr, events []unix.EpollEvent) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// pause is a sleep that Go's scheduler does not see, for far less than a millisecond.
+func pause(d time.Duration) {
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+}
+
 func (t *threads) close() {
 	_ = t.any.Close()
+	_ = unix.Close(t.session)
 	for _, fd := range t.each {
 		_ = unix.Close(fd)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/spawn/spawntest"
@@ -234,4 +237,28 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("left %v, %v", entries, err)
 	}
 	started.Handle.Kill(context.Background(), time.Hour) // again, and late: nothing happens
+}
+
+// R2: the runtime leaves processors to the user's other programs, and has the kernel's own time slices,
+// whatever the daemon asked for itself.
+func TestStandsBack(t *testing.T) {
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := start(t, spawntest.Spec(t, map[string]any{"serve": true})).Handle.PID()
+	got, err := unix.SchedGetAttr(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Nice != own.Nice+5 {
+		t.Errorf("its niceness is %d, and ours %d", got.Nice, own.Nice)
+	}
+	session, err := os.ReadFile(fmt.Sprintf("/proc/%d/autogroup", pid))
+	if errors.Is(err, fs.ErrNotExist) || os.Geteuid() != 0 {
+		t.Skip("no sessions here, or no more than ten of them may change in a second: the rest is not proven by this test")
+	}
+	if !strings.HasSuffix(string(session), " nice 5\n") {
+		t.Errorf("its session is %q, %v", session, err)
+	}
 }
