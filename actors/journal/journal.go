@@ -1,7 +1,8 @@
 // Package journal owns the log file (J1): it is the only writer, it rotates, and it is never in
-// anybody's way. Loggers put encoded lines into bounded buffers and go on; the actor writes them to
-// the file and, where there is one, to the terminal, some milliseconds later and together. What does not fit is dropped, counted, and the
-// count is logged. The tail (J3) reads what the actor wrote, across rotations, from any process.
+// anybody's way. Loggers put encoded lines into bounded buffers and go on; the actor writes them,
+// together and some milliseconds later, to the file and, where there is one, to the terminal. What does
+// not fit is dropped, counted, and the count is logged. The tail (J3) reads what the actor wrote, across
+// rotations, from any process.
 //
 // A line is one JSON object with time, level, actor, event and, where there is one, reason. The
 // actor is the zap logger's name, the event its message.
