@@ -175,13 +175,14 @@ func (s *soak) status(ctx context.Context) {
 }
 
 // doorOpen checks that the front door answers while inference is said to be available: one that does not
-// makes it unavailable within a second, for a moment at least.
+// makes it unavailable within a second, for a moment at least. One that denies because the runtime's load could not
+// be read in time, on a machine as busy as this test makes it, is open (P3).
 func (s *soak) doorOpen(ctx context.Context, status messages.Status) {
 	if !status.CompanionAvailable {
 		return
 	}
 	reply := s.door.Do(ctx, http.MethodGet, "/models", "")
-	if reply.Status == http.StatusOK {
+	if reply.Status == http.StatusOK || reply.Code == string(messages.ReasonProbeFailed) {
 		return
 	}
 	time.Sleep(time.Second)
