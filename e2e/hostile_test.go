@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"companion/actors/journal"
+	"companion/actors/runtime/resources"
 	"companion/e2e/harness"
 	"companion/messages"
 )
@@ -121,6 +122,46 @@ func TestClosedSocket(t *testing.T) {
 	})
 	if exit := after.Runtime.LastExit; harness.Alive(before.Runtime.PID) || exit == nil || exit.Reason != messages.ReasonRuntimeUnavailable {
 		t.Errorf("the old runtime lives: %v; the last exit is %+v", harness.Alive(before.Runtime.PID), exit)
+	}
+	c.Stop()
+}
+
+// P3, P4: a runtime whose memory goes over its limit where the system's own limits do not look is found
+// by what the daemon sees of it: new requests are denied at once, and when that lasts, the runtime is
+// drained, which lets the request in flight finish, and replaced.
+func TestMemoryExcess(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	const sustained = resources.DefaultSustained
+	hub := harness.NewHub(t)
+	hub.PublishHostile(map[string]any{"serve": true, "padding": strings.Repeat("x", 1<<20), "map": 5 << 28, "linger": sustained + 5*time.Second})
+	c := hub.Companion("[runtime]\nmemory_limit = \"1GiB\"\ndrain_timeout = \"30s\"\n")
+	c.Start()
+	c.SignIn()
+	before := c.Available()
+	watch := c.Watch()
+	defer watch.Close()
+	door := c.Door()
+	began := time.Now()
+	inFlight := make(chan harness.Reply, 1)
+	go func() { inFlight <- door.Chat(t.Context(), 1) }()
+	over := c.Await("over the limit", sustained, func(s messages.Status) bool { return s.Runtime.ResidentBytes > 1<<30 })
+	if reply := door.Chat(t.Context(), 1); !over.CompanionAvailable || reply.Code != string(messages.ReasonRAMOverLimit) {
+		t.Errorf("at first the status is %s, and a question is answered %d %s %v", over.Reason, reply.Status, reply.Code, reply.Err)
+	}
+	drained := watch.Await("drained", time.Minute, func(s messages.Status) bool { return !s.CompanionAvailable })
+	if drained.Reason != messages.ReasonRAMOverLimit || time.Since(began) < sustained {
+		t.Errorf("after %v the status is %s, %s", time.Since(began), drained.Lifecycle, drained.Reason)
+	}
+	if reply := <-inFlight; reply.Status != 200 {
+		t.Errorf("the request in flight is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+	}
+	after := watch.Await("replaced", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
+	exit := after.Runtime.LastExit
+	if after.Runtime.PID == before.Runtime.PID || harness.Alive(before.Runtime.PID) || exit == nil || exit.Reason != messages.ReasonRAMOverLimit {
+		t.Errorf("the old runtime is %d, the new one %d; the last exit is %+v", before.Runtime.PID, after.Runtime.PID, exit)
+	}
+	if why := c.Must("logs", "--level", "warn"); !strings.Contains(why, "memory over its limit reason=ram_over_limit") {
+		t.Errorf("the log does not say why:\n%s", why)
 	}
 	c.Stop()
 }

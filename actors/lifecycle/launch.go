@@ -68,14 +68,11 @@ func (l *loop) offer(p *pair) {
 // what the manifest allows.
 func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
-	switch m.Reason {
-	case messages.ReasonDigestMismatch, messages.ReasonSizeMismatch, messages.ReasonBinaryUntrusted:
+	switch {
+	case wrongBytes(m.Reason):
 		l.unverified(m.Reason)
-		if l.alive {
-			l.excused = true
-			l.end(m.Reason)
-		}
-	case messages.ReasonManifestExpired, messages.ReasonNoSuchTarget:
+		l.endWrong()
+	case m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget:
 		// Nobody vouches for it any more: the grace period is over, or the manifest has withdrawn it (M1).
 		l.unverified(m.Reason)
 		if l.machine.State() == messages.StateReady {
@@ -86,6 +83,22 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 		if l.machine.State() != messages.StateReady {
 			l.unverified(m.Reason)
 		}
+	}
+}
+
+func wrongBytes(reason messages.Reason) bool {
+	switch reason {
+	case messages.ReasonDigestMismatch, messages.ReasonSizeMismatch, messages.ReasonBinaryUntrusted:
+		return true
+	}
+	return false
+}
+
+// endWrong ends what runs if the last word of its bytes is that they are wrong.
+func (l *loop) endWrong() {
+	if l.alive && wrongBytes(l.causes.Verified) {
+		l.excused = true
+		l.end(l.causes.Verified)
 	}
 }
 
@@ -132,6 +145,7 @@ func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 		l.confirmed, l.alive, l.launch = true, true, m.Launch
 		l.running = l.offered
 		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
+		l.endWrong() // provision may have spoken before the process actor
 	}
 }
 

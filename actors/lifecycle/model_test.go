@@ -24,6 +24,8 @@ type house struct {
 	spawning bool            // running is not there yet
 	asked    bool            // process owes an answer to ConfirmProcess
 	replies  []chan messages.Reason
+	busy     bool // a drain ends at the step "drained" only
+	drains   []chan<- int
 }
 
 var houseSteps = []string{
@@ -105,6 +107,8 @@ func (h *house) step(name string) {
 		h.send(messages.HealthFailed{Launch: h.running, Reason: messages.ReasonRuntimeUnavailable, Hung: true})
 	case "dying":
 		h.send(messages.HealthFailed{Launch: h.running, Reason: messages.ReasonProcessExited})
+	case "drained":
+		h.drained()
 	case "memory":
 		h.send(messages.MemoryExceeded{Launch: h.running})
 	case "start":
@@ -161,8 +165,10 @@ func (h *house) work() {
 			case messages.ConfirmFrontDoor:
 				h.send(messages.DoorBound{BaseURL: "u"})
 			case messages.Drain:
-				m.Reply <- 0
-				synctest.Wait()
+				h.drains = append(h.drains, m.Reply)
+				if !h.busy {
+					h.drained()
+				}
 			}
 		case len(h.custody) > 0:
 			<-h.custody
@@ -179,6 +185,14 @@ func (h *house) work() {
 			return
 		}
 	}
+}
+
+func (h *house) drained() {
+	for _, reply := range h.drains {
+		reply <- 0
+	}
+	h.drains = nil
+	synctest.Wait()
 }
 
 // toProcess keeps the word that messages.ToProcess gives.

@@ -28,6 +28,11 @@ var (
 		messages.ActorProvision, messages.ActorProcess, messages.ActorResources,
 	}
 	dependent = []messages.Actor{messages.ActorFrontDoor, messages.ActorProcess}
+	// speaking is those that log in the middle of the work that every new one of them begins with, where
+	// they have taken in what others are yet to be told.
+	speaking = []messages.Actor{
+		messages.ActorCustody, messages.ActorSession, messages.ActorManifest, messages.ActorFrontDoor, messages.ActorProvision,
+	}
 )
 
 // A9, T10: a panic in each actor under load is contained: nothing says available without the facts,
@@ -50,9 +55,18 @@ func TestPanics(t *testing.T) {
 				t.Fatalf("after a panic of %s", actor)
 			}
 		}
-		for _, actor := range []messages.Actor{messages.ActorLifecycle, messages.ActorProcess} {
-			if halfTold(t, c, triggers, actor); t.Failed() {
+		for _, actor := range []messages.Actor{messages.ActorLifecycle, messages.ActorProcess, messages.ActorHealth} {
+			signal := syscall.SIGKILL
+			if actor == messages.ActorHealth {
+				signal = syscall.SIGSTOP // of an end it would hear from others
+			}
+			if halfTold(t, c, triggers, actor, signal); t.Failed() {
 				t.Fatalf("after a panic of %s in the middle of its work", actor)
+			}
+		}
+		for _, actor := range speaking {
+			if halfStarted(t, c, triggers, actor); t.Failed() {
+				t.Fatalf("after a panic of %s in the middle of its start", actor)
 			}
 		}
 	}
@@ -100,14 +114,14 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	}
 }
 
-// halfTold makes the actor panic in the middle of what it does about the end of the runtime, with one
-// half told and the other not: A9 must hold there as it does between two pieces of work.
-func halfTold(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor) {
+// halfTold makes the actor panic in the middle of what it does about a runtime that was killed or paused,
+// with one half told and the other not: A9 must hold there as it does between two pieces of work.
+func halfTold(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor, signal syscall.Signal) {
 	t.Helper()
 	before := forgive(t, c)
 	began := time.Now()
 	trigger(t, triggers, actor+".mid-work")
-	if err := syscall.Kill(before.Runtime.PID, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(before.Runtime.PID, signal); err != nil {
 		t.Fatal(err)
 	}
 	await(t, c, "restarted", againWithin, func(s messages.Status) bool {
@@ -124,6 +138,36 @@ func halfTold(t *testing.T, c *harness.Companion, triggers string, actor message
 		if other != actor && restarts(after, other) != restarts(before, other) {
 			t.Errorf("the panic of %s restarted %s too", actor, other)
 		}
+	}
+}
+
+// halfStarted makes the actor panic, and its successor once more, in the middle of its first work: what the
+// third one finds must do, for the runtime and the requests in it too.
+func halfStarted(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor) {
+	t.Helper()
+	before := forgive(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream := c.Door().Stream(ctx, 24)
+	began := time.Now()
+	trigger(t, triggers, actor+".mid-work")
+	trigger(t, triggers, actor)
+	await(t, c, "restarted twice", againWithin, func(s messages.Status) bool {
+		return restarts(s, actor) == restarts(before, actor)+2
+	})
+	after := await(t, c, "available again", againWithin, available)
+	t.Logf("%-18s panicked in the middle of its start, back to normal after %v", actor, time.Since(began).Round(time.Millisecond))
+	for _, other := range actors {
+		if other != actor && restarts(after, other) != restarts(before, other) {
+			t.Errorf("the panics of %s restarted %s too", actor, other)
+		}
+	}
+	if after.Runtime.PID != before.Runtime.PID {
+		t.Errorf("the panics of %s replaced the runtime", actor)
+	}
+	ended(t, stream, time.Minute)
+	if !stream.Whole() && (!stream.Failed || !slices.Contains(dependent, actor)) {
+		t.Errorf("the panics of %s broke a stream: %v", actor, stream)
 	}
 }
 

@@ -26,6 +26,22 @@ func share(bytes int64) {
 	fmt.Println("shared all")
 }
 
+// mapModel maps its model again and again, with every page of it each time: resident memory that
+// costs the machine nothing, and that neither RLIMIT_DATA nor a control group counts.
+func mapModel(bytes int64) {
+	const model = 3
+	var file unix.Stat_t
+	if err := unix.Fstat(model, &file); err != nil {
+		fail(err)
+	}
+	for taken := int64(0); taken < bytes; taken += file.Size {
+		if _, err := unix.Mmap(model, 0, int(file.Size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
+			fail(err)
+		}
+	}
+	fmt.Println("mapped all")
+}
+
 // startThreads starts threads that only exist. The Go runtime dies when it is refused one.
 func startThreads(n int) {
 	for range n {

@@ -46,6 +46,9 @@ type Script struct {
 	Fork       bool          `json:"fork"`    // leave a grandchild in the group, if one can be had
 	Share      int64         `json:"share"`   // bytes of shared memory taken, after StartAfter, which RLIMIT_DATA does not count
 	Threads    int           `json:"threads"` // threads started, after StartAfter
+	Padding    string        `json:"padding"` // makes the model as large as a test needs it
+	Map        int64         `json:"map"`     // bytes of its model's pages held from the second completion on,
+	Linger     time.Duration `json:"linger"`  // which is answered so much later
 }
 
 func main() {

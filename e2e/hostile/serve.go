@@ -79,9 +79,14 @@ func serve(s Script, host, alias string) {
 	})
 	var asked atomic.Int64
 	complete := func(w http.ResponseWriter, r *http.Request) {
-		if s.Mute && asked.Add(1) > s.Answers {
+		nth := asked.Add(1)
+		if s.Mute && nth > s.Answers {
 			<-r.Context().Done()
 			return
+		}
+		if s.Map > 0 && nth == 2 {
+			mapModel(s.Map)
+			time.Sleep(s.Linger)
 		}
 		answer(w, http.StatusOK, map[string]any{
 			"object": "chat.completion", "model": alias,
