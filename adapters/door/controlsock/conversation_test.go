@@ -168,20 +168,19 @@ func TestWatchEnds(t *testing.T) {
 
 func TestLogin(t *testing.T) {
 	want := messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied", User: ada}
-	d := &daemon{onLogin: func(_ context.Context, onURL func(string)) (messages.LoginResult, error) {
+	client, _, _ := serve(t, &daemon{onLogin: func(_ context.Context, onURL func(string)) (messages.LoginResult, error) {
 		onURL("http://127.0.0.1:1/once")
 		return want, nil
-	}}
-	client, _, _ := serve(t, d)
+	}})
 	var urls []string
 	got, err := client.Login(t.Context(), true, func(url string) { urls = append(urls, url) })
 	if err != nil || got != want || !reflect.DeepEqual(urls, []string{"http://127.0.0.1:1/once"}) {
 		t.Errorf("Login: %+v, %v after %v", got, err, urls)
 	}
 
-	d.onLogin = func(context.Context, func(string)) (messages.LoginResult, error) {
+	client, _, _ = serve(t, &daemon{onLogin: func(context.Context, func(string)) (messages.LoginResult, error) {
 		return messages.LoginResult{}, errors.New("with a secret inside")
-	}
+	}})
 	var refused *Error
 	if _, err := client.Login(t.Context(), false, func(string) {}); !errors.As(err, &refused) || refused.Code != CodeInternal {
 		t.Errorf("a failing sign-in: %v", err)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"companion/adapters/door/prompt"
 	"companion/adapters/private"
 )
 
@@ -68,7 +69,7 @@ func (l *sameUser) Accept() (net.Conn, error) {
 			l.refused(err)
 			continue
 		}
-		return prompt(conn), nil
+		return quiet(prompt.Conn(conn)), nil
 	}
 }
 

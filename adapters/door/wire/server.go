@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"companion/adapters/door/prompt"
 )
 
 // Server serves one listener. When all places are taken, the connection that has been idle longest
@@ -59,7 +61,7 @@ func (s *Server) Serve() error {
 			continue
 		}
 		pause = 0
-		if c := newConn(raw, s); s.place(c) {
+		if c := newConn(prompt.Conn(raw), s); s.place(c) {
 			go func() {
 				defer s.served.Done()
 				defer func() {
