@@ -75,10 +75,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 	case m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget:
 		// Nobody vouches for it any more: the grace period is over, or the manifest has withdrawn it (M1).
 		l.unverified(m.Reason)
-		if l.machine.State() == messages.StateReady {
-			l.excused = true
-			l.drain()
-		}
+		l.retire()
 	default:
 		if l.machine.State() != messages.StateReady {
 			l.unverified(m.Reason)
@@ -233,6 +230,11 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 		l.startedBy = time.Time{}
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
 		l.proven, l.lastReady = l.running, l.launch
+		if l.facts.Verified && !l.next().same(l.running) {
+			// Something newer was offered while this one started.
+			l.retire()
+			return
+		}
 	case messages.StateReady:
 	default:
 		return

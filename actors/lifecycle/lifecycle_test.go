@@ -314,6 +314,42 @@ func TestFallsBackToProven(t *testing.T) {
 	})
 }
 
+// M12: a newer model that is offered while another starts follows it as soon as that one is ready.
+func TestNewerWhileStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, verified(2))
+		if got := w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); got.State != messages.StateDraining || got.Available {
+			t.Fatalf("the older one serves: %+v", got)
+		}
+		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
+		synctest.Wait()
+		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 2 || spawns[1].Model.SHA256[0] != 2 || got.Restarts != 0 {
+			t.Fatalf("started %+v after %d restarts", spawns, got.Restarts)
+		}
+	})
+}
+
+// M1: what the manifest allows no more while it starts is ended, and not started again.
+func TestWithdrawnWhileStarting(t *testing.T) {
+	for _, reason := range []messages.Reason{messages.ReasonNoSuchTarget, messages.ReasonManifestExpired} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			defer w.close()
+			w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, messages.IntegrityLost{Reason: reason})
+			if len(taken[messages.Kill](w.process)) != 1 {
+				t.Fatalf("%s: not ended", reason)
+			}
+			got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+			if got.State != messages.StateStopped || got.Restarts != 0 || len(taken[messages.Spawn](w.process)) != 0 {
+				t.Fatalf("%s: %+v", reason, got)
+			}
+		})
+	}
+}
+
 // A2, C1: a receiver that never takes its messages holds up nobody.
 func TestStuckReceiversDoNotHoldTheLifecycle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -69,7 +69,7 @@ func (l *loop) stop() {
 
 func (l *loop) runs() bool { return l.alive || l.machine.State() != messages.StateStopped }
 
-// retire ends what runs at the user's word, which makes its end no crash: a ready runtime after a drain,
+// retire ends what runs because something else is wanted, which is no crash: a ready runtime after a drain,
 // another one at once.
 func (l *loop) retire() {
 	switch {
