@@ -29,7 +29,7 @@ rate_per_minute = 100000
 head_timeout = "30s"
 body_timeout = "30s"
 idle_timeout = "30s"
-stall_timeout = "10s"
+stall_timeout = "20s"
 `
 
 const (
