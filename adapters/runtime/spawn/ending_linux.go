@@ -68,7 +68,7 @@ func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 type threads struct {
 	each    []int
 	any     *os.File // an epoll instance
-	session int      // their /proc/PID/autogroup, or -1
+	session *os.File // their /proc/PID/autogroup, or nil
 }
 
 // watchThreads opens some threads of pid, without the first one: that one is told only when all have
@@ -85,9 +85,7 @@ func watchThreads(pid int) (*threads, error) {
 	// What is marked so is waited for by the Go runtime's own poller.
 	_ = unix.SetNonblock(epoll, true)
 	t := &threads{any: os.NewFile(uintptr(epoll), "threads")}
-	if t.session, err = unix.Open(fmt.Sprintf("/proc/%d/autogroup", pid), unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		t.session = -1
-	}
+	t.session, _ = os.OpenFile(fmt.Sprintf("/proc/%d/autogroup", pid), os.O_WRONLY, 0)
 	for _, entry := range entries {
 		id, err := strconv.Atoi(entry.Name())
 		if err != nil || id == pid || len(t.each) == watchedThreads {
@@ -141,8 +139,15 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 // standBack makes their session the last to get a processor (sched(7), autogroup): what is left of it
 // frees memory, and nobody waits for that. A kernel without sessions does without.
 func (t *threads) standBack() {
-	least := []byte("19")
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(t.session), uintptr(unsafe.Pointer(&least[0])), uintptr(len(least)))
+	raw, err := t.session.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Control, because ctx may end meanwhile, and the number of a closed descriptor soon is another file's.
+	_ = raw.Control(func(fd uintptr) {
+		least := []byte("19")
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&least[0])), uintptr(len(least)))
+	})
 }
 
 // poll is an epoll_wait(2) that does not wait.
@@ -162,7 +167,7 @@ func pause(d time.Duration) {
 
 func (t *threads) close() {
 	_ = t.any.Close()
-	_ = unix.Close(t.session)
+	_ = t.session.Close()
 	for _, fd := range t.each {
 		_ = unix.Close(fd)
 	}
