@@ -58,8 +58,7 @@ func (l *loop) offer(p *pair) {
 		// An adopted launch: it was started from what its process actor had been given.
 		l.running = p
 	case !p.same(l.running) && l.machine.State() == messages.StateReady:
-		l.excused = true
-		l.drain()
+		l.retire()
 	}
 }
 
