@@ -28,17 +28,18 @@ func shortTurns() error {
 		if err != nil {
 			return fmt.Errorf("listing the daemon's threads: %w", err)
 		}
-		attributes, err := unix.SchedGetAttr(id, 0)
-		if errors.Is(err, unix.ESRCH) {
-			continue // it has ended since
-		}
-		if err != nil {
-			return fmt.Errorf("asking for the scheduling of a thread: %w", err)
-		}
-		attributes.Runtime = uint64(turn)
-		if err := unix.SchedSetAttr(id, attributes, 0); err != nil {
+		if err := shorten(id); err != nil && !errors.Is(err, unix.ESRCH) { // it may have ended since
 			return fmt.Errorf("asking for short time slices: %w", err)
 		}
 	}
 	return nil
+}
+
+func shorten(thread int) error {
+	attributes, err := unix.SchedGetAttr(thread, 0)
+	if err != nil {
+		return err
+	}
+	attributes.Runtime = uint64(turn)
+	return unix.SchedSetAttr(thread, attributes, 0)
 }
