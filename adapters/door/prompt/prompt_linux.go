@@ -22,8 +22,9 @@ func Conn(c net.Conn) net.Conn {
 		return c
 	}
 	p := &conn{Conn: c, raw: raw}
+	p.in.call, p.out.call = unix.SYS_RECVFROM, unix.SYS_SENDTO
 	// Made once: a method value costs an allocation.
-	p.in.do, p.out.do = p.in.receive, p.out.send
+	p.in.do, p.out.do = p.in.move, p.out.move
 	return p
 }
 
@@ -35,6 +36,7 @@ type conn struct {
 
 // transfer is a read or a write that is under way.
 type transfer struct {
+	call  uintptr // recvfrom(2), which is over with what is there, or sendto(2)
 	data  []byte
 	done  int
 	errno syscall.Errno
@@ -53,30 +55,16 @@ func (t *transfer) end(call string, err error) (int, error) {
 	return t.done, err
 }
 
-func (t *transfer) receive(fd uintptr) bool {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.data[0])), uintptr(len(t.data)), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			t.done = int(n)
-			return true
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return false
-		default:
-			t.errno = errno
-			return true
-		}
-	}
-}
-
-func (t *transfer) send(fd uintptr) bool {
+func (t *transfer) move(fd uintptr) bool {
 	for t.done < len(t.data) {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&t.data[t.done])), uintptr(len(t.data)-t.done),
+		n, _, errno := unix.RawSyscall6(t.call, fd, uintptr(unsafe.Pointer(&t.data[t.done])), uintptr(len(t.data)-t.done),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
 			t.done += int(n)
+			if t.call == unix.SYS_RECVFROM {
+				return true
+			}
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
