@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,11 +95,15 @@ func dropPrivileges() {
 // the word of its end does not wait behind the freeing of its memory. Alone it is as fast.
 const niceness = 5
 
-// standBack lets others go before the runtime, and gives up the short time slices of the daemon. It is
-// courtesy: where it is not to be had, the runtime runs without.
+// turn is the time slice that the runtime asks for (Linux 6.12): far longer than that of a program that
+// asks for none (up to 3 ms), which therefore is let in as soon as it wakes, and not at a later tick.
+const turn = 10 * time.Millisecond
+
+// standBack lets others go before the runtime. It is courtesy: where it is not to be had, the runtime
+// runs without.
 func standBack() {
 	if attributes, err := unix.SchedGetAttr(0, 0); err == nil {
-		attributes.Runtime, attributes.Nice = 0, min(attributes.Nice+niceness, 19)
+		attributes.Runtime, attributes.Nice = uint64(turn), min(attributes.Nice+niceness, 19)
 		_ = unix.SchedSetAttr(0, attributes, 0)
 	}
 	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
