@@ -69,7 +69,7 @@ func (l *sameUser) Accept() (net.Conn, error) {
 			l.refused(err)
 			continue
 		}
-		return quiet(prompt.Conn(conn)), nil
+		return prompt.Conn(conn), nil
 	}
 }
 
