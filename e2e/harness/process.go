@@ -53,7 +53,7 @@ func launch(t testing.TB, dir, name, program string, stdout io.Writer, env []str
 	if stdout != nil {
 		cmd.Stdout = stdout
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{t: t, Name: name, LogFile: log.Name(), ended: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
