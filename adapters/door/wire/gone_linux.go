@@ -3,16 +3,19 @@ package wire
 import (
 	"net"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // peer asks the system whether the other end is there, which it tells however much that has sent
-// unread. What asking takes is made once: many ask twenty times a second.
+// unread. What asking takes is made once: many ask twenty times a second, and beside their streams'
+// events, so that Go's scheduler does not see it either (package prompt).
 type peer struct {
-	raw    syscall.RawConn // nil until it is asked
-	poll   func(fd uintptr)
-	events [1]unix.PollFd
+	raw  syscall.RawConn // nil until it is asked
+	poll func(fd uintptr)
+	told unix.PollFd
+	wait unix.Timespec // none
 }
 
 // left reports whether the other end has closed its side; not known: c is no socket.
@@ -28,16 +31,17 @@ func (p *peer) left(c net.Conn) (left, known bool) {
 		}
 		p.raw, p.poll = raw, p.ask
 	}
-	p.events[0].Revents = 0
+	p.told.Revents = 0
 	if p.raw.Control(p.poll) != nil {
 		return true, true // closed on this side
 	}
-	return p.events[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0, true
+	return p.told.Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0, true
 }
 
 func (p *peer) ask(fd uintptr) {
-	p.events[0].Fd, p.events[0].Events = int32(fd), unix.POLLRDHUP
-	_, _ = unix.Poll(p.events[:], 0) // fails with no event: it is there, as far as we know
+	p.told.Fd, p.told.Events = int32(fd), unix.POLLRDHUP
+	// When it fails it tells no event: the other end is there, as far as we know.
+	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.told)), 1, uintptr(unsafe.Pointer(&p.wait)), 0, 0, 0)
 }
 
 func readNow(c net.Conn, p []byte) (int, error) { return readSoon(c, p) }
