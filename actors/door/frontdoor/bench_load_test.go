@@ -89,7 +89,7 @@ func BenchmarkFiguresStream(b *testing.B) {
 			took := map[string][]time.Duration{}
 			// Where the system places the threads of a connection decides more than the proxy does: many
 			// streams, in both orders.
-			for round := range 24 {
+			for round := range 48 {
 				order := []target{bare, door}
 				if round%2 == 1 {
 					order = []target{door, bare}
