@@ -14,8 +14,9 @@ import (
 )
 
 // benchPeer makes the test program the other side of a stream's benchmark: the runtime that writes
-// events, and the clients that read them, in a process of their own as in life. Beside the proxies in
-// one process they would share their scheduler, and a proxy would be measured by how soon it sleeps.
+// events, and the clients that read them, in a process and a session of their own as in life. Beside the
+// proxies in one process they would share their scheduler, and a proxy would be measured by how soon it
+// sleeps; in one session, what one side uses of the processors counts against the other.
 const benchPeer = "FRONTDOOR_BENCH_PEER"
 
 // streams asks the peer to read so many at once.
@@ -32,7 +33,11 @@ type peer struct {
 
 // startPeer starts the peer, and returns its runtime.
 func startPeer(b *testing.B) (*peer, messages.BackEnd) {
-	cmd := exec.Command("/proc/self/exe")
+	program, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command("setsid", program)
 	cmd.Env = append(os.Environ(), benchPeer+"=1")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
