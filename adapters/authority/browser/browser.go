@@ -45,7 +45,10 @@ func Open(ctx context.Context, start string) error {
 	// An opener that leaves children behind with our pipes must not keep us waiting: it has none.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, nil, nil
 	cmd.Dir = os.TempDir()
-	if err := cmd.Run(); err != nil {
+	if err = launch(cmd); err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return failed(fmt.Errorf("running %s: %w", name, err))
 	}
 	return nil
