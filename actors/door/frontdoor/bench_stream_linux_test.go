@@ -156,6 +156,7 @@ func servePeer(path string) error {
 		} else if err != nil {
 			return err
 		}
+		time.Sleep(100 * time.Millisecond) // the proxies note that the last time's connections are closed
 		took, err := s.measure(listener)
 		if err == nil {
 			err = answer.Encode(took)
@@ -172,26 +173,27 @@ func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 	var rigs []*streamRig
 	for _, t := range s.Targets {
 		r, err := openStreams(t, s.Count, listener)
-		if err != nil {
-			return nil, err
-		}
 		defer r.close()
+		if err != nil {
+			return nil, fmt.Errorf("opening the streams: %w", err)
+		}
 		rigs = append(rigs, r)
 	}
 	took = make([][]time.Duration, len(rigs))
 	for i := range s.Bursts * len(rigs) {
 		turn := (i + i/len(rigs)) % len(rigs) // in both orders
 		for end := time.Now().Add(burstPause); time.Now().Before(end); {
+			runtime.KeepAlive(nil) // no sleep
 		}
 		delays, err := rigs[turn].burst()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("burst %d: %w", i, err)
 		}
 		took[turn] = append(took[turn], delays...)
 	}
 	for _, r := range rigs {
 		if err := r.finish(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("ending the streams: %w", err)
 		}
 	}
 	return took, nil
@@ -233,6 +235,8 @@ func openStreams(t streamTarget, n, listener int) (*streamRig, error) {
 				return r, fmt.Errorf("the request ended with %q: %w", request, err)
 			}
 		}
+		// Answered sooner than it has noted that the request is sent, the bare proxy breaks off.
+		time.Sleep(20 * time.Millisecond)
 		if _, err := unix.Write(upstream, []byte(benchHead+chunk(": begun\n\n"))); err != nil {
 			return r, err
 		}
