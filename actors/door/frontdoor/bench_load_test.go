@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,83 +38,6 @@ func upstreamEach(b *testing.B, f func(c net.Conn, body []byte)) messages.BackEn
 			f(c, body)
 		}
 	})
-}
-
-// events writes n events, each with the time of its writing, pause apart.
-func events(epoch time.Time, n int, pause time.Duration) func(net.Conn, []byte) {
-	return func(c net.Conn, _ []byte) {
-		_, _ = io.WriteString(c, benchHead)
-		for range n {
-			time.Sleep(pause)
-			_, _ = io.WriteString(c, chunk(fmt.Sprintf("data: {\"t\":%d}\n\n", time.Since(epoch))))
-		}
-		_, _ = io.WriteString(c, chunk("data: [DONE]\n\n")+"0\r\n\r\n")
-	}
-}
-
-// delays reads one stream and returns how long each event took from its writing.
-func (t target) delays(b *testing.B, epoch time.Time) (all []time.Duration) {
-	c := t.dial(b)
-	defer c.c.Close()
-	if _, err := c.c.Write(t.request); err != nil {
-		b.Fatal(err)
-	}
-	for {
-		line, err := c.in.ReadSlice('\n')
-		if err != nil {
-			b.Fatalf("%s: %v", t.name, err)
-		}
-		now := time.Since(epoch)
-		if bytes.HasPrefix(line, []byte("data: [DONE]")) {
-			return all
-		}
-		if text, found := bytes.CutPrefix(line, []byte(`data: {"t":`)); found {
-			sent, err := strconv.ParseInt(strings.TrimRight(string(text), "}\n"), 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			all = append(all, now-time.Duration(sent))
-		}
-	}
-}
-
-// BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams; p50 and p99 at most the
-// bare proxy's. Of all events together, and the median of the rounds, which what else the machine did in
-// a few of them does not move.
-func BenchmarkFiguresStream(b *testing.B) {
-	peer, backEnd := startPeer(b)
-	_, bare, door := stage(b, "/v1/chat/completions", benchStream, backEnd, nil)
-	for b.Loop() {
-		for _, n := range []int{1, 8} {
-			took := map[string][][]time.Duration{}
-			// Where the system places the threads of a connection decides more than the proxy does: many
-			// streams, in both orders.
-			for round := range 48 {
-				order := []target{bare, door}
-				if round%2 == 1 {
-					order = []target{door, bare}
-				}
-				for _, t := range order {
-					took[t.name] = append(took[t.name], peer.delays(b, t, n))
-				}
-			}
-			for _, q := range []float64{0.5, 0.99} {
-				x, y := quantile(slices.Concat(took["bare"]...), q), quantile(slices.Concat(took["door"]...), q)
-				b.ReportMetric(float64(y)/float64(x), fmt.Sprintf("stream%d_p%g_ratio", n, q*100))
-				rounds := float64(usual(took["door"], q)) / float64(usual(took["bare"], q))
-				b.Logf("%d streams, p%g: bare %v, door %v: ratio %.2f (must be at most 1), of the rounds' medians %.2f", n, q*100, x, y, float64(y)/float64(x), rounds)
-			}
-		}
-	}
-}
-
-// usual is the median of the rounds' quantiles.
-func usual(rounds [][]time.Duration, q float64) time.Duration {
-	var each []time.Duration
-	for _, round := range rounds {
-		each = append(each, quantile(round, q))
-	}
-	return quantile(each, 0.5)
 }
 
 // inUse is the memory of heap and stacks after a collection.

@@ -89,8 +89,8 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if admitted {
 		v.serve()
 	}
-	if f, ok := w.(http.Flusher); ok {
-		f.Flush() // the client need not wait for the log
+	if v.conn != nil {
+		v.conn.End() // the client need not wait for the log
 	}
 	took := time.Since(v.began)
 	if admitted && v.caller == guard.User {

@@ -108,6 +108,9 @@ func TestUpstreamFaults(t *testing.T) {
 		"ends without its end":   {writes(streamHead, chunk("data: 1\n\n"), "0\r\n\r\n"), true, 200, "data: 1\n\n" + ends, ""},
 		"tells an error":         {writes(streamHead, chunk("data: 1\n\ndata: {\"error\":{\"message\":\"/secret/path\"}}\n\n"), "0\r\n\r\n"), true, 200, "data: 1\n\n" + ends, ""},
 		"whole stream":           {writes(streamHead, chunk("data: 1\n\nda"), chunk("ta: [DONE]\n\n"), "0\r\n\r\n"), true, 200, "data: 1\n\ndata: [DONE]\n\n", ""},
+		"more behind its end":    {writes(streamHead, chunk("data: [DONE]\n\n"), chunk("data: /secret\n\n"), "0\r\n\r\n"), true, 200, "data: [DONE]\n\n", ""},
+		"more at its end":        {writes(streamHead + chunk("data: [DONE]\n\ndata: /secret\n\n") + "0\r\n\r\n"), true, 200, "data: [DONE]\n\n", ""},
+		"dies at its end":        {thenCloses(writes(streamHead, chunk("data: 1\n\ndata: [DONE]\n\n"))), true, 200, "data: 1\n\n" + ends, ""},
 		"a long event":           {writes(streamHead, chunk("data: "+strings.Repeat("x", 100000)+"\n\ndata: [DONE]\n\n"), "0\r\n\r\n"), true, 200, "data: " + strings.Repeat("x", 100000) + "\n\ndata: [DONE]\n\n", ""},
 		"closes at once":         {thenCloses(writes()), false, 502, "", messages.ReasonUpstreamFailed},
 		"half an answer":         {thenCloses(writes("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")), false, 502, "", messages.ReasonUpstreamFailed},
@@ -147,6 +150,34 @@ func TestUpstreamFaults(t *testing.T) {
 		}
 	}
 	r.wait(0, 0)
+}
+
+// L6: whoever has read an answer to its end finds its place free, though nobody may wait for one.
+func TestPlaceIsFreeAtTheEnd(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound = 1, 0 })
+	large := `{"x":"` + strings.Repeat("x", 100000) + `"}`
+	for launch, c := range []struct {
+		body, last string
+		up         func(net.Conn, *http.Request)
+	}{
+		{streamBody, "[DONE]", writes(streamHead, chunk("data: 1\n\n"), chunk("data: [DONE]\n\n"), "0\r\n\r\n")},
+		{streamBody, "[DONE]", writes(streamHead, chunk("data: 1\n\ndata: [DONE]\n\n")+"0\r\n\r\n")},
+		{chatBody, `"}`, writes(sized(200, "application/json", large))},
+	} {
+		backEnd, _ := scripted(t, c.up)
+		r.behind(messages.Launch(launch+2), backEnd)
+		for n := range 200 {
+			conn := r.send(r.request("POST", "/v1/chat/completions", c.body))
+			in := bufio.NewReader(conn)
+			for got := ""; !strings.HasSuffix(strings.TrimSpace(got), c.last); {
+				line, err := in.ReadString(c.last[len(c.last)-1])
+				if got = line; err != nil {
+					t.Fatalf("%d: round %d: %q, %v", launch, n, got[:min(len(got), 300)], err)
+				}
+			}
+			conn.Close()
+		}
+	}
 }
 
 func endless(c net.Conn) {

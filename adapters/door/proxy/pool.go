@@ -62,9 +62,8 @@ type upstream struct {
 
 	// While watch is set it runs every so often, on the reading goroutine, whether anything arrives
 	// or not: a runtime that dribbles must not hold whom a silent one lets go.
-	watch     func() error
-	every     time.Duration
-	watchedAt time.Time
+	watch func() error
+	every time.Duration
 }
 
 var errLongHead = errors.New("the head of the answer is too long")
@@ -185,18 +184,15 @@ func (zeros) Read(b []byte) (int, error) {
 
 // listen makes f run every d while the answer is read. For d nothing that is written waits either.
 func (u *upstream) listen(f func() error, d time.Duration) error {
-	u.watch, u.every, u.watchedAt, u.heard = f, d, time.Now(), false
-	return u.SetDeadline(u.watchedAt.Add(d))
+	u.watch, u.every, u.heard = f, d, false
+	return u.SetDeadline(time.Now().Add(d))
 }
 
 // Read keeps the watch below the buffered reader, so that no reader above ever sees a time-out. The
-// watch comes before the wait, so that what arrives is not held up by it; the deadline moves only with
-// the watch, not with each read.
+// deadline moves only with the watch, not with each read; and the watch runs when it has passed, not
+// after what was read: there the events of all streams that came together would wait for it.
 func (u *upstream) Read(b []byte) (int, error) {
 	for {
-		if err := u.lookUp(); err != nil {
-			return 0, err
-		}
 		n, err := u.Conn.Read(b)
 		u.heard = u.heard || n > 0
 		if u.headLeft > 0 {
@@ -207,18 +203,11 @@ func (u *upstream) Read(b []byte) (int, error) {
 		if u.watch == nil || n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
+		if err := u.watch(); err != nil {
+			return 0, err
+		}
+		if err := u.SetReadDeadline(time.Now().Add(u.every)); err != nil {
+			return 0, err
+		}
 	}
-}
-
-// lookUp runs the watch when half its time has passed, so that the deadline only ever meets a runtime
-// that is silent.
-func (u *upstream) lookUp() error {
-	if u.watch == nil || time.Since(u.watchedAt) < u.every/2 {
-		return nil
-	}
-	if err := u.watch(); err != nil {
-		return err
-	}
-	u.watchedAt = time.Now()
-	return u.SetReadDeadline(u.watchedAt.Add(u.every))
 }

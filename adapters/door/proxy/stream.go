@@ -13,7 +13,7 @@ import (
 
 var (
 	keepAlive = []byte(": keep-alive\n\n")
-	doneEvent = []byte("data: [DONE]")
+	doneEvent = []byte("data: [DONE]\n\n")
 	eventEnd  = []byte("\n\n")
 )
 
@@ -28,12 +28,20 @@ func (e *exchange) commit() {
 	}
 }
 
-// pass writes whole events, at once.
-func (e *exchange) pass(events []byte) error {
+// write adds events to the answer, which leave with what comes next.
+func (e *exchange) write(events []byte) error {
 	e.commit()
 	if _, err := e.w.Write(events); err != nil {
 		e.result.Gone = true
 		return errClientGone
+	}
+	return nil
+}
+
+// pass writes whole events, at once.
+func (e *exchange) pass(events []byte) error {
+	if err := e.write(events); err != nil {
+		return err
 	}
 	if err := http.NewResponseController(e.w).Flush(); err != nil {
 		e.result.Gone = true
@@ -61,7 +69,8 @@ const streamBytes = 32 << 10
 var streamBuffers = sync.Pool{New: func() any { return new([streamBytes]byte) }}
 
 // stream passes events on as they come, each only when it is whole, so that what breaks off is
-// never half an event. Nothing else is held: a reader that stalls stops the reading.
+// never half an event. Nothing else is held but the last event: it says that the answer is whole, so it
+// leaves with the answer's end, when the place in the runtime is free for whoever reads it.
 func (e *exchange) stream() (whole bool) {
 	held := streamBuffers.Get().(*[streamBytes]byte)
 	defer streamBuffers.Put(held)
@@ -71,14 +80,14 @@ func (e *exchange) stream() (whole bool) {
 		m, err := e.body.Read(held[n:])
 		n += m
 		end := s.scan(held[:n], e)
-		if end == 0 && n == len(held) {
+		if s.finished && err == io.EOF {
+			return e.write(held[:end]) == nil && e.write(doneEvent) == nil
+		}
+		if end == 0 && n == len(held) && !s.finished {
 			end = n
 			if held[n-1] == '\n' {
 				end-- // perhaps half of an event's end
 			}
-		}
-		if s.failed {
-			err = io.ErrUnexpectedEOF
 		}
 		if end > 0 {
 			if e.pass(held[:end]) != nil {
@@ -87,17 +96,23 @@ func (e *exchange) stream() (whole bool) {
 			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
 			n = copy(held[:], held[end:n])
 		}
-		if err != nil {
-			return e.finish(err == io.EOF && s.finished && n == 0)
+		switch {
+		case s.finished && err == nil && e.over():
+			return e.write(doneEvent) == nil
+		case s.finished, s.failed, err != nil:
+			return e.broken()
 		}
 	}
 }
 
-// finish ends a stream: well, when it came to its end.
-func (e *exchange) finish(well bool) bool {
-	if well {
-		return true
-	}
+// over waits for the end of an answer whose last event was there. What comes before it is dropped.
+func (e *exchange) over() bool {
+	n, err := io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
+	return err == nil && n < streamBytes
+}
+
+// broken ends a stream that did not come to its end.
+func (e *exchange) broken() (whole bool) {
 	e.result.Gone = e.result.Gone || left(e.ctx)
 	e.result.Reason = messages.ReasonUpstreamFailed
 	if !e.result.Gone {
@@ -113,8 +128,8 @@ type eventScan struct {
 	failed   bool // the runtime reported an error, whose text stays here
 }
 
-// scan returns how much of b is whole events that may pass. What continues a long event is none
-// itself, whatever it looks like.
+// scan returns how much of b is whole events that may pass, up to the last event. What continues a long
+// event is none itself, whatever it looks like.
 func (s *eventScan) scan(b []byte, e *exchange) (end int) {
 	for inside := e.cut; ; inside = false {
 		n := bytes.Index(b[end:], eventEnd)
@@ -127,8 +142,9 @@ func (s *eventScan) scan(b []byte, e *exchange) (end int) {
 		case bytes.HasPrefix(event, []byte("error:")), bytes.HasPrefix(event, []byte(`data: {"error"`)):
 			s.failed = true
 			return end
-		case bytes.HasPrefix(event, doneEvent):
+		case bytes.HasPrefix(b[end:], doneEvent):
 			s.finished = true
+			return end
 		case bytes.Contains(event, []byte(`"timings":{`)), bytes.Contains(event, []byte(`"usage":{`)):
 			e.result.Tokens = countTokens(event)
 		}

@@ -84,6 +84,10 @@ func From(ctx context.Context) *Conn {
 // Judged returns the verdict on the head of the request that is handled now.
 func (c *Conn) Judged() Head { return c.head }
 
+// End writes the whole answer, its end included, before the handler returns: the client does not wait for
+// what the handler does then. Call it on the handler's goroutine, once, and write nothing after it.
+func (c *Conn) End() { c.answer.end() }
+
 // serve handles one request after another.
 func (c *Conn) serve(h http.Handler) {
 	defer c.close()

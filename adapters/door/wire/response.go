@@ -18,6 +18,7 @@ type response struct {
 	declared  int64  // Content-Length; -1: chunked
 	sent      int64
 	begun     bool // the head is in out, or written
+	ended     bool // so is the end
 	closes    bool // the connection ends with this answer
 	bodyTimed bool // the deadline of the request's body runs
 	err       error
@@ -30,7 +31,7 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outBytes+1024); retu
 
 func (w *response) reset() {
 	clear(w.header)
-	w.declared, w.sent, w.begun, w.bodyTimed, w.err = -1, 0, false, false, nil
+	w.declared, w.sent, w.begun, w.ended, w.bodyTimed, w.err = -1, 0, false, false, false, nil
 	w.closes = w.conn.head.closes || w.conn.head.Malformed || w.conn.head.Chunked
 }
 
@@ -95,10 +96,11 @@ func (w *response) Write(p []byte) (int, error) {
 	if len(w.out)+len(p) > outBytes {
 		w.Flush()
 		if len(p) > outBytes {
+			// A tail stays: the end of an answer leaves at its end only, whatever its length.
 			if w.err == nil {
-				_, w.err = w.conn.write(p)
+				_, w.err = w.conn.write(p[:len(p)-outBytes])
 			}
-			p = p[len(p):]
+			p = p[len(p)-outBytes:]
 		}
 	}
 	w.out = append(w.out, p...)
@@ -125,8 +127,12 @@ func (w *response) Flush() {
 	w.out = w.out[:0]
 }
 
-// finish ends the answer, and reports whether the connection can go on.
-func (w *response) finish() bool {
+// end writes what is left of the answer, and its end; nothing may be written after it.
+func (w *response) end() {
+	if w.ended {
+		return
+	}
+	w.ended = true
 	if !w.begun {
 		w.header["Content-Length"] = []string{"0"}
 		w.WriteHeader(http.StatusOK)
@@ -135,6 +141,11 @@ func (w *response) finish() bool {
 		w.out = append(w.out, "0\r\n\r\n"...)
 	}
 	w.Flush()
+}
+
+// finish ends the answer, and reports whether the connection can go on.
+func (w *response) finish() bool {
+	w.end()
 	w.release()
 	return w.err == nil && !w.closes && (w.declared < 0 || w.sent == w.declared)
 }
