@@ -142,6 +142,7 @@ type exchange struct {
 	body   io.Reader
 	passed time.Time // when the client last got something of a stream
 	cut    bool      // what was passed last ends within an event
+	ending time.Time // when the last event of a stream had come, whose end has not
 	result Result
 }
 
@@ -184,6 +185,9 @@ const sendTime = 30 * time.Second
 func (e *exchange) watch() error {
 	if err := e.lookAround(); err != nil {
 		return err
+	}
+	if !e.ending.IsZero() && time.Since(e.ending) >= settleTime {
+		return errNoEnd
 	}
 	if e.call.Stream && !e.cut && time.Since(e.passed) >= e.relay.options.KeepAlive {
 		return e.pass(keepAlive)

@@ -160,6 +160,31 @@ func TestCommentsOnAFakeClock(t *testing.T) {
 	})
 }
 
+// L8: an answer is whole with its last event, though the runtime says nothing more, or something else on
+// and on.
+func TestWholeWithoutItsEnd(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"silent": time.Hour, "dribbles": 10 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(script(func(c net.Conn) {
+				readRequest(c)
+				_, err := io.WriteString(c, streamHead+"e\r\ndata: [DONE]\n\n\r\n")
+				for err == nil {
+					time.Sleep(pause)
+					_, err = io.WriteString(c, "2\r\n:\n\r\n")
+				}
+			}))
+			defer r.Close()
+			w := httptest.NewRecorder()
+			begin := time.Now()
+			result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
+			if took := time.Since(begin); result.Reason != messages.ReasonOK || w.Body.String() != "data: [DONE]\n\n" || took > settleTime+look {
+				t.Errorf("%s: %+v, %q after %v", name, result, w.Body, took)
+			}
+			time.Sleep(2 * pause) // the runtime finds that its connection is closed
+		})
+	}
+}
+
 // L8: a client that leaves, and a front door that closes, end the wait within a look.
 func TestNobodyWaits(t *testing.T) {
 	for name, c := range map[string]struct {

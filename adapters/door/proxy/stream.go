@@ -80,7 +80,7 @@ func (e *exchange) stream() (whole bool) {
 		m, err := e.body.Read(held[n:])
 		n += m
 		end := s.scan(held[:n], e)
-		if s.finished && err == io.EOF {
+		if s.finished && err == io.EOF { // one write for all
 			return e.write(held[:end]) == nil && e.write(doneEvent) == nil
 		}
 		if end == 0 && n == len(held) && !s.finished {
@@ -97,18 +97,25 @@ func (e *exchange) stream() (whole bool) {
 			n = copy(held[:], held[end:n])
 		}
 		switch {
-		case s.finished && err == nil && e.over():
-			return e.write(doneEvent) == nil
-		case s.finished, s.failed, err != nil:
+		case s.finished:
+			e.settle()
+			return !e.result.Gone && e.write(doneEvent) == nil
+		case s.failed, err != nil:
 			return e.broken()
 		}
 	}
 }
 
-// over waits for the end of an answer whose last event was there. What comes before it is dropped.
-func (e *exchange) over() bool {
-	n, err := io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
-	return err == nil && n < streamBytes
+// settleTime is how long the end of an answer may take behind its last event.
+const settleTime = time.Second
+
+var errNoEnd = errors.New("the answer is whole, and did not end")
+
+// settle waits for the end of an answer whose last event was there: then the place in the runtime is
+// free. The answer is whole without, so the wait is short, and what comes in it is dropped.
+func (e *exchange) settle() {
+	e.ending = time.Now()
+	_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
 }
 
 // broken ends a stream that did not come to its end.
