@@ -25,7 +25,7 @@ import (
 
 // The figures of issue 4, all in one run:
 //
-//	go test -run '^$' -bench Figures -benchtime 1x ./actors/door/frontdoor
+//	go test -run '^$' -bench Figures ./adapters/door/guard ./actors/door/frontdoor
 //
 // "bare" is httputil.ReverseProxy over the same Unix socket; "direct" is the socket itself. Rounds
 // take turns, so that what else the machine does falls on all alike.
