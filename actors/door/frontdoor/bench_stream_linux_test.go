@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,11 +27,11 @@ import (
 // what one takes to wake, here more than both proxies together, is the machine's.
 const benchPeer = "FRONTDOOR_BENCH_PEER"
 
-// streams asks the peer for so many bursts of events, one event for each of Count streams, through the
-// targets in turn.
+// streams asks the peer for bursts of events, one event for each of Count streams, through the targets in
+// turn.
 type streams struct {
-	Targets       []streamTarget
-	Count, Bursts int
+	Targets []streamTarget
+	Count   int
 }
 
 type streamTarget struct {
@@ -61,7 +60,7 @@ func BenchmarkFiguresStream(b *testing.B) {
 	for b.Loop() {
 		for _, n := range []int{1, 8} {
 			var took [][]time.Duration
-			if err := errors.Join(ask.Encode(streams{both, n, bursts}), answer.Decode(&took)); err != nil {
+			if err := errors.Join(ask.Encode(streams{both, n}), answer.Decode(&took)); err != nil {
 				b.Fatal(err)
 			}
 			for _, q := range []float64{0.5, 0.99} {
@@ -180,7 +179,7 @@ func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 		rigs = append(rigs, r)
 	}
 	took = make([][]time.Duration, len(rigs))
-	for i := range s.Bursts * len(rigs) {
+	for i := range bursts * len(rigs) {
 		turn := (i + i/len(rigs)) % len(rigs) // in both orders
 		for end := time.Now().Add(burstPause); time.Now().Before(end); {
 			runtime.KeepAlive(nil) // no sleep
@@ -206,11 +205,11 @@ type streamRig struct {
 }
 
 func openStreams(t streamTarget, n, listener int) (*streamRig, error) {
+	r := new(streamRig)
 	address, err := netip.ParseAddrPort(t.Address)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	r := new(streamRig)
 	for range n {
 		client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -229,33 +228,30 @@ func openStreams(t streamTarget, n, listener int) (*streamRig, error) {
 			return r, err
 		}
 		r.upstreams = append(r.upstreams, upstream)
-		for request := ""; !strings.HasSuffix(request, "}"); {
-			m, err := unix.Read(upstream, r.got[:])
-			if request += string(r.got[:max(m, 0)]); err != nil || m == 0 {
-				return r, fmt.Errorf("the request ended with %q: %w", request, err)
-			}
+		if err := r.await(upstream, "}"); err != nil {
+			return r, err
 		}
 		// Answered sooner than it has noted that the request is sent, the bare proxy breaks off.
 		time.Sleep(20 * time.Millisecond)
 		if _, err := unix.Write(upstream, []byte(benchHead+chunk(": begun\n\n"))); err != nil {
 			return r, err
 		}
-		if _, err := r.await(client, ": begun\n\n"); err != nil {
+		if err := r.await(client, chunk(": begun\n\n")); err != nil {
 			return r, err
 		}
 	}
 	return r, nil
 }
 
-// await reads until text has come, and returns what came with it.
-func (r *streamRig) await(client int, text string) (all []byte, err error) {
-	for !bytes.Contains(all, []byte(text)) {
-		n, err := unix.Read(client, r.got[:])
+// await reads a message that ends with text.
+func (r *streamRig) await(fd int, text string) error {
+	for all := []byte(nil); !bytes.HasSuffix(all, []byte(text)); {
+		n, err := unix.Read(fd, r.got[:])
 		if all = append(all, r.got[:max(n, 0)]...); err != nil || n == 0 {
-			return all, fmt.Errorf("the answer ended with %q: %w", all, err)
+			return fmt.Errorf("what ended with %q should have ended with %q: %v", all, text, err)
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // burst writes one event to each stream, and returns how long each took to its client.
@@ -284,7 +280,7 @@ func (r *streamRig) burst() (delays []time.Duration, err error) {
 			text, _, ended := bytes.Cut(text, []byte("}\n\n"))
 			sent, bad := strconv.ParseInt(string(text), 10, 64)
 			if err != nil || !found || !ended || bad != nil {
-				return nil, fmt.Errorf("%q came for an event: %w", r.got[:max(n, 0)], err)
+				return nil, fmt.Errorf("%q came for an event: %v", r.got[:max(n, 0)], err)
 			}
 			come[i], delays = true, append(delays, now-time.Duration(sent))
 		}
@@ -300,7 +296,7 @@ func (r *streamRig) finish() error {
 		}
 	}
 	for _, client := range r.clients {
-		if _, err := r.await(client, "0\r\n\r\n"); err != nil {
+		if err := r.await(client, "0\r\n\r\n"); err != nil {
 			return err
 		}
 	}
