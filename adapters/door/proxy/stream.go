@@ -80,10 +80,10 @@ func (e *exchange) stream() (whole bool) {
 		m, err := e.body.Read(held[n:])
 		n += m
 		end := s.scan(held[:n], e)
-		if s.finished && err == io.EOF { // one write for all
-			return e.write(held[:end]) == nil && e.write(doneEvent) == nil
+		if s.finished {
+			return e.last(held[:end], err == nil)
 		}
-		if end == 0 && n == len(held) && !s.finished {
+		if end == 0 && n == len(held) {
 			end = n
 			if held[n-1] == '\n' {
 				end-- // perhaps half of an event's end
@@ -96,11 +96,7 @@ func (e *exchange) stream() (whole bool) {
 			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
 			n = copy(held[:], held[end:n])
 		}
-		switch {
-		case s.finished:
-			e.settle()
-			return !e.result.Gone && e.write(doneEvent) == nil
-		case s.failed, err != nil:
+		if s.failed || err != nil {
 			return e.broken()
 		}
 	}
@@ -111,11 +107,18 @@ const settleTime = time.Second
 
 var errNoEnd = errors.New("the answer is whole, and did not end")
 
-// settle waits for the end of an answer whose last event was there: then the place in the runtime is
-// free. The answer is whole without, so the wait is short, and what comes in it is dropped.
-func (e *exchange) settle() {
-	e.ending = time.Now()
-	_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
+// last passes the last events of an answer on, in one write with its end. When that has not come they
+// pass at once, and it is waited for: then the place in the runtime is free. The answer is whole without,
+// so the wait is short, and what comes in it is dropped.
+func (e *exchange) last(events []byte, more bool) (whole bool) {
+	if more {
+		if len(events) > 0 && e.pass(events) != nil {
+			return false
+		}
+		events, e.cut, e.ending = nil, false, time.Now()
+		_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
+	}
+	return !e.result.Gone && e.write(events) == nil && e.write(doneEvent) == nil
 }
 
 // broken ends a stream that did not come to its end.
