@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"companion/actors/journal"
+	"companion/actors/logfile"
 	"companion/actors/runtime/resources"
 	"companion/e2e/harness"
 	"companion/messages"
@@ -19,7 +19,7 @@ import (
 func attempts(c *harness.Companion) map[string]bool {
 	refused := map[string]bool{}
 	for line := range strings.Lines(c.Log()) {
-		record, err := journal.Parse([]byte(line))
+		record, err := logfile.Parse([]byte(line))
 		if err != nil || record.Actor != harness.RuntimeName {
 			continue
 		}

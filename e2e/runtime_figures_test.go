@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"companion/adapters/door/controlsock"
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/adapters/runtime/spawn"
 	"companion/e2e/harness"
 	"companion/messages"
@@ -86,7 +86,7 @@ func BenchmarkConfinement(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	id, err := identity.Of(file)
+	id, err := fileid.Of(file)
 	_ = file.Close()
 	if err != nil {
 		b.Fatal(err)

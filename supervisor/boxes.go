@@ -1,7 +1,7 @@
 package supervisor
 
 import (
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -22,12 +22,12 @@ type boxes struct {
 	provision   chan messages.ToProvision
 	process     chan messages.ToProcess
 
-	snapshot     *mailbox.Watch[messages.Snapshot]
-	sessionView  *mailbox.Watch[messages.SessionView]
-	manifestView *mailbox.Watch[messages.ManifestView]
-	processView  *mailbox.Watch[messages.ProcessView]
-	transfers    *mailbox.Watch[[]messages.Transfer]
-	observation  *mailbox.Watch[messages.Observation]
+	snapshot     *actorkit.Watch[messages.Snapshot]
+	sessionView  *actorkit.Watch[messages.SessionView]
+	manifestView *actorkit.Watch[messages.ManifestView]
+	processView  *actorkit.Watch[messages.ProcessView]
+	transfers    *actorkit.Watch[[]messages.Transfer]
+	observation  *actorkit.Watch[messages.Observation]
 }
 
 func newBoxes() boxes {
@@ -43,11 +43,11 @@ func newBoxes() boxes {
 		provision:   make(chan messages.ToProvision, boxSize),
 		process:     make(chan messages.ToProcess, boxSize),
 
-		snapshot:     mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped, Reason: messages.ReasonNotReady, Wanted: true}),
-		sessionView:  mailbox.NewWatch(messages.SessionView{State: messages.SessionUnknown}),
-		manifestView: mailbox.NewWatch(messages.ManifestView{}),
-		processView:  mailbox.NewWatch(messages.ProcessView{}),
-		transfers:    mailbox.NewWatch[[]messages.Transfer](nil),
-		observation:  mailbox.NewWatch(messages.Observation{}),
+		snapshot:     actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped, Reason: messages.ReasonNotReady, Wanted: true}),
+		sessionView:  actorkit.NewWatch(messages.SessionView{State: messages.SessionUnknown}),
+		manifestView: actorkit.NewWatch(messages.ManifestView{}),
+		processView:  actorkit.NewWatch(messages.ProcessView{}),
+		transfers:    actorkit.NewWatch[[]messages.Transfer](nil),
+		observation:  actorkit.NewWatch(messages.Observation{}),
 	}
 }

@@ -4,17 +4,17 @@ import (
 	"github.com/thejerf/suture/v4"
 	"time"
 
+	"companion/actors/actorkit"
 	"companion/actors/door/control"
 	"companion/actors/door/frontdoor"
 	"companion/actors/door/health"
-	"companion/actors/mailbox"
 	"companion/adapters/door/healthprobe"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
 
 // doorWing builds what may hold the loopback token and nothing more: front door, health, control.
-func doorWing(o Options, b boxes, actors *mailbox.Watch[[]messages.ActorView]) []suture.Service {
+func doorWing(o Options, b boxes, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
 		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
 		Mailbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,

@@ -8,7 +8,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -16,7 +16,7 @@ import (
 // service manager asked for it. The watchdog is fed only while the lifecycle actor answers: a
 // daemon whose heart hangs is restarted by the manager.
 type notifier struct {
-	snapshot  *mailbox.Watch[messages.Snapshot]
+	snapshot  *actorkit.Watch[messages.Snapshot]
 	lifecycle chan<- messages.ToLifecycle
 	log       *zap.Logger
 }
@@ -57,7 +57,7 @@ func (n *notifier) Serve(ctx context.Context) error {
 func (n *notifier) lives(ctx context.Context, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_, err := mailbox.Ask(ctx, n.lifecycle, func(reply chan<- struct{}) messages.ToLifecycle {
+	_, err := actorkit.Ask(ctx, n.lifecycle, func(reply chan<- struct{}) messages.ToLifecycle {
 		return messages.Ping{Reply: reply}
 	})
 	return err == nil

@@ -12,22 +12,22 @@ import (
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/journal"
+	"companion/actors/actorkit"
 	"companion/actors/lifecycle"
-	"companion/actors/mailbox"
+	"companion/actors/logfile"
 	"companion/adapters/authority/transport"
+	"companion/adapters/config"
 	"companion/adapters/runtime/spawn"
-	"companion/adapters/settings"
 	"companion/messages"
 )
 
 // Options is what `companion run` gives.
 type Options struct {
-	Settings settings.Settings
-	Places   settings.Places
+	Settings config.Settings
+	Places   config.Places
 	Version  string
 	Logger   *zap.Logger
-	Journal  *journal.Journal
+	Journal  *logfile.Journal
 	// OnReady is called once, with the base URL, when local inference is available for the first
 	// time; nil: nobody is told.
 	OnReady func(baseURL string)
@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options) error {
 func shutDown(ctx context.Context, b boxes, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_, _ = mailbox.Ask(ctx, b.lifecycle, func(reply chan<- struct{}) messages.ToLifecycle {
+	_, _ = actorkit.Ask(ctx, b.lifecycle, func(reply chan<- struct{}) messages.ToLifecycle {
 		return messages.ShutdownRequested{Reply: reply}
 	})
 }
@@ -133,7 +133,7 @@ func lifecycleActor(o Options, b boxes) *lifecycle.Actor {
 
 // announcer calls tell at the first moment of availability, and stays away after that.
 type announcer struct {
-	snapshot *mailbox.Watch[messages.Snapshot]
+	snapshot *actorkit.Watch[messages.Snapshot]
 	tell     func(baseURL string)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -33,7 +33,7 @@ const stopPatience = 10 * time.Second
 // tree is the root supervisor, one supervisor per wing below it, and what is known of restarts.
 type tree struct {
 	root  *suture.Supervisor
-	views *mailbox.Watch[[]messages.ActorView]
+	views *actorkit.Watch[[]messages.ActorView]
 	ends  chan<- messages.ToLifecycle // hears of every end of an actor of a wing
 	log   *zap.Logger
 
@@ -42,7 +42,7 @@ type tree struct {
 }
 
 func newTree(ends chan<- messages.ToLifecycle, log *zap.Logger) *tree {
-	t := &tree{views: mailbox.NewWatch[[]messages.ActorView](nil), ends: ends, log: log}
+	t := &tree{views: actorkit.NewWatch[[]messages.ActorView](nil), ends: ends, log: log}
 	spec := restartPolicy
 	spec.EventHook = t.hook
 	t.root = suture.New("companion", spec)

@@ -8,7 +8,7 @@ import (
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -18,7 +18,7 @@ const settle = 2 * time.Second
 // trimmer gives back, once, what only the start needed: a daemon idles for days on a handful of
 // the pages that its start touched. What is needed again comes back by itself.
 type trimmer struct {
-	snapshot *mailbox.Watch[messages.Snapshot]
+	snapshot *actorkit.Watch[messages.Snapshot]
 	log      *zap.Logger
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -40,7 +40,7 @@ type Deps struct {
 	Health    chan<- messages.ToHealth
 	Custody   chan<- messages.LoopbackRequest
 	Manifest  chan<- messages.ManifestCommand
-	Snapshot  *mailbox.Watch[messages.Snapshot]
+	Snapshot  *actorkit.Watch[messages.Snapshot]
 
 	Recency       time.Duration // how old the last health success may be (A5)
 	StartDeadline time.Duration // from spawn to ready (A3)

@@ -6,7 +6,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/fsm"
 	"companion/messages"
 )
@@ -72,12 +72,12 @@ type loop struct {
 	onStart   []chan<- messages.Reason // who waits for the start of a restart
 	onEnd     []chan<- struct{}        // who waits for the shutdown
 
-	process   mailbox.Outbox[messages.ToProcess]
-	provision mailbox.Outbox[messages.ToProvision]
-	frontDoor mailbox.Outbox[messages.ToFrontDoor]
-	health    mailbox.Outbox[messages.ToHealth]
-	custody   mailbox.Outbox[messages.LoopbackRequest]
-	manifest  mailbox.Outbox[messages.ManifestCommand]
+	process   actorkit.Outbox[messages.ToProcess]
+	provision actorkit.Outbox[messages.ToProvision]
+	frontDoor actorkit.Outbox[messages.ToFrontDoor]
+	health    actorkit.Outbox[messages.ToHealth]
+	custody   actorkit.Outbox[messages.LoopbackRequest]
+	manifest  actorkit.Outbox[messages.ManifestCommand]
 }
 
 func newLoop(deps Deps) *loop {
@@ -102,12 +102,12 @@ func newLoop(deps Deps) *loop {
 		failures:  &messages.Failures{},
 		backoff:   retry,
 
-		process:   mailbox.Outbox[messages.ToProcess]{Box: deps.Process},
-		provision: mailbox.Outbox[messages.ToProvision]{Box: deps.Provision},
-		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: deps.FrontDoor},
-		health:    mailbox.Outbox[messages.ToHealth]{Box: deps.Health},
-		custody:   mailbox.Outbox[messages.LoopbackRequest]{Box: deps.Custody},
-		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: deps.Manifest},
+		process:   actorkit.Outbox[messages.ToProcess]{Box: deps.Process},
+		provision: actorkit.Outbox[messages.ToProvision]{Box: deps.Provision},
+		frontDoor: actorkit.Outbox[messages.ToFrontDoor]{Box: deps.FrontDoor},
+		health:    actorkit.Outbox[messages.ToHealth]{Box: deps.Health},
+		custody:   actorkit.Outbox[messages.LoopbackRequest]{Box: deps.Custody},
+		manifest:  actorkit.Outbox[messages.ManifestCommand]{Box: deps.Manifest},
 	}
 	if before.Failures != nil {
 		l.failures = before.Failures

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -25,7 +25,7 @@ type world struct {
 	health    chan messages.ToHealth
 	custody   chan messages.LoopbackRequest
 	manifest  chan messages.ManifestCommand
-	snapshot  *mailbox.Watch[messages.Snapshot]
+	snapshot  *actorkit.Watch[messages.Snapshot]
 	actor     *Actor
 	cancel    context.CancelFunc
 	ended     chan error
@@ -42,7 +42,7 @@ func newWorld() *world {
 		health:    make(chan messages.ToHealth, boxSize),
 		custody:   make(chan messages.LoopbackRequest, boxSize),
 		manifest:  make(chan messages.ManifestCommand, boxSize),
-		snapshot:  mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped, Wanted: true}),
+		snapshot:  actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped, Wanted: true}),
 	}
 	w.actor = New(Deps{
 		Inbox: w.inbox, Process: w.process, Provision: w.provision, FrontDoor: w.frontDoor,

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
-	"companion/adapters/settings"
 )
 
 // version is set by the linker for a release.
@@ -146,21 +146,21 @@ func (a *app) wantsJSON() bool {
 }
 
 // load reads configuration and places; every command but `config` and `version` begins with it.
-func (a *app) load() (settings.Settings, settings.Places, error) {
+func (a *app) load() (config.Settings, config.Places, error) {
 	s, _, places, err := a.loadValues()
 	return s, places, err
 }
 
-func (a *app) loadValues() (settings.Settings, []settings.Value, settings.Places, error) {
-	places := settings.Locate()
+func (a *app) loadValues() (config.Settings, []config.Value, config.Places, error) {
+	places := config.Locate()
 	if a.config != "" {
 		places.Config = a.config
 	}
-	s, values, err := settings.Load(settings.Options{
+	s, values, err := config.Load(config.Options{
 		File: places.Config, Required: a.config != "", Environ: os.Environ(), Flags: a.set,
 	})
 	if err != nil {
-		return settings.Settings{}, nil, places, configFailure(err)
+		return config.Settings{}, nil, places, configFailure(err)
 	}
 	return s, values, places, nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"companion/adapters/settings"
+	"companion/adapters/config"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -84,7 +84,7 @@ func (a *app) configPath() string {
 	if a.config != "" {
 		return a.config
 	}
-	return settings.Locate().Config
+	return config.Locate().Config
 }
 
 func (a *app) configInit() error {
@@ -100,21 +100,21 @@ func (a *app) configInit() error {
 	if err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
-	_, err = file.WriteString(settings.Template())
+	_, err = file.WriteString(config.Template())
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return print(a.out, path+"\n")
 }
 
-func valueTable(values []settings.Value) string {
+func valueTable(values []config.Value) string {
 	var b strings.Builder
 	for _, v := range values {
 		where := string(v.Source)
 		if v.Where != "" {
 			where += " " + v.Where
 		}
-		fmt.Fprintf(&b, "%-52s # %s\n", v.Key+" = "+settings.Literal(v.Value), where)
+		fmt.Fprintf(&b, "%-52s # %s\n", v.Key+" = "+config.Literal(v.Value), where)
 	}
 	return b.String()
 }

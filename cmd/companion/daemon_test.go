@@ -7,9 +7,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
-	"companion/adapters/settings"
 	"companion/messages"
 )
 
@@ -74,12 +74,12 @@ func holdLock(ts *testscript.TestScript, neg bool, given []string) {
 		ts.Fatalf("usage: lock")
 	}
 	state := filepath.Join(ts.Getenv("XDG_STATE_HOME"), "companion")
-	unlock, err := lockDaemon(settings.Places{Lock: filepath.Join(state, "lock")})
+	unlock, err := lockDaemon(config.Places{Lock: filepath.Join(state, "lock")})
 	ts.Check(err)
 	ts.Defer(unlock)
 }
 
 // Next never announces a change.
 func (a answering) Next() (messages.Status, <-chan struct{}) {
-	return mailbox.NewWatch(a.status).Next()
+	return actorkit.NewWatch(a.status).Next()
 }

@@ -8,9 +8,9 @@ import (
 
 	"companion/adapters/authority/keychain"
 	"companion/adapters/completion"
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
 	"companion/adapters/door/loopback"
-	"companion/adapters/settings"
 	"companion/messages"
 )
 
@@ -51,7 +51,7 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	return door{baseURL: endpoint.BaseURL, token: token, status: status}, nil
 }
 
-func loopbackToken(ctx context.Context, s settings.Settings) (messages.Secret, error) {
+func loopbackToken(ctx context.Context, s config.Settings) (messages.Secret, error) {
 	chain, err := keychain.Open(keychain.Options{Backend: s.Keychain.Backend, Service: s.Keychain.Service})
 	if err != nil {
 		return messages.Secret{}, err

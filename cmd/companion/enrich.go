@@ -13,7 +13,7 @@ import (
 	"companion/adapters/completion"
 	"companion/adapters/completion/enrich"
 	"companion/adapters/completion/lane"
-	"companion/adapters/settings"
+	"companion/adapters/config"
 )
 
 // patience is how long one note may wait for room at a busy door.
@@ -96,7 +96,7 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 
 // enrichLane is the lane that was asked for, or local. When local cannot compute now, the next one
 // is named but not taken: nothing falls through silently to a lane further away (E5).
-func enrichLane(ctx context.Context, s settings.Settings, places settings.Places, asked string) (lane.Lane, error) {
+func enrichLane(ctx context.Context, s config.Settings, places config.Places, asked string) (lane.Lane, error) {
 	if asked != "" {
 		if l := lane.Lane(asked); l.Valid() {
 			return l, nil
@@ -119,7 +119,7 @@ func enrichLane(ctx context.Context, s settings.Settings, places settings.Places
 }
 
 // enricher builds what asks the lane, and says how many notes it takes at once.
-func (a *app) enricher(ctx context.Context, s settings.Settings, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
+func (a *app) enricher(ctx context.Context, s config.Settings, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
 	e := &enrich.Enricher{GeneratedBy: "companion " + version, Lane: l, Patience: patience, Now: time.Now}
 	if l != lane.Local {
 		client, model, err := remoteClient(s, l)

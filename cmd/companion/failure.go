@@ -12,9 +12,9 @@ import (
 
 	"companion/adapters/authority/keychain"
 	"companion/adapters/completion"
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
-	"companion/adapters/private"
-	"companion/adapters/settings"
+	"companion/adapters/privatefs"
 	"companion/messages"
 )
 
@@ -121,7 +121,7 @@ func described(err error) *failure {
 	var key *keychain.Error
 	var asked *completion.Error
 	var refusal *controlsock.Error
-	var notPrivate *private.Error
+	var notPrivate *privatefs.Error
 	switch {
 	case errors.As(err, &f):
 		copied := *f
@@ -152,7 +152,7 @@ func described(err error) *failure {
 // configFailure keeps file, line and accepted values of every problem (X5).
 func configFailure(err error) error {
 	f := &failure{code: "configuration", message: err.Error(), exit: exitUsage, err: err}
-	var refusedKeys *settings.Error
+	var refusedKeys *config.Error
 	switch {
 	case errors.As(err, &refusedKeys):
 		f.hint = "correct it and try `companion config check`; `companion config init` writes a commented file"

@@ -11,8 +11,8 @@ import (
 
 	"companion/adapters/completion"
 	"companion/adapters/completion/lane"
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
-	"companion/adapters/settings"
 	"companion/messages"
 )
 
@@ -58,7 +58,7 @@ func (a *app) laneCommand() *cobra.Command {
 
 // chooseLane asks the daemon for the local lane and the configuration for the others. A daemon that
 // does not run is one reason more for not using local, no failure.
-func chooseLane(ctx context.Context, s settings.Settings, places settings.Places) (choice, error) {
+func chooseLane(ctx context.Context, s config.Settings, places config.Places) (choice, error) {
 	local := ""
 	status, err := controlsock.Dial(places.ControlSocket).Status(ctx)
 	switch {
@@ -86,7 +86,7 @@ func chooseLane(ctx context.Context, s settings.Settings, places settings.Places
 }
 
 // configured returns what the configuration says about a lane beside local.
-func configured(s settings.Settings, l lane.Lane) settings.Lane {
+func configured(s config.Settings, l lane.Lane) config.Lane {
 	switch l {
 	case lane.SelfHosted:
 		return s.Lanes.SelfHosted
@@ -97,11 +97,11 @@ func configured(s settings.Settings, l lane.Lane) settings.Lane {
 	case lane.DirectProvider:
 		return s.Lanes.DirectProvider
 	}
-	return settings.Lane{}
+	return config.Lane{}
 }
 
 // consented refuses what the owner does not allow (E4), before anything is sent or even looked up.
-func consented(s settings.Settings, l lane.Lane, private bool, consentID string) error {
+func consented(s config.Settings, l lane.Lane, private bool, consentID string) error {
 	reason := lane.Consent(lane.Request{
 		Lane: l, Delegate: s.Lanes.Delegate, OwnerPartition: s.Lanes.Delegate, Enriching: true,
 		Private: private, ConsentID: consentID,
@@ -119,7 +119,7 @@ func consented(s settings.Settings, l lane.Lane, private bool, consentID string)
 
 // remoteClient asks a lane beside local. Its key comes from the environment variable that the
 // configuration names (E5).
-func remoteClient(s settings.Settings, l lane.Lane) (*completion.Client, string, error) {
+func remoteClient(s config.Settings, l lane.Lane) (*completion.Client, string, error) {
 	at := configured(s, l)
 	if at.BaseURL == "" || at.Model == "" {
 		return nil, "", &failure{code: "lane_not_configured", message: "lane " + string(l) + " is not configured", exit: exitUsage,

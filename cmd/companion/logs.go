@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
 
-	"companion/actors/journal"
+	"companion/actors/logfile"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -33,7 +33,7 @@ func (a *app) logsCommand() *cobra.Command {
 				return &failure{code: "no_log", message: "there is no log yet: the companion has not run", exit: exitNotRunning}
 			}
 			colours := colour(a.out)
-			return journal.Tail(cmd.Context(), places.Log, follow, filter, func(r journal.Record) error {
+			return logfile.Tail(cmd.Context(), places.Log, follow, filter, func(r logfile.Record) error {
 				if a.json {
 					return print(a.out, string(r.Line)+"\n")
 				}
@@ -50,11 +50,11 @@ func (a *app) logsCommand() *cobra.Command {
 	return exits(cmd, exitNotRunning)
 }
 
-func logFilter(actor, level, since, grep string, now time.Time) (journal.Filter, error) {
+func logFilter(actor, level, since, grep string, now time.Time) (logfile.Filter, error) {
 	bad := func(flag, accepted string) error {
 		return &failure{code: "usage", message: "--" + flag + ": this value is not accepted", hint: "accepted: " + accepted, exit: exitUsage}
 	}
-	f := journal.Filter{Actor: actor}
+	f := logfile.Filter{Actor: actor}
 	switch level {
 	case "debug", "info", "warn", "error":
 		f.Level, _ = zapcore.ParseLevel(level)

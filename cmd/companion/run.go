@@ -12,11 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
 
-	"companion/actors/journal"
+	"companion/actors/logfile"
 	"companion/adapters/authority/transport"
 	"companion/adapters/authority/tuf"
-	"companion/adapters/private"
-	"companion/adapters/settings"
+	"companion/adapters/config"
+	"companion/adapters/privatefs"
 	"companion/supervisor"
 )
 
@@ -64,7 +64,7 @@ const noRoot = "manifest.root_file is empty, and no root is built in"
 
 // checkFiles refuses, as wrong configuration, files that are not what their keys say (X5): the daemon would
 // only end later, with a status that has a service manager try again for ever.
-func checkFiles(s settings.Settings, values []settings.Value) error {
+func checkFiles(s config.Settings, values []config.Value) error {
 	named := map[string]func() error{}
 	if s.Hub.CAFile != "" {
 		named["hub.ca_file"] = func() error { _, err := transport.Roots(s.Hub.CAFile); return err }
@@ -72,14 +72,14 @@ func checkFiles(s settings.Settings, values []settings.Value) error {
 	if s.Manifest.RootFile != "" {
 		named["manifest.root_file"] = func() error { _, err := tuf.ReadRoot(s.Manifest.RootFile); return err }
 	}
-	var refused settings.Error
+	var refused config.Error
 	for _, value := range values {
 		check := named[value.Key]
 		if check == nil {
 			continue
 		}
 		if err := check(); err != nil {
-			refused.Problems = append(refused.Problems, settings.Problem{Where: value.Where, Key: value.Key,
+			refused.Problems = append(refused.Problems, config.Problem{Where: value.Where, Key: value.Key,
 				Message: fmt.Sprintf("%v; accepted: %s", err, accepted[value.Key])})
 		}
 	}
@@ -96,8 +96,8 @@ var accepted = map[string]string{
 }
 
 // lockDaemon makes the daemon the only one of this user and these places (X1).
-func lockDaemon(places settings.Places) (unlock func(), err error) {
-	if err := private.EnsureDir(filepath.Dir(places.Lock)); err != nil {
+func lockDaemon(places config.Places) (unlock func(), err error) {
+	if err := privatefs.EnsureDir(filepath.Dir(places.Lock)); err != nil {
 		return nil, err
 	}
 	lock := flock.New(places.Lock, flock.SetPermissions(0o600))
@@ -111,12 +111,12 @@ func lockDaemon(places settings.Places) (unlock func(), err error) {
 	return func() { _ = lock.Unlock() }, nil
 }
 
-func (a *app) openJournal(s settings.Settings, places settings.Places) (*journal.Journal, error) {
+func (a *app) openJournal(s config.Settings, places config.Places) (*logfile.Journal, error) {
 	level, err := zapcore.ParseLevel(s.Log.Level)
 	if err != nil {
 		return nil, fmt.Errorf("reading the log level: %w", err)
 	}
-	return journal.Open(journal.Options{
+	return logfile.Open(logfile.Options{
 		File: places.Log, MaxSize: s.Log.MaxSize, Backups: s.Log.Backups, Level: level,
 		Terminal: a.err, Readable: isTerminal(a.err), Colour: colour(a.err),
 	})

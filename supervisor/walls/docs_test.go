@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"companion/adapters/settings"
+	"companion/adapters/config"
 	"companion/messages"
 )
 
@@ -121,7 +121,7 @@ func TestDocumentLinks(t *testing.T) {
 // X5: docs/operations.md has every configuration key with its default, what it accepts and what it is
 // for, and no other.
 func TestDocumentedKeys(t *testing.T) {
-	_, values, err := settings.Load(settings.Options{})
+	_, values, err := config.Load(config.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,10 +129,10 @@ func TestDocumentedKeys(t *testing.T) {
 	real := map[string]string{}
 	for _, v := range values {
 		refuse = append(refuse, v.Key+"=\x01")
-		real[v.Key] = settings.Literal(v.Value)
+		real[v.Key] = config.Literal(v.Value)
 	}
 	// What a key accepts is told when it is given something else.
-	_, _, err = settings.Load(settings.Options{Flags: refuse})
+	_, _, err = config.Load(config.Options{Flags: refuse})
 	if err == nil {
 		t.Fatal("no key refuses a control character")
 	}
@@ -140,7 +140,7 @@ func TestDocumentedKeys(t *testing.T) {
 	for _, match := range accepted {
 		real[match[1]] += " | " + match[2]
 	}
-	purposes := some(t, "keys of the template", regexp.MustCompile(`(?m)^(?:\[(.+)\]|(\w+) = .*?\s+# (.*))$`).FindAllStringSubmatch(settings.Template(), -1), len(values))
+	purposes := some(t, "keys of the template", regexp.MustCompile(`(?m)^(?:\[(.+)\]|(\w+) = .*?\s+# (.*))$`).FindAllStringSubmatch(config.Template(), -1), len(values))
 	section := ""
 	for _, match := range purposes {
 		if match[1] != "" {

@@ -65,7 +65,7 @@ var secretLibraries = []string{
 
 // Wings finds imports that cross walls 1, 2 and 3: the runtime wing reaches neither authority nor
 // door nor a library that keeps secrets; the door wing never reaches authority; adapters import no
-// actor; actors of different wings import each other never.
+// actor; adapters of different wings, and actors of different wings, never import each other.
 func Wings(g Graph) []string {
 	var found []string
 	rule := func(pkg, text string, bad func(string) bool) {
@@ -92,6 +92,12 @@ func Wings(g Graph) []string {
 				return under(p, module+"actors", module+"supervisor", module+"cmd")
 			})
 		}
+		if wing := adapterWing(pkg); wing != "" {
+			rule(pkg, "wall 3: an adapter reaches another wing's adapter", func(p string) bool {
+				other := adapterWing(p)
+				return other != "" && other != wing
+			})
+		}
 		if under(pkg, module+"actors") {
 			rule(pkg, "wall 3: an actor reaches another wing's actor", func(p string) bool {
 				return under(p, module+"actors") && !under(p, sharedByActors...) && p != pkg && wingOf(p) != wingOf(pkg) ||
@@ -102,8 +108,19 @@ func Wings(g Graph) []string {
 	return found
 }
 
-// sharedByActors are how every actor speaks and works; they know no actor.
-var sharedByActors = []string{module + "actors/mailbox", module + "actors/beside"}
+// adapterWing names the wing of an adapter: authority, door or runtime. Adapters directly under adapters/
+// belong to no wing and may be imported by all.
+func adapterWing(pkg string) string {
+	for _, wing := range []string{"authority", "door", "runtime"} {
+		if under(pkg, module+"adapters/"+wing) {
+			return wing
+		}
+	}
+	return ""
+}
+
+// sharedByActors lists the packages that every actor may import; they import no actor.
+var sharedByActors = []string{module + "actors/actorkit"}
 
 // wingOf names the folder below actors/ that pkg lives in.
 func wingOf(pkg string) string {
@@ -236,7 +253,7 @@ func typeName(t types.Type) string {
 // Unread finds fields of the settings that no other package reads: a key that is accepted and does nothing
 // (X5).
 func Unread(pkgs []*packages.Package) []string {
-	const room = module + "adapters/settings"
+	const room = module + "adapters/config"
 	read := map[string]bool{}
 	unread := []string{}
 	for _, pkg := range pkgs {

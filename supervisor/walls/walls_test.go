@@ -122,13 +122,14 @@ func TestPlantedImports(t *testing.T) {
 		}, Wings, "wall 1"},
 		"runtime to door":                {Graph{"companion/adapters/runtime/probe": {"companion/adapters/door/guard"}}, Wings, "wall 1"},
 		"door to authority":              {Graph{"companion/actors/door/control": {"companion/actors/authority/session"}}, Wings, "wall 2"},
-		"adapter to actor":               {Graph{"companion/adapters/private": {"companion/actors/mailbox"}}, Wings, "wall 3"},
-		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/journal"}}, Wings, "wall 3"},
+		"adapter to actor":               {Graph{"companion/adapters/privatefs": {"companion/actors/actorkit"}}, Wings, "wall 3"},
+		"adapter to other wing":          {Graph{"companion/adapters/authority/tuf": {"companion/adapters/runtime/archive"}}, Wings, "wall 3"},
+		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/logfile"}}, Wings, "wall 3"},
 		"pure room does I/O":             {Graph{"companion/fsm": {"os"}}, Purity, "wall 4"},
 		"pure room speaks TLS":           {Graph{"companion/adapters/door/guard": {"crypto/tls"}}, Purity, "wall 4"},
 		"pure room to another's library": {Graph{"companion/adapters/completion/lane": {"github.com/cenkalti/backoff/v4"}}, Purity, "wall 4"},
 		"pure room logs":                 {Graph{"companion/adapters/door/guard": {"go.uber.org/zap"}}, Purity, "wall 4"},
-		"pure room to a room":            {Graph{"companion/messages": {"companion/adapters/private"}}, Purity, "wall 4"},
+		"pure room to a room":            {Graph{"companion/messages": {"companion/adapters/privatefs"}}, Purity, "wall 4"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +139,7 @@ func TestPlantedImports(t *testing.T) {
 		})
 	}
 	quiet := Graph{
-		"companion/actors/runtime/process":      {"companion/adapters/runtime/spawn", "companion/actors/mailbox", "companion/messages"},
+		"companion/actors/runtime/process":      {"companion/adapters/runtime/spawn", "companion/actors/actorkit", "companion/messages"},
 		"companion/actors/authority/custody":    {"companion/adapters/authority/keychain"},
 		"companion/adapters/authority/keychain": {"github.com/zalando/go-keyring"},
 	}
@@ -159,11 +160,11 @@ func TestPlantedElsewhere(t *testing.T) {
 		})
 	}
 	for system, source := range map[string]string{
-		"darwin":  `package mailbox; import "os/exec"; var _ = exec.Command`,
-		"windows": `package mailbox; import "net"; var _ = net.Listen`,
+		"darwin":  `package actorkit; import "os/exec"; var _ = exec.Command`,
+		"windows": `package actorkit; import "net"; var _ = net.Listen`,
 	} {
 		t.Run("syntax on "+system, func(t *testing.T) {
-			file := "actors/mailbox/planted_" + system + ".go"
+			file := "actors/actorkit/planted_" + system + ".go"
 			pkgs := load(t, syntax, []string{"GOOS=" + system, "CGO_ENABLED=0"}, overlay(t, file, source), "./"+filepath.Dir(file))
 			if len(Hands(pkgs[0])) == 0 {
 				t.Error("the planted violation was not found")
@@ -190,25 +191,25 @@ func TestPlantedSyntax(t *testing.T) {
 		"clock in a pure room":       {"fsm/planted.go", `package fsm; import "time"; var _ = time.Now`, Deeds},
 		"output of a pure room":      {"fsm/planted.go", `package fsm; import "fmt"; func f() { fmt.Println() }`, Deeds},
 		"timer in a pure room":       {"fsm/planted.go", `package fsm; import "context"; var _ = context.WithTimeout`, Deeds},
-		"program started elsewhere":  {"actors/mailbox/planted.go", `package mailbox; import x "os/exec"; var _ = x.Command`, Hands},
-		"listening elsewhere":        {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.Listen`, Hands},
-		"listening by configuration": {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ net.ListenConfig`, Hands},
-		"listening by a server":      {"actors/mailbox/planted.go", `package mailbox; import "net/http"; var _ = (&http.Server{}).ListenAndServe`, Hands},
-		"listening for datagrams":    {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.ListenUnixgram`, Hands},
-		"listening to many":          {"actors/mailbox/planted.go", `package mailbox; import "net"; var _ = net.ListenMulticastUDP`, Hands},
+		"program started elsewhere":  {"actors/actorkit/planted.go", `package actorkit; import x "os/exec"; var _ = x.Command`, Hands},
+		"listening elsewhere":        {"actors/actorkit/planted.go", `package actorkit; import "net"; var _ = net.Listen`, Hands},
+		"listening by configuration": {"actors/actorkit/planted.go", `package actorkit; import "net"; var _ net.ListenConfig`, Hands},
+		"listening by a server":      {"actors/actorkit/planted.go", `package actorkit; import "net/http"; var _ = (&http.Server{}).ListenAndServe`, Hands},
+		"listening for datagrams":    {"actors/actorkit/planted.go", `package actorkit; import "net"; var _ = net.ListenUnixgram`, Hands},
+		"listening to many":          {"actors/actorkit/planted.go", `package actorkit; import "net"; var _ = net.ListenMulticastUDP`, Hands},
 		"listening by hand":          {"adapters/runtime/spawn/planted.go", `package spawn; import "syscall"; var _ = syscall.Listen`, Hands},
-		"binding by hand":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.Bind`, Hands},
-		"program as a value":         {"actors/mailbox/planted.go", `package mailbox; import "os/exec"; func f() { c := exec.Cmd{}; _ = c.Start() }`, Hands},
-		"program of the system":      {"actors/mailbox/planted.go", `package mailbox; import "os"; var _ = os.StartProcess`, Hands},
-		"program by hand":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.ForkExec`, Hands},
-		"another program":            {"actors/mailbox/planted.go", `package mailbox; import "syscall"; var _ = syscall.Exec`, Hands},
+		"binding by hand":            {"actors/actorkit/planted.go", `package actorkit; import "syscall"; var _ = syscall.Bind`, Hands},
+		"program as a value":         {"actors/actorkit/planted.go", `package actorkit; import "os/exec"; func f() { c := exec.Cmd{}; _ = c.Start() }`, Hands},
+		"program of the system":      {"actors/actorkit/planted.go", `package actorkit; import "os"; var _ = os.StartProcess`, Hands},
+		"program by hand":            {"actors/actorkit/planted.go", `package actorkit; import "syscall"; var _ = syscall.ForkExec`, Hands},
+		"another program":            {"actors/actorkit/planted.go", `package actorkit; import "syscall"; var _ = syscall.Exec`, Hands},
 		"command of the program":     {"cmd/companion/planted.go", `package main; import "os/exec"; var _ = exec.Command`, Hands},
-		"no certificate check": {"actors/mailbox/planted.go",
-			`package mailbox; import "crypto/tls"; var _ = tls.Config{` + "Insecure" + `SkipVerify: true}`, SkipsVerification},
-		"secret in the runtime wing": {"adapters/runtime/source/planted.go",
-			`package source; import "companion/messages"; var _ messages.UseLoopbackToken`, forRuntime},
-		"handle in the runtime wing": {"adapters/runtime/source/planted.go",
-			`package source; import "companion/messages"; var _ messages.Login`, forRuntime},
+		"no certificate check": {"actors/actorkit/planted.go",
+			`package actorkit; import "crypto/tls"; var _ = tls.Config{` + "Insecure" + `SkipVerify: true}`, SkipsVerification},
+		"secret in the runtime wing": {"adapters/runtime/download/planted.go",
+			`package download; import "companion/messages"; var _ messages.UseLoopbackToken`, forRuntime},
+		"handle in the runtime wing": {"adapters/runtime/download/planted.go",
+			`package download; import "companion/messages"; var _ messages.Login`, forRuntime},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -19,8 +19,7 @@ import (
 	"encoding/base64"
 	"time"
 
-	"companion/actors/beside"
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/authority/keychain"
 	"companion/messages"
 
@@ -83,9 +82,9 @@ type loop struct {
 	token messages.Secret
 	fatal chan struct{}
 
-	beside    *beside.Group
-	lifecycle mailbox.Outbox[messages.ToLifecycle]
-	frontDoor mailbox.Outbox[messages.ToFrontDoor]
+	beside    *actorkit.Group
+	lifecycle actorkit.Outbox[messages.ToLifecycle]
+	frontDoor actorkit.Outbox[messages.ToFrontDoor]
 
 	queue    []job // the first one runs
 	finished chan messages.Reason
@@ -104,9 +103,9 @@ func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
 		deps: a.deps, token: a.token, fatal: a.fatal,
-		beside:    beside.NewGroup(),
-		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
-		frontDoor: mailbox.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
+		beside:    actorkit.NewGroup(),
+		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		frontDoor: actorkit.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
 		finished:  make(chan messages.Reason, 1),
 		retry:     time.NewTimer(time.Hour),
 		beat:      time.NewTimer(time.Hour),

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/authority/tuf"
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
@@ -77,7 +77,7 @@ type house struct {
 	mailbox   chan messages.ManifestCommand
 	provision chan messages.ToProvision
 	lifecycle chan messages.ToLifecycle
-	view      *mailbox.Watch[messages.ManifestView]
+	view      *actorkit.Watch[messages.ManifestView]
 	logs      *observer.ObservedLogs
 	actor     *Actor
 
@@ -90,7 +90,7 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 	h := &house{
 		repo:    &repository{keptErr: &tuf.Error{Reason: messages.ReasonManifestUnreachable}, fresh: catalogue},
 		mailbox: make(chan messages.ManifestCommand, 8), provision: make(chan messages.ToProvision, 100),
-		lifecycle: make(chan messages.ToLifecycle, 100), view: mailbox.NewWatch(messages.ManifestView{}), logs: logs,
+		lifecycle: make(chan messages.ToLifecycle, 100), view: actorkit.NewWatch(messages.ManifestView{}), logs: logs,
 		session: messages.AccessToken{Token: messages.NewSecret("access-token"), Reason: messages.ReasonOK},
 	}
 	requests := make(chan messages.AccessTokenRequest)

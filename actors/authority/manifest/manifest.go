@@ -12,8 +12,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"companion/actors/beside"
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/authority/tuf"
 	"companion/messages"
 
@@ -34,7 +33,7 @@ type Deps struct {
 	Provision  chan<- messages.ToProvision
 	Lifecycle  chan<- messages.ToLifecycle
 	Repository Repository
-	View       *mailbox.Watch[messages.ManifestView]
+	View       *actorkit.Watch[messages.ManifestView]
 	Model      string        // configured; empty means the manifest's default
 	Grace      time.Duration // how long a verified model serves after the manifest has expired
 	Log        *zap.Logger
@@ -59,10 +58,10 @@ const (
 type loop struct {
 	deps   Deps
 	ctx    context.Context
-	beside *beside.Group
+	beside *actorkit.Group
 
-	provision mailbox.Outbox[messages.ToProvision]
-	lifecycle mailbox.Outbox[messages.ToLifecycle]
+	provision actorkit.Outbox[messages.ToProvision]
+	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
 	catalogue  tuf.Catalogue
 	have       bool // catalogue holds a verified manifest
@@ -84,9 +83,9 @@ type loop struct {
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
-		deps: a.deps, ctx: ctx, beside: beside.NewGroup(),
-		provision: mailbox.Outbox[messages.ToProvision]{Box: a.deps.Provision},
-		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
+		provision: actorkit.Outbox[messages.ToProvision]{Box: a.deps.Provision},
+		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		reason:    messages.ReasonManifestUnreachable,
 		inside:    make(chan func()),
 		next:      time.NewTimer(time.Hour), expiry: time.NewTimer(time.Hour),
@@ -200,7 +199,7 @@ func (l *loop) refresh() {
 }
 
 func (l *loop) askToken(ctx context.Context) messages.AccessToken {
-	access, err := mailbox.Ask(ctx, l.deps.Session, func(reply chan<- messages.AccessToken) messages.AccessTokenRequest {
+	access, err := actorkit.Ask(ctx, l.deps.Session, func(reply chan<- messages.AccessToken) messages.AccessTokenRequest {
 		return messages.AccessTokenRequest{Reply: reply}
 	})
 	if err != nil {

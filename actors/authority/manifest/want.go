@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 
 	"go.uber.org/zap"
@@ -102,7 +102,7 @@ func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 	}
 	l.beside.Go(func() {
 		for _, a := range artifacts {
-			reason, err := mailbox.Ask(l.ctx, l.deps.Provision, func(reply chan<- messages.Reason) messages.ToProvision {
+			reason, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- messages.Reason) messages.ToProvision {
 				return messages.Fetch{Artifact: a, Reply: reply}
 			})
 			if err != nil {
@@ -147,7 +147,7 @@ func (l *loop) list(m messages.ListModels) {
 		selected = l.deps.Model
 	}
 	l.beside.Go(func() {
-		held, err := mailbox.Ask(l.ctx, l.deps.Provision, func(reply chan<- []messages.HeldArtifact) messages.ToProvision {
+		held, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- []messages.HeldArtifact) messages.ToProvision {
 			return messages.Held{Artifacts: models, Reply: reply}
 		})
 		if err != nil || len(held) != len(models) {

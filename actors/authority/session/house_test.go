@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/authority/oauth"
 	"companion/messages"
 
@@ -153,7 +153,7 @@ type house struct {
 	commands chan messages.SessionCommand
 	tokens   chan messages.AccessTokenRequest
 	manifest chan messages.ManifestCommand
-	view     *mailbox.Watch[messages.SessionView]
+	view     *actorkit.Watch[messages.SessionView]
 	logs     *observer.ObservedLogs
 	opened   chan string
 	openErr  error
@@ -169,7 +169,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{
 		hub: newFakeHub(t), commands: make(chan messages.SessionCommand, 8), tokens: make(chan messages.AccessTokenRequest, 8),
 		manifest: make(chan messages.ManifestCommand, 100), logs: logs, opened: make(chan string, 8),
-		view: mailbox.NewWatch(messages.SessionView{}), reason: messages.ReasonOK,
+		view: actorkit.NewWatch(messages.SessionView{}), reason: messages.ReasonOK,
 		kept: messages.LoadedSession{Reason: messages.ReasonOK},
 	}
 	custody := make(chan messages.ToCustody)

@@ -11,8 +11,7 @@ import (
 	"context"
 	"time"
 
-	"companion/actors/beside"
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/authority/oauth"
 	"companion/messages"
 
@@ -59,7 +58,7 @@ type Deps struct {
 	Hub       Hub
 	// OpenBrowser gets the attempt's start page on loopback.
 	OpenBrowser func(ctx context.Context, url string) error
-	View        *mailbox.Watch[messages.SessionView]
+	View        *actorkit.Watch[messages.SessionView]
 	Log         *zap.Logger
 }
 
@@ -86,10 +85,10 @@ type task struct {
 type loop struct {
 	deps   Deps
 	ctx    context.Context
-	beside *beside.Group
+	beside *actorkit.Group
 
-	manifest  mailbox.Outbox[messages.ManifestCommand]
-	lifecycle mailbox.Outbox[messages.ToLifecycle]
+	manifest  actorkit.Outbox[messages.ManifestCommand]
+	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
 	known   bool // the keychain has answered
 	session messages.Session
@@ -113,9 +112,9 @@ type loop struct {
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
-		deps: a.deps, ctx: ctx, beside: beside.NewGroup(),
-		manifest:  mailbox.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
-		lifecycle: mailbox.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
+		manifest:  actorkit.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
+		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		finished:  make(chan struct{}, 1),
 		inside:    make(chan func()),
 		retry:     time.NewTimer(time.Hour),
@@ -218,7 +217,7 @@ func (l *loop) load() {
 	var loaded messages.LoadedSession
 	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
 		var err error
-		loaded, err = mailbox.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
+		loaded, err = actorkit.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
 			return messages.LoadSession{Reply: reply}
 		})
 		if err != nil {
@@ -287,7 +286,7 @@ func (l *loop) askClear(ctx context.Context) messages.Reason {
 }
 
 func (l *loop) askCustody(ctx context.Context, build func(chan<- messages.Reason) messages.ToCustody) messages.Reason {
-	reason, err := mailbox.Ask(ctx, l.deps.Custody, build)
+	reason, err := actorkit.Ask(ctx, l.deps.Custody, build)
 	if err != nil {
 		return messages.ReasonKeychainTimeout
 	}

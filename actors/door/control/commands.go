@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -77,7 +77,7 @@ func (s signIn) Login(ctx context.Context, openBrowser bool, onURL func(string))
 	ctx, cancel := context.WithTimeout(ctx, loginWithin)
 	defer cancel()
 	url, done := make(chan string, 1), make(chan messages.LoginResult, 1)
-	err := mailbox.Tell[messages.SessionCommand](ctx, s.box, messages.Login{
+	err := actorkit.Tell[messages.SessionCommand](ctx, s.box, messages.Login{
 		OpenBrowser: openBrowser, URL: url, Done: done, Cancelled: ctx.Done(),
 	})
 	if err != nil {
@@ -98,5 +98,5 @@ func (s signIn) Login(ctx context.Context, openBrowser bool, onURL func(string))
 func ask[M, R any](ctx context.Context, within time.Duration, box chan<- M, build func(chan<- R) M) (R, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	return mailbox.Ask(ctx, box, build)
+	return actorkit.Ask(ctx, box, build)
 }

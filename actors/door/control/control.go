@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/door/controlsock"
 	"companion/messages"
 )
@@ -22,7 +22,7 @@ type Deps struct {
 	Session   chan<- messages.SessionCommand
 	Manifest  chan<- messages.ManifestCommand
 
-	Snapshot *mailbox.Watch[messages.Snapshot]
+	Snapshot *actorkit.Watch[messages.Snapshot]
 	Views    Views
 
 	SocketPath string // in the run-time folder
@@ -53,7 +53,7 @@ func (a *Actor) String() string { return string(messages.ActorControl) }
 
 // Serve answers on the control socket until ctx ends.
 func (a *Actor) Serve(ctx context.Context) error {
-	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorControl}); err != nil {
+	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorControl}); err != nil {
 		return err
 	}
 	ln, err := controlsock.Listen(a.deps.SocketPath, func(err error) {

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/door/controlsock"
 	"companion/messages"
 )
@@ -24,14 +24,14 @@ type boxes struct {
 	lifecycle chan messages.ToLifecycle
 	session   chan messages.SessionCommand
 	manifest  chan messages.ManifestCommand
-	snapshot  *mailbox.Watch[messages.Snapshot]
+	snapshot  *actorkit.Watch[messages.Snapshot]
 }
 
 func run(t *testing.T) (*boxes, *controlsock.Client) {
 	t.Helper()
 	snapshot, views := full()
 	b := &boxes{make(chan messages.ToLifecycle, 4), make(chan messages.SessionCommand, 4),
-		make(chan messages.ManifestCommand, 4), mailbox.NewWatch(snapshot)}
+		make(chan messages.ManifestCommand, 4), actorkit.NewWatch(snapshot)}
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
 	actor := New(Deps{Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest,
 		Snapshot: b.snapshot, Views: views, SocketPath: path, Version: "1", Recency: time.Minute, Log: zap.NewNop()})

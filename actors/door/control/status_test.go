@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -72,7 +72,7 @@ func empty() (messages.Snapshot, Views) {
 }
 
 func statusOf(snapshot messages.Snapshot, views Views) messages.Status {
-	status := viewer{Deps{Snapshot: mailbox.NewWatch(snapshot), Views: views, Version: "1.2.3",
+	status := viewer{Deps{Snapshot: actorkit.NewWatch(snapshot), Views: views, Version: "1.2.3",
 		StartedAt: noon.Add(-time.Hour), Recency: 15 * time.Second}}.Status()
 	status.PID = 1
 	return status

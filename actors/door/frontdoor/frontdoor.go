@@ -18,11 +18,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/door/guard"
+	"companion/adapters/door/http1"
 	"companion/adapters/door/loopback"
-	"companion/adapters/door/proxy"
-	"companion/adapters/door/wire"
+	"companion/adapters/door/relay"
 	"companion/messages"
 
 	"go.uber.org/zap"
@@ -73,8 +73,8 @@ type Deps struct {
 	Custody   chan<- messages.LoopbackRequest
 	Health    chan<- messages.ToHealth // hears DeliverProbeToken alone
 
-	Snapshot    *mailbox.Watch[messages.Snapshot]
-	Observation *mailbox.Watch[messages.Observation]
+	Snapshot    *actorkit.Watch[messages.Snapshot]
+	Observation *actorkit.Watch[messages.Observation]
 	Logger      *zap.Logger
 }
 
@@ -106,7 +106,7 @@ func (a *Actor) View() messages.DoorView {
 type life struct {
 	deps        *Deps
 	door        *door
-	server      *wire.Server
+	server      *http1.Server
 	endRequests context.CancelCauseFunc
 	baseURL     string
 	user, probe messages.Secret
@@ -115,13 +115,13 @@ type life struct {
 
 // Serve binds the listener and answers until ctx ends; it returns when every handler has ended.
 func (a *Actor) Serve(ctx context.Context) error {
-	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
+	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
 		return err
 	}
 	raw, bound, err := loopback.Listen(ctx, a.deps.Address, a.port)
 	if err != nil {
 		a.deps.Logger.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)))
-		_ = mailbox.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
+		_ = actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
 		return fmt.Errorf("starting the front door: %w", err)
 	}
 	a.port = bound.Port()
@@ -138,7 +138,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.door = &door{
 		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Logger, began: time.Now(), stats: &a.stats,
 		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
-		relay: proxy.New(proxy.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
+		relay: relay.New(relay.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
 		windows: guard.Windows{
 			Failures: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
 			Admitted: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
@@ -151,7 +151,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	// Requests outlive the loop by a moment, and end with a cause of ours: their clients did not leave.
 	requests, end := context.WithCancelCause(context.Background())
 	l.endRequests = end
-	l.server = wire.New(requests, raw, l.door, b.Connections, wire.Limits{
+	l.server = http1.New(requests, raw, l.door, b.Connections, http1.Limits{
 		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, IdleTime: b.IdleTime, WriteStall: b.WriteStall,
 	})
 	return l
@@ -180,7 +180,7 @@ func (l *life) run(ctx context.Context) error {
 	for {
 		s, changed := l.deps.Snapshot.Next()
 		if s.BackEnd != (messages.BackEnd{}) {
-			l.door.relay.Use(proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd})
+			l.door.relay.Use(relay.Target{Launch: s.Launch, BackEnd: s.BackEnd})
 		}
 		select {
 		case m := <-l.deps.Mailbox:
@@ -193,7 +193,7 @@ func (l *life) run(ctx context.Context) error {
 		case <-changed:
 		case err := <-served:
 			l.deps.Logger.Error("front door lost", zap.String("reason", string(messages.ReasonBindFailed)))
-			_ = mailbox.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
+			_ = actorkit.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
 			return fmt.Errorf("serving the front door: %w", err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -205,16 +205,16 @@ func (l *life) run(ctx context.Context) error {
 func (l *life) announce(ctx context.Context) {
 	l.sayBound(ctx)
 	l.beside.Go(func() {
-		_ = mailbox.Tell[messages.LoopbackRequest](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
+		_ = actorkit.Tell[messages.LoopbackRequest](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
 	})
 	l.beside.Go(func() {
-		_ = mailbox.Tell[messages.ToHealth](ctx, l.deps.Health, messages.DeliverProbeToken{})
+		_ = actorkit.Tell[messages.ToHealth](ctx, l.deps.Health, messages.DeliverProbeToken{})
 	})
 }
 
 func (l *life) sayBound(ctx context.Context) {
 	l.beside.Go(func() {
-		_ = mailbox.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorBound{BaseURL: l.baseURL})
+		_ = actorkit.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorBound{BaseURL: l.baseURL})
 	})
 }
 

@@ -7,11 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"companion/actors/mailbox"
-	"companion/adapters/door/body"
+	"companion/actors/actorkit"
 	"companion/adapters/door/guard"
-	"companion/adapters/door/proxy"
-	"companion/adapters/door/wire"
+	"companion/adapters/door/http1"
+	"companion/adapters/door/openai"
+	"companion/adapters/door/relay"
 	"companion/fsm"
 	"companion/messages"
 
@@ -24,15 +24,15 @@ type door struct {
 	// Set before the first request, never changed.
 	bounds      Bounds
 	hosts       []string
-	snapshot    *mailbox.Watch[messages.Snapshot]
-	observation *mailbox.Watch[messages.Observation]
+	snapshot    *actorkit.Watch[messages.Snapshot]
+	observation *actorkit.Watch[messages.Observation]
 	log         *zap.Logger
 	began       time.Time
 
 	// Safe for concurrent use.
 	stats     *stats
 	admission admission
-	relay     *proxy.Relay
+	relay     *relay.Relay
 	tokens    atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
 	memory    memory                       // of large bodies
 
@@ -49,7 +49,7 @@ const (
 	routeOther       = "other" // what the log calls every other path
 )
 
-var bodies = map[string]body.Route{routeChat: body.Chat, routeCompletions: body.Completions, routeEmbeddings: body.Embeddings}
+var bodies = map[string]openai.Route{routeChat: openai.Chat, routeCompletions: openai.Completions, routeEmbeddings: openai.Embeddings}
 
 // route names the route of a request; a known path with the wrong method is unknown.
 func route(method, path string) string {
@@ -67,21 +67,21 @@ type visit struct {
 	d     *door
 	w     http.ResponseWriter
 	r     *http.Request
-	conn  *wire.Conn
+	conn  *http1.Conn
 	began time.Time
 
 	route  string
 	reason messages.Reason
 	status int
 	gone   bool
-	tokens proxy.Tokens
+	tokens relay.Tokens
 	caller guard.Caller
 	unread bool // the body was not read to its end
 }
 
 // ServeHTTP is the way of every request: guard, route, gate, body, runtime.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	v := visit{d: d, w: w, r: r, conn: wire.From(r.Context()), began: time.Now(), route: routeOther}
+	v := visit{d: d, w: w, r: r, conn: http1.From(r.Context()), began: time.Now(), route: routeOther}
 	defer v.contain()
 	harden(w.Header())
 	admitted := v.guard()
@@ -127,7 +127,7 @@ func (v *visit) log(took time.Duration) {
 // guard asks the guard, and answers when it refuses. A request that came past the wire package is
 // refused: its raw head was never judged.
 func (v *visit) guard() bool {
-	head := wire.Head{Malformed: true}
+	head := http1.Head{Malformed: true}
 	if v.conn != nil {
 		head = v.conn.Judged()
 	}
@@ -287,8 +287,8 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
-	result := v.d.relay.Do(v.r.Context(), v.w, proxy.Call{
-		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
+	result := v.d.relay.Do(v.r.Context(), v.w, relay.Call{
+		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
 		Heard: v.d.stats.heard,
 	})
 	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens

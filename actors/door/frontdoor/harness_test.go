@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 
 	"go.uber.org/goleak"
@@ -36,8 +36,8 @@ type rig struct {
 	t        testing.TB
 	actor    *Actor
 	box      chan messages.ToFrontDoor
-	snapshot *mailbox.Watch[messages.Snapshot]
-	seen     *mailbox.Watch[messages.Observation]
+	snapshot *actorkit.Watch[messages.Snapshot]
+	seen     *actorkit.Watch[messages.Observation]
 	told     chan messages.ToLifecycle
 	logs     *observer.ObservedLogs
 	baseURL  string
@@ -74,8 +74,8 @@ func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 	backEnd := serveUnix(t, upstream)
 	r := &rig{
 		t: t, box: make(chan messages.ToFrontDoor, 8), told: make(chan messages.ToLifecycle, 64), logs: logs,
-		snapshot: mailbox.NewWatch(readySnapshot(backEnd)),
-		seen:     mailbox.NewWatch(messages.Observation{}),
+		snapshot: actorkit.NewWatch(readySnapshot(backEnd)),
+		seen:     actorkit.NewWatch(messages.Observation{}),
 		endpoint: filepath.Join(t.TempDir(), "run", "endpoint.json"),
 	}
 	deps := Deps{

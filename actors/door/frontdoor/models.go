@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"companion/adapters/door/proxy"
+	"companion/adapters/door/relay"
 	"companion/messages"
 )
 
@@ -51,8 +51,8 @@ func (v *visit) probe() {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
-	raw, result := v.d.relay.Fetch(v.r.Context(), proxy.Call{
-		Target: proxy.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
+	raw, result := v.d.relay.Fetch(v.r.Context(), relay.Call{
+		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: routeModels, Gone: v.conn.Gone,
 	})
 	if result.Reason != messages.ReasonOK {
 		v.refuse(refusal(result.Reason))

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"companion/adapters/door/body"
-	"companion/adapters/door/proxy"
+	"companion/adapters/door/openai"
+	"companion/adapters/door/relay"
 	"companion/messages"
 )
 
@@ -81,7 +81,7 @@ func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bo
 	if !out.reserve(len(raw.bytes) + added) {
 		return nil, false, refusal(messages.ReasonQueueFull)
 	}
-	text, result, bad := body.Check(bodies[v.route], raw.bytes, model, v.d.bounds.MaxInFlight, out.bytes)
+	text, result, bad := openai.Check(bodies[v.route], raw.bytes, model, v.d.bounds.MaxInFlight, out.bytes)
 	if bad != nil {
 		return nil, false, &problem{reason: bad.Reason, param: bad.Param, text: bad.Error()}
 	}
@@ -109,7 +109,7 @@ func plainJSON(h http.Header) bool {
 }
 
 // explain turns a failed call into an answer.
-func explain(r proxy.Result, context int) *problem {
+func explain(r relay.Result, context int) *problem {
 	p := refusal(r.Reason)
 	switch {
 	case r.TooLong:

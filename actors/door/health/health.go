@@ -22,7 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -65,7 +65,7 @@ type Deps struct {
 	Inbox     <-chan messages.ToHealth
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
-	Snapshot  *mailbox.Watch[messages.Snapshot]
+	Snapshot  *actorkit.Watch[messages.Snapshot]
 	Door      func() messages.DoorView // whose LastActivity and InFlight are the users' alone
 	// Observation tells the processor time of the runtime, and GPU that it may compute without using any.
 	Observation func() messages.Observation

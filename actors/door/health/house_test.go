@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/door/healthprobe"
 	"companion/messages"
 )
@@ -101,8 +101,8 @@ type house struct {
 	inbox     chan messages.ToHealth
 	lifecycle chan messages.ToLifecycle
 	frontDoor chan messages.ToFrontDoor
-	snapshot  *mailbox.Watch[messages.Snapshot]
-	door      *mailbox.Watch[messages.DoorView]
+	snapshot  *actorkit.Watch[messages.Snapshot]
+	door      *actorkit.Watch[messages.DoorView]
 	computes  atomic.Bool // the runtime uses the processor
 	actor     *Actor
 	began     time.Time
@@ -116,8 +116,8 @@ func inHouseWith(t *testing.T, deps Deps, test func(t *testing.T, h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
 			lifecycle: make(chan messages.ToLifecycle), frontDoor: make(chan messages.ToFrontDoor, 4),
-			snapshot: mailbox.NewWatch(messages.Snapshot{State: messages.StateStopped}),
-			door:     mailbox.NewWatch(messages.DoorView{}), began: time.Now()}
+			snapshot: actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped}),
+			door:     actorkit.NewWatch(messages.DoorView{}), began: time.Now()}
 		deps.Inbox, deps.Lifecycle, deps.FrontDoor, deps.Snapshot = h.inbox, h.lifecycle, h.frontDoor, h.snapshot
 		deps.Door, deps.Observation, deps.Prober, deps.Log = h.door.Get, h.observe, h.prober, zap.NewNop()
 		h.actor = New(deps)

@@ -9,7 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/beside"
+	"companion/actors/actorkit"
 	"companion/adapters/door/healthprobe"
 	"companion/messages"
 )
@@ -31,7 +31,7 @@ type loop struct {
 	starting bool
 	adopted  bool               // starting with a runtime that was ready for an earlier lifecycle actor
 	stop     context.CancelFunc // of the round that runs, nil when none does
-	beside   *beside.Group
+	beside   *actorkit.Group
 	rounds   chan round
 	number   int // of the newest round
 	timer    *time.Timer
@@ -50,7 +50,7 @@ type loop struct {
 func newLoop(deps Deps, token messages.Secret) *loop {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return &loop{deps: deps, token: token, beside: beside.NewGroup(), rounds: make(chan round), timer: timer, owesToken: true}
+	return &loop{deps: deps, token: token, beside: actorkit.NewGroup(), rounds: make(chan round), timer: timer, owesToken: true}
 }
 
 func (l *loop) end() {

@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/door/healthprobe"
 	"companion/messages"
 )
@@ -57,7 +57,7 @@ func TestOnRealSockets(t *testing.T) {
 	lifecycle := make(chan messages.ToLifecycle)
 	snapshot := messages.Snapshot{State: messages.StateStarting, Launch: 7, BaseURL: door.URL + "/v1",
 		BackEnd: messages.BackEnd{Network: "unix", Address: path}, Model: messages.Model{Name: "gemma"}}
-	watch := mailbox.NewWatch(snapshot)
+	watch := actorkit.NewWatch(snapshot)
 	actor := New(Deps{Lifecycle: lifecycle, FrontDoor: frontDoor, Snapshot: watch,
 		Door:        func() messages.DoorView { return messages.DoorView{} },
 		Observation: func() messages.Observation { return messages.Observation{} }, Prober: healthprobe.New(),

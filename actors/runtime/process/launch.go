@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/beside"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -62,7 +62,7 @@ type event struct {
 // run carries the launch from spawn to exit. It returns when the child has ended; when ctx ends, the
 // child is killed at once. What run starts goes to the group, and ends soon after it: a panic there ends
 // the actor, and with it ctx.
-func (a *Actor) run(ctx context.Context, l *launch, group *beside.Group, events chan<- event) {
+func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, events chan<- event) {
 	tell := func(e event) {
 		select {
 		case events <- e:

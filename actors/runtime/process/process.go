@@ -16,8 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
-	"companion/actors/beside"
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -32,7 +31,7 @@ const (
 type Deps struct {
 	Mailbox   <-chan messages.ToProcess
 	Lifecycle chan<- messages.ToLifecycle
-	View      *mailbox.Watch[messages.ProcessView]
+	View      *actorkit.Watch[messages.ProcessView]
 
 	RunDir      string // private folder for the sockets
 	RecordPath  string // in a private folder: the identity of the child (R7)
@@ -72,13 +71,13 @@ func (a *Actor) String() string { return string(messages.ActorProcess) }
 // Serve runs the actor until ctx ends. When it returns, or panics, no child is left.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	launches := beside.NewGroup()
+	launches := actorkit.NewGroup()
 	defer a.View.Set(messages.ProcessView{})
 	defer launches.Wait()
 	defer cancel()
 
 	a.View.Set(messages.ProcessView{})
-	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorProcess}); err != nil {
+	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorProcess}); err != nil {
 		return nil
 	}
 	ended, err := spawn.Reclaim(ctx, a.RecordPath, a.RunDir)
@@ -114,7 +113,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 // loop is the state of one Serve; nobody else sees it.
 type loop struct {
 	actor    *Actor
-	launches *beside.Group
+	launches *actorkit.Group
 	events   chan event
 
 	outbox  []messages.ToLifecycle

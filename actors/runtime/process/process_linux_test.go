@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/spawn/spawntest"
 	"companion/messages"
@@ -34,7 +34,7 @@ func newBench(t *testing.T) *bench {
 	dir := spawntest.Dir(t)
 	b := &bench{t: t, mailbox: make(chan messages.ToProcess, 8), lifecycle: make(chan messages.ToLifecycle, 64)}
 	b.deps = Deps{
-		Mailbox: b.mailbox, Lifecycle: b.lifecycle, View: mailbox.NewWatch(messages.ProcessView{}),
+		Mailbox: b.mailbox, Lifecycle: b.lifecycle, View: actorkit.NewWatch(messages.ProcessView{}),
 		RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"),
 		Context: 512, MaxInFlight: 1, Sandbox: spawn.Require,
 		StartDeadline: 20 * time.Second, KillGrace: 2 * time.Second,

@@ -26,7 +26,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/archive"
 	"companion/adapters/runtime/download"
 	"companion/adapters/runtime/store"
@@ -141,7 +141,7 @@ func newHouse(t *testing.T, d Downloader) *house {
 	core, logs := observer.New(zapcore.DebugLevel)
 	h := &house{t: t, inbox: make(chan messages.ToProvision, 4), lifecycle: make(chan messages.ToLifecycle, 4), logs: logs}
 	h.deps = Deps{
-		Inbox: h.inbox, Lifecycle: h.lifecycle, Transfers: mailbox.NewWatch([]messages.Transfer{}), Store: s, Download: d, Log: zap.New(core),
+		Inbox: h.inbox, Lifecycle: h.lifecycle, Transfers: actorkit.NewWatch([]messages.Transfer{}), Store: s, Download: d, Log: zap.New(core),
 	}
 	t.Cleanup(func() {
 		unpacked, _ := filepath.Glob(filepath.Join(dir, "runtimes", "*"))

@@ -10,9 +10,9 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
+	"companion/adapters/origin"
 	"companion/adapters/runtime/archive"
 	"companion/adapters/runtime/download"
-	"companion/adapters/runtime/source"
 	"companion/adapters/runtime/store"
 	"companion/messages"
 )
@@ -225,7 +225,7 @@ func wellFormed(a messages.Artifact) error {
 		return &specError{fmt.Sprintf("%d URLs", len(a.URLs))}
 	}
 	for _, url := range a.URLs {
-		if err := source.Allowed(url, a.Origins); err != nil {
+		if err := origin.Allowed(url, a.Origins); err != nil {
 			return err
 		}
 	}
@@ -246,7 +246,7 @@ func wellFormed(a messages.Artifact) error {
 func reasonOf(err error) messages.Reason {
 	var (
 		fromDownload *download.Error
-		fromSource   *source.Error
+		fromSource   *origin.Error
 		fromStore    *store.Error
 		fromArchive  *archive.Error
 		fromSpec     *specError

@@ -18,7 +18,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/download"
 	"companion/adapters/runtime/store"
 	"companion/messages"
@@ -33,7 +33,7 @@ type Downloader interface {
 type Deps struct {
 	Inbox     <-chan messages.ToProvision
 	Lifecycle chan<- messages.ToLifecycle
-	Transfers *mailbox.Watch[[]messages.Transfer] // set here, at least once a second while bytes come (M11)
+	Transfers *actorkit.Watch[[]messages.Transfer] // set here, at least once a second while bytes come (M11)
 	Store     *store.Store
 	Download  Downloader
 	// Unpinned is the binary that the configuration allows without a digest (M10), an absolute path. When

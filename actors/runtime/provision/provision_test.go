@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -223,7 +223,7 @@ func TestReverify(t *testing.T) {
 	// With the altered file's identity on record, reading alone tells.
 	f, err := os.Open(v.Model.Path)
 	must(t, err)
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	must(t, err, f.Close())
 	data, err := json.Marshal(id)
 	must(t, err, os.WriteFile(strings.TrimSuffix(v.Model.Path, ".gguf")+".json", data, 0o600))

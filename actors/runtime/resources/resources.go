@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/adapters/runtime/probe"
 	"companion/fsm"
 	"companion/messages"
@@ -39,10 +39,10 @@ type Prober interface {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Process     *mailbox.Watch[messages.ProcessView] // tells the process id
-	Snapshot    *mailbox.Watch[messages.Snapshot]    // tells the launch
+	Process     *actorkit.Watch[messages.ProcessView] // tells the process id
+	Snapshot    *actorkit.Watch[messages.Snapshot]    // tells the launch
 	Lifecycle   chan<- messages.ToLifecycle
-	Observation *mailbox.Watch[messages.Observation]
+	Observation *actorkit.Watch[messages.Observation]
 	// NewProbe makes the probe of one Serve; nil means probe.New.
 	NewProbe  func() Prober
 	Limits    messages.ResourceLimits
@@ -70,7 +70,7 @@ func (a *Actor) String() string { return string(messages.ActorResources) }
 func (a *Actor) Serve(ctx context.Context) error {
 	a.Observation.Set(messages.Observation{})
 	defer a.Observation.Set(messages.Observation{}) // nothing is decided by what a dead actor has seen
-	if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
+	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
 		return nil
 	}
 	observer := newObserver(a.NewProbe())
@@ -95,7 +95,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 			watch.since = seen.At // told again when it lasts: nobody may have been there to act on it
 			a.Logger.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
 				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
-			if err := mailbox.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
+			if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
 				return nil
 			}
 		}

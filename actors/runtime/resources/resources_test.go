@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/fsm"
 	"companion/messages"
 )
@@ -65,19 +65,19 @@ func (s *scale) Close() { s.closed++ }
 
 type bench struct {
 	scale     *scale
-	process   *mailbox.Watch[messages.ProcessView]
-	snapshot  *mailbox.Watch[messages.Snapshot]
+	process   *actorkit.Watch[messages.ProcessView]
+	snapshot  *actorkit.Watch[messages.Snapshot]
 	lifecycle chan messages.ToLifecycle
-	seen      *mailbox.Watch[messages.Observation]
+	seen      *actorkit.Watch[messages.Observation]
 }
 
 // serve runs the actor in a synctest bubble around check.
 func serve(t *testing.T, limit int64, check func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{
-			scale: &scale{}, process: mailbox.NewWatch(messages.ProcessView{}),
-			snapshot: mailbox.NewWatch(messages.Snapshot{Launch: 1}), lifecycle: make(chan messages.ToLifecycle, 8),
-			seen: mailbox.NewWatch(messages.Observation{PID: 99}),
+			scale: &scale{}, process: actorkit.NewWatch(messages.ProcessView{}),
+			snapshot: actorkit.NewWatch(messages.Snapshot{Launch: 1}), lifecycle: make(chan messages.ToLifecycle, 8),
+			seen: actorkit.NewWatch(messages.Observation{PID: 99}),
 		}
 		actor := New(Deps{
 			Process: b.process, Snapshot: b.snapshot, Lifecycle: b.lifecycle, Observation: b.seen,
@@ -200,10 +200,10 @@ func TestStuckProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		stuck := &deadProbe{release: release}
-		seen := mailbox.NewWatch(messages.Observation{})
-		process := mailbox.NewWatch(messages.ProcessView{PID: 7})
+		seen := actorkit.NewWatch(messages.Observation{})
+		process := actorkit.NewWatch(messages.ProcessView{PID: 7})
 		actor := New(Deps{
-			Process: process, Snapshot: mailbox.NewWatch(messages.Snapshot{}), Lifecycle: make(chan messages.ToLifecycle, 1),
+			Process: process, Snapshot: actorkit.NewWatch(messages.Snapshot{}), Lifecycle: make(chan messages.ToLifecycle, 1),
 			Observation: seen, NewProbe: func() Prober { return stuck }, Logger: zap.NewNop(),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -250,8 +250,8 @@ func TestPanickingProbe(t *testing.T) {
 					bad.after = 2 * patience
 				}
 				actor := New(Deps{
-					Process: mailbox.NewWatch(messages.ProcessView{PID: 7}), Snapshot: mailbox.NewWatch(messages.Snapshot{}),
-					Lifecycle: make(chan messages.ToLifecycle, 1), Observation: mailbox.NewWatch(messages.Observation{}),
+					Process: actorkit.NewWatch(messages.ProcessView{PID: 7}), Snapshot: actorkit.NewWatch(messages.Snapshot{}),
+					Lifecycle: make(chan messages.ToLifecycle, 1), Observation: actorkit.NewWatch(messages.Observation{}),
 					NewProbe: func() Prober { return bad }, Logger: zap.NewNop(),
 				})
 				defer func() {
@@ -328,10 +328,10 @@ func TestSustainedExcess(t *testing.T) {
 
 // P1, P2: the real probe observes a real process.
 func TestRealProbe(t *testing.T) {
-	seen := mailbox.NewWatch(messages.Observation{})
+	seen := actorkit.NewWatch(messages.Observation{})
 	lifecycle := make(chan messages.ToLifecycle, 1)
 	actor := New(Deps{
-		Process: mailbox.NewWatch(messages.ProcessView{PID: os.Getpid()}), Snapshot: mailbox.NewWatch(messages.Snapshot{}),
+		Process: actorkit.NewWatch(messages.ProcessView{PID: os.Getpid()}), Snapshot: actorkit.NewWatch(messages.Snapshot{}),
 		Lifecycle: lifecycle, Observation: seen, Logger: zap.NewNop(),
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

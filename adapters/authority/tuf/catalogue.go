@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"companion/adapters/runtime/source"
+	"companion/adapters/origin"
 	"companion/messages"
 
 	"github.com/go-json-experiment/json"
@@ -133,7 +133,7 @@ func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.
 }
 
 func targetReason(err error) messages.Reason {
-	var s *source.Error
+	var s *origin.Error
 	if errors.As(err, &s) {
 		return s.Reason
 	}
@@ -211,17 +211,17 @@ func (c *Client) checkSources(urls, origins []string) error {
 		return errMalformed
 	}
 	for _, u := range urls {
-		if err := source.Allowed(u, origins); err != nil {
+		if err := origin.Allowed(u, origins); err != nil {
 			return err
 		}
 	}
 	for _, u := range slices.Concat(urls, origins) {
-		host, err := source.Host(u)
+		host, err := origin.Host(u)
 		if err != nil {
 			return err
 		}
 		if sameHost(host, c.base.Hostname()) {
-			return &source.Error{Reason: messages.ReasonSourceNotAllowed}
+			return &origin.Error{Reason: messages.ReasonSourceNotAllowed}
 		}
 	}
 	return nil

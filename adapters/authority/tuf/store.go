@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 
 	"github.com/go-json-experiment/json"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -178,7 +178,7 @@ func (s store) write(k kept) error {
 		if err != nil {
 			return fmt.Errorf("encoding %s: %w", f.name, err)
 		}
-		if err := private.WriteFile(filepath.Join(s.dir, f.name), data); err != nil {
+		if err := privatefs.WriteFile(filepath.Join(s.dir, f.name), data); err != nil {
 			return fmt.Errorf("keeping %s: %w", f.name, err)
 		}
 	}

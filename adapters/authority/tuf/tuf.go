@@ -26,7 +26,7 @@ import (
 	"syscall"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 	"companion/messages"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -93,7 +93,7 @@ func New(c Config) (*Client, error) {
 	sum := sha256.Sum256(c.Root)
 	dir := filepath.Join(c.Dir, hex.EncodeToString(sum[:8]))
 	for _, d := range []string{c.Dir, dir} {
-		if err := private.EnsureDir(d); err != nil {
+		if err := privatefs.EnsureDir(d); err != nil {
 			return nil, fmt.Errorf("making the folder of the manifest: %w", err)
 		}
 	}
@@ -172,7 +172,7 @@ func (c *Client) refresh(ctx context.Context, access messages.Secret) (Catalogue
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
 	for role, data := range kept.verified(trusted) {
-		if err := private.WriteFile(filepath.Join(scratch, role+".json"), data); err != nil {
+		if err := privatefs.WriteFile(filepath.Join(scratch, role+".json"), data); err != nil {
 			return Catalogue{}, fmt.Errorf("laying out the verified metadata: %w", err)
 		}
 	}

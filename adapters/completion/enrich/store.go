@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 // ErrForeign is in the chain when the place for results holds something that enrich did not write.
@@ -81,7 +81,7 @@ func (f Folder) Put(r Result) error {
 	if err != nil {
 		return err
 	}
-	if err := private.Replace(name, line); err != nil {
+	if err := privatefs.Replace(name, line); err != nil {
 		return fmt.Errorf("writing a result: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -69,7 +69,7 @@ func TestStatus(t *testing.T) {
 	since := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 	want := messages.Status{Version: "1", CompanionAvailable: true, Lifecycle: messages.StateReady, Since: since,
 		FrontDoor: messages.StatusFrontDoor{Verdicts: map[messages.Reason]int64{messages.ReasonOK: 3}}}
-	client, _, stop := serve(t, &daemon{view: mailbox.NewWatch(want)})
+	client, _, stop := serve(t, &daemon{view: actorkit.NewWatch(want)})
 	got, err := client.Status(t.Context())
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Status: %+v, %v; want %+v", got, err, want)
@@ -89,7 +89,7 @@ func TestWatch(t *testing.T) {
 		return messages.Status{Lifecycle: state, CompanionAvailable: available, PID: pid,
 			Since: start.Add(time.Duration(second) * time.Second)}
 	}
-	view := mailbox.NewWatch(at(0, messages.StateStopped, false, 1))
+	view := actorkit.NewWatch(at(0, messages.StateStopped, false, 1))
 	d := &daemon{view: view, looked: make(chan struct{})}
 	client, _, _ := serve(t, d)
 	go func() { <-d.looked }()
@@ -289,7 +289,7 @@ func TestPanicIsContained(t *testing.T) {
 // BenchmarkWatchNotice measures from a change in the daemon to its line at a watcher (issue 5: p99
 // of the whole way at most 5 ms).
 func BenchmarkWatchNotice(b *testing.B) {
-	view := mailbox.NewWatch(messages.Status{})
+	view := actorkit.NewWatch(messages.Status{})
 	client, _, _ := serve(b, &daemon{view: view})
 	var worst time.Duration
 	n := 0

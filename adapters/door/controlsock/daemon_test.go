@@ -9,7 +9,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"companion/actors/mailbox"
+	"companion/actors/actorkit"
 	"companion/messages"
 )
 
@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // daemon plays the control actor.
 type daemon struct {
-	view    *mailbox.Watch[messages.Status]
+	view    *actorkit.Watch[messages.Status]
 	calls   chan string
 	block   chan struct{} // when not nil, commands wait for it or for the end of their context
 	fail    atomic.Pointer[error]
@@ -89,7 +89,7 @@ func (d *daemon) Login(ctx context.Context, _ bool, onURL func(string)) (message
 func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
 	t.Helper()
 	if d.view == nil {
-		d.view = mailbox.NewWatch(messages.Status{})
+		d.view = actorkit.NewWatch(messages.Status{})
 	}
 	d.calls, d.ended = make(chan string, 16), make(chan error, 16)
 	path = filepath.Join(t.TempDir(), "run", "control.sock")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"companion/adapters/door/prompt"
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 const (
@@ -33,7 +33,7 @@ func Listen(path string, refused func(err error)) (net.Listener, error) {
 		return nil, fmt.Errorf("listening on the control socket: the path %s has %d bytes, at most %d are possible",
 			path, len(path), maxPath)
 	}
-	if err := private.EnsureDir(filepath.Dir(path)); err != nil {
+	if err := privatefs.EnsureDir(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("preparing the folder of the control socket: %w", err)
 	}
 	if err := removeStale(path); err != nil {

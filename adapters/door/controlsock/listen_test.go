@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 func listen(t *testing.T, path string) error {
@@ -42,7 +42,7 @@ func TestListenMode(t *testing.T) {
 
 // T17, X2: a place that others reach, or that holds something else, is refused and left alone.
 func TestListenRefuses(t *testing.T) {
-	var notPrivate *private.Error
+	var notPrivate *privatefs.Error
 	t.Run("open folder", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)); err != nil {
@@ -90,7 +90,7 @@ func TestListenRefuses(t *testing.T) {
 // X1, X2: a socket that a dead daemon left is replaced, one that answers is not.
 func TestListenStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
-	if err := private.EnsureDir(filepath.Dir(path)); err != nil {
+	if err := privatefs.EnsureDir(filepath.Dir(path)); err != nil {
 		t.Fatal(err)
 	}
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})

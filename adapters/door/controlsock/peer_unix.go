@@ -10,7 +10,7 @@ import (
 	"os"
 	"syscall"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 func ownUID() uint32 { return uint32(os.Geteuid()) }
@@ -39,11 +39,11 @@ func rawConn(conn net.Conn) (syscall.RawConn, error) {
 // checkSocket refuses what is not a socket of this user.
 func checkSocket(path string, info fs.FileInfo) error {
 	if info.Mode().Type() != fs.ModeSocket {
-		return &private.Error{Path: path, Found: "something else", Want: "a socket"}
+		return &privatefs.Error{Path: path, Found: "something else", Want: "a socket"}
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || stat.Uid != ownUID() {
-		return &private.Error{Path: path, Found: "a socket of another user", Want: "one of yours"}
+		return &privatefs.Error{Path: path, Found: "a socket of another user", Want: "one of yours"}
 	}
 	return nil
 }

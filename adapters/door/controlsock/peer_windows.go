@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 func ownUID() uint32 { return 0 }
@@ -19,7 +19,7 @@ func checkPeer(net.Conn, uint32) error { return nil }
 // checkSocket refuses a directory or a regular file; Windows shows a socket as a reparse point.
 func checkSocket(path string, info fs.FileInfo) error {
 	if info.IsDir() || info.Mode().IsRegular() {
-		return &private.Error{Path: path, Found: "something else", Want: "a socket"}
+		return &privatefs.Error{Path: path, Found: "something else", Want: "a socket"}
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 // Endpoint is what local clients need to find the front door (L2).
@@ -20,14 +20,14 @@ type Endpoint struct {
 // WriteEndpoint writes the endpoint file, 0600 in a folder of 0700. A failure widens nothing: the
 // caller logs it and goes on (L2).
 func WriteEndpoint(path string, e Endpoint) error {
-	if err := private.EnsureDir(filepath.Dir(path)); err != nil {
+	if err := privatefs.EnsureDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("preparing the endpoint file's folder: %w", err)
 	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encoding the endpoint file: %w", err)
 	}
-	if err := private.WriteFile(path, data); err != nil {
+	if err := privatefs.WriteFile(path, data); err != nil {
 		return fmt.Errorf("writing the endpoint file: %w", err)
 	}
 	return nil
@@ -37,10 +37,10 @@ func WriteEndpoint(path string, e Endpoint) error {
 // run.
 func ReadEndpoint(path string) (Endpoint, error) {
 	var e Endpoint
-	if err := private.CheckDir(filepath.Dir(path)); err != nil {
+	if err := privatefs.CheckDir(filepath.Dir(path)); err != nil {
 		return e, fmt.Errorf("checking the endpoint file's folder: %w", err)
 	}
-	if err := private.CheckFile(path); err != nil {
+	if err := privatefs.CheckFile(path); err != nil {
 		return e, fmt.Errorf("checking the endpoint file: %w", err)
 	}
 	data, err := os.ReadFile(path)

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"companion/adapters/runtime/source"
+	"companion/adapters/origin"
 	"companion/messages"
 )
 
@@ -204,7 +204,7 @@ func open(ctx context.Context, transport http.RoundTripper, req Request) (*http.
 func follow(ctx context.Context, transport http.RoundTripper, req Request, ranged bool) (*http.Response, error) {
 	target := req.URL
 	for range 1 + maxRedirects {
-		if err := source.Allowed(target, req.Origins); err != nil {
+		if err := origin.Allowed(target, req.Origins); err != nil {
 			return nil, err
 		}
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)

@@ -19,7 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/source"
+	"companion/adapters/origin"
 	"companion/messages"
 )
 
@@ -314,7 +314,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func reasonOf(err error) messages.Reason {
 	var e *Error
-	var s *source.Error
+	var s *origin.Error
 	switch {
 	case err == nil:
 		return messages.ReasonOK

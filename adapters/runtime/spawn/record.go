@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	"companion/adapters/private"
-	"companion/adapters/runtime/identity"
+	"companion/adapters/privatefs"
+	"companion/adapters/runtime/fileid"
 )
 
 // record is how a later daemon recognises a runtime that outlived this one (R7). A process id alone
@@ -33,7 +33,7 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	if err != nil {
 		return err
 	}
-	file, err := identity.Of(executable)
+	file, err := fileid.Of(executable)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	if err != nil {
 		return fmt.Errorf("encoding the record: %w", err)
 	}
-	return private.WriteFile(path, data)
+	return privatefs.WriteFile(path, data)
 }
 
 // Reclaim ends the runtime that the record at recordPath describes, if that very process still runs,

@@ -8,7 +8,7 @@ import (
 
 	"github.com/shirou/gopsutil/v3/process"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 )
 
 // identify reads the start time of a process, in milliseconds since 1970. Tested under Wine; untested
@@ -37,6 +37,6 @@ func running(r record) bool {
 		return false
 	}
 	defer func() { _ = f.Close() }()
-	file, err := identity.Of(f)
+	file, err := fileid.Of(f)
 	return err == nil && file.Device == r.Device && file.Inode == r.Inode
 }

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/windows"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -138,7 +138,7 @@ func specFor(t *testing.T, s script) Spec {
 	must(os.WriteFile(model, data, 0o600))
 	f, err := os.Open(model)
 	must(err)
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	must(errors.Join(err, f.Close()))
 	return Spec{
 		Model: messages.VerifiedModel{Name: "test-model", Path: model, Identity: id},

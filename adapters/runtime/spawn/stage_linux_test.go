@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -35,7 +35,7 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := identity.Of(model)
+	id, err := fileid.Of(model)
 	if err != nil {
 		t.Fatal(err)
 	}

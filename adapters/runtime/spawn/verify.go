@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -32,7 +32,7 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 	} else if err != nil {
 		return refuse(err)
 	}
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	if err == nil && id != m.Identity {
 		err = ErrIdentityChanged
 	}

@@ -13,8 +13,8 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
-	"companion/adapters/private"
-	"companion/adapters/runtime/identity"
+	"companion/adapters/privatefs"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -71,7 +71,7 @@ func (s *Store) Accumulate(ctx context.Context, a messages.Artifact, url string)
 // digest is always that of what the file holds: the saved state counts only while the file is untouched.
 func (acc *Accumulator) resume(ctx context.Context, path string, identity messages.FileIdentity) error {
 	var p progress
-	if private.CheckFile(record(path)) != nil {
+	if privatefs.CheckFile(record(path)) != nil {
 		return nil
 	}
 	data, err := os.ReadFile(record(path))
@@ -127,7 +127,7 @@ func seek(f *os.File, offset int64) error {
 func (acc *Accumulator) save(p progress) error {
 	data, err := json.Marshal(p)
 	if err == nil {
-		err = private.WriteFile(record(acc.store.partial(acc.artifact)), data)
+		err = privatefs.WriteFile(record(acc.store.partial(acc.artifact)), data)
 	}
 	if err != nil {
 		return storing(err)
@@ -183,8 +183,8 @@ func (acc *Accumulator) Commit() error {
 	for _, step := range []func() error{
 		acc.file.Sync,
 		func() error { return os.Rename(part, final) },
-		func() error { return private.SyncDir(filepath.Dir(final)) },
-		func() error { return private.SyncDir(filepath.Dir(part)) },
+		func() error { return privatefs.SyncDir(filepath.Dir(final)) },
+		func() error { return privatefs.SyncDir(filepath.Dir(part)) },
 	} {
 		if err := step(); err != nil {
 			return storing(err)
@@ -210,7 +210,7 @@ func (acc *Accumulator) Abort() error {
 	if err := acc.file.Sync(); err != nil {
 		return storing(err)
 	}
-	id, err := identity.Of(acc.file)
+	id, err := fileid.Of(acc.file)
 	if err != nil {
 		return storing(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"syscall"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 	"companion/messages"
 )
 
@@ -32,7 +32,7 @@ func unreadable(ctx context.Context, err error) error {
 // bare keeps what the system said and drops the path, which holds a digest.
 func bare(err error) error {
 	var errno syscall.Errno
-	var open *private.Error
+	var open *privatefs.Error
 	switch {
 	case errors.As(err, &errno):
 		return errno

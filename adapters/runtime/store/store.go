@@ -24,9 +24,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 	"companion/adapters/runtime/archive"
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -62,7 +62,7 @@ type Store struct {
 // wrong and what would be right (T17).
 func Open(dir string) (*Store, error) {
 	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
-		if err := private.EnsureDir(filepath.Join(dir, sub)); err != nil {
+		if err := privatefs.EnsureDir(filepath.Join(dir, sub)); err != nil {
 			return nil, fmt.Errorf("opening the artifact store: %w", err)
 		}
 	}
@@ -200,7 +200,7 @@ func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.Verif
 		}
 		return none, storing(err)
 	}
-	if err := errors.Join(private.SyncDir(filepath.Dir(dir)), remove(s.final(a))); err != nil {
+	if err := errors.Join(privatefs.SyncDir(filepath.Dir(dir)), remove(s.final(a))); err != nil {
 		return none, storing(err)
 	}
 	s.testOnlyStep()
@@ -257,7 +257,7 @@ func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, befor
 	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
 		return unreadable(ctx, err)
 	}
-	after, err := identity.Of(f)
+	after, err := fileid.Of(f)
 	if err != nil {
 		return unreadable(ctx, err)
 	}
@@ -277,14 +277,14 @@ func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 		s.testOnlyStep()
 	}
 	if err == nil {
-		id, err = identity.Of(f)
+		id, err = fileid.Of(f)
 	}
 	if err != nil {
 		return id, storing(err)
 	}
 	data, err := json.Marshal(id)
 	if err == nil {
-		err = private.WriteFile(record(path), data)
+		err = privatefs.WriteFile(record(path), data)
 	}
 	if err != nil {
 		return id, storing(err)
@@ -297,7 +297,7 @@ func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 // is no file's identity, so that the file is read again.
 func recorded(path string) messages.FileIdentity {
 	var id messages.FileIdentity
-	if private.CheckFile(record(path)) != nil {
+	if privatefs.CheckFile(record(path)) != nil {
 		return id
 	}
 	data, err := os.ReadFile(record(path))

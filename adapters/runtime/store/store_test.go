@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -85,7 +85,7 @@ func TestCommit(t *testing.T) {
 	f, err := os.Open(got.Path)
 	must(t, err)
 	defer f.Close()
-	if id, err := identity.Of(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
+	if id, err := fileid.Of(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
 		t.Fatalf("identity %+v, %v, want %+v", id, err, got.Identity)
 	}
 	if left := names(t, s, "partial"); len(left) != 0 {
@@ -251,7 +251,7 @@ func TestIdentity(t *testing.T) {
 	// With the identity of the altered file on record nothing tells; that shows that nothing was read.
 	f, err := os.Open(first.Path)
 	must(t, err)
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	must(t, err, f.Close())
 	data, err := json.Marshal(id)
 	must(t, err, os.WriteFile(record(first.Path), data, 0o600))

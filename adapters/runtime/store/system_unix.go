@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -62,7 +62,7 @@ func privateIdentity(f *os.File) (messages.FileIdentity, error) {
 	case info.Mode().Perm()&0o077 != 0:
 		return messages.FileIdentity{}, notPrivate(fmt.Sprintf("mode %04o", info.Mode().Perm()), "no access for others")
 	}
-	return identity.Of(f)
+	return fileid.Of(f)
 }
 
 // space refuses with no_space when fewer than need bytes are free for this user.

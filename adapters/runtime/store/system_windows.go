@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -30,7 +30,7 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	if err != nil {
 		return nil, none, &Error{messages.ReasonInvalidModelPath, "opening a stored file", bare(err)}
 	}
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, none, err

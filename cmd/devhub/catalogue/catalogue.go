@@ -14,7 +14,7 @@ import (
 	"os"
 	"slices"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 	"companion/cmd/devhub/place"
 	"companion/messages"
 )
@@ -147,5 +147,5 @@ func (c *Catalogue) write(l list) error {
 	if err != nil {
 		return fmt.Errorf("encoding the catalogue: %w", err)
 	}
-	return private.WriteFile(c.place.Path("catalogue.json"), data)
+	return privatefs.WriteFile(c.place.Path("catalogue.json"), data)
 }

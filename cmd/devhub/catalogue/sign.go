@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 	"companion/cmd/devhub/place"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -67,11 +67,11 @@ func (c *Catalogue) signLocked() error {
 		if name == last {
 			continue
 		}
-		if err := private.WriteFile(c.place.Path("manifest", name), data); err != nil {
+		if err := privatefs.WriteFile(c.place.Path("manifest", name), data); err != nil {
 			return err
 		}
 	}
-	return private.WriteFile(c.place.Path("manifest", last), files[last])
+	return privatefs.WriteFile(c.place.Path("manifest", last), files[last])
 }
 
 func (c *Catalogue) sign(l list, t Twist) (map[string][]byte, error) {
@@ -153,7 +153,7 @@ func (c *Catalogue) targetFile(e Entry, t Twist) (*metadata.TargetFiles, error) 
 // makeRoot makes one key for each role and the root that a client pins.
 func (c *Catalogue) makeRoot() error {
 	for _, dir := range []string{"keys", "manifest", "artifacts"} {
-		if err := private.EnsureDir(c.place.Path(dir)); err != nil {
+		if err := privatefs.EnsureDir(c.place.Path(dir)); err != nil {
 			return err
 		}
 	}
@@ -178,7 +178,7 @@ func (c *Catalogue) makeRoot() error {
 	if err != nil {
 		return err
 	}
-	return private.WriteFile(c.place.RootFile(), data)
+	return privatefs.WriteFile(c.place.RootFile(), data)
 }
 
 func signed[T metadata.Roles](p *place.Place, m *metadata.Metadata[T], role string) ([]byte, error) {

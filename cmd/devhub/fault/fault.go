@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 // Name is one of the constants below.
@@ -148,5 +148,5 @@ func Switch(file string, n Name, on bool) error {
 	if on {
 		names = append(names, string(n))
 	}
-	return private.WriteFile(file, []byte(strings.Join(names, "\n")+"\n"))
+	return privatefs.WriteFile(file, []byte(strings.Join(names, "\n")+"\n"))
 }

@@ -17,7 +17,7 @@ import (
 	"os"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 const (
@@ -82,7 +82,7 @@ func (p *Place) ensureAuthority() error {
 	if err := WriteKey(p.Path("ca.key"), key); err != nil {
 		return err
 	}
-	return private.WriteFile(p.CAFile(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return privatefs.WriteFile(p.CAFile(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 func (p *Place) authority() (*x509.Certificate, crypto.Signer, error) {
@@ -108,7 +108,7 @@ func WriteKey(path string, key crypto.Signer) error {
 	if err != nil {
 		return fmt.Errorf("encoding a private key: %w", err)
 	}
-	return private.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return privatefs.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // ReadKey reads what WriteKey stored.

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 
 	"github.com/gofrs/flock"
 )
@@ -69,7 +69,7 @@ func (p *Place) prepareDir() error {
 			return err
 		}
 	}
-	return private.EnsureDir(p.Dir)
+	return privatefs.EnsureDir(p.Dir)
 }
 
 // Lock excludes every other process that changes the directory, until the returned function is called.
@@ -112,7 +112,7 @@ func (p *Place) KeepPorts(hub, artifacts int) error {
 	if err != nil {
 		return fmt.Errorf("encoding the hub's ports: %w", err)
 	}
-	return private.WriteFile(p.Path("ports.json"), data)
+	return privatefs.WriteFile(p.Path("ports.json"), data)
 }
 
 func (p *Place) loadPorts() error {

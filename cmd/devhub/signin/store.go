@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 
 	"github.com/ory/fosite"
 )
@@ -78,7 +78,7 @@ func (s *store) saveLocked() error {
 	if err != nil {
 		return fmt.Errorf("encoding the sign-in state: %w", err)
 	}
-	return private.WriteFile(s.path, data)
+	return privatefs.WriteFile(s.path, data)
 }
 
 func (s *store) change(f func()) error {

@@ -11,7 +11,7 @@ import (
 	"os"
 	"slices"
 
-	"companion/adapters/private"
+	"companion/adapters/privatefs"
 )
 
 // User is one development user. The password is kept in the clear, in a file that only the developer
@@ -61,7 +61,7 @@ func loadUsers(path, also string) ([]User, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the users: %w", err)
 	}
-	return users, private.WriteFile(path, data)
+	return users, privatefs.WriteFile(path, data)
 }
 
 func newUser(id, name, role string) User {

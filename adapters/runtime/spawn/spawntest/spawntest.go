@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/identity"
+	"companion/adapters/runtime/fileid"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -99,7 +99,7 @@ func Model(t testing.TB, script map[string]any) messages.VerifiedModel {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	id, err := identity.Of(f)
+	id, err := fileid.Of(f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,351 @@
+package logfile
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"companion/messages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func options(t *testing.T) Options {
+	return Options{File: filepath.Join(t.TempDir(), "state", "companion.log"), MaxSize: 1, Backups: 20, Level: zapcore.DebugLevel}
+}
+
+// serve runs j until the returned function is called, which also waits for its end.
+func serve(t *testing.T, j *Journal) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- j.Serve(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve returned %v", err)
+		}
+	}
+}
+
+func open(t *testing.T, o Options) *Journal {
+	t.Helper()
+	j, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// J1: one JSON object a line, with its keys, in a file that only the user reads. T12: a secret that
+// somebody logs by mistake shows nothing.
+func TestLinesInTheFile(t *testing.T) {
+	o := options(t)
+	j := open(t, o)
+	stop := serve(t, j)
+	j.Logger().Named(string(messages.ActorProcess)).Warn("runtime exited",
+		zap.String("reason", string(messages.ReasonProcessExited)), zap.Any("token", messages.NewSecret("s3cr3t")))
+	j.Logger().Info("started")
+	stop()
+
+	info, err := os.Stat(o.File)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("log file: %v, %v; want mode 0600", info, err)
+	}
+	data, err := os.ReadFile(o.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(data, []byte("s3cr3t")) {
+		t.Errorf("the log shows a secret: %s", data)
+	}
+	var got []map[string]any
+	for line := range bytes.Lines(data) {
+		var m map[string]any
+		if err := json.Unmarshal(line, &m); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if _, err := time.Parse(time.RFC3339, m["time"].(string)); err != nil {
+			t.Error(err)
+		}
+		got = append(got, m)
+	}
+	want := [][4]any{{"warn", "runtime/process", "runtime exited", "process_exited"}, {"info", "companion", "started", nil}}
+	for i, w := range want {
+		if g := [4]any{got[i]["level"], got[i]["actor"], got[i]["event"], got[i]["reason"]}; g != w {
+			t.Errorf("line %d: got %v, want %v", i, g, w)
+		}
+	}
+}
+
+// J1, T17: a log that somebody else could read, or that is a link, is refused.
+func TestOpenRefuses(t *testing.T) {
+	for name, prepare := range map[string]func(file string) error{
+		"readable by all": func(file string) error { return os.WriteFile(file, nil, 0o644) },
+		"link":            func(file string) error { return os.Symlink("/dev/null", file) },
+		"open folder":     func(file string) error { return os.Chmod(filepath.Dir(file), 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			if err := os.MkdirAll(filepath.Dir(o.File), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := prepare(o.File); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(o); err == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
+// J1: a logger never waits for the disk; what is lost is counted and said.
+func TestFullBufferDropsAndSays(t *testing.T) {
+	o := options(t)
+	j := open(t, o)
+	for i := range bound + 7 {
+		j.Logger().Info("burst", zap.Int("n", i))
+	}
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(o.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte(`"burst"`)); n != bound {
+		t.Errorf("%d lines kept, want %d", n, bound)
+	}
+	if !regexp.MustCompile(`"actor":"journal","event":"log lines dropped","count":7`).Match(data) {
+		t.Error("the drop is not said")
+	}
+}
+
+// A terminal that nobody reads holds up neither the file nor the shutdown (X7).
+func TestStuckTerminal(t *testing.T) {
+	reader, writer := io.Pipe()
+	defer func() { _ = reader.Close() }()
+	o := options(t)
+	o.Terminal = writer
+	j := open(t, o)
+	stop := serve(t, j)
+	j.Logger().Info("unread")
+	stop()
+	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("unread")) {
+		t.Errorf("the file lacks the line: %q, %v", data, err)
+	}
+}
+
+// X7: what is left for a terminal that nobody reads holds up neither the end nor a new start of the actor;
+// one goroutine at most is stuck in it, and when somebody reads again every line comes once, in order.
+func TestFlushWithAStuckTerminal(t *testing.T) {
+	reader, writer := io.Pipe()
+	o := options(t)
+	o.Terminal = writer
+	j := open(t, o)
+	stop := serve(t, j)
+	j.Logger().Info("line 1")
+	stop()
+	stop = serve(t, j)
+	j.Logger().Info("line 2")
+	stop()
+	j.Logger().Info("line 3")
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("line 3")) {
+		t.Errorf("the file lacks the line: %q, %v", data, err)
+	}
+	// Nobody is stuck yet when Flush begins.
+	unread, fresh := io.Pipe()
+	o = options(t)
+	o.Terminal = fresh
+	j = open(t, o)
+	j.Logger().Info("the last line")
+	if err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_ = unread.Close()
+
+	lines := bufio.NewScanner(reader)
+	for _, want := range []string{"line 1", "line 2", "line 3"} {
+		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
+			t.Fatalf("the terminal got %q, want %q", lines.Text(), want)
+		}
+	}
+	_ = reader.Close()
+}
+
+// J1, X6: a person gets readable lines; colour only when asked for; nothing steers the terminal.
+func TestReadable(t *testing.T) {
+	for _, colour := range []bool{false, true} {
+		var terminal bytes.Buffer
+		o := options(t)
+		o.Terminal, o.Readable, o.Colour = &terminal, true, colour
+		j := open(t, o)
+		j.Logger().Named("runtime/process").Error("it said", zap.String("line", "\x1b]0;title\a"), zap.String("reason", "crash_loop"), zap.Int("code", 3))
+		if err := j.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		got := terminal.String()
+		if !strings.Contains(got, `it said reason=crash_loop code=3 line="\x1b]0;title\a"`) {
+			t.Errorf("got %q", got)
+		}
+		if strings.Contains(got, "\x1b[31m") != colour || strings.Contains(got, "\x1b]") {
+			t.Errorf("colour %v: %q", colour, got)
+		}
+	}
+}
+
+// collect tails in the background and counts lines; wait blocks until n have come.
+type collect struct {
+	mu     sync.Mutex
+	change *sync.Cond
+	events []string
+}
+
+func (c *collect) add(r Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.events = append(c.events, r.Event)
+	c.change.Broadcast()
+	return nil
+}
+
+func (c *collect) wait(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.events) < n {
+		c.change.Wait()
+	}
+}
+
+// J3: the tail follows across rotations; no line is lost or told twice, wherever it was when the
+// file was renamed.
+func TestFollowAcrossRotation(t *testing.T) {
+	o := options(t)
+	j := open(t, o)
+	c := &collect{}
+	c.change = sync.NewCond(&c.mu)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Tail(ctx, o.File, true, Filter{}, c.add) }()
+
+	file := j.open()
+	var want []string
+	encoder := newEncoder()
+	for i := range 400 {
+		event := fmt.Sprintf("event %d", i)
+		line, err := encoder.EncodeEntry(zapcore.Entry{Time: time.Now(), LoggerName: "x", Message: event}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Write(line.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, event)
+		if i%40 == 39 { // some rotations meet a tail that is behind, some one that has caught up
+			if i%80 == 79 {
+				c.wait(i + 1)
+			}
+			if err := file.Rotate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.wait(len(want))
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(c.events, want) {
+		t.Errorf("got %d lines, want %d in order: %v", len(c.events), len(want), c.events)
+	}
+	backups, err := filepath.Glob(filepath.Join(filepath.Dir(o.File), "companion-*.log"))
+	if err != nil || len(backups) != 10 {
+		t.Fatalf("%d rotated files (%v), want 10", len(backups), err)
+	}
+	for _, name := range append(backups, o.File) {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v, want mode 0600", name, info, err)
+		}
+	}
+}
+
+// J3: by actor, level, time and text; torn and overlong lines are passed over.
+func TestFilters(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "companion.log")
+	at := func(minute int) string {
+		return time.Date(2026, 1, 1, 12, minute, 0, 0, time.UTC).Format(timeLayout)
+	}
+	lines := []string{
+		`{"time":"` + at(0) + `","level":"debug","actor":"runtime/process","event":"a"}`,
+		`{"time":"` + at(1) + `","level":"info","actor":"runtime/process","event":"b","reason":"ok"}`,
+		`{"time":"` + at(2) + `","level":"warn","actor":"runtimes","event":"c"}`,
+		`{"time":"` + at(3) + `","level":"er`,
+		`{"time":"` + at(3) + `","level":"error","actor":"lifecycle","event":"` + strings.Repeat("x", longest) + `"}`,
+		`{"time":"` + at(4) + `","level":"error","actor":"lifecycle","event":"d","line":"needle"}`,
+	}
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		filter Filter
+		want   string
+	}{
+		{"zero", Filter{}, "b c d"},
+		{"debug", Filter{Level: zapcore.DebugLevel}, "a b c d"},
+		{"warn", Filter{Level: zapcore.WarnLevel}, "c d"},
+		{"actor", Filter{Actor: "lifecycle"}, "d"},
+		{"wing, not a name that begins like it", Filter{Actor: "runtime", Level: zapcore.DebugLevel}, "a b"},
+		{"since", Filter{Since: time.Date(2026, 1, 1, 12, 2, 0, 0, time.UTC)}, "c d"},
+		{"text", Filter{Match: regexp.MustCompile("need.e")}, "d"},
+		{"nothing", Filter{Actor: "nobody"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			err := Tail(t.Context(), file, false, tt.filter, func(r Record) error {
+				got = append(got, r.Event)
+				return nil
+			})
+			if err != nil || strings.Join(got, " ") != tt.want {
+				t.Errorf("got %v, %v; want %s", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-01-01T00:00:00Z","level":"info","actor":"a","event":"b","x":{"y":["\u001b"]}}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		r, err := Parse(line)
+		if err != nil {
+			return
+		}
+		if text := r.Text(false); strings.ContainsAny(text, "\x1b\x07\n") {
+			t.Errorf("%q steers the terminal", text)
+		}
+	})
+}

@@ -1,0 +1,93 @@
+package logfile
+
+import (
+	"bytes"
+	"context"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"companion/messages"
+)
+
+// bound is how many lines wait at most: a burst of some seconds at debug level, under 1 MiB.
+const bound = 4096
+
+// gather is how long a line waits for others, so that they are written together; and so that what is
+// logged about a change does not compete with the change: writing wakes threads.
+const gather = 5 * time.Millisecond
+
+// sink is a bounded buffer of encoded lines between all loggers and one writer.
+type sink struct {
+	lines   chan []byte
+	dropped atomic.Int64 // lines that found no room, or that could not be written
+}
+
+func newSink() *sink { return &sink{lines: make(chan []byte, bound)} }
+
+// Write never blocks and never fails: a logger must not notice that the disk is slow (J1).
+func (s *sink) Write(line []byte) (int, error) {
+	select {
+	case s.lines <- bytes.Clone(line):
+	default:
+		s.dropped.Add(1)
+	}
+	return len(line), nil
+}
+
+// Sync does nothing: what matters is written by pump, which zap cannot wait for.
+func (s *sink) Sync() error { return nil }
+
+// pump writes lines until ctx ends, then what is left.
+func (s *sink) pump(ctx context.Context, write func([]byte) (int, error)) {
+	for {
+		select {
+		case line := <-s.lines:
+			select {
+			case <-time.After(gather):
+			case <-ctx.Done():
+			}
+			s.put(line, write)
+			for range len(s.lines) {
+				s.put(<-s.lines, write)
+			}
+		case <-ctx.Done():
+			s.drain(write)
+			return
+		}
+	}
+}
+
+func (s *sink) drain(write func([]byte) (int, error)) {
+	for {
+		select {
+		case line := <-s.lines:
+			s.put(line, write)
+		default:
+			return
+		}
+	}
+}
+
+func (s *sink) put(line []byte, write func([]byte) (int, error)) {
+	if n := s.dropped.Swap(0); n > 0 {
+		if _, err := write(droppedLine(n)); err != nil {
+			s.dropped.Add(n)
+		}
+	}
+	if _, err := write(line); err != nil {
+		s.dropped.Add(1)
+	}
+}
+
+func droppedLine(n int64) []byte {
+	entry := zapcore.Entry{Time: time.Now(), Level: zapcore.WarnLevel, LoggerName: string(messages.ActorJournal), Message: "log lines dropped"}
+	line, err := newEncoder().EncodeEntry(entry, []zapcore.Field{zap.Int64("count", n)})
+	if err != nil {
+		return nil
+	}
+	defer line.Free()
+	return bytes.Clone(line.Bytes())
+}

@@ -1,0 +1,166 @@
+package config
+
+import "time"
+
+const (
+	path     = `an absolute path, or ""`
+	loopback = "127.0.0.1"
+)
+
+// table lists every key in the order of the commented file.
+var table = concat(hubKeys(), modelKeys(), runtimeKeys(), doorKeys(), laneKeys(), logKeys())
+
+func concat(groups ...[]key) []key {
+	var all []key
+	for _, group := range groups {
+		all = append(all, group...)
+	}
+	return all
+}
+
+func hubKeys() []key {
+	return []key{
+		stringKey("hub.url", "the hub's https origin; the issuer is this + /api/v1/auth/native",
+			`an https origin without path, such as "https://hub.example"`, "https://hub.example",
+			func(s *Settings) *string { return &s.Hub.URL }, isHubURL),
+		stringKey("hub.ca_file", "one more root certificate (PEM), for a private hub", path, "",
+			func(s *Settings) *string { return &s.Hub.CAFile }, isOptionalPath),
+		stringKey("hub.client_id", "empty: register (RFC 7591)", `a public client id, or ""`, "",
+			func(s *Settings) *string { return &s.Hub.ClientID }, clientPattern.MatchString),
+		boolKey("hub.first_party", "the hub must name itself (iss) when it sends the browser back, announced or not", true,
+			func(s *Settings) *bool { return &s.Hub.FirstParty }),
+		boolKey("hub.foreign_endpoints", "the hub's sign-in endpoints may lie on other https origins", false,
+			func(s *Settings) *bool { return &s.Hub.ForeignEndpoints }),
+		enumKey("hub.redirect_address", "where the browser comes back to after sign-in",
+			func(s *Settings) *string { return &s.Hub.RedirectAddress }, loopback, "[::1]"),
+		durationKey("hub.sign_in_timeout", "how long one sign-in may take", "2m", time.Second, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Hub.SignInTimeout }),
+
+		stringKey("manifest.root_file", "the pinned TUF root; empty: the one built in", path, "",
+			func(s *Settings) *string { return &s.Manifest.RootFile }, isOptionalPath),
+		durationKey("manifest.grace", "how long what is verified may serve after the manifest expired", "72h", 0, 90*24*time.Hour,
+			func(s *Settings) *time.Duration { return &s.Manifest.Grace }),
+		hostsKey("manifest.private_hosts", "artifact hosts that may resolve to private or loopback addresses",
+			func(s *Settings) *[]string { return &s.Manifest.PrivateHosts }),
+
+		enumKey("keychain.backend", "auto | secret-service | kernel-keyring | macos | windows",
+			func(s *Settings) *string { return &s.Keychain.Backend },
+			"auto", "secret-service", "kernel-keyring", "macos", "windows"),
+		stringKey("keychain.service", "the name under which secrets are kept",
+			"up to 64 letters, digits, '.', '_' or '-'", "companion",
+			func(s *Settings) *string { return &s.Keychain.Service }, servicePattern.MatchString),
+	}
+}
+
+func modelKeys() []key {
+	return []key{
+		stringKey("model.name", "empty: the manifest's default", `a manifest name, or ""`, "",
+			func(s *Settings) *string { return &s.Model.Name }, namePattern.MatchString),
+		intKey("model.context", "tokens that the model sees at once", 4096, 256, 1<<20,
+			func(s *Settings) *int { return &s.Model.Context }),
+	}
+}
+
+func runtimeKeys() []key {
+	return []key{
+		intKey("runtime.threads", "0: the library's choice", 0, 0, 1024,
+			func(s *Settings) *int { return &s.Runtime.Threads }),
+		intKey("runtime.max_in_flight", "requests that run at once", 2, 1, 64,
+			func(s *Settings) *int { return &s.Runtime.MaxInFlight }),
+		intKey("runtime.queue_bound", "requests that may wait", 16, 0, 4096,
+			func(s *Settings) *int { return &s.Runtime.QueueBound }),
+		durationKey("runtime.queue_timeout", "how long a request may wait", "30s", time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Runtime.QueueTimeout }),
+		sizeKey("runtime.memory_limit", `such as "6GiB"; empty: no limit`, "", true, 64<<20,
+			func(s *Settings) *int64 { return &s.Runtime.MemoryLimit }),
+		sizeKey("runtime.gpu_memory_limit", `such as "6GiB"; empty: no limit`, "", true, 64<<20,
+			func(s *Settings) *int64 { return &s.Runtime.GPUMemoryLimit }),
+		percentKey("runtime.cpu_limit", `percent, such as "80%"; empty: no limit`,
+			func(s *Settings) *float64 { return &s.Runtime.CPULimit }),
+		enumKey("runtime.sandbox", `require | prefer  (there is no "off")`,
+			func(s *Settings) *string { return &s.Runtime.Sandbox }, "require", "prefer"),
+		stringKey("runtime.allow_unpinned_binary", "absolute path of a llama-server that no manifest names; status says so",
+			path, "", func(s *Settings) *string { return &s.Runtime.AllowUnpinnedBinary }, isOptionalPath),
+		durationKey("runtime.start_timeout", "from the start of the runtime to its first healthy answer", "2m", time.Second, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Runtime.StartTimeout }),
+		durationKey("runtime.drain_timeout", "how long running requests may take to finish at a stop", "10s", 0, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Runtime.DrainTimeout }),
+		durationKey("runtime.stop_timeout", "between the polite signal and the hard one", "3s", time.Millisecond, time.Minute,
+			func(s *Settings) *time.Duration { return &s.Runtime.StopTimeout }),
+	}
+}
+
+func doorKeys() []key {
+	return []key{
+		enumKey("front_door.address", `or "[::1]"; nothing else exists`,
+			func(s *Settings) *string { return &s.FrontDoor.Address }, loopback, "[::1]"),
+		intKey("front_door.rate_per_minute", "requests a minute", 600, 1, 100_000,
+			func(s *Settings) *int { return &s.FrontDoor.RatePerMinute }),
+		intKey("front_door.max_connections", "open connections", 1024, 4, 16_384,
+			func(s *Settings) *int { return &s.FrontDoor.MaxConnections }),
+		sizeKey("front_door.max_head", "largest request head", "16KiB", false, 1<<10,
+			func(s *Settings) *int64 { return &s.FrontDoor.MaxHead }),
+		sizeKey("front_door.max_body", "largest request body", "16MiB", false, 1<<10,
+			func(s *Settings) *int64 { return &s.FrontDoor.MaxBody }),
+		durationKey("front_door.head_timeout", "to read a head", "10s", time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.FrontDoor.HeadTimeout }),
+		durationKey("front_door.body_timeout", "to read a body", "30s", time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.FrontDoor.BodyTimeout }),
+		durationKey("front_door.idle_timeout", "an idle connection lives", "2m", time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.FrontDoor.IdleTimeout }),
+		durationKey("front_door.stall_timeout", "a reader that stops reading a stream is cut off", "30s", time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.FrontDoor.StallTimeout }),
+
+		durationKey("health.beat", "between two probes", "5s", 100*time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Health.Beat }),
+		durationKey("health.recency", "how old the last success may be", "15s", 200*time.Millisecond, time.Hour,
+			func(s *Settings) *time.Duration { return &s.Health.Recency }),
+		durationKey("health.idle_probe", "how long the runtime has given nobody anything until it is asked for one token", "1m", time.Second, 24*time.Hour,
+			func(s *Settings) *time.Duration { return &s.Health.IdleProbe }),
+	}
+}
+
+func laneKeys() []key {
+	keys := []key{
+		boolKey("lanes.privacy_mode", "organisation privacy mode: never a direct provider", false,
+			func(s *Settings) *bool { return &s.Lanes.PrivacyMode }),
+		boolKey("lanes.delegate", "you work on somebody else's notes", false,
+			func(s *Settings) *bool { return &s.Lanes.Delegate }),
+		boolKey("lanes.delegate_managed", "their owner lets delegates use managed lanes", false,
+			func(s *Settings) *bool { return &s.Lanes.DelegateManaged }),
+		boolKey("lanes.delegate_enriched", "their owner lets delegates enrich by the local or openrouter lane", false,
+			func(s *Settings) *bool { return &s.Lanes.DelegateEnriched }),
+	}
+	lanes := []struct {
+		name string
+		at   func(*Settings) *Lane
+	}{
+		{"self_hosted", func(s *Settings) *Lane { return &s.Lanes.SelfHosted }},
+		{"enterprise", func(s *Settings) *Lane { return &s.Lanes.Enterprise }},
+		{"openrouter", func(s *Settings) *Lane { return &s.Lanes.OpenRouter }},
+		{"direct_provider", func(s *Settings) *Lane { return &s.Lanes.DirectProvider }},
+	}
+	for _, lane := range lanes {
+		keys = append(keys,
+			stringKey("lanes."+lane.name+".base_url", "OpenAI-format base URL; empty: this lane does not exist",
+				`an https URL (http on a loopback address only), or ""`, "",
+				func(s *Settings) *string { return &lane.at(s).BaseURL }, isLaneURL),
+			stringKey("lanes."+lane.name+".model", "the model to ask for", `a model name, or ""`, "",
+				func(s *Settings) *string { return &lane.at(s).Model }, namePattern.MatchString),
+			stringKey("lanes."+lane.name+".key_env", "the environment variable that holds the key",
+				`the name of an environment variable in capitals, or "" (never the key itself)`, "",
+				func(s *Settings) *string { return &lane.at(s).KeyEnv }, envPattern.MatchString))
+	}
+	return keys
+}
+
+func logKeys() []key {
+	return []key{
+		enumKey("log.level", "debug | info | warn | error",
+			func(s *Settings) *string { return &s.Log.Level }, "info", "debug", "warn", "error"),
+		sizeKey("log.max_size", "the file is rotated at this size", "10MiB", false, 1<<20,
+			func(s *Settings) *int64 { return &s.Log.MaxSize }),
+		intKey("log.backups", "rotated files kept", 5, 1, 100,
+			func(s *Settings) *int { return &s.Log.Backups }),
+	}
+}

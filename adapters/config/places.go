@@ -1,0 +1,86 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/adrg/xdg"
+
+	"companion/adapters/privatefs"
+)
+
+// Places is where the program keeps things (cli.md, "Places"). Folders named here are private to
+// the user: see Create.
+type Places struct {
+	Config string // the configuration file
+
+	Data     string // folder
+	Models   string // folder
+	Runtimes string // folder
+	Trust    string // folder: the TUF client's metadata
+
+	State   string // folder
+	Log     string // file
+	Lock    string // file
+	Reclaim string // file: the identity of the running runtime (R7)
+
+	Runtime       string // folder: sockets and the endpoint file
+	ControlSocket string
+	Endpoint      string // file (L2)
+	BackEnd       string // folder, under which each start has its own
+}
+
+// Locate reads the places of this platform and environment. XDG variables move all of it.
+func Locate() Places {
+	xdg.Reload()
+	p := Places{
+		Config: filepath.Join(xdg.ConfigHome, "companion", "config.toml"),
+		Data:   filepath.Join(xdg.DataHome, "companion"),
+		State:  filepath.Join(xdg.StateHome, "companion"),
+	}
+	p.Runtime = filepath.Join(p.State, "run")
+	if hasRuntimeDir() {
+		p.Runtime = filepath.Join(xdg.RuntimeDir, "companion")
+	}
+	p.Models = filepath.Join(p.Data, "models")
+	p.Runtimes = filepath.Join(p.Data, "runtimes")
+	p.Trust = filepath.Join(p.Data, "trust")
+	p.Log = filepath.Join(p.State, "companion.log")
+	p.Lock = filepath.Join(p.State, "lock")
+	p.Reclaim = filepath.Join(p.State, "runtime.json")
+	p.ControlSocket = filepath.Join(p.Runtime, "control.sock")
+	p.Endpoint = filepath.Join(p.Runtime, "endpoint.json")
+	p.BackEnd = filepath.Join(p.Runtime, "backend")
+	return p
+}
+
+// hasRuntimeDir says whether the system gives users a run-time folder. The library's guess is only
+// taken where it exists: on a machine without a login manager it does not, and cannot be made.
+func hasRuntimeDir() bool {
+	if os.Getenv("XDG_RUNTIME_DIR") != "" {
+		return true
+	}
+	info, err := os.Stat(xdg.RuntimeDir)
+	return err == nil && info.IsDir()
+}
+
+// longestSocket is how long the path of a Unix socket may be on every system that has them, in bytes
+// (sun_path of macOS, the shortest).
+const longestSocket = 103
+
+// Create makes the private folders and refuses those that somebody else could have touched (T17), and
+// a run-time folder in which no socket could be made.
+func (p Places) Create() error {
+	// The back end's socket has the longest name: each start of the runtime gives it a folder.
+	if socket := filepath.Join(p.BackEnd, "backend-1234567890", "llama.sock"); len(socket) > longestSocket {
+		return fmt.Errorf("the run-time folder %s is %d bytes too long for the sockets in it: name a shorter one in XDG_RUNTIME_DIR",
+			p.Runtime, len(socket)-longestSocket)
+	}
+	for _, dir := range []string{p.Data, p.State, p.Runtime, p.Models, p.Runtimes, p.Trust, p.BackEnd} {
+		if err := privatefs.EnsureDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+// Package http1 serves HTTP/1.1 on the loopback socket, and nothing else: no HTTP/1.0 or 2, no
+// absolute or encoded targets, no upgrades, no double framing (L3a). Each head is read whole and
+// judged on its raw bytes, one request at a time, so that the second of two pipelined ones is judged
+// like the first; the handler gets the verdict and answers for all.
+//
+// It stands in the place of net/http's server for two reasons. That one hides from handlers what
+// must be seen (a length dropped beside a chunked coding, an authority that replaces Host) and
+// answers other things itself. And it starts a reading goroutine beside every request to notice a
+// client that leaves, which costs as much as all our checks together; here whoever waits for the
+// runtime asks now and then (Gone). What is accepted is so little that it fits here; a fuzz test
+// holds it against net/http's own parser.
+//
+// Here too are the deadlines and the number of connections (L9): Server.
+package http1
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// Limits bound one connection (L9).
+type Limits struct {
+	HeadBytes  int           // longest head
+	HeadTime   time.Duration // from the first byte of a head to its last
+	BodyTime   time.Duration // from the first wait for a body to its last byte
+	IdleTime   time.Duration // between requests
+	WriteStall time.Duration // for what is written at once to be taken, however slowly
+}
+
+// Conn is one connection. It belongs to the goroutine that serves it; Kill alone is for others.
+type Conn struct {
+	raw    net.Conn
+	limits *Limits
+	server *Server
+
+	in     []byte // the buffer
+	from   int    // in[from:to] was read and not used
+	to     int
+	fields fields
+	head   Head
+	left   int64     // of the body, in bytes
+	chunks io.Reader // of a chunked body, once it is read
+	unread bool      // the body was not read to its end
+
+	ctx     context.Context
+	cancel  context.CancelFunc // the client left
+	request *http.Request      // the same one for every request
+	answer  response
+	wroteAt time.Time
+	linger  bool
+
+	peer   peer
+	closed sync.Once
+	idle   idleNode // owned by the Server
+}
+
+// inBytes is the buffer of a connection in most of its life.
+const inBytes = 4 << 10
+
+func newConn(raw net.Conn, s *Server) *Conn {
+	c := &Conn{raw: raw, limits: &s.limits, server: s, in: make([]byte, inBytes)}
+	ctx := context.WithValue(s.base, connKey{}, c)
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.request = (&http.Request{URL: new(url.URL), Body: body{c}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(c.ctx)
+	c.answer = response{conn: c, header: make(http.Header, 8)}
+	c.idle.conn = c
+	return c
+}
+
+type connKey struct{}
+
+// From returns the connection of a request's context, or nil when it came by another way.
+func From(ctx context.Context) *Conn {
+	c, _ := ctx.Value(connKey{}).(*Conn)
+	return c
+}
+
+// Judged returns the verdict on the head of the request that is handled now.
+func (c *Conn) Judged() Head { return c.head }
+
+// End writes the whole answer, its end included, before the handler returns: the client does not wait for
+// what the handler does then. Call it on the handler's goroutine, once, and write nothing after it.
+func (c *Conn) End() { c.answer.end() }
+
+// serve handles one request after another.
+func (c *Conn) serve(h http.Handler) {
+	defer c.close()
+	for c.readHead() && c.server.busy(c) {
+		r := c.request
+		r.Method, r.Host, r.Header, r.URL.Path = c.fields.method, c.fields.host, c.fields.header, c.fields.path
+		r.ContentLength = c.head.Length
+		if c.head.Chunked {
+			r.ContentLength = -1
+		}
+		c.answer.reset()
+		h.ServeHTTP(&c.answer, r)
+		if !c.answer.finish() || c.unread || !c.server.idles(c) {
+			c.linger = c.answer.err == nil && (c.unread || !c.head.closes)
+			return
+		}
+	}
+}
+
+// readHead waits for the next head and judges it. False: there is none.
+func (c *Conn) readHead() bool {
+	c.shrink()
+	wait := c.limits.IdleTime
+	if c.head == (Head{}) && c.fields.method == "" {
+		wait = c.limits.HeadTime // a new connection that says nothing is no client
+	}
+	scanned, whole := c.from, false
+	for partial := false; ; {
+		if c.to > c.from {
+			if end := headEnd(c.in[c.from:c.to], scanned-c.from); end > 0 && end <= c.limits.HeadBytes {
+				c.head = c.fields.read(c.in[c.from : c.from+end])
+				c.from += end
+				whole = true
+			}
+			if whole || c.to-c.from > c.limits.HeadBytes || classes[c.in[c.from]]&tokenByte == 0 {
+				break
+			}
+			scanned = max(c.from, c.to-2)
+			wait = c.limits.HeadTime
+		}
+		if !partial {
+			partial = c.to > c.from
+			if c.raw.SetReadDeadline(time.Now().Add(wait)) != nil {
+				return false
+			}
+		}
+		if c.fill() != nil {
+			return false
+		}
+	}
+	if !whole || c.head.Malformed {
+		c.head = Head{Malformed: true}
+		c.fields.reset()
+		c.fields.method, c.fields.path, c.fields.host = http.MethodGet, "/", ""
+	}
+	c.left, c.chunks, c.unread = c.head.Length, nil, c.head.Length > 0 || c.head.Chunked
+	return true
+}
+
+// shrink moves what was read ahead to the front, and gives a large buffer back.
+func (c *Conn) shrink() {
+	held := c.in[c.from:c.to]
+	if len(c.in) > inBytes && len(held) <= inBytes {
+		c.in = make([]byte, inBytes)
+	}
+	c.to = copy(c.in, held)
+	c.from = 0
+}
+
+// fill reads more into the buffer, which grows up to the longest head.
+func (c *Conn) fill() error {
+	if c.to == len(c.in) {
+		larger := make([]byte, min(2*len(c.in), c.limits.HeadBytes+inBytes))
+		copy(larger, c.in)
+		c.in = larger
+	}
+	n, err := c.raw.Read(c.in[c.to:])
+	c.to += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// body is the request's body.
+type body struct{ c *Conn }
+
+func (b body) Close() error { return nil }
+
+func (b body) Read(p []byte) (int, error) {
+	c := b.c
+	if !c.unread {
+		return 0, io.EOF
+	}
+	if !c.head.Chunked {
+		n, err := c.readRaw(p[:min(int64(len(p)), c.left)])
+		c.left -= int64(n)
+		if c.unread = c.left > 0; !c.unread {
+			err = io.EOF
+		}
+		return n, err
+	}
+	if c.chunks == nil {
+		c.chunks = httputil.NewChunkedReader(rawReader{c})
+		c.answer.closes = true // its reader reads ahead: what follows is lost
+	}
+	n, err := c.chunks.Read(p)
+	if err == io.EOF {
+		c.unread = false
+	}
+	return n, err
+}
+
+type rawReader struct{ c *Conn }
+
+func (r rawReader) Read(p []byte) (int, error) { return r.c.readRaw(p) }
+
+// readRaw reads what was read ahead, and then from the socket under the body's deadline.
+func (c *Conn) readRaw(p []byte) (int, error) {
+	if c.to > c.from {
+		n := copy(p, c.in[c.from:c.to])
+		c.from += n
+		return n, nil
+	}
+	if c.head.continues {
+		c.head.continues = false
+		if _, err := c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+			return 0, err
+		}
+	}
+	if !c.answer.bodyTimed {
+		c.answer.bodyTimed = true
+		if err := c.raw.SetReadDeadline(time.Now().Add(c.limits.BodyTime)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.raw.Read(p)
+	if err == io.EOF && n == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// write gives a reader WriteStall at most to take the whole of p, and no more for taking a little of
+// it now and then. The deadline moves in steps of a quarter, so that a stream of small events does
+// not set it for each.
+func (c *Conn) write(p []byte) (int, error) {
+	if time.Since(c.wroteAt) > c.limits.WriteStall/4 {
+		c.wroteAt = time.Now()
+		if err := c.raw.SetWriteDeadline(c.wroteAt.Add(c.limits.WriteStall)); err != nil {
+			return 0, err
+		}
+	}
+	return c.raw.Write(p)
+}
+
+// Bounds of the wait for a refused client to read its answer; without it the unread bytes of the
+// request would make the system reset the connection and throw the answer away.
+const (
+	lingerTime  = 300 * time.Millisecond
+	lingerBytes = 256 << 10
+)
+
+// close ends the connection, after a refused client had a moment to read why. In that moment it
+// counts as idle: whoever needs the place gets it.
+func (c *Conn) close() {
+	if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.linger && c.server.idles(c) && half.CloseWrite() == nil {
+		_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, onlyReader{c.raw}, lingerBytes)
+	}
+	c.cancel()
+	c.Kill()
+}
+
+// onlyReader hides WriteTo, which would splice.
+type onlyReader struct{ io.Reader }
+
+// Kill ends the connection at once.
+func (c *Conn) Kill() {
+	c.closed.Do(func() {
+		_ = c.raw.Close()
+		c.server.forget(c)
+	})
+}

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package http1
+
+import "net"
+
+// peer cannot tell here.
+type peer struct{}
+
+func (peer) left(net.Conn) (left, known bool) { return false, false }
+
+func readNow(c net.Conn, p []byte) (int, error) { return readSoon(c, p) }

@@ -1,0 +1,251 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// L3a: whatever head is accepted, net/http reads the same from it: there are no two meanings.
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{
+		"GET / HTTP/1.1\r\nHost: a:1\r\n\r\n", "POST /v1/models?a=%20 HTTP/1.1\r\nhost: [::1]:9\r\nContent-Length: 12\r\nX-API-Key:  k \r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\nConnection: x, close\r\n\r\n", "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"GET /%61 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a HTTP/1.1\nHost: x\n\n", "GET /a HTTP/1.1\r\nA: b\r\n c\r\nHost: x\r\n\r\n", "GET /a HTTP/1.0\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "GET /a HTTP/1.1\r\nHost: x\r\nOrigin: o\r\nOrigin: p\r\nAuthorization: Bearer x\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		end := headEnd(in, 0)
+		if end == 0 {
+			return
+		}
+		var mine fields
+		head := mine.read(in[:end])
+		if head.Malformed || head.BadHost {
+			return
+		}
+		theirs, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(in[:end])))
+		if err != nil {
+			t.Fatalf("accepted what net/http refuses (%v): %q", err, in[:end])
+		}
+		length := head.Length
+		if head.Chunked {
+			length = -1
+		}
+		if mine.method != theirs.Method || mine.path != theirs.URL.Path || mine.path != theirs.URL.EscapedPath() || mine.host != theirs.Host || length != theirs.ContentLength ||
+			theirs.ProtoMajor != 1 || theirs.ProtoMinor != 1 || theirs.URL.Host != "" || head.closes && !theirs.Close {
+			t.Fatalf("read %q as %s %s %s %d, net/http as %s %s %s %d", in[:end], mine.method, mine.path, mine.host, length, theirs.Method, theirs.URL, theirs.Host, theirs.ContentLength)
+		}
+		for _, k := range kept {
+			if k.canonical != "Upgrade" && !slices.Equal(mine.header[k.canonical], theirs.Header[k.canonical]) {
+				t.Fatalf("%s: %q, net/http says %q", k.canonical, mine.header[k.canonical], theirs.Header[k.canonical])
+			}
+		}
+	})
+}
+
+// pipes is a listener whose connections are pipes inside the test, so that time can be a fake.
+type pipes struct {
+	next chan net.Conn
+	done chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.next:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+var limits = Limits{HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyTime: 30 * time.Second, IdleTime: 2 * time.Minute, WriteStall: 25 * time.Second}
+
+// serving runs a server over pipes; dial gives a client's end.
+func serving(t *testing.T, h http.HandlerFunc) (dial func() net.Conn) {
+	p := &pipes{make(chan net.Conn), make(chan struct{})}
+	s := New(context.Background(), p, h, 1024, limits)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Shutdown(ctx)
+		<-done
+	})
+	return func() net.Conn {
+		mine, theirs := net.Pipe()
+		p.next <- theirs
+		return mine
+	}
+}
+
+const good = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+// lasts measures how long the server keeps a connection on which the client has done what it does.
+func lasts(c net.Conn) time.Duration {
+	begin := time.Now()
+	_, _ = io.Copy(io.Discard, c)
+	return time.Since(begin)
+}
+
+// L9: 10 s for a head, 30 s for a body, 2 minutes of idleness; exactly, on a fake clock.
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			if err != nil {
+				w.Header()["Connection"] = []string{"close"}
+			}
+			w.Header()["Content-Length"] = []string{"0"}
+			w.WriteHeader(200)
+		})
+		for name, c := range map[string]struct {
+			text string
+			want time.Duration
+		}{
+			"says nothing":      {"", 10 * time.Second},
+			"half a head":       {good[:9], 10 * time.Second},
+			"idle after one":    {good, 2 * time.Minute},
+			"half a second one": {good + good[:9], 10 * time.Second},
+			"half a body":       {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1234", 30 * time.Second},
+			"half a chunk":      {"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n1234", 30 * time.Second},
+		} {
+			conn := dial()
+			go func() { _, _ = io.WriteString(conn, c.text) }()
+			if got := lasts(conn); got != c.want {
+				t.Errorf("%s: lasted %v, want %v", name, got, c.want)
+			}
+			conn.Close()
+		}
+		// One byte a second never resets the head's deadline.
+		conn := dial()
+		var loris sync.WaitGroup
+		loris.Go(func() {
+			for i := range len(good) {
+				if _, err := conn.Write([]byte(good[i : i+1])); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		})
+		if got := lasts(conn); got != 10*time.Second {
+			t.Errorf("a slow loris lasted %v", got)
+		}
+		conn.Close()
+		loris.Wait()
+	})
+}
+
+// L9: a reader that takes nothing is cut off after WriteStall.
+func TestWriteStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failed := make(chan time.Duration, 1)
+		dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
+			begin := time.Now()
+			for {
+				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+					failed <- time.Since(begin)
+					return
+				}
+			}
+		})
+		conn := dial()
+		_, _ = io.WriteString(conn, good)
+		if took := <-failed; took > 25*time.Second {
+			t.Errorf("cut off after %v", took)
+		}
+		conn.Close()
+	})
+}
+
+// A declared length is kept: an answer of another length ends its connection.
+func TestAnswerLengths(t *testing.T) {
+	big := strings.Repeat("x", 3*outBytes)
+	for name, c := range map[string]struct {
+		length string
+		writes []string
+		body   string
+		reused bool
+	}{
+		"right":         {"5", []string{"he", "llo"}, "hello", true},
+		"none declared": {"", []string{"he", "llo"}, "hello", true},
+		"large":         {"24576", []string{big}, big, true},
+		"large chunks":  {"", []string{big, "x", big}, big + "x" + big, true},
+		"nothing":       {"", nil, "", true},
+		"too short":     {"5", []string{"he"}, "he", false},
+		"too long":      {"2", []string{"he", "llo"}, "he", false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
+				if c.length != "" {
+					w.Header()["Content-Length"] = []string{c.length}
+				}
+				for _, s := range c.writes {
+					_, _ = io.WriteString(w, s)
+				}
+			})
+			conn := dial()
+			in := bufio.NewReader(conn)
+			for round := range 2 {
+				if _, err := io.WriteString(conn, good); err != nil {
+					if c.reused || round == 0 {
+						t.Errorf("%s: round %d: %v", name, round, err)
+					}
+					break
+				}
+				resp, err := http.ReadResponse(in, nil)
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					break
+				}
+				got, _ := io.ReadAll(resp.Body)
+				if string(got) != c.body {
+					t.Errorf("%s: %d bytes, want %d", name, len(got), len(c.body))
+				}
+				if round == 1 && !c.reused {
+					t.Errorf("%s: the connection was used again", name)
+				}
+			}
+			conn.Close()
+		})
+	}
+}
+
+// A panic of a handler ends its connection and nothing else.
+func TestPanicIsContained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/bad" {
+				panic("x")
+			}
+		})
+		bad, fine := dial(), dial()
+		_, _ = io.WriteString(bad, "GET /bad HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, bad)
+		_, _ = io.WriteString(fine, good)
+		if resp, err := http.ReadResponse(bufio.NewReader(fine), nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("the other one: %v", err)
+		}
+		bad.Close()
+		fine.Close()
+	})
+}

@@ -1,0 +1,177 @@
+package http1
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// response is the http.ResponseWriter of a connection's requests, one after another. Header values
+// are the front door's own; none is built from input.
+type response struct {
+	conn      *Conn
+	header    http.Header
+	out       []byte // not yet written; from the pool while a request is handled
+	declared  int64  // Content-Length; -1: chunked
+	sent      int64
+	begun     bool // the head is in out, or written
+	ended     bool // so is the end
+	closes    bool // the connection ends with this answer
+	bodyTimed bool // the deadline of the request's body runs
+	err       error
+}
+
+// outBytes is how much of an answer is gathered before it is written.
+const outBytes = 8 << 10
+
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, outBytes+1024); return &b }}
+
+func (w *response) reset() {
+	clear(w.header)
+	w.declared, w.sent, w.begun, w.ended, w.bodyTimed, w.err = -1, 0, false, false, false, nil
+	w.closes = w.conn.head.closes || w.conn.head.Malformed || w.conn.head.Chunked
+}
+
+// Header is as in http.ResponseWriter.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader is as in http.ResponseWriter; a second call is ignored.
+func (w *response) WriteHeader(status int) {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	if w.out == nil {
+		w.out = (*outs.Get().(*[]byte))[:0]
+	}
+	out := append(w.out, "HTTP/1.1 "...)
+	out = strconv.AppendInt(out, int64(status), 10)
+	out = append(append(append(out, ' '), http.StatusText(status)...), "\r\nDate: "...)
+	out = append(append(out, now()...), "\r\n"...)
+	for name, values := range w.header {
+		switch name {
+		case "Connection":
+			w.closes = true
+			continue
+		case "Content-Length":
+			n, err := strconv.ParseInt(values[0], 10, 64)
+			if err != nil {
+				continue
+			}
+			w.declared = n
+		}
+		for _, v := range values {
+			out = append(append(append(append(out, name...), ": "...), v...), "\r\n"...)
+		}
+	}
+	if w.declared < 0 {
+		out = append(out, "Transfer-Encoding: chunked\r\n"...)
+	}
+	if w.closes {
+		out = append(out, "Connection: close\r\n"...)
+	}
+	w.out = append(out, "\r\n"...)
+}
+
+var errTooMuch = errors.New("more was written than declared")
+
+// Write is as in http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	n := len(p)
+	if w.err != nil || n == 0 {
+		return 0, w.err
+	}
+	if w.sent += int64(len(p)); w.declared >= 0 && w.sent > w.declared {
+		w.Flush()
+		w.err = errTooMuch
+		return 0, w.err
+	}
+	if w.declared < 0 {
+		w.out = append(strconv.AppendInt(w.out, int64(len(p)), 16), "\r\n"...)
+	}
+	if len(w.out)+len(p) > outBytes {
+		w.Flush()
+		if len(p) > outBytes {
+			// A tail stays: the end of an answer leaves at its end only, whatever its length.
+			if w.err == nil {
+				_, w.err = w.conn.write(p[:len(p)-outBytes])
+			}
+			p = p[len(p)-outBytes:]
+		}
+	}
+	w.out = append(w.out, p...)
+	if w.declared < 0 {
+		w.out = append(w.out, "\r\n"...)
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	return n, nil
+}
+
+// FlushError is Flush for callers that must know (http.ResponseController).
+func (w *response) FlushError() error {
+	w.Flush()
+	return w.err
+}
+
+// Flush writes what there is.
+func (w *response) Flush() {
+	if w.err == nil && len(w.out) > 0 {
+		_, w.err = w.conn.write(w.out)
+	}
+	w.out = w.out[:0]
+}
+
+// end writes what is left of the answer, and its end; nothing may be written after it.
+func (w *response) end() {
+	if w.ended {
+		return
+	}
+	w.ended = true
+	if !w.begun {
+		w.header["Content-Length"] = []string{"0"}
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.declared < 0 {
+		w.out = append(w.out, "0\r\n\r\n"...)
+	}
+	w.Flush()
+}
+
+// finish ends the answer, and reports whether the connection can go on.
+func (w *response) finish() bool {
+	w.end()
+	w.release()
+	return w.err == nil && !w.closes && (w.declared < 0 || w.sent == w.declared)
+}
+
+// release gives the buffer back: an idle connection holds none.
+func (w *response) release() {
+	if out := w.out; cap(out) <= outBytes+1024 {
+		outs.Put(&out)
+	}
+	w.out = nil
+}
+
+// date holds the current second as the Date field has it.
+type date struct {
+	second int64
+	text   string
+}
+
+var today atomic.Pointer[date]
+
+func now() string {
+	t := time.Now()
+	d := today.Load()
+	if d == nil || d.second != t.Unix() {
+		d = &date{t.Unix(), t.UTC().Format(http.TimeFormat)}
+		today.Store(d)
+	}
+	return d.text
+}

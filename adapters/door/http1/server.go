@@ -1,0 +1,182 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"companion/adapters/door/prompt"
+)
+
+// Server serves one listener. When all places are taken, the connection that has been idle longest
+// makes room for a new one; when none is idle, the new one is closed (L9). A connection is idle
+// until its next head is complete.
+type Server struct {
+	listener net.Listener
+	handler  http.Handler
+	limits   Limits
+	max      int
+	base     context.Context
+
+	served sync.WaitGroup // a goroutine per connection
+
+	mu      sync.Mutex
+	conns   map[*Conn]struct{}
+	idle    idleNode // ring: next is the longest idle, prev the latest
+	closing bool
+}
+
+// idleNode links the idle connections; guarded by Server.mu.
+type idleNode struct {
+	prev, next *idleNode
+	conn       *Conn
+}
+
+// New makes a server for l. base is what requests' contexts come from.
+func New(base context.Context, l net.Listener, h http.Handler, maxConns int, limits Limits) *Server {
+	s := &Server{listener: l, handler: h, limits: limits, max: maxConns, base: base, conns: map[*Conn]struct{}{}}
+	s.idle.prev, s.idle.next = &s.idle, &s.idle
+	return s
+}
+
+// Serve accepts connections until the listener is closed.
+func (s *Server) Serve() error {
+	pause := time.Duration(0)
+	for {
+		raw, err := s.listener.Accept()
+		if err != nil {
+			var temporary interface{ Temporary() bool } // such as: too many open files
+			if !errors.As(err, &temporary) || !temporary.Temporary() {
+				return fmt.Errorf("accepting connections: %w", err)
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(pause):
+			case <-s.base.Done():
+			}
+			continue
+		}
+		pause = 0
+		if c := newConn(prompt.Conn(raw), s); s.place(c) {
+			go func() {
+				defer s.served.Done()
+				defer func() {
+					if recover() != nil {
+						c.Kill() // the handler has told what it may
+					}
+				}()
+				c.serve(s.handler)
+			}()
+		} else {
+			c.cancel()
+			_ = raw.Close()
+		}
+	}
+}
+
+// Shutdown closes the listener and the idle connections, gives the others until ctx ends, and
+// returns when every handler has ended.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.closing = true
+	_ = s.listener.Close()
+	var idle []*Conn
+	for n := s.idle.next; n != &s.idle; n = n.next {
+		idle = append(idle, n.conn)
+	}
+	s.mu.Unlock()
+	for _, c := range idle {
+		c.Kill()
+	}
+	stop := context.AfterFunc(ctx, s.killAll)
+	s.served.Wait()
+	stop()
+}
+
+func (s *Server) killAll() {
+	s.mu.Lock()
+	conns := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.Kill()
+	}
+}
+
+// place finds a place for c.
+func (s *Server) place(c *Conn) bool {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return false
+	}
+	var evicted *Conn
+	if len(s.conns) >= s.max {
+		if evicted = s.idle.next.conn; evicted == nil {
+			s.mu.Unlock()
+			return false
+		}
+		s.forgetLocked(evicted)
+	}
+	s.conns[c] = struct{}{}
+	s.linkLocked(c)
+	s.served.Add(1)
+	s.mu.Unlock()
+	if evicted != nil {
+		evicted.Kill()
+	}
+	return true
+}
+
+// busy takes c from the idle ones; false: it was evicted meanwhile.
+func (s *Server) busy(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, here := s.conns[c]; !here {
+		return false
+	}
+	unlink(&c.idle)
+	return true
+}
+
+// idles puts c among the idle ones; false: the server is closing.
+func (s *Server) idles(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, here := s.conns[c]; !here || s.closing {
+		return false
+	}
+	s.linkLocked(c)
+	return true
+}
+
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetLocked(c)
+}
+
+func (s *Server) forgetLocked(c *Conn) {
+	delete(s.conns, c)
+	unlink(&c.idle)
+}
+
+func (s *Server) linkLocked(c *Conn) {
+	unlink(&c.idle)
+	n, last := &c.idle, s.idle.prev
+	n.prev, n.next = last, &s.idle
+	last.next, s.idle.prev = n, n
+}
+
+func unlink(n *idleNode) {
+	if n.next != nil {
+		n.prev.next, n.next.prev = n.next, n.prev
+		n.prev, n.next = nil, nil
+	}
+}

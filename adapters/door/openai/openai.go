@@ -1,0 +1,350 @@
+// Package openai decodes the JSON of an inference request, checks every field against one table, and
+// encodes it anew (L6a): the client's own bytes never reach the runtime's parser. The table
+// (table.go) holds the fields of the OpenAI chat, completions and embeddings requests and the
+// sampling fields that llama.cpp adds to them, each with its range; docs/api.md is made from it.
+//
+// A null field counts as absent, but for those that steer the runtime's insides. What the table does not
+// know is refused by name.
+package openai
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+
+	"companion/messages"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Route is one of the inference routes that take a body (L5).
+type Route uint8
+
+// The routes.
+const (
+	Chat Route = iota
+	Completions
+	Embeddings
+)
+
+// Result says what a checked request asks for, as far as the front door must know.
+type Result struct {
+	Stream bool
+}
+
+const (
+	maxDepth = 32 // of arrays and objects inside each other
+	maxTools = 128
+	// maxMembers bounds one object of free JSON: to find duplicates its names are held, and those of
+	// a body full of short ones take nine times its size.
+	maxMembers = 4096
+
+	// keptBytes is the largest body whose reader is used again: a reader holds on to the last body.
+	keptBytes = 64 << 10
+
+	invalid jsontext.Kind = 0 // what comes next cannot be read
+)
+
+// Check reads raw, and appends the request that may go to the runtime to out. The model is the
+// served one; token counts are bounded by its context and never left unlimited. Slots is how many
+// answers the runtime makes at once. Called by the front door after the gate.
+func Check(route Route, raw []byte, model messages.Model, slots int, out []byte) ([]byte, Result, *Error) {
+	r := readers.Get().(*reader)
+	defer func() {
+		if len(raw) <= keptBytes {
+			readers.Put(r)
+		}
+	}()
+	r.source = *bytes.NewBuffer(raw)
+	r.dec.Reset(&r.source)
+	r.out, r.model, r.slots, r.seen = out, model, slots, seen{}
+	r.tools, r.toolNames, r.schemas = r.tools[:0], r.toolNames[:0], schemas{}
+
+	if r.dec.PeekKind() != '{' {
+		if err := r.syntax(); err != nil {
+			return nil, Result{}, err
+		}
+		return nil, Result{}, fault(faultWrongType, "an object")
+	}
+	if err := r.top(routes[route]); err != nil {
+		return nil, Result{}, err
+	}
+	if _, err := r.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, Result{}, fault(faultNotJSON, "")
+	}
+	if err := r.finish(route); err != nil {
+		return nil, Result{}, err
+	}
+	return r.out, Result{Stream: r.seen.stream}, nil
+}
+
+// reader walks one request and writes its new form.
+type reader struct {
+	source  bytes.Buffer
+	dec     *jsontext.Decoder
+	out     []byte
+	scratch []byte
+	model   messages.Model
+	slots   int
+	seen    seen
+
+	tools     [][]byte // encoded, for tool_choice to choose from
+	toolNames []string
+	schemas   schemas
+}
+
+// seen is what the rules between fields need.
+type seen struct {
+	stream, streamOptions bool
+	logprobs, topLogprobs bool
+	maxTokens             int64
+	maxTokensBy           string // the field that set it
+	toolChoice            string // "none", "auto", "required" or ""
+	toolNamed             string // the one function asked for
+	message               struct {
+		role           string
+		content, calls bool
+	}
+	part struct {
+		kind               string
+		text, image, audio bool
+	}
+	format struct {
+		kind   string
+		schema bool
+	}
+}
+
+var readers = sync.Pool{New: func() any {
+	r := new(reader)
+	r.dec = jsontext.NewDecoder(&r.source)
+	return r
+}}
+
+// top reads the request object.
+func (r *reader) top(fields *object) *Error {
+	if err := fields.read(r); err != nil {
+		return err
+	}
+	r.out = r.out[:len(r.out)-1] // finish closes it
+	return nil
+}
+
+// finish checks what holds between fields, and adds what is always said: the model's name and a
+// bound on the answer's tokens.
+func (r *reader) finish(route Route) *Error {
+	if r.seen.streamOptions && !r.seen.stream {
+		return fault(faultNeeds, "stream").at("stream_options")
+	}
+	if r.seen.topLogprobs && !r.seen.logprobs {
+		return fault(faultNeeds, "logprobs").at("top_logprobs")
+	}
+	if err := r.finishTools(); err != nil {
+		return err
+	}
+	r.name("model")
+	r.out = appendQuoted(r.out, r.model.Name)
+	if route != Embeddings {
+		limit := r.seen.maxTokens
+		if r.seen.maxTokensBy == "" {
+			limit = int64(r.model.Context)
+		}
+		r.name("max_tokens")
+		r.out = strconv.AppendInt(r.out, limit, 10)
+	}
+	r.out = append(r.out, '}')
+	return nil
+}
+
+// finishTools writes the tools. The runtime does not know a choice of one function by name, so the
+// others are left out and the choice becomes "required": the same meaning.
+func (r *reader) finishTools() *Error {
+	choice := r.seen.toolChoice
+	if choice == "" && len(r.tools) == 0 && r.seen.toolNamed == "" {
+		return nil
+	}
+	if len(r.tools) == 0 {
+		if choice == "none" || choice == "auto" {
+			return nil
+		}
+		return fault(faultNeeds, "tools").at("tool_choice")
+	}
+	found := r.seen.toolNamed == ""
+	r.name("tools")
+	r.out = append(r.out, '[')
+	for i, tool := range r.tools {
+		if named := r.seen.toolNamed; named != "" && r.toolNames[i] != named {
+			continue
+		}
+		found = true
+		r.comma()
+		r.out = append(r.out, tool...)
+	}
+	r.out = append(r.out, ']')
+	if !found {
+		return fault(faultNotOneOf, "the names in tools").at("name").at("function").at("tool_choice")
+	}
+	if r.seen.toolNamed != "" {
+		choice = "required"
+	}
+	if choice != "" {
+		r.name("tool_choice")
+		r.out = appendQuoted(r.out, choice)
+	}
+	return nil
+}
+
+// comma separates elements: none is needed after an opening bracket.
+func (r *reader) comma() {
+	if last := r.out[len(r.out)-1]; last != '[' && last != '{' {
+		r.out = append(r.out, ',')
+	}
+}
+
+func (r *reader) name(name string) {
+	r.comma()
+	r.out = appendQuoted(r.out, name)
+	r.out = append(r.out, ':')
+}
+
+// syntax reports what keeps the next value from being read, or nil.
+func (r *reader) syntax() *Error {
+	if k := r.dec.PeekKind(); k != invalid {
+		return nil
+	}
+	_, err := r.dec.ReadToken()
+	return syntaxFault(err)
+}
+
+func syntaxFault(err error) *Error {
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		return fault(faultDuplicate, "")
+	}
+	return fault(faultNotJSON, "")
+}
+
+// text reads a string into scratch, which the next call overwrites.
+func (r *reader) text() ([]byte, *Error) {
+	if err := r.kind('"', "a string"); err != nil {
+		return nil, err
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, syntaxFault(err)
+	}
+	return r.unquote(raw)
+}
+
+// memberName reads the name of an object's member into scratch. Asked for a value, jsontext reads a
+// whole object, with every name in it, before it says that none may stand there.
+func (r *reader) memberName() ([]byte, *Error) {
+	if k := r.dec.PeekKind(); k != '"' && k != invalid {
+		return nil, fault(faultNotJSON, "")
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, syntaxFault(err)
+	}
+	return r.unquote(raw)
+}
+
+func (r *reader) unquote(raw []byte) ([]byte, *Error) {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
+	}
+	var err error
+	if r.scratch, err = jsontext.AppendUnquote(r.scratch[:0], raw); err != nil {
+		return nil, syntaxFault(err)
+	}
+	return r.scratch, nil
+}
+
+// kind makes sure that the next value is of kind k.
+func (r *reader) kind(k jsontext.Kind, want string) *Error {
+	got := r.dec.PeekKind()
+	if got == k {
+		return nil
+	}
+	if got == invalid {
+		return r.syntax()
+	}
+	return fault(faultWrongType, want)
+}
+
+// maxNumeral bounds a number as it is written. The exact one of a float64 has at most 767 digits.
+const maxNumeral = 1024 // bytes
+
+// numeral reads a number as it is written.
+func (r *reader) numeral(want string) ([]byte, *Error) {
+	if err := r.kind('0', want); err != nil {
+		return nil, err
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return nil, syntaxFault(err)
+	}
+	if len(raw) > maxNumeral {
+		return nil, fault(faultTooLong, strconv.Itoa(maxNumeral))
+	}
+	return raw, nil
+}
+
+// number reads a number that a float64 can hold.
+func (r *reader) number(want string) (float64, *Error) {
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return 0, err
+	}
+	return asFloat(numeral, want)
+}
+
+func asFloat(numeral []byte, want string) (float64, *Error) {
+	x, err := strconv.ParseFloat(string(numeral), 64)
+	if err != nil {
+		return 0, fault(faultWrongType, want)
+	}
+	return x, nil
+}
+
+// open reads the bracket that begins an array or object.
+func (r *reader) open(k jsontext.Kind, want string) *Error {
+	if err := r.kind(k, want); err != nil {
+		return err
+	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return syntaxFault(err)
+	}
+	if r.dec.StackDepth() > maxDepth {
+		return fault(faultTooDeep, strconv.Itoa(maxDepth))
+	}
+	r.out = append(r.out, byte(k))
+	return nil
+}
+
+// close reads the bracket that ends it.
+func (r *reader) close() *Error {
+	t, err := r.dec.ReadToken()
+	if err != nil {
+		return syntaxFault(err)
+	}
+	r.out = append(r.out, byte(t.Kind()))
+	return nil
+}
+
+// skip reads a value of any kind and leaves it out.
+func (r *reader) skip() *Error {
+	mark := len(r.out)
+	err := (&anything{}).read(r)
+	r.out = r.out[:mark]
+	return err
+}
+
+func appendQuoted[B []byte | string](out []byte, s B) []byte {
+	out, err := jsontext.AppendQuote(out, s)
+	if err != nil {
+		panic("a string that was decoded cannot be encoded") // both check UTF-8 the same way
+	}
+	return out
+}

@@ -1,0 +1,411 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"weak"
+
+	"companion/messages"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var served = messages.Model{Name: "gemma", Version: "1", Context: 4096}
+
+const hi = `"messages":[{"role":"user","content":"hi"}]`
+
+// L6a: what may pass, and what becomes of it.
+func TestAccepted(t *testing.T) {
+	for name, c := range map[string]struct {
+		route    Route
+		in, want string
+	}{
+		"smallest chat":    {Chat, `{` + hi + `}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"blanks and names": {Chat, " {\n\t\"model\" : \"\", " + hi + "} ", `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"served name":      {Chat, `{"model":"gemma",` + hi + `,"max_tokens":7}`, `{` + hi + `,"model":"gemma","max_tokens":7}`},
+		"newer bound":      {Chat, `{` + hi + `,"max_completion_tokens":9.0}`, `{` + hi + `,"model":"gemma","max_tokens":9}`},
+		"null is absent":   {Chat, `{` + hi + `,"stop":null,"temperature":null,"max_tokens":null}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"dropped": {Chat, `{` + hi + `,"user":"me","metadata":{"a":[{}]},"store":true,"service_tier":"x","safety_identifier":"x","prompt_cache_key":"x"}`,
+			`{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"escapes are spelled anew": {Chat, `{"\u006dessages":[{"role":"us\u0065r","content":"\u00e9\/\ud83d\ude00\u0000"}]}`,
+			`{"messages":[{"role":"user","content":"é/😀\u0000"}],"model":"gemma","max_tokens":4096}`},
+		"samplers": {Chat, `{` + hi + `,"temperature":0.50,"top_k":40,"min_p":5e-2,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"]}`,
+			`{` + hi + `,"temperature":0.5,"top_k":40,"min_p":0.05,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"model":"gemma","max_tokens":4096}`},
+		"stream": {Chat, `{` + hi + `,"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}`,
+			`{` + hi + `,"stream":true,"stream_options":{"include_usage":true},"model":"gemma","max_tokens":4096}`},
+		"logprobs": {Chat, `{` + hi + `,"top_logprobs":3,"logprobs":true,"n":2,"stop":["a","b"]}`,
+			`{` + hi + `,"top_logprobs":3,"logprobs":true,"n":2,"stop":["a","b"],"model":"gemma","max_tokens":4096}`},
+		"parts": {Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}]}`,
+			`{"messages":[{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}],"model":"gemma","max_tokens":4096}`},
+		"tool turn": {Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}]}`,
+			`{"messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}],"model":"gemma","max_tokens":4096}`},
+		"tools": {Chat, `{` + hi + `,"tool_choice":"auto","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}],"tool_choice":"auto","model":"gemma","max_tokens":4096}`},
+		"one tool by name": {Chat, `{"tool_choice":{"type":"function","function":{"name":"g"}},` + hi + `,"tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"g"}}],"tool_choice":"required","model":"gemma","max_tokens":4096}`},
+		"an answer as a client's library keeps it": {Chat, `{"messages":[{"role":"assistant","content":"b","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":null}]}`,
+			`{"messages":[{"role":"assistant","content":"b"}],"model":"gemma","max_tokens":4096}`},
+		"refused fields that are null": {Completions, `{"prompt":"x","best_of":null,"suffix":null,"echo":null}`, `{"prompt":"x","model":"gemma","max_tokens":4096}`},
+		"no tools":                     {Chat, `{` + hi + `,"tools":[],"tool_choice":"none"}`, `{` + hi + `,"model":"gemma","max_tokens":4096}`},
+		"schema": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","strict":true,"schema":{"type":"array","maxItems":3,"items":{"type":"string","pattern":"^a$","enum":["a",1,null,true,1.5]}}}},"model":"gemma","max_tokens":4096}`},
+		"whole numbers of 64 bits": {Chat, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,18446744073709551616,-0,1e3,0.10]}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,1.8446744073709552e+19,0,1000,0.1]}}}],"model":"gemma","max_tokens":4096}`},
+		"schema that refers to itself": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}},"model":"gemma","max_tokens":4096}`},
+		"recursion inside an allOf": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}},"model":"gemma","max_tokens":4096}`},
+		"any object": {Chat, `{` + hi + `,"response_format":{"type":"json_object"}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"model":"gemma","max_tokens":4096}`},
+		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
+		"tokens":            {Completions, `{"prompt":[1,2]}`, `{"prompt":[1,2],"model":"gemma","max_tokens":4096}`},
+		"lists of tokens":   {Completions, `{"prompt":[[1],[2,3]]}`, `{"prompt":[[1],[2,3]],"model":"gemma","max_tokens":4096}`},
+		"embedding":         {Embeddings, `{"input":"a","model":"gemma","encoding_format":"float","user":"u"}`, `{"input":"a","encoding_format":"float","model":"gemma"}`},
+		"several to embed":  {Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"],"model":"gemma"}`},
+		"content once more": {Chat, `{"messages":[{"role":"user","content":""}]}`, `{"messages":[{"role":"user","content":""}],"model":"gemma","max_tokens":4096}`},
+	} {
+		got, result, err := Check(c.route, []byte(c.in), served, 4, nil)
+		if err != nil {
+			t.Errorf("%s: %s: %v", name, err.Param, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, string(got)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		if want := name == "stream"; result.Stream != want {
+			t.Errorf("%s: stream is %v", name, result.Stream)
+		}
+	}
+}
+
+// L6a: what is refused, with the field's name.
+func TestRefused(t *testing.T) {
+	deep := strings.Repeat(`[`, 40) + strings.Repeat(`]`, 40)
+	format := func(schema string) string {
+		return `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":` + schema + `}}}`
+	}
+	user := func(content string) string { return `{"messages":[{"role":"user","content":` + content + `}]}` }
+	for _, c := range []struct{ in, param string }{
+		{``, ""}, {`[]`, ""}, {`"x"`, ""}, {`{`, ""}, {`{}`, "messages"}, {`{` + hi + `} x`, ""}, {`{` + hi + `}{}`, ""},
+		{"\xef\xbb\xbf{" + hi + "}", ""}, {`{"messages":[{"role":"user","content":"` + "\xff" + `"}]}`, "messages[0].content"},
+		{`{"messages":[{"role":"user","content":"\ud800"}]}`, "messages[0].content"},
+		{`{` + hi + `,` + hi + `}`, ""}, {`{"seed":1,"seed":1}`, ""}, {`{"messages":[{"role":"user","role":"user","content":"x"}]}`, "messages[0]"},
+		{`{"messages":[]}`, "messages"}, {`{"messages":null}`, "messages"}, {`{"messages":{}}`, "messages"},
+		{`{"messages":[{"content":"x"}]}`, "messages[0].role"}, {`{"messages":[{"role":"user"}]}`, "messages[0].content"},
+		{`{"messages":[{"role":"root","content":"x"}]}`, "messages[0].role"}, {user(`7`), "messages[0].content"},
+		{`{"messages":[{"role":"user","content":"x","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":""}}]}]}`, "messages[0].tool_calls"},
+		{user(`[{"type":"text"}]`), "messages[0].content[0].text"}, {user(`[{"type":"text","text":"x","image_url":{"url":"data:image/png;base64,AA"}}]`), "messages[0].content[0].image_url"},
+		{user(`[{"type":"image_url","image_url":{"url":"http://10.0.0.1/x"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":{"url":" data:image/png;base64,AA"}}]`), "messages[0].content[0].image_url.url"},
+		{user(`[{"type":"image_url","image_url":"data:image/png;base64,AA"}]`), "messages[0].content[0].image_url"},
+		{user(`[{"type":"file","file":{}}]`), "messages[0].content[0].type"}, {user(`[]`), "messages[0].content"},
+		{`{` + hi + `,"frobnicate":1}`, "frobnicate"}, {`{` + hi + `,"Temperature":1}`, "Temperature"}, {`{` + hi + `,"` + strings.Repeat("é", 50) + `":1}`, strings.Repeat("?", 32)},
+		{`{` + hi + `,"id_slot":0}`, "id_slot"}, {`{` + hi + `,"lora":[]}`, "lora"}, {`{` + hi + `,"n_discard":1}`, "n_discard"}, {`{` + hi + `,"n_keep":1}`, "n_keep"},
+		{`{` + hi + `,"response_fields":[]}`, "response_fields"}, {`{` + hi + `,"grammar":"root ::= \"a\""}`, "grammar"}, {`{` + hi + `,"id_slot":null}`, "id_slot"}, {`{` + hi + `,"grammar":null}`, "grammar"},
+		{`{` + hi + `,"audio":{}}`, "audio"}, {`{` + hi + `,"frobnicate":null}`, "frobnicate"}, {`{"messages":[{"role":"user","content":"x","function_call":{}}]}`, "messages[0].function_call"},
+		{`{` + hi + `,"temperature":2.1}`, "temperature"}, {`{` + hi + `,"temperature":"1"}`, "temperature"}, {`{` + hi + `,"temperature":1e999}`, "temperature"}, {`{` + hi + `,"temperature":NaN}`, "temperature"},
+		{`{` + hi + `,"seed":-1}`, "seed"}, {`{` + hi + `,"seed":1.5}`, "seed"}, {`{` + hi + `,"n":0}`, "n"}, {`{` + hi + `,"n":5}`, "n"},
+		{`{` + hi + `,"max_tokens":0}`, "max_tokens"}, {`{` + hi + `,"max_tokens":-1}`, "max_tokens"}, {`{` + hi + `,"max_tokens":4097}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1,"max_completion_tokens":1}`, "max_completion_tokens"},
+		{`{` + hi + `,"stop":""}`, "stop"}, {`{` + hi + `,"stop":[1]}`, "stop[0]"}, {`{` + hi + `,"stop":["` + strings.Repeat(`a","`, 16) + `b"]}`, "stop"},
+		{`{` + hi + `,"logit_bias":{"a":1}}`, "logit_bias.a"}, {`{` + hi + `,"logit_bias":{"01":1}}`, "logit_bias.01"}, {`{` + hi + `,"logit_bias":{"1":101}}`, "logit_bias.1"},
+		{`{` + hi + `,"stream_options":{}}`, "stream_options"}, {`{` + hi + `,"stream":1}`, "stream"}, {`{` + hi + `,"top_logprobs":2}`, "top_logprobs"},
+		{`{` + hi + `,"tool_choice":"required"}`, "tool_choice"}, {`{` + hi + `,"tool_choice":"f"}`, "tool_choice"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}}}`, "tool_choice.function.name"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"a b"}}]}`, "tools[0].function.name"}, {`{` + hi + `,"tools":[{"type":"web"}]}`, "tools[0].type"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"$ref":"https://evil.example/s"}}}]}`, "tools[0].function.parameters.$ref"},
+		{`{` + hi + `,"response_format":{"type":"json_schema"}}`, "response_format.json_schema"}, {`{` + hi + `,"response_format":{"type":"json_object","json_schema":{"schema":{}}}}`, "response_format.json_schema"},
+		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"items":{"pattern":"` + strings.Repeat("a", 257) + `"}}}}}`, "response_format.json_schema.schema.items.pattern"},
+		{`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"minItems":2001}}}}`, "response_format.json_schema.schema.minItems"},
+		{`{` + hi + `,"metadata":` + deep + `}`, "metadata" + strings.Repeat("[0]", 31)},
+		{`{` + hi + `,"metadata":` + members(maxMembers+1) + `}`, "metadata"},
+		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
+		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
+		{`{` + hi + `,"temperature":1.` + strings.Repeat("0", maxNumeral) + `}`, "temperature"}, {`{` + hi + `,"metadata":1` + strings.Repeat("0", 310) + `}`, "metadata"},
+		{format(`{"properties":` + members(maxProperties+1) + `}`), "response_format.json_schema.schema.properties"},
+		{format(`{"items":[{"properties":` + members(500) + `},{"properties":` + members(500) + `},{"properties":` + members(25) + `}]}`), "response_format.json_schema.schema.items[2].properties.24"},
+		{format(`{"items":{"enum":[1` + strings.Repeat(",1", maxParts) + `]}}`), "response_format.json_schema.schema.items.enum[1024]"},
+		{format(`{"anyOf":[{},{"properties":{"enum":{"oneOf":[{}` + strings.Repeat(",{}", maxParts-3) + `]}}}]}`), "response_format.json_schema.schema.anyOf[1].properties.enum.oneOf[1021]"},
+		{format(`{"type":["object","null","object"]}`), "response_format.json_schema.schema.type"},
+		{format(`{"description":"` + strings.Repeat("x", maxSchema) + `"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},
+		{format(`{"$ref":"#/$defs/n","$defs":{"n":{"properties":{"next":{"allOf":[{"$ref":"#/$defs/n"}]}}}}}`), "response_format.json_schema.schema"},
+		{format(`{"$defs":{` + doubling(12) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"$ref":"#/allOf/0"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"$ref":"#/allOf/ +00x"}]}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"allOf":[{"$ref":"#/$defs/w/h"}],"$defs":{"w":{"$ref":"#/$defs/p","h":{"$ref":"#/$defs/y"}}}}}},` +
+			`{"type":"function","function":{"name":"g","parameters":{"$defs":{"y":{"$ref":"#/$defs/w/h"}}}}}]}`, "tools[1].function.parameters"},
+		{format(`{"$defs":{"a":{"properties":` + members(300) + `}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"},{"anyOf":[{"$ref":"#/$defs/a"}]}]}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
+	} {
+		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
+		if err == nil {
+			t.Errorf("%s was accepted", c.in)
+			continue
+		}
+		want := messages.ReasonBadRequest
+		if strings.Contains(c.in, `"other"`) {
+			want = messages.ReasonModelNotFound
+		}
+		if err.Param != c.param || err.Reason != want {
+			t.Errorf("%s: param %q, reason %s (%v); want param %q", c.in, err.Param, err.Reason, err, c.param)
+		}
+	}
+	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]",
+		`{"prompt":[0` + strings.Repeat(",0", 4096) + `]}`: "prompt", `{"prompt":["x",[0` + strings.Repeat(",0", 4096) + `]]}`: "prompt[1]",
+		`{"prompt":[""` + strings.Repeat(`,""`, 32) + `]}`: "prompt", `{"prompt":["",1]}`: "prompt[1]", `{"prompt":[1,""]}`: "prompt[1]"} {
+		if _, _, err := Check(Completions, []byte(in), served, 4, nil); err == nil || err.Param != param {
+			t.Errorf("%s: %+v, want param %s", in, err, param)
+		}
+	}
+	for in, param := range map[string]string{`{"input":"x","dimensions":3}`: "dimensions", `{"input":[""` + strings.Repeat(`,""`, 2048) + `]}`: "input"} {
+		if _, _, err := Check(Embeddings, []byte(in), served, 4, nil); err == nil || err.Param != param {
+			t.Errorf("%s: %+v, want param %s", in, err, param)
+		}
+	}
+}
+
+// L6a, T16: as many tokens as the context holds, and so many texts.
+func TestLongestPrompts(t *testing.T) {
+	for in, route := range map[string]Route{
+		`{"prompt":[0` + strings.Repeat(",0", 4095) + `]}`: Completions, `{"prompt":[[1]` + strings.Repeat(`,""`, 31) + `]}`: Completions,
+		`{"input":[0` + strings.Repeat(",0", 4095) + `]}`: Embeddings, `{"input":[""` + strings.Repeat(`,""`, 2047) + `]}`: Embeddings,
+	} {
+		if _, _, err := Check(route, []byte(in), served, 4, nil); err != nil {
+			t.Errorf("%s: %v", err.Param, err)
+		}
+	}
+}
+
+// doubling is n definitions, each of which merges the next one twice.
+func doubling(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"a%d":{"properties":{"x":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]},"y":{"allOf":[{"$ref":"#/$defs/a%[2]d"}]}}},`, i, i+1)
+	}
+	return b.String() + fmt.Sprintf(`"a%d":{}`, n)
+}
+
+// L6a: the runtime makes no more answers at once than it has slots, and who asks for more is told so.
+func TestNoMoreAnswersThanSlots(t *testing.T) {
+	for _, route := range []Route{Chat, Completions} {
+		in := `{` + hi + `,"n":3}`
+		if route == Completions {
+			in = `{"prompt":"x","n":3}`
+		}
+		if _, _, err := Check(route, []byte(in), served, 3, nil); err != nil {
+			t.Errorf("three of three slots: %v", err)
+		}
+		_, _, err := Check(route, []byte(in), served, 2, nil)
+		if err == nil || err.Param != "n" || !strings.Contains(err.Error(), "from 1 to 2") {
+			t.Errorf("three of two slots: %+v", err)
+		}
+	}
+}
+
+// members is an object of n members.
+func members(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"%d":1`, i)
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
+// L6a, L9: an object of free JSON may be large, and not endless: its names are held in memory.
+func TestMembers(t *testing.T) {
+	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, 4, nil); err != nil {
+		t.Errorf("%s: %v", err.Param, err)
+	}
+}
+
+// L6a, T16: where a name must stand, nothing else is read before it is refused.
+func TestOnlyNamesAreRead(t *testing.T) {
+	wrong := `{` + members(1<<14) + `:1}`
+	for name, in := range map[string]string{
+		"request": wrong, "free JSON": `{"metadata":` + wrong + `}`, "biases": `{"logit_bias":` + wrong + `}`,
+	} {
+		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil {
+			t.Fatalf("%s: accepted", name)
+		}
+		raw := []byte(in)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, _ = Check(Chat, raw, served, 4, nil)
+		runtime.ReadMemStats(&after)
+		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
+			t.Errorf("%s: refusing it took %d bytes", name, held)
+		}
+	}
+}
+
+// L6a, L10: the served name is said, and nothing of the client's value.
+func TestErrorTexts(t *testing.T) {
+	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, 4, nil)
+	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
+		t.Errorf("text is %q", text)
+	}
+	for kind := range faultTexts {
+		text := (&Error{fault: faultKind(kind), limit: "LIMIT"}).Error()
+		if text == "" || strings.Contains(text, "%") {
+			t.Errorf("fault %d says %q", kind, text)
+		}
+	}
+}
+
+// L6a: whatever goes in, what comes out is JSON inside the table, means the same, and is a fixed
+// point.
+func FuzzCheck(f *testing.F) {
+	for _, s := range []string{
+		`{` + hi + `}`, `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1,null,true]}}}],"tool_choice":{"type":"function","function":{"name":"f"}}}`,
+		`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$ref":"#"}}},"logit_bias":{"1":2},"stop":["x"],"user":{}}`,
+		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:a;base64,AA"}}]}],"stream":true,"stream_options":{}}`,
+		`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"default":null,"enum":[9007199254740993,18446744073709551615,-9223372036854775808,1e20,0.1]}}}],"tool_choice":"auto"}`,
+		`{` + hi + `,"tools":[],"tool_choice":"none","max_completion_tokens":7,"refusal":null,"audio":null,"response_format":{"type":"json_object"}}`,
+		`{"prompt":[[1,2]],"logprobs":1,"max_tokens":3}`, `{"input":["a"],"encoding_format":"base64"}`, `{"messages":[{"role":"user","content":"\ud83d\ude00\\u0000"}]}`,
+	} {
+		for route := range routes {
+			f.Add(uint8(route), []byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
+		kind := Route(route % uint8(len(routes)))
+		out, _, err := Check(kind, in, served, 4, nil)
+		if err != nil {
+			if err.Error() == "" || err.Reason != messages.ReasonBadRequest && err.Reason != messages.ReasonModelNotFound {
+				t.Fatalf("refused without a word: %+v", err)
+			}
+			return
+		}
+		before, after := decode(t, in), decode(t, out)
+		for name := range after {
+			row, known := routes[kind].byName[name]
+			if !known || routes[kind].fields[row].action != accept {
+				t.Fatalf("%s got through", name)
+			}
+		}
+		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber)); diff != "" {
+			t.Fatalf("changed: %s", diff)
+		}
+		again, _, err := Check(kind, out, served, 4, nil)
+		if err != nil {
+			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
+		}
+		if !bytes.Equal(out, again) {
+			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
+		}
+	})
+}
+
+func decode(t *testing.T, b []byte) (object map[string]any) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if !json.Valid(b) || d.Decode(&object) != nil {
+		t.Fatalf("not a JSON object: %q", b)
+	}
+	return object
+}
+
+// meant is what an accepted request says to the runtime: without the fields that are null or dropped,
+// and with what is always said.
+func meant(kind Route, request map[string]any) map[string]any {
+	for name := range request {
+		if routes[kind].fields[routes[kind].byName[name]].action != accept {
+			delete(request, name)
+		}
+	}
+	want := plain(request).(map[string]any)
+	want["model"] = served.Name
+	if kind == Embeddings {
+		return want
+	}
+	if bound, ok := want["max_completion_tokens"]; ok {
+		want["max_tokens"] = bound
+		delete(want, "max_completion_tokens")
+	} else if want["max_tokens"] == nil {
+		want["max_tokens"] = json.Number("4096")
+	}
+	if format, ok := want["response_format"].(map[string]any); ok && format["type"] == "json_object" {
+		want["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"schema": map[string]any{"type": "object"}}}
+	}
+	tools, _ := want["tools"].([]any)
+	if len(tools) == 0 {
+		delete(want, "tools")
+		delete(want, "tool_choice") // "none" or "auto"
+	}
+	if choice, ok := want["tool_choice"].(map[string]any); ok {
+		want["tools"] = slices.DeleteFunc(tools, func(tool any) bool { return functionOf(tool) != functionOf(choice) })
+		want["tool_choice"] = "required"
+	}
+	return want
+}
+
+// functionOf is the name of the function in a tool or a choice.
+func functionOf(v any) any { return v.(map[string]any)["function"].(map[string]any)["name"] }
+
+// plain leaves out null members and the fields that are dropped on purpose; in a schema nothing is.
+func plain(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			switch {
+			case member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations":
+				delete(v, name)
+			case name != "schema" && name != "parameters":
+				v[name] = plain(member)
+			}
+		}
+	case []any:
+		for i := range v {
+			v[i] = plain(v[i])
+		}
+	}
+	return v
+}
+
+// sameNumber is exact for numbers that are written as whole ones.
+func sameNumber(a, b json.Number) bool {
+	x, whole := new(big.Int).SetString(string(a), 10)
+	y, both := new(big.Int).SetString(string(b), 10)
+	if whole && both {
+		return x.Cmp(y) == 0
+	}
+	f, errF := a.Float64()
+	g, errG := b.Float64()
+	return errF == nil && errG == nil && f == g
+}
+
+func BenchmarkSmallChat(b *testing.B) {
+	in := []byte(`{"model":"gemma","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Say hello to the world, please."}],"max_tokens":16,"temperature":0.7}`)
+	b.ReportAllocs()
+	var out []byte
+	for b.Loop() {
+		var err *Error
+		if out, _, err = Check(Chat, in, served, 4, out[:0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// L6a: a large body does not live on in what is kept for the next one.
+func TestLargeBodyIsLetGo(t *testing.T) {
+	last := func() weak.Pointer[byte] {
+		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
+		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, 4, nil); err != nil {
+			t.Fatal(err)
+		}
+		return weak.Make(&raw[0])
+	}()
+	runtime.GC()
+	if last.Value() != nil {
+		t.Error("it is still held")
+	}
+}

@@ -1,0 +1,331 @@
+package openai
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// rule reads one value, checks it, and writes its new form; describe says the same for people.
+type rule interface {
+	read(*reader) *Error
+	describe() string
+}
+
+type action uint8
+
+const (
+	accept action = iota
+	drop
+	refuse // unless it is null: clients send back every field of an answer, set or not
+	forbid // null or not
+)
+
+// field is one row of the table.
+type field struct {
+	name     string
+	rule     rule // nil unless accepted
+	action   action
+	required bool
+	note     func(*seen) // told when the field is there with a value
+	doc      string
+}
+
+// object is a JSON object with known fields. before and after frame what the rules of its fields
+// note.
+type object struct {
+	fields        []field
+	byName        map[string]int
+	before        func(*seen)
+	after         func(*seen) *Error
+	requiredCount int
+}
+
+func newObject(fields ...field) *object {
+	o := &object{fields: fields, byName: make(map[string]int, len(fields))}
+	for i, f := range fields {
+		o.byName[f.name] = i
+		if f.required {
+			o.requiredCount++
+		}
+	}
+	return o
+}
+
+func (*object) describe() string { return "an object" }
+
+func (o *object) read(r *reader) *Error {
+	if err := r.open('{', "an object"); err != nil {
+		return err
+	}
+	if o.before != nil {
+		o.before(&r.seen)
+	}
+	there := make([]int, 0, 4) // the required fields
+	for r.dec.PeekKind() != '}' {
+		i, present, err := o.field(r)
+		if err != nil {
+			return err
+		}
+		if present && o.fields[i].required {
+			there = append(there, i)
+		}
+	}
+	if len(there) < o.requiredCount {
+		return o.missing(there)
+	}
+	if o.after != nil {
+		if err := o.after(&r.seen); err != nil {
+			return err
+		}
+	}
+	return r.close()
+}
+
+// field reads one member, and returns its row, and whether it was there with a value.
+func (o *object) field(r *reader) (row int, present bool, bad *Error) {
+	name, bad := r.memberName()
+	if bad != nil {
+		return 0, false, bad
+	}
+	row, known := o.byName[string(name)]
+	if !known {
+		return 0, false, fault(faultUnknown, "").at(shown(name))
+	}
+	f := &o.fields[row]
+	switch {
+	case f.action == forbid, f.action == refuse && r.dec.PeekKind() != 'n':
+		return 0, false, fault(faultRefused, "").at(f.name)
+	case f.action != accept || r.dec.PeekKind() == 'n':
+		if err := r.skip(); err != nil {
+			return 0, false, err.at(f.name)
+		}
+		return row, false, nil
+	}
+	mark := len(r.out)
+	_, hidden := f.rule.(hiddenRule)
+	if !hidden {
+		r.name(f.name)
+	}
+	if err := f.rule.read(r); err != nil {
+		return 0, false, err.at(f.name)
+	}
+	if hidden {
+		r.out = r.out[:mark]
+	}
+	if f.note != nil {
+		f.note(&r.seen)
+	}
+	return row, true, nil
+}
+
+// missing names the first required field that is not there.
+func (o *object) missing(there []int) *Error {
+	for i := range o.fields {
+		if o.fields[i].required && !slices.Contains(there, i) {
+			return fault(faultMissing, "").at(o.fields[i].name)
+		}
+	}
+	return fault(faultMissing, "")
+}
+
+// hiddenRule marks a rule that keeps what it read in the reader and writes nothing in place.
+type hiddenRule struct{ rule }
+
+type boolean struct{ note func(*seen, bool) }
+
+func (boolean) describe() string { return "true or false" }
+
+func (b boolean) read(r *reader) *Error {
+	k := r.dec.PeekKind()
+	if k != 't' && k != 'f' {
+		if err := r.syntax(); err != nil {
+			return err
+		}
+		return fault(faultWrongType, b.describe())
+	}
+	raw, err := r.dec.ReadValue()
+	if err != nil {
+		return syntaxFault(err)
+	}
+	r.out = append(r.out, raw...)
+	if b.note != nil {
+		b.note(&r.seen, k == 't')
+	}
+	return nil
+}
+
+// integer is a whole number; 5.0 counts as 5.
+type integer struct {
+	min, max int64
+	note     func(*seen, int64)
+}
+
+func (n integer) describe() string { return fmt.Sprintf("a whole number from %d to %d", n.min, n.max) }
+
+func (n integer) read(r *reader) *Error {
+	x, err := r.number(n.describe())
+	if err != nil {
+		return err
+	}
+	if x != math.Trunc(x) || x < float64(n.min) || x > float64(n.max) {
+		return fault(faultOutOfRange, n.describe())
+	}
+	r.out = strconv.AppendInt(r.out, int64(x), 10)
+	if n.note != nil {
+		n.note(&r.seen, int64(x))
+	}
+	return nil
+}
+
+// number is any number of a range.
+type number struct{ min, max float64 }
+
+func (n number) describe() string {
+	return "a number from " + strconv.FormatFloat(n.min, 'g', -1, 64) + " to " + strconv.FormatFloat(n.max, 'g', -1, 64)
+}
+
+func (n number) read(r *reader) *Error {
+	x, err := r.number(n.describe())
+	if err != nil {
+		return err
+	}
+	if !(x >= n.min && x <= n.max) {
+		return fault(faultOutOfRange, n.describe())
+	}
+	r.out = appendNumber(r.out, x)
+	return nil
+}
+
+func appendNumber(out []byte, x float64) []byte {
+	if x == math.Trunc(x) && math.Abs(x) < 1<<53 {
+		return strconv.AppendInt(out, int64(x), 10)
+	}
+	return strconv.AppendFloat(out, x, 'g', -1, 64)
+}
+
+// text is a string of at most max bytes; 0 means as long as the body may be.
+type text struct {
+	min, max int
+	only     func([]byte) bool
+	what     string // of only
+}
+
+func (s text) describe() string {
+	switch {
+	case s.what != "":
+		return s.what
+	case s.max > 0:
+		return fmt.Sprintf("a string of at most %d bytes", s.max)
+	}
+	return "a string"
+}
+
+func (s text) read(r *reader) *Error {
+	b, err := r.text()
+	switch {
+	case err != nil:
+		return err
+	case len(b) < s.min:
+		return fault(faultEmpty, "")
+	case s.max > 0 && len(b) > s.max:
+		return fault(faultTooLong, strconv.Itoa(s.max))
+	case s.only != nil && !s.only(b):
+		return fault(faultWrongType, s.what)
+	}
+	r.out = appendQuoted(r.out, b)
+	return nil
+}
+
+// choice is one of a few words.
+type choice struct {
+	words []string
+	note  func(*seen, string)
+}
+
+func oneOf(words ...string) choice { return choice{words: words} }
+
+func (c choice) describe() string { return "one of `" + strings.Join(c.words, "`, `") + "`" }
+
+func (c choice) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	for _, w := range c.words {
+		if string(b) == w {
+			r.out = appendQuoted(r.out, w)
+			if c.note != nil {
+				c.note(&r.seen, w)
+			}
+			return nil
+		}
+	}
+	return fault(faultNotOneOf, strings.Join(c.words, ", "))
+}
+
+// list is an array.
+type list struct {
+	of       rule
+	min, max int
+}
+
+func (l list) describe() string {
+	if l.max == 0 {
+		return "an array of: " + l.of.describe()
+	}
+	return fmt.Sprintf("an array of at most %d: %s", l.max, l.of.describe())
+}
+
+func (l list) read(r *reader) *Error {
+	if err := r.open('[', "an array"); err != nil {
+		return err
+	}
+	return l.rest(r)
+}
+
+// rest reads what follows the opening bracket.
+func (l list) rest(r *reader) *Error {
+	n := 0
+	for ; r.dec.PeekKind() != ']'; n++ {
+		if l.max > 0 && n >= l.max {
+			return fault(faultTooMany, strconv.Itoa(l.max))
+		}
+		r.comma()
+		if err := l.of.read(r); err != nil {
+			return err.index(n)
+		}
+	}
+	if n < l.min {
+		return fault(faultEmpty, "")
+	}
+	return r.close()
+}
+
+// either picks a rule by the kind of the value.
+type either map[jsontext.Kind]rule
+
+func (e either) describe() string {
+	var all []string
+	for _, k := range []jsontext.Kind{'"', '0', '[', '{'} {
+		if sub, ok := e[k]; ok {
+			all = append(all, sub.describe())
+		}
+	}
+	return strings.Join(all, ", or ")
+}
+
+func (e either) read(r *reader) *Error {
+	sub, ok := e[r.dec.PeekKind()]
+	if !ok {
+		if err := r.syntax(); err != nil {
+			return err
+		}
+		return fault(faultWrongType, e.describe())
+	}
+	return sub.read(r)
+}

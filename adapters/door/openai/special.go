@@ -1,0 +1,304 @@
+package openai
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"strconv"
+)
+
+// modelRule accepts nothing, or the served name (L6a).
+type modelRule struct{}
+
+func (modelRule) describe() string { return "a string" }
+
+func (modelRule) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	if len(b) > 0 && string(b) != r.model.Name {
+		return fault(faultNoModel, r.model.Name)
+	}
+	return nil
+}
+
+// answers is n. The runtime refuses more answers at once than it has slots.
+type answers struct{}
+
+const maxAnswers = 4
+
+func (answers) describe() string {
+	return fmt.Sprintf("a whole number from 1 to %d, and to `runtime.max_in_flight`", maxAnswers)
+}
+
+func (answers) read(r *reader) *Error {
+	return integer{min: 1, max: int64(min(maxAnswers, r.slots))}.read(r)
+}
+
+// tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
+type tokenBound struct{ by string }
+
+func (tokenBound) describe() string { return "a whole number from 1 to the context" }
+
+func (b tokenBound) read(r *reader) *Error {
+	if r.seen.maxTokensBy != "" {
+		return fault(faultConflict, r.seen.maxTokensBy)
+	}
+	return integer{min: 1, max: int64(r.model.Context), note: func(s *seen, n int64) {
+		s.maxTokens, s.maxTokensBy = n, b.by
+	}}.read(r)
+}
+
+// tokenList is a text as tokens, no longer than the context.
+type tokenList struct{}
+
+func (tokenList) describe() string { return "an array of tokens" }
+
+func (tokenList) read(r *reader) *Error {
+	return list{of: token, min: 1, max: r.model.Context}.read(r)
+}
+
+// promptList is tokens, or several texts.
+type promptList struct{ most int }
+
+func (p promptList) describe() string {
+	return fmt.Sprintf("an array of tokens, or an array of at most %d: %s; a token is %s, and an array of them no longer than the context",
+		p.most, oneText.describe(), token.describe())
+}
+
+var oneText = either{'"': text{}, '[': tokenList{}}
+
+func (p promptList) read(r *reader) *Error {
+	if err := r.open('[', "an array"); err != nil {
+		return err
+	}
+	if r.dec.PeekKind() == '0' {
+		return list{of: token, min: 1, max: r.model.Context}.rest(r)
+	}
+	return list{of: oneText, min: 1, max: p.most}.rest(r)
+}
+
+// dataURL lets no URL through that the runtime would fetch.
+type dataURL struct{}
+
+func (dataURL) describe() string { return "a `data:` URL" }
+
+func (dataURL) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	media, data, found := bytes.Cut(bytes.TrimPrefix(b, []byte("data:")), []byte(";base64,"))
+	if !bytes.HasPrefix(b, []byte("data:")) || !found || !each(media, mediaByte) || !base64(data) {
+		return fault(faultNotData, "")
+	}
+	r.out = appendQuoted(r.out, b)
+	return nil
+}
+
+func base64(b []byte) bool { return each(b, base64Byte) }
+
+func nameBytes(b []byte) bool {
+	return each(b, func(c byte) bool { return alphanumeric(c) || c == '_' || c == '-' })
+}
+
+func base64Byte(c byte) bool { return alphanumeric(c) || c == '+' || c == '/' || c == '=' }
+func mediaByte(c byte) bool  { return alphanumeric(c) || bytes.IndexByte([]byte("/+-._"), c) >= 0 }
+
+func alphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+func each(b []byte, ok func(byte) bool) bool {
+	for _, c := range b {
+		if !ok(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// formatRule is response_format. The runtime takes a json_object without a schema as no constraint at
+// all, so it is told the schema that says the same.
+type formatRule struct{}
+
+func (formatRule) describe() string { return "an object: `type`, `json_schema`" }
+
+func (formatRule) read(r *reader) *Error {
+	mark := len(r.out)
+	r.seen.format.kind, r.seen.format.schema = "", false
+	if err := responseFormat.read(r); err != nil {
+		return err
+	}
+	if r.seen.format.kind == "json_object" {
+		r.out = append(r.out[:mark], `{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}`...)
+	}
+	return nil
+}
+
+// toolRule keeps the encoded tool for finishTools.
+type toolRule struct{}
+
+func (toolRule) describe() string { return "a function: `type`, `function`" }
+
+func (toolRule) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := tool.read(r); err != nil {
+		return err
+	}
+	r.tools = append(r.tools, bytes.Clone(r.out[mark:]))
+	return nil
+}
+
+type toolName struct{}
+
+func (toolName) describe() string { return functionName.describe() }
+
+func (toolName) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := functionName.read(r); err != nil {
+		return err
+	}
+	r.toolNames = append(r.toolNames, string(r.out[mark+1:len(r.out)-1]))
+	return nil
+}
+
+// toolNamed is the name in tool_choice.
+type toolNamed struct{}
+
+func (toolNamed) describe() string { return functionName.describe() }
+
+func (toolNamed) read(r *reader) *Error {
+	mark := len(r.out)
+	if err := functionName.read(r); err != nil {
+		return err
+	}
+	r.seen.toolNamed = string(r.out[mark+1 : len(r.out)-1])
+	return nil
+}
+
+// biases is logit_bias: numbers of tokens, as strings, to a bias.
+var biases = biasRule{max: 1024}
+
+type biasRule struct{ max int }
+
+func (b biasRule) describe() string {
+	return fmt.Sprintf("an object of at most %d token numbers, each with a number from -100 to 100", b.max)
+}
+
+func (b biasRule) read(r *reader) *Error {
+	if err := r.open('{', "an object"); err != nil {
+		return err
+	}
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		name, bad := r.memberName()
+		if bad != nil {
+			return bad
+		}
+		number, notNumber := strconv.ParseUint(string(name), 10, 32)
+		switch {
+		case notNumber != nil || number > 1<<20 || strconv.FormatUint(number, 10) != string(name):
+			return fault(faultUnknown, "").at(shown(name))
+		case n >= b.max:
+			return fault(faultTooMany, strconv.Itoa(b.max))
+		}
+		key := strconv.FormatUint(number, 10)
+		r.name(key)
+		if err := biasRange.read(r); err != nil {
+			return err.at(key)
+		}
+	}
+	return r.close()
+}
+
+var biasRange = number{-100, 100}
+
+// anything is free JSON, encoded anew and bounded in depth. check, when set, is asked about every
+// member; done says that it has read and written the value.
+type anything struct {
+	max   int // members of one object; 0: maxMembers
+	check func(r *reader, name string) (done bool, err *Error)
+}
+
+func (*anything) describe() string { return "any JSON" }
+
+func (a *anything) read(r *reader) *Error {
+	switch k := r.dec.PeekKind(); k {
+	case '{':
+		return a.object(r)
+	case '[':
+		return list{of: a}.read(r)
+	case '"':
+		return text{}.read(r)
+	case '0':
+		return anyNumber(r)
+	case 't', 'f':
+		return boolean{}.read(r)
+	case 'n':
+		if _, err := r.dec.ReadToken(); err != nil {
+			return syntaxFault(err)
+		}
+		r.out = append(r.out, "null"...)
+		return nil
+	}
+	if err := r.syntax(); err != nil {
+		return err
+	}
+	return fault(faultNotJSON, "")
+}
+
+// anyNumber is exact for a whole number of 64 bits, and a float64 for all others, as in the runtime.
+func anyNumber(r *reader) *Error {
+	const want = "a number that fits 64 bits"
+	numeral, err := r.numeral(want)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseInt(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendInt(r.out, n, 10)
+		return nil
+	}
+	if n, err := strconv.ParseUint(string(numeral), 10, 64); err == nil {
+		r.out = strconv.AppendUint(r.out, n, 10)
+		return nil
+	}
+	x, err := asFloat(numeral, want)
+	if err != nil {
+		return err
+	}
+	r.out = appendNumber(r.out, x)
+	return nil
+}
+
+func (a *anything) object(r *reader) *Error {
+	if err := r.open('{', "an object"); err != nil {
+		return err
+	}
+	most := cmp.Or(a.max, maxMembers)
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		if n >= most {
+			return fault(faultTooMany, strconv.Itoa(most))
+		}
+		name, bad := r.memberName()
+		if bad != nil {
+			return bad
+		}
+		r.comma()
+		r.out = appendQuoted(r.out, name)
+		r.out = append(r.out, ':')
+		if err := a.member(r, string(name)); err != nil {
+			return err
+		}
+	}
+	return r.close()
+}
+
+func (a *anything) member(r *reader, name string) *Error {
+	if a.check != nil {
+		if done, err := a.check(r, name); done || err != nil {
+			return err.named(name)
+		}
+	}
+	return a.read(r).named(name)
+}

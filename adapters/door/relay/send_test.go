@@ -1,0 +1,141 @@
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/messages"
+)
+
+// L8: who waits while a hung runtime does not even read the request can leave, and the door can
+// close; and a slow one gets the body whole, in its own time.
+func TestRuntimeThatDoesNotRead(t *testing.T) {
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", dir+"/s") // connections wait in its backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	body := []byte(strings.Repeat("x", 4<<20))
+	r := New(Options{})
+	defer r.Close()
+
+	begin := time.Now()
+	result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body, Gone: func() bool { return true }})
+	if took := time.Since(begin); !result.Gone || took > 2*time.Second {
+		t.Errorf("the client left: %+v after %v", result, took)
+	}
+	closing, cancel := context.WithCancelCause(t.Context())
+	cancelled := time.AfterFunc(2*look, func() { cancel(errors.New("closing")) })
+	defer cancelled.Stop()
+	begin = time.Now()
+	result = r.Do(closing, httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
+	if took := time.Since(begin); result.Gone || result.Reason != messages.ReasonUpstreamFailed || took > 2*time.Second {
+		t.Errorf("the door closes: %+v after %v", result, took)
+	}
+
+	read := make(chan string, 1)
+	go func() {
+		for range 2 { // those of above
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		time.Sleep(3 * look) // a pause of the runtime's, in real time
+		got := readBody(c)
+		_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
+		read <- got
+	}()
+	result = r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
+	if result.Reason != messages.ReasonOK {
+		t.Fatalf("a slow runtime: %+v", result)
+	}
+	if got := <-read; got != string(body) {
+		t.Errorf("a slow runtime read %d bytes, want %d", len(got), len(body))
+	}
+}
+
+func readBody(c net.Conn) string {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		return ""
+	}
+	b, _ := io.ReadAll(r.Body)
+	return string(b)
+}
+
+// T7: the list of models is decoded, which takes many times its size, so a runtime that is hostile
+// gets little room for it; an answer of the model's may be as long as it is.
+func TestLongAnswers(t *testing.T) {
+	r := New(script(func(c net.Conn) {
+		readRequest(c)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", fetchBytes+1)
+		_, _ = c.Write(make([]byte, fetchBytes+1))
+	}))
+	defer r.Close()
+	if got, result := r.Fetch(t.Context(), Call{Target: there, Path: "/v1/models"}); result.Reason != messages.ReasonUpstreamFailed {
+		t.Errorf("%+v with %d bytes", result, len(got))
+	}
+	if result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")}); result.Reason != messages.ReasonOK {
+		t.Errorf("%+v", result)
+	}
+	if kept := buffers.Get().(*bytes.Buffer).Cap(); kept > keptBytes {
+		t.Errorf("a buffer of %d bytes is kept", kept)
+	}
+}
+
+// stalled is a client that takes nothing: what is written to it fails when it is flushed.
+type stalled struct {
+	*httptest.ResponseRecorder
+	err error
+}
+
+func (s *stalled) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.ResponseRecorder.Write(p)
+}
+func (s *stalled) FlushError() error { s.err = os.ErrDeadlineExceeded; return s.err }
+func (s *stalled) Flush()            { _ = s.FlushError() }
+
+// L9: a reader that was cut off is left at once, and not when the runtime next says something.
+func TestCutOffInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(script(func(c net.Conn) {
+			readRequest(c)
+			_, _ = io.WriteString(c, streamHead+"9\r\ndata: 1\n\n\r\n")
+			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+		}))
+		begin := time.Now()
+		result := r.Do(t.Context(), &stalled{httptest.NewRecorder(), nil}, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
+		if took := time.Since(begin); !result.Gone || took > time.Second {
+			t.Errorf("%+v after %v", result, took)
+		}
+		r.Close()
+	})
+}

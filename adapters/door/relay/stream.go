@@ -1,0 +1,163 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"companion/messages"
+)
+
+var (
+	keepAlive = []byte(": keep-alive\n\n")
+	doneEvent = []byte("data: [DONE]\n\n")
+	eventEnd  = []byte("\n\n")
+)
+
+var errClientGone = errors.New("the client left")
+
+// commit sends the head of a stream.
+func (e *exchange) commit() {
+	if !e.result.Written {
+		e.result.Written = true
+		e.w.Header()["Content-Type"] = streamType
+		e.w.WriteHeader(http.StatusOK)
+	}
+}
+
+// write adds events to the answer, which leave with what comes next.
+func (e *exchange) write(events []byte) error {
+	e.commit()
+	if _, err := e.w.Write(events); err != nil {
+		e.result.Gone = true
+		return errClientGone
+	}
+	return nil
+}
+
+// pass writes whole events, at once.
+func (e *exchange) pass(events []byte) error {
+	if err := e.write(events); err != nil {
+		return err
+	}
+	if err := http.NewResponseController(e.w).Flush(); err != nil {
+		e.result.Gone = true
+		return errClientGone
+	}
+	e.passed = time.Now()
+	return nil
+}
+
+// fail ends a stream that has begun with the error event (L8).
+func (e *exchange) fail() {
+	if e.result.Written && !e.result.Gone {
+		event := e.relay.options.ErrorEvent(e.result.Reason)
+		if e.cut {
+			event = append(bytes.Clone(eventEnd), event...)
+		}
+		_ = e.pass(event)
+	}
+}
+
+// streamBytes is the longest event that is held back until it is whole; a longer one passes in
+// pieces.
+const streamBytes = 32 << 10
+
+var streamBuffers = sync.Pool{New: func() any { return new([streamBytes]byte) }}
+
+// stream passes events on as they come, each only when it is whole, so that what breaks off is
+// never half an event. Nothing else is held but the last event: it says that the answer is whole, so it
+// leaves with the answer's end, when the place in the runtime is free for whoever reads it.
+func (e *exchange) stream() (whole bool) {
+	held := streamBuffers.Get().(*[streamBytes]byte)
+	defer streamBuffers.Put(held)
+	var s eventScan
+	n := 0
+	for {
+		m, err := e.body.Read(held[n:])
+		n += m
+		end := s.scan(held[:n], e)
+		if s.finished {
+			return e.last(held[:end], err == nil)
+		}
+		if end == 0 && n == len(held) {
+			end = n
+			if held[n-1] == '\n' {
+				end-- // perhaps half of an event's end
+			}
+		}
+		if end > 0 {
+			if e.pass(held[:end]) != nil {
+				return false
+			}
+			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
+			n = copy(held[:], held[end:n])
+		}
+		if s.failed || err != nil {
+			return e.broken()
+		}
+	}
+}
+
+// settleTime is how long the end of an answer may take behind its last event.
+const settleTime = time.Second
+
+var errNoEnd = errors.New("the answer is whole, and did not end")
+
+// last passes the last events of an answer on, in one write with its end. When that has not come they
+// pass at once, and it is waited for: then the place in the runtime is free. The answer is whole without,
+// so the wait is short, and what comes in it is dropped.
+func (e *exchange) last(events []byte, more bool) (whole bool) {
+	if more {
+		if len(events) > 0 && e.pass(events) != nil {
+			return false
+		}
+		events, e.cut, e.ending = nil, false, time.Now()
+		_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
+	}
+	return !e.result.Gone && e.write(events) == nil && e.write(doneEvent) == nil
+}
+
+// broken ends a stream that did not come to its end.
+func (e *exchange) broken() (whole bool) {
+	e.result.Gone = e.result.Gone || left(e.ctx)
+	e.result.Reason = messages.ReasonUpstreamFailed
+	if !e.result.Gone {
+		e.commit()
+		e.fail()
+	}
+	return false
+}
+
+// eventScan follows what the events say.
+type eventScan struct {
+	finished bool // the last event was there
+	failed   bool // the runtime reported an error, whose text stays here
+}
+
+// scan returns how much of b is whole events that may pass, up to the last event. What continues a long
+// event is none itself, whatever it looks like.
+func (s *eventScan) scan(b []byte, e *exchange) (end int) {
+	for inside := e.cut; ; inside = false {
+		n := bytes.Index(b[end:], eventEnd)
+		if n < 0 {
+			return end
+		}
+		event := b[end : end+n]
+		switch {
+		case inside:
+		case bytes.HasPrefix(event, []byte("error:")), bytes.HasPrefix(event, []byte(`data: {"error"`)):
+			s.failed = true
+			return end
+		case bytes.HasPrefix(b[end:], doneEvent):
+			s.finished = true
+			return end
+		case bytes.Contains(event, []byte(`"timings":{`)), bytes.Contains(event, []byte(`"usage":{`)):
+			e.result.Tokens = countTokens(event)
+		}
+		end += n + len(eventEnd)
+	}
+}

@@ -1,0 +1,117 @@
+//go:build unix
+
+package privatefs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+)
+
+// EnsureDir makes path, and its parents, with mode 0700, or checks the one that is there as
+// CheckDir does.
+func EnsureDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("making the private folder %s: %w", path, err)
+	}
+	return CheckDir(path)
+}
+
+// CheckDir refuses path with an Error unless it is a directory (no symbolic link) that the user of
+// this process owns and that nobody else may enter.
+func CheckDir(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("checking the private folder: %w", err)
+	}
+	return check(path, info, fs.ModeDir, 0o700)
+}
+
+// CheckFile refuses path with an Error unless it is a regular file with one link that the user of
+// this process owns and that nobody else may read or write.
+func CheckFile(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("checking the private file: %w", err)
+	}
+	if err := check(path, info, 0, 0o600); err != nil {
+		return err
+	}
+	if stat := info.Sys().(*syscall.Stat_t); stat.Nlink != 1 {
+		return &Error{Path: path, Found: fmt.Sprintf("%d hard links", stat.Nlink), Want: "exactly one"}
+	}
+	return nil
+}
+
+func check(path string, info fs.FileInfo, kind fs.FileMode, mode fs.FileMode) error {
+	if found := info.Mode().Type(); found != kind {
+		want := "a regular file"
+		if kind == fs.ModeDir {
+			want = "a directory"
+		}
+		return &Error{Path: path, Found: describe(found), Want: want}
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return &Error{Path: path, Found: "no owner", Want: "an owner that the system tells"}
+	}
+	if uid := os.Geteuid(); int(stat.Uid) != uid {
+		return &Error{Path: path, Found: fmt.Sprintf("owner %d", stat.Uid), Want: fmt.Sprintf("owner %d", uid)}
+	}
+	if extra := info.Mode().Perm() &^ 0o700; extra != 0 {
+		return &Error{
+			Path:  path,
+			Found: fmt.Sprintf("mode %04o", info.Mode().Perm()),
+			Want:  fmt.Sprintf("mode %04o (chmod %o %s)", mode, mode, path),
+		}
+	}
+	return nil
+}
+
+func describe(kind fs.FileMode) string {
+	switch {
+	case kind&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case kind&fs.ModeDir != 0:
+		return "a directory"
+	case kind == 0:
+		return "a regular file"
+	default:
+		return "a special file"
+	}
+}
+
+// WriteFile replaces path by data in one step, with mode 0600 and the directory synced: after a
+// crash there is the old content or the new, never a part. The directory must be private.
+func WriteFile(path string, data []byte) error {
+	if err := CheckDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return Replace(path, data)
+}
+
+// Replace is WriteFile in a folder of the user's choice, which may be open to others.
+func Replace(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return &Error{Path: path, Found: describe(info.Mode().Type()), Want: "a regular file"}
+	}
+	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(dir), renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("writing a private file: %w", err)
+	}
+	return SyncDir(dir)
+}
+
+// SyncDir makes the entries of dir durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("opening a folder to sync it: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,77 @@
+//go:build unix
+
+package privatefs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// T17: what another user could enter, owns or has replaced is refused with what would be right.
+func TestCheckDirRefuses(t *testing.T) {
+	base := t.TempDir()
+	open := filepath.Join(base, "open")
+	closed := filepath.Join(base, "closed")
+	link := filepath.Join(base, "link")
+	file := filepath.Join(base, "file")
+	foreign := filepath.Join(base, "foreign")
+	must(t, os.Mkdir(open, 0o755), os.Mkdir(closed, 0o700), os.Symlink(closed, link), os.WriteFile(file, nil, 0o600))
+	tests := map[string]struct{ path, found string }{
+		"mode":    {open, "mode 0755"},
+		"symlink": {link, "a symbolic link"},
+		"file":    {file, "a regular file"},
+	}
+	if os.Geteuid() == 0 {
+		must(t, os.Mkdir(foreign, 0o700), os.Chown(foreign, 12345, 12345))
+		tests["owner"] = struct{ path, found string }{foreign, "owner 12345"}
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var refused *Error
+			if err := CheckDir(test.path); !errors.As(err, &refused) || refused.Found != test.found || refused.Want == "" {
+				t.Fatalf("CheckDir = %v, want a refusal that found %q", err, test.found)
+			}
+		})
+	}
+	must(t, CheckDir(closed))
+	must(t, EnsureDir(filepath.Join(base, "new", "deep")))
+}
+
+// T17, L2: a file is replaced whole, with mode 0600, and never through a link.
+func TestWriteFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "private")
+	must(t, EnsureDir(dir))
+	path := filepath.Join(dir, "file")
+	must(t, WriteFile(path, []byte("one")), WriteFile(path, []byte("two")), CheckFile(path))
+	if data, err := os.ReadFile(path); err != nil || string(data) != "two" {
+		t.Fatalf("read %q, %v", data, err)
+	}
+	target := filepath.Join(dir, "target")
+	must(t, os.Chmod(dir, 0o755))
+	if err := WriteFile(path, []byte("three")); err == nil {
+		t.Fatal("written into a folder that others may enter")
+	}
+	must(t, Replace(path, []byte("three")), CheckFile(path), os.Chmod(dir, 0o700))
+	must(t, os.WriteFile(target, []byte("keep"), 0o600), os.Remove(path), os.Symlink(target, path))
+	if err := WriteFile(path, []byte("evil")); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Fatalf("WriteFile through a link = %v", err)
+	}
+	must(t, os.Remove(path), os.Link(target, path))
+	if err := CheckFile(path); err == nil || !strings.Contains(err.Error(), "2 hard links") {
+		t.Fatalf("CheckFile of a hard link = %v", err)
+	}
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

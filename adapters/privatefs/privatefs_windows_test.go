@@ -1,0 +1,57 @@
+package privatefs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// T17: what is no plain folder or file is refused with what would be right.
+func TestRefuses(t *testing.T) {
+	base := t.TempDir()
+	folder, file := filepath.Join(base, "new", "deep"), filepath.Join(base, "file")
+	must(t, EnsureDir(folder), EnsureDir(folder), os.WriteFile(file, nil, 0o600), CheckFile(file))
+	for name, err := range map[string]error{
+		"a file as a folder": CheckDir(file), "a folder as a file": CheckFile(folder),
+		"writing over a folder": WriteFile(folder, nil),
+	} {
+		var refused *Error
+		if !errors.As(err, &refused) || refused.Found == "" || refused.Want == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"no folder": CheckDir(filepath.Join(base, "absent")), "no file": CheckFile(filepath.Join(base, "absent")),
+		"writing into no folder": WriteFile(filepath.Join(base, "absent", "x"), nil),
+		"writing below a file":   WriteFile(filepath.Join(file, "x"), nil),
+	} {
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// T17, L2: a file is replaced whole, and nothing is left beside it.
+func TestWriteFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	must(t, WriteFile(path, []byte("one")), WriteFile(path, []byte("two")), SyncDir(dir))
+	if data, err := os.ReadFile(path); err != nil || string(data) != "two" {
+		t.Errorf("read %q, %v", data, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,51 @@
+package fileid
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"companion/messages"
+)
+
+// M9: a file is the same through every descriptor and under another name; another content, time or
+// file is another.
+func TestIdentity(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "model")
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	of := func(path string) messages.FileIdentity {
+		t.Helper()
+		f, err := os.Open(path)
+		must(err)
+		id, err := Of(f)
+		must(err, f.Close())
+		return id
+	}
+	written := time.Unix(1_700_000_000, 0)
+	must(os.WriteFile(path, []byte("weights"), 0o600), os.Chtimes(path, written, written))
+	first := of(path)
+	if first.Inode == 0 || first.Device == 0 || first.Size != 7 || first.ModifiedNano != written.UnixNano() || first.ChangeNano == 0 {
+		t.Errorf("identity %+v", first)
+	}
+	if again := of(path); again != first {
+		t.Errorf("%+v, then %+v", first, again)
+	}
+	must(os.Rename(path, path+"2"), os.WriteFile(path, []byte("weights"), 0o600), os.Chtimes(path, written, written))
+	if moved := of(path + "2"); moved.Inode != first.Inode || moved.Device != first.Device {
+		t.Errorf("%+v under another name is %+v", first, moved)
+	}
+	if other := of(path); other.Inode == first.Inode {
+		t.Errorf("another file has the same identity %+v", other)
+	}
+	must(os.WriteFile(path+"2", []byte("weightS"), 0o600))
+	if changed := of(path + "2"); changed == first {
+		t.Errorf("other content has the same identity %+v", changed)
+	}
+}

@@ -1,7 +1,0 @@
-package identity
-
-import "syscall"
-
-func times(s *syscall.Stat_t) (modified, changed int64) {
-	return s.Mtimespec.Nano(), s.Ctimespec.Nano()
-}
