@@ -103,6 +103,22 @@ func Parts(t testing.TB) fixture.Parts {
 	return parts
 }
 
+var fetchInstructed = sync.OnceValues(func() (fixture.Part, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	return fixture.FetchInstructed(ctx, os.Stderr)
+})
+
+// Instructed returns the instructed model, for tests in which an answer must make sense.
+func Instructed(t testing.TB) fixture.Part {
+	t.Helper()
+	model, err := fetchInstructed()
+	if err != nil {
+		t.Fatalf("fetching the instructed model: %v", err)
+	}
+	return model
+}
+
 // TempDir is like t.TempDir with a path that is short enough for sockets below it, and copes with
 // what the companion made read-only (M12).
 func TempDir(t testing.TB) string {
