@@ -43,16 +43,16 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	}
 	return []suture.Service{
 		custody.New(custody.Deps{
-			Mailbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
+			Inbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
 			Keychain: secrets, Beat: custodyBeat(), Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
 		}),
 		session.New(session.Deps{
-			Mailbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
+			Inbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
 			Hub: session.HubOf(signIn), OpenBrowser: browser.Open, View: b.sessionView,
 			Log: o.Logger.Named(string(messages.ActorSession)),
 		}),
 		manifest.New(manifest.Deps{
-			Mailbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
+			Inbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
 			Repository: repository, Model: s.Model.Name, Grace: s.Manifest.Grace, View: b.manifestView,
 			Log: o.Logger.Named(string(messages.ActorManifest)),
 		}),

@@ -17,9 +17,9 @@ import (
 func doorWing(o Options, b boxes, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
 		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
-		Mailbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
+		Inbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
 		Snapshot: b.snapshot, Observation: b.observation,
-		Logger: o.Logger.Named(string(messages.ActorFrontDoor)),
+		Log: o.Logger.Named(string(messages.ActorFrontDoor)),
 	})
 	return []suture.Service{
 		door,

@@ -36,16 +36,16 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 			Log: named(messages.ActorProvision),
 		}),
 		process.New(process.Deps{
-			Mailbox: b.process, Lifecycle: b.lifecycle, View: b.processView,
+			Inbox: b.process, Lifecycle: b.lifecycle, View: b.processView,
 			RunDir: o.Places.BackEnd, RecordPath: o.Places.Reclaim,
 			Context: s.Model.Context, Threads: s.Runtime.Threads, MaxInFlight: s.Runtime.MaxInFlight,
 			MemoryLimit: s.Runtime.MemoryLimit, GPU: spawn.HasGPU(), Sandbox: spawn.Mode(s.Runtime.Sandbox),
 			StartDeadline: s.Runtime.StartTimeout, KillGrace: s.Runtime.StopTimeout,
-			Logger: named(messages.ActorProcess), Output: o.Logger.Named(outputActor),
+			Log: named(messages.ActorProcess), Output: o.Logger.Named(outputActor),
 		}),
 		resources.New(resources.Deps{
 			Process: b.processView, Snapshot: b.snapshot, Lifecycle: b.lifecycle, Observation: b.observation,
-			Limits: limits(o), Logger: named(messages.ActorResources),
+			Limits: limits(o), Log: named(messages.ActorResources),
 		}),
 	}, nil
 }

@@ -99,6 +99,7 @@ func TestSyntax(t *testing.T) {
 				none(t, Hands(pkg))
 				none(t, SkipsVerification(pkg))
 				none(t, RuntimeMessages(pkg, markers))
+				none(t, ActorShape(pkg))
 			}
 			none(t, Unread(pkgs))
 			without := slices.DeleteFunc(pkgs, func(p *packages.Package) bool { return p.PkgPath == module+"supervisor" })
@@ -210,6 +211,14 @@ func TestPlantedSyntax(t *testing.T) {
 			`package download; import "companion/messages"; var _ messages.UseLoopbackToken`, forRuntime},
 		"handle in the runtime wing": {"adapters/runtime/download/planted.go",
 			`package download; import "companion/messages"; var _ messages.Login`, forRuntime},
+		"another name for the log": {"actors/actorkit/planted.go",
+			`package actorkit; import "go.uber.org/zap"; type Deps struct { Logger *zap.Logger }`, ActorShape},
+		"another name for the inbox": {"actors/actorkit/planted.go",
+			`package actorkit; type Deps struct { Mailbox <-chan int }`, ActorShape},
+		"another end at the context's end": {"actors/actorkit/planted.go",
+			`package actorkit; import "context"; type a struct{}; func (a) run(ctx context.Context) error { select { case <-ctx.Done(): return context.Cause(ctx) } }`, ActorShape},
+		"Serve returns nil": {"actors/actorkit/planted.go",
+			`package actorkit; import "context"; type a struct{}; func (a) Serve(ctx context.Context) error { return nil }`, ActorShape},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -36,7 +36,7 @@ type Keychain interface {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Mailbox   <-chan messages.ToCustody       // from session, and nobody else
+	Inbox     <-chan messages.ToCustody       // from session, and nobody else
 	Loopback  <-chan messages.LoopbackRequest // from lifecycle and front door
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
@@ -136,12 +136,12 @@ func (l *loop) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		case l.lifecycle.Out() <- l.lifecycle.Head():
 			l.lifecycle.Sent()
 		case l.frontDoor.Out() <- l.frontDoor.Head():
 			l.frontDoor.Sent()
-		case m := <-l.deps.Mailbox:
+		case m := <-l.deps.Inbox:
 			l.handleSession(ctx, m)
 		case m := <-l.deps.Loopback:
 			l.handleLoopback(ctx, m)

@@ -122,7 +122,7 @@ func newHouse() *house {
 		fatal: make(chan messages.Reason, 8), logs: logs,
 	}
 	h.actor = New(Deps{
-		Mailbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
+		Inbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
 		Beat: beat, Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
 	})
 	return h

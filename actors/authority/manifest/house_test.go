@@ -107,7 +107,7 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 		}
 	}()
 	h.actor = New(Deps{
-		Mailbox: h.mailbox, Session: requests, Provision: h.provision, Lifecycle: h.lifecycle, Repository: h.repo,
+		Inbox: h.mailbox, Session: requests, Provision: h.provision, Lifecycle: h.lifecycle, Repository: h.repo,
 		View: h.view, Model: model, Grace: 72 * time.Hour, Log: zap.New(core),
 	})
 	return h

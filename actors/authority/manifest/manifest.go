@@ -28,7 +28,7 @@ type Repository interface {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Mailbox    <-chan messages.ManifestCommand
+	Inbox      <-chan messages.ManifestCommand
 	Session    chan<- messages.AccessTokenRequest
 	Provision  chan<- messages.ToProvision
 	Lifecycle  chan<- messages.ToLifecycle
@@ -115,12 +115,12 @@ func (l *loop) run() error {
 	for {
 		select {
 		case <-l.ctx.Done():
-			return context.Cause(l.ctx)
+			return l.ctx.Err()
 		case l.provision.Out() <- l.provision.Head():
 			l.provision.Sent()
 		case l.lifecycle.Out() <- l.lifecycle.Head():
 			l.lifecycle.Sent()
-		case m := <-l.deps.Mailbox:
+		case m := <-l.deps.Inbox:
 			l.handle(m)
 		case f := <-l.inside:
 			f()

@@ -175,7 +175,7 @@ func newHouse(t *testing.T) *house {
 	custody := make(chan messages.ToCustody)
 	go h.custody(t.Context(), custody)
 	h.actor = New(Deps{
-		Mailbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
+		Inbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
 		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Log: zap.New(core),
 		OpenBrowser: func(_ context.Context, url string) error { h.opened <- url; return h.openErr },
 	})

@@ -50,7 +50,7 @@ func (h hub) Begin(ctx context.Context) (Attempt, error) {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Mailbox   <-chan messages.SessionCommand
+	Inbox     <-chan messages.SessionCommand
 	Tokens    <-chan messages.AccessTokenRequest // from the manifest actor, and nobody else
 	Custody   chan<- messages.ToCustody
 	Manifest  chan<- messages.ManifestCommand
@@ -150,14 +150,14 @@ func (l *loop) run() error {
 	for {
 		select {
 		case <-l.ctx.Done():
-			return context.Cause(l.ctx)
+			return l.ctx.Err()
 		case l.manifest.Out() <- l.manifest.Head():
 			l.manifest.Sent()
 		case l.lifecycle.Out() <- l.lifecycle.Head():
 			l.lifecycle.Sent()
 		case request := <-l.deps.Tokens:
 			l.accessToken(request.Reply)
-		case m := <-l.deps.Mailbox:
+		case m := <-l.deps.Inbox:
 			l.handle(m)
 		case f := <-l.inside:
 			f()

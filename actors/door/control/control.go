@@ -54,7 +54,7 @@ func (a *Actor) String() string { return string(messages.ActorControl) }
 // Serve answers on the control socket until ctx ends.
 func (a *Actor) Serve(ctx context.Context) error {
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorControl}); err != nil {
-		return err
+		return ctx.Err()
 	}
 	ln, err := controlsock.Listen(a.deps.SocketPath, func(err error) {
 		a.deps.Log.Warn("connection refused", zap.Error(err))

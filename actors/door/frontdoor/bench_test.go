@@ -71,7 +71,7 @@ func stage(b *testing.B, path, body string, backEnd messages.BackEnd, change fun
 	b.Cleanup(func() { _ = file.Close() })
 	r := start(b, http.NotFoundHandler(), func(d *Deps) {
 		d.Bounds.RatePerMinute, d.Bounds.MaxInFlight, d.Bounds.QueueBound = 1<<22, 256, 256
-		d.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), file, zap.InfoLevel))
+		d.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), file, zap.InfoLevel))
 		if change != nil {
 			change(d)
 		}

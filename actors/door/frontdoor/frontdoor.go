@@ -62,20 +62,20 @@ func DefaultBounds() Bounds {
 // shortest beat (100 ms) and the retries of a start (80 ms) come to together.
 const probesPerMinute = 2000
 
-// Deps is what the actor is given. Mailbox outlives its restarts.
+// Deps is what the actor is given. Inbox outlives its restarts.
 type Deps struct {
 	Address      string // "127.0.0.1" or "[::1]"
 	EndpointPath string // of the endpoint file; empty: none is written
 	Bounds       Bounds
 
-	Mailbox   <-chan messages.ToFrontDoor
+	Inbox     <-chan messages.ToFrontDoor
 	Lifecycle chan<- messages.ToLifecycle
 	Custody   chan<- messages.LoopbackRequest
 	Health    chan<- messages.ToHealth // hears DeliverProbeToken alone
 
 	Snapshot    *actorkit.Watch[messages.Snapshot]
 	Observation *actorkit.Watch[messages.Observation]
-	Logger      *zap.Logger
+	Log         *zap.Logger
 }
 
 // Actor is the front door. View is safe from anywhere; the rest belongs to Serve.
@@ -116,11 +116,11 @@ type life struct {
 // Serve binds the listener and answers until ctx ends; it returns when every handler has ended.
 func (a *Actor) Serve(ctx context.Context) error {
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
-		return err
+		return ctx.Err()
 	}
 	raw, bound, err := loopback.Listen(ctx, a.deps.Address, a.port)
 	if err != nil {
-		a.deps.Logger.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)))
+		a.deps.Log.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)))
 		_ = actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
 		return fmt.Errorf("starting the front door: %w", err)
 	}
@@ -136,7 +136,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	b := a.deps.Bounds
 	l := &life{deps: &a.deps, baseURL: loopback.BaseURL(bound)}
 	l.door = &door{
-		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Logger, began: time.Now(), stats: &a.stats,
+		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Log, began: time.Now(), stats: &a.stats,
 		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
 		relay: relay.New(relay.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
 		windows: guard.Windows{
@@ -175,7 +175,7 @@ func (l *life) run(ctx context.Context) error {
 	patience := time.NewTimer(tokenPatience)
 	defer patience.Stop()
 	l.announce(ctx)
-	l.deps.Logger.Info("front door bound", zap.String("baseURL", l.baseURL))
+	l.deps.Log.Info("front door bound", zap.String("baseURL", l.baseURL))
 	l.recordEndpoint()
 	for {
 		s, changed := l.deps.Snapshot.Next()
@@ -183,7 +183,7 @@ func (l *life) run(ctx context.Context) error {
 			l.door.relay.Use(relay.Target{Launch: s.Launch, BackEnd: s.BackEnd})
 		}
 		select {
-		case m := <-l.deps.Mailbox:
+		case m := <-l.deps.Inbox:
 			l.handle(ctx, m)
 			if !l.user.IsZero() {
 				begin()
@@ -192,11 +192,11 @@ func (l *life) run(ctx context.Context) error {
 			begin()
 		case <-changed:
 		case err := <-served:
-			l.deps.Logger.Error("front door lost", zap.String("reason", string(messages.ReasonBindFailed)))
+			l.deps.Log.Error("front door lost", zap.String("reason", string(messages.ReasonBindFailed)))
 			_ = actorkit.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
 			return fmt.Errorf("serving the front door: %w", err)
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		}
 	}
 }
@@ -222,13 +222,13 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	switch m := m.(type) {
 	case messages.UseLoopbackToken:
 		if l.user.IsZero() { // it may be told twice: asked for, and of itself
-			l.deps.Logger.Info("loopback token in use")
+			l.deps.Log.Info("loopback token in use")
 		}
 		l.user = m.Token
 		l.useTokens()
 	case messages.DropLoopbackToken:
 		if !l.user.IsZero() {
-			l.deps.Logger.Info("loopback token dropped")
+			l.deps.Log.Info("loopback token dropped")
 		}
 		l.user = messages.Secret{}
 		l.useTokens()
@@ -260,7 +260,7 @@ func (l *life) recordEndpoint() {
 	}
 	err := loopback.WriteEndpoint(l.deps.EndpointPath, loopback.Endpoint{BaseURL: l.baseURL, PID: os.Getpid(), StartedAt: l.door.began})
 	if err != nil {
-		l.deps.Logger.Error("endpoint file not written", zap.Error(err))
+		l.deps.Log.Error("endpoint file not written", zap.Error(err))
 	}
 }
 
@@ -268,7 +268,7 @@ func (l *life) recordEndpoint() {
 func (l *life) close(cancel context.CancelFunc) {
 	if l.deps.EndpointPath != "" {
 		if err := loopback.RemoveEndpoint(l.deps.EndpointPath); err != nil {
-			l.deps.Logger.Error("endpoint file not removed", zap.Error(err))
+			l.deps.Log.Error("endpoint file not removed", zap.Error(err))
 		}
 	}
 	select { // at once, without waiting for anybody: a crash is told by ActorStarted as well

@@ -79,9 +79,9 @@ func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 		endpoint: filepath.Join(t.TempDir(), "run", "endpoint.json"),
 	}
 	deps := Deps{
-		Address: "127.0.0.1", EndpointPath: r.endpoint, Bounds: DefaultBounds(), Mailbox: r.box, Lifecycle: r.told,
+		Address: "127.0.0.1", EndpointPath: r.endpoint, Bounds: DefaultBounds(), Inbox: r.box, Lifecycle: r.told,
 		Custody: make(chan messages.LoopbackRequest, 8), Health: make(chan messages.ToHealth, 8),
-		Snapshot: r.snapshot, Observation: r.seen, Logger: zap.New(core),
+		Snapshot: r.snapshot, Observation: r.seen, Log: zap.New(core),
 	}
 	deps.Bounds.CloseTime = 100 * time.Millisecond
 	if change != nil {

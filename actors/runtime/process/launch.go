@@ -72,7 +72,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	began := time.Now()
 	started, err := spawn.Spawn(a.spec(l.spawn))
 	if err != nil {
-		a.Logger.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
+		a.Log.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
 		tell(event{
 			exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: messages.ExitReport{
 				At: time.Now(), Code: -1, Reason: reasonOf(err), LastLines: []string{err.Error()},

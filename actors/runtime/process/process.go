@@ -29,7 +29,7 @@ const (
 
 // Deps is what the actor is given.
 type Deps struct {
-	Mailbox   <-chan messages.ToProcess
+	Inbox     <-chan messages.ToProcess
 	Lifecycle chan<- messages.ToLifecycle
 	View      *actorkit.Watch[messages.ProcessView]
 
@@ -45,7 +45,7 @@ type Deps struct {
 	// from the polite signal to the hard one (R6); zero means the default.
 	StartDeadline, KillGrace time.Duration
 
-	Logger *zap.Logger // the actor's own
+	Log    *zap.Logger // the actor's own
 	Output *zap.Logger // the runtime's lines, as an actor of their own (R8)
 }
 
@@ -78,14 +78,14 @@ func (a *Actor) Serve(ctx context.Context) error {
 
 	a.View.Set(messages.ProcessView{})
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorProcess}); err != nil {
-		return nil
+		return ctx.Err()
 	}
 	ended, err := spawn.Reclaim(ctx, a.RecordPath, a.RunDir)
 	if err != nil {
 		return fmt.Errorf("reclaiming the runtime of an earlier daemon: %w", err)
 	}
 	if ended {
-		a.Logger.Warn("runtime of an earlier daemon ended")
+		a.Log.Warn("runtime of an earlier daemon ended")
 	}
 
 	l := loop{actor: a, launches: launches, events: make(chan event)}
@@ -97,12 +97,12 @@ func (a *Actor) Serve(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case p := <-launches.Panicked():
 			panic(p)
 		case send <- word:
 			l.outbox = l.outbox[1:]
-		case m := <-a.Mailbox:
+		case m := <-a.Inbox:
 			l.take(ctx, m)
 		case e := <-l.events:
 			l.happened(ctx, e)
@@ -230,12 +230,12 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned,
 			Sandbox: e.started.Sandbox, StartedAt: time.Now(),
 		})
-		a.Logger.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),
+		a.Log.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),
 			zap.Int("landlock", e.started.Sandbox.Landlock), zap.Bool("seccomp", e.started.Sandbox.Seccomp))
 		return []messages.ToLifecycle{*l.started}
 	case e.up != nil:
 		l.up = e.up
-		a.Logger.Info("back end answers")
+		a.Log.Info("back end answers")
 		return []messages.ToLifecycle{*l.up}
 	case e.ending && !l.killRequested():
 		// The exit itself is told when the memory of the runtime has been freed.
@@ -243,7 +243,7 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 	case e.exited != nil:
 		a.View.Set(messages.ProcessView{})
 		exit := e.exited.Exit
-		a.Logger.Info("runtime exited", zap.String("reason", string(exit.Reason)), zap.Int("code", exit.Code),
+		a.Log.Info("runtime exited", zap.String("reason", string(exit.Reason)), zap.Int("code", exit.Code),
 			zap.String("signal", exit.Signal), zap.Bool("requested", e.exited.Requested))
 		return append(e.lost, *e.exited)
 	default:

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -34,11 +35,11 @@ func newBench(t *testing.T) *bench {
 	dir := spawntest.Dir(t)
 	b := &bench{t: t, mailbox: make(chan messages.ToProcess, 8), lifecycle: make(chan messages.ToLifecycle, 64)}
 	b.deps = Deps{
-		Mailbox: b.mailbox, Lifecycle: b.lifecycle, View: actorkit.NewWatch(messages.ProcessView{}),
+		Inbox: b.mailbox, Lifecycle: b.lifecycle, View: actorkit.NewWatch(messages.ProcessView{}),
 		RunDir: dir, RecordPath: filepath.Join(dir, "runtime.json"),
 		Context: 512, MaxInFlight: 1, Sandbox: spawn.Require,
 		StartDeadline: 20 * time.Second, KillGrace: 2 * time.Second,
-		Logger: zaptest.NewLogger(t), Output: zap.NewNop(),
+		Log: zaptest.NewLogger(t), Output: zap.NewNop(),
 	}
 	return b
 }
@@ -56,8 +57,8 @@ func (b *bench) serve() {
 func (b *bench) end() {
 	b.stop()
 	if b.served != nil {
-		if err := <-b.served; err != nil {
-			b.t.Errorf("Serve = %v", err)
+		if err := <-b.served; !errors.Is(err, context.Canceled) {
+			b.t.Errorf("Serve = %v, want %v", err, context.Canceled)
 		}
 		b.served = nil
 	}
@@ -351,7 +352,7 @@ func TestNoChildOutlivesServe(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			child := make(chan int, 1)
-			b.deps.Logger = hooked("runtime started", func() {
+			b.deps.Log = hooked("runtime started", func() {
 				if child <- b.deps.View.Get().PID; test.inLoop {
 					panic("planted")
 				}
@@ -380,7 +381,7 @@ func TestNoChildOutlivesServe(t *testing.T) {
 				<-b.lifecycle
 			}
 			// The next Serve begins with nothing and can start again.
-			b.deps.Logger = zaptest.NewLogger(t)
+			b.deps.Log = zaptest.NewLogger(t)
 			b.serve()
 			b.spawn(2, map[string]any{"serve": true})
 			expect[messages.RuntimeStarted](b)

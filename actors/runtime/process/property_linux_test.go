@@ -22,7 +22,7 @@ func TestEverySpawnEndsOnce(t *testing.T) {
 		defer func() { _ = flag.Set("rapid.checks", checks.DefValue) }()
 	}
 	b := newBench(t)
-	b.deps.Logger = zap.NewNop()
+	b.deps.Log = zap.NewNop()
 	b.deps.KillGrace = 200 * time.Millisecond
 	b.lifecycle = make(chan messages.ToLifecycle, 4096)
 	b.deps.Lifecycle = b.lifecycle

@@ -116,7 +116,7 @@ func (s *service) loop(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		case lifecycle <- next:
 			s.out = s.out[1:]
 		case m := <-s.Inbox:

@@ -47,7 +47,7 @@ type Deps struct {
 	NewProbe  func() Prober
 	Limits    messages.ResourceLimits
 	Sustained time.Duration // zero means DefaultSustained
-	Logger    *zap.Logger
+	Log       *zap.Logger
 }
 
 // Actor is a suture.Service.
@@ -71,7 +71,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	a.Observation.Set(messages.Observation{})
 	defer a.Observation.Set(messages.Observation{}) // nothing is decided by what a dead actor has seen
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
-		return nil
+		return ctx.Err()
 	}
 	observer := newObserver(a.NewProbe())
 	defer observer.close()
@@ -83,7 +83,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 			a.Observation.Set(messages.Observation{})
 			select {
 			case <-ctx.Done():
-				return nil
+				return ctx.Err()
 			case <-changed:
 			}
 			continue
@@ -93,15 +93,15 @@ func (a *Actor) Serve(ctx context.Context) error {
 		launch := a.Snapshot.Get().Launch
 		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained {
 			watch.since = seen.At // told again when it lasts: nobody may have been there to act on it
-			a.Logger.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
+			a.Log.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
 				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
 			if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
-				return nil
+				return ctx.Err()
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case <-changed:
 		case <-time.After(time.Until(seen.At.Add(a.beat(seen)))):
 		}
@@ -122,7 +122,7 @@ func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Obse
 	if err != nil {
 		seen = messages.Observation{At: time.Now(), PID: pid, Failed: true}
 		if !a.Observation.Get().Failed {
-			a.Logger.Warn("observation failed", zap.String("reason", string(messages.ReasonProbeFailed)), zap.Error(err))
+			a.Log.Warn("observation failed", zap.String("reason", string(messages.ReasonProbeFailed)), zap.Error(err))
 		}
 	}
 	return seen

@@ -82,7 +82,7 @@ func serve(t *testing.T, limit int64, check func(*bench)) {
 		actor := New(Deps{
 			Process: b.process, Snapshot: b.snapshot, Lifecycle: b.lifecycle, Observation: b.seen,
 			NewProbe: func() Prober { return b.scale },
-			Limits:   messages.ResourceLimits{ResidentBytes: limit}, Logger: zap.NewNop(),
+			Limits:   messages.ResourceLimits{ResidentBytes: limit}, Log: zap.NewNop(),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error)
@@ -92,8 +92,8 @@ func serve(t *testing.T, limit int64, check func(*bench)) {
 		}
 		check(b)
 		cancel()
-		if err := <-served; err != nil {
-			t.Errorf("Serve = %v", err)
+		if err := <-served; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve = %v, want %v", err, context.Canceled)
 		}
 		if left := b.seen.Get(); left != (messages.Observation{}) {
 			t.Errorf("left behind: %+v", left)
@@ -204,7 +204,7 @@ func TestStuckProbe(t *testing.T) {
 		process := actorkit.NewWatch(messages.ProcessView{PID: 7})
 		actor := New(Deps{
 			Process: process, Snapshot: actorkit.NewWatch(messages.Snapshot{}), Lifecycle: make(chan messages.ToLifecycle, 1),
-			Observation: seen, NewProbe: func() Prober { return stuck }, Logger: zap.NewNop(),
+			Observation: seen, NewProbe: func() Prober { return stuck }, Log: zap.NewNop(),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
@@ -219,8 +219,8 @@ func TestStuckProbe(t *testing.T) {
 			t.Errorf("after the exit %+v", got)
 		}
 		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
+		if err := <-served; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve = %v, want %v", err, context.Canceled)
 		}
 		close(release)
 	})
@@ -252,7 +252,7 @@ func TestPanickingProbe(t *testing.T) {
 				actor := New(Deps{
 					Process: actorkit.NewWatch(messages.ProcessView{PID: 7}), Snapshot: actorkit.NewWatch(messages.Snapshot{}),
 					Lifecycle: make(chan messages.ToLifecycle, 1), Observation: actorkit.NewWatch(messages.Observation{}),
-					NewProbe: func() Prober { return bad }, Logger: zap.NewNop(),
+					NewProbe: func() Prober { return bad }, Log: zap.NewNop(),
 				})
 				defer func() {
 					if p := recover(); p != "planted" || !bad.closed {
@@ -332,7 +332,7 @@ func TestRealProbe(t *testing.T) {
 	lifecycle := make(chan messages.ToLifecycle, 1)
 	actor := New(Deps{
 		Process: actorkit.NewWatch(messages.ProcessView{PID: os.Getpid()}), Snapshot: actorkit.NewWatch(messages.Snapshot{}),
-		Lifecycle: lifecycle, Observation: seen, Logger: zap.NewNop(),
+		Lifecycle: lifecycle, Observation: seen, Log: zap.NewNop(),
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -356,8 +356,8 @@ func TestRealProbe(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-served; err != nil {
-		t.Error(err)
+	if err := <-served; !errors.Is(err, context.Canceled) {
+		t.Errorf("Serve = %v, want %v", err, context.Canceled)
 	}
 	if actor.String() != "runtime/resources" {
 		t.Errorf("String = %q", actor)
