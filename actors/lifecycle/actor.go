@@ -1,12 +1,15 @@
-// Package lifecycle is the actor that owns the state machine and companionAvailable (A1–A9).
+// Package lifecycle is the actor that decides when the model runtime starts, stops, restarts and falls
+// back, and whether local inference is available (companionAvailable, A1–A9).
 //
-// Others tell it what they have seen; it alone decides. After each message it publishes one
-// immutable snapshot, which the gate, the front door, the health probe, control and resources
-// read. It never waits for another actor: what it has to say goes into an outbox that the same
-// select drains.
+// The other actors report what they observe; only this one decides. After each message it publishes an
+// immutable snapshot, which the gate, the front door, the health probe, control and resources read. It
+// never waits for another actor: outgoing messages go into outboxes, which its select loop drains.
 //
-// A new incarnation starts with no fact at all, asks everybody to vouch again, and adopts a runtime
-// that still runs instead of ending the requests in it. From the last published snapshot it takes
+// Everything that belongs to one execution of the runtime is in one value of type launch, which is
+// dropped as a whole when the execution ends.
+//
+// A new incarnation of the actor starts without any fact, asks all actors to report again, and adopts a
+// runtime that still runs, so that the requests in it go on. From the last published snapshot it takes
 // only what no fact depends on: the user's wish, the counters, the failures and the last exit.
 package lifecycle
 
@@ -20,18 +23,18 @@ import (
 	"companion/messages"
 )
 
-// Defaults of the times below.
+// Defaults of the times in Deps.
 const (
 	DefaultRecency       = 15 * time.Second
 	DefaultStartDeadline = 2 * time.Minute
 	DefaultDrainDeadline = 20 * time.Second
 
-	// clearDeadline bounds the wait for the keychain at shutdown: the token dies with the daemon
-	// anyway (K6).
+	// clearDeadline bounds the wait for the keychain at shutdown. A token that stays there is useless:
+	// the daemon that accepted it has ended (K6).
 	clearDeadline = 3 * time.Second
 )
 
-// Deps is what the composition root gives.
+// Deps are the mailboxes, times and logger that the composition root passes in.
 type Deps struct {
 	Inbox     <-chan messages.ToLifecycle
 	Process   chan<- messages.ToProcess
@@ -89,7 +92,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 			return ctx.Err()
 		case message := <-a.deps.Inbox:
 			l.handle(message)
-		case left := <-l.drained:
+		case left := <-l.drainReply():
 			l.drainEnded(left)
 		case reason := <-l.cleared:
 			l.tokenCleared(reason)
@@ -118,8 +121,9 @@ func (a *Actor) Serve(ctx context.Context) error {
 	}
 }
 
-// withdraw takes back what was published: a successor may be a pause of the supervisor away, and until
-// it has heard from everybody nothing is available (A5). What no fact depends on stays, for it to take up.
+// withdraw publishes that nothing is available (A5): the supervisor may wait before it starts the next
+// incarnation, which then waits for the reports of all actors. It keeps the values that no fact depends
+// on, for newLoop.
 func (a *Actor) withdraw() {
 	last := a.deps.Snapshot.Get()
 	a.deps.Snapshot.Set(messages.Snapshot{

@@ -9,19 +9,71 @@ import (
 	"companion/messages"
 )
 
-// actorStarted drops what the actor's predecessor had vouched for, if that did not say that it ended,
-// and goes on with the new one.
+// launch is one execution of the runtime: from its Spawn, or its adoption by a new incarnation of this
+// actor, until its end has been handled. The loop then drops the value as a whole, so that no flag or
+// deadline of one launch reaches the next. While the machine is not in stopped, there is a launch.
+type launch struct {
+	number  messages.Launch
+	pair    *pair            // nil for an adopted launch until provision offers a pair
+	backEnd messages.BackEnd // zero until the process actor has checked it
+
+	failure messages.Reason // why this actor ends the launch, when that is a failure of the launch
+	noCrash bool            // the end is not a crash: something else is wanted, or artifacts are wrong
+	killed  bool            // Kill has been sent
+
+	readyAt time.Time // the last transition to ready
+	drained chan int  // the reply to Drain, nil when none is awaited
+
+	// Deadlines; zero means none.
+	startBy time.Time // for the first health success, while starting
+	exitBy  time.Time // for the exit of a process that has begun to die
+	drainBy time.Time // for the reply to Drain
+}
+
+// crashed reports whether an exit of the launch counts as a crash (A8): nobody asked for it, or this
+// actor asked for it because of a failure.
+func (c *launch) crashed(requested bool) bool {
+	return !c.noCrash && (!requested || c.failure != "")
+}
+
+// running returns the current launch if it has that number, else nil: a report about another launch
+// changes nothing (A9).
+func (l *loop) running(number messages.Launch) *launch {
+	if l.current == nil || l.current.number != number {
+		return nil
+	}
+	return l.current
+}
+
+func (l *loop) backEnd() messages.BackEnd {
+	if l.current == nil {
+		return messages.BackEnd{}
+	}
+	return l.current.backEnd
+}
+
+// drainReply is the channel of the awaited reply to Drain, or nil.
+func (l *loop) drainReply() <-chan int {
+	if l.current == nil {
+		return nil
+	}
+	return l.current.drained
+}
+
+// actorStarted drops the facts of the actor's previous incarnation, whose ActorEnded may have been
+// lost, and asks the new one to report.
 func (l *loop) actorStarted(actor messages.Actor) {
 	l.forget(actor)
 	switch actor {
 	case messages.ActorProvision:
 		l.manifest.Put(messages.RepeatWant{})
 	case messages.ActorProcess:
-		l.confirmed = true // it has ended whatever its predecessor ran
+		// The process actor ends what its previous incarnation ran before it reports its start.
+		l.confirmed = true
 	}
 }
 
-// forget drops every fact that the actor had vouched for (A9).
+// forget drops every fact that the actor has reported (A9).
 func (l *loop) forget(actor messages.Actor) {
 	switch actor {
 	case messages.ActorProvision:
@@ -29,42 +81,45 @@ func (l *loop) forget(actor messages.Actor) {
 	case messages.ActorCustody:
 		l.facts.Token, l.causes.Token = false, ""
 	case messages.ActorFrontDoor:
-		// What was seen through the old front door says nothing about the new one.
+		// Health successes through the old front door prove nothing about the new one.
 		l.facts.Bound, l.causes.Bound, l.base = false, "", ""
 		l.facts.LastHealth = time.Time{}
 	case messages.ActorHealth:
 		l.facts.LastHealth = time.Time{}
 	case messages.ActorProcess:
-		// Its end is the end of what it ran, and nobody reports an exit for that. A runtime that was
-		// ready is not to blame; during a start a fault that comes back at every attempt must lead to
-		// a hold. Nothing is started until a new process actor is there.
-		l.excused = l.excused || l.machine.State() == messages.StateReady
+		// The runtime ends with the process actor, and no RuntimeExited follows. That is not a crash of
+		// a ready runtime. During a start it counts, so that a process actor that fails at every start
+		// leads to a hold. Nothing is started before the next process actor reports.
+		if l.current != nil && l.machine.State() == messages.StateReady {
+			l.current.noCrash = true
+		}
 		l.confirmed = false
 		l.runtimeGone()
 	}
 }
 
-// offer takes what provision vouches for. A newer pair replaces the running one by a restart.
+// offer records the pair that provision has verified. A newer pair replaces the running one by a
+// restart.
 func (l *loop) offer(p *pair) {
 	l.facts.Verified, l.causes.Verified = true, ""
 	l.offered = p
-	if l.backEnd == (messages.BackEnd{}) {
-		// What will serve has a name before it serves; the process actor adds what only it knows.
+	if l.backEnd() == (messages.BackEnd{}) {
+		// Name the model before it serves; BackEndUp adds what only the process actor knows.
 		l.model = messages.Model{Name: p.model.Name, Version: p.model.Version, Embedding: p.model.Embedding}
 	}
-	switch {
-	case !l.alive:
-	case l.running == nil:
-		// An adopted launch: it was started from what its process actor had been given.
-		l.running = p
-	case !p.same(l.running) && l.machine.State() == messages.StateReady:
+	switch c := l.current; {
+	case c == nil:
+	case c.pair == nil:
+		// An adopted launch: provision repeats the pair that the launch was started from.
+		c.pair = p
+	case !p.same(c.pair) && l.machine.State() == messages.StateReady:
 		l.retire()
 	}
 }
 
-// integrityLost takes the word of provision or process. A failed fetch of something newer does not
-// end what serves; bytes that are wrong do at once (M6, A5), and so does, after a drain, the end of
-// what the manifest allows.
+// integrityLost handles a report of provision or of the process actor. Wrong bytes end the runtime at
+// once (M6, A5). An artifact that the manifest no longer allows ends it after a drain (M1). A failed
+// fetch of something newer does not end a runtime that serves.
 func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
 	switch {
@@ -72,7 +127,6 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 		l.unverified(m.Reason)
 		l.endWrong()
 	case m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget:
-		// Nobody vouches for it any more: the grace period is over, or the manifest has withdrawn it (M1).
 		l.unverified(m.Reason)
 		l.retire()
 	default:
@@ -80,6 +134,20 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 			l.unverified(m.Reason)
 		}
 	}
+}
+
+// identityChanged handles a file that was replaced after its verification (M9): the process actor has
+// refused to start from it, and it must be hashed again.
+func (l *loop) identityChanged(m messages.IdentityChanged) {
+	if m.Launch != l.number {
+		return
+	}
+	if c := l.current; c != nil {
+		c.noCrash = true
+	}
+	l.facts.Verified, l.causes.Verified = false, messages.ReasonNotReady
+	l.offered = nil
+	l.provision.Put(messages.Reverify{})
 }
 
 func wrongBytes(reason messages.Reason) bool {
@@ -90,10 +158,10 @@ func wrongBytes(reason messages.Reason) bool {
 	return false
 }
 
-// endWrong ends what runs if the last word of its bytes is that they are wrong.
+// endWrong ends the current launch if its bytes are known to be wrong.
 func (l *loop) endWrong() {
-	if l.alive && wrongBytes(l.causes.Verified) {
-		l.excused = true
+	if l.current != nil && wrongBytes(l.causes.Verified) {
+		l.current.noCrash = true
 		l.end(l.causes.Verified)
 	}
 }
@@ -103,8 +171,8 @@ func (l *loop) unverified(reason messages.Reason) {
 	answer(&l.onStart, reason)
 }
 
-// next is the pair to start: what is offered, or what was ready before when the offered one did
-// not become ready (M12).
+// next is the pair to start: the offered one, or, if that one has failed to become ready, the proven
+// one (M12).
 func (l *loop) next() *pair {
 	if l.offered.same(l.rejected) {
 		return l.proven
@@ -112,70 +180,69 @@ func (l *loop) next() *pair {
 	return l.offered
 }
 
-// start begins a launch, if everything that A3 asks for is there.
+// start begins a launch. The caller has checked the conditions of A3.
 func (l *loop) start() {
-	p := l.next()
-	l.launch++
-	l.running, l.alive, l.ending, l.excused, l.again, l.blame = p, true, false, false, false, ""
+	l.number++
+	l.current = &launch{number: l.number, pair: l.next(), startBy: time.Now().Add(l.deps.StartDeadline)}
+	l.restart = false
 	l.retryAt = time.Time{}
-	l.startedBy = time.Now().Add(l.deps.StartDeadline)
 	l.apply(messages.EventStart, messages.ReasonNotReady)
-	l.process.Put(messages.Spawn{Launch: l.launch, Model: p.model, Runtime: p.runtime})
+	l.process.Put(messages.Spawn{Launch: l.number, Model: l.current.pair.model, Runtime: l.current.pair.runtime})
 	answer(&l.onStart, messages.ReasonOK)
 }
 
-// runtimeStarted is the answer to a Spawn, or to ConfirmProcess from a runtime that outlived the
-// last incarnation of this actor: that one is adopted. What runs on the word of an earlier incarnation
-// alone is ended.
+// runtimeStarted handles the answer to Spawn, or to ConfirmProcess after a restart of this actor. In the
+// second case the launch is adopted, unless a newer one had been asked for: then it is ended.
 func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 	switch {
 	case l.confirmed:
-		if !l.alive || m.Launch != l.launch {
+		if l.running(m.Launch) == nil {
 			l.process.Put(messages.Kill{Launch: m.Launch})
 		}
-	case m.Launch < l.launch:
-		// A newer one was asked for: it follows, or its Spawn was lost.
+	case m.Launch < l.number:
+		// The newer launch follows this one, or its Spawn was lost: ask again.
 		l.process.Put(messages.Kill{Launch: m.Launch})
 		l.process.Put(messages.ConfirmProcess{})
 	default:
-		l.confirmed, l.alive, l.launch = true, true, m.Launch
-		l.running = l.offered
+		l.confirmed, l.number = true, m.Launch
+		l.current = &launch{number: m.Launch, pair: l.offered}
 		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
-		l.endWrong() // provision may have spoken before the process actor
+		l.endWrong() // provision may have reported before the process actor
 	}
 }
 
-// runtimeAbsent answers ConfirmProcess or Kill. The first may have been asked before a Spawn that
-// the process actor had not read yet: then it says nothing about that launch.
+// runtimeAbsent handles the answer to ConfirmProcess or Kill. It ends a launch only if it answers the
+// Kill of that launch: a ConfirmProcess may have been sent before the Spawn that is under way.
 func (l *loop) runtimeAbsent(m messages.RuntimeAbsent) {
 	l.confirmed = true
-	if l.ending && m.Launch == l.launch {
+	if c := l.running(m.Launch); c != nil && c.killed {
 		l.runtimeGone()
 	}
 }
 
-// runtimeGone ends a launch whose exit nobody reports.
+// runtimeGone ends the current launch, if any, without a report of its exit.
 func (l *loop) runtimeGone() {
+	if l.current == nil {
+		return
+	}
 	l.runtimeExited(messages.RuntimeExited{
-		Launch: l.launch, Requested: l.ending,
+		Launch: l.current.number, Requested: l.current.killed,
 		Exit: messages.ExitReport{At: time.Now(), Code: -1, Reason: messages.ReasonProcessExited},
 	})
 }
 
-// runtimeExited ends the launch: the machine goes to stopped by the only way there is, and a crash
-// is counted and answered by a retry.
+// runtimeExited drops the launch and moves the machine to stopped along the table. A crash is counted
+// and leads to a retry or a hold.
 func (l *loop) runtimeExited(m messages.RuntimeExited) {
-	if !l.alive || m.Launch != l.launch {
+	ended := l.running(m.Launch)
+	if ended == nil {
 		return
 	}
+	l.current = nil
 	reason := m.Exit.Reason
-	if l.blame != "" {
-		reason = l.blame
+	if ended.failure != "" {
+		reason = ended.failure
 	}
-	crash := !l.excused && (!m.Requested || l.blame != "")
-	l.alive, l.ending, l.excused, l.blame = false, false, false, ""
-	l.backEnd, l.drained = messages.BackEnd{}, nil
-	l.startedBy, l.drainBy, l.exitBy = time.Time{}, time.Time{}, time.Time{}
 	switch l.machine.State() {
 	case messages.StateStarting:
 		l.apply(messages.EventHealthFail, reason)
@@ -185,19 +252,20 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	case messages.StateDraining:
 		l.apply(messages.EventStopped, reason)
 	}
-	if crash {
-		l.crashed(m.Exit, reason)
+	if ended.crashed(m.Requested) {
+		l.crashed(ended.pair, m.Exit, reason)
 	}
 }
 
-// crashed counts a failure and decides when to try again (A8).
-func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
+// crashed counts a crash of a launch of p and schedules the retry, or holds launches back after a crash
+// loop (A8).
+func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason) {
 	now := time.Now()
 	exit.Reason = reason
 	l.lastExit = &exit
 	l.restarts++
-	if l.proven != nil && !l.running.same(l.proven) {
-		l.rejected = l.running
+	if l.proven != nil && !p.same(l.proven) {
+		l.rejected = p
 		l.log.Warn("newer artifacts did not become ready, going back", zap.String("reason", string(reason)))
 	}
 	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
@@ -215,22 +283,26 @@ func (l *loop) crashed(exit messages.ExitReport, reason messages.Reason) {
 		zap.String("signal", exit.Signal), zap.Duration("retryIn", wait))
 }
 
+// forgive clears the crash history, the hold and the backoff.
 func (l *loop) forgive() {
 	l.failures, l.retryAt = &messages.Failures{}, time.Time{}
 	l.backoff.Reset()
 }
 
+// healthSucceeded makes a starting launch ready and keeps a ready one available. A success of a
+// launch that is being ended, or whose process has begun to die, counts for nothing.
 func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
-	if !l.alive || l.ending || !l.exitBy.IsZero() || m.Launch != l.launch {
+	c := l.running(m.Launch)
+	if c == nil || c.killed || !c.exitBy.IsZero() {
 		return
 	}
 	switch l.machine.State() {
 	case messages.StateStarting:
-		l.startedBy = time.Time{}
+		c.startBy, c.readyAt = time.Time{}, time.Now()
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
-		l.proven, l.lastReady = l.running, l.launch
-		if l.facts.Verified && !l.next().same(l.running) {
-			// Something newer was offered while this one started.
+		l.proven, l.lastReady = c.pair, c.number
+		if l.facts.Verified && !l.next().same(c.pair) {
+			// A newer pair was offered while this launch started.
 			l.retire()
 			return
 		}
@@ -241,57 +313,61 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	l.facts.LastHealth = m.At
 }
 
-// healthFailed ends availability at once (A5). A start is allowed to fail probes until its
-// deadline; a hung runtime is ended and replaced. The process actor sends one with
-// ReasonProcessExited as soon as the runtime dies, tens of milliseconds before its memory is freed
-// and the exit is told: a success from before that moment counts no more. When no exit follows, the
-// sign was wrong or the runtime hangs in its death: then it is ended.
+// healthFailed ends availability at once (A5). Before its start deadline a launch may fail probes; a
+// launch that hangs is ended and replaced.
+//
+// ReasonProcessExited comes from the process actor as soon as the runtime begins to die, tens of
+// milliseconds before its memory is freed and RuntimeExited is sent. If RuntimeExited does not follow
+// by exitBy, the launch is ended: the report was wrong, or the runtime hangs while it exits.
 func (l *loop) healthFailed(m messages.HealthFailed) {
-	if !l.alive || m.Launch != l.launch {
+	c := l.running(m.Launch)
+	if c == nil {
 		return
 	}
 	l.facts.LastHealth = time.Time{}
-	if m.Reason == messages.ReasonProcessExited && l.exitBy.IsZero() {
-		l.exitBy = time.Now().Add(exitPatience)
+	if m.Reason == messages.ReasonProcessExited && c.exitBy.IsZero() {
+		c.exitBy = time.Now().Add(exitPatience)
 	}
 	if m.Hung {
 		l.end(m.Reason)
 	}
 }
 
-// memoryExceeded ends a runtime that stays over its memory limit (P4), whose requests are denied
-// anyway: a ready one after a drain, a starting one at once.
+// memoryExceeded ends a launch that stays over its memory limit (P4): a ready one after a drain, since
+// its new requests are denied already, a starting one at once.
 func (l *loop) memoryExceeded(m messages.MemoryExceeded) {
-	if m.Launch != l.launch {
+	c := l.running(m.Launch)
+	if c == nil {
 		return
 	}
 	switch l.machine.State() {
 	case messages.StateStarting:
 		l.end(messages.ReasonRAMOverLimit)
 	case messages.StateReady:
-		l.blame = messages.ReasonRAMOverLimit
+		c.failure = messages.ReasonRAMOverLimit
 		l.drain()
 	}
 }
 
-// end ends the launch without waiting for its requests, and counts as a failure for reason unless
-// the launch is excused.
+// end kills the current launch without waiting for its requests. It counts as a failure for reason,
+// unless noCrash is set.
 func (l *loop) end(reason messages.Reason) {
-	if !l.alive || l.ending {
+	c := l.current
+	if c == nil || c.killed {
 		return
 	}
-	l.blame = reason
+	c.failure = reason
 	switch l.machine.State() {
 	case messages.StateStarting:
 		l.apply(messages.EventHealthFail, reason)
 	case messages.StateReady:
 		l.apply(messages.EventDrain, reason)
 	}
-	l.startedBy = time.Time{}
-	l.kill()
+	c.startBy = time.Time{}
+	l.kill(c)
 }
 
-func (l *loop) kill() {
-	l.ending = true
-	l.process.Put(messages.Kill{Launch: l.launch})
+func (l *loop) kill(c *launch) {
+	c.killed = true
+	l.process.Put(messages.Kill{Launch: c.number})
 }

@@ -11,13 +11,14 @@ import (
 	"companion/messages"
 )
 
-// The first retry comes soon, because one crash says little; the tenth does not (A8).
+// Bounds of the backoff between a crash and the next launch (A8). The first retry is almost immediate,
+// because a single crash is usually transient.
 const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
 )
 
-// pair is a model and the runtime that serves it.
+// pair is a verified model and the verified runtime that serves it.
 type pair struct {
 	model   messages.VerifiedModel
 	runtime messages.VerifiedRuntime
@@ -27,50 +28,43 @@ func (p *pair) same(q *pair) bool {
 	return p != nil && q != nil && p.model.SHA256 == q.model.SHA256 && p.runtime.Dir == q.runtime.Dir
 }
 
-// loop is the state of one incarnation; Serve's goroutine alone touches it.
+// loop is the state of one incarnation of the actor. Only the goroutine of Serve touches it.
 type loop struct {
 	deps    Deps
 	log     *zap.Logger
 	machine *fsm.Lifecycle
-	last    messages.Snapshot // what was published
+	last    messages.Snapshot // the last published one
 
 	facts  messages.Facts
 	causes fsm.Causes
 	base   string
+	model  messages.Model
 
-	// wanted is the user's wish; offered is what provision vouches for; proven became ready once
-	// and is what a failed newer one falls back to (M12); running is what the launch was given.
-	// rejected never became ready while proven did.
-	wanted                             bool
-	offered, proven, running, rejected *pair
+	// The user's wishes. They outlive a launch: restart also applies to a launch that a new
+	// incarnation has not adopted yet.
+	wanted  bool // the runtime is to run
+	restart bool // the current launch is to be replaced by another one
 
-	launch    messages.Launch
+	// offered: the last pair that provision verified. proven: the last pair that became ready, which
+	// replaces a newer one that fails to start (M12). rejected: that newer pair.
+	offered, proven, rejected *pair
+
+	current   *launch         // nil: no runtime runs, as far as this actor knows
+	number    messages.Launch // of the current or the last launch
 	lastReady messages.Launch // the last launch that became ready
-	confirmed bool            // process has said what runs
-	alive     bool            // launch has not ended yet
-	ending    bool            // a Kill is on its way
-	exitBy    time.Time       // the process dies, and its exit will be told by then; else zero
-	blame     messages.Reason // the failure that an asked-for end stands for
-	excused   bool            // the end of launch is no crash
-	again     bool            // the user wants another launch than this one
-	backEnd   messages.BackEnd
-	model     messages.Model
-	startedBy time.Time // the start deadline, while starting
-	readyAt   time.Time
+	confirmed bool            // the process actor has said what runs
 
-	failures *messages.Failures // never nil; what is published is not changed
+	failures *messages.Failures // never nil; a published value is never changed
 	restarts int
 	lastExit *messages.ExitReport
 	backoff  *backoff.ExponentialBackOff
 	retryAt  time.Time
 
-	drained   chan int // the reply to a Drain, nil when none is asked
-	drainBy   time.Time
-	cleared   chan messages.Reason
+	cleared   chan messages.Reason // the reply to ClearLoopbackToken, nil when none is awaited
 	clearedBy time.Time
-	onStopped []chan<- messages.Reason // who waits for the runtime to have ended
-	onStart   []chan<- messages.Reason // who waits for the start of a restart
-	onEnd     []chan<- struct{}        // who waits for the shutdown
+	onStopped []chan<- messages.Reason // StopRequested: reply when the runtime has ended
+	onStart   []chan<- messages.Reason // RestartRequested: reply when the next launch starts
+	onEnd     []chan<- struct{}        // ShutdownRequested: reply when the shutdown is complete
 
 	process   actorkit.Outbox[messages.ToProcess]
 	provision actorkit.Outbox[messages.ToProvision]
@@ -95,7 +89,7 @@ func newLoop(deps Deps) *loop {
 		machine:   fsm.NewLifecycle(),
 		last:      before,
 		wanted:    before.Wanted,
-		launch:    before.Launch,
+		number:    before.Launch,
 		lastReady: before.Proven,
 		restarts:  before.Restarts,
 		lastExit:  before.LastExit,
@@ -118,10 +112,11 @@ func newLoop(deps Deps) *loop {
 	return l
 }
 
-// held reports whether a crash loop is held (A8).
+// held reports whether launches are held back after a crash loop (A8).
 func (l *loop) held() bool { return !l.failures.HeldTill.IsZero() }
 
-// handle takes one message in; it changes facts and asks for nothing that reconcile can ask for.
+// handle processes one message. It records facts; reconcile, which runs after every message, decides
+// what follows from them.
 func (l *loop) handle(message messages.ToLifecycle) {
 	switch m := message.(type) {
 	case messages.ActorStarted:
@@ -133,12 +128,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.IntegrityLost:
 		l.integrityLost(m)
 	case messages.IdentityChanged:
-		if m.Launch == l.launch {
-			l.excused = true
-			l.facts.Verified, l.causes.Verified = false, messages.ReasonNotReady
-			l.offered = nil
-			l.provision.Put(messages.Reverify{})
-		}
+		l.identityChanged(m)
 	case messages.DoorBound:
 		l.facts.Bound, l.causes.Bound, l.base = true, "", m.BaseURL
 		if l.facts.LastHealth.IsZero() {
@@ -155,8 +145,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.RuntimeStarted:
 		l.runtimeStarted(m)
 	case messages.BackEndUp:
-		if l.alive && m.Launch == l.launch {
-			l.backEnd, l.model = m.BackEnd, m.Model
+		if c := l.running(m.Launch); c != nil {
+			c.backEnd, l.model = m.BackEnd, m.Model
 		}
 	case messages.RuntimeExited:
 		l.runtimeExited(m)
@@ -182,8 +172,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	}
 }
 
-// apply moves the machine by an event that the code around it knows to fit; one that does not is a
-// fault of this actor, which its supervisor answers by a clean start.
+// apply moves the state machine. Callers pass only events that the current state allows; any other
+// event is a bug in this actor, so apply panics and the supervisor restarts the actor.
 func (l *loop) apply(event messages.Event, reason messages.Reason) {
 	from := l.machine.State()
 	if refused := l.machine.Apply(event); refused != messages.ReasonOK {
@@ -193,7 +183,6 @@ func (l *loop) apply(event messages.Event, reason messages.Reason) {
 	l.facts.Ready = to == messages.StateReady
 	if l.facts.Ready {
 		l.causes.Ready = ""
-		l.readyAt = time.Now()
 	} else {
 		l.causes.Ready = reason
 		l.facts.LastHealth = time.Time{}
@@ -202,13 +191,13 @@ func (l *loop) apply(event messages.Event, reason messages.Reason) {
 		zap.String("on", string(event)), zap.String("reason", string(reason)))
 }
 
-// publish makes one snapshot of what holds now, if anything changed.
+// publish publishes a snapshot of the current state, if anything has changed.
 func (l *loop) publish() {
 	now := time.Now()
 	available, reason := fsm.Available(l.facts, l.causes, now, l.deps.Recency)
 	next := messages.Snapshot{
 		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since,
-		Facts: l.facts, BaseURL: l.base, Launch: l.launch, Proven: l.lastReady, BackEnd: l.backEnd, Model: l.model,
+		Facts: l.facts, BaseURL: l.base, Launch: l.number, Proven: l.lastReady, BackEnd: l.backEnd(), Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
 		Held: l.held(), Failures: l.failures, Wanted: l.wanted,
 	}
@@ -227,28 +216,33 @@ func (l *loop) publish() {
 	}
 }
 
-// untilNext is the time until something happens by itself: the last health success ages out, a
-// deadline passes, a retry or the end of a hold comes due.
+// untilNext is the time until the actor must act without a message: when the last health success
+// ages out, a deadline passes, a retry is due or a hold ends.
 func (l *loop) untilNext() time.Duration {
 	const idle = time.Hour
 	now, next := time.Now(), idle
-	due := func(at time.Time) {
+	wake := func(at time.Time) {
 		if !at.IsZero() {
 			next = min(next, at.Sub(now))
 		}
 	}
 	if l.last.Available {
-		// One nanosecond past the bound: at the bound itself the success still counts.
-		due(l.facts.LastHealth.Add(l.deps.Recency + 1))
+		// One nanosecond later: a success that is exactly Recency old still counts.
+		wake(l.facts.LastHealth.Add(l.deps.Recency + 1))
 	}
-	due(l.startedBy)
-	due(l.retryAt)
-	due(l.failures.HeldTill)
-	due(l.exitBy)
-	due(l.clearedBy)
-	due(l.drainBy)
-	if l.machine.State() == messages.StateReady && len(l.failures.At) > 0 {
-		due(l.readyAt.Add(fsm.HealthyAfter))
+	wake(l.retryAt)
+	wake(l.failures.HeldTill)
+	wake(l.clearedBy)
+	if c := l.current; c != nil {
+		wake(c.startBy)
+		wake(c.exitBy)
+		wake(c.drainBy)
+		if l.machine.State() == messages.StateReady && len(l.failures.At) > 0 {
+			wake(c.readyAt.Add(fsm.HealthyAfter))
+		}
 	}
 	return max(next, 0)
 }
+
+// due reports whether the deadline at, where zero means none, has passed at now.
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }

@@ -9,56 +9,79 @@ import (
 	"companion/messages"
 )
 
-// drainUnanswered stands for the count that a front door did not give in time.
+// drainUnanswered replaces the count of running requests when the front door does not reply in time.
 const drainUnanswered = -1
 
-// exitPatience is how long a runtime that dies may take until its exit is told: freeing the memory of
-// the largest model takes well under a second.
+// exitPatience bounds the time from the first sign that the process dies to RuntimeExited. Freeing the
+// memory of the largest model takes well under a second.
 const exitPatience = 5 * time.Second
 
-// reconcile brings what is nearer to what is wanted, one step at a time.
+// reconcile brings what runs one step nearer to what is wanted. Serve calls it after every message and
+// timer.
 func (l *loop) reconcile() {
 	now := time.Now()
-	if !now.Before(l.retryAt) {
-		l.retryAt = time.Time{}
-	}
-	if !l.drainBy.IsZero() && !now.Before(l.drainBy) {
-		l.drainEnded(drainUnanswered)
-	}
-	if !l.exitBy.IsZero() && !now.Before(l.exitBy) {
-		l.exitBy = time.Time{}
-		l.end(messages.ReasonProcessExited)
-	}
-	if l.held() && !now.Before(l.failures.HeldTill) {
-		l.forgive()
-	}
-	if l.machine.State() == messages.StateReady && len(l.failures.At) > 0 && now.Sub(l.readyAt) >= fsm.HealthyAfter {
-		l.forgive()
-	}
-	if !l.wanted {
+	l.expire(now)
+	if l.wanted {
+		l.pursue(now)
+	} else {
 		l.stop()
-		return
-	}
-	switch {
-	case l.again && l.runs():
-		l.retire()
-	case l.machine.State() == messages.StateStarting && !l.startedBy.IsZero() && !now.Before(l.startedBy):
-		l.end(messages.ReasonStartTimeout)
-	case l.machine.State() == messages.StateStopped && l.alive && !l.ending && l.facts.Verified:
-		// Adopted: the runtime runs already, and its health decides as for any other start.
-		l.startedBy = now.Add(l.deps.StartDeadline)
-		l.apply(messages.EventStart, messages.ReasonNotReady)
-	case l.machine.State() == messages.StateStopped && !l.alive && l.confirmed && l.facts.Verified &&
-		!l.held() && l.retryAt.IsZero():
-		l.start()
 	}
 }
 
-// stop drains and ends what runs, answers those who waited for that, and goes on to the end of a
-// shutdown.
+// expire acts on the deadlines that have passed.
+func (l *loop) expire(now time.Time) {
+	if due(l.retryAt, now) {
+		l.retryAt = time.Time{}
+	}
+	if c := l.current; c != nil {
+		if due(c.drainBy, now) {
+			l.drainEnded(drainUnanswered)
+		}
+		if due(c.exitBy, now) {
+			c.exitBy = time.Time{}
+			l.end(messages.ReasonProcessExited)
+		}
+	}
+	if due(l.failures.HeldTill, now) || l.healed(now) {
+		l.forgive()
+	}
+}
+
+// healed reports whether the runtime has been ready long enough for its failures to be forgiven (A8).
+func (l *loop) healed(now time.Time) bool {
+	return l.machine.State() == messages.StateReady && len(l.failures.At) > 0 &&
+		now.Sub(l.current.readyAt) >= fsm.HealthyAfter
+}
+
+// pursue starts, adopts or replaces a launch, because the runtime is wanted.
+func (l *loop) pursue(now time.Time) {
+	c, state := l.current, l.machine.State()
+	switch {
+	case c == nil:
+		if l.mayStart() {
+			l.start()
+		}
+	case l.restart:
+		l.retire()
+	case state == messages.StateStarting && due(c.startBy, now):
+		l.end(messages.ReasonStartTimeout)
+	case state == messages.StateStopped && !c.killed && l.facts.Verified:
+		// Adopted: the runtime already runs; its health decides, as for any other start.
+		c.startBy = now.Add(l.deps.StartDeadline)
+		l.apply(messages.EventStart, messages.ReasonNotReady)
+	}
+}
+
+// mayStart reports whether the conditions of a start hold (A3, A8).
+func (l *loop) mayStart() bool {
+	return l.confirmed && l.facts.Verified && !l.held() && l.retryAt.IsZero()
+}
+
+// stop drains and ends the current launch. Once nothing runs, it replies to StopRequested and continues
+// a shutdown.
 func (l *loop) stop() {
 	switch {
-	case l.runs():
+	case l.current != nil:
 		l.retire()
 	case l.confirmed:
 		l.retryAt = time.Time{}
@@ -67,46 +90,49 @@ func (l *loop) stop() {
 	}
 }
 
-func (l *loop) runs() bool { return l.alive || l.machine.State() != messages.StateStopped }
-
-// retire ends what runs because something else is wanted, which is no crash: a ready runtime after a drain,
-// another one at once.
+// retire ends the current launch because something else is wanted, which is not a crash: a ready one
+// after a drain, any other at once.
 func (l *loop) retire() {
-	switch {
+	switch c := l.current; {
+	case c == nil:
 	case l.machine.State() == messages.StateReady:
-		l.excused = true
+		c.noCrash = true
 		l.drain()
-	case l.machine.State() != messages.StateDraining && l.alive && !l.ending:
-		l.excused = true
+	case l.machine.State() != messages.StateDraining && !c.killed:
+		c.noCrash = true
 		l.end(messages.ReasonNotReady)
 	}
 }
 
-// drain refuses new requests by the snapshot, and waits for the running ones until the deadline.
+// drain makes the gate refuse new requests, by the published state, and asks the front door to report
+// when the running ones have ended.
 func (l *loop) drain() {
+	c := l.current
 	reason := messages.ReasonNotReady
-	if l.blame != "" {
-		reason = l.blame
+	if c.failure != "" {
+		reason = c.failure
 	}
 	l.apply(messages.EventDrain, reason)
-	l.drained = make(chan int, 1)
-	l.frontDoor.Put(messages.Drain{Deadline: time.Now().Add(l.deps.DrainDeadline), Reply: l.drained})
-	// A front door that does not answer must not keep the runtime alive.
-	l.drainBy = time.Now().Add(l.deps.DrainDeadline + time.Second)
+	c.drained = make(chan int, 1)
+	l.frontDoor.Put(messages.Drain{Deadline: time.Now().Add(l.deps.DrainDeadline), Reply: c.drained})
+	// A front door that does not reply must not keep the runtime running.
+	c.drainBy = time.Now().Add(l.deps.DrainDeadline + time.Second)
 }
 
+// drainEnded kills the drained launch. left is the number of requests that still run.
 func (l *loop) drainEnded(left int) {
-	l.drained, l.drainBy = nil, time.Time{}
+	c := l.current
+	c.drained, c.drainBy = nil, time.Time{}
 	if left != 0 {
 		l.log.Warn("drain ended early", zap.Int("inFlight", left))
 	}
-	if l.alive && !l.ending {
-		l.kill()
+	if !c.killed {
+		l.kill(c)
 	}
 }
 
-// clear takes the loopback token away from the front door and the keychain at the end of a
-// shutdown (K6), and then tells those who asked for it.
+// clear removes the loopback token from the front door and from the keychain at the end of a shutdown
+// (K6), then replies to ShutdownRequested.
 func (l *loop) clear() {
 	now := time.Now()
 	switch {
@@ -116,7 +142,7 @@ func (l *loop) clear() {
 		l.clearedBy = now.Add(clearDeadline)
 		l.frontDoor.Put(messages.DropLoopbackToken{})
 		l.custody.Put(messages.ClearLoopbackToken{Reply: l.cleared})
-	case l.cleared != nil && !now.Before(l.clearedBy):
+	case l.cleared != nil && due(l.clearedBy, now):
 		l.tokenCleared(messages.ReasonKeychainTimeout)
 	}
 }
@@ -133,9 +159,9 @@ func (l *loop) tokenCleared(reason messages.Reason) {
 	l.onEnd = nil
 }
 
-// want records the user's wish to run, which also ends a hold (A8). It answers ReasonOK, or why there
-// is nothing to start yet: ReasonNotReady while that is not known or on its way, else the cause; then
-// the artifacts are looked at once more, since the user may have mended them.
+// want records that the user wants the runtime to run, which also ends a hold (A8). It returns ReasonOK
+// if the artifacts are verified, ReasonNotReady if that is not known yet or under way, else why they are
+// not; in the last case provision checks them again, because the user may have repaired them.
 func (l *loop) want() messages.Reason {
 	if l.facts.ShuttingDown {
 		return messages.ReasonNotReady
@@ -154,24 +180,25 @@ func (l *loop) want() messages.Reason {
 	}
 }
 
-// unwant records that the runtime is to stop, and tells those who wait for a restart that it will not come.
+// unwant records that the runtime is to stop, and replies with reason to pending RestartRequested
+// messages, whose start will not happen.
 func (l *loop) unwant(reason messages.Reason) {
-	l.wanted, l.again = false, false
+	l.wanted, l.restart = false, false
 	answer(&l.onStart, reason)
 }
 
-// restartRequested asks for another launch than the one that runs, also when a new incarnation of this
-// actor has not heard yet which one that is.
+// restartRequested asks for a launch that replaces the current one. After a restart of this actor the
+// wish also applies to the launch that it is about to adopt.
 func (l *loop) restartRequested(m messages.RestartRequested) {
 	if reason := l.want(); reason != messages.ReasonOK {
 		m.Reply <- reason
 		return
 	}
-	l.again = true
+	l.restart = true
 	l.onStart = append(l.onStart, m.Reply)
 }
 
-// answer gives those who wait their reply.
+// answer sends reason to every waiting reply channel and empties the list.
 func answer(waiting *[]chan<- messages.Reason, reason messages.Reason) {
 	for _, reply := range *waiting {
 		reply <- reason
