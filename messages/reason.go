@@ -19,7 +19,7 @@ const (
 	ReasonInvalidToken         Reason = "invalid_token"
 )
 
-// Front door (L5, L6, L6a, L8).
+// Front door (L5, L6, L6a, L8, R11).
 const (
 	ReasonUnknownPath        Reason = "unknown_path"
 	ReasonModelNotFound      Reason = "model_not_found"
@@ -28,6 +28,7 @@ const (
 	ReasonQueueTimeout       Reason = "queue_timeout"
 	ReasonRuntimeUnavailable Reason = "runtime_unavailable"
 	ReasonUpstreamFailed     Reason = "upstream_failed"
+	ReasonRequestEndsRuntime Reason = "request_ends_runtime"
 )
 
 // Integrity (M6, M9).

@@ -45,6 +45,11 @@ type Deps struct {
 	Manifest  chan<- messages.ManifestCommand
 	Snapshot  *actorkit.Watch[messages.Snapshot]
 
+	// RequestsEnded reports whether requests were in the runtime of a launch when it died (R11). It is
+	// asked once for each crash, after the runtime has ended, and must not block. Nil means that no crash
+	// is caused by requests.
+	RequestsEnded func(messages.Launch) bool
+
 	Recency       time.Duration // how old the last health success may be (A5)
 	StartDeadline time.Duration // from spawn to ready (A3)
 	DrainDeadline time.Duration // for running requests (A7)
@@ -67,6 +72,9 @@ func New(deps Deps) *Actor {
 		if *d.value == 0 {
 			*d.value = d.fallback
 		}
+	}
+	if deps.RequestsEnded == nil {
+		deps.RequestsEnded = func(messages.Launch) bool { return false }
 	}
 	return &Actor{deps}
 }

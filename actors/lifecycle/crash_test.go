@@ -177,3 +177,69 @@ func TestMemoryExceededWhileStarting(t *testing.T) {
 		}
 	})
 }
+
+// R11, A8: crashes with requests in the runtime lead to no hold and to no longer pause, however many there
+// are; crashes without requests still do, and each crash is asked about once.
+func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []messages.Launch
+		byRequest := true
+		w := newWorld()
+		w.close()
+		w.actor.deps.RequestsEnded = func(l messages.Launch) bool {
+			asked = append(asked, l)
+			return byRequest
+		}
+		w.serve()
+		defer w.close()
+		w.ready(t)
+		const crashes = 4 * fsm.CrashLoopFailures
+		for i := range crashes {
+			launch := w.snapshot.Get().Launch
+			got := w.send(exited(launch, messages.ReasonProcessExited))
+			if pause := time.Until(got.RetryAt); got.Held || pause != firstRetry {
+				t.Fatalf("crash %d by a request: got held %v and a pause of %v, want false and %v", i, got.Held, pause, firstRetry)
+			}
+			if len(asked) != i+1 || asked[i] != launch {
+				t.Fatalf("crash %d: got asked about %v, want once about launch %d", i, asked, launch)
+			}
+			w.pass(firstRetry)
+			w.up(t)
+		}
+		if got := w.snapshot.Get(); got.Restarts != crashes {
+			t.Errorf("got %d restarts in status, want %d", got.Restarts, crashes)
+		}
+		byRequest = false
+		for i := range fsm.CrashLoopFailures {
+			got := w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+			if want := i == fsm.CrashLoopFailures-1; got.Held != want {
+				t.Fatalf("crash %d without requests: got held %v, want %v", i, got.Held, want)
+			}
+			w.pass(lastRetry)
+			if !got.Held {
+				w.up(t)
+			}
+		}
+	})
+}
+
+// R11: an exit that the daemon asked for is not the fault of a request.
+func TestRequestedExitAsksForNoRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.close()
+		w.actor.deps.RequestsEnded = func(messages.Launch) bool {
+			t.Error("got asked for requests after an exit that was asked for, want no question")
+			return true
+		}
+		w.serve()
+		defer w.close()
+		w.ready(t)
+		w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)})
+		for _, drain := range taken[messages.Drain](w.frontDoor) {
+			drain.Reply <- 0
+		}
+		w.pass(time.Second)
+		w.send(messages.RuntimeExited{Launch: w.snapshot.Get().Launch, Requested: true})
+	})
+}

@@ -253,13 +253,13 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 		l.apply(messages.EventStopped, reason)
 	}
 	if ended.crashed(m.Requested) {
-		l.crashed(ended.pair, m.Exit, reason)
+		l.crashed(ended.pair, m.Exit, reason, l.deps.RequestsEnded(m.Launch))
 	}
 }
 
 // crashed counts a crash of a launch of p and schedules the retry, or holds launches back after a crash
-// loop (A8).
-func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason) {
+// loop (A8). A crash with requests in the runtime does not count towards the loop (R11).
+func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason, byRequests bool) {
 	now := time.Now()
 	exit.Reason = reason
 	l.lastExit = &exit
@@ -267,6 +267,14 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	if l.proven != nil && !p.same(l.proven) {
 		l.rejected = p
 		l.log.Warn("newer artifacts did not become ready, going back", zap.String("reason", string(reason)))
+	}
+	if byRequests {
+		// The front door refuses these requests from now on. Other clients must not lose the runtime
+		// because of them, so there is no hold and the pause does not grow.
+		l.retryAt = now.Add(firstRetry)
+		l.log.Warn("runtime ended while requests were in it", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
+			zap.String("signal", exit.Signal), zap.Duration("retryIn", firstRetry))
+		return
 	}
 	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
 	if isLoop {

@@ -23,6 +23,7 @@ var words = map[messages.Reason]string{
 	messages.ReasonCrashLoop:                "the runtime crashed again and again and is held back",
 	messages.ReasonRuntimeUnavailable:       "the runtime is not there",
 	messages.ReasonUpstreamFailed:           "the runtime failed in mid-answer",
+	messages.ReasonRequestEndsRuntime:       "this request ended the runtime before and is refused for an hour",
 	messages.ReasonRAMOverLimit:             "the runtime is over its memory limit",
 	messages.ReasonVRAMOverLimit:            "the GPU is over its memory limit",
 	messages.ReasonCPUOverLimit:             "the runtime is over its CPU limit",

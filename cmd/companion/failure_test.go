@@ -26,7 +26,7 @@ func TestExitOfEveryReason(t *testing.T) {
 			"malformed_limits malformed_observation ram_over_limit vram_over_limit cpu_over_limit probe_failed " +
 			"invalid_binary_path invalid_model_path sandbox_unavailable spawn_failed backend_unreachable",
 		exitFailed: "malformed_request method_not_allowed host_not_allowed cross_site_forbidden rate_state_unavailable rate_limited " +
-			"missing_token invalid_token unknown_path model_not_found bad_request body_too_large malformed_request_params " +
+			"missing_token invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params " +
 			"malformed_input authorization_server_error state_missing state_mismatch issuer_missing issuer_mismatch missing_code " +
 			"invalid_redirect_uri unsupported_pkce_method invalid_token_response metadata_invalid registration_failed " +
 			"token_exchange_failed bind_failed callback_timeout browser_failed manifest_unreachable bad_status transfer_failed " +
