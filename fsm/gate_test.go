@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"pgregory.net/rapid"
+
+	"companion/messages"
 )
 
 // L6, A6: exact limits, first in first out.

@@ -1,8 +1,9 @@
 package supervisor
 
 import (
-	"github.com/thejerf/suture/v4"
 	"time"
+
+	"github.com/thejerf/suture/v4"
 
 	"companion/actors/actorkit"
 	"companion/actors/door/control"

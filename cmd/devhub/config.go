@@ -3,10 +3,10 @@ package main
 import (
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/place"
-
-	"github.com/spf13/cobra"
 )
 
 func configCommand() *cobra.Command {

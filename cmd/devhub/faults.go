@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/fault"
 	"companion/cmd/devhub/place"
-
-	"github.com/spf13/cobra"
 )
 
 func faultsCommand() *cobra.Command {

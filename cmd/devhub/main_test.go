@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"companion/cmd/devhub/fault"
-
 	"github.com/pelletier/go-toml/v2"
 	"go.uber.org/goleak"
+
+	"companion/cmd/devhub/fault"
 )
 
 // TestMain lets the test binary be devhub itself, for the tests that need a process of its own.

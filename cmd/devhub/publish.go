@@ -5,11 +5,11 @@ import (
 	"net/http"
 	"runtime"
 
+	"github.com/spf13/cobra"
+
 	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/place"
 	"companion/messages"
-
-	"github.com/spf13/cobra"
 )
 
 func publishCommand() *cobra.Command {

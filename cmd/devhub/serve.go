@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 
-	"companion/cmd/devhub/fault"
-	"companion/cmd/devhub/place"
-	"companion/cmd/devhub/server"
-
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"companion/cmd/devhub/fault"
+	"companion/cmd/devhub/place"
+	"companion/cmd/devhub/server"
 )
 
 const warning = `

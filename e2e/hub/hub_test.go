@@ -17,12 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"companion/adapters/authority/oauth"
 	"companion/adapters/authority/transport"
 	"companion/adapters/authority/tuf"
 	"companion/messages"
-
-	"go.uber.org/goleak"
 )
 
 var devhub string

@@ -19,12 +19,12 @@ import (
 	"encoding/base64"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/adapters/authority/keychain"
 	"companion/messages"
-
-	"github.com/cenkalti/backoff/v4"
-	"go.uber.org/zap"
 )
 
 // Keychain is keychain.Keychain, or a fault in its place. Calls end with their context.

@@ -9,12 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/adapters/authority/keychain"
-	"companion/messages"
-
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"companion/adapters/authority/keychain"
+	"companion/messages"
 )
 
 // fakeKeychain is a keychain in memory whose faults a test sets.

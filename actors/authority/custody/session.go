@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 
+	"github.com/go-json-experiment/json"
+
 	"companion/adapters/authority/keychain"
 	"companion/messages"
-
-	"github.com/go-json-experiment/json"
 )
 
 // loadSession reads the stored session. What is missing, torn, oversized or unparsable is none (K5); a

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"pgregory.net/rapid"
+
 	"companion/adapters/authority/keychain"
 	"companion/messages"
-
-	"pgregory.net/rapid"
 )
 
 // K5: a session comes back whole, with and without a refresh token.

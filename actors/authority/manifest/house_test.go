@@ -10,14 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"companion/actors/actorkit"
 	"companion/adapters/authority/tuf"
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
-
-	"github.com/thejerf/suture/v4"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 )
 
 // repository answers with catalogues that a real TUF client has verified, and with faults.

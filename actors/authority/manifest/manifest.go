@@ -12,12 +12,12 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/adapters/authority/tuf"
 	"companion/messages"
-
-	"github.com/cenkalti/backoff/v4"
-	"go.uber.org/zap"
 )
 
 // Repository is tuf.Client, or a fault in its place.

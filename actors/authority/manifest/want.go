@@ -4,10 +4,10 @@ import (
 	"reflect"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/messages"
-
-	"go.uber.org/zap"
 )
 
 // decide says what should be here and whether bytes may be fetched for it, publishes the view, and sets

@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/actors/actorkit"
-	"companion/adapters/authority/oauth"
-	"companion/messages"
-
 	"github.com/thejerf/suture/v4"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"companion/actors/actorkit"
+	"companion/adapters/authority/oauth"
+	"companion/messages"
 )
 
 const (

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/adapters/authority/oauth"
 	"companion/messages"
-
-	"go.uber.org/zap"
 )
 
 // revokeTimeout bounds the best effort of O9: signing out must not wait for an unreachable hub.

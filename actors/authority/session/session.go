@@ -11,12 +11,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/adapters/authority/oauth"
 	"companion/messages"
-
-	"github.com/cenkalti/backoff/v4"
-	"go.uber.org/zap"
 )
 
 // Hub is the authorization server: oauth.Client by way of HubOf, or a fault in its place.

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/adapters/authority/oauth"
-	"companion/messages"
-
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"companion/adapters/authority/oauth"
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/adapters/authority/oauth"
 	"companion/messages"
-
-	"go.uber.org/zap"
 )
 
 // lastWords is how long a refresh may go on after the actor was told to end. Its answer carries the

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"golang.org/x/sys/unix"
+
+	"companion/messages"
 )
 
 // benchPeer makes the test program one that stands beside the proxies of a stream's benchmark, in a

@@ -17,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"companion/messages"
 )
 
 // The figures of issue 4, all in one run:

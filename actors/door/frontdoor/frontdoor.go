@@ -18,14 +18,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/adapters/door/guard"
 	"companion/adapters/door/http1"
 	"companion/adapters/door/loopback"
 	"companion/adapters/door/relay"
 	"companion/messages"
-
-	"go.uber.org/zap"
 )
 
 // Bounds are the configurable limits of L3, L6, L9 and P3. Begin with DefaultBounds: a zero is no

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/actors/actorkit"
 	"companion/adapters/door/guard"
 	"companion/adapters/door/http1"
@@ -14,8 +16,6 @@ import (
 	"companion/adapters/door/relay"
 	"companion/fsm"
 	"companion/messages"
-
-	"go.uber.org/zap"
 )
 
 // door is the state of one life of the actor, as its request handlers see it. Handlers run side by

@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"companion/actors/actorkit"
-	"companion/messages"
-
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"companion/actors/actorkit"
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

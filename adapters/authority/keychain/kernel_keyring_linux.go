@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"runtime"
 
-	"companion/messages"
-
 	"golang.org/x/sys/unix"
+
+	"companion/messages"
 )
 
 // kernelKeyring keeps items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)):

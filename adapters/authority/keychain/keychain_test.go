@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/messages"
-
 	"go.uber.org/goleak"
+
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os/exec"
 
-	"companion/messages"
-
 	"github.com/zalando/go-keyring"
+
+	"companion/messages"
 )
 
 // MayAsk says whether a quiet call can raise a dialog: the system's tool asks by itself when the

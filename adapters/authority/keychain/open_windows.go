@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"companion/messages"
-
 	"github.com/zalando/go-keyring"
 	"golang.org/x/sys/windows"
+
+	"companion/messages"
 )
 
 // MayAsk says whether a quiet call can raise a dialog.

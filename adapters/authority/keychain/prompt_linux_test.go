@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/prop"
+
+	"companion/messages"
 )
 
 // fakeService is a Secret Service that asks a person about everything, and a person who dismisses every

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"companion/messages"
 )
 
 // again runs one test of this binary in a process of its own, and fails with its output.

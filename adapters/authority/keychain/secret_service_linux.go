@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 
-	"companion/messages"
-
 	"github.com/godbus/dbus/v5"
 	"github.com/zalando/go-keyring"
+
+	"companion/messages"
 )
 
 // secretService is the freedesktop.org Secret Service (GNOME Keyring, KWallet), by way of

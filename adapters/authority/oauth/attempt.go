@@ -12,10 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"companion/messages"
-
 	"golang.org/x/net/netutil"
 	"golang.org/x/oauth2"
+
+	"companion/messages"
 )
 
 // Attempt is one sign-in: one redirect listener, one state, one verifier, at most one callback. Its

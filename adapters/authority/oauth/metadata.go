@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+
 	"companion/adapters/authority/transport"
 	"companion/messages"
-
-	"github.com/go-json-experiment/json"
 )
 
 // maxAnswer bounds every JSON body of the hub, in bytes.

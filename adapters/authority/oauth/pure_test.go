@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"companion/messages"
-
 	"go.uber.org/goleak"
+
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

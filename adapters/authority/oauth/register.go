@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+
 	"companion/adapters/authority/transport"
 	"companion/messages"
-
-	"github.com/go-json-experiment/json"
 )
 
 type registration struct {

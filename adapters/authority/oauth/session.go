@@ -8,10 +8,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+
 	"companion/adapters/authority/transport"
 	"companion/messages"
-
-	"github.com/go-json-experiment/json"
 )
 
 // Skew is how long before its expiry an access token counts as expired (O8).

@@ -12,11 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"companion/adapters/authority/transport"
-	"companion/messages"
-
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"companion/adapters/authority/transport"
+	"companion/messages"
 )
 
 // maxToken bounds an access or refresh token, in bytes (O7); the keychain holds as much.

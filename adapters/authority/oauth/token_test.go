@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"pgregory.net/rapid"
+
+	"companion/messages"
 )
 
 // O7: the token response is checked before use.

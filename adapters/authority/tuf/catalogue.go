@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"companion/adapters/origin"
-	"companion/messages"
-
 	"github.com/go-json-experiment/json"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+
+	"companion/adapters/origin"
+	"companion/messages"
 )
 
 // Catalogue is one verified manifest, for one platform. The zero Catalogue is empty.

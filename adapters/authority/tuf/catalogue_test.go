@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 var quiet = log.New(io.Discard, "", 0)

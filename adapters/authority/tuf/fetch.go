@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"companion/adapters/authority/transport"
 	"companion/messages"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 // maxFile bounds any metadata file, whatever signed metadata says of its length.

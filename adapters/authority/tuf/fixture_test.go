@@ -7,10 +7,10 @@ import (
 	"reflect"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
-
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

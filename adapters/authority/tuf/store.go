@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"companion/adapters/privatefs"
-
 	"github.com/go-json-experiment/json"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+
+	"companion/adapters/privatefs"
 )
 
 // store keeps what was verified, in two files: everything that belongs together in one, so that no

@@ -26,13 +26,13 @@ import (
 	"syscall"
 	"time"
 
-	"companion/adapters/privatefs"
-	"companion/messages"
-
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/config"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+
+	"companion/adapters/privatefs"
+	"companion/messages"
 )
 
 // Config says where the manifest is and what is trusted.

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
 	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
-
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 // M1, M2, M3: what is signed arrives, and the access token goes to the hub.

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"go.uber.org/goleak"
+
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

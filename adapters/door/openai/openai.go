@@ -14,9 +14,9 @@ import (
 	"strconv"
 	"sync"
 
-	"companion/messages"
-
 	"github.com/go-json-experiment/json/jsontext"
+
+	"companion/messages"
 )
 
 // Route is one of the inference routes that take a body (L5).

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"weak"
 
-	"companion/messages"
-
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

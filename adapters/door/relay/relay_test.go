@@ -18,9 +18,9 @@ import (
 	"time"
 	"weak"
 
-	"companion/messages"
-
 	"go.uber.org/goleak"
+
+	"companion/messages"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"companion/adapters/privatefs"
-	"companion/cmd/devhub/place"
-
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"companion/adapters/privatefs"
+	"companion/cmd/devhub/place"
 )
 
 // How long each role's signature lives. A serving hub signs again long before the shortest ends.

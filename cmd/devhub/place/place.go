@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"companion/adapters/privatefs"
-
 	"github.com/gofrs/flock"
+
+	"companion/adapters/privatefs"
 )
 
 // HubHost and ArtifactHost are the two names of the loopback address: the manifest and the artifacts

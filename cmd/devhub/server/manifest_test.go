@@ -12,15 +12,15 @@ import (
 	"strings"
 	"testing"
 
-	"companion/cmd/devhub/catalogue"
-	"companion/cmd/devhub/fault"
-	"companion/cmd/devhub/place"
-	"companion/messages"
-
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/config"
 	"github.com/theupdateframework/go-tuf/v2/metadata/fetcher"
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+
+	"companion/cmd/devhub/catalogue"
+	"companion/cmd/devhub/fault"
+	"companion/cmd/devhub/place"
+	"companion/messages"
 )
 
 // refreshed runs go-tuf's own client against the hub, with its cache in trust.

@@ -13,12 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"go.uber.org/zap"
+
 	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/fault"
 	"companion/cmd/devhub/place"
 	"companion/cmd/devhub/signin"
-
-	"go.uber.org/zap"
 )
 
 const (

@@ -15,13 +15,13 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
 	"companion/cmd/devhub/catalogue"
 	"companion/cmd/devhub/fault"
 	"companion/cmd/devhub/place"
 	"companion/messages"
-
-	"go.uber.org/goleak"
-	"go.uber.org/zap"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

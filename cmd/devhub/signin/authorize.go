@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"companion/cmd/devhub/fault"
-
 	"github.com/ory/fosite"
+
+	"companion/cmd/devhub/fault"
 )
 
 // Authorize answers the authorization endpoint: GET shows the sign-in page, or redirects at once

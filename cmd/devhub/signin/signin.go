@@ -13,10 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"companion/cmd/devhub/fault"
-
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/compose"
+
+	"companion/cmd/devhub/fault"
 )
 
 const (

@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"companion/adapters/privatefs"
-
 	"github.com/ory/fosite"
+
+	"companion/adapters/privatefs"
 )
 
 // store is fosite's storage: maps in memory, written as one JSON file after every change, so that

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"companion/messages"
-
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"companion/messages"
 )
 
 // Repo is one repository. It serves what was published last; Files may be changed to play a broken or
