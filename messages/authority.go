@@ -88,14 +88,27 @@ type AccessToken struct {
 // secret (X2).
 type SessionCommand interface{ sessionCommand() }
 
-// Login begins a sign-in. URL is sent once the redirect listener is bound: a start page on
-// loopback that sends the browser on to the hub, so that the state and the challenge travel in no
-// argument, log or control reply. Done is sent once. When Cancelled is closed the attempt ends.
+// Login begins a sign-in. Page is sent at most once, when the user can begin; Done is sent exactly once. When Cancelled is
+// closed the attempt ends. Both channels need a capacity of one.
 type Login struct {
-	OpenBrowser bool
-	URL         chan<- string
-	Done        chan<- LoginResult
-	Cancelled   <-chan struct{}
+	// Device asks for device authorization (RFC 8628, O11) instead of a browser on this machine.
+	Device    bool
+	Page      chan<- LoginPage
+	Done      chan<- LoginResult
+	Cancelled <-chan struct{}
+}
+
+// LoginPage is what the command line shows while a sign-in waits for the user.
+type LoginPage struct {
+	// URL is the start page on loopback, which sends the browser on to the hub, so that state and challenge are in no
+	// argument, log or control reply; with device authorization it is the hub's verification page.
+	URL string `json:"url"`
+	// Code is what the user types into the verification page, and Complete the page with the code filled in, or empty.
+	// Both belong to device authorization alone.
+	Code     string `json:"code,omitempty"`
+	Complete string `json:"complete,omitempty"`
+	// Until is when the attempt ends by itself.
+	Until time.Time `json:"until"`
 }
 
 // LoginResult ends a Login. Detail is a server's RFC 6749 error code, or empty; never free text
@@ -107,7 +120,13 @@ type LoginResult struct {
 }
 
 // Logout revokes at the hub, best effort, and clears the session (O9).
-type Logout struct{ Reply chan<- Reason }
+type Logout struct{ Reply chan<- LogoutResult }
+
+// LogoutResult answers Logout.
+type LogoutResult struct {
+	Reason Reason // ReasonOK, or why the keychain still holds the session
+	Hub    Reason // ReasonOK, or why the hub could not be told yet
+}
 
 // WhoAmI asks the hub who is signed in.
 type WhoAmI struct{ Reply chan<- WhoAmIResult }

@@ -11,7 +11,6 @@ import (
 	"companion/actors/authority/custody"
 	"companion/actors/authority/manifest"
 	"companion/actors/authority/session"
-	"companion/adapters/authority/browser"
 	"companion/adapters/authority/keychain"
 	"companion/adapters/authority/oauth"
 	"companion/adapters/authority/tuf"
@@ -48,7 +47,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 		}),
 		session.New(session.Deps{
 			Inbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
-			Hub: session.HubOf(signIn), OpenBrowser: browser.Open, View: b.sessionView,
+			Hub: session.HubOf(signIn), View: b.sessionView,
 			Log: o.Logger.Named(string(messages.ActorSession)),
 		}),
 		manifest.New(manifest.Deps{

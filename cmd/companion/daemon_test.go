@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/zap"
@@ -17,11 +18,16 @@ import (
 // made to give all of them on demand.
 type answering struct {
 	reason messages.Reason
+	hub    messages.Reason // of Logout
 	status messages.Status
 }
 
-func (a answering) Login(_ context.Context, _ bool, onURL func(string)) (messages.LoginResult, error) {
-	onURL("http://127.0.0.1:9/start")
+func (a answering) Login(_ context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
+	page := messages.LoginPage{URL: "http://127.0.0.1:9/start", Until: time.Now().Add(2 * time.Minute)}
+	if device {
+		page.URL, page.Code, page.Complete = "https://hub.example/device", "ABCD-EFGH", "https://hub.example/device?user_code=ABCD-EFGH"
+	}
+	onPage(page)
 	return messages.LoginResult{Reason: a.reason, User: messages.User{Name: "Ada"}}, nil
 }
 
@@ -34,11 +40,13 @@ func (a answering) Models(context.Context) (messages.ModelList, error) {
 }
 
 func (a answering) Pull(context.Context, string) (messages.Reason, error) { return a.reason, nil }
-func (a answering) Logout(context.Context) (messages.Reason, error)       { return a.reason, nil }
-func (a answering) Start(context.Context) (messages.Reason, error)        { return a.reason, nil }
-func (a answering) Stop(context.Context) (messages.Reason, error)         { return a.reason, nil }
-func (a answering) Restart(context.Context) (messages.Reason, error)      { return a.reason, nil }
-func (a answering) Status() messages.Status                               { return a.status }
+func (a answering) Logout(context.Context) (messages.LogoutResult, error) {
+	return messages.LogoutResult{Reason: a.reason, Hub: a.hub}, nil
+}
+func (a answering) Start(context.Context) (messages.Reason, error)   { return a.reason, nil }
+func (a answering) Stop(context.Context) (messages.Reason, error)    { return a.reason, nil }
+func (a answering) Restart(context.Context) (messages.Reason, error) { return a.reason, nil }
+func (a answering) Status() messages.Status                          { return a.status }
 
 // startDaemon serves until the script ends: daemon REASON [fetching].
 func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
@@ -57,7 +65,7 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 	if fetching {
 		status.Transfers = []messages.Transfer{{Name: "gemma", Bytes: 1, Total: 2, SecondsLeft: 60}}
 	}
-	fake := answering{messages.Reason(given[0]), status}
+	fake := answering{reason: messages.Reason(given[0]), hub: messages.ReasonOK, status: status}
 	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

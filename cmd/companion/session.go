@@ -1,10 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"runtime"
+	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"companion/adapters/authority/browser"
 	"companion/messages"
 )
 
@@ -12,20 +20,16 @@ func (a *app) loginCommand() *cobra.Command {
 	var noBrowser bool
 	cmd := &cobra.Command{
 		Use: "login", Short: "Sign in at the hub, in the system browser",
+		Long: "Sign in at the hub. The page opens in the system browser, and its address is printed: on standard output with\n" +
+			"--no-browser, on standard error otherwise. The command waits until the browser comes back.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.control()
 			if err != nil {
 				return err
 			}
-			result, err := client.Login(cmd.Context(), !noBrowser, func(url string) {
-				if noBrowser {
-					a.say("Open this page in a browser on this machine:")
-					// On standard output alone, so that a script can take it from there.
-					_ = print(a.out, url+"\n")
-					return
-				}
-				a.say("Your browser opens. If it does not, open this page:\n%s", url)
+			result, err := client.Login(cmd.Context(), false, func(page messages.LoginPage) {
+				a.showLoginPage(cmd.Context(), page, noBrowser)
 			})
 			if err != nil {
 				return err
@@ -33,12 +37,81 @@ func (a *app) loginCommand() *cobra.Command {
 			if err := loginFailure(result); err != nil {
 				return err
 			}
-			a.say("Signed in as %s.", plain(display(result.User)))
+			a.say("Signed in as %s.", plain(describe(result.User)))
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&noBrowser, "no-browser", false, "print the page's address and wait")
+	cmd.Flags().BoolVar(&noBrowser, "no-browser", false, "open no browser: print the page's address on standard output and wait")
 	return exits(cmd, exitNotRunning, exitKeychain)
+}
+
+// showLoginPage prints the page and opens it where a browser of this session can reach it (O12).
+func (a *app) showLoginPage(ctx context.Context, page messages.LoginPage, noBrowser bool) {
+	if noBrowser {
+		a.say("Open this page in a browser on this machine:")
+		_ = print(a.out, page.URL+"\n") // on standard output, so that a script can read it
+	} else {
+		place := browser.Where(runtime.GOOS, os.Getenv, kernelRelease())
+		a.say("Open this page to sign in:\n  %s", page.URL)
+		if err := a.openPage(ctx, place, page.URL); err != nil {
+			a.say("No browser could be opened here. Open the page yourself.")
+		} else if advice := loginAdvice(place, page.URL, os.Getenv); advice != "" {
+			a.say("%s", advice)
+		}
+	}
+	a.say("Waiting for the browser until %s. Ctrl-C gives up.", page.Until.Local().Format("15:04:05"))
+}
+
+func (a *app) openPage(ctx context.Context, place browser.Place, page string) error {
+	if !place.CanOpen() {
+		return nil
+	}
+	return browser.Open(ctx, page)
+}
+
+// loginAdvice says what to do where the page cannot be opened for the user; empty where it was opened.
+func loginAdvice(place browser.Place, page string, getenv func(string) string) string {
+	switch place {
+	case browser.PlaceSSH:
+		return "This is an SSH session, and the page is on the loopback address of this machine. On the computer with your\n" +
+			"browser, run this first, then open the page there:\n  " + forwardCommand(page, getenv)
+	case browser.PlaceWSL:
+		return "It opens in the browser of Windows, which reaches this machine by localhost forwarding. If the page does not\n" +
+			"load, set localhostForwarding=true in .wslconfig, or networkingMode=mirrored."
+	case browser.PlaceHeadless:
+		return "There is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set), so no browser was opened. If you are at\n" +
+			"another computer, forward the port first: ssh -N -L PORT:127.0.0.1:PORT, with the port of the page."
+	}
+	return ""
+}
+
+// forwardCommand is the ssh command that makes page reachable from the other end of this SSH session.
+func forwardCommand(page string, getenv func(string) string) string {
+	host, port, loopback := "HOST", "PORT", "127.0.0.1"
+	if u, err := url.Parse(page); err == nil {
+		port, loopback = u.Port(), strings.TrimSuffix(u.Host, ":"+u.Port())
+	}
+	// SSH_CONNECTION is "client port server port" (ssh(1)).
+	if fields := strings.Fields(getenv("SSH_CONNECTION")); len(fields) == 4 {
+		if address, err := netip.ParseAddr(fields[2]); err == nil {
+			host = address.String()
+		}
+	}
+	if user := getenv("USER"); user != "" && !strings.ContainsFunc(user, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("._-@", r)
+	}) {
+		host = user + "@" + host
+	}
+	return fmt.Sprintf("ssh -N -L %s:%s:%s:%s %s", loopback, port, loopback, port, host)
+}
+
+// kernelRelease names the kernel on Linux, where it tells WSL; it is empty elsewhere.
+func kernelRelease() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return string(release)
 }
 
 func loginFailure(result messages.LoginResult) error {
@@ -52,8 +125,6 @@ func loginFailure(result messages.LoginResult) error {
 	switch result.Reason {
 	case messages.ReasonCallbackTimeout:
 		f.hint = "try again; if the hub showed an error page, [hub] client_id may be one that it does not know"
-	case messages.ReasonBrowserFailed:
-		f.hint = "try `companion login --no-browser`"
 	case messages.ReasonMetadataInvalid:
 		f.hint = "check [hub] url and ca_file: `companion config show`"
 	}
@@ -69,11 +140,14 @@ func (a *app) logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			reason, err := client.Logout(cmd.Context())
+			result, err := client.Logout(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if err := refused("signing out", reason); err != nil {
+			if result.Hub != messages.ReasonOK {
+				a.say("warning: the hub could not be told: %s. The companion tries again while it runs.", explain(result.Hub))
+			}
+			if err := refused("signing out", result.Reason); err != nil {
 				return err
 			}
 			a.say("Signed out.")
@@ -101,11 +175,25 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(result.User)
 			}
-			return print(a.out, plain(fmt.Sprintf("%s (%s, %s)\n", display(result.User), result.User.Role, result.User.Provider)))
+			return print(a.out, plain(describe(result.User))+"\n")
 		},
 	}
 	a.jsonFlag(cmd)
 	return exits(cmd, exitNotRunning, exitSignIn, exitKeychain)
+}
+
+// describe names a user with role and provider.
+func describe(u messages.User) string {
+	var details []string
+	for _, detail := range []string{u.Role, u.Provider} {
+		if detail != "" {
+			details = append(details, detail)
+		}
+	}
+	if len(details) == 0 {
+		return display(u)
+	}
+	return display(u) + " (" + strings.Join(details, ", ") + ")"
 }
 
 func display(u messages.User) string {

@@ -140,7 +140,7 @@ func signIn(t *testing.T, a addresses, c *oauth.Client) (oauth.Grant, error) {
 	browsed := make(chan struct{})
 	go func() {
 		defer close(browsed)
-		browse(ctx, t, a, attempt.StartURL())
+		browse(ctx, t, a, attempt.Page().URL)
 	}()
 	grant, err := attempt.Wait(ctx)
 	attempt.Close(err == nil)

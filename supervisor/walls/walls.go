@@ -64,7 +64,7 @@ var secretLibraries = []string{
 }
 
 // Wings finds imports that cross walls 1, 2 and 3: the runtime wing reaches neither authority nor
-// door nor a library that keeps secrets; the door wing never reaches authority; adapters import no
+// door nor a library that keeps secrets; the door wing never reaches authority; no actor reaches the browser; adapters import no
 // actor; adapters of different wings, and actors of different wings, never import each other.
 func Wings(g Graph) []string {
 	var found []string
@@ -85,6 +85,13 @@ func Wings(g Graph) []string {
 		if inWing(pkg, "door") {
 			rule(pkg, "wall 2: door reaches authority", func(p string) bool {
 				return inWing(p, "authority") || under(p, secretLibraries...)
+			})
+		}
+		if under(pkg, module+"actors", module+"supervisor") {
+			// The browser is started by the command line alone, in the user's own session (O12): a daemon that runs as a
+			// service has no display, and its end would take a browser that it started with it.
+			rule(pkg, "wall 6: the daemon reaches the browser", func(p string) bool {
+				return under(p, module+"adapters/authority/browser")
 			})
 		}
 		if under(pkg, module+"adapters") {
@@ -201,10 +208,11 @@ var (
 	}
 )
 
-// Hands finds what wall 6 leaves to a few rooms: starting programs and listening. `companion exec` starts
-// what the user names, so its room may become another program, or where the system cannot, start it. The
-// room that spawns binds a port on Windows, to choose it for the runtime (R3), and listens on none. The text
-// InsecureSkipVerify is for SkipsVerification.
+// Hands finds violations of wall 6: only a few packages may start programs or listen. adapters/runtime/spawn starts the
+// runtime, adapters/authority/browser the user's browser, for the command line alone (see Wings). `companion exec` runs
+// what the user names, so cmd/companion may become another program, or start it where the system has no exec.
+// adapters/runtime/spawn binds a port on Windows to choose it for the runtime (R3), and does not listen. SkipsVerification
+// looks for the text InsecureSkipVerify.
 func Hands(pkg *packages.Package) []string {
 	starter := under(pkg.PkgPath, module+"adapters/runtime/spawn", module+"adapters/authority/browser", module+"e2e")
 	listener := under(pkg.PkgPath, module+"adapters/door/loopback", module+"adapters/door/controlsock",

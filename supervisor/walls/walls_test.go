@@ -123,6 +123,7 @@ func TestPlantedImports(t *testing.T) {
 		}, Wings, "wall 1"},
 		"runtime to door":                {Graph{"companion/adapters/runtime/probe": {"companion/adapters/door/guard"}}, Wings, "wall 1"},
 		"door to authority":              {Graph{"companion/actors/door/control": {"companion/actors/authority/session"}}, Wings, "wall 2"},
+		"daemon to the browser":          {Graph{"companion/supervisor": {"companion/adapters/authority/browser"}}, Wings, "wall 6"},
 		"adapter to actor":               {Graph{"companion/adapters/privatefs": {"companion/actors/actorkit"}}, Wings, "wall 3"},
 		"adapter to other wing":          {Graph{"companion/adapters/authority/tuf": {"companion/adapters/runtime/archive"}}, Wings, "wall 3"},
 		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/logfile"}}, Wings, "wall 3"},
@@ -143,6 +144,7 @@ func TestPlantedImports(t *testing.T) {
 		"companion/actors/runtime/process":      {"companion/adapters/runtime/spawn", "companion/actors/actorkit", "companion/messages"},
 		"companion/actors/authority/custody":    {"companion/adapters/authority/keychain"},
 		"companion/adapters/authority/keychain": {"github.com/zalando/go-keyring"},
+		"companion/cmd/companion":               {"companion/supervisor", "companion/adapters/authority/browser"},
 	}
 	none(t, append(Wings(quiet), Purity(quiet)...))
 }

@@ -122,7 +122,9 @@ func (h *fakeHub) Begin(context.Context) (Attempt, error) {
 
 type fakeAttempt struct{ hub *fakeHub }
 
-func (a *fakeAttempt) StartURL() string { return "http://127.0.0.1:1/start/x" }
+func (a *fakeAttempt) Page() messages.LoginPage {
+	return messages.LoginPage{URL: "http://127.0.0.1:1/start/x"}
+}
 
 func (a *fakeAttempt) Wait(ctx context.Context) (oauth.Grant, error) {
 	select {
@@ -155,8 +157,6 @@ type house struct {
 	manifest chan messages.ManifestCommand
 	view     *actorkit.Watch[messages.SessionView]
 	logs     *observer.ObservedLogs
-	opened   chan string
-	openErr  error
 
 	mu     sync.Mutex
 	kept   messages.LoadedSession
@@ -168,7 +168,7 @@ func newHouse(t *testing.T) *house {
 	core, logs := observer.New(zap.DebugLevel)
 	h := &house{
 		hub: newFakeHub(t), commands: make(chan messages.SessionCommand, 8), tokens: make(chan messages.AccessTokenRequest, 8),
-		manifest: make(chan messages.ManifestCommand, 100), logs: logs, opened: make(chan string, 8),
+		manifest: make(chan messages.ManifestCommand, 100), logs: logs,
 		view: actorkit.NewWatch(messages.SessionView{}), reason: messages.ReasonOK,
 		kept: messages.LoadedSession{Reason: messages.ReasonOK},
 	}
@@ -177,7 +177,6 @@ func newHouse(t *testing.T) *house {
 	h.actor = New(Deps{
 		Inbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
 		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Log: zap.New(core),
-		OpenBrowser: func(_ context.Context, url string) error { h.opened <- url; return h.openErr },
 	})
 	return h
 }
@@ -251,16 +250,16 @@ func (h *house) token() messages.AccessToken {
 }
 
 func (h *house) logout() messages.Reason {
-	reply := make(chan messages.Reason, 1)
+	reply := make(chan messages.LogoutResult, 1)
 	h.commands <- messages.Logout{Reply: reply}
-	return <-reply
+	return (<-reply).Reason
 }
 
-func (h *house) login(open bool) (url chan string, done chan messages.LoginResult, cancel context.CancelFunc) {
-	url, done = make(chan string, 1), make(chan messages.LoginResult, 1)
+func (h *house) login() (page chan messages.LoginPage, done chan messages.LoginResult, cancel context.CancelFunc) {
+	page, done = make(chan messages.LoginPage, 1), make(chan messages.LoginResult, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	h.commands <- messages.Login{OpenBrowser: open, URL: url, Done: done, Cancelled: ctx.Done()}
-	return url, done, cancel
+	h.commands <- messages.Login{Page: page, Done: done, Cancelled: ctx.Done()}
+	return page, done, cancel
 }
 
 func (h *house) wantView(t *testing.T, state messages.SessionState, reason messages.Reason) {

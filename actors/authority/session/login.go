@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,23 +49,12 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 		return
 	}
 	select {
-	case m.URL <- attempt.StartURL():
+	case m.Page <- attempt.Page():
 	case <-ctx.Done():
-	}
-	var noBrowser error
-	if m.OpenBrowser {
-		if noBrowser = l.deps.OpenBrowser(ctx, attempt.StartURL()); noBrowser != nil {
-			// The user has the URL too; only if nobody uses it was this the reason.
-			l.deps.Log.Warn("browser not opened", zap.String("reason", string(messages.ReasonBrowserFailed)))
-		}
 	}
 	grant, err := attempt.Wait(ctx)
 	if err != nil {
 		attempt.Close(false)
-		var e *oauth.Error
-		if noBrowser != nil && errors.As(err, &e) && e.Reason == messages.ReasonCallbackTimeout && ctx.Err() == nil {
-			err = &oauth.Error{Doing: "waiting for the browser", Reason: messages.ReasonBrowserFailed}
-		}
 		failed(err)
 		return
 	}
@@ -146,27 +134,33 @@ func (l *loop) logout(m messages.Logout) {
 	if l.login != nil {
 		l.login()
 	}
-	var reason messages.Reason
+	var reason, hub messages.Reason
 	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
-		l.revoke(ctx, now)
+		hub = l.revoke(ctx, now)
 		reason = l.askClear(ctx)
 	}, then: func() {
 		// Revoked is signed out, also while a locked keychain still holds what is worth nothing now.
 		l.become(messages.Session{})
 		l.stored(reason)
-		m.Reply <- reason
-	}, drop: func() { m.Reply <- messages.ReasonKeychainTimeout }})
+		m.Reply <- messages.LogoutResult{Reason: reason, Hub: hub}
+	}, drop: func() {
+		m.Reply <- messages.LogoutResult{Reason: messages.ReasonKeychainTimeout, Hub: messages.ReasonTokenExchangeFailed}
+	}})
 }
 
-func (l *loop) revoke(ctx context.Context, s messages.Session) {
+// revoke tells the hub, and returns ReasonOK or why it could not be told.
+func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 	if s.RefreshToken.IsZero() {
-		return
+		return messages.ReasonOK
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	if err := l.deps.Hub.Revoke(ctx, s.Meta.ClientID, s.RefreshToken); err != nil {
-		l.deps.Log.Warn("session not revoked at the hub", zap.String("reason", string(oauth.AsError(err).Reason)))
+		reason := oauth.AsError(err).Reason
+		l.deps.Log.Warn("session not revoked at the hub", zap.String("reason", string(reason)))
+		return reason
 	}
+	return messages.ReasonOK
 }
 
 // whoAmI asks the hub, with a token that is valid now.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -19,10 +18,10 @@ func TestLoginAndLogout(t *testing.T) {
 		h.start(t)
 		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
 		wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
-		url, done, cancel := h.login(true)
+		page, done, cancel := h.login()
 		defer cancel()
-		if u := <-url; u != <-h.opened {
-			t.Fatal("the browser got another URL than the terminal")
+		if got, want := <-page, (&fakeAttempt{}).Page(); got != want {
+			t.Fatalf("the command line got the page %+v, want %+v", got, want)
 		}
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
@@ -55,20 +54,16 @@ func TestLoginFails(t *testing.T) {
 		cancel context.CancelFunc
 	}
 	rows := map[string]struct {
-		open    bool
-		openErr error
-		act     func(r run)
-		want    messages.LoginResult
+		act  func(r run)
+		want messages.LoginResult
 	}{
 		"the server says no": {act: func(r run) {
 			r.h.hub.callback <- &oauth.Error{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}
 		}, want: messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}},
-		"nobody comes":             {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
-		"no browser, nobody comes": {open: true, openErr: errors.New("x"), act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonBrowserFailed}},
-		"no browser, then by hand": {open: true, openErr: errors.New("x"), act: func(r run) { r.h.hub.callback <- nil }, want: messages.LoginResult{Reason: messages.ReasonOK, User: messages.User{Subject: "s", Name: "Ada"}}},
-		"cancelled":                {act: func(r run) { r.cancel() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
-		"replaced":                 {act: func(r run) { r.h.login(false) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
-		"signed out meanwhile":     {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"nobody comes":         {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"cancelled":            {act: func(r run) { r.cancel() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"replaced":             {act: func(r run) { r.h.login() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"signed out meanwhile": {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
 		"the keychain is locked": {act: func(r run) {
 			r.h.breakCustody(messages.ReasonKeychainLocked)
 			r.h.hub.callback <- nil
@@ -78,11 +73,10 @@ func TestLoginFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHouse(t)
-				h.openErr = r.openErr
 				h.start(t)
-				url, done, cancel := h.login(r.open)
+				page, done, cancel := h.login()
 				defer cancel()
-				<-url
+				<-page
 				r.act(run{h, cancel})
 				if got := <-done; got != r.want {
 					t.Fatalf("%+v, want %+v", got, r.want)
@@ -109,9 +103,9 @@ func TestLoginDuringRefresh(t *testing.T) {
 		h.start(t)
 		go h.token()
 		synctest.Wait()
-		url, done, cancel := h.login(false)
+		page, done, cancel := h.login()
 		defer cancel()
-		<-url
+		<-page
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK {
 			t.Fatalf("%+v", r)

@@ -30,7 +30,7 @@ type Hub interface {
 
 // Attempt is oauth.Attempt.
 type Attempt interface {
-	StartURL() string
+	Page() messages.LoginPage
 	Wait(ctx context.Context) (oauth.Grant, error)
 	Close(signedIn bool)
 }
@@ -56,10 +56,8 @@ type Deps struct {
 	Manifest  chan<- messages.ManifestCommand
 	Lifecycle chan<- messages.ToLifecycle
 	Hub       Hub
-	// OpenBrowser gets the attempt's start page on loopback.
-	OpenBrowser func(ctx context.Context, url string) error
-	View        *actorkit.Watch[messages.SessionView]
-	Log         *zap.Logger
+	View      *actorkit.Watch[messages.SessionView]
+	Log       *zap.Logger
 }
 
 // Actor is the session actor.

@@ -204,7 +204,7 @@ func TestRotationProperty(t *testing.T) {
 					}
 					h.hub.mu.Unlock()
 				case "login":
-					_, done, cancel := h.login(false)
+					_, done, cancel := h.login()
 					h.hub.callback <- nil
 					<-done
 					cancel()

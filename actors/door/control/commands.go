@@ -13,7 +13,7 @@ import (
 const (
 	answerWithin = 45 * time.Second // one round trip to the hub or the keychain, person included
 	stopWithin   = 2 * time.Minute  // drain, polite signal, hard signal
-	loginWithin  = 10 * time.Minute // the attempt itself ends earlier
+	loginWithin  = 2 * time.Hour    // longer than any attempt; hub.sign_in_timeout is at most an hour
 	pullWithin   = 24 * time.Hour   // the largest model over the slowest line
 )
 
@@ -60,8 +60,8 @@ type signIn struct {
 	box chan<- messages.SessionCommand
 }
 
-func (s signIn) Logout(ctx context.Context) (messages.Reason, error) {
-	return ask(ctx, answerWithin, s.box, func(reply chan<- messages.Reason) messages.SessionCommand {
+func (s signIn) Logout(ctx context.Context) (messages.LogoutResult, error) {
+	return ask(ctx, answerWithin, s.box, func(reply chan<- messages.LogoutResult) messages.SessionCommand {
 		return messages.Logout{Reply: reply}
 	})
 }
@@ -72,21 +72,21 @@ func (s signIn) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
 	})
 }
 
-// Login passes the start page on as soon as it is known; leaving cancels the attempt.
-func (s signIn) Login(ctx context.Context, openBrowser bool, onURL func(string)) (messages.LoginResult, error) {
+// Login calls onPage as soon as the page is known; the end of ctx cancels the attempt.
+func (s signIn) Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginWithin)
 	defer cancel()
-	url, done := make(chan string, 1), make(chan messages.LoginResult, 1)
+	pages, done := make(chan messages.LoginPage, 1), make(chan messages.LoginResult, 1)
 	err := actorkit.Tell[messages.SessionCommand](ctx, s.box, messages.Login{
-		OpenBrowser: openBrowser, URL: url, Done: done, Cancelled: ctx.Done(),
+		Device: device, Page: pages, Done: done, Cancelled: ctx.Done(),
 	})
 	if err != nil {
 		return messages.LoginResult{}, err
 	}
 	for {
 		select {
-		case page := <-url:
-			onURL(page)
+		case page := <-pages:
+			onPage(page)
 		case result := <-done:
 			return result, nil
 		case <-ctx.Done():

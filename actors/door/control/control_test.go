@@ -80,9 +80,9 @@ func TestCommandsReachTheirOwners(t *testing.T) {
 			m.Reply <- answer
 			return ok
 		}},
-		"logout": {func() (messages.Reason, error) { return client.Logout(ctx) }, func() bool {
+		"logout": {func() (messages.Reason, error) { r, err := client.Logout(ctx); return r.Hub, err }, func() bool {
 			m, ok := (<-b.session).(messages.Logout)
-			m.Reply <- answer
+			m.Reply <- messages.LogoutResult{Reason: messages.ReasonOK, Hub: answer}
 			return ok
 		}},
 		"whoami": {func() (messages.Reason, error) { r, err := client.WhoAmI(ctx); return r.Reason, err }, func() bool {
@@ -119,11 +119,14 @@ func TestLoginReachesTheSession(t *testing.T) {
 	want := messages.LoginResult{Reason: messages.ReasonOK, User: messages.User{Name: "Ada"}}
 	go func() {
 		m := (<-b.session).(messages.Login)
-		m.URL <- "http://127.0.0.1:1/once"
+		if !m.Device {
+			t.Error("device authorization was not asked for")
+		}
+		m.Page <- messages.LoginPage{URL: "http://127.0.0.1:1/once"}
 		m.Done <- want
 	}()
 	var url string
-	got, err := client.Login(t.Context(), true, func(u string) { url = u })
+	got, err := client.Login(t.Context(), true, func(p messages.LoginPage) { url = p.URL })
 	if err != nil || got != want {
 		t.Errorf("Login: %+v, %v", got, err)
 	}
@@ -135,14 +138,14 @@ func TestLoginReachesTheSession(t *testing.T) {
 	cancelled := make(chan struct{})
 	go func() {
 		m := (<-b.session).(messages.Login)
-		if m.OpenBrowser {
-			t.Error("a browser was asked for")
+		if m.Device {
+			t.Error("device authorization was asked for")
 		}
-		m.URL <- "http://127.0.0.1:1/once"
+		m.Page <- messages.LoginPage{URL: "http://127.0.0.1:1/once"}
 		<-m.Cancelled
 		close(cancelled)
 	}()
-	if _, err := client.Login(ctx, false, func(string) { cancel() }); !errors.Is(err, context.Canceled) {
+	if _, err := client.Login(ctx, false, func(messages.LoginPage) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("an interrupted sign-in: %v", err)
 	}
 	<-cancelled
@@ -183,7 +186,7 @@ func TestStuckOwners(t *testing.T) {
 			return err
 		},
 		"no sign-in": func(ctx context.Context) error {
-			_, err := signIn{make(chan messages.SessionCommand, 1)}.Login(ctx, false, func(string) {})
+			_, err := signIn{make(chan messages.SessionCommand, 1)}.Login(ctx, false, func(messages.LoginPage) {})
 			return err
 		},
 	} {

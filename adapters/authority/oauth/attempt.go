@@ -33,6 +33,7 @@ type Attempt struct {
 	startPath    string
 	callbackPath string
 	started      atomic.Bool
+	until        time.Time // when Wait gives up
 
 	answered  chan callback // capacity one: the first callback
 	spent     atomic.Bool   // the state is good for one callback
@@ -78,6 +79,7 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 		answered:     make(chan callback, 1),
 		outcome:      make(chan struct{}),
 		serveDone:    make(chan struct{}),
+		until:        time.Now().Add(c.config.Timeout),
 	}
 	a.want = expectation{state: random(), issuer: m.Issuer, issRequired: c.config.FirstParty || m.IssInResponse}
 	register := a.clientID == "" && m.Registration != ""
@@ -107,14 +109,16 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 	return a, nil
 }
 
-// StartURL is the one-time page on loopback that sends the browser on to the hub.
-func (a *Attempt) StartURL() string { return "http://" + a.host + a.startPath }
+// Page is what the user needs: the page on loopback that sends the browser on to the hub, and until when it works.
+func (a *Attempt) Page() messages.LoginPage {
+	return messages.LoginPage{URL: "http://" + a.host + a.startPath, Until: a.until}
+}
 
 // Wait waits for the callback and exchanges its code. It ends by the attempt's time-out with
 // ReasonCallbackTimeout, and with ctx.
 func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	const doing = "waiting for the browser"
-	late := time.NewTimer(a.client.config.Timeout)
+	late := time.NewTimer(time.Until(a.until))
 	defer late.Stop()
 	var cb callback
 	select {

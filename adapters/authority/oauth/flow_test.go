@@ -45,11 +45,11 @@ func TestSignIn(t *testing.T) {
 	h, c := newHub(t)
 	var header http.Header
 	g, shown, err := signIn(t, h, c, func(a *Attempt) string {
-		if strings.Contains(a.StartURL(), a.want.state) || strings.Contains(a.StartURL(), "challenge") {
+		if strings.Contains(a.Page().URL, a.want.state) || strings.Contains(a.Page().URL, "challenge") {
 			t.Error("the start URL carries the attempt's state")
 		}
 		var body string
-		_, header, body = h.browse(a.StartURL())
+		_, header, body = h.browse(a.Page().URL)
 		return body
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func TestConfiguredClient(t *testing.T) {
 		back := url.Values{"code": {"k"}, "state": {q.Get("state")}, "iss": {h.issuer}}
 		http.Redirect(w, r, h.redirect+"?"+back.Encode(), http.StatusFound)
 	}
-	_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+	_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 	if err != nil || h.count("register") != 0 || !strings.HasSuffix(h.redirect, "/callback") {
 		t.Fatalf("%v, %d registrations, %s", err, h.count("register"), h.redirect)
 	}
@@ -92,7 +92,7 @@ func TestConfiguredClient(t *testing.T) {
 func TestIPv6(t *testing.T) {
 	h, c := newHub(t)
 	c.config.Loopback = "::1"
-	_, shown, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+	_, shown, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 	if err != nil || shown != signedInPage || !strings.HasPrefix(h.redirect, "http://[::1]:") {
 		t.Fatalf("%v %s", err, h.redirect)
 	}
@@ -168,7 +168,7 @@ func TestIssRequired(t *testing.T) {
 		c.config.FirstParty = r.firstParty
 		h.metadata["authorization_response_iss_parameter_supported"] = r.announced
 		h.iss = r.iss
-		_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+		_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 		if got := reasonOf(err); got != r.want {
 			t.Errorf("%+v: got %s", r, got)
 		}
@@ -203,14 +203,14 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 		t.Fatalf("POST: %d", resp.StatusCode)
 	}
 	first := make(chan string, 1)
-	go func() { _, _, body := h.browse(a.StartURL()); first <- body }()
+	go func() { _, _, body := h.browse(a.Page().URL); first <- body }()
 	if _, err := a.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, body := h.browse(a.redirectURI + "?" + good.Encode()); body != usedPage {
 		t.Fatalf("a second callback got %s", body)
 	}
-	if _, _, body := h.browse(a.StartURL()); body != usedPage {
+	if _, _, body := h.browse(a.Page().URL); body != usedPage {
 		t.Fatalf("a second start got %s", body)
 	}
 	a.Close(true)
@@ -241,7 +241,7 @@ func TestAttemptEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Close(false)
-	if status, _, _ := h.browse(a.StartURL()); status != 0 {
+	if status, _, _ := h.browse(a.Page().URL); status != 0 {
 		t.Fatal("the listener is still there")
 	}
 }
@@ -281,7 +281,7 @@ func TestHostileServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, c := newHub(t)
 			h.answer[r.endpoint] = r.answer
-			g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.StartURL()); return b })
+			g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 			if got := reasonOf(err); got != r.want {
 				t.Fatalf("got %s (%v), want %s", got, errors.Unwrap(err), r.want)
 			}
@@ -412,7 +412,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	var state, verifier string
 	_, _, err := signIn(t, h, c, func(a *Attempt) string {
 		state, verifier = a.want.state, a.verifier
-		_, _, b := h.browse(a.StartURL())
+		_, _, b := h.browse(a.Page().URL)
 		return b
 	})
 	text := fmt.Sprintf("%v %+v", err, err)

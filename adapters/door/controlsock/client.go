@@ -82,11 +82,11 @@ func (c *Client) watch(ctx context.Context, path string, each func(messages.Stat
 	})
 }
 
-// Login signs in: onURL is called once with the page to open, then the result is waited for. The
-// end of ctx cancels the attempt.
-func (c *Client) Login(ctx context.Context, openBrowser bool, onURL func(string)) (messages.LoginResult, error) {
+// Login signs in. It calls onPage once with the page to open, and then waits for the result. The end of ctx cancels the
+// attempt.
+func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 	var result messages.LoginResult
-	err := c.stream(ctx, http.MethodPost, "/v1/login", loginBody{openBrowser}, func(next decodeFunc) error {
+	err := c.stream(ctx, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
 		for {
 			var line loginLine
 			switch err := next(&line); {
@@ -97,8 +97,8 @@ func (c *Client) Login(ctx context.Context, openBrowser bool, onURL func(string)
 			case line.Result != nil:
 				result = messages.LoginResult{Reason: line.Result.Reason, Detail: line.Result.Detail, User: line.Result.User}
 				return nil
-			case line.URL != "":
-				onURL(line.URL)
+			case line.Page != nil:
+				onPage(*line.Page)
 			}
 		}
 	})
@@ -106,8 +106,10 @@ func (c *Client) Login(ctx context.Context, openBrowser bool, onURL func(string)
 }
 
 // Logout signs out.
-func (c *Client) Logout(ctx context.Context) (messages.Reason, error) {
-	return c.command(ctx, "/v1/logout", nil)
+func (c *Client) Logout(ctx context.Context) (messages.LogoutResult, error) {
+	var body logoutBody
+	err := c.call(ctx, http.MethodPost, "/v1/logout", nil, &body)
+	return messages.LogoutResult(body), err
 }
 
 // WhoAmI asks the hub who is signed in.

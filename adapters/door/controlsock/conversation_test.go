@@ -27,7 +27,7 @@ func TestCommands(t *testing.T) {
 		do   func() (any, error)
 		want any
 	}{
-		{"logout", func() (any, error) { return client.Logout(ctx) }, messages.ReasonOK},
+		{"logout", func() (any, error) { return client.Logout(ctx) }, messages.LogoutResult{Reason: messages.ReasonOK, Hub: messages.ReasonTokenExchangeFailed}},
 		{"start", func() (any, error) { return client.Start(ctx) }, messages.ReasonOK},
 		{"stop", func() (any, error) { return client.Stop(ctx) }, messages.ReasonOK},
 		{"restart", func() (any, error) { return client.Restart(ctx) }, messages.ReasonOK},
@@ -167,22 +167,26 @@ func TestWatchEnds(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
+	page := messages.LoginPage{
+		URL: "https://hub.example/device", Code: "ABCD-EFGH", Complete: "https://hub.example/device?user_code=ABCD-EFGH",
+		Until: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
+	}
 	want := messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied", User: ada}
-	client, _, _ := serve(t, &daemon{onLogin: func(_ context.Context, onURL func(string)) (messages.LoginResult, error) {
-		onURL("http://127.0.0.1:1/once")
+	client, _, _ := serve(t, &daemon{onLogin: func(_ context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
+		onPage(page)
 		return want, nil
 	}})
-	var urls []string
-	got, err := client.Login(t.Context(), true, func(url string) { urls = append(urls, url) })
-	if err != nil || got != want || !reflect.DeepEqual(urls, []string{"http://127.0.0.1:1/once"}) {
-		t.Errorf("Login: %+v, %v after %v", got, err, urls)
+	var pages []messages.LoginPage
+	got, err := client.Login(t.Context(), true, func(p messages.LoginPage) { pages = append(pages, p) })
+	if err != nil || got != want || !reflect.DeepEqual(pages, []messages.LoginPage{page}) {
+		t.Errorf("Login: %+v, %v after %v", got, err, pages)
 	}
 
-	client, _, _ = serve(t, &daemon{onLogin: func(context.Context, func(string)) (messages.LoginResult, error) {
+	client, _, _ = serve(t, &daemon{onLogin: func(context.Context, func(messages.LoginPage)) (messages.LoginResult, error) {
 		return messages.LoginResult{}, errors.New("with a secret inside")
 	}})
 	var refused *Error
-	if _, err := client.Login(t.Context(), false, func(string) {}); !errors.As(err, &refused) || refused.Code != CodeInternal {
+	if _, err := client.Login(t.Context(), false, func(messages.LoginPage) {}); !errors.As(err, &refused) || refused.Code != CodeInternal {
 		t.Errorf("a failing sign-in: %v", err)
 	}
 }
@@ -190,14 +194,14 @@ func TestLogin(t *testing.T) {
 // A command line that is interrupted cancels its sign-in, and stops waiting for its pull.
 func TestLeavingCancels(t *testing.T) {
 	d := &daemon{block: make(chan struct{})}
-	d.onLogin = func(ctx context.Context, onURL func(string)) (messages.LoginResult, error) {
-		onURL("http://127.0.0.1:1/once")
+	d.onLogin = func(ctx context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
+		onPage(messages.LoginPage{URL: "http://127.0.0.1:1/once"})
 		_, err := d.take(ctx, "login")
 		return messages.LoginResult{}, err
 	}
 	client, _, _ := serve(t, d)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := client.Login(ctx, false, func(string) { <-d.calls; cancel() })
+	_, err := client.Login(ctx, false, func(messages.LoginPage) { <-d.calls; cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Login: %v", err)
 	}
@@ -276,9 +280,9 @@ func TestBadCommands(t *testing.T) {
 
 // A9: a panic in one command is contained.
 func TestPanicIsContained(t *testing.T) {
-	d := &daemon{onLogin: func(context.Context, func(string)) (messages.LoginResult, error) { panic("planted") }}
+	d := &daemon{onLogin: func(context.Context, func(messages.LoginPage)) (messages.LoginResult, error) { panic("planted") }}
 	client, _, _ := serve(t, d)
-	if _, err := client.Login(t.Context(), false, func(string) {}); err == nil {
+	if _, err := client.Login(t.Context(), false, func(messages.LoginPage) {}); err == nil {
 		t.Error("a panicking sign-in was answered as done")
 	}
 	if _, err := client.Status(t.Context()); err != nil {

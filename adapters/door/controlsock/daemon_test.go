@@ -23,7 +23,7 @@ type daemon struct {
 	fail    atomic.Pointer[error]
 	ended   chan error    // receives why a blocked command ended
 	looked  chan struct{} // when not nil, receives each look at the status
-	onLogin func(ctx context.Context, onURL func(string)) (messages.LoginResult, error)
+	onLogin func(ctx context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error)
 }
 
 func (d *daemon) Status() messages.Status { return d.view.Get() }
@@ -55,7 +55,11 @@ func (d *daemon) take(ctx context.Context, call string) (messages.Reason, error)
 // fails makes the commands fail.
 func (d *daemon) fails(err error) { d.fail.Store(&err) }
 
-func (d *daemon) Logout(ctx context.Context) (messages.Reason, error)  { return d.take(ctx, "logout") }
+func (d *daemon) Logout(ctx context.Context) (messages.LogoutResult, error) {
+	reason, err := d.take(ctx, "logout")
+	return messages.LogoutResult{Reason: reason, Hub: messages.ReasonTokenExchangeFailed}, err
+}
+
 func (d *daemon) Start(ctx context.Context) (messages.Reason, error)   { return d.take(ctx, "start") }
 func (d *daemon) Stop(ctx context.Context) (messages.Reason, error)    { return d.take(ctx, "stop") }
 func (d *daemon) Restart(ctx context.Context) (messages.Reason, error) { return d.take(ctx, "restart") }
@@ -81,8 +85,8 @@ func (d *daemon) Models(ctx context.Context) (messages.ModelList, error) {
 	return list, err
 }
 
-func (d *daemon) Login(ctx context.Context, _ bool, onURL func(string)) (messages.LoginResult, error) {
-	return d.onLogin(ctx, onURL)
+func (d *daemon) Login(ctx context.Context, _ bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
+	return d.onLogin(ctx, onPage)
 }
 
 // serve runs a Server for d until the test ends, or stop is called.

@@ -7,8 +7,8 @@
 //	GET  /v1/status                 one messages.Status
 //	GET  /v1/status/watch[?every=]  one line at once, and one at each change of availability or
 //	                                lifecycle; with every (a Go duration) also that often
-//	POST /v1/login {"openBrowser"}  a line {"url"}, then a line {"result"}; leaving cancels
-//	POST /v1/logout                 {"reason"}
+//	POST /v1/login {"device"}       a line {"page"}, then a line {"result"}; leaving cancels
+//	POST /v1/logout                 {"reason","hub"}
 //	GET  /v1/whoami                 {"user","reason"}
 //	GET  /v1/models                 {"models","reason"}
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
@@ -39,11 +39,11 @@ type Viewer interface {
 	Next() (messages.Status, <-chan struct{})
 }
 
-// SignIn is the session's part. Login calls onURL at most once, from the calling goroutine; its end
-// of ctx cancels the attempt.
+// SignIn is the session's part. Login calls onPage at most once, from the calling goroutine; the end of ctx cancels the
+// attempt.
 type SignIn interface {
-	Login(ctx context.Context, openBrowser bool, onURL func(string)) (messages.LoginResult, error)
-	Logout(ctx context.Context) (messages.Reason, error)
+	Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error)
+	Logout(ctx context.Context) (messages.LogoutResult, error)
 	WhoAmI(ctx context.Context) (messages.WhoAmIResult, error)
 }
 
@@ -92,7 +92,11 @@ type (
 		Reason messages.Reason `json:"reason"`
 	}
 	loginBody struct {
-		OpenBrowser bool `json:"openBrowser"`
+		Device bool `json:"device"`
+	}
+	logoutBody struct {
+		Reason messages.Reason `json:"reason"`
+		Hub    messages.Reason `json:"hub"`
 	}
 	pullBody struct {
 		Name string `json:"name"`
@@ -106,9 +110,9 @@ type (
 		Reason messages.Reason     `json:"reason"`
 	}
 	loginLine struct {
-		URL    string       `json:"url,omitempty"`
-		Result *loginResult `json:"result,omitempty"`
-		Error  *Error       `json:"error,omitempty"`
+		Page   *messages.LoginPage `json:"page,omitempty"`
+		Result *loginResult        `json:"result,omitempty"`
+		Error  *Error              `json:"error,omitempty"`
 	}
 	loginResult struct {
 		Reason messages.Reason `json:"reason"`

@@ -80,7 +80,10 @@ func (s *Server) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/status/watch", s.watch)
 	mux.HandleFunc("POST /v1/login", s.login)
-	mux.HandleFunc("POST /v1/logout", command(s.SignIn.Logout))
+	mux.HandleFunc("POST /v1/logout", func(w http.ResponseWriter, r *http.Request) {
+		result, err := s.SignIn.Logout(r.Context())
+		answerOr(w, err, logoutBody(result))
+	})
 	mux.HandleFunc("GET /v1/whoami", func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.SignIn.WhoAmI(r.Context())
 		answerOr(w, err, whoAmIBody(who))
@@ -158,8 +161,8 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := newLines(w)
-	result, err := s.SignIn.Login(r.Context(), body.OpenBrowser, func(url string) {
-		_ = out.send(loginLine{URL: url})
+	result, err := s.SignIn.Login(r.Context(), body.Device, func(page messages.LoginPage) {
+		_ = out.send(loginLine{Page: &page})
 	})
 	if err != nil {
 		_, why := refusal(err)

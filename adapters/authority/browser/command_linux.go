@@ -1,3 +1,0 @@
-package browser
-
-func command(start string) (string, []string) { return "xdg-open", []string{start} }
