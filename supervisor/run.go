@@ -17,6 +17,7 @@ import (
 	"companion/actors/logfile"
 	"companion/adapters/authority/transport"
 	"companion/adapters/config"
+	"companion/adapters/lowlatency"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -51,7 +52,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := spawn.Harden(); err != nil {
 		return fmt.Errorf("protecting the daemon's memory (X8): %w", err)
 	}
-	if err := shortTurns(); err != nil {
+	lowlatency.SetEnabled(o.Settings.Runtime.LowLatency)
+	if err := lowlatency.ShortenSlices(); err != nil {
 		o.Logger.Debug("no short time slices", zap.Error(err))
 	}
 	if err := o.Places.Create(); err != nil {

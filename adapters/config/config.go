@@ -71,6 +71,7 @@ type Runtime struct {
 	StartTimeout        time.Duration
 	DrainTimeout        time.Duration
 	StopTimeout         time.Duration // between the polite signal and the hard one (R6)
+	LowLatency          bool          // scheduler and system-call measures of adapters/lowlatency
 }
 
 // FrontDoor is the guarded loopback endpoint and its bounds (L1, L3, L9).

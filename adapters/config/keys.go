@@ -87,6 +87,8 @@ func runtimeKeys() []key {
 			func(s *Settings) *time.Duration { return &s.Runtime.DrainTimeout }),
 		durationKey("runtime.stop_timeout", "between the polite signal and the hard one", "3s", time.Millisecond, time.Minute,
 			func(s *Settings) *time.Duration { return &s.Runtime.StopTimeout }),
+		boolKey("runtime.low_latency", "scheduler priorities and raw socket I/O; false: the same behaviour, with longer delays", true,
+			func(s *Settings) *bool { return &s.Runtime.LowLatency }),
 	}
 }
 

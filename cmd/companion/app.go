@@ -17,6 +17,7 @@ import (
 
 	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
+	"companion/adapters/lowlatency"
 )
 
 // version is set by the linker for a release.
@@ -162,6 +163,7 @@ func (a *app) loadValues() (config.Settings, []config.Value, config.Places, erro
 	if err != nil {
 		return config.Settings{}, nil, places, configFailure(err)
 	}
+	lowlatency.SetEnabled(s.Runtime.LowLatency)
 	return s, values, places, nil
 }
 

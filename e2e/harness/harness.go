@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"companion/adapters/lowlatency"
 	"companion/e2e/fixtures/fixture"
 )
 
@@ -53,7 +54,7 @@ var sharedDir = sync.OnceValue(func() string {
 	return dir
 })
 
-// build makes both programs; under the race detector a second companion as well, for the daemons: a
+// build makes both programs, without the low-latency measures that this test binary was built without; under the race detector a second companion as well, for the daemons: a
 // command of a second's life shows no race, and would take another second to start.
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir(), "bin")
@@ -62,7 +63,7 @@ var build = sync.OnceValues(func() (string, error) {
 		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "race") + "/", "companion/cmd/companion"})
 	}
 	for _, args := range builds {
-		if out, err := exec.Command("go", append([]string{"build", "-tags", Tags}, args...)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", append([]string{"build", "-tags", Tags, "-ldflags", "-X companion/adapters/lowlatency.without=" + lowlatency.Without()}, args...)...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 		}
 	}

@@ -68,7 +68,7 @@ func TestImports(t *testing.T) {
 			if nvml := slices.Contains(g[module+"adapters/runtime/probe"], "github.com/NVIDIA/go-nvml/pkg/nvml"); nvml != strings.HasSuffix(build, "CGO_ENABLED=1") {
 				t.Errorf("the GPU's library is in the graph: %v", nvml)
 			}
-			for _, room := range []string{"adapters/authority", "adapters/door", "adapters/runtime", "actors/authority", "actors/door", "actors/runtime"} {
+			for _, room := range []string{"adapters/lowlatency", "adapters/authority", "adapters/door", "adapters/runtime", "actors/authority", "actors/door", "actors/runtime"} {
 				if !slices.ContainsFunc(sorted(g), func(p string) bool { return under(p, module+room) }) {
 					t.Errorf("there is no package under %s: this wall guards nothing", room)
 				}
@@ -124,6 +124,7 @@ func TestPlantedImports(t *testing.T) {
 		"runtime to door":                {Graph{"companion/adapters/runtime/probe": {"companion/adapters/door/guard"}}, Wings, "wall 1"},
 		"door to authority":              {Graph{"companion/actors/door/control": {"companion/actors/authority/session"}}, Wings, "wall 2"},
 		"daemon to the browser":          {Graph{"companion/supervisor": {"companion/adapters/authority/browser"}}, Wings, "wall 6"},
+		"lowlatency to any room":         {Graph{"companion/adapters/lowlatency": {"companion/messages"}}, Wings, "wall 1"},
 		"adapter to actor":               {Graph{"companion/adapters/privatefs": {"companion/actors/actorkit"}}, Wings, "wall 3"},
 		"adapter to other wing":          {Graph{"companion/adapters/authority/tuf": {"companion/adapters/runtime/archive"}}, Wings, "wall 3"},
 		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/logfile"}}, Wings, "wall 3"},

@@ -13,7 +13,7 @@ import (
 	"net/url"
 	"time"
 
-	"companion/adapters/door/prompt"
+	"companion/adapters/lowlatency"
 	"companion/messages"
 )
 
@@ -42,7 +42,7 @@ func Dial(path string) *Client {
 			_ = conn.Close()
 			return nil, fmt.Errorf("checking the control socket: %w", err)
 		}
-		return prompt.Conn(conn), nil
+		return lowlatency.Conn(conn), nil
 	}
 	return &Client{&http.Client{
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
-	"companion/adapters/door/prompt"
+	"companion/adapters/lowlatency"
 	"companion/adapters/privatefs"
 )
 
@@ -69,7 +69,7 @@ func (l *sameUser) Accept() (net.Conn, error) {
 			l.refused(err)
 			continue
 		}
-		return prompt.Conn(conn), nil
+		return lowlatency.Conn(conn), nil
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"companion/adapters/door/prompt"
+	"companion/adapters/lowlatency"
 )
 
 // Server serves one listener. When all places are taken, the connection that has been idle longest
@@ -61,7 +61,7 @@ func (s *Server) Serve() error {
 			continue
 		}
 		pause = 0
-		if c := newConn(prompt.Conn(raw), s); s.place(c) {
+		if c := newConn(lowlatency.Conn(raw), s); s.place(c) {
 			go func() {
 				defer s.served.Done()
 				defer func() {

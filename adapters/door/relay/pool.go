@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"companion/adapters/door/prompt"
+	"companion/adapters/lowlatency"
 	"companion/messages"
 )
 
@@ -117,7 +117,7 @@ func (p *pool) get(ctx context.Context, t Target, fresh bool, look func() error)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the runtime: %w", err)
 	}
-	u := &upstream{Conn: prompt.Conn(c), target: t}
+	u := &upstream{Conn: lowlatency.Conn(c), target: t}
 	u.in = bufio.NewReaderSize(u, 8<<10)
 	return u, nil
 }

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"companion/adapters/lowlatency"
 )
 
 const (
@@ -60,7 +62,7 @@ func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 			return false, err
 		}
 	}
-	threads.standBack()
+	lowlatency.LowerAutogroup(threads.session)
 	return true, nil
 }
 
@@ -85,7 +87,7 @@ func watchThreads(pid int) (*threads, error) {
 	// What is marked so is waited for by the Go runtime's own poller.
 	_ = unix.SetNonblock(epoll, true)
 	t := &threads{any: os.NewFile(uintptr(epoll), "threads")}
-	t.session, _ = os.OpenFile(fmt.Sprintf("/proc/%d/autogroup", pid), os.O_WRONLY, 0)
+	t.session = lowlatency.OpenAutogroup(pid)
 	for _, entry := range entries {
 		id, err := strconv.Atoi(entry.Name())
 		if err != nil || id == pid || len(t.each) == watchedThreads {
@@ -122,7 +124,7 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
 		if ended, failed = poll(fd, events[:]); ended > 0 {
-			pause(settled)
+			lowlatency.Sleep(settled)
 			ended, failed = poll(fd, events[:])
 		}
 		return ended > 0 || failed != nil
@@ -136,20 +138,6 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 	return ended, nil
 }
 
-// standBack makes their session the last to get a processor (sched(7), autogroup): what is left of it
-// frees memory, and nobody waits for that. A kernel without sessions does without.
-func (t *threads) standBack() {
-	raw, err := t.session.SyscallConn()
-	if err != nil {
-		return
-	}
-	// Control, because ctx may end meanwhile, and the number of a closed descriptor soon is another file's.
-	_ = raw.Control(func(fd uintptr) {
-		least := []byte("19")
-		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&least[0])), uintptr(len(least)))
-	})
-}
-
 // poll is an epoll_wait(2) that does not wait.
 func poll(epoll uintptr, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
@@ -157,12 +145,6 @@ func poll(epoll uintptr, events []unix.EpollEvent) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
-}
-
-// pause is a sleep that Go's scheduler does not see, for far less than a millisecond.
-func pause(d time.Duration) {
-	t := unix.NsecToTimespec(d.Nanoseconds())
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 }
 
 func (t *threads) close() {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"companion/adapters/lowlatency"
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
@@ -48,9 +49,9 @@ func (p *preparation) plan() (plan, error) {
 		Parent:      os.Getpid(),
 		Args:        p.arguments(fmt.Sprintf("/proc/self/fd/%d", modelFD)),
 		Env:         p.environment(),
-		MemoryLimit: p.spec.MemoryLimit,
-		Mode:        p.spec.Sandbox,
-		Policy:      policy,
+		MemoryLimit: p.spec.MemoryLimit, LowLatency: lowlatency.Enabled(),
+		Mode:   p.spec.Sandbox,
+		Policy: policy,
 	}, nil
 }
 

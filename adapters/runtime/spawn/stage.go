@@ -30,6 +30,7 @@ type plan struct {
 	MemoryLimit int64
 	Mode        Mode
 	Policy      sandbox.Policy
+	LowLatency  bool   // the setting runtime.low_latency
 	Executable  string // where a descriptor cannot be executed
 }
 

@@ -8,11 +8,11 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"companion/adapters/lowlatency"
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
@@ -47,7 +47,8 @@ func stage(report *json.Encoder) error {
 		return fmt.Errorf("closing descriptors on execution: %w", pathless(err))
 	}
 	dropPrivileges()
-	standBack()
+	lowlatency.SetEnabled(p.LowLatency)
+	lowlatency.LowerPriority()
 	if p.Policy.ExecFD, err = limit(p.MemoryLimit); err != nil {
 		return err
 	}
@@ -88,25 +89,6 @@ func dropPrivileges() {
 	const noRoot, noRootLocked = 1 << 0, 1 << 1
 	_ = unix.Prctl(unix.PR_SET_SECUREBITS, noRoot|noRootLocked, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-}
-
-// niceness is what the runtime adds to the daemon's own, and its session's against others (sched(7),
-// autogroup): with it a model that occupies all processors slows the user's other programs less, and whoever waits for
-// the word of its end does not wait behind the freeing of its memory. Alone it is as fast.
-const niceness = 5
-
-// turn is the time slice that the runtime asks for (Linux 6.12): far longer than that of a program that
-// asks for none (up to 3 ms), which therefore is let in as soon as it wakes, and not at a later tick.
-const turn = 10 * time.Millisecond
-
-// standBack lets others go before the runtime. It is courtesy: where it is not to be had, the runtime
-// runs without.
-func standBack() {
-	if attributes, err := unix.SchedGetAttr(0, 0); err == nil {
-		attributes.Runtime, attributes.Nice = uint64(turn), min(attributes.Nice+niceness, 19)
-		_ = unix.SchedSetAttr(0, attributes, 0)
-	}
-	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
 }
 
 // limit sets the resource limits and moves the executable's descriptor to the first number above the

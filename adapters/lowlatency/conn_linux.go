@@ -1,4 +1,4 @@
-package prompt
+package lowlatency
 
 import (
 	"io"
@@ -10,9 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn returns c with prompt reads and writes, or c itself where it is no socket. It may have one
-// reader and one writer at a time.
+// Conn returns c with reads and writes that use RawSyscall, which bypasses entersyscall (RawSocketIO), or c
+// itself if it is not a socket or the measure is off.
+//
+// An ordinary system call after a moment of idleness wakes the monitor thread of Go's scheduler (sysmon),
+// which costs a streamed event a tenth of its delay and competes with the reader for a processor. The calls
+// here never block, so the scheduler does not need to know of them; waiting still goes through the network
+// poller, with its deadlines. The connection may have one reader and one writer at a time.
 func Conn(c net.Conn) net.Conn {
+	if !Uses(RawSocketIO) {
+		return c
+	}
 	socket, ok := c.(syscall.Conn)
 	if !ok {
 		return c
@@ -21,11 +29,11 @@ func Conn(c net.Conn) net.Conn {
 	if err != nil {
 		return c
 	}
-	p := &conn{Conn: c, raw: raw}
-	p.in.call, p.out.call = unix.SYS_RECVFROM, unix.SYS_SENDTO
-	// Made once: a method value costs an allocation.
-	p.in.do, p.out.do = p.in.move, p.out.move
-	return p
+	r := &conn{Conn: c, raw: raw}
+	r.in.call, r.out.call = unix.SYS_RECVFROM, unix.SYS_SENDTO
+	// Stored once, because a method value costs an allocation.
+	r.in.do, r.out.do = r.in.move, r.out.move
+	return r
 }
 
 type conn struct {
@@ -34,19 +42,18 @@ type conn struct {
 	in, out transfer
 }
 
-// transfer is a read or a write that is under way.
+// transfer is the state of a read or write in progress.
 type transfer struct {
-	call  uintptr // recvfrom(2), which is over with what is there, or sendto(2)
+	call  uintptr // recvfrom(2), which is done after the first bytes, or sendto(2)
 	data  []byte
 	done  int
 	errno syscall.Errno
-	do    func(fd uintptr) bool // reports whether it is over; else it is called again when fd is ready
+	do    func(fd uintptr) bool // reports whether it is done; if not, the poller calls it again when fd is ready
 }
 
-// begin forgets the last one.
 func (t *transfer) begin(data []byte) { t.data, t.done, t.errno = data, 0, 0 }
 
-// end returns what came of it, and keeps nothing of its data.
+// end returns the result and drops the reference to the caller's data.
 func (t *transfer) end(call string, err error) (int, error) {
 	t.data = nil
 	if err == nil && t.errno != 0 {
@@ -93,10 +100,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.out.end("send", c.raw.Write(c.out.do))
 }
 
-// SyscallConn is the descriptor's, for whoever asks about the other end.
+// SyscallConn gives access to the descriptor, for example to read peer credentials.
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
-// CloseWrite is the connection's, for whoever lets the other end read to the end.
+// CloseWrite shuts down the writing side, so that the peer reads until the end.
 func (c *conn) CloseWrite() error {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok {

@@ -1,8 +1,11 @@
 //go:build !linux
 
-package prompt
+package lowlatency
 
 import "net"
 
 // Conn returns c.
 func Conn(c net.Conn) net.Conn { return c }
+
+// ShortenSlices does nothing.
+func ShortenSlices() error { return nil }

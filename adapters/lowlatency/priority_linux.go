@@ -1,0 +1,78 @@
+package lowlatency
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What LowerPriority sets.
+const (
+	// niceness is added to the niceness of the process, and set for its session (sched(7), autogroup).
+	niceness = 5
+	// longSlice is far longer than the default time slice (at most 3 ms), so that a program with the
+	// default preempts the runtime as soon as it wakes, not at a later scheduler tick.
+	longSlice = 10 * time.Millisecond
+	// lowest is the highest niceness.
+	lowest = "19"
+)
+
+// LowerPriority makes the calling process, and what it executes, give way to other programs
+// (RuntimePriority): the helper stage calls it before it executes the model runtime. A runtime that uses all
+// processors then delays the daemon and the user's programs less. A runtime that has the machine to itself
+// is as fast as without. It is best effort: what the system does not allow is left out.
+func LowerPriority() {
+	if !Uses(RuntimePriority) {
+		if Uses(ShortSlices) {
+			_ = setSlice(0, 0) // the runtime must not inherit the daemon's short slice
+		}
+		return
+	}
+	if attributes, err := unix.SchedGetAttr(0, 0); err == nil {
+		attributes.Runtime, attributes.Nice = uint64(longSlice), min(attributes.Nice+niceness, 19)
+		_ = unix.SchedSetAttr(0, attributes, 0)
+	}
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
+}
+
+// OpenAutogroup opens the scheduling group of the session of pid for LowerAutogroup. It returns nil if the
+// kernel has none or ExitPriority is off.
+func OpenAutogroup(pid int) *os.File {
+	if !Uses(ExitPriority) {
+		return nil
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/autogroup", pid), os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+// LowerAutogroup gives a session the lowest priority (ExitPriority). It is for a runtime that dies: its last
+// thread frees memory, for which nothing waits. It uses a raw system call, for the reason that Conn gives. A
+// nil or closed group is ignored.
+func LowerAutogroup(group *os.File) {
+	raw, err := group.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Control keeps the descriptor open meanwhile: a closed one's number may soon be another file's.
+	_ = raw.Control(func(fd uintptr) {
+		text := []byte(lowest)
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
+	})
+}
+
+// Sleep blocks the thread for d, far less than a millisecond, without telling Go's scheduler (ExitPause). If
+// the measure is off, it returns at once.
+func Sleep(d time.Duration) {
+	if !Uses(ExitPause) {
+		return
+	}
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+}

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package supervisor
-
-func shortTurns() error { return nil }
