@@ -1,11 +1,10 @@
-// Package logfile owns the log file (J1): it is the only writer, it rotates, and it is never in
-// anybody's way. Loggers put encoded lines into bounded buffers and go on; the actor writes them,
-// together and some milliseconds later, to the file and, where there is one, to the terminal. What does
-// not fit is dropped, counted, and the count is logged. The tail (J3) reads what the actor wrote, across
-// rotations, from any process.
+// Package logfile owns the log file (J1). It is the only writer, it rotates the file, and it never blocks a
+// logger: loggers put encoded lines into bounded buffers, and the actor writes them in batches, some milliseconds
+// later, to the file and to the terminal if there is one. Lines that do not fit are dropped and counted, and the
+// count is logged. Tail (J3) reads the file across rotations, from any process.
 //
-// A line is one JSON object with time, level, actor, event and, where there is one, reason. The
-// actor is the zap logger's name, the event its message.
+// A line is one JSON object with time, level, actor, event and, where there is one, reason. The actor is the zap
+// logger's name, the event its message.
 package logfile
 
 import (
@@ -14,11 +13,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/DeRuina/timberjack"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -26,11 +23,10 @@ import (
 	"companion/messages"
 )
 
-// nobody is the actor of lines from outside any actor: the command itself.
-const nobody = "companion"
+// defaultActor is the actor of lines that no actor wrote: the command itself.
+const defaultActor = "companion"
 
-// patience bounds the wait for a terminal that nobody reads or a disk that takes nothing, at the end of
-// Serve and in Flush.
+// patience bounds the wait for a blocked terminal or disk at the end of Serve and in Flush.
 const patience = time.Second
 
 var errStuck = errors.New("the file takes no more lines")
@@ -41,8 +37,8 @@ type Options struct {
 	MaxSize int64  // bytes, rounded up to whole MiB
 	Backups int
 	Level   zapcore.Level
-	// Terminal also receives every line; nil: none. Readable renders them for a person, else they
-	// are JSON. Colour needs Readable.
+	// Terminal also receives every line; nil: none. Readable renders lines for a person, otherwise they are
+	// JSON. Colour needs Readable.
 	Terminal io.Writer
 	Readable bool
 	Colour   bool
@@ -53,7 +49,7 @@ type Journal struct {
 	options  Options
 	file     *sink
 	terminal *sink         // nil without a terminal
-	showing  chan struct{} // of capacity one: held by whoever writes to the terminal
+	showing  chan struct{} // capacity one: a lock for the terminal
 	logger   *zap.Logger
 }
 
@@ -75,7 +71,7 @@ func Open(o Options) (*Journal, error) {
 	return j, nil
 }
 
-// Logger is the root of all loggers; the wiring names one for each actor with
+// Logger is the root of all loggers; the composition root names one for each actor with
 // Logger().Named(string(messages.Actor…)). Writing never blocks.
 func (j *Journal) Logger() *zap.Logger { return j.logger }
 
@@ -83,11 +79,11 @@ func (j *Journal) String() string { return string(messages.ActorJournal) }
 
 // Serve writes lines until ctx ends, then what is still buffered.
 func (j *Journal) Serve(ctx context.Context) error {
-	file := j.open()
-	shown := beside(func() {
-		j.onTerminal(ctx, func() { j.terminal.pump(ctx, j.show) })
+	file := newWriter(j.options)
+	shown := background(func() {
+		j.onTerminal(ctx, func() { j.terminal.pump(ctx, func() {}, j.show) })
 	})
-	j.file.pump(ctx, file.Write)
+	j.file.pump(ctx, file.Check, file.Write)
 	err := file.Close()
 	within(shown)
 	if err != nil {
@@ -100,12 +96,12 @@ func (j *Journal) Serve(ctx context.Context) error {
 func (j *Journal) Flush() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	shown := beside(func() {
+	shown := background(func() {
 		j.onTerminal(ctx, func() { j.terminal.drain(j.show) })
 	})
 	var err error
-	written := beside(func() {
-		file := j.open()
+	written := background(func() {
+		file := newWriter(j.options)
 		j.file.drain(file.Write)
 		err = file.Close()
 	})
@@ -119,8 +115,7 @@ func (j *Journal) Flush() error {
 	return nil
 }
 
-// onTerminal runs write when nobody else writes to the terminal: an earlier Serve may have left one
-// behind that is stuck there.
+// onTerminal runs write with the terminal's lock. A goroutine of an earlier Serve may hold it, blocked in a write.
 func (j *Journal) onTerminal(ctx context.Context, write func()) {
 	if j.terminal == nil {
 		return
@@ -133,8 +128,8 @@ func (j *Journal) onTerminal(ctx context.Context, write func()) {
 	}
 }
 
-// beside runs f in a goroutine, and closes the channel when it has ended.
-func beside(f func()) <-chan struct{} {
+// background runs f in a goroutine and closes the returned channel when f returns.
+func background(f func()) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -143,25 +138,14 @@ func beside(f func()) <-chan struct{} {
 	return done
 }
 
-// within waits for the end of what runs beside, and leaves it behind after patience: a pipe that nobody
-// reads holds a write for good, and files of the standard streams know no deadline. The process is about
-// to end; its shutdown must not wait for that reader (X7).
+// within waits for done, at most for patience, and reports whether it came. A full pipe without a reader blocks a
+// write for ever, and the standard streams have no write deadline; the shutdown must not wait for them (X7).
 func within(done <-chan struct{}) bool {
 	select {
 	case <-done:
 		return true
 	case <-time.After(patience):
 		return false
-	}
-}
-
-func (j *Journal) open() *timberjack.Logger {
-	return &timberjack.Logger{
-		Filename:         j.options.File,
-		MaxSize:          int(max(1, (j.options.MaxSize+1<<20-1)>>20)),
-		MaxBackups:       j.options.Backups,
-		FileMode:         os.FileMode(0o600),
-		BackupTimeFormat: backupTime,
 	}
 }
 
@@ -186,7 +170,7 @@ func newEncoder() zapcore.Encoder {
 	})
 }
 
-// namedCore gives every line an actor (J1): zap leaves the name out of a logger that has none.
+// namedCore gives every line an actor (J1); zap omits the name of a logger without one.
 type namedCore struct{ zapcore.Core }
 
 func (c namedCore) With(fields []zapcore.Field) zapcore.Core { return namedCore{c.Core.With(fields)} }
@@ -200,7 +184,7 @@ func (c namedCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcor
 
 func (c namedCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.LoggerName == "" {
-		e.LoggerName = nobody
+		e.LoggerName = defaultActor
 	}
 	return c.Core.Write(e, fields)
 }

@@ -53,8 +53,7 @@ func open(t *testing.T, o Options) *Journal {
 	return j
 }
 
-// J1: one JSON object a line, with its keys, in a file that only the user reads. T12: a secret that
-// somebody logs by mistake shows nothing.
+// J1: one JSON object a line, with its keys, in a file of mode 0600. T12: a Secret in a log field shows nothing.
 func TestLinesInTheFile(t *testing.T) {
 	o := options(t)
 	j := open(t, o)
@@ -94,7 +93,7 @@ func TestLinesInTheFile(t *testing.T) {
 	}
 }
 
-// J1, T17: a log that somebody else could read, or that is a link, is refused.
+// J1, T17: a log that other users can read, or that is a link, is refused.
 func TestOpenRefuses(t *testing.T) {
 	for name, prepare := range map[string]func(file string) error{
 		"readable by all": func(file string) error { return os.WriteFile(file, nil, 0o644) },
@@ -110,13 +109,13 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := Open(o); err == nil {
-				t.Error("accepted")
+				t.Error("Open accepted it, want an error")
 			}
 		})
 	}
 }
 
-// J1: a logger never waits for the disk; what is lost is counted and said.
+// J1: a logger never waits for the disk; lost lines are counted, and the count is logged.
 func TestFullBufferDropsAndSays(t *testing.T) {
 	o := options(t)
 	j := open(t, o)
@@ -134,11 +133,11 @@ func TestFullBufferDropsAndSays(t *testing.T) {
 		t.Errorf("%d lines kept, want %d", n, bound)
 	}
 	if !regexp.MustCompile(`"actor":"journal","event":"log lines dropped","count":7`).Match(data) {
-		t.Error("the drop is not said")
+		t.Error("the log holds no count of 7 dropped lines")
 	}
 }
 
-// A terminal that nobody reads holds up neither the file nor the shutdown (X7).
+// X7: a blocked terminal delays neither the file nor the shutdown.
 func TestStuckTerminal(t *testing.T) {
 	reader, writer := io.Pipe()
 	defer func() { _ = reader.Close() }()
@@ -153,8 +152,8 @@ func TestStuckTerminal(t *testing.T) {
 	}
 }
 
-// X7: what is left for a terminal that nobody reads holds up neither the end nor a new start of the actor;
-// one goroutine at most is stuck in it, and when somebody reads again every line comes once, in order.
+// X7: lines left for a blocked terminal delay neither the end nor a new start of the actor. At most one goroutine
+// blocks in the terminal, and when it is read again every line comes once, in order.
 func TestFlushWithAStuckTerminal(t *testing.T) {
 	reader, writer := io.Pipe()
 	o := options(t)
@@ -173,7 +172,7 @@ func TestFlushWithAStuckTerminal(t *testing.T) {
 	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("line 3")) {
 		t.Errorf("the file lacks the line: %q, %v", data, err)
 	}
-	// Nobody is stuck yet when Flush begins.
+	// A terminal whose first write blocks in Flush itself.
 	unread, fresh := io.Pipe()
 	o = options(t)
 	o.Terminal = fresh
@@ -193,7 +192,8 @@ func TestFlushWithAStuckTerminal(t *testing.T) {
 	_ = reader.Close()
 }
 
-// J1, X6: a person gets readable lines; colour only when asked for; nothing steers the terminal.
+// J1, X6: lines for a person are readable, coloured only when asked for, and hold no control characters. They begin
+// with the date.
 func TestReadable(t *testing.T) {
 	for _, colour := range []bool{false, true} {
 		var terminal bytes.Buffer
@@ -207,6 +207,9 @@ func TestReadable(t *testing.T) {
 		got := terminal.String()
 		if !strings.Contains(got, `it said reason=crash_loop code=3 line="\x1b]0;title\a"`) {
 			t.Errorf("got %q", got)
+		}
+		if !strings.HasPrefix(got, time.Now().Format("2006-01-02 ")) {
+			t.Errorf("got %q, want the date first", got)
 		}
 		if strings.Contains(got, "\x1b[31m") != colour || strings.Contains(got, "\x1b]") {
 			t.Errorf("colour %v: %q", colour, got)
@@ -237,18 +240,17 @@ func (c *collect) wait(n int) {
 	}
 }
 
-// J3: the tail follows across rotations; no line is lost or told twice, wherever it was when the
-// file was renamed.
+// J3: the tail follows across rotations, and emits every line once, wherever it was at the rename.
 func TestFollowAcrossRotation(t *testing.T) {
 	o := options(t)
-	j := open(t, o)
+	open(t, o)
 	c := &collect{}
 	c.change = sync.NewCond(&c.mu)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Tail(ctx, o.File, true, Filter{}, c.add) }()
+	go func() { done <- Tail(ctx, TailOptions{Path: o.File, Follow: true}, c.add) }()
 
-	file := j.open()
+	file := newWriter(o).file
 	var want []string
 	encoder := newEncoder()
 	for i := range 400 {
@@ -261,7 +263,7 @@ func TestFollowAcrossRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		want = append(want, event)
-		if i%40 == 39 { // some rotations meet a tail that is behind, some one that has caught up
+		if i%40 == 39 { // some rotations meet a tail that is behind, others one that has caught up
 			if i%80 == 79 {
 				c.wait(i + 1)
 			}
@@ -292,7 +294,7 @@ func TestFollowAcrossRotation(t *testing.T) {
 	}
 }
 
-// J3: by actor, level, time and text; torn and overlong lines are passed over.
+// J3: filters by actor, level, time and text; torn and overlong lines are skipped.
 func TestFilters(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "companion.log")
 	at := func(minute int) string {
@@ -326,7 +328,7 @@ func TestFilters(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			err := Tail(t.Context(), file, false, tt.filter, func(r Record) error {
+			err := Tail(t.Context(), TailOptions{Path: file, Filter: tt.filter}, func(r Record) error {
 				got = append(got, r.Event)
 				return nil
 			})
@@ -345,7 +347,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if text := r.Text(false); strings.ContainsAny(text, "\x1b\x07\n") {
-			t.Errorf("%q steers the terminal", text)
+			t.Errorf("got %q, want no control characters", text)
 		}
 	})
 }

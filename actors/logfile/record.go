@@ -40,18 +40,18 @@ func Parse(line []byte) (Record, error) {
 	return r, nil
 }
 
-// Text is the readable form: local time, level, actor, event, reason, then the other fields by
-// name. Nothing in it can steer a terminal.
+// Text is the readable form: local date and time, level, actor, event, reason, then the other fields by name. It
+// holds no control characters.
 func (r Record) Text(colour bool) string {
 	var b strings.Builder
-	b.WriteString(r.Time.Local().Format("15:04:05.000 "))
+	b.WriteString(r.Time.Local().Format("2006-01-02 15:04:05.000 "))
 	level := fmt.Sprintf("%-5s", r.Level.CapitalString())
 	if colour {
 		level = levelColour(r.Level) + level + "\x1b[0m"
 	}
-	fmt.Fprintf(&b, "%s %-18s %s", level, harmless(r.Actor), harmless(r.Event))
+	fmt.Fprintf(&b, "%s %-18s %s", level, printable(r.Actor), printable(r.Event))
 	if r.Reason != "" {
-		fmt.Fprintf(&b, " reason=%s", harmless(string(r.Reason)))
+		fmt.Fprintf(&b, " reason=%s", printable(string(r.Reason)))
 	}
 	var fields map[string]any
 	if err := json.Unmarshal(r.Line, &fields); err != nil {
@@ -62,7 +62,7 @@ func (r Record) Text(colour bool) string {
 		case "time", "level", "actor", "event", "reason":
 			continue
 		}
-		fmt.Fprintf(&b, " %s=%s", harmless(name), value(fields[name]))
+		fmt.Fprintf(&b, " %s=%s", printable(name), value(fields[name]))
 	}
 	return b.String()
 }
@@ -72,15 +72,15 @@ func value(v any) string {
 		if text == "" || strings.ContainsAny(text, " =\"") {
 			return strconv.Quote(text)
 		}
-		return harmless(text)
+		return printable(text)
 	}
-	// What was decoded from JSON encodes again.
+	// A value that was decoded from JSON always encodes.
 	encoded, _ := json.Marshal(v)
-	return harmless(string(encoded))
+	return printable(string(encoded))
 }
 
-// harmless quotes text that holds control characters: a line may repeat what a runtime printed.
-func harmless(text string) string {
+// printable quotes text that holds control characters: a line may repeat output of the runtime.
+func printable(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)
 	}

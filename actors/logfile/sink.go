@@ -12,11 +12,11 @@ import (
 	"companion/messages"
 )
 
-// bound is how many lines wait at most: a burst of some seconds at debug level, under 1 MiB.
+// bound is how many lines may wait: a burst of some seconds at debug level, under 1 MiB.
 const bound = 4096
 
-// gather is how long a line waits for others, so that they are written together; and so that what is
-// logged about a change does not compete with the change: writing wakes threads.
+// gather is how long a line waits for others of the same batch. It also keeps the write, which wakes threads, out of
+// the way of the change that is being logged.
 const gather = 5 * time.Millisecond
 
 // sink is a bounded buffer of encoded lines between all loggers and one writer.
@@ -27,7 +27,7 @@ type sink struct {
 
 func newSink() *sink { return &sink{lines: make(chan []byte, bound)} }
 
-// Write never blocks and never fails: a logger must not notice that the disk is slow (J1).
+// Write never blocks and never fails: a slow disk must not slow down a logger (J1).
 func (s *sink) Write(line []byte) (int, error) {
 	select {
 	case s.lines <- bytes.Clone(line):
@@ -37,11 +37,11 @@ func (s *sink) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Sync does nothing: what matters is written by pump, which zap cannot wait for.
+// Sync does nothing: pump does the writing.
 func (s *sink) Sync() error { return nil }
 
-// pump writes lines until ctx ends, then what is left.
-func (s *sink) pump(ctx context.Context, write func([]byte) (int, error)) {
+// pump writes lines until ctx ends, then those that are left. It calls before once for each batch.
+func (s *sink) pump(ctx context.Context, before func(), write func([]byte) (int, error)) {
 	for {
 		select {
 		case line := <-s.lines:
@@ -49,11 +49,13 @@ func (s *sink) pump(ctx context.Context, write func([]byte) (int, error)) {
 			case <-time.After(gather):
 			case <-ctx.Done():
 			}
+			before()
 			s.put(line, write)
 			for range len(s.lines) {
 				s.put(<-s.lines, write)
 			}
 		case <-ctx.Done():
+			before()
 			s.drain(write)
 			return
 		}

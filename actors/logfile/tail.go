@@ -19,13 +19,13 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// backupTime names rotated files: fine enough that their names sort in the order of their making.
+// backupTime is the time in the names of rotated files, fine enough that the names sort by age.
 const backupTime = "2006-01-02T15-04-05.000000000"
 
-// longest is the longest line that the tail takes in; a longer one is passed over.
+// longest is the longest line that the tail reads, in bytes; it skips longer ones.
 const longest = 1 << 20
 
-// Filter says which records the tail hands on. The zero Filter hands on everything from info up.
+// Filter selects records. The zero Filter selects everything from info up.
 type Filter struct {
 	Actor string         // this actor, or a wing such as "runtime"; empty: all
 	Level zapcore.Level  // at least
@@ -39,43 +39,106 @@ func (f Filter) allows(r Record) bool {
 		(f.Match == nil || f.Match.Match(r.Line))
 }
 
-// Tail hands on the records of the log at path, oldest first, rotated files included (J3). With
-// follow it goes on until ctx ends, across rotations; ctx's end is no error. It needs no daemon.
+// TailOptions says what Tail reads.
+type TailOptions struct {
+	Path   string
+	Follow bool // go on until ctx ends, across rotation, truncation and removal
+	Filter Filter
+	// Notice gets one sentence when Tail works in a lesser way than asked for; nil: it is not said.
+	Notice func(string)
+}
+
+// pollEvery is how often a following tail looks at the folder without an event: the kernel drops events when its
+// queue overflows, and a removed folder sends none. A look costs a stat and one listing of the folder.
+const pollEvery = time.Second
+
+// Tail calls emit with the records of the log, oldest first, rotated files included (J3). With Follow it goes on until
+// ctx ends, which is no error. It needs no daemon.
 //
-// A library's tail reopens a path when it is told of the rename, and so loses what was written
-// between its last read and the rename, or in a file that came and went meanwhile. This one goes
-// from file to file by identity.
-func Tail(ctx context.Context, path string, follow bool, f Filter, emit func(Record) error) error {
-	var changes <-chan fsnotify.Event
-	if follow {
-		watcher, err := fsnotify.NewWatcher()
-		if err != nil {
-			return fmt.Errorf("watching the log: %w", err)
-		}
-		defer func() { _ = watcher.Close() }()
-		if err := watcher.Add(filepath.Dir(path)); err != nil {
-			return fmt.Errorf("watching the log: %w", err)
-		}
-		changes = watcher.Events
-	}
-	t := tail{path: path, filter: f, emit: emit}
+// A library's tail reopens a path when it hears of the rename, and so loses what was written between its last read
+// and the rename, or in a file that existed only meanwhile. This one goes from file to file by identity.
+func Tail(ctx context.Context, o TailOptions, emit func(Record) error) error {
+	t := tail{path: o.Path, filter: o.Filter, emit: emit}
 	defer t.close()
+	if !o.Follow {
+		return t.catchUp(ctx)
+	}
+	notice := o.Notice
+	if notice == nil {
+		notice = func(string) {}
+	}
+	changes, stop := watch(filepath.Dir(o.Path), notice)
+	defer stop()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
 	for {
-		if err := t.catchUp(ctx); err != nil || !follow {
+		if err := t.catchUp(ctx); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-changes:
-			if !ok {
-				return errors.New("watching the log: the watcher ended")
-			}
+		case <-changes:
+		case <-poll.C:
 		}
 	}
 }
 
-// tail is a place in the sequence of files: rotated ones by name, then the current one.
+// watch returns a channel that receives when something in dir changed. Several changes may be one receive. Without the
+// kernel's help (no inotify instances left, a removed folder) the channel stays silent, notice gets the reason, and
+// the caller's poll does the work.
+func watch(dir string, notice func(string)) (changes <-chan struct{}, stop func()) {
+	changed := make(chan struct{}, 1)
+	watcher, err := fsnotify.NewWatcher()
+	if err == nil {
+		if err = watcher.Add(dir); err != nil {
+			_ = watcher.Close()
+		}
+	}
+	if err != nil {
+		notice(fmt.Sprintf("the system reports no changes of the log (%v); looking every %v instead", err, pollEvery))
+		return changed, func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		forward(watcher.Events, watcher.Errors, changed, notice)
+	}()
+	return changed, func() {
+		_ = watcher.Close()
+		<-done
+	}
+}
+
+// forward turns events and errors into receives of changed, until both channels are closed. An error (the queue
+// overflowed) means that something changed, too; the library blocks for ever on an error that nobody receives.
+func forward(events <-chan fsnotify.Event, errs <-chan error, changed chan<- struct{}, notice func(string)) {
+	told := false
+	for events != nil || errs != nil {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+		case err, ok := <-errs:
+			if !ok {
+				errs = nil
+				continue
+			}
+			if !told {
+				told = true
+				notice(fmt.Sprintf("the system dropped reports of changes (%v); looking every %v as well", err, pollEvery))
+			}
+		}
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tail is a position in the sequence of files: rotated ones by name, then the current one.
 type tail struct {
 	path    string
 	filter  Filter
@@ -83,6 +146,7 @@ type tail struct {
 	held    *os.File
 	info    fs.FileInfo
 	reader  *bufio.Reader
+	read    int64 // bytes of the held file that were read
 	partial []byte
 	skip    bool // the rest of an overlong line
 }
@@ -96,7 +160,7 @@ func (t *tail) close() {
 // catchUp reads to the end of the newest file.
 func (t *tail) catchUp(ctx context.Context) error {
 	for ctx.Err() == nil {
-		// Asked before reading: a file that already has a successor gets no more lines.
+		// Look for the successor before reading: a file that has one gets no more lines.
 		next, info, err := t.successor()
 		if err != nil {
 			return err
@@ -116,41 +180,54 @@ func (t *tail) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// successor names the file after the held one, or nothing when it is the newest. The current file is
-// looked at before the rotated ones are listed: so a held file that is no longer current is in the
-// list, or was removed together with everything older.
+// successor returns the file after the held one, or "" when the held one is the newest. It looks at the current file
+// before it lists the rotated ones: a held file that is no longer current is then in the list, or was removed
+// together with everything older.
 func (t *tail) successor() (next string, nextInfo fs.FileInfo, err error) {
-	type place struct {
+	type candidate struct {
 		name string
 		info fs.FileInfo
 	}
-	var places []place
+	var candidates []candidate
 	look := func(name string) {
 		info, statErr := os.Stat(name)
 		if statErr == nil {
-			places = append(places, place{name, info})
+			candidates = append(candidates, candidate{name, info})
 		} else if !errors.Is(statErr, fs.ErrNotExist) { // rotated or removed since
 			err = fmt.Errorf("listing the log: %w", statErr)
 		}
 	}
 	look(t.path)
-	ext := filepath.Ext(t.path)
-	names, globErr := filepath.Glob(strings.TrimSuffix(t.path, ext) + "-*" + ext)
-	slices.Sort(names)
-	for _, name := range slices.Backward(names) {
+	for _, name := range slices.Backward(t.rotated()) {
 		look(name)
 	}
-	for _, at := range places {
-		if t.info != nil && os.SameFile(at.info, t.info) || t.info == nil && at.info.ModTime().Before(t.filter.Since) {
+	for _, c := range candidates {
+		if t.info != nil && os.SameFile(c.info, t.info) || t.info == nil && c.info.ModTime().Before(t.filter.Since) {
 			break
 		}
-		next, nextInfo = at.name, at.info
+		next, nextInfo = c.name, c.info
 	}
-	return next, nextInfo, errors.Join(err, globErr)
+	return next, nextInfo, err
 }
 
-// move opens the next file, unless a rotation has put another one under that name meanwhile: then
-// the caller asks again.
+// rotated lists the rotated files, oldest first. A folder that is gone holds none. filepath.Glob would take brackets in
+// the folder's name for a pattern.
+func (t *tail) rotated() []string {
+	dir, base := filepath.Split(t.path)
+	ext := filepath.Ext(base)
+	prefix := strings.TrimSuffix(base, ext) + "-"
+	entries, _ := os.ReadDir(filepath.Clean(dir)) // sorted by name; a partial list is better than none
+	var names []string
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), prefix) && strings.HasSuffix(entry.Name(), ext) {
+			names = append(names, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return names
+}
+
+// move opens the next file, unless a rotation put another one under that name meanwhile; then the caller looks
+// again.
 func (t *tail) move(next string, info fs.FileInfo) error {
 	file, err := os.Open(next)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -164,13 +241,17 @@ func (t *tail) move(next string, info fs.FileInfo) error {
 		return errors.Join(err, file.Close())
 	}
 	t.close()
-	t.held, t.info, t.reader, t.partial, t.skip = file, opened, bufio.NewReader(file), nil, false
+	t.held, t.info, t.reader, t.read, t.partial, t.skip = file, opened, bufio.NewReader(file), 0, nil, false
 	return nil
 }
 
 func (t *tail) readHeld(ctx context.Context) error {
+	if err := t.rewind(); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		piece, err := t.reader.ReadSlice('\n')
+		t.read += int64(len(piece))
 		t.partial = append(t.partial, piece...)
 		if len(t.partial) > longest {
 			t.partial, t.skip = t.partial[:0], true
@@ -191,6 +272,23 @@ func (t *tail) readHeld(ctx context.Context) error {
 	return nil
 }
 
+// rewind starts at the beginning again when the held file is shorter than what was read: it was truncated.
+func (t *tail) rewind() error {
+	info, err := t.held.Stat()
+	if err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
+	if info.Size() >= t.read {
+		return nil
+	}
+	if _, err := t.held.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("reading the log: %w", err)
+	}
+	t.reader.Reset(t.held)
+	t.read, t.partial, t.skip = 0, nil, false
+	return nil
+}
+
 func (t *tail) line() error {
 	line := bytes.Clone(t.partial)
 	skip := t.skip
@@ -199,8 +297,24 @@ func (t *tail) line() error {
 		return nil
 	}
 	record, err := Parse(line)
+	if err != nil {
+		record, err = parseGlued(line)
+	}
 	if err != nil || !t.filter.allows(record) {
-		return nil // a torn line of a crash is no reason to stop
+		return nil // a line that a crash tore is no reason to stop
 	}
 	return t.emit(record)
+}
+
+// lineStart begins every line of the encoder. Inside a JSON string its quotes would be escaped.
+var lineStart = []byte(`{"level":`)
+
+// parseGlued reads the whole line behind a torn one: a writer that was killed in the middle of a line leaves no line
+// end.
+func parseGlued(line []byte) (Record, error) {
+	at := bytes.LastIndex(line, lineStart)
+	if at <= 0 {
+		return Record{}, errors.New("reading a log line: no whole line in it")
+	}
+	return Parse(line[at:])
 }

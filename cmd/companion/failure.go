@@ -122,12 +122,15 @@ func described(err error) *failure {
 	var asked *completion.Error
 	var refusal *controlsock.Error
 	var notPrivate *privatefs.Error
+	var silent *controlsock.UnresponsiveError
 	switch {
 	case errors.As(err, &f):
 		copied := *f
 		f = &copied
 	case errors.Is(err, controlsock.ErrNotRunning):
 		f = &failure{code: "not_running", message: "the companion is not running", exit: exitNotRunning}
+	case errors.As(err, &silent):
+		f = &failure{code: "not_answering", message: silent.Error(), exit: exitUnavailable, hint: "`companion logs` shows what it did last; end that process, then `companion run`"}
 	case errors.As(err, &key):
 		f = &failure{code: string(key.Reason), message: "the keychain: " + explain(key.Reason), exit: exitKeychain}
 	case errors.As(err, &asked):
@@ -177,7 +180,7 @@ func (a *app) fail(err error) int {
 			Notes   []noteFailure `json:"notes,omitempty"`
 		}
 		encoded, _ := json.Marshal(map[string]body{"error": {f.code, f.message, f.hint, f.notes}})
-		a.say("%s", encoded)
+		a.say("%s", safeJSON(encoded))
 		return f.exit
 	}
 	mark := "error:"

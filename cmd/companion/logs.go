@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,9 +34,10 @@ func (a *app) logsCommand() *cobra.Command {
 				return &failure{code: "no_log", message: "there is no log yet: the companion has not run", exit: exitNotRunning}
 			}
 			colours := colour(a.out)
-			return logfile.Tail(cmd.Context(), places.Log, follow, filter, func(r logfile.Record) error {
+			options := logfile.TailOptions{Path: places.Log, Follow: follow, Filter: filter, Notice: func(text string) { a.say("%s", text) }}
+			return logfile.Tail(cmd.Context(), options, func(r logfile.Record) error {
 				if a.json {
-					return print(a.out, string(r.Line)+"\n")
+					return print(a.out, safeJSON(r.Line)+"\n")
 				}
 				return print(a.out, r.Text(colours)+"\n")
 			})
@@ -55,7 +57,9 @@ func logFilter(actor, level, since, grep string, now time.Time) (logfile.Filter,
 		return &failure{code: "usage", message: "--" + flag + ": this value is not accepted", hint: "accepted: " + accepted, exit: exitUsage}
 	}
 	f := logfile.Filter{Actor: actor}
-	switch level {
+	switch level = strings.ToLower(level); level {
+	case "warning":
+		f.Level = zapcore.WarnLevel
 	case "debug", "info", "warn", "error":
 		f.Level, _ = zapcore.ParseLevel(level)
 	default:

@@ -57,7 +57,7 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding the output: %w", err)
 	}
-	return print(a.out, string(encoded)+"\n")
+	return print(a.out, safeJSON(encoded)+"\n")
 }
 
 // watchScreen redraws on the terminal's alternate screen until the context or the daemon ends.

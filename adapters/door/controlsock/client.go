@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"companion/adapters/lowlatency"
@@ -20,21 +21,41 @@ import (
 // maxAnswer bounds one answer, or one line of a stream, in bytes.
 const maxAnswer = 4 << 20
 
-// Client speaks to the daemon. Every call makes its own connection, so that nothing needs closing;
-// a call waits until ctx ends, and the daemon has its own deadlines.
+// How long the client waits. The daemon has deadlines of its own (actors/door/control), a little shorter.
+const (
+	// statusWithin is for an answer that the daemon gives from memory.
+	statusWithin = 5 * time.Second
+	askWithin    = time.Minute      // one round trip to the hub or the keychain
+	stopWithin   = 3 * time.Minute  // drain, polite signal, hard signal
+	loginWithin  = 11 * time.Minute // a person at a browser
+	pullWithin   = 25 * time.Hour   // the largest model over a slow line
+	forever      = 0                // a watch
+	// probeEvery is how often a call that may take long checks, on a second connection, that the daemon still answers.
+	probeEvery = 10 * time.Second
+)
+
+// Client speaks to the daemon. Every call makes its own connection, so that nothing needs closing. Every call has a
+// deadline, and one that may take long (a watch, a download) checks meanwhile that the daemon answers: a daemon that
+// accepts connections and does not answer gives an *UnresponsiveError, never a wait without end.
 type Client struct {
-	http *http.Client
+	http       *http.Client
+	peer       atomic.Int64  // the process at the other end, as the kernel tells it; 0: not known
+	answer     time.Duration // statusWithin; tests shorten it
+	probeEvery time.Duration
 }
 
-// Dial returns a client of the socket at path. Whether somebody listens there shows in each call,
-// as ErrNotRunning if not.
+// Dial returns a client of the socket at path. A call fails with ErrNotRunning when no daemon listens there.
 func Dial(path string) *Client {
+	c := &Client{answer: statusWithin, probeEvery: probeEvery}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "unix", path)
 		if err != nil {
-			if nobodyListens(err) {
+			switch {
+			case nobodyListens(err):
 				return nil, ErrNotRunning
+			case queueFull(err):
+				return nil, c.unresponsive()
 			}
 			return nil, fmt.Errorf("reaching the control socket: %w", err)
 		}
@@ -42,34 +63,41 @@ func Dial(path string) *Client {
 			_ = conn.Close()
 			return nil, fmt.Errorf("checking the control socket: %w", err)
 		}
+		if pid, err := peerPID(conn); err == nil {
+			c.peer.Store(int64(pid))
+		}
 		return lowlatency.Conn(conn), nil
 	}
-	return &Client{&http.Client{
+	c.http = &http.Client{
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	return c
 }
+
+// unresponsive is the error of a daemon that does not answer in time.
+func (c *Client) unresponsive() error { return &UnresponsiveError{PID: int(c.peer.Load())} }
 
 // Status returns the status now.
 func (c *Client) Status(ctx context.Context) (messages.Status, error) {
 	var status messages.Status
-	return status, c.call(ctx, http.MethodGet, "/v1/status", nil, &status)
+	return status, c.call(ctx, c.answer, http.MethodGet, "/v1/status", nil, &status)
 }
 
-// Watch calls each with the status now and at every change of availability or lifecycle, until it
-// returns an error, which Watch returns, or ctx ends. ErrNotRunning says that the daemon went away.
+// Watch calls each with the status now and at every change of availability or lifecycle, until each returns an error,
+// which Watch returns, or ctx ends. The error is ErrNotRunning when the daemon ends meanwhile.
 func (c *Client) Watch(ctx context.Context, each func(messages.Status) error) error {
 	return c.watch(ctx, "/v1/status/watch", each)
 }
 
-// WatchEvery is Watch, and calls each also that often (100 ms to an hour) without a change, for
-// figures that move.
+// WatchEvery is Watch, and also calls each in that interval (100 ms to an hour) without a change, for figures that
+// move.
 func (c *Client) WatchEvery(ctx context.Context, every time.Duration, each func(messages.Status) error) error {
 	return c.watch(ctx, "/v1/status/watch?every="+url.QueryEscape(every.String()), each)
 }
 
 func (c *Client) watch(ctx context.Context, path string, each func(messages.Status) error) error {
-	return c.stream(ctx, http.MethodGet, path, nil, func(next decodeFunc) error {
+	return c.stream(ctx, forever, http.MethodGet, path, nil, func(next decodeFunc) error {
 		for {
 			var status messages.Status
 			if err := next(&status); err != nil {
@@ -86,7 +114,7 @@ func (c *Client) watch(ctx context.Context, path string, each func(messages.Stat
 // attempt.
 func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 	var result messages.LoginResult
-	err := c.stream(ctx, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
+	err := c.stream(ctx, loginWithin, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
 		for {
 			var line loginLine
 			switch err := next(&line); {
@@ -108,59 +136,98 @@ func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.Lo
 // Logout signs out.
 func (c *Client) Logout(ctx context.Context) (messages.LogoutResult, error) {
 	var body logoutBody
-	err := c.call(ctx, http.MethodPost, "/v1/logout", nil, &body)
+	err := c.call(ctx, askWithin, http.MethodPost, "/v1/logout", nil, &body)
 	return messages.LogoutResult(body), err
 }
 
 // WhoAmI asks the hub who is signed in.
 func (c *Client) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
 	var body whoAmIBody
-	err := c.call(ctx, http.MethodGet, "/v1/whoami", nil, &body)
+	err := c.call(ctx, askWithin, http.MethodGet, "/v1/whoami", nil, &body)
 	return messages.WhoAmIResult(body), err
 }
 
 // Models asks what the manifest offers.
 func (c *Client) Models(ctx context.Context) (messages.ModelList, error) {
 	var body modelsBody
-	err := c.call(ctx, http.MethodGet, "/v1/models", nil, &body)
+	err := c.call(ctx, askWithin, http.MethodGet, "/v1/models", nil, &body)
 	return messages.ModelList(body), err
 }
 
 // Pull fetches name, or the wanted model and runtime when it is empty, and waits for the end. The
 // transfers of Status show the progress.
 func (c *Client) Pull(ctx context.Context, name string) (messages.Reason, error) {
-	return c.command(ctx, "/v1/pull", pullBody{name})
+	return c.command(ctx, pullWithin, "/v1/pull", pullBody{name})
 }
 
 // Start asks to run the runtime, without waiting until it is ready.
 func (c *Client) Start(ctx context.Context) (messages.Reason, error) {
-	return c.command(ctx, "/v1/start", nil)
+	return c.command(ctx, askWithin, "/v1/start", nil)
 }
 
 // Stop drains and stops the runtime, and waits for its end.
 func (c *Client) Stop(ctx context.Context) (messages.Reason, error) {
-	return c.command(ctx, "/v1/stop", nil)
+	return c.command(ctx, stopWithin, "/v1/stop", nil)
 }
 
 // Restart drains and stops the runtime, and waits until its start begins.
 func (c *Client) Restart(ctx context.Context) (messages.Reason, error) {
-	return c.command(ctx, "/v1/restart", nil)
+	return c.command(ctx, stopWithin, "/v1/restart", nil)
 }
 
-func (c *Client) command(ctx context.Context, path string, body any) (messages.Reason, error) {
+func (c *Client) command(ctx context.Context, within time.Duration, path string, body any) (messages.Reason, error) {
 	var answer reasonBody
-	err := c.call(ctx, http.MethodPost, path, body, &answer)
+	err := c.call(ctx, within, http.MethodPost, path, body, &answer)
 	return answer.Reason, err
 }
 
-func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
-	return c.stream(ctx, method, path, body, func(next decodeFunc) error { return next(into) })
+func (c *Client) call(ctx context.Context, within time.Duration, method, path string, body, into any) error {
+	return c.stream(ctx, within, method, path, body, func(next decodeFunc) error { return next(into) })
 }
 
 // decodeFunc reads the next line of an answer.
 type decodeFunc func(into any) error
 
-func (c *Client) stream(ctx context.Context, method, path string, body any, read func(decodeFunc) error) error {
+// bounded returns a context that ends when the call takes longer than within or, for calls that may take longer than
+// one status, as soon as the daemon does not answer a status any more. stop must be called; it waits for the probe.
+func (c *Client) bounded(ctx context.Context, within time.Duration) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var late *time.Timer
+	if within != forever {
+		late = time.AfterFunc(within, func() { cancel(c.unresponsive()) })
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if within == c.answer {
+			return
+		}
+		ticker := time.NewTicker(c.probeEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			var gone *UnresponsiveError
+			if _, err := c.Status(ctx); errors.As(err, &gone) {
+				cancel(gone)
+			}
+		}
+	}()
+	return ctx, func() {
+		if late != nil {
+			late.Stop()
+		}
+		cancel(nil)
+		<-done
+	}
+}
+
+func (c *Client) stream(ctx context.Context, within time.Duration, method, path string, body any, read func(decodeFunc) error) error {
+	ctx, stop := c.bounded(ctx, within)
+	defer stop()
 	var encoded io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -184,7 +251,11 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, read
 		if !lines.Scan() {
 			return lost(ctx, lines.Err())
 		}
-		if err := json.Unmarshal(lines.Bytes(), into); err != nil {
+		err := json.Unmarshal(lines.Bytes(), into)
+		if err != nil && (ctx.Err() != nil || lines.Err() != nil) {
+			return lost(ctx, lines.Err()) // a line that was cut off
+		}
+		if err != nil {
 			return fmt.Errorf("understanding the companion's answer: %w", err)
 		}
 		return nil
@@ -199,12 +270,15 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, read
 	return refused.Error
 }
 
-// lost tells a daemon that is gone, also by a plain end (nil), from a caller who gave up and from
-// everything else.
+// lost names the cause of a broken call: the caller gave up, the daemon does not answer, the daemon is gone (a plain
+// end, err == nil, too), or anything else.
 func lost(ctx context.Context, err error) error {
+	var unresponsive *UnresponsiveError
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, &unresponsive):
+		return unresponsive
 	case errors.Is(err, ErrNotRunning):
 		return ErrNotRunning
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), brokenOff(err):

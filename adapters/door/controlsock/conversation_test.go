@@ -270,7 +270,7 @@ func TestBadCommands(t *testing.T) {
 	}
 	<-d.calls
 	var refused *Error
-	if _, err := client.command(t.Context(), "/v1/unheard", nil); !errors.As(err, &refused) || refused.Code != CodeNotFound {
+	if _, err := client.command(t.Context(), askWithin, "/v1/unheard", nil); !errors.As(err, &refused) || refused.Code != CodeNotFound {
 		t.Errorf("an unknown command: %v", err)
 	}
 	if len(d.calls) != 0 {

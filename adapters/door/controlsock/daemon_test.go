@@ -23,10 +23,19 @@ type daemon struct {
 	fail    atomic.Pointer[error]
 	ended   chan error    // receives why a blocked command ended
 	looked  chan struct{} // when not nil, receives each look at the status
+	asked   chan struct{} // when not nil, receives status requests, as far as it has room
 	onLogin func(ctx context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error)
 }
 
-func (d *daemon) Status() messages.Status { return d.view.Get() }
+func (d *daemon) Status() messages.Status {
+	if d.asked != nil {
+		select {
+		case d.asked <- struct{}{}:
+		default:
+		}
+	}
+	return d.view.Get()
+}
 
 func (d *daemon) Next() (messages.Status, <-chan struct{}) {
 	status, changed := d.view.Next()

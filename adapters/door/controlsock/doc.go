@@ -1,6 +1,6 @@
-// Package controlsock is the control socket, both ends of it: HTTP/1.1 and JSON over a Unix socket of
-// mode 0600 in a folder of mode 0700, where each end checks that the other belongs to the same user
-// (X2). Root is another user like any other. No reply carries a secret.
+// Package controlsock is both ends of the control socket: HTTP/1.1 and JSON over a Unix socket of mode 0600 in a
+// folder of mode 0700. Each end checks that the other belongs to the same user (X2); root counts as another user. No
+// reply carries a secret.
 //
 // The daemon serves with Listen and a Server; commands use a Client from Dial.
 //
@@ -21,15 +21,28 @@ package controlsock
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"companion/messages"
 )
 
-// ErrNotRunning says that nobody listens on the control socket, or that the one who did is gone.
+// ErrNotRunning says that no process listens on the control socket, or that the daemon ended during the call.
 var ErrNotRunning = errors.New("the companion is not running")
 
 // ErrInUse says that another daemon answers on the socket.
 var ErrInUse = errors.New("another companion answers on the control socket")
+
+// UnresponsiveError says that a daemon accepted the connection and did not answer in time: it is suspended, or hangs.
+type UnresponsiveError struct {
+	PID int // the process that listens; 0: not known
+}
+
+func (e *UnresponsiveError) Error() string {
+	if e.PID == 0 {
+		return "the daemon does not answer"
+	}
+	return fmt.Sprintf("the daemon (pid %d) does not answer", e.PID)
+}
 
 // Viewer shows the daemon's status. Both methods answer at once.
 type Viewer interface {
@@ -67,7 +80,7 @@ var (
 	_ Runtime   = (*Client)(nil)
 )
 
-// Error is a refusal by the daemon's end: a stable code and a text without secrets.
+// Error is a refusal by the daemon: a stable code and a text without secrets.
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
@@ -83,7 +96,7 @@ const (
 	CodeInternal   = "internal"
 )
 
-// Wire forms of what has no JSON shape of its own.
+// JSON shapes of the bodies.
 type (
 	errorBody struct {
 		Error *Error `json:"error"`

@@ -20,14 +20,14 @@ const (
 	maxPath = 103
 	// maxConns bounds how many commands and watchers there are at once.
 	maxConns = 64
-	// answerWithin is how long somebody who owns an existing socket has to accept.
+	// answerWithin is how long the owner of an existing socket has to accept a connection.
 	answerWithin = time.Second
 )
 
-// Listen makes the folder of path private if it is not there, and listens on path. A socket that an
-// earlier daemon left is removed when it is ours and nobody answers on it; if somebody does, the
-// error is ErrInUse. Anything else under that name, or a folder that is not private, is refused.
-// Refused is told of every connection that was closed because its other end is not the same user.
+// Listen makes the folder of path, private, and listens on path. It removes a socket of the same user on which no
+// process listens any more; if one listens, the error is ErrInUse. Anything else under that name, or a folder that is
+// not private, is refused. refused is called for every connection that was closed because its other end does not
+// belong to the same user.
 func Listen(path string, refused func(err error)) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("listening on the control socket: the path %s has %d bytes, at most %d are possible",
@@ -43,15 +43,15 @@ func Listen(path string, refused func(err error)) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on the control socket: %w", err)
 	}
-	// Until here the folder alone kept others out: the socket came with the mode of the umask.
+	// Until here the folder alone keeps other users out: the socket's mode is that of the umask.
 	if err := os.Chmod(path, 0o600); err != nil {
 		_ = ln.Close()
-		return nil, fmt.Errorf("closing the control socket to others: %w", err)
+		return nil, fmt.Errorf("setting the mode of the control socket: %w", err)
 	}
 	return netutil.LimitListener(&sameUser{Listener: ln, uid: ownUID(), refused: refused}, maxConns), nil
 }
 
-// sameUser accepts connections of one user only; another's are closed without an answer.
+// sameUser accepts connections of one user only; it closes others without an answer.
 type sameUser struct {
 	net.Listener
 	uid     uint32
@@ -89,8 +89,11 @@ func removeStale(path string) error {
 		_ = conn.Close()
 		return ErrInUse
 	}
+	if queueFull(err) { // suspended, and alive
+		return ErrInUse
+	}
 	if !nobodyListens(err) {
-		return fmt.Errorf("asking whether somebody listens: %w", err)
+		return fmt.Errorf("checking whether a process listens: %w", err)
 	}
 	return os.Remove(path)
 }

@@ -24,3 +24,19 @@ func peerOf(conn net.Conn) (uint32, error) {
 	}
 	return cred.Uid, nil
 }
+
+// peerPID returns the process at the other end, by LOCAL_PEERPID. Untested on real machines.
+func peerPID(conn net.Conn) (int, error) {
+	raw, err := rawConn(conn)
+	if err != nil {
+		return 0, err
+	}
+	var pid int
+	var pidErr error
+	if err := raw.Control(func(fd uintptr) {
+		pid, pidErr = unix.GetsockoptInt(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERPID)
+	}); err != nil {
+		return 0, err
+	}
+	return pid, pidErr
+}

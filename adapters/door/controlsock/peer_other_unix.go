@@ -7,6 +7,8 @@ import (
 	"net"
 )
 
-// peerOf fails: how this system tells who is connected has not been written, and without it nobody
-// is let in.
+// peerOf fails: there is no implementation for this system, so every connection is refused.
 func peerOf(net.Conn) (uint32, error) { return 0, errors.ErrUnsupported }
+
+// peerPID fails, see peerOf.
+func peerPID(net.Conn) (int, error) { return 0, errors.ErrUnsupported }

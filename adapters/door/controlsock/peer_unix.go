@@ -19,7 +19,7 @@ func ownUID() uint32 { return uint32(os.Geteuid()) }
 func checkPeer(conn net.Conn, uid uint32) error {
 	peer, err := peerOf(conn)
 	if err != nil {
-		return fmt.Errorf("asking who is connected: %w", err)
+		return fmt.Errorf("asking the kernel for the other end's user: %w", err)
 	}
 	if peer != uid {
 		return fmt.Errorf("the other end belongs to user %d, not to user %d", peer, uid)
@@ -51,6 +51,9 @@ func checkSocket(path string, info fs.FileInfo) error {
 func nobodyListens(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
+
+// queueFull reports whether the listener's queue of connections is full: the daemon does not accept.
+func queueFull(err error) bool { return errors.Is(err, syscall.EAGAIN) }
 
 // brokenOff reports whether the other end of an open connection is gone.
 func brokenOff(err error) bool {

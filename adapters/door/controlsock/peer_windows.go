@@ -12,8 +12,8 @@ import (
 
 func ownUID() uint32 { return 0 }
 
-// checkPeer lets everybody in who could open the socket: Windows does not tell who that is, so that
-// the access list of the profile folder is the control. Untested on real machines.
+// checkPeer accepts every connection: Windows does not tell who connected, so the access list of the profile folder is
+// the control. Untested on real machines.
 func checkPeer(net.Conn, uint32) error { return nil }
 
 // checkSocket refuses a directory or a regular file; Windows shows a socket as a reparse point.
@@ -32,3 +32,9 @@ func nobodyListens(err error) bool {
 func brokenOff(err error) bool {
 	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED)
 }
+
+// peerPID fails: Windows does not tell which process is connected.
+func peerPID(net.Conn) (int, error) { return 0, errors.ErrUnsupported }
+
+// queueFull reports whether the listener's queue of connections is full.
+func queueFull(err error) bool { return false }
