@@ -52,7 +52,9 @@ type DoorView struct {
 	MaxInFlight int
 	QueueBound  int
 	Verdicts    map[Reason]int64
-	Latency     []LatencyBucket // of admitted requests
+	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
+	EndedRuntime int
+	Latency      []LatencyBucket // of admitted requests
 	// LatencyCount and LatencySum are of all of them, those over the last bound as well.
 	LatencyCount int64
 	LatencySum   time.Duration

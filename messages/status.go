@@ -41,7 +41,10 @@ type StatusFrontDoor struct {
 	MaxInFlight int              `json:"maxInFlight"`
 	QueueBound  int              `json:"queueBound"`
 	Verdicts    map[Reason]int64 `json:"verdicts"`
-	Latency     []StatusLatency  `json:"latency,omitempty"`
+	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
+	EndedRuntime int `json:"endedRuntime,omitempty"`
+
+	Latency []StatusLatency `json:"latency,omitempty"`
 
 	LatencyCount           int64   `json:"latencyCount,omitempty"`
 	LatencySumMilliseconds float64 `json:"latencySumMilliseconds,omitempty"`

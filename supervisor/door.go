@@ -15,11 +15,11 @@ import (
 )
 
 // doorWing builds what may hold the loopback token and nothing more: front door, health, control.
-func doorWing(o Options, b boxes, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
+func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
 		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
 		Inbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
-		Snapshot: b.snapshot, Observation: b.observation,
+		Quarantine: quarantine, Snapshot: b.snapshot, Observation: b.observation,
 		Log: o.Logger.Named(string(messages.ActorFrontDoor)),
 	})
 	return []suture.Service{

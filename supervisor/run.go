@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
+	"companion/actors/door/frontdoor"
 	"companion/actors/lifecycle"
 	"companion/actors/logfile"
 	"companion/adapters/authority/transport"
@@ -84,10 +85,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	t.add(o.Journal)
-	t.add(lifecycleActor(o, b))
+	quarantine := frontdoor.NewQuarantine()
+	t.add(lifecycleActor(o, b, quarantine.RuntimeEnded))
 	t.wing("authority", authority...)
 	t.wing("runtime", runtime...)
-	t.wing("door", doorWing(o, b, t.views)...)
+	t.wing("door", doorWing(o, b, quarantine, t.views)...)
 	t.root.Add(&notifier{b.snapshot, b.lifecycle, o.Logger.Named("systemd")})
 	t.root.Add(&trimmer{b.snapshot, o.Logger.Named("supervisor")})
 	if o.OnReady != nil {
@@ -123,13 +125,13 @@ func shutDown(ctx context.Context, b boxes, patience time.Duration) {
 	})
 }
 
-func lifecycleActor(o Options, b boxes) *lifecycle.Actor {
+func lifecycleActor(o Options, b boxes, requestsEnded func(messages.Launch) bool) *lifecycle.Actor {
 	return lifecycle.New(lifecycle.Deps{
 		Inbox: b.lifecycle, Process: b.process, Provision: b.provision, FrontDoor: b.frontDoor,
 		Health: b.health, Custody: b.loopback, Manifest: b.manifest, Snapshot: b.snapshot,
 		Recency: o.Settings.Health.Recency, StartDeadline: o.Settings.Runtime.StartTimeout,
-		DrainDeadline: o.Settings.Runtime.DrainTimeout,
-		Log:           o.Logger.Named(string(messages.ActorLifecycle)),
+		DrainDeadline: o.Settings.Runtime.DrainTimeout, RequestsEnded: requestsEnded,
+		Log: o.Logger.Named(string(messages.ActorLifecycle)),
 	})
 }
 

@@ -36,6 +36,11 @@ func TestScreen(t *testing.T) {
 	if !strings.Contains(screen(working(), nil, true), green) {
 		t.Error("no colour where it was asked for")
 	}
+	ended := working()
+	ended.FrontDoor.EndedRuntime = 2
+	if text := screen(ended, nil, false); !strings.Contains(text, "2 ended the runtime") { // R11
+		t.Errorf("got no word of two requests that ended the runtime, want one:\n%s", text)
+	}
 	unpinned := working()
 	unpinned.Runtime.Pinned = false
 	if !strings.Contains(screen(unpinned, nil, false), "NOT PINNED") { // M10

@@ -116,6 +116,9 @@ func screen(s messages.Status, h *history, colours bool) string {
 			row("actor", "%s restarted %d times: %s", actor.Name, actor.Restarts, actor.LastError)
 		}
 	}
+	if n := s.FrontDoor.EndedRuntime; n > 0 {
+		row("requests", "%d ended the runtime, refused for an hour after that", n)
+	}
 	if verdicts := refusals(s.FrontDoor.Verdicts); verdicts != "" {
 		row("refused", "%s", verdicts)
 	}

@@ -46,7 +46,8 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 	defer cancel()
 	var stream *harness.Stream
 	if streaming {
-		if stream = c.Door().Stream(ctx, 1500); stream.Status != 200 {
+		// The request is another one each time: one that ended the runtime is refused (R11).
+		if stream = c.Door().Stream(ctx, 1500+int(signal)); stream.Status != 200 {
 			t.Fatalf("the stream: %v", stream)
 		}
 	}

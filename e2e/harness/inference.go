@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,7 +31,11 @@ type Reply struct {
 // Door asks the front door. It is safe for many goroutines; every request has its own connection.
 type Door struct {
 	BaseURL, Token string
-	client         http.Client
+	// Distinct gives each question a text of its own: a test that ends the runtime again and again must not
+	// have its questions refused for that (R11).
+	Distinct bool
+	asked    atomic.Int64
+	client   http.Client
 }
 
 // Door returns a client of the front door with the right token.
@@ -42,7 +47,7 @@ func (c *Companion) Door() *Door {
 
 // NewDoor is a client with any token.
 func NewDoor(baseURL, token string) *Door {
-	return &Door{baseURL, token, http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	return &Door{BaseURL: baseURL, Token: token, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 func (d *Door) send(ctx context.Context, method, path, body string) (*http.Response, error) {
@@ -53,6 +58,15 @@ func (d *Door) send(ctx context.Context, method, path, body string) (*http.Respo
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", "Bearer "+d.Token)
 	return d.client.Do(request)
+}
+
+// question is Question, with a text of its own if the door is Distinct.
+func (d *Door) question(tokens int, more string) string {
+	q := Question(tokens, more)
+	if d.Distinct {
+		q = strings.Replace(q, "a story", fmt.Sprintf("story %d", d.asked.Add(1)), 1)
+	}
+	return q
 }
 
 // Do sends a request and reads the whole answer.
@@ -73,7 +87,7 @@ func (d *Door) Do(ctx context.Context, method, path, body string) Reply {
 
 // Chat asks for tokens and waits for all of them.
 func (d *Door) Chat(ctx context.Context, tokens int) Reply {
-	return d.Do(ctx, http.MethodPost, "/chat/completions", Question(tokens, ""))
+	return d.Do(ctx, http.MethodPost, "/chat/completions", d.question(tokens, ""))
 }
 
 // Stream is a streamed answer that is being read.
@@ -105,7 +119,7 @@ func (d *Door) Stream(ctx context.Context, tokens int) *Stream {
 }
 
 func (s *Stream) read(ctx context.Context, d *Door, tokens int, first chan<- struct{}) {
-	response, err := d.send(ctx, http.MethodPost, "/chat/completions", Question(tokens, `,"stream":true`))
+	response, err := d.send(ctx, http.MethodPost, "/chat/completions", d.question(tokens, `,"stream":true`))
 	if err != nil {
 		s.Err = err
 		return

@@ -49,6 +49,9 @@ type Script struct {
 	Padding    string        `json:"padding"` // makes the model as large as a test needs it
 	Map        int64         `json:"map"`     // bytes of its model's pages held from the second completion on,
 	Linger     time.Duration `json:"linger"`  // which is answered so much later
+	DieOn      string        `json:"dieOn"`   // end by an illegal instruction when a request contains this text
+	HoldOn     string        `json:"holdOn"`  // answer requests that contain this text HoldTime later
+	HoldTime   time.Duration `json:"holdTime"`
 }
 
 func main() {

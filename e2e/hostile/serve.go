@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -80,6 +82,7 @@ func serve(s Script, host, alias string) {
 	var asked atomic.Int64
 	complete := func(w http.ResponseWriter, r *http.Request) {
 		nth := asked.Add(1)
+		s.obey(r)
 		if s.Mute && nth > s.Answers {
 			<-r.Context().Done()
 			return
@@ -102,6 +105,23 @@ func serve(s Script, host, alias string) {
 		time.AfterFunc(s.CloseAfter, func() { _ = server.Close() })
 	}
 	_ = server.Serve(listener)
+}
+
+// obey does what the script says about the text of a request.
+func (s *Script) obey(r *http.Request) {
+	if s.DieOn == "" {
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	if bytes.Contains(body, []byte(s.DieOn)) {
+		dieOfIllegalInstruction()
+	}
+	if s.HoldOn != "" && bytes.Contains(body, []byte(s.HoldOn)) {
+		time.Sleep(s.HoldTime)
+	}
 }
 
 // dieOfIllegalInstruction ends as llama-server does on a processor without the instructions that it

@@ -96,10 +96,10 @@ func (s *soak) leave(ctx context.Context) {
 func (s *soak) structured(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	const body = `{"messages":[{"role":"user","content":"A note about tomatoes."}],"max_tokens":80,
+	const format = `{"messages":[{"role":"user","content":"A note about %d tomatoes."}],"max_tokens":80,
 "response_format":{"type":"json_schema","json_schema":{"name":"note","strict":true,"schema":{"type":"object",
 "properties":{"kind":{"type":"string","enum":["plant","tool"]}},"required":["kind"],"additionalProperties":false}}}}`
-	reply := s.door.Do(ctx, http.MethodPost, "/chat/completions", body)
+	reply := s.door.Do(ctx, http.MethodPost, "/chat/completions", fmt.Sprintf(format, rand.Int()))
 	if reply.Status == 200 && reply.Err == nil {
 		var answer struct {
 			Choices []struct {

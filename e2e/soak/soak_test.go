@@ -92,6 +92,7 @@ func TestSoak(t *testing.T) {
 	s.c.SignIn()
 	s.c.Available()
 	s.door = s.c.Door()
+	s.door.Distinct = true
 	s.stranger = harness.NewDoor(s.door.BaseURL, strings.Repeat("A", 43))
 
 	s.run(warmUp)

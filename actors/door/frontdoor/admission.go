@@ -8,39 +8,53 @@ import (
 	"companion/messages"
 )
 
-// admission hands out the places in the runtime, first in first out (L6). The counts are decided by
-// fsm.Admission; no mailbox is on the path of a request.
+// admission hands out the slots of the runtime, first in first out (L6). fsm.Admission decides about the
+// counts. A request that must run alone (R11) gets its slot when no other request has one, and until it
+// leaves, all others wait behind it.
 type admission struct {
 	mu      sync.Mutex
 	counts  fsm.Admission
+	alone   bool      // the one request in the runtime must be alone
 	waiting list.List // of *ticket
 	drained []chan struct{}
 }
 
-// ticket is one waiting request; ready is closed when it has its place.
+// ticket is one waiting request. Ready is closed when it has its slot.
 type ticket struct {
 	ready chan struct{}
-	place *list.Element // nil once it has left the queue
+	alone bool
+	place *list.Element // in the queue; nil once it has left
 }
 
-// enter takes a place (ReasonOK, nil ticket), or a ticket to wait by (ReasonAtCapacity), or neither.
-func (a *admission) enter() (*ticket, messages.Reason) {
+// enter takes a slot (ReasonOK and no ticket), or joins the queue (ReasonAtCapacity and a ticket), or does
+// neither.
+func (a *admission) enter(alone bool) (*ticket, messages.Reason) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	reason := a.counts.Admit()
+	if reason == messages.ReasonOK && !a.fitsLocked(alone) {
+		reason = messages.ReasonAtCapacity
+		if a.counts.Queued >= a.counts.QueueBound {
+			reason = messages.ReasonQueueFull
+		}
+	}
 	switch reason {
 	case messages.ReasonOK:
 		a.counts.InFlight++
+		a.alone = alone
 	case messages.ReasonAtCapacity:
 		a.counts.Queued++
-		t := &ticket{ready: make(chan struct{})}
+		t := &ticket{ready: make(chan struct{}), alone: alone}
 		t.place = a.waiting.PushBack(t)
 		return t, reason
 	}
 	return nil, reason
 }
 
-// leave gives a place back, and the first one waiting takes it.
+// fitsLocked reports whether a request may run beside those that have a slot.
+func (a *admission) fitsLocked(alone bool) bool { return a.counts.InFlight == 0 || !alone && !a.alone }
+
+// leave gives a slot back. The first requests in the queue that fit take their slots.
 func (a *admission) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -50,15 +64,10 @@ func (a *admission) leave() {
 func (a *admission) leaveLocked() {
 	counts, reason := a.counts.Complete()
 	if reason != messages.ReasonOK {
-		return // more left than entered; the counts stay as they were
+		return // more requests left than entered; the counts stay as they are
 	}
 	a.counts = counts
-	if promoted, some := a.counts.Promote(); some {
-		a.counts = promoted
-		t := a.waiting.Remove(a.waiting.Front()).(*ticket)
-		t.place = nil
-		close(t.ready)
-	}
+	a.promoteLocked()
 	if a.counts.InFlight == 0 {
 		for _, c := range a.drained {
 			close(c)
@@ -67,7 +76,21 @@ func (a *admission) leaveLocked() {
 	}
 }
 
-// giveUp leaves the queue. When the place came at the same moment, it is given back.
+func (a *admission) promoteLocked() {
+	for front := a.waiting.Front(); front != nil; front = a.waiting.Front() {
+		t := front.Value.(*ticket)
+		promoted, free := a.counts.Promote()
+		if !free || !a.fitsLocked(t.alone) {
+			return
+		}
+		a.counts, a.alone = promoted, t.alone
+		a.waiting.Remove(front)
+		t.place = nil
+		close(t.ready)
+	}
+}
+
+// giveUp leaves the queue. If the slot came at the same moment, it is given back.
 func (a *admission) giveUp(t *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,6 +101,7 @@ func (a *admission) giveUp(t *ticket) {
 	a.waiting.Remove(t.place)
 	t.place = nil
 	a.counts.Queued--
+	a.promoteLocked() // a request that had to be alone may have held up the ones behind it
 }
 
 func (a *admission) now() fsm.Admission {

@@ -32,6 +32,7 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonQueueTimeout:         {503, "The request waited too long for its turn."},
 	messages.ReasonQueueFull:            {503, "Too many requests are waiting already."},
 	messages.ReasonRuntimeUnavailable:   {503, "The model's runtime cannot be reached now."},
+	messages.ReasonRequestEndsRuntime:   {400, "This request ended the model's runtime before. It is refused for an hour. Change it, its schema or tools first."},
 	messages.ReasonUpstreamFailed:       {502, "The model's runtime failed."},
 	messages.ReasonNotReady:             {503, "The model is not ready."},
 	messages.ReasonUnknownState:         {503, "The model is not ready."},
@@ -50,6 +51,7 @@ var answers = map[messages.Reason]answerTo{
 const (
 	textTooLong      = "The prompt does not fit the context of % tokens."
 	textUnsupported  = "The served model cannot do this."
+	textNewFormats   = "Requests with new schemas or tools ended the model's runtime several times. New ones are accepted again within % minutes."
 	textNoEmbeddings = "The served model is not an embedding model."
 	textNotJSON      = "The body must be application/json without content encoding."
 	textBadChunks    = "The body's chunks cannot be read."

@@ -73,6 +73,7 @@ type Deps struct {
 	Custody   chan<- messages.LoopbackRequest
 	Health    chan<- messages.ToHealth // hears DeliverProbeToken alone
 
+	Quarantine  *Quarantine // shared with the lifecycle actor; nil: a new one
 	Snapshot    *actorkit.Watch[messages.Snapshot]
 	Observation *actorkit.Watch[messages.Observation]
 	Log         *zap.Logger
@@ -87,7 +88,12 @@ type Actor struct {
 }
 
 // New makes the actor; it listens once it serves.
-func New(d Deps) *Actor { return &Actor{deps: d} }
+func New(d Deps) *Actor {
+	if d.Quarantine == nil {
+		d.Quarantine = NewQuarantine()
+	}
+	return &Actor{deps: d}
+}
 
 func (a *Actor) String() string { return string(messages.ActorFrontDoor) }
 
@@ -95,6 +101,7 @@ func (a *Actor) String() string { return string(messages.ActorFrontDoor) }
 func (a *Actor) View() messages.DoorView {
 	v := messages.DoorView{MaxInFlight: a.deps.Bounds.MaxInFlight, QueueBound: a.deps.Bounds.QueueBound}
 	a.stats.fill(&v)
+	v.EndedRuntime = a.deps.Quarantine.refused()
 	if l := a.life.Load(); l != nil {
 		counts := l.door.admission.now()
 		v.BaseURL, v.InFlight, v.Queued = l.baseURL, counts.InFlight, counts.Queued
@@ -136,7 +143,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	b := a.deps.Bounds
 	l := &life{deps: &a.deps, baseURL: loopback.BaseURL(bound)}
 	l.door = &door{
-		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Log, began: time.Now(), stats: &a.stats,
+		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Log, quarantine: a.deps.Quarantine, began: time.Now(), stats: &a.stats,
 		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
 		relay: relay.New(relay.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
 		windows: guard.Windows{

@@ -3,6 +3,7 @@ package frontdoor
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +31,12 @@ type door struct {
 	began       time.Time
 
 	// Safe for concurrent use.
-	stats     *stats
-	admission admission
-	relay     *relay.Relay
-	tokens    atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
-	memory    memory                       // of large bodies
+	stats      *stats
+	admission  admission
+	quarantine *Quarantine
+	relay      *relay.Relay
+	tokens     atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
+	memory     memory                       // of large bodies
 
 	mu      sync.Mutex
 	windows guard.Windows // guarded by mu
@@ -210,18 +212,43 @@ func (v *visit) complete() {
 		return
 	}
 	defer checked.release()
-	v.inference(func(now messages.Snapshot) {
-		if now.Model != s.Model {
-			v.refuse(refusal(messages.ReasonNotReady)) // checked against another model
-			return
+	print := fingerprintOf(v.route, s.Model, checked.bytes)
+	alone, p := v.quarantined(&print)
+	if p != nil {
+		v.refuse(p)
+		return
+	}
+	v.inference(alone, func(now messages.Snapshot) {
+		// While the request waited, the runtime may have died with an equal request in it.
+		mustBeAlone, p := v.quarantined(&print)
+		switch {
+		case p != nil:
+			v.refuse(p)
+		case now.Model != s.Model || mustBeAlone && !alone: // checked against another model, or not alone
+			v.refuse(refusal(messages.ReasonNotReady))
+		default:
+			v.relay(now, checked.bytes, stream, print)
 		}
-		v.relay(now, checked.bytes, stream)
 	})
 }
 
+// quarantined asks the quarantine about a checked request, and reports whether it must be alone in the
+// runtime (R11).
+func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
+	switch v.d.quarantine.judge(print) {
+	case refusedForItself:
+		return false, refusal(messages.ReasonRequestEndsRuntime)
+	case refusedForKind:
+		return false, &problem{reason: messages.ReasonRuntimeUnavailable, text: textNewFormats, limit: strconv.Itoa(int(carefulTime.Minutes()))}
+	case permittedAlone:
+		return true, nil
+	}
+	return false, nil
+}
+
 // inference takes a place in the runtime, asks the gate again, and runs f in that place.
-func (v *visit) inference(f func(messages.Snapshot)) {
-	if reason := v.enter(v.r.Context()); reason != messages.ReasonOK {
+func (v *visit) inference(alone bool, f func(messages.Snapshot)) {
+	if reason := v.enter(v.r.Context(), alone); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
 		v.left(v.gone, false)
 		return
@@ -247,8 +274,8 @@ func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
 
 // enter takes a place, waiting for it if need be. A client that gives up leaves the queue; so does
 // everybody when the runtime is no longer ready.
-func (v *visit) enter(ctx context.Context) messages.Reason {
-	t, reason := v.d.admission.enter()
+func (v *visit) enter(ctx context.Context, alone bool) messages.Reason {
+	t, reason := v.d.admission.enter(alone)
 	if reason != messages.ReasonAtCapacity {
 		return reason
 	}
@@ -282,12 +309,15 @@ func (v *visit) enter(ctx context.Context) messages.Reason {
 const lookAfterClient = 50 * time.Millisecond
 
 // relay passes a checked body to the runtime and its answer to the client.
-func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool) {
+func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool, print fingerprint) {
 	if s.BackEnd == (messages.BackEnd{}) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
-	result := v.d.relay.Do(v.r.Context(), v.w, relay.Call{
+	var result relay.Result
+	stay := v.d.quarantine.enter(s.Launch, print)
+	defer func() { v.d.quarantine.leave(stay, result) }() // also after a panic
+	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
 		Heard: v.d.stats.heard,
 	})

@@ -95,6 +95,8 @@ type Result struct {
 	Gone        bool
 	TooLong     bool // ReasonBadRequest: the prompt does not fit the context
 	Unsupported bool // ReasonBadRequest: the model cannot do this
+	Sent        bool // some of the request may have reached the runtime
+	Whole       bool // the runtime's answer, or its refusal, was read to its end
 	Tokens      Tokens
 }
 
@@ -124,10 +126,11 @@ func (r *Relay) Do(ctx context.Context, w http.ResponseWriter, c Call) Result {
 		return e.result
 	}
 	if c.Stream {
-		e.done(e.stream())
+		e.result.Whole = e.stream()
 	} else {
-		e.done(e.answer())
+		e.result.Whole = e.answer()
 	}
+	e.done(e.result.Whole)
 	return e.result
 }
 
@@ -223,6 +226,7 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 		return 0, err
 	}
 	up := e.up
+	e.result.Sent = true
 	e.passed = time.Now()
 	if err := up.listen(e.watch, min(look, e.relay.options.KeepAlive)); err != nil {
 		return 0, err
@@ -288,6 +292,7 @@ func (e *exchange) judge() bool {
 		return true
 	}
 	text, err := io.ReadAll(io.LimitReader(e.body, 64<<10))
+	e.result.Whole = err == nil
 	e.done(err == nil && len(text) < 64<<10)
 	switch {
 	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):

@@ -1,0 +1,137 @@
+package frontdoor
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"hash"
+	"slices"
+
+	"companion/messages"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// digest is a SHA-256 sum; the zero digest stands for a part that the request does not have.
+type digest [sha256.Size]byte
+
+// fingerprint identifies a checked request without keeping anything of its text.
+type fingerprint struct {
+	whole  digest // all fields that can matter to the runtime, in any order
+	text   digest // the messages, prompt or input
+	format digest // the schemas and tools
+}
+
+// all returns the digests of the request and of the parts that it has.
+func (f *fingerprint) all() []digest {
+	all := []digest{f.whole}
+	for _, d := range []digest{f.text, f.format} {
+		if d != (digest{}) {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// Fields of a checked body that cannot decide whether it ends the runtime: the seed of the sampler, how the
+// answer is sent, and the name of the only model there is.
+var immaterial = map[string]bool{"seed": true, "stream": true, "stream_options": true, "model": true}
+
+var (
+	textFields   = map[string]bool{"messages": true, "prompt": true, "input": true}
+	formatFields = map[string]bool{"response_format": true, "tools": true, "tool_choice": true}
+)
+
+// fingerprintOf digests a body that openai.Check has made: its JSON is valid, has no spaces between tokens, and
+// no field twice. The order of the fields is the caller's, and does not count.
+func fingerprintOf(route string, model messages.Model, body []byte) fingerprint {
+	var whole, text, format []digest
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
+	_, _ = dec.ReadToken()
+	for dec.PeekKind() == '"' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			break
+		}
+		name := token.String()
+		value, err := dec.ReadValue()
+		if err != nil {
+			break
+		}
+		if immaterial[name] {
+			continue
+		}
+		h := sha256.New()
+		write(h, name)
+		_, _ = h.Write(value)
+		d := digest(h.Sum(nil))
+		whole = append(whole, d)
+		switch {
+		case textFields[name]:
+			text = append(text, d)
+		case formatFields[name]:
+			format = append(format, d)
+		}
+	}
+	of := func(kind string, fields []digest) digest {
+		if len(fields) == 0 {
+			return digest{}
+		}
+		slices.SortFunc(fields, func(a, b digest) int { return bytes.Compare(a[:], b[:]) })
+		h := sha256.New()
+		for _, s := range []string{kind, route, model.Name, model.Version} {
+			write(h, s)
+		}
+		for _, d := range fields {
+			_, _ = h.Write(d[:])
+		}
+		return digest(h.Sum(nil))
+	}
+	return fingerprint{whole: of("whole", whole), text: of("text", text), format: of("format", format)}
+}
+
+// write adds a string that cannot run into the next one.
+func write(h hash.Hash, s string) {
+	_, _ = h.Write([]byte(s))
+	_, _ = h.Write([]byte{0})
+}
+
+// ring is a map that holds the newest max digests.
+type ring[V any] struct {
+	values map[digest]V
+	order  []digest // in the order of their first set
+	next   int      // the oldest, once the ring is full
+	max    int
+}
+
+func newRing[V any](max int) ring[V] { return ring[V]{values: map[digest]V{}, max: max} }
+
+func (r *ring[V]) get(d digest) (V, bool) {
+	v, known := r.values[d]
+	return v, known
+}
+
+func (r *ring[V]) has(d digest) bool {
+	_, known := r.values[d]
+	return known
+}
+
+func (r *ring[V]) set(d digest, v V) {
+	if _, known := r.values[d]; !known {
+		if len(r.order) < r.max {
+			r.order = append(r.order, d)
+		} else {
+			delete(r.values, r.order[r.next])
+			r.order[r.next] = d
+			r.next = (r.next + 1) % r.max
+		}
+	}
+	r.values[d] = v
+}
+
+// drop forgets what d stands for. Its place in the order stays taken.
+func (r *ring[V]) drop(d digest) {
+	if _, known := r.values[d]; known {
+		var zero V
+		r.values[d] = zero
+	}
+}

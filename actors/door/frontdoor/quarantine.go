@@ -1,0 +1,265 @@
+package frontdoor
+
+import (
+	"sync"
+	"time"
+
+	"companion/adapters/door/relay"
+	"companion/messages"
+)
+
+// Quarantine finds requests that end the runtime (queries of death) and keeps them from doing it twice (R11).
+// It keeps digests of requests, never their text.
+//
+// When the runtime dies, every request in it is noted:
+//
+//   - A request that was alone in the runtime, or that was in it at two deaths, is refused for an hour.
+//   - Any other noted request is a suspect. The next time it runs alone, so that the next death tells which
+//     request is the cause and no honest request is at two deaths by coincidence. An answer clears it.
+//   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
+//     the runtime itself, or another request, is the likelier cause.
+//   - A caller who varies the request meets three bounds. Fields that cannot matter to the runtime, such as
+//     the seed, are not part of the digest. A text, or a set of schemas and tools, that two refused requests
+//     share is refused in any request, unless the runtime has answered a request with it. After three deaths
+//     in five minutes every request runs alone, and schemas and tools that the runtime has never answered
+//     have to wait for the end of the five minutes.
+//
+// No death with a request in the runtime counts towards the crash loop: a caller with new deadly requests can
+// cost the other callers one restart for each, and never the five minutes of a hold.
+//
+// It outlives the front door actor, so that a restart of that actor forgets nothing. It is safe for
+// concurrent use.
+type Quarantine struct {
+	mu       sync.Mutex
+	inside   map[*stay]struct{} // requests in the runtime
+	left     []departure        // requests that left it without an answer, oldest first
+	noted    ring[record]       // by digest
+	answered ring[struct{}]     // digests of answered requests and of their parts
+	deaths   []death            // in the last carefulTime
+}
+
+const (
+	refusalTime = time.Hour
+	// suspicionTime is how long a request that left the runtime without an answer still counts as in it:
+	// longer than health needs to report a hung runtime (12 s) and the process actor to end it (5 s).
+	suspicionTime = 20 * time.Second
+	// carefulTime and carefulDeaths bound what a caller who varies deadly requests can do.
+	carefulTime   = 5 * time.Minute
+	carefulDeaths = 3
+	// partDeaths is how many refused requests must share a part until the part is refused.
+	partDeaths = 2
+
+	maxDepartures = 64
+	maxNoted      = 1 << 10
+	maxAnswered   = 1 << 12
+)
+
+// record is what is known of a digest. It is forgotten refusalTime after at.
+type record struct {
+	deaths  int // of a part: refused requests that have it
+	refused bool
+	part    bool      // the digest is of a text, or of schemas and tools
+	at      time.Time // of the last death
+}
+
+// stay is one request while it is in the runtime.
+type stay struct {
+	launch messages.Launch
+	print  fingerprint
+	noted  bool // at the death of its runtime
+}
+
+type departure struct {
+	stay
+	at   time.Time
+	gone bool // its client had left
+}
+
+type death struct {
+	at        time.Time
+	newFormat bool // a request with unanswered schemas or tools was in the runtime
+}
+
+// NewQuarantine returns a Quarantine that knows of no request.
+func NewQuarantine() *Quarantine {
+	return &Quarantine{inside: map[*stay]struct{}{}, noted: newRing[record](maxNoted), answered: newRing[struct{}](maxAnswered)}
+}
+
+// permission is the answer of judge.
+type permission uint8
+
+const (
+	permitted permission = iota
+	permittedAlone
+	refusedForItself // the request, or a part of it, ended the runtime before
+	refusedForKind   // other requests with new schemas or tools did, several times
+)
+
+// judge says whether a request may go to the runtime.
+func (q *Quarantine) judge(f *fingerprint) permission {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	for _, d := range f.all() {
+		if q.recordOf(d, now).refused {
+			return refusedForItself
+		}
+	}
+	total, ofNewFormats := q.recentDeaths(now)
+	switch {
+	case ofNewFormats >= carefulDeaths && q.isNew(f.format):
+		return refusedForKind
+	case total >= carefulDeaths, q.recordOf(f.whole, now).deaths > 0:
+		return permittedAlone
+	}
+	return permitted
+}
+
+// enter notes that a request goes to the runtime of a launch. The caller must call leave.
+func (q *Quarantine) enter(l messages.Launch, f fingerprint) *stay {
+	s := &stay{launch: l, print: f}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.inside[s] = struct{}{}
+	return s
+}
+
+// leave notes how the request ended.
+func (q *Quarantine) leave(s *stay, r relay.Result) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.inside, s)
+	now := time.Now()
+	switch {
+	case r.Whole:
+		for _, d := range s.print.all() {
+			q.answered.set(d, struct{}{})
+			if !q.recordOf(d, now).refused {
+				q.noted.drop(d)
+			}
+		}
+	case r.Sent && !s.noted:
+		if len(q.left) == maxDepartures {
+			q.left = append(q.left[:0], q.left[1:]...)
+		}
+		q.left = append(q.left, departure{stay: *s, at: now, gone: r.Gone})
+	}
+}
+
+// RuntimeEnded notes the requests that were in the runtime of a launch when it died, and reports whether
+// there were any: then the death does not count towards the crash loop (A8). The lifecycle actor calls it
+// once for each crash. It does not block.
+func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	present := q.takeSuspects(l, now)
+	if len(present) == 0 {
+		return false
+	}
+	d := death{at: now}
+	for _, s := range present {
+		d.newFormat = d.newFormat || q.isNew(s.print.format)
+	}
+	q.recentDeaths(now) // drops the old ones
+	q.deaths = append(q.deaths[max(0, len(q.deaths)-4*carefulDeaths):], d)
+	for whole, s := range present {
+		r := q.recordOf(whole, now)
+		r.deaths, r.at = r.deaths+1, now
+		alone := len(present) == 1 && !s.gone && !q.answered.has(whole)
+		if !r.refused && (alone || r.deaths >= 2) {
+			r.refused = true
+			q.blameParts(&s.print, now)
+		}
+		q.noted.set(whole, r)
+	}
+	return true
+}
+
+// takeSuspects returns the requests of a launch that were in the runtime, or had just left it without an
+// answer, by digest. Equal requests count as one.
+func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]departure {
+	present := map[digest]departure{}
+	add := func(d departure) {
+		if known, twice := present[d.print.whole]; twice {
+			d.gone = d.gone && known.gone
+		}
+		present[d.print.whole] = d
+	}
+	for s := range q.inside {
+		if s.launch == l && !s.noted {
+			s.noted = true
+			add(departure{stay: *s})
+		}
+	}
+	later := q.left[:0]
+	for _, d := range q.left {
+		switch {
+		case d.launch == l && age(d.at, now) < suspicionTime:
+			add(d)
+		case d.launch > l:
+			later = append(later, d)
+		}
+	}
+	clear(q.left[len(later):])
+	q.left = later
+	return present
+}
+
+// blameParts counts a refused request against its text and its schemas and tools.
+func (q *Quarantine) blameParts(f *fingerprint, now time.Time) {
+	for _, d := range []digest{f.text, f.format} {
+		if d == (digest{}) || q.answered.has(d) {
+			continue
+		}
+		r := q.recordOf(d, now)
+		r.deaths, r.at, r.part = r.deaths+1, now, true
+		r.refused = r.deaths >= partDeaths
+		q.noted.set(d, r)
+	}
+}
+
+// recordOf returns what is known of d, and the zero record after refusalTime.
+func (q *Quarantine) recordOf(d digest, now time.Time) record {
+	if r, known := q.noted.get(d); known && age(r.at, now) < refusalTime {
+		return r
+	}
+	return record{}
+}
+
+// isNew reports whether f names schemas or tools that the runtime has not answered yet.
+func (q *Quarantine) isNew(f digest) bool { return f != (digest{}) && !q.answered.has(f) }
+
+// recentDeaths counts the deaths of the last carefulTime, and those with new schemas or tools.
+func (q *Quarantine) recentDeaths(now time.Time) (total, ofNewFormats int) {
+	recent := q.deaths[:0]
+	for _, d := range q.deaths {
+		if age(d.at, now) < carefulTime {
+			recent = append(recent, d)
+			if d.newFormat {
+				ofNewFormats++
+			}
+		}
+	}
+	q.deaths = recent
+	return len(recent), ofNewFormats
+}
+
+// refused counts the requests that are refused at the moment.
+func (q *Quarantine) refused() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	for _, r := range q.noted.values {
+		if r.refused && !r.part && age(r.at, now) < refusalTime {
+			n++
+		}
+	}
+	return n
+}
+
+// age is the time from at to now. The monotonic clock stands still while the machine sleeps, so the wall clock
+// counts as well. A wall clock that was set back extends nothing.
+func age(at, now time.Time) time.Duration {
+	return max(now.Sub(at), now.Round(0).Sub(at.Round(0)))
+}

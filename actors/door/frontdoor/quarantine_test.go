@@ -1,0 +1,340 @@
+package frontdoor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/door/openai"
+	"companion/adapters/door/relay"
+	"companion/messages"
+)
+
+var (
+	whole    = relay.Result{Reason: messages.ReasonOK, Written: true, Sent: true, Whole: true}
+	broken   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true}
+	leftIt   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true, Gone: true}
+	unsent   = relay.Result{Reason: messages.ReasonRuntimeUnavailable}
+	gemma    = messages.Model{Name: "gemma", Version: "1", Context: 4096}
+	schemaOf = func(name string) string {
+		return `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"` + name + `":{"type":"string"}}}}}`
+	}
+)
+
+// printOf fingerprints a client's body as the front door does: after the check.
+func printOf(t testing.TB, body string) fingerprint {
+	t.Helper()
+	checked, _, bad := openai.Check(openai.Chat, []byte(body), gemma, 2, nil)
+	if bad != nil {
+		t.Fatalf("checking %s: %v", body, bad)
+	}
+	return fingerprintOf(routeChat, gemma, checked)
+}
+
+func chatOf(text, more string) string {
+	return `{"messages":[{"role":"user","content":"` + text + `"}]` + more + `}`
+}
+
+// scenario plays launches of a runtime that dies with the given requests in it.
+type scenario struct {
+	*Quarantine
+	launch messages.Launch
+}
+
+// die lets the runtime die with the requests of bodies in it, and starts the next launch.
+func (c *scenario) die(t testing.TB, bodies ...string) (counted bool) {
+	t.Helper()
+	var stays []*stay
+	for _, b := range bodies {
+		stays = append(stays, c.enter(c.launch, printOf(t, b)))
+	}
+	byRequest := c.RuntimeEnded(c.launch)
+	for _, s := range stays {
+		c.leave(s, broken)
+	}
+	c.launch++
+	return !byRequest
+}
+
+func (c *scenario) answer(t testing.TB, body string) {
+	t.Helper()
+	c.leave(c.enter(c.launch, printOf(t, body)), whole)
+}
+
+func (c *scenario) want(t testing.TB, body string, want permission) {
+	t.Helper()
+	f := printOf(t, body)
+	if got := c.judge(&f); got != want {
+		t.Errorf("%s: got permission %d, want %d", body, got, want)
+	}
+}
+
+// R11: a request that was alone at a death is refused for an hour of the wall clock, and its death does not
+// count; others are not refused.
+func TestLoneRequestIsRefusedForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly, other := chatOf("deadly", ""), chatOf("other", "")
+		c.want(t, deadly, permitted)
+		if c.die(t, deadly) {
+			t.Error("the death counts towards the crash loop, want that it does not")
+		}
+		c.want(t, deadly, refusedForItself)
+		c.want(t, other, permitted)
+		if got := c.refused(); got != 1 {
+			t.Errorf("got %d refused requests, want 1", got)
+		}
+		time.Sleep(time.Hour - 1)
+		c.want(t, deadly, refusedForItself)
+		time.Sleep(1)
+		c.want(t, deadly, permitted)
+		if got := c.refused(); got != 0 {
+			t.Errorf("after an hour: got %d refused requests, want 0", got)
+		}
+		if !c.die(t) {
+			t.Error("a death without requests does not count towards the crash loop, want that it does")
+		}
+	})
+}
+
+// R11: with several requests in it none is refused after one death. Each runs alone the next time, which
+// tells the deadly one from the others, and an answer clears a suspect.
+func TestSuspectsRunAlone(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	deadly, honest := chatOf("deadly", ""), chatOf("honest", "")
+	if c.die(t, deadly, honest) {
+		t.Error("the death counts towards the crash loop, want that it does not")
+	}
+	c.want(t, deadly, permittedAlone)
+	c.want(t, honest, permittedAlone)
+	c.answer(t, honest)
+	c.want(t, honest, permitted)
+	c.die(t, deadly)
+	c.want(t, deadly, refusedForItself)
+	c.want(t, honest, permitted)
+}
+
+// R11: a request at two deaths is refused even when it was never alone.
+func TestTwoDeaths(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	c.die(t, chatOf("deadly", ""), chatOf("first", ""))
+	c.die(t, chatOf("deadly", ""), chatOf("second", ""))
+	c.want(t, chatOf("deadly", ""), refusedForItself)
+	c.want(t, chatOf("first", ""), permittedAlone)
+	c.want(t, chatOf("second", ""), permittedAlone)
+}
+
+// R11: what a request is suspected of depends on how it left the runtime.
+func TestWhoWasInTheRuntime(t *testing.T) {
+	for name, test := range map[string]struct {
+		result   relay.Result
+		launch   messages.Launch // of the request; 2 dies
+		later    time.Duration   // from the end of the request to the death
+		answered bool            // before
+		counted  bool
+		want     permission
+	}{
+		"broken off":                       {broken, 2, time.Second, false, false, refusedForItself},
+		"answered":                         {whole, 2, time.Second, false, true, permitted},
+		"never sent":                       {unsent, 2, time.Second, false, true, permitted},
+		"client left":                      {leftIt, 2, time.Second, false, false, permittedAlone},
+		"broken off long ago":              {broken, 2, suspicionTime, false, true, permitted},
+		"in an earlier launch":             {broken, 1, time.Second, false, true, permitted},
+		"broken off, but answered earlier": {broken, 2, time.Second, true, false, permittedAlone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := NewQuarantine()
+				f := printOf(t, chatOf("x", ""))
+				if test.answered {
+					q.leave(q.enter(test.launch, f), whole)
+				}
+				q.leave(q.enter(test.launch, f), test.result)
+				time.Sleep(test.later)
+				if got := !q.RuntimeEnded(2); got != test.counted {
+					t.Errorf("the death counts towards the crash loop: got %v, want %v", got, test.counted)
+				}
+				if got := q.judge(&f); got != test.want {
+					t.Errorf("got permission %d, want %d", got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// R11: a caller evades the refusal neither by spelling the request in another way nor by fields that the
+// runtime's end cannot depend on.
+func TestSpellingsOfOneRequest(t *testing.T) {
+	base := printOf(t, `{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5}`)
+	for _, same := range []string{
+		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5,"seed":7}`,
+		` { "max_tokens" : 5, "temperature" : 0.5 , "messages" : [ {"role":"user" , "content":"deadly"} ] } `,
+		`{"messages":[{"role":"user","content":"dead\u006cy"}],"temperature":0.5,"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}}`,
+		`{"model":"gemma","user":"a","metadata":{"a":"b"},"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5}`,
+	} {
+		if got := printOf(t, same); got.whole != base.whole {
+			t.Errorf("%s: got another digest, want that of the base", same)
+		}
+	}
+	for _, other := range []string{
+		`{"messages":[{"role":"user","content":"harmless"}],"temperature":0.5,"max_tokens":5}`,
+		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.6,"max_tokens":5}`,
+		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":6}`,
+		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5,"stop":"x"}`,
+	} {
+		if got := printOf(t, other); got.whole == base.whole {
+			t.Errorf("%s: got the digest of the base, want another", other)
+		}
+	}
+	checked, _, _ := openai.Check(openai.Chat, []byte(chatOf("x", "")), gemma, 2, nil)
+	if fingerprintOf(routeChat, gemma, checked).whole == fingerprintOf(routeCompletions, gemma, checked).whole {
+		t.Error("two routes: got one digest, want two")
+	}
+	if fingerprintOf(routeChat, gemma, checked).whole == fingerprintOf(routeChat, messages.Model{Name: "other"}, checked).whole {
+		t.Error("two models: got one digest, want two")
+	}
+}
+
+// R11: a schema that ended the runtime with two texts is refused with every text, and a text that ended it
+// with two schemas is refused with every schema; parts that the runtime has answered are not.
+func TestVariedRequests(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	c.die(t, chatOf("text 1", schemaOf("deadly")))
+	c.want(t, chatOf("text 2", schemaOf("deadly")), permitted)
+	c.die(t, chatOf("text 2", schemaOf("deadly")))
+	c.want(t, chatOf("text 3", schemaOf("deadly")), refusedForItself)
+	c.want(t, chatOf("text 3", schemaOf("other")), permitted)
+	c.want(t, chatOf("text 3", ""), permitted)
+
+	c = scenario{NewQuarantine(), 1}
+	c.die(t, chatOf("deadly", `,"temperature":0.1`))
+	c.die(t, chatOf("deadly", `,"temperature":0.2`))
+	c.want(t, chatOf("deadly", `,"temperature":0.3`), refusedForItself)
+
+	c = scenario{NewQuarantine(), 1}
+	c.answer(t, chatOf("text 0", schemaOf("honest")))
+	for i := range carefulDeaths - 1 {
+		c.die(t, chatOf(fmt.Sprint("text ", i+1), schemaOf("honest")))
+	}
+	c.want(t, chatOf("text 9", schemaOf("honest")), permitted)
+}
+
+// R11, A8: a caller with endless new deadly requests cannot take the runtime away from the others. After
+// three deaths requests run alone, so that no other request breaks off, and new schemas wait; plain requests
+// and schemas that were answered go on. It ends five minutes after.
+func TestEndlessDeadlyRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		honest := chatOf("honest", schemaOf("honest"))
+		c.answer(t, honest)
+		for i := range 100 {
+			deadly := chatOf(fmt.Sprint("deadly ", i), schemaOf(fmt.Sprint("s", i)))
+			want, wantHonest := permitted, permitted
+			if i >= carefulDeaths {
+				want, wantHonest = refusedForKind, permittedAlone
+			}
+			c.want(t, deadly, want)
+			c.want(t, honest, wantHonest)
+			c.want(t, chatOf("new", ""), wantHonest)
+			if want == permitted && c.die(t, deadly) {
+				t.Fatalf("death %d counts towards the crash loop, want that it does not", i)
+			}
+		}
+		time.Sleep(carefulTime)
+		c.want(t, chatOf("new", schemaOf("new")), permitted)
+		for i := range 100 { // deadly texts, for which there is no such bound
+			if c.die(t, chatOf(fmt.Sprint("deadly text ", i), "")) {
+				t.Fatalf("death %d counts towards the crash loop, want that it does not", i)
+			}
+			c.want(t, chatOf("new", schemaOf("new")), map[bool]permission{true: permittedAlone, false: permitted}[i+1 >= carefulDeaths])
+		}
+	})
+}
+
+// R11: what is remembered is bounded, and the oldest goes first.
+func TestQuarantineIsBounded(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	const many = 3 * maxAnswered
+	for i := range many {
+		f := fingerprint{whole: digest{byte(i), byte(i >> 8), byte(i >> 16), 1}, text: digest{byte(i), byte(i >> 8), byte(i >> 16), 2}}
+		s := c.enter(c.launch, f)
+		if i%2 == 0 {
+			c.leave(s, leftIt)
+			c.RuntimeEnded(c.launch)
+			c.launch++
+		} else {
+			c.leave(s, whole)
+		}
+		c.leave(c.enter(c.launch, f), broken)
+	}
+	if got := len(c.noted.values); got > maxNoted || len(c.noted.order) > maxNoted {
+		t.Errorf("got %d noted digests, want at most %d", got, maxNoted)
+	}
+	if got := len(c.answered.values); got > maxAnswered {
+		t.Errorf("got %d answered digests, want at most %d", got, maxAnswered)
+	}
+	if len(c.left) > maxDepartures || len(c.deaths) > 4*carefulDeaths+1 || len(c.inside) != 0 {
+		t.Errorf("got %d departures, %d deaths and %d requests inside, want bounds and 0", len(c.left), len(c.deaths), len(c.inside))
+	}
+	newest := chatOf("newest", "")
+	c.launch += 2
+	c.die(t, newest)
+	c.want(t, newest, refusedForItself)
+}
+
+// L6, R11: a request that must be alone waits until the runtime is empty, the ones behind it wait for it, and
+// the order of arrival is kept; a request that gives up holds nobody up.
+func TestAdmissionAlone(t *testing.T) {
+	var a admission
+	a.counts.MaxInFlight, a.counts.QueueBound = 2, 3
+	enter := func(alone bool, want messages.Reason) *ticket {
+		t.Helper()
+		ticket, got := a.enter(alone)
+		if got != want {
+			t.Fatalf("enter(alone %v): got %s, want %s", alone, got, want)
+		}
+		return ticket
+	}
+	state := func(want string, tickets ...*ticket) {
+		t.Helper()
+		var got strings.Builder
+		for _, ticket := range tickets {
+			select {
+			case <-ticket.ready:
+				got.WriteByte('r')
+			default:
+				got.WriteByte('w')
+			}
+		}
+		if got.String() != want {
+			t.Fatalf("got tickets %s, want %s (r: ready, w: waiting)", got.String(), want)
+		}
+	}
+	enter(false, messages.ReasonOK)
+	alone := enter(true, messages.ReasonAtCapacity)
+	second := enter(false, messages.ReasonAtCapacity)
+	third := enter(false, messages.ReasonAtCapacity)
+	enter(false, messages.ReasonQueueFull)
+	state("www", alone, second, third)
+	a.leave()
+	state("rww", alone, second, third)
+	a.leave()
+	state("rrr", alone, second, third)
+	last := enter(true, messages.ReasonAtCapacity)
+	behind := enter(false, messages.ReasonAtCapacity)
+	a.leave()
+	state("ww", last, behind)
+	a.giveUp(last)
+	state("r", behind)
+	a.leave()
+	a.leave()
+	enter(true, messages.ReasonOK)
+	enter(false, messages.ReasonAtCapacity)
+	if got := a.now(); got.InFlight != 1 || got.Queued != 1 {
+		t.Errorf("got %+v, want 1 in flight and 1 queued", got)
+	}
+	a.counts.QueueBound = 1
+	enter(false, messages.ReasonQueueFull)
+}

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/e2e/harness"
+	"companion/fsm"
+	"companion/messages"
+)
+
+// textBody asks for a short answer to text.
+func textBody(text, more string) string {
+	return fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"max_tokens":8%s}`, text, more)
+}
+
+// persist sends a request as the OpenAI client libraries do: two retries after answers that a retry may mend,
+// with their pauses (openai-python, _base_client.py: 0.5 s doubled to 8 s, or Retry-After).
+func persist(t *testing.T, door *harness.Door, body string) (last harness.Reply) {
+	t.Helper()
+	for retry := range 3 {
+		last = door.Do(t.Context(), http.MethodPost, "/chat/completions", body)
+		if last.Err == nil && last.Status < 500 && last.Status != 429 && last.Status != 408 && last.Status != 409 {
+			return last
+		}
+		t.Logf("attempt %d: %d %s %v", retry+1, last.Status, last.Code, last.Err)
+		pause := time.Duration(500<<retry) * time.Millisecond
+		if last.Status == 503 {
+			pause = time.Second // Retry-After
+		}
+		time.Sleep(pause)
+	}
+	return last
+}
+
+// R11, A8, L8: a request that ends the runtime cannot do it twice, however it is spelled; the requests beside
+// it fail once and succeed by the retry of their client library; and no number of such requests leads to a
+// hold. The runtime is a real process that dies of an illegal instruction.
+func TestRequestThatEndsTheRuntime(t *testing.T) {
+	const deadly, slow = "xdeadlyx", "xslowx"
+	hub := harness.NewHub(t)
+	c := hub.Companion("")
+	hub.PublishHostile(map[string]any{"serve": true, "dieOn": deadly, "holdOn": slow, "holdTime": int64(2 * time.Second)})
+	c.Start()
+	c.SignIn()
+	c.Available()
+	door := c.Door()
+	send := func(body string) harness.Reply {
+		return door.Do(t.Context(), http.MethodPost, "/chat/completions", body)
+	}
+	expect := func(what string, got harness.Reply, status int, code messages.Reason) {
+		t.Helper()
+		if got.Err != nil || got.Status != status || got.Code != string(code) {
+			t.Errorf("%s: got %d %q %v, want %d %q", what, got.Status, got.Code, got.Err, status, code)
+		}
+	}
+
+	expect("alone", send(textBody(deadly+" alone", "")), 502, messages.ReasonUpstreamFailed)
+	before := c.Available()
+	expect("again", send(textBody(deadly+" alone", "")), 400, messages.ReasonRequestEndsRuntime)
+	expect("again, with another seed", send(textBody(deadly+" alone", `, "seed" : 7`)), 400, messages.ReasonRequestEndsRuntime)
+	expect("another request", send(textBody("honest", "")), 200, "")
+	if now := c.Available(); now.Runtime.PID != before.Runtime.PID || now.FrontDoor.EndedRuntime != 1 {
+		t.Errorf("after the refusals: got process %d and %d requests counted, want process %d and 1",
+			now.Runtime.PID, now.FrontDoor.EndedRuntime, before.Runtime.PID)
+	}
+	if screen := c.Must("status"); !strings.Contains(screen, "1 ended the runtime") {
+		t.Errorf("got a status screen without the request, want it named:\n%s", screen)
+	}
+
+	// Two requests in the runtime, both retried at the same times.
+	honest := make(chan harness.Reply, 1)
+	go func() { honest <- persist(t, door, textBody(slow+" beside", "")) }()
+	c.Await("the honest request", time.Minute, func(s messages.Status) bool { return s.FrontDoor.InFlight == 1 })
+	expect("the deadly one, retried", persist(t, door, textBody(deadly+" beside", "")), 400, messages.ReasonRequestEndsRuntime)
+	expect("the honest one, retried", <-honest, 200, "")
+
+	// As many as would be a crash loop, and more.
+	for i := range fsm.CrashLoopFailures + 1 {
+		expect("a new deadly request", send(textBody(fmt.Sprint(deadly, i), "")), 502, messages.ReasonUpstreamFailed)
+		if s := c.Available(); s.Runtime.Held {
+			t.Fatalf("after %d deadly requests: got a held runtime, want none", i+1)
+		}
+		expect("an honest request after it", send(textBody("honest", "")), 200, "")
+	}
+	c.Stop()
+}
+
+// R11, L8: the real runtime is ended in mid-stream by a signal of a real crash, with one request in it and
+// with two. The streams end with the error event; a lone request is refused from then on; of two the
+// answered one is free again.
+func TestRealRuntimeEndsInMidStream(t *testing.T) {
+	c := harness.Ready(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	crash := func() {
+		t.Helper()
+		status, _ := c.Status()
+		if err := syscall.Kill(status.Runtime.PID, syscall.SIGSEGV); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := func(s *harness.Stream) {
+		t.Helper()
+		select {
+		case <-s.Ended:
+		case <-ctx.Done():
+			t.Fatal("got a stream without an end, want an error event")
+		}
+		if s.Status != 200 || !s.Failed || s.Done {
+			t.Errorf("got %v, want an error event at the end", s)
+		}
+	}
+	lone := c.Door().Stream(ctx, 1500)
+	crash()
+	failed(lone)
+	c.Available()
+	if again := c.Door().Stream(ctx, 1500); again.Status != 400 {
+		t.Errorf("the lone request again: got %v, want status 400", again)
+	}
+	first, second := c.Door().Stream(ctx, 1400), c.Door().Stream(ctx, 1300)
+	crash()
+	failed(first)
+	failed(second)
+	status := c.Available()
+	if status.Runtime.Held || status.FrontDoor.EndedRuntime != 1 {
+		t.Errorf("got held %v and %d requests counted, want false and 1", status.Runtime.Held, status.FrontDoor.EndedRuntime)
+	}
+	retried := c.Door().Stream(ctx, 1300)
+	<-retried.Ended
+	if !retried.Whole() {
+		t.Errorf("the retry of one of two: got %v, want a whole answer", retried)
+	}
+	c.Stop()
+}
