@@ -70,7 +70,7 @@ func (d *demo) watch(c *child) {
 
 // failure says how the child ended, with the end of its log.
 func (c *child) failure() error {
-	return fmt.Errorf("%s ended (%v); the end of %s:\n%s", c.name, c.err, c.log, tail(c.log))
+	return fmt.Errorf("%s ended (%s); the end of %s:\n%s", c.name, fmt.Sprint(c.err), c.log, tail(c.log))
 }
 
 func tail(file string) []byte {

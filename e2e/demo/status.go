@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -54,7 +55,7 @@ func (d *demo) await(ctx context.Context, limit time.Duration, c *child, wanted 
 		case err := <-d.died:
 			return s, err
 		case <-ctx.Done():
-			return s, fmt.Errorf("not within %s: the last reason is %q (%v)", limit, s.Reason, err)
+			return s, errors.Join(fmt.Errorf("the wait of %s is over: the last reason is %q", limit, s.Reason), err)
 		case <-time.After(pollEvery):
 		}
 	}

@@ -114,8 +114,11 @@ func (a apt) extract(ctx context.Context, m machine, pkg, pattern, target string
 		return fmt.Errorf("apt-get: %w\n%s", err, said)
 	}
 	packages, err := filepath.Glob(filepath.Join(folder, "*.deb"))
-	if err != nil || len(packages) != 1 {
-		return fmt.Errorf("%d packages came, %v", len(packages), err)
+	if err != nil {
+		return err
+	}
+	if len(packages) != 1 {
+		return fmt.Errorf("downloaded %d packages of %s, want 1", len(packages), pkg)
 	}
 	unpack := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", packages[0])
 	files, err := unpack.StdoutPipe()

@@ -248,7 +248,7 @@ func (r *streamRig) await(fd int, text string) error {
 	for all := []byte(nil); !bytes.HasSuffix(all, []byte(text)); {
 		n, err := unix.Read(fd, r.got[:])
 		if all = append(all, r.got[:max(n, 0)]...); err != nil || n == 0 {
-			return fmt.Errorf("what ended with %q should have ended with %q: %v", all, text, err)
+			return errors.Join(fmt.Errorf("got a message that ends with %q, want %q", all, text), err)
 		}
 	}
 	return nil
@@ -280,7 +280,7 @@ func (r *streamRig) burst() (delays []time.Duration, err error) {
 			text, _, ended := bytes.Cut(text, []byte("}\n\n"))
 			sent, bad := strconv.ParseInt(string(text), 10, 64)
 			if err != nil || !found || !ended || bad != nil {
-				return nil, fmt.Errorf("%q came for an event: %v", r.got[:max(n, 0)], err)
+				return nil, errors.Join(fmt.Errorf("got %q, want an event", r.got[:max(n, 0)]), err)
 			}
 			come[i], delays = true, append(delays, now-time.Duration(sent))
 		}

@@ -1,6 +1,7 @@
 package frontdoor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -159,7 +160,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("the newest: %d", got)
 	}
 	_ = first.SetReadDeadline(time.Now().Add(patience))
-	if _, err := first.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(fmt.Sprint(err), "reset") {
+	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !strings.Contains(fmt.Sprint(err), "reset") {
 		t.Errorf("the longest idle one stayed: %v", err)
 	}
 	idle.Close()

@@ -15,6 +15,7 @@ package http1
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -225,7 +226,7 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 		}
 	}
 	n, err := c.raw.Read(p)
-	if err == io.EOF && n == 0 {
+	if errors.Is(err, io.EOF) && n == 0 {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

@@ -151,7 +151,7 @@ type exchange struct {
 
 // left reports whether ctx ended because the client left. When the front door itself ends a request
 // it gives a cause of its own, and the client is told.
-func left(ctx context.Context) bool { return context.Cause(ctx) == context.Canceled }
+func left(ctx context.Context) bool { return errors.Is(context.Cause(ctx), context.Canceled) }
 
 // open sends the request and reads the head of the answer. False: result says why there is none.
 func (e *exchange) open() bool {

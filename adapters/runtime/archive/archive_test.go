@@ -313,7 +313,7 @@ func TestUnpackCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	replaced := errors.New("replaced")
 	cancel(replaced)
-	if err := Unpack(ctx, f, "tar.gz", goodList, t.TempDir()); err != replaced {
+	if err := Unpack(ctx, f, "tar.gz", goodList, t.TempDir()); !errors.Is(err, replaced) {
 		t.Fatalf("Unpack = %v", err)
 	}
 }

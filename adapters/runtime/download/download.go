@@ -123,7 +123,7 @@ func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case context.Cause(pumping) == errStalled:
+		case errors.Is(context.Cause(pumping), errStalled):
 			return failed("the server is silent or too slow", errStalled)
 		}
 	}

@@ -251,7 +251,7 @@ func TestSinkRefuses(t *testing.T) {
 		}
 	})
 	refusal := errors.New("too many")
-	if err := client.Fetch(t.Context(), request(server), &memory{refuse: refusal}); err != refusal {
+	if err := client.Fetch(t.Context(), request(server), &memory{refuse: refusal}); !errors.Is(err, refusal) {
 		t.Fatalf("Fetch = %v", err)
 	}
 }

@@ -94,7 +94,7 @@ func watchThreads(pid int) (*threads, error) {
 			continue
 		}
 		fd, err := unix.PidfdOpen(id, unix.O_EXCL)
-		if err == unix.ESRCH {
+		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
 		if err == nil {

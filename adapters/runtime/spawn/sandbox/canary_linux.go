@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"path/filepath"
 	"unsafe"
 
@@ -21,7 +22,7 @@ func failing(attempts []attempt) string {
 		err := a.try()
 		refused := false
 		for _, want := range a.refusals {
-			refused = refused || err == want
+			refused = refused || errors.Is(err, want)
 		}
 		if !refused {
 			return a.name
