@@ -1,16 +1,15 @@
-// Package completion asks a model in the OpenAI wire format (E5): the local lane through the guarded
-// front door like any other program, another lane at the base URL that the configuration names.
+// Package completion is an OpenAI API client (E5). It reaches the local lane through the guarded endpoint like
+// any other program, and another lane at the base URL or Unix socket that the configuration names.
 //
-// A Client sends text to exactly one place: it follows no redirect, reads no OPENAI_ variable, tells
-// nothing about this machine, and has no second place to fall back to. Keys are held as
-// messages.Secret and appear in no error.
+// A Client sends text to exactly one place: it follows no redirect, reads no OPENAI_ variable, tells nothing
+// about this machine, and has no second place to fall back to. Its keys are messages.Secret and appear in no
+// error. Limits bound every answer in time and size.
 package completion
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -31,9 +30,11 @@ type Target struct {
 	Socket  string // a Unix socket to dial instead of BaseURL's host; empty: none
 	Key     messages.Secret
 	Model   string // empty: the one that is served
-	// Local says that the target is the front door, whose error texts come from a fixed table
-	// (L10). The texts of other servers are not shown: they may quote the key or the note.
+	// Local says that the target is our endpoint, whose error texts come from a fixed table (L10). The texts of
+	// other servers are not shown: they may quote the key or the note.
 	Local bool
+	// Limits bound what the server can cost; the zero value takes the defaults.
+	Limits Limits
 }
 
 // Client is safe for concurrent use.
@@ -60,28 +61,24 @@ type Options struct {
 	Schema     any
 }
 
-// Answer is what came back. Truncated says that the answer reached MaxTokens or the context.
+// Answer is what came back. Truncated says that the answer reached MaxTokens or the context. The token counts
+// are the server's, zero where it tells none. SentBytes counts the request bodies of all attempts; it is set
+// also beside an error.
 type Answer struct {
-	Text      string
-	Model     string
-	Truncated bool
+	Text             string
+	Model            string
+	Truncated        bool
+	PromptTokens     int64
+	CompletionTokens int64
+	SentBytes        int64
 }
 
 // New makes a client of one target.
 func New(t Target) *Client {
-	// The clone keeps the sane time-outs of the default; a proxy may carry TLS, never loopback text.
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if strings.HasPrefix(t.BaseURL, "http://") || t.Socket != "" {
-		transport.Proxy = nil
-	}
-	if t.Socket != "" {
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", t.Socket)
-		}
-	}
+	limits := t.Limits.withDefaults()
+	transport := &bounded{next: newTransport(t, limits), limits: limits}
 	c := &Client{target: t, http: &http.Client{Transport: transport, CheckRedirect: refuseRedirect}}
-	// The services by themselves, not openai.NewClient: that one takes keys, organisation and even
-	// headers from the environment.
+	// openai.NewClient would take keys, organisation and headers from the environment; the services take none.
 	options := []option.RequestOption{
 		option.WithBaseURL(t.BaseURL), option.WithHTTPClient(c.http), option.WithMaxRetries(0),
 		option.WithHeader("User-Agent", "companion"), option.WithMiddleware(withoutTelemetry),
@@ -97,7 +94,7 @@ func New(t Target) *Client {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-var errRedirect = errors.New("the server sent us elsewhere, which is refused")
+var errRedirect = errors.New("the server answered with a redirect, which is not followed")
 
 func refuseRedirect(*http.Request, []*http.Request) error { return errRedirect }
 
@@ -138,18 +135,19 @@ func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText fu
 		return Answer{}, c.explain(ctx, err)
 	}
 	if !finished {
-		return Answer{}, errBrokeOff()
+		return Answer{}, c.brokeOff()
 	}
 	answer.Text = text.String()
 	return answer, nil
 }
 
-// Ask returns a whole answer. Busy answers (429, 503) are tried again until ctx ends or patience is
-// over, honouring Retry-After; nothing else is.
+// Ask returns a whole answer. It sends the request again after a busy answer (429, 503) until ctx ends or patience
+// is over, honouring Retry-After, and after nothing else.
 func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience time.Duration) (Answer, error) {
 	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(patience))
-	return backoff.RetryWithData(func() (Answer, error) {
+	ctx, sent := countSent(ctx)
+	answer, err := backoff.RetryWithData(func() (Answer, error) {
 		completion, err := c.chat.New(ctx, c.params(turns, o))
 		if err != nil {
 			explained := c.explain(ctx, err)
@@ -162,11 +160,16 @@ func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience t
 			return Answer{}, backoff.Permanent(explained)
 		}
 		if len(completion.Choices) != 1 {
-			return Answer{}, backoff.Permanent(&Error{Code: "malformed_answer", Message: "the answer holds no choice"})
+			return Answer{}, backoff.Permanent(c.malformed("the answer holds no choice"))
 		}
 		choice := completion.Choices[0]
-		return Answer{Text: choice.Message.Content, Model: completion.Model, Truncated: choice.FinishReason == "length"}, nil
+		return Answer{
+			Text: choice.Message.Content, Model: completion.Model, Truncated: choice.FinishReason == "length",
+			PromptTokens: completion.Usage.PromptTokens, CompletionTokens: completion.Usage.CompletionTokens,
+		}, nil
 	}, backoff.WithContext(policy, ctx))
+	answer.SentBytes = sent.Load()
+	return answer, err
 }
 
 // Complete continues a prompt, without chat turns.
@@ -189,7 +192,7 @@ func (c *Client) Complete(ctx context.Context, prompt string, o Options) (Answer
 		return Answer{}, c.explain(ctx, err)
 	}
 	if len(completion.Choices) != 1 {
-		return Answer{}, &Error{Code: "malformed_answer", Message: "the answer holds no choice"}
+		return Answer{}, c.malformed("the answer holds no choice")
 	}
 	choice := completion.Choices[0]
 	return Answer{Text: choice.Text, Model: completion.Model, Truncated: choice.FinishReason == "length"}, nil

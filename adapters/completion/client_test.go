@@ -79,6 +79,10 @@ func TestRequestShape(t *testing.T) {
 	seed := int64(7)
 	c := client(t, Target{BaseURL: base, Key: messages.NewSecret("k3y"), Model: "m"})
 	got, err := c.Ask(t.Context(), hello, Options{MaxTokens: 9, Seed: &seed, SchemaName: "s", Schema: map[string]any{"type": "object"}}, time.Second)
+	if got.SentBytes < 200 {
+		t.Errorf("got %d sent bytes, want the size of the body", got.SentBytes)
+	}
+	got.SentBytes = 0
 	if err != nil || got != (Answer{Text: "hi", Model: "m"}) {
 		t.Fatalf("%+v, %v", got, err)
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/openai/openai-go/v3"
@@ -18,13 +20,15 @@ import (
 // longestWait bounds what a server's Retry-After can make us wait at once.
 const longestWait = 30 * time.Second
 
-// Error is a refusal or a failure of the target. Code is a reason of ours where the front door
-// answered, else the server's own code, or ours for what is no answer at all.
+// Error is a refusal or a failure of the target. Code is a reason (docs/reasons.md) where our endpoint answered,
+// the server's own code where another server did, or one of timed_out, answer_too_large, unreachable,
+// redirected, upstream_failed and malformed_answer where there is no usable answer.
 type Error struct {
 	Status     int // HTTP status; zero when no answer came
 	Code       string
 	Message    string
 	RetryAfter time.Duration
+	Remote     bool // the target is not our endpoint
 	err        error
 }
 
@@ -52,16 +56,19 @@ func (e *Error) Busy() bool {
 	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
 }
 
-// explain turns the library's errors into ours. The library's own text quotes the request.
+// explain turns the library's errors into Error. The library's own text quotes the request.
 func (c *Client) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("asking the model: %w", context.Cause(ctx))
 	}
 	var refused *openai.Error
 	var broken *ssestream.StreamError
+	var limit *limitError
 	switch {
+	case errors.As(err, &limit):
+		return c.failed(limit.code, limit.message, limit)
 	case errors.As(err, &refused):
-		e := &Error{Status: refused.StatusCode}
+		e := &Error{Status: refused.StatusCode, Remote: !c.target.Local}
 		if codePattern.MatchString(refused.Code) {
 			e.Code = refused.Code
 		}
@@ -73,18 +80,28 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		}
 		return e
 	case errors.As(err, &broken):
-		return errBrokeOff()
+		return c.brokeOff()
 	case errors.Is(err, errRedirect):
-		return &Error{Code: "redirected", Message: errRedirect.Error(), err: errRedirect}
+		return c.failed("redirected", errRedirect.Error(), errRedirect)
 	}
 	if failed := new(url.Error); errors.As(err, &failed) {
-		return &Error{Code: "unreachable", Message: "no connection, or it broke off", err: err}
+		return c.failed("unreachable", "no connection, or it broke off", err)
 	}
-	return &Error{Code: "malformed_answer", Message: "the answer is not in the OpenAI format"}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return c.brokeOff()
+	}
+	return c.malformed("the answer is not in the OpenAI format")
 }
 
-func errBrokeOff() error {
-	return &Error{Code: string(messages.ReasonUpstreamFailed), Message: "the answer broke off"}
+// failed makes the Error of a request that got no usable answer.
+func (c *Client) failed(code, message string, cause error) error {
+	return &Error{Code: code, Message: message, Remote: !c.target.Local, err: cause}
+}
+
+func (c *Client) malformed(message string) error { return c.failed("malformed_answer", message, nil) }
+
+func (c *Client) brokeOff() error {
+	return c.failed(string(messages.ReasonUpstreamFailed), "the answer broke off", nil)
 }
 
 func retryAfter(h http.Header) time.Duration {

@@ -145,7 +145,7 @@ func laneKeys() []key {
 	for _, lane := range lanes {
 		keys = append(keys,
 			stringKey("lanes."+lane.name+".base_url", "OpenAI-format base URL; empty: this lane does not exist",
-				`an https URL (http on a loopback address only), or ""`, "",
+				`an https URL (http on a loopback address only), unix:/absolute/path of a socket, or ""`, "",
 				func(s *Settings) *string { return &lane.at(s).BaseURL }, isLaneURL),
 			stringKey("lanes."+lane.name+".model", "the model to ask for", `a model name, or ""`, "",
 				func(s *Settings) *string { return &lane.at(s).Model }, namePattern.MatchString),

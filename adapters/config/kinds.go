@@ -198,10 +198,14 @@ func isHubURL(v string) bool {
 	return err == nil && u.Scheme == "https" && isOrigin(u) && v == "https://"+u.Host
 }
 
-// isLaneURL accepts https, and http on a loopback literal, where no network carries the text.
+// isLaneURL accepts https, http on a loopback literal, and unix: with an absolute path: no network carries the text
+// of the last two.
 func isLaneURL(v string) bool {
 	if v == "" {
 		return true
+	}
+	if socket, ok := strings.CutPrefix(v, "unix:"); ok {
+		return filepath.IsAbs(socket) && filepath.Clean(socket) == socket
 	}
 	u, err := url.Parse(v)
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" {

@@ -14,57 +14,73 @@ import (
 	"companion/adapters/completion/enrich"
 	"companion/adapters/completion/lane"
 	"companion/adapters/config"
+	"companion/adapters/door/controlsock"
+	"companion/messages"
 )
 
-// patience is how long one note may wait for room at a busy door.
-const patience = 10 * time.Minute
-
-// remoteContext is taken for lanes that do not tell their context, in tokens.
-const remoteContext = 8192
+const (
+	// patience is how long one request may wait for room at a busy endpoint.
+	patience = 10 * time.Minute
+	// remoteContext is assumed for lanes that do not tell their context, in tokens.
+	remoteContext = 8192
+	// waitBeat is how often --wait asks the daemon.
+	waitBeat = 500 * time.Millisecond
+)
 
 // enrichFlags are the flags of enrich.
 type enrichFlags struct {
-	output, lane, consentID string
-	jobs                    int
-	private, schema         bool
+	output, lane, consentID       string
+	jobs                          int
+	private, schema, dryRun, wait bool
 }
 
 func (a *app) enrichCommand() *cobra.Command {
 	var f enrichFlags
 	cmd := &cobra.Command{
 		Use: "enrich PATH...", Short: "Summarise notes: summary, tags and open questions as JSON",
-		Long: "Summarise Markdown notes, on this machine: summary, tags and open questions, one JSON object a line.\n\n" +
-			"A PATH is a note, a folder of notes, or - for standard input. Results go to standard output or to\n" +
-			"--output: a file (one line each), or a folder (a file each). What is finished there is not done again.\n\n" +
+		Long: "Summarise Markdown notes on this machine: summary, tags and open questions, one JSON object a line.\n\n" +
+			"A PATH is a note, a folder of notes, a pattern, or - for standard input. Results go to standard output or to\n" +
+			"--output: a file (one line each) or a folder (a file each). What is finished there is not done again, so the\n" +
+			"same command continues an interrupted run. Several runs may share one --output.\n\n" +
+			"A note longer than the model's context is read in parts, in at most 24 requests; the result says how much was read.\n\n" +
 			"Notes count as private unless --private=false. Another lane than local is used only when --lane names it,\n" +
-			"and for private notes only with the owner's --consent-id.",
+			"and for private notes only with the owner's --consent-id. Each result says where the text was sent.",
+		Example: "  companion enrich notes/ --output enriched.jsonl\n  companion enrich --dry-run notes/\n  companion enrich verify enriched.jsonl",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if f.schema {
 				return print(a.out, enrich.Schema)
 			}
 			if len(given) == 0 {
-				return &failure{code: "usage", message: "no note is named", hint: "companion enrich note.md", exit: exitUsage}
+				return &failure{code: "usage", message: "enrich needs a note, a folder or -", hint: "companion enrich note.md", exit: exitUsage}
 			}
 			if f.jobs < 0 {
-				return &failure{code: "usage", message: "--jobs is negative", hint: "accepted: 0, as many as are admitted, or more", exit: exitUsage}
+				return &failure{code: "usage", message: fmt.Sprintf("--jobs must be 0 (as many as the endpoint takes) or more, not %d", f.jobs), exit: exitUsage}
 			}
 			return a.enrich(cmd.Context(), given, f)
 		},
 	}
 	cmd.Flags().StringVar(&f.output, "output", "", "a `FILE` or a folder (existing, or ending in /) for the results")
-	cmd.Flags().IntVar(&f.jobs, "jobs", 0, "notes at once; 0: as many as are admitted")
+	cmd.Flags().IntVar(&f.jobs, "jobs", 0, "notes at once; 0: as many as the endpoint takes")
 	cmd.Flags().StringVar(&f.lane, "lane", "", "`LANE`: local, self_hosted, enterprise, openrouter, direct_provider")
 	cmd.Flags().BoolVar(&f.private, "private", true, "the notes are private")
 	cmd.Flags().StringVar(&f.consentID, "consent-id", "", "the owner's consent to send private notes by a managed lane")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print lane, number of requests and size for each note, and send nothing")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until local inference is available")
 	cmd.Flags().BoolVar(&f.schema, "schema", false, "print the JSON Schema of a result")
 	a.jsonFlag(cmd)
-	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
+	cmd.AddCommand(a.enrichVerifyCommand())
+	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitPolicy)
 }
 
 func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	s, places, err := a.load()
 	if err != nil {
 		return err
+	}
+	if f.wait && (f.lane == "" || f.lane == string(lane.Local)) {
+		if err := a.awaitLocal(ctx, places); err != nil {
+			return err
+		}
 	}
 	chosen, err := enrichLane(ctx, s, places, f.lane)
 	if err != nil {
@@ -73,15 +89,19 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	if err := consented(s, chosen, f.private, f.consentID); err != nil {
 		return err
 	}
-	paths, err := enrich.Expand(given)
+	paths, problems, err := enrich.Expand(ctx, given)
 	if err != nil {
 		return err
 	}
-	e, client, jobs, err := a.enricher(ctx, s, chosen)
+	if f.dryRun {
+		return a.dryRun(ctx, s, chosen, paths, problems)
+	}
+	e, client, jobs, err := a.enricher(ctx, s, places, chosen)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	e.ConsentID = f.consentID
 	if f.jobs > 0 {
 		jobs = f.jobs
 	}
@@ -89,9 +109,34 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	if err != nil {
 		return err
 	}
-	p := &enrichProgress{app: a, total: len(paths), redraw: isTerminal(a.err)}
+	p := newEnrichProgress(a, len(paths), chosen)
+	p.problems(problems)
 	err = enrich.Batch(ctx, e, paths, jobs, store, p.note)
 	return errors.Join(p.result(err), closeStore())
+}
+
+// awaitLocal returns when the local lane can compute.
+func (a *app) awaitLocal(ctx context.Context, places config.Places) error {
+	said := false
+	for {
+		status, err := controlsock.Dial(places.ControlSocket).Status(ctx)
+		if err == nil && status.CompanionAvailable || ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !said && !a.json {
+			why := "the companion is not running"
+			if err == nil {
+				why = explain(status.Reason)
+			}
+			a.say("waiting for local inference: %s", why)
+			said = true
+		}
+		select {
+		case <-time.After(waitBeat):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // enrichLane is the lane that was asked for, or local. When local cannot compute now, the next one
@@ -101,8 +146,8 @@ func enrichLane(ctx context.Context, s config.Settings, places config.Places, as
 		if l := lane.Lane(asked); l.Valid() {
 			return l, nil
 		}
-		return "", &failure{code: "usage", message: "--lane: there is no such lane", exit: exitUsage,
-			hint: "accepted: local, self_hosted, enterprise, openrouter, direct_provider"}
+		return "", &failure{code: "usage", message: fmt.Sprintf("there is no lane %q", asked), exit: exitUsage,
+			hint: "accepted by --lane: local, self_hosted, enterprise, openrouter, direct_provider"}
 	}
 	c, err := chooseLane(ctx, s, places)
 	if err != nil || c.Lane == lane.Local || c.Lane == lane.Disabled {
@@ -119,14 +164,16 @@ func enrichLane(ctx context.Context, s config.Settings, places config.Places, as
 }
 
 // enricher builds what asks the lane, and says how many notes it takes at once.
-func (a *app) enricher(ctx context.Context, s config.Settings, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
+func (a *app) enricher(ctx context.Context, s config.Settings, places config.Places, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
 	e := &enrich.Enricher{GeneratedBy: "companion " + version, Lane: l, Patience: patience, Now: time.Now}
 	if l != lane.Local {
 		client, model, err := remoteClient(s, l)
 		if err != nil {
 			return nil, nil, 0, err
 		}
-		e.Asker, e.Model, e.ModelVersion, e.Context = client, model, "unknown", remoteContext
+		served := enrich.Served{Model: model, Version: "unknown"}
+		e.Served = func(context.Context) (enrich.Served, error) { return served, nil }
+		e.Asker, e.Context = client, remoteContext
 		return e, client, s.Runtime.MaxInFlight, nil
 	}
 	d, err := a.openDoor(ctx)
@@ -137,8 +184,22 @@ func (a *app) enricher(ctx context.Context, s config.Settings, l lane.Lane) (*en
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	e.Asker, e.Model, e.ModelVersion, e.Context = client, d.status.Model.Name, d.status.Model.Version, s.Model.Context
+	e.Served = func(ctx context.Context) (enrich.Served, error) {
+		status, err := controlsock.Dial(places.ControlSocket).Status(ctx)
+		return servedBy(status), err
+	}
+	e.Asker, e.Context = client, s.Model.Context
 	return e, client, d.status.FrontDoor.MaxInFlight, nil
+}
+
+// servedBy identifies the verified model that a daemon serves. The digest never leaves the daemon; the signed
+// manifest's version and the model's name and version identify the artifact.
+func servedBy(status messages.Status) enrich.Served {
+	served := enrich.Served{Model: status.Model.Name, Version: status.Model.Version}
+	if status.Model.Verified {
+		served.Artifact = fmt.Sprintf("%s %s, manifest %d", served.Model, served.Version, status.Manifest.Version)
+	}
+	return served
 }
 
 func (a *app) openStore(output string) (enrich.Store, func() error, error) {
@@ -158,75 +219,8 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if cut := lines.Cut(); cut > 0 && !a.json {
+		a.say("%s: removed %d bytes of a line that an earlier run had not finished", plain(output), cut)
+	}
 	return lines, lines.Close, nil
-}
-
-// enrichProgress tells what becomes of each note, on standard error: a line that is redrawn on a
-// terminal, plain lines elsewhere (X6).
-type enrichProgress struct {
-	app                          *app
-	failures                     []noteFailure // for --json, under which there is nothing else on standard error
-	total, done, skipped, failed int
-	exit                         int
-	redraw                       bool
-}
-
-func (p *enrichProgress) note(o enrich.Outcome) {
-	p.done++
-	what := "done"
-	switch {
-	case o.Err != nil:
-		p.failed++
-		f := described(o.Err)
-		p.failures = append(p.failures, noteFailure{o.Path, f.code, f.message})
-		if p.exit == 0 {
-			p.exit = f.exit
-		} else if p.exit != f.exit {
-			p.exit = exitFailed
-		}
-		what = f.message
-	case o.Skipped:
-		p.skipped++
-		what = "done earlier"
-	case o.Truncated:
-		what = "done; longer than the model's context, only its beginning was read"
-	}
-	line := fmt.Sprintf("[%d/%d] %s: %s", p.done, p.total, plain(o.Path), plain(what))
-	lasting := o.Err != nil || o.Truncated
-	switch {
-	case p.app.json:
-	case p.redraw && p.total > 1:
-		end := mark(lasting || p.done == p.total, "\n", "")
-		_, _ = fmt.Fprintf(p.app.err, "\r\x1b[K%s%s", line, end)
-	case p.total > 1 || lasting:
-		p.app.say("%s", line)
-	}
-}
-
-// result is the failure of the whole: the batch's own, or that of its notes. When every note failed
-// alike, scripts get that exit status.
-func (p *enrichProgress) result(err error) error {
-	if err != nil {
-		what := "stopped"
-		if errors.Is(err, context.Canceled) {
-			what = "interrupted"
-		}
-		if !p.app.json {
-			p.app.say("%s after %d of %d notes", what, p.done, p.total)
-		}
-		if errors.Is(err, context.Canceled) {
-			return err
-		}
-		f := described(err)
-		f.notes = p.failures
-		return f
-	}
-	if p.failed == 0 {
-		return nil
-	}
-	exit := exitFailed
-	if p.failed == p.total {
-		exit = p.exit
-	}
-	return &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exit, notes: p.failures}
 }

@@ -29,6 +29,7 @@ const (
 	exitIntegrity   = 6
 	exitKeychain    = 7
 	exitRunning     = 8
+	exitPolicy      = 9
 	exitInterrupted = 130
 )
 
@@ -36,7 +37,7 @@ var exitMeaning = map[int]string{
 	exitDone: "done", exitFailed: "failed", exitUsage: "wrong usage or configuration",
 	exitNotRunning: "the companion is not running", exitSignIn: "sign-in needed",
 	exitUnavailable: "local inference is not available", exitIntegrity: "integrity check failed, or manifest refused",
-	exitKeychain: "keychain unavailable", exitRunning: "already running", exitInterrupted: "interrupted",
+	exitKeychain: "keychain unavailable", exitRunning: "already running", exitPolicy: "consent or lane policy refuses it", exitInterrupted: "interrupted",
 }
 
 // hints offer the next step where an error has no better one.
@@ -135,7 +136,10 @@ func described(err error) *failure {
 		f = &failure{code: string(key.Reason), message: "the keychain: " + explain(key.Reason), exit: exitKeychain}
 	case errors.As(err, &asked):
 		f = &failure{code: asked.Code, message: asked.Error(), exit: exitOf(asked.Reason())}
-		if asked.Status == 0 && f.exit == exitFailed {
+		switch {
+		case asked.Remote:
+			f.exit, f.hint = exitFailed, "the lane's server answers for this: check its address, model and key in [lanes]"
+		case asked.Status == 0 && f.exit == exitFailed:
 			f.exit = exitUnavailable
 		}
 	case errors.As(err, &refusal):

@@ -71,14 +71,14 @@ func chooseLane(ctx context.Context, s config.Settings, places config.Places) (c
 	}
 	chosen, better := lane.Choose(s.Lanes.PrivacyMode, lane.Capabilities{
 		Companion:  local == "",
-		SelfHosted: s.Lanes.SelfHosted.BaseURL != "", Enterprise: s.Lanes.Enterprise.BaseURL != "",
-		OpenRouter: s.Lanes.OpenRouter.BaseURL != "", DirectProvider: s.Lanes.DirectProvider.BaseURL != "",
+		SelfHosted: unusable(s, lane.SelfHosted) == "", Enterprise: unusable(s, lane.Enterprise) == "",
+		OpenRouter: unusable(s, lane.OpenRouter) == "", DirectProvider: unusable(s, lane.DirectProvider) == "",
 	})
 	c := choice{Lane: chosen, Metered: chosen.Metered(), Passed: []passed{}}
 	for _, l := range better {
-		why := "not configured: [lanes." + string(l) + "] base_url"
-		if l == lane.Local {
-			why = local
+		why := local
+		if l != lane.Local {
+			why = unusable(s, l)
 		}
 		c.Passed = append(c.Passed, passed{l, why})
 	}
@@ -110,28 +110,53 @@ func consented(s config.Settings, l lane.Lane, private bool, consentID string) e
 	if reason == messages.ReasonAllow {
 		return nil
 	}
-	f := &failure{code: string(reason), message: "lane " + string(l) + ": " + explain(reason), exit: exitFailed}
-	if reason == messages.ReasonCloudConsentRequired {
+	f := &failure{code: string(reason), message: "lane " + string(l) + ": " + explain(reason), exit: exitPolicy}
+	switch {
+	case reason == messages.ReasonCloudConsentRequired:
 		f.hint = "give the owner's --consent-id, or say --private=false for notes that are not private"
+	case l == lane.Disabled:
+		f.hint = "name a lane that computes: local, self_hosted, enterprise, openrouter, direct_provider"
+	case l.Managed() && !s.Lanes.DelegateManaged:
+		f.hint = "the owner of the notes has to allow it: lanes.delegate_managed"
+	default:
+		f.hint = "the owner of the notes has to allow it: lanes.delegate_enriched"
 	}
 	return f
 }
 
-// remoteClient asks a lane beside local. Its key comes from the environment variable that the
-// configuration names (E5).
-func remoteClient(s config.Settings, l lane.Lane) (*completion.Client, string, error) {
+// unusable says why a lane other than local cannot compute, or nothing.
+func unusable(s config.Settings, l lane.Lane) string {
 	at := configured(s, l)
-	if at.BaseURL == "" || at.Model == "" {
-		return nil, "", &failure{code: "lane_not_configured", message: "lane " + string(l) + " is not configured", exit: exitUsage,
-			hint: "set base_url and model in [lanes." + string(l) + "]"}
+	switch {
+	case at.BaseURL == "":
+		return "not configured: [lanes." + string(l) + "] base_url"
+	case at.Model == "":
+		return "not configured: [lanes." + string(l) + "] model"
+	case at.KeyEnv != "" && strings.TrimSpace(os.Getenv(at.KeyEnv)) == "":
+		return "the environment variable " + at.KeyEnv + " is not set; it holds the lane's key"
 	}
-	key := ""
+	return ""
+}
+
+// missingLane is the failure of a lane that cannot compute.
+func missingLane(s config.Settings, l lane.Lane) error {
+	return &failure{code: "lane_not_configured", message: "lane " + string(l) + ": " + unusable(s, l), exit: exitUsage,
+		hint: "[lanes." + string(l) + "] needs base_url and model, and the variable that key_env names must hold the key"}
+}
+
+// remoteClient asks a lane other than local. Its key comes from the environment variable that the configuration
+// names (E5).
+func remoteClient(s config.Settings, l lane.Lane) (*completion.Client, string, error) {
+	if unusable(s, l) != "" {
+		return nil, "", missingLane(s, l)
+	}
+	at := configured(s, l)
+	target := completion.Target{BaseURL: at.BaseURL, Model: at.Model}
 	if at.KeyEnv != "" {
-		key = strings.TrimSpace(os.Getenv(at.KeyEnv))
-		if key == "" {
-			return nil, "", &failure{code: "lane_not_configured", message: "the environment variable " + at.KeyEnv + " is not set", exit: exitUsage,
-				hint: "it holds the key of lane " + string(l)}
-		}
+		target.Key = messages.NewSecret(strings.TrimSpace(os.Getenv(at.KeyEnv)))
 	}
-	return completion.New(completion.Target{BaseURL: at.BaseURL, Key: messages.NewSecret(key), Model: at.Model}), at.Model, nil
+	if socket, ok := strings.CutPrefix(at.BaseURL, "unix:"); ok {
+		target.BaseURL, target.Socket = "http://localhost/v1", socket
+	}
+	return completion.New(target), at.Model, nil
 }

@@ -4,164 +4,174 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-
-	"golang.org/x/sync/errgroup"
+	"runtime/debug"
+	"sync"
 )
-
-// Store keeps results where the user asked for them. It is called by one goroutine at a time.
-type Store interface {
-	// Done reports whether the result of this very note is already there (E7); an error says that none
-	// can be kept, before a model works for it.
-	Done(Note) (bool, error)
-	// Put keeps a result, so that it survives an interruption right after. ErrClosed in the chain of its
-	// error ends the batch; any other is the failure of this note.
-	Put(Result) error
-}
 
 // Outcome is what became of one note.
 type Outcome struct {
 	Path      string
 	Skipped   bool // done earlier
 	Truncated bool
+	Bytes     int   // of the note's text
+	Read      int   // of it, that the model got
+	Sent      int64 // bytes of request bodies
 	Err       error
 }
 
-// Batch enriches the notes at paths, at most jobs at once, and hands every result to store. report
-// is called once per note, on the caller's goroutine, as they end. A note that fails does not stop
-// the others; the end of ctx or of the store does, and is the error: what was not begun or broke off
-// then is not reported.
+// PanicError is the failure of a note whose work panicked. Its text has neither value nor note.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("enriching the note failed inside companion (%T)", e.Value)
+}
+
+// Batch enriches the notes at paths, at most jobs at once, and hands every result to store. Notes are read one
+// after the other as there is room for them, so that memory holds jobs+1 of them at most. Batch calls report
+// once per note, on the caller's goroutine, as notes end. A note that fails does not stop the others; the
+// end of ctx or of the store does, and is the error: notes that had not begun or were interrupted then are
+// not reported.
 func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Store, report func(Outcome)) error {
-	type finished struct {
-		outcome Outcome
-		result  *Result
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var todo []Note
-	for _, path := range paths {
-		note, err := ReadNote(path)
-		done := false
-		if err == nil {
-			done, err = store.Done(note)
-		}
-		switch {
-		case err != nil:
-			report(Outcome{Path: path, Err: err})
-		case done:
-			report(Outcome{Path: path, Skipped: true})
-		default:
-			todo = append(todo, note)
-		}
+	b := &batch{e: e, store: store, work: make(chan Note), results: make(chan finished)}
+	go b.feed(ctx, paths)
+	for range max(1, jobs) {
+		b.workers.Go(func() { b.run(ctx) })
 	}
-	results := make(chan finished)
-	var group errgroup.Group
-	group.SetLimit(max(1, jobs) + 1) // and the one that hands out the work
-	group.Go(func() error {
-		for _, note := range todo {
-			if ctx.Err() != nil {
-				break
-			}
-			group.Go(func() error {
-				result, err := e.Note(ctx, note)
-				done := finished{outcome: Outcome{Path: note.Path, Err: err, Truncated: result.Truncated}}
-				if err == nil {
-					done.result = &result
-				}
-				results <- done
-				return nil
-			})
-		}
-		return nil
-	})
+	ended := make(chan struct{})
 	go func() {
-		_ = group.Wait() // the jobs report their errors themselves
-		close(results)
+		b.workers.Wait()
+		close(ended)
 	}()
-	for done := range results {
-		if done.result == nil && ctx.Err() != nil {
-			continue // it broke off with the batch
-		}
-		if done.result != nil {
-			done.outcome.Err = store.Put(*done.result)
-		}
-		report(done.outcome)
-		if errors.Is(done.outcome.Err, ErrClosed) {
-			cancel(done.outcome.Err)
+	for {
+		select {
+		case done := <-b.results:
+			if err := b.finish(ctx, done, report); err != nil {
+				cancel(err)
+			}
+		case <-ended:
+			b.mu.Lock()
+			b.closed = true
+			b.mu.Unlock()
+			return context.Cause(ctx)
 		}
 	}
-	return context.Cause(ctx)
 }
 
-// ReadNote reads one note; "-" is standard input.
-func ReadNote(path string) (Note, error) {
-	var in io.Reader = os.Stdin
-	if path != "-" {
-		info, err := os.Stat(path)
-		if err != nil {
-			return Note{}, fmt.Errorf("reading the note: %w", err)
-		}
-		if !info.Mode().IsRegular() {
-			return Note{}, errors.New("reading the note: not a regular file")
-		}
-		file, err := os.Open(path)
-		if err != nil {
-			return Note{}, fmt.Errorf("reading the note: %w", err)
-		}
-		defer func() { _ = file.Close() }()
-		in = file
-	}
-	data, err := io.ReadAll(io.LimitReader(in, MaxNote+1))
-	if err != nil {
-		return Note{}, fmt.Errorf("reading the note: %w", err)
-	}
-	return ParseNote(path, data)
+// batch is the state of one Batch. The feeder reads notes, the workers enrich them, the caller keeps results.
+type batch struct {
+	e       *Enricher
+	mu      sync.Mutex // guards store and closed
+	store   Store
+	closed  bool // Batch has returned: the store belongs to its caller again
+	work    chan Note
+	results chan finished
+	workers sync.WaitGroup
 }
 
-// Expand replaces folders by the Markdown files in and below them, in order, without hidden ones.
-func Expand(paths []string) ([]string, error) {
-	var all []string
+// finished is a note's end on its way to the caller. result is nil where there is nothing to keep.
+type finished struct {
+	outcome Outcome
+	result  *Result
+}
+
+// feed reads the notes in order. It ends with ctx, except while a read blocks: Batch does not wait for it.
+func (b *batch) feed(ctx context.Context, paths []string) {
+	defer close(b.work)
 	for _, path := range paths {
-		info, err := os.Stat(path)
-		if path == "-" || err != nil || !info.IsDir() {
-			all = append(all, path) // what cannot be read is reported as that note's failure
-			continue
+		if ctx.Err() != nil {
+			return
 		}
-		before := len(all)
-		err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
-			if err != nil {
-				return err
+		note, skipped, err := b.open(path)
+		if err != nil || skipped {
+			select {
+			case b.results <- finished{outcome: Outcome{Path: path, Skipped: skipped, Err: err}}:
+				continue
+			case <-ctx.Done():
+				return
 			}
-			hidden := strings.HasPrefix(entry.Name(), ".") && name != path
-			if entry.IsDir() && hidden {
-				return filepath.SkipDir
-			}
-			if entry.Type().IsRegular() && !hidden && isMarkdown(name) {
-				all = append(all, name)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("looking for notes: %w", err)
 		}
-		if len(all) == before {
-			return nil, fmt.Errorf("looking for notes: no .md or .markdown file in %s", path)
+		select {
+		case b.work <- note:
+		case <-ctx.Done():
+			return
 		}
 	}
-	seen := map[string]bool{}
-	return slices.DeleteFunc(all, func(path string) bool {
-		again := seen[path]
-		seen[path] = true
-		return again
-	}), nil
 }
 
-func isMarkdown(name string) bool {
-	ext := strings.ToLower(filepath.Ext(name))
-	return ext == ".md" || ext == ".markdown"
+// open reads a note and asks the store whether it is done.
+func (b *batch) open(path string) (note Note, skipped bool, err error) {
+	defer contain(&err)
+	if note, err = ReadNote(path); err != nil {
+		return note, false, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return note, false, context.Canceled
+	}
+	skipped, err = b.store.Done(note)
+	return note, skipped, err
+}
+
+// run enriches notes until there are no more. A worker always hands over what it has finished, also after ctx has
+// ended, so that no finished result is lost.
+func (b *batch) run(ctx context.Context) {
+	for {
+		select {
+		case note, more := <-b.work:
+			if !more {
+				return
+			}
+			b.results <- b.enrich(ctx, note)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *batch) enrich(ctx context.Context, note Note) finished {
+	done := finished{outcome: Outcome{Path: note.Path, Bytes: len(note.Body)}}
+	result, err := func() (r Result, err error) {
+		defer contain(&err)
+		return b.e.Note(ctx, note)
+	}()
+	if err != nil {
+		done.outcome.Err = err
+		return done
+	}
+	done.result = &result
+	done.outcome.Truncated, done.outcome.Read = result.Truncated, result.Source.Read
+	for _, sent := range result.Provenance.BytesSent {
+		done.outcome.Sent += sent
+	}
+	return done
+}
+
+// finish keeps a result and reports the note. Its error ends the batch.
+func (b *batch) finish(ctx context.Context, done finished, report func(Outcome)) error {
+	if done.result == nil && done.outcome.Err != nil && ctx.Err() != nil {
+		return nil // the end of the batch interrupted it
+	}
+	if done.result != nil {
+		b.mu.Lock()
+		done.outcome.Err = b.store.Put(*done.result)
+		b.mu.Unlock()
+	}
+	report(done.outcome)
+	if errors.Is(done.outcome.Err, ErrClosed) {
+		return done.outcome.Err
+	}
+	return nil
+}
+
+// contain turns a panic into the failure of one note.
+func contain(err *error) {
+	if p := recover(); p != nil {
+		*err = &PanicError{Value: p, Stack: debug.Stack()}
+	}
 }

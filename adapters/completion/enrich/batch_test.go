@@ -63,6 +63,7 @@ func TestBatchConcurrency(t *testing.T) {
 		if err != nil || most != 3 || time.Since(start) != 3*time.Second {
 			t.Errorf("%v; %d at once, %v", err, most, time.Since(start))
 		}
+		slices.Sort(failed)
 		if len(failed) != 2 || failed[0] != "missing.md" || strings.Count(out.String(), "\n") != 8 {
 			t.Errorf("failed %v, wrote %s", failed, out.String())
 		}
@@ -206,7 +207,7 @@ func TestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	paths := notes(t, 3)
-	if err := os.WriteFile(folder.name(paths[0]), []byte("mine"), 0o600); err != nil {
+	if err := os.WriteFile(folder.name(Source{Path: paths[0]}), []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f := &fake{}
@@ -221,10 +222,10 @@ func TestFolder(t *testing.T) {
 	if err != nil || !slices.Equal(failed, paths[:1]) || len(f.turns) != 2 {
 		t.Errorf("%v; failed %v, asked %d times", err, failed, len(f.turns))
 	}
-	if got, err := os.ReadFile(folder.name(paths[0])); err != nil || string(got) != "mine" {
+	if got, err := os.ReadFile(folder.name(Source{Path: paths[0]})); err != nil || string(got) != "mine" {
 		t.Errorf("overwritten: %q %v", got, err)
 	}
-	if info, err := os.Stat(folder.name(paths[1])); err != nil {
+	if info, err := os.Stat(folder.name(Source{Path: paths[1]})); err != nil {
 		t.Error(err)
 	} else if info.Mode() != 0o600 {
 		t.Errorf("the result is %v", info.Mode())
@@ -232,7 +233,7 @@ func TestFolder(t *testing.T) {
 	if all, err := os.ReadDir(dir); err != nil || len(all) != 3 {
 		t.Errorf("%d files, %v", len(all), err)
 	}
-	for _, bad := range []string{folder.name(paths[0]), "/dev/null/x", "/proc/self"} {
+	for _, bad := range []string{folder.name(Source{Path: paths[0]}), "/dev/null/x", "/proc/self"} {
 		if _, err := OpenFolder(bad); err == nil {
 			t.Errorf("%s is taken for a folder that can be written to", bad)
 		}
@@ -286,7 +287,7 @@ func TestExpand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Expand([]string{dir, filepath.Join(dir, "b.md"), filepath.Join(dir, "sub/d.txt"), "-"})
+	got, _, err := Expand(t.Context(), []string{dir, filepath.Join(dir, "b.md"), filepath.Join(dir, "sub/d.txt"), "-"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +297,7 @@ func TestExpand(t *testing.T) {
 	if want := []string{"a.MD", "b.md", "sub/c.markdown", "sub/d.txt", "-"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if _, err := Expand([]string{t.TempDir()}); err == nil {
+	if _, _, err := Expand(t.Context(), []string{t.TempDir()}); err == nil {
 		t.Error("a folder without notes is accepted")
 	}
 }

@@ -40,7 +40,8 @@ func (f *fake) Ask(ctx context.Context, turns []completion.Message, o completion
 
 func enricher(f *fake) *Enricher {
 	return &Enricher{
-		Asker: f, GeneratedBy: "companion test", Model: "gemma", ModelVersion: "1", Lane: lane.Local, Context: 4096,
+		Asker: f, GeneratedBy: "companion test", Lane: lane.Local, Context: 4096,
+		Served:   func(context.Context) (Served, error) { return Served{Model: "gemma", Version: "1"}, nil },
 		Patience: time.Minute, Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC) },
 	}
 }
@@ -62,9 +63,10 @@ func TestResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Result{
-		Source: Source{Path: "n.md", SHA256: n.Digest}, Summary: "A note.", Tags: []string{"a"}, OpenQuestions: []string{},
+		Source: Source{Path: "n.md", SHA256: n.Digest, Bytes: 5, Read: 5}, Summary: "A note.", Tags: []string{"a"}, OpenQuestions: []string{},
 		Provenance: Provenance{GeneratedBy: "companion test", Model: "gemma", ModelVersion: "1", Lane: lane.Local,
-			CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), SourceEventID: "ev-1"},
+			CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), SourceEventID: "ev-1",
+			Receipt: Receipt{PromptVersion: PromptVersion, Calls: 1, BytesSent: map[string]int64{"local": 0}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -167,6 +169,15 @@ func TestParseNote(t *testing.T) {
 		{"a ruler", "---\nno front matter", "", "---\nno front matter", ""},
 		{"broken yaml", "---\ntitle: [\n---\nbody", "", "---\ntitle: [\n---\nbody", ""},
 		{"a brace", "{\"title\":\"T\"}\n\nbody", "", "{\"title\":\"T\"}\n\nbody", ""},
+		{"dots close yaml", "---\ntitle: T\n...\nbody", "T", "body", ""},
+		{"block scalar", "---\ntitle: T\ntext: |\n  a\n  ---\n  b\n---\nbody", "T", "body", ""},
+		{"prose between rulers", "---\nSubject: hello\n---\nbody", "", "---\nSubject: hello\n---\nbody", ""},
+		{"a heading between rulers", "---\n# Plan\n---\nbody", "", "---\n# Plan\n---\nbody", ""},
+		{"a list between rulers", "---\n- a\n- b\n---\nbody", "", "---\n- a\n- b\n---\nbody", ""},
+		{"capital keys", "---\nTitle: T\nAuthor: A\n---\nbody", "T", "body", ""},
+		{"a ruler that is longer", "----\ntitle: T\n----\nbody", "", "----\ntitle: T\n----\nbody", ""},
+		{"no end", "---\ntitle: T\nbody", "", "---\ntitle: T\nbody", ""},
+		{"carriage returns", "---\r\ntitle: T\r\n---\r\nbody", "T", "body", ""},
 		{"event that is text", "---\nsource_event_id: do this now\n---\nbody", "", "body", ""},
 		{"title alone", "---\ntitle: T\n---\n", "T", "", ""},
 	}
@@ -197,9 +208,17 @@ func FuzzParseNote(f *testing.F) {
 		if err != nil {
 			return
 		}
-		turns, _, err := turnsOf(n, 300)
-		if err != nil || turns[0].Content != instruction || !json.Valid([]byte(turns[1].Content)) {
-			t.Fatalf("%v %v", turns, err)
+		part, rest := split(n.Body, 300)
+		turns, err := turnsOf(n.Title, part, []string{"<s>", "[INST]", "\u2581x"})
+		if err != nil || turns[0].Content != instruction {
+			t.Fatalf("got %v, %v", turns, err)
+		}
+		var quoted struct{ Title, Note string }
+		if err := json.Unmarshal([]byte(turns[1].Content), &quoted); err != nil || quoted.Note != part {
+			t.Fatalf("got note %q, want %q (%v)", quoted.Note, part, err)
+		}
+		if len(part)+len(rest) > len(n.Body) || part == "" && n.Body != "" {
+			t.Fatalf("split %q into %q and %q", n.Body, part, rest)
 		}
 		if !eventPattern.MatchString(n.Event) {
 			t.Fatalf("event %q", n.Event)
@@ -207,24 +226,7 @@ func FuzzParseNote(f *testing.F) {
 	})
 }
 
-// E7: a note longer than the context is cut, and the result says so; one that has more tokens than
-// its length tells is cut further.
-func TestLongNotes(t *testing.T) {
-	long := note(t, strings.Repeat("word ", 4000)+"\n\nend")
-	f := &fake{answer: func(_ context.Context, call int) (completion.Answer, error) {
-		if call == 1 {
-			return completion.Answer{}, &completion.Error{Status: 400}
-		}
-		return completion.Answer{Text: good}, nil
-	}}
-	got, err := enricher(f).Note(t.Context(), long)
-	if err != nil || !got.Truncated {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	first, second := len(f.turns[0][1].Content), len(f.turns[1][1].Content)
-	if first > (4096-maxTokens)*bytesPerToken || second > first/2+50 {
-		t.Errorf("sent %d bytes, then %d", first, second)
-	}
+func TestCut(t *testing.T) {
 	for _, tt := range []struct {
 		text  string
 		limit int
@@ -241,10 +243,5 @@ func TestLongNotes(t *testing.T) {
 		if got != tt.want || wasCut != tt.cut {
 			t.Errorf("cut(%q, %d) = %q, %v", tt.text, tt.limit, got, wasCut)
 		}
-	}
-	small := enricher(&fake{})
-	small.Context = 1024
-	if _, err := small.Note(t.Context(), long); err == nil {
-		t.Error("a context without room is accepted")
 	}
 }

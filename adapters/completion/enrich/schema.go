@@ -3,9 +3,12 @@ package enrich
 import (
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/google/jsonschema-go/jsonschema"
 )
@@ -15,8 +18,8 @@ import (
 //go:embed result.schema.json
 var Schema string
 
-// The bounds keep a rambling model within maxTokens: the longest answer that fits the schema has
-// about 700 characters. The pattern-free form is what llama.cpp's grammar converter takes.
+// The bounds keep a model that rambles within maxTokens: the longest answer that fits the schema has about 700
+// characters. llama.cpp's grammar converter takes the schema because it has no pattern.
 const (
 	longestSummary  = 280
 	mostTags        = 5
@@ -24,9 +27,11 @@ const (
 	mostQuestions   = 3
 	longestQuestion = 100
 	maxTokens       = 1024
+	// longestAnswer is what one answer adds to the text that a merge reads, in bytes.
+	longestAnswer = longestSummary + mostTags*longestTag + mostQuestions*longestQuestion
 )
 
-// answerSchema is what the model is held to: the part of a Result that it makes.
+// answerSchema is the part of a Result that the model makes; the runtime's grammar enforces it.
 var answerSchema = map[string]any{
 	"type":                 "object",
 	"additionalProperties": false,
@@ -46,8 +51,7 @@ func list(most, longest int) map[string]any {
 	return map[string]any{"type": "array", "maxItems": most, "items": text(longest)}
 }
 
-// validator checks a whole Result; it is compiled, once it is needed, from the schema that users are
-// shown.
+// validator checks a whole Result. It is compiled at first use from the schema that users see.
 var validator = sync.OnceValue(func() *jsonschema.Resolved {
 	var schema jsonschema.Schema
 	if err := json.Unmarshal([]byte(Schema), &schema); err != nil {
@@ -67,8 +71,7 @@ func validate(encoded []byte) error {
 		return fmt.Errorf("the result is not JSON: %w", err)
 	}
 	if err := validator().Validate(value); err != nil {
-		// The validator's own text quotes what the model wrote about a private note.
-		return fmt.Errorf("the answer does not fit the schema")
+		return errShape // the validator's own text quotes the answer
 	}
 	return nil
 }
@@ -80,16 +83,57 @@ type answer struct {
 	OpenQuestions []string `json:"open_questions"`
 }
 
-// decodeAnswer takes exactly one object with exactly these keys.
+// decodeAnswer takes exactly one object with exactly these keys, and makes its text safe to render.
 func decodeAnswer(content string) (answer, error) {
 	var a answer
 	decoder := json.NewDecoder(strings.NewReader(content))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&a); err != nil || decoder.More() {
-		return answer{}, fmt.Errorf("the answer does not fit the schema")
+		return answer{}, errShape
 	}
-	if a.Tags == nil || a.OpenQuestions == nil {
-		return answer{}, fmt.Errorf("the answer does not fit the schema")
+	if a.Summary == "" || a.Tags == nil || a.OpenQuestions == nil || len(a.Tags) > mostTags || len(a.OpenQuestions) > mostQuestions ||
+		tooLong(longestSummary, a.Summary) || tooLong(longestTag, a.Tags...) || tooLong(longestQuestion, a.OpenQuestions...) {
+		return answer{}, errShape
+	}
+	a.Summary = shorten(defang(a.Summary), longestSummary)
+	for i, tag := range a.Tags {
+		a.Tags[i] = shorten(defang(tag), longestTag)
+	}
+	for i, question := range a.OpenQuestions {
+		a.OpenQuestions[i] = shorten(defang(question), longestQuestion)
 	}
 	return a, nil
+}
+
+// errShape never quotes the answer: it is about a private note.
+var errShape = errors.New("the answer does not fit the schema")
+
+func tooLong(limit int, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return text == "" || utf8.RuneCountInString(text) > limit })
+}
+
+// text is what a merge reads of one part.
+func (a answer) text() string {
+	return strings.Join(slices.Concat([]string{a.Summary}, a.OpenQuestions, []string{strings.Join(a.Tags, ", ")}), "\n")
+}
+
+// join combines answers without the model: the first summary that fits, and the tags and questions of all.
+func join(parts []answer) answer {
+	made := answer{Tags: []string{}, OpenQuestions: []string{}}
+	for _, part := range parts {
+		if joined := strings.TrimSpace(made.Summary + " " + part.Summary); utf8.RuneCountInString(joined) <= longestSummary {
+			made.Summary = joined
+		}
+		for _, tag := range part.Tags {
+			if len(made.Tags) < mostTags && !slices.Contains(made.Tags, tag) {
+				made.Tags = append(made.Tags, tag)
+			}
+		}
+		for _, question := range part.OpenQuestions {
+			if len(made.OpenQuestions) < mostQuestions && !slices.Contains(made.OpenQuestions, question) {
+				made.OpenQuestions = append(made.OpenQuestions, question)
+			}
+		}
+	}
+	return made
 }

@@ -1,8 +1,6 @@
 package enrich
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,15 +16,25 @@ import (
 )
 
 // ErrForeign is in the chain when the place for results holds something that enrich did not write.
-var ErrForeign = errors.New("it holds something else than results of enrich, which is not overwritten")
+var ErrForeign = errors.New("it holds something other than results of enrich, which is not overwritten")
 
 // ErrClosed is in the chain of a Put after which no other result can be kept.
 var ErrClosed = errors.New("no more results can be written")
 
+// Store keeps results where the user asked for them. It is called by one goroutine at a time.
+type Store interface {
+	// Done reports whether the result of this very note is already there (E7). An error says that none can be
+	// kept; it comes before a model works for the note.
+	Done(Note) (bool, error)
+	// Put keeps a result, so that it survives an interruption right after. ErrClosed in the chain of its
+	// error ends the batch; any other error is the failure of this note.
+	Put(Result) error
+}
+
 // Stream is a Store that writes one result a line, and remembers nothing.
 type Stream struct{ Out io.Writer }
 
-// Done reports false: what went by is gone.
+// Done reports false: a stream cannot be read back.
 func (Stream) Done(Note) (bool, error) { return false, nil }
 
 // Put writes one line.
@@ -41,12 +49,12 @@ func (s Stream) Put(r Result) error {
 	return nil
 }
 
-// Folder is a Store of one file for each note, 0600, written whole or not at all. Who may enter the
-// folder is for the user to say, who named it.
+// Folder is a Store of one file for each note, mode 0600, written whole or not at all. The user named the folder
+// and decides who may enter it.
 type Folder struct{ dir string }
 
-// OpenFolder makes the folder (0700) where there is none, and tries whether it can be written to: that
-// is better known before a model has worked.
+// OpenFolder makes the folder (0700) where there is none, and checks that it can be written to before a model
+// works.
 func OpenFolder(dir string) (Folder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Folder{}, fmt.Errorf("making the folder for the results: %w", err)
@@ -56,26 +64,37 @@ func OpenFolder(dir string) (Folder, error) {
 		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
 	}
 	if err != nil {
-		return Folder{}, fmt.Errorf("trying the folder for the results: %w", err)
+		return Folder{}, fmt.Errorf("writing to the folder for the results: %w", err)
 	}
 	return Folder{dir}, nil
 }
 
-// Done reports whether the note's file holds a result of the same text. A file that is no result has no
-// room for one.
+// Done reports whether the note's file holds a result of the same text. A file that is no result of this note
+// refuses the note.
 func (f Folder) Done(n Note) (bool, error) {
-	result, err := readResult(f.name(n.Path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	source := sourceOf(n)
+	for _, name := range []string{f.name(source), f.formerName(n.Path)} {
+		result, err := readResult(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return false, err
+		case name == f.name(source) && result.Source.real() != source.real():
+			return false, fmt.Errorf("writing to %s: it is the result of another note", name)
+		case result.Source.SHA256 == n.Digest:
+			return true, nil
+		}
 	}
-	return err == nil && result.Source.SHA256 == n.Digest, err
+	return false, nil
 }
 
-// Put replaces the note's file, if it is a result.
+// Put replaces the note's file, if it is a result of this note.
 func (f Folder) Put(r Result) error {
-	name := f.name(r.Source.Path)
-	if _, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	name := f.name(r.Source)
+	if old, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	} else if err == nil && old.Source.real() != r.Source.real() {
+		return fmt.Errorf("writing to %s: it is the result of another note", name)
 	}
 	line, err := encode(r)
 	if err != nil {
@@ -87,14 +106,29 @@ func (f Folder) Put(r Result) error {
 	return nil
 }
 
-// name keeps notes of the same name in different folders apart.
-func (f Folder) name(path string) string {
-	if whole, err := filepath.Abs(path); err == nil && path != "-" {
-		sum := sha256.Sum256([]byte(whole))
-		base := filepath.Base(path)
-		return filepath.Join(f.dir, strings.TrimSuffix(base, filepath.Ext(base))+"-"+hex.EncodeToString(sum[:4])+".json")
+// name keeps notes of the same name in different folders apart, and texts of standard input, which have no name.
+func (f Folder) name(s Source) string {
+	if s.Path == Standard {
+		return filepath.Join(f.dir, "standard-input-"+s.SHA256[:16]+".json")
 	}
-	return filepath.Join(f.dir, "standard-input.json")
+	base := filepath.Base(s.real())
+	return filepath.Join(f.dir, strings.TrimSuffix(base, filepath.Ext(base))+"-"+fingerprint(s.real())+".json")
+}
+
+// formerName is the name that versions before the first release gave to a note's file.
+func (f Folder) formerName(path string) string {
+	whole, err := filepath.Abs(path)
+	if err != nil || path == Standard {
+		return filepath.Join(f.dir, "standard-input.json")
+	}
+	base := filepath.Base(path)
+	return filepath.Join(f.dir, strings.TrimSuffix(base, filepath.Ext(base))+"-"+fingerprint(whole)[:8]+".json")
+}
+
+// fingerprint shortens a path to 24 hexadecimal digits.
+func fingerprint(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:12])
 }
 
 func readResult(name string) (Result, error) {
@@ -109,108 +143,13 @@ func readResult(name string) (Result, error) {
 	return result, nil
 }
 
-// Lines is a Store in one file, one result a line. Close it.
-type Lines struct {
-	file  *os.File
-	whole int64           // where the last whole line ends
-	done  map[string]bool // path and digest
-}
-
-// OpenLines opens or makes the file (0600). After whole results, the beginning of one more, left by a
-// crash, is cut off; anything else that is no result refuses the file with ErrForeign.
-func OpenLines(name string) (*Lines, error) {
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("opening the results: %w", err)
-	}
-	l := &Lines{file: file, done: map[string]bool{}}
-	if err := l.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening %s: %w", name, err), file.Close())
-	}
-	return l, nil
-}
-
-func (l *Lines) load() error {
-	if info, err := l.file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, ErrForeign)
-	}
-	reader := bufio.NewReader(l.file)
-	for {
-		line, err := reader.ReadBytes('\n')
-		ended := err == nil
-		if !ended && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if result, err := decodeResult(line); err == nil {
-			l.done[key(result.Source.Path, result.Source.SHA256)] = true
-			l.whole += int64(len(line))
-			if !ended { // by an editor, say
-				return l.append([]byte("\n"))
-			}
-			continue
-		}
-		if ended || len(line) > 0 && (l.whole == 0 || !beginsResult(line)) {
-			return ErrForeign
-		}
-		return l.cut()
-	}
-}
-
-// beginsResult reports whether line, which has no end, can be what a crash left of a result.
-func beginsResult(line []byte) bool {
-	const start = `{"source":{"path":"`
-	return bytes.HasPrefix(line, []byte(start)) || strings.HasPrefix(start, string(line))
-}
-
-// cut removes what stands after the last whole line.
-func (l *Lines) cut() error {
-	if err := l.file.Truncate(l.whole); err != nil {
-		return err
-	}
-	_, err := l.file.Seek(l.whole, io.SeekStart)
-	return err
-}
-
-// append writes after the last whole line, and leaves no part of data where that fails.
-func (l *Lines) append(data []byte) error {
-	_, err := l.file.Write(data)
-	if err == nil {
-		err = l.file.Sync()
-	}
-	if err != nil {
-		return errors.Join(err, l.cut())
-	}
-	l.whole += int64(len(data))
-	return nil
-}
-
-func key(path, digest string) string { return path + "\x00" + digest }
-
-// Done reports whether a line of this note and text is there.
-func (l *Lines) Done(n Note) (bool, error) { return l.done[key(n.Path, n.Digest)], nil }
-
-// Put appends a line and waits until it is on the disk.
-func (l *Lines) Put(r Result) error {
-	line, err := encode(r)
-	if err != nil {
-		return err
-	}
-	if err := l.append(line); err != nil {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	l.done[key(r.Source.Path, r.Source.SHA256)] = true
-	return nil
-}
-
-// Close closes the file.
-func (l *Lines) Close() error { return l.file.Close() }
-
+// encode makes one line of JSON in which no hidden character stands as itself.
 func encode(r Result) ([]byte, error) {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a result: %w", err)
 	}
-	return append(line, '\n'), nil
+	return append([]byte(escapeHidden(string(line))), '\n'), nil
 }
 
 func decodeResult(data []byte) (Result, error) {

@@ -1,0 +1,279 @@
+package enrich
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"companion/adapters/completion"
+)
+
+// tokenizer is a fake runtime that counts a token for every bytesPerToken bytes of the prompt, refuses what does not
+// fit its context, and keeps the text of every note that it was sent.
+type tokenizer struct {
+	context       int
+	bytesPerToken float64
+	read          strings.Builder
+	calls         int
+	merges        int
+}
+
+func (f *tokenizer) Ask(_ context.Context, turns []completion.Message, o completion.Options, _ time.Duration) (completion.Answer, error) {
+	f.calls++
+	tokens := int64(float64(len(turns[1].Content))/f.bytesPerToken) + overhead/2
+	if tokens+o.MaxTokens > int64(f.context) {
+		return completion.Answer{SentBytes: 10}, &completion.Error{Status: 400, Code: "bad_request"}
+	}
+	var quoted struct{ Note string }
+	if err := json.Unmarshal([]byte(turns[1].Content), &quoted); err != nil {
+		return completion.Answer{}, err
+	}
+	if strings.Contains(quoted.Note, "part answer") {
+		f.merges++
+	} else {
+		f.read.WriteString(quoted.Note + " ")
+	}
+	return completion.Answer{Text: `{"summary":"part answer","tags":["t"],"open_questions":[]}`, PromptTokens: tokens, SentBytes: 10}, nil
+}
+
+// E8: a long note is read whole, in requests that fit the context, and every word of it reaches the model once. What the
+// bound of requests leaves out is said.
+func TestLongNotes(t *testing.T) {
+	for _, perToken := range []float64{0.8, 2, 4} {
+		for _, words := range []int{100, 4_000, 12_000, 60_000} {
+			t.Run(fmt.Sprintf("%v bytes a token, %d words", perToken, words), func(t *testing.T) {
+				var text strings.Builder
+				for i := range words {
+					switch {
+					case i%400 == 399:
+						fmt.Fprintf(&text, "w%d\n\n## Heading %d\n\n", i, i)
+					case i%40 == 39:
+						fmt.Fprintf(&text, "w%d\n\n", i)
+					default:
+						fmt.Fprintf(&text, "w%d ", i)
+					}
+				}
+				n := note(t, text.String())
+				f := &tokenizer{context: 4096, bytesPerToken: perToken}
+				e := enricher(nil)
+				e.Asker = f
+				got, err := e.Note(t.Context(), n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read := strings.Fields(f.read.String())
+				if got.Source.Bytes != len(n.Body) || got.Provenance.Calls != f.calls || f.calls > maxCalls || got.Provenance.BytesSent["local"] != int64(10*f.calls) {
+					t.Errorf("got %+v after %d calls (at most %d)", got, f.calls, maxCalls)
+				}
+				if got.Truncated != (got.Source.Read < len(n.Body)) {
+					t.Errorf("got truncated %v with %d of %d bytes", got.Truncated, got.Source.Read, len(n.Body))
+				}
+				want := strings.Fields(n.Body[:got.Source.Read])
+				if strings.Join(read, " ") != strings.Join(want, " ") {
+					t.Errorf("the model read %d words, want the %d words that the result counts", len(read), len(want))
+				}
+				if words <= 4_000 && got.Truncated {
+					t.Errorf("%d of %d bytes were read of a note that fits %d requests", got.Source.Read, got.Source.Bytes, maxCalls)
+				}
+			})
+		}
+	}
+}
+
+// E8: the number of requests is known before the first one.
+func TestCalls(t *testing.T) {
+	e := enricher(&fake{})
+	if got := e.Calls(note(t, "short")); got != 1 {
+		t.Errorf("got %d calls for a short note, want 1", got)
+	}
+	long := note(t, strings.Repeat("word ", 8_000))
+	announced := e.Calls(long)
+	e.Asker = &tokenizer{context: 4096, bytesPerToken: firstRatio}
+	got, err := e.Note(t.Context(), long)
+	if err != nil || announced < 2 || got.Provenance.Calls > announced+2 {
+		t.Errorf("got %d calls (%v), announced %d", got.Provenance.Calls, err, announced)
+	}
+	e.Context = 1024
+	if _, err := e.Note(t.Context(), long); err == nil || !strings.Contains(err.Error(), "model.context") {
+		t.Errorf("got %v, want a refusal that names model.context", err)
+	}
+}
+
+// E9: a result names the model that made it, also when the model is replaced during the run.
+func TestModelReplaced(t *testing.T) {
+	e := enricher(&fake{})
+	var version atomic.Int32
+	e.Served = func(context.Context) (Served, error) {
+		return Served{Model: "m", Version: fmt.Sprint(version.Load()), Artifact: "m"}, nil
+	}
+	calls := 0
+	e.Asker = &fake{answer: func(context.Context, int) (completion.Answer, error) {
+		if calls++; calls == 1 {
+			version.Add(1)
+		}
+		return completion.Answer{Text: good}, nil
+	}}
+	got, err := e.Note(t.Context(), note(t, "Body."))
+	if err != nil || calls != 2 || got.Provenance.ModelVersion != "1" || got.Provenance.Artifact != "m" {
+		t.Errorf("got version %s after %d calls (%v), want version 1 after 2", got.Provenance.ModelVersion, calls, err)
+	}
+}
+
+// Issue 19: notes stream through bounded memory, and the first one is asked for before the others are read.
+func TestBatchMemory(t *testing.T) {
+	dir := t.TempDir()
+	text := bytes.Repeat([]byte("word "), 20<<10) // 100 KiB
+	var paths []string
+	for i := range 200 {
+		path := filepath.Join(dir, fmt.Sprintf("n%d.md", i))
+		if err := os.WriteFile(path, append(text, fmt.Sprint(i)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before, most, done := heap(), int64(0), 0
+	e := enricher(nil)
+	e.Context = 1 << 20
+	e.Asker = forgetful{}
+	err := Batch(t.Context(), e, paths, 2, Stream{&bytes.Buffer{}}, func(o Outcome) {
+		if done++; done%40 == 1 {
+			most = max(most, heap()-before)
+		}
+		if o.Err != nil {
+			t.Error(o.Err)
+		}
+	})
+	if err != nil || done != len(paths) || most > 5<<20 {
+		t.Errorf("got %d notes and %d KiB more (%v), want %d and at most 5 MiB", done, most>>10, err, len(paths))
+	}
+}
+
+type forgetful struct{}
+
+func (forgetful) Ask(context.Context, []completion.Message, completion.Options, time.Duration) (completion.Answer, error) {
+	return completion.Answer{Text: good}, nil
+}
+
+// Issue 19: an interruption is answered although a read blocks, and nothing that was finished is lost.
+func TestInterruptedWhileReading(t *testing.T) {
+	dir := t.TempDir()
+	first := filepath.Join(dir, "a.md")
+	if err := os.WriteFile(first, []byte("note"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Stdin = in // stays: the blocked read may end after this test
+	ctx, interrupt := context.WithCancel(t.Context())
+	var written strings.Builder
+	err = Batch(ctx, enricher(&fake{}), []string{first, Standard}, 1, Stream{&written}, func(Outcome) { interrupt() })
+	if !errors.Is(err, context.Canceled) || strings.Count(written.String(), "\n") != 1 {
+		t.Errorf("got %v and %q, want the finished result", err, written.String())
+	}
+	_ = out.Close() // ends the blocked read
+}
+
+// A9: a panic in the work on one note is the failure of that note, without its value in the message.
+func TestPanicInNote(t *testing.T) {
+	paths := notes(t, 3)
+	f := &fake{answer: func(_ context.Context, call int) (completion.Answer, error) {
+		if call == 2 {
+			panic("secret text of a note")
+		}
+		return completion.Answer{Text: good}, nil
+	}}
+	var failed []error
+	err := Batch(t.Context(), enricher(f), paths, 1, Stream{&strings.Builder{}}, func(o Outcome) {
+		if o.Err != nil {
+			failed = append(failed, o.Err)
+		}
+	})
+	var panicked *PanicError
+	if err != nil || len(failed) != 1 || !errors.As(failed[0], &panicked) || len(panicked.Stack) == 0 || strings.Contains(failed[0].Error(), "secret") {
+		t.Errorf("got %v, %v; want one PanicError", err, failed)
+	}
+}
+
+// Issue 19: a linked folder is searched, linked notes are read, and what cannot be searched is said and stops nothing.
+func TestExpandLinks(t *testing.T) {
+	dir := t.TempDir()
+	vault := filepath.Join(dir, "vault")
+	for _, name := range []string{"a.md", "sub/b.md", "closed/c.md"} {
+		path := filepath.Join(vault, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("x"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	outside := filepath.Join(dir, "outside.md")
+	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		"link.md": outside, "again.md": filepath.Join(vault, "a.md"), "circle": vault, "gone.md": filepath.Join(dir, "gone"),
+	} {
+		if err := os.Symlink(target, filepath.Join(vault, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(vault, link); err != nil {
+		t.Fatal(err)
+	}
+	unreadable := os.Geteuid() != 0
+	if unreadable {
+		if err := os.Chmod(filepath.Join(vault, "closed"), 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Chmod(filepath.Join(vault, "closed"), 0o700) })
+	}
+	got, problems, err := Expand(t.Context(), []string{link})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"a.md": true, "again.md": true, "closed/c.md": !unreadable, "gone.md": true, "link.md": true, "sub/b.md": true}
+	count := 0
+	for _, path := range got {
+		name, err := filepath.Rel(link, path)
+		if err != nil || !want[name] {
+			t.Errorf("got %s (%v)", path, err)
+		}
+		count++
+	}
+	// a.md and again.md are one note.
+	if wanted := 4 + map[bool]int{false: 1, true: 0}[unreadable]; count != wanted {
+		t.Errorf("got %d notes %q, want %d", count, got, wanted)
+	}
+	reasons := map[string]error{}
+	for _, p := range problems {
+		reasons[filepath.Base(p.Path)] = p.Err
+	}
+	if !errors.Is(reasons["circle"], ErrLinkedFolder) || unreadable && !errors.Is(reasons["closed"], fs.ErrPermission) {
+		t.Errorf("got problems %v", reasons)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := Expand(ctx, []string{vault}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the interruption", err)
+	}
+	if got, _, err := Expand(t.Context(), []string{filepath.Join(vault, "s*", "*.md")}); err != nil || len(got) != 1 {
+		t.Errorf("got %q, %v for a pattern, want one note", got, err)
+	}
+}

@@ -1,0 +1,131 @@
+package enrich
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"companion/adapters/completion/lane"
+)
+
+// Standing is what verify says of one result.
+type Standing string
+
+// The standings of a result against its note.
+const (
+	Current  Standing = "current"  // the note still has the text that was read
+	Stale    Standing = "stale"    // the note has changed since
+	Missing  Standing = "missing"  // there is no note at this path
+	Unknown  Standing = "unknown"  // standard input, or a note that cannot be read
+	Replaced Standing = "replaced" // a later result of the same note stands in the file
+)
+
+// Verified is one result and its standing.
+type Verified struct {
+	Path     string   `json:"path"`
+	Standing Standing `json:"standing"`
+	Result   Result   `json:"-"`
+}
+
+// SentAway is how many bytes of request bodies left this machine for the result.
+func (r Result) SentAway() int64 {
+	var away int64
+	for name, bytes := range r.Provenance.BytesSent {
+		if lane.Lane(name) != lane.Local {
+			away += bytes
+		}
+	}
+	return away
+}
+
+// Verify compares a file or a folder of results with the notes that they name (E9), and reports each result in
+// order. A line that is no result is an error with its number.
+func Verify(ctx context.Context, place string, report func(Verified) error) error {
+	files := []string{place}
+	if info, err := os.Stat(place); err == nil && info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(place, "*.json")); err != nil {
+			return err
+		}
+	}
+	for _, name := range files {
+		if err := verifyFile(ctx, name, report); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func verifyFile(ctx context.Context, name string, report func(Verified) error) error {
+	last, err := lastLines(ctx, name)
+	if err != nil {
+		return err
+	}
+	return eachResult(ctx, name, func(number int, r Result) error {
+		v := Verified{Path: r.Source.real(), Result: r, Standing: standing(r)}
+		if last[keyOf(r.Source.real(), "")] != number {
+			v.Standing = Replaced
+		}
+		return report(v)
+	})
+}
+
+// lastLines finds the number of the last line of each note.
+func lastLines(ctx context.Context, name string) (map[key]int, error) {
+	last := map[key]int{}
+	err := eachResult(ctx, name, func(number int, r Result) error {
+		last[keyOf(r.Source.real(), "")] = number
+		return nil
+	})
+	return last, err
+}
+
+func eachResult(ctx context.Context, name string, each func(number int, r Result) error) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("opening the results: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	reader := bufio.NewReader(file)
+	for number := 1; ; number++ {
+		line, err := reader.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("reading %s: %w", name, err)
+		}
+		if strings.TrimSpace(line) == "" && err != nil {
+			return nil
+		}
+		r, bad := decodeResult([]byte(line))
+		if bad != nil {
+			return fmt.Errorf("%s:%d: this line is not a result of enrich", name, number)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if stop := each(number, r); stop != nil || err != nil {
+			return stop
+		}
+	}
+}
+
+func standing(r Result) Standing {
+	if r.Source.Path == Standard {
+		return Unknown
+	}
+	note, err := ReadNote(r.Source.real())
+	var system *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Missing
+	case errors.As(err, &system):
+		return Unknown
+	case err == nil && note.Digest == r.Source.SHA256:
+		return Current
+	}
+	return Stale // another text, or no text any more
+}
