@@ -6,15 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write docs/api.md anew")
+var update = flag.Bool("update", false, "write docs/api.md")
 
-// Issue 4: the table that checks requests is also their documentation. When this fails, run
+// The table that checks requests is also their documentation. When this fails, run
 // go test ./adapters/door/openai -run TestDocs -update
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "..", "docs", "api.md")
@@ -39,28 +40,75 @@ Generated from the table in ` + "`adapters/door/openai/table.go`" + `; change it
 
 The base URL is what ` + "`companion env`" + ` prints. Every request needs its token, as
 ` + "`Authorization: Bearer …`" + ` or ` + "`x-api-key`" + `. Bodies are ` + "`application/json`" + `. A field that is
-` + "`null`" + ` counts as absent, but for those that are said to be refused ` + "`null` or not" + `. Fields that no table
-names are refused, and the error names them.
+` + "`null`" + ` counts as absent, except those that are listed as refused ` + "`null` or not" + `. A field that no table
+lists is refused, and the error names it.
 
 | route | does |
 | --- | --- |
 | ` + "`GET /v1/models`" + ` | names the served model and its context (` + "`meta.n_ctx`" + `); takes no place in the queue |
 | ` + "`POST /v1/chat/completions`" + ` | answers a conversation, at once or as a stream |
-| ` + "`POST /v1/completions`" + ` | goes on from a text |
-| ` + "`POST /v1/embeddings`" + ` | vectors, when the model is an embedding model; a clear 400 when it is not |
+| ` + "`POST /v1/completions`" + ` | continues a text |
+| ` + "`POST /v1/embeddings`" + ` | vectors, when the model is an embedding model; 400 when it is not |
 
 A stream may hold comments (` + "`: keep-alive`" + `) while a long prompt is being read. A stream that breaks off
 ends with an event that holds an ` + "`error`" + ` object.
 
 A stream waits for its reader: the system buffers what is not read yet, and when its buffers are full the model
 waits too. Each event must then be taken within ` + "`front_door.stall_timeout`" + ` (30 s, measured to a quarter), and an answer
-that is no stream as a whole; a reader that takes longer, also one that takes a few bytes now and then, is cut off,
-because others wait for its place. A slow reader that keeps within that is never cut off.
+that is not a stream as a whole. A slower reader is cut off, also one that takes a few bytes now and then, because
+other requests wait for its place. A slow reader that keeps within that is never cut off.
+
+An object of free JSON has at most MEMBERS members. Arrays and objects are nested at most DEPTH deep.
+
+## Schemas
+
+The runtime turns the schemas of ` + "`response_format`" + ` and ` + "`tools`" + ` into a grammar. A schema that it would not survive,
+that it would read with another meaning, or for which it would keep other clients waiting, is answered 400 with
+the path and the construct.
+
+- **Enforced:** ` + "`type`, `properties`, `required`, `additionalProperties`, `items`, `prefixItems`, `minItems`, `maxItems`, `enum`, `const`, `anyOf`, `oneOf`" + `
+  (read as ` + "`anyOf`), `$ref`, `pattern`, `minLength`, `maxLength` of a string without `pattern` and known `format`; `format`" + ` date, time, date-time and
+  uuid; ` + "`minimum`, `maximum`, `exclusiveMinimum` and `exclusiveMaximum`" + ` of an integer; ` + "`allOf`" + ` of parts with ` + "`properties`" + ` or an ` + "`enum`" + `. Absent
+  ` + "`additionalProperties` count as `false` beside `properties`" + `.
+- **Passed on and not enforced:** all other keywords.
+- **Together:** ` + "`$ref` and `anyOf`" + ` do not stand beside other structure, because the runtime ignores it then.
+- **References** begin with ` + "`#/`" + ` and lead to a schema in the same schema; the same reference in two tools means the same there.
+- **Patterns** begin with ` + "`^`" + ` and end with ` + "`$`" + `. They consist of characters; ` + "`.`" + `; classes of characters and ranges; groups ` + "`( )` and `(?: )`" + `;
+  alternatives; the quantifiers ` + "`* + ? {n} {n,} {n,m}`" + ` of something that is never empty; and the escapes of ` + "`^ $ . [ ] ( ) | { } * + ?`, `\\xHH` and `\\uHHHH`" + `
+  (in classes: ` + "`\\[ \\] \\xHH \\uHHHH`" + `). Write ` + "`\\d` as `[0-9]`" + `. They match no double quote, backslash or control character.
+
+| bound | |
+| --- | --- |
+| bytes of a schema | SCHEMA |
+| schemas and enum values of a request | PARTS |
+| references of a request | REFERENCES |
+| properties of an object | PROPERTIES |
+| bytes of a property's name | NAME |
+| repetitions in a pattern, ` + "`maxLength`" + ` | REPETITION |
+| ` + "`maxItems`" + ` | ITEMS |
+| characters, classes and dots of a pattern; of all patterns of a request | PATTERN; ALLPATTERNS |
+| alternatives that may come next at one place, times ` + "`n`" + ` | WIDTH |
+| alternatives that can read the same value | COPIES |
 `
+
+func prefaceWithBounds() string {
+	text := preface
+	for _, b := range []struct {
+		name  string
+		bound int
+	}{
+		{"MEMBERS", maxMembers}, {"DEPTH", maxDepth}, {"SCHEMA", maxSchema}, {"PARTS", maxParts}, {"REFERENCES", maxReferences},
+		{"PROPERTIES", maxProperties}, {"NAME", maxPropertyName}, {"REPETITION", maxRepetition}, {"ITEMS", maxItemsBound},
+		{"ALLPATTERNS", maxPatternTotal}, {"PATTERN", maxPatternItems}, {"WIDTH", maxWidth}, {"COPIES", maxCopies},
+	} {
+		text = strings.ReplaceAll(text, b.name, strconv.Itoa(b.bound))
+	}
+	return text
+}
 
 func markdown() string {
 	var b strings.Builder
-	b.WriteString(preface)
+	b.WriteString(prefaceWithBounds())
 	for _, r := range []struct {
 		title string
 		route Route
@@ -71,7 +119,7 @@ func markdown() string {
 	return b.String()
 }
 
-// describeObject writes one table, and then those of the objects inside it.
+// describeObject writes the table of an object, and then the tables of the objects inside it.
 func describeObject(b *strings.Builder, path string, o *object) {
 	if path != "" {
 		fmt.Fprintf(b, "\n### `%s`\n", path)

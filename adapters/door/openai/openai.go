@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -58,9 +59,11 @@ func Check(route Route, raw []byte, model messages.Model, slots int, out []byte)
 		}
 	}()
 	r.source = *bytes.NewBuffer(raw)
-	r.dec.Reset(&r.source)
+	r.dec.Reset(&r.source, jsontext.AllowDuplicateNames(true)) // the reader looks for them itself
+	r.names, r.objects = r.names[:0], r.objects[:0]
 	r.out, r.model, r.slots, r.seen = out, model, slots, seen{}
-	r.tools, r.toolNames, r.schemas = r.tools[:0], r.toolNames[:0], schemas{}
+	r.tools, r.toolNames = r.tools[:0], r.toolNames[:0]
+	r.schemas.reset()
 
 	if r.dec.PeekKind() != '{' {
 		if err := r.syntax(); err != nil {
@@ -86,6 +89,8 @@ type reader struct {
 	dec     *jsontext.Decoder
 	out     []byte
 	scratch []byte
+	names   []uint64 // hashes of the names in all open objects
+	objects []int    // where those of each begin
 	model   messages.Model
 	slots   int
 	seen    seen
@@ -100,6 +105,8 @@ type seen struct {
 	stream, streamOptions bool
 	logprobs, topLogprobs bool
 	maxTokens             int64
+	answers               int
+	inFormat              bool   // in response_format, not in tools
 	maxTokensBy           string // the field that set it
 	toolChoice            string // "none", "auto", "required" or ""
 	toolNamed             string // the one function asked for
@@ -140,6 +147,9 @@ func (r *reader) finish(route Route) *Error {
 	}
 	if r.seen.topLogprobs && !r.seen.logprobs {
 		return fault(faultNeeds, "logprobs").at("top_logprobs")
+	}
+	if err := r.schemas.check(max(1, r.seen.answers)); err != nil {
+		return err
 	}
 	if err := r.finishTools(); err != nil {
 		return err
@@ -214,16 +224,10 @@ func (r *reader) syntax() *Error {
 	if k := r.dec.PeekKind(); k != invalid {
 		return nil
 	}
-	_, err := r.dec.ReadToken()
-	return syntaxFault(err)
+	return notJSON()
 }
 
-func syntaxFault(err error) *Error {
-	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return fault(faultDuplicate, "")
-	}
-	return fault(faultNotJSON, "")
-}
+func notJSON() *Error { return fault(faultNotJSON, "") }
 
 // text reads a string into scratch, which the next call overwrites.
 func (r *reader) text() ([]byte, *Error) {
@@ -232,7 +236,7 @@ func (r *reader) text() ([]byte, *Error) {
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return nil, syntaxFault(err)
+		return nil, notJSON()
 	}
 	return r.unquote(raw)
 }
@@ -245,9 +249,27 @@ func (r *reader) memberName() ([]byte, *Error) {
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return nil, syntaxFault(err)
+		return nil, notJSON()
 	}
-	return r.unquote(raw)
+	name, bad := r.unquote(raw)
+	if bad == nil {
+		r.names = append(r.names, hashOf(name))
+	}
+	return name, bad
+}
+
+// uniqueNames reports whether all names of the object that ends here differ.
+func (r *reader) uniqueNames() bool {
+	last := len(r.objects) - 1
+	names := r.names[r.objects[last]:]
+	r.names, r.objects = r.names[:r.objects[last]], r.objects[:last]
+	slices.Sort(names)
+	for i := 1; i < len(names); i++ {
+		if names[i] == names[i-1] {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *reader) unquote(raw []byte) ([]byte, *Error) {
@@ -256,7 +278,7 @@ func (r *reader) unquote(raw []byte) ([]byte, *Error) {
 	}
 	var err error
 	if r.scratch, err = jsontext.AppendUnquote(r.scratch[:0], raw); err != nil {
-		return nil, syntaxFault(err)
+		return nil, notJSON()
 	}
 	return r.scratch, nil
 }
@@ -283,7 +305,7 @@ func (r *reader) numeral(want string) ([]byte, *Error) {
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return nil, syntaxFault(err)
+		return nil, notJSON()
 	}
 	if len(raw) > maxNumeral {
 		return nil, fault(faultTooLong, strconv.Itoa(maxNumeral))
@@ -314,10 +336,13 @@ func (r *reader) open(k jsontext.Kind, want string) *Error {
 		return err
 	}
 	if _, err := r.dec.ReadToken(); err != nil {
-		return syntaxFault(err)
+		return notJSON()
 	}
 	if r.dec.StackDepth() > maxDepth {
 		return fault(faultTooDeep, strconv.Itoa(maxDepth))
+	}
+	if k == '{' {
+		r.objects = append(r.objects, len(r.names))
 	}
 	r.out = append(r.out, byte(k))
 	return nil
@@ -327,7 +352,10 @@ func (r *reader) open(k jsontext.Kind, want string) *Error {
 func (r *reader) close() *Error {
 	t, err := r.dec.ReadToken()
 	if err != nil {
-		return syntaxFault(err)
+		return notJSON()
+	}
+	if t.Kind() == '}' && !r.uniqueNames() {
+		return fault(faultDuplicate, "")
 	}
 	r.out = append(r.out, byte(t.Kind()))
 	return nil

@@ -48,8 +48,8 @@ func TestAccepted(t *testing.T) {
 			`{"messages":[{"role":"user","content":[{"type":"text","text":"see"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}]}],"model":"gemma","max_tokens":4096}`},
 		"tool turn": {Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}]}`,
 			`{"messages":[{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"ok"}],"model":"gemma","max_tokens":4096}`},
-		"tools": {Chat, `{` + hi + `,"tool_choice":"auto","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}]}`,
-			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}}}}}],"tool_choice":"auto","model":"gemma","max_tokens":4096}`},
+		"tools": {Chat, `{` + hi + `,"tool_choice":"auto","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"$defs":{"x":{}}}}}]}`,
+			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"$defs":{"x":{}}}}}],"tool_choice":"auto","model":"gemma","max_tokens":4096}`},
 		"one tool by name": {Chat, `{"tool_choice":{"type":"function","function":{"name":"g"}},` + hi + `,"tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]}`,
 			`{` + hi + `,"tools":[{"type":"function","function":{"name":"g"}}],"tool_choice":"required","model":"gemma","max_tokens":4096}`},
 		"an answer as a client's library keeps it": {Chat, `{"messages":[{"role":"assistant","content":"b","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":null}]}`,
@@ -62,8 +62,10 @@ func TestAccepted(t *testing.T) {
 			`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[9007199254740993,-9223372036854775808,18446744073709551615,1.8446744073709552e+19,0,1000,0.1]}}}],"model":"gemma","max_tokens":4096}`},
 		"schema that refers to itself": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"properties":{"properties":{"type":["object","null"]},"enum":{"$ref":"#/$defs/a"}}}}}}},"model":"gemma","max_tokens":4096}`},
-		"recursion inside an allOf": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}}}`,
-			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"allOf":[{"$ref":"#/$defs/n"}]}}},"model":"gemma","max_tokens":4096}`},
+		"recursion inside an allOf": {Chat, `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"$ref":"#/$defs/n"}}}}`,
+			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"$defs":{"n":{"allOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}}]}},"$ref":"#/$defs/n"}}},"model":"gemma","max_tokens":4096}`},
+		"two tools with the same definition": {Chat, `{` + hi + `,"tools":[` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"}}}`) + `,` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"},"z":{}}}`) + `]}`,
+			`{` + hi + `,"tools":[` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"}}}`) + `,` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"},"z":{}}}`) + `],"model":"gemma","max_tokens":4096}`},
 		"any object": {Chat, `{` + hi + `,"response_format":{"type":"json_object"}}`,
 			`{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"model":"gemma","max_tokens":4096}`},
 		"completion":        {Completions, `{"prompt":"once","logprobs":2}`, `{"prompt":"once","logprobs":2,"model":"gemma","max_tokens":4096}`},
@@ -131,19 +133,36 @@ func TestRefused(t *testing.T) {
 		{`{{}:1}`, ""}, {`{[]:1}`, ""}, {`{1:1}`, ""}, {`{null:1}`, ""}, {`{]`, ""}, {`{"messages":[{{}:1}]}`, "messages[0]"},
 		{`{` + hi + `,"metadata":{{}:1}}`, "metadata"}, {`{` + hi + `,"metadata":{"a":1,[]:1}}`, "metadata"}, {`{` + hi + `,"logit_bias":{{}:1}}`, "logit_bias"},
 		{`{` + hi + `,"temperature":1.` + strings.Repeat("0", maxNumeral) + `}`, "temperature"}, {`{` + hi + `,"metadata":1` + strings.Repeat("0", 310) + `}`, "metadata"},
-		{format(`{"properties":` + members(maxProperties+1) + `}`), "response_format.json_schema.schema.properties"},
-		{format(`{"items":[{"properties":` + members(500) + `},{"properties":` + members(500) + `},{"properties":` + members(25) + `}]}`), "response_format.json_schema.schema.items[2].properties.24"},
-		{format(`{"items":{"enum":[1` + strings.Repeat(",1", maxParts) + `]}}`), "response_format.json_schema.schema.items.enum[1024]"},
-		{format(`{"anyOf":[{},{"properties":{"enum":{"oneOf":[{}` + strings.Repeat(",{}", maxParts-3) + `]}}}]}`), "response_format.json_schema.schema.anyOf[1].properties.enum.oneOf[1021]"},
-		{format(`{"type":["object","null","object"]}`), "response_format.json_schema.schema.type"},
+		{format(`{"properties":` + schemaMembers(maxProperties+1) + `}`), "response_format.json_schema.schema.properties"},
+		{format(`{"prefixItems":[` + strings.Repeat(`{"required":[],"properties":`+schemaMembers(500)+`},`, 4) + `{"properties":` + schemaMembers(99) + `}]}`), "response_format.json_schema.schema.prefixItems[4].properties.42"},
+		{format(`{"items":{"enum":` + strings.Replace(numbers(maxParts), "[", "[1000000,", 1) + `}}`), "response_format.json_schema.schema.items.enum[2046]"},
+		{format(`{"items":{"enum":[1,2,1]}}`), "response_format.json_schema.schema.items.enum[2]"},
+		{format(`{"anyOf":[{},{"properties":{"enum":{"oneOf":[{}` + strings.Repeat(",{}", maxParts) + `]}}}]}`), "response_format.json_schema.schema.anyOf[1].properties.enum.oneOf[2044]"},
+		{format(`{"type":["object","null","object"]}`), "response_format.json_schema.schema.type"}, {format(`{"type":[]}`), "response_format.json_schema.schema.type"}, {format(`{"type":"objekt"}`), "response_format.json_schema.schema.type"},
 		{format(`{"description":"` + strings.Repeat("x", maxSchema) + `"}`), "response_format.json_schema.schema"},
+		{format(`{"properties":{"a":true}}`), "response_format.json_schema.schema.properties.a"}, {format(`{"properties":{"":{}}}`), "response_format.json_schema.schema.properties"},
+		{format(`{"properties":{"$ref":{}}}`), "response_format.json_schema.schema.properties.$ref"}, {format(`{"default":{"$ref":"#/x"}}`), "response_format.json_schema.schema.default.$ref"},
+		{format(`{"properties":{"` + strings.Repeat("_", maxPropertyName+1) + `":{}}}`), "response_format.json_schema.schema.properties." + strings.Repeat("_", 64)},
+		{format(`{"properties":{"a]":{}},"additionalProperties":true}`), "response_format.json_schema.schema"},
+		{format(`{"anyOf":[{}],"properties":{"a":{}}}`), "response_format.json_schema.schema"}, {format(`{"anyOf":[{}],"oneOf":[{}]}`), "response_format.json_schema.schema.oneOf"}, {format(`{"anyOf":[]}`), "response_format.json_schema.schema.anyOf"},
+		{format(`{"type":"string","minLength":3,"maxLength":2}`), "response_format.json_schema.schema.maxLength"}, {format(`{"items":{},"minItems":3,"maxItems":2}`), "response_format.json_schema.schema.maxItems"},
+		{format(`{"items":{},"maxItems":-1}`), "response_format.json_schema.schema.maxItems"}, {format(`{"type":"string","maxLength":2000}`), "response_format.json_schema.schema.maxLength"},
+		{format(`{"type":"integer","minimum":123456789012345678}`), "response_format.json_schema.schema.minimum"}, {format(`{"type":["integer","null"],"minimum":1.5}`), "response_format.json_schema.schema.minimum"},
+		{format(`{"type":"integer","minimum":3,"maximum":2}`), "response_format.json_schema.schema.maximum"}, {format(`{"type":"integer","minimum":-9223372036854775808,"maximum":1}`), "response_format.json_schema.schema.minimum"},
+		{format(`{"$ref":"#"}`), "response_format.json_schema.schema.$ref"}, {format(`{"$ref":"#/x"}`), "response_format.json_schema.schema"}, {format(`{"$dynamicRef":"#/x"}`), "response_format.json_schema.schema.$dynamicRef"},
+		{format(`{"allOf":[{"type":"string"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"properties":{"a":{}}},{"properties":{"a":{}}}]}`), "response_format.json_schema.schema"},
+		{format(`{"items":{"pattern":"^*$"}}`), "response_format.json_schema.schema.items.pattern"}, {format(`{"not":{"pattern":"["}}`), "response_format.json_schema.schema.not.pattern"},
 		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},
+		{format(`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"},{"type":"null"}]}}}`), "response_format.json_schema.schema"},
 		{format(`{"$ref":"#/$defs/n","$defs":{"n":{"properties":{"next":{"allOf":[{"$ref":"#/$defs/n"}]}}}}}`), "response_format.json_schema.schema"},
-		{format(`{"$defs":{` + doubling(12) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
+		{format(`{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"properties":{"next":{"$ref":"#/$defs/n"}}},{"properties":{"next":{"$ref":"#/$defs/n"}}}]}}}`), "response_format.json_schema.schema"},
+		{format(`{"$defs":{` + doubling(20) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
+		{format(`{"$defs":{` + forking(24) + `},"$ref":"#/$defs/a0"}`), "response_format.json_schema.schema"},
 		{format(`{"allOf":[{"$ref":"#/allOf/0"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"$ref":"#/allOf/ +00x"}]}`), "response_format.json_schema.schema"},
-		{`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"allOf":[{"$ref":"#/$defs/w/h"}],"$defs":{"w":{"$ref":"#/$defs/p","h":{"$ref":"#/$defs/y"}}}}}},` +
-			`{"type":"function","function":{"name":"g","parameters":{"$defs":{"y":{"$ref":"#/$defs/w/h"}}}}}]}`, "tools[1].function.parameters"},
-		{format(`{"$defs":{"a":{"properties":` + members(300) + `}},"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"},{"anyOf":[{"$ref":"#/$defs/a"}]}]}`), "response_format.json_schema.schema"},
+		{format(`{"properties":{"a":{"$ref":"#/$defs/a.b"},"b":{"$ref":"#/$defs/a-b"},"c":{"$ref":"#/$defs/a:b"}},"$defs":{"a.b":{},"a-b":{},"a:b":{"type":"null"}}}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"tools":[` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{}}}`) + `,` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"}}}`) + `]}`, "tools[1].function.parameters"},
+		{format(`{"enum":` + numbers(maxWidth+1) + `}`), "response_format.json_schema.schema"}, {format(`{"items":{"anyOf":[{"type":"string"}` + strings.Repeat(`,{"type":"string"}`, maxCopies) + `]}}`), "response_format.json_schema.schema"},
+		{`{` + hi + `,"n":4,"response_format":{"type":"json_schema","json_schema":{"schema":{"enum":` + numbers(maxWidth/4) + `}}}}`, "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
@@ -211,6 +230,32 @@ func TestNoMoreAnswersThanSlots(t *testing.T) {
 	}
 }
 
+// forking is n definitions, each with the next one as two of its alternatives.
+func forking(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"a%d":{"anyOf":[{"$ref":"#/$defs/a%[2]d"},{"$ref":"#/$defs/a%[2]d"}]},`, i, i+1)
+	}
+	return b.String() + fmt.Sprintf(`"a%d":{"type":"null"}`, n)
+}
+
+// toolWith is a tool with the given parameters.
+func toolWith(parameters string) string {
+	return `{"type":"function","function":{"name":"f","parameters":` + parameters + `}}`
+}
+
+// numbers is an array of n numbers.
+func numbers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ",%d", i)
+	}
+	return "[" + b.String()[1:] + "]"
+}
+
+// schemaMembers is an object of n schemas.
+func schemaMembers(n int) string { return strings.ReplaceAll(members(n), ":1", ":{}") }
+
 // members is an object of n members.
 func members(n int) string {
 	var b strings.Builder
@@ -255,8 +300,18 @@ func TestErrorTexts(t *testing.T) {
 	}
 	for kind := range faultTexts {
 		text := (&Error{fault: faultKind(kind), limit: "LIMIT"}).Error()
-		if text == "" || strings.Contains(text, "%") {
+		if text == "" || strings.ContainsAny(text, "%@") {
 			t.Errorf("fault %d says %q", kind, text)
+		}
+	}
+	for in, want := range map[string]string{
+		`{"messages":[{"role":"user","content":"x","parsed":1}]}`: "Unknown field `parsed` in messages[0]. Remove it or correct its name.",
+		`{` + hi + `,"temperature":3}`:                            "`temperature` must be a number from 0 to 2.",
+		`[]`:                                                      "The body must be an object.",
+		`{` + hi + `,"tools":[` + toolWith(`{"properties":{"zip":{"pattern":"^\\d$"}}}`) + `]}`: "`pattern` in tools[0].function.parameters.properties.zip: the runtime does not support " + string(patternEscape) + ".",
+	} {
+		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %q", in, err, want)
 		}
 	}
 }
@@ -292,7 +347,7 @@ func FuzzCheck(f *testing.F) {
 				t.Fatalf("%s got through", name)
 			}
 		}
-		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber)); diff != "" {
+		if diff := cmp.Diff(meant(kind, before), after, cmp.Comparer(sameNumber), cmp.Comparer(sameText)); diff != "" {
 			t.Fatalf("changed: %s", diff)
 		}
 		again, _, err := Check(kind, out, served, 4, nil)
@@ -369,6 +424,15 @@ func plain(v any) any {
 		}
 	}
 	return v
+}
+
+// sameText is equality, or that of a pattern and its form for the runtime.
+func sameText(a, b string) bool {
+	if a == b {
+		return true
+	}
+	p, err := parsePattern([]byte(a))
+	return err == nil && string(p.text) == b
 }
 
 // sameNumber is exact for numbers that are written as whole ones.

@@ -76,6 +76,9 @@ func (o *object) read(r *reader) *Error {
 		}
 	}
 	if len(there) < o.requiredCount {
+		if !r.uniqueNames() {
+			return fault(faultDuplicate, "")
+		}
 		return o.missing(there)
 	}
 	if o.after != nil {
@@ -150,7 +153,7 @@ func (b boolean) read(r *reader) *Error {
 	}
 	raw, err := r.dec.ReadValue()
 	if err != nil {
-		return syntaxFault(err)
+		return notJSON()
 	}
 	r.out = append(r.out, raw...)
 	if b.note != nil {
@@ -202,7 +205,7 @@ func (n number) read(r *reader) *Error {
 }
 
 func appendNumber(out []byte, x float64) []byte {
-	if x == math.Trunc(x) && math.Abs(x) < 1<<53 {
+	if x == math.Trunc(x) && math.Abs(x) < 1e7 { // larger ones would outgrow what the client wrote
 		return strconv.AppendInt(out, int64(x), 10)
 	}
 	return strconv.AppendFloat(out, x, 'g', -1, 64)
@@ -298,6 +301,9 @@ func (l list) rest(r *reader) *Error {
 		r.comma()
 		if err := l.of.read(r); err != nil {
 			return err.index(n)
+		}
+		if err := r.fits(); err != nil {
+			return err
 		}
 	}
 	if n < l.min {

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"strconv"
 )
@@ -33,7 +32,7 @@ func (answers) describe() string {
 }
 
 func (answers) read(r *reader) *Error {
-	return integer{min: 1, max: int64(min(maxAnswers, r.slots))}.read(r)
+	return integer{min: 1, max: int64(min(maxAnswers, r.slots)), note: func(s *seen, n int64) { s.answers = int(n) }}.read(r)
 }
 
 // tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
@@ -128,6 +127,8 @@ func (formatRule) describe() string { return "an object: `type`, `json_schema`" 
 func (formatRule) read(r *reader) *Error {
 	mark := len(r.out)
 	r.seen.format.kind, r.seen.format.schema = "", false
+	r.seen.inFormat = true
+	defer func() { r.seen.inFormat = false }()
 	if err := responseFormat.read(r); err != nil {
 		return err
 	}
@@ -214,11 +215,10 @@ func (b biasRule) read(r *reader) *Error {
 
 var biasRange = number{-100, 100}
 
-// anything is free JSON, encoded anew and bounded in depth. check, when set, is asked about every
-// member; done says that it has read and written the value.
+// anything is free JSON, which is encoded again and bounded in depth. check, when set, may refuse the name of a
+// member.
 type anything struct {
-	max   int // members of one object; 0: maxMembers
-	check func(r *reader, name string) (done bool, err *Error)
+	check func(name []byte) *Error
 }
 
 func (*anything) describe() string { return "any JSON" }
@@ -237,7 +237,7 @@ func (a *anything) read(r *reader) *Error {
 		return boolean{}.read(r)
 	case 'n':
 		if _, err := r.dec.ReadToken(); err != nil {
-			return syntaxFault(err)
+			return notJSON()
 		}
 		r.out = append(r.out, "null"...)
 		return nil
@@ -248,20 +248,23 @@ func (a *anything) read(r *reader) *Error {
 	return fault(faultNotJSON, "")
 }
 
-// anyNumber is exact for a whole number of 64 bits, and a float64 for all others, as in the runtime.
+// anyNumber is exact for a whole number of 64 bits that is written without a point or an exponent. All others
+// become a float64, as in the runtime.
 func anyNumber(r *reader) *Error {
 	const want = "a number that fits 64 bits"
 	numeral, err := r.numeral(want)
 	if err != nil {
 		return err
 	}
-	if n, err := strconv.ParseInt(string(numeral), 10, 64); err == nil {
-		r.out = strconv.AppendInt(r.out, n, 10)
-		return nil
-	}
-	if n, err := strconv.ParseUint(string(numeral), 10, 64); err == nil {
-		r.out = strconv.AppendUint(r.out, n, 10)
-		return nil
+	if whole := !bytes.ContainsAny(numeral, ".eE"); whole && len(numeral) <= maxDigits {
+		// At most 19 digits: the same text, but for -0.
+		if string(numeral) == "-0" {
+			numeral = numeral[1:]
+		}
+		if n, bad := strconv.ParseUint(string(bytes.TrimPrefix(numeral, []byte("-"))), 10, 64); bad == nil && (numeral[0] != '-' || n <= 1<<63) {
+			r.out = append(r.out, numeral...)
+			return nil
+		}
 	}
 	x, err := asFloat(numeral, want)
 	if err != nil {
@@ -271,34 +274,36 @@ func anyNumber(r *reader) *Error {
 	return nil
 }
 
+// maxDigits are the bytes of the longest whole number of 64 bits.
+const maxDigits = 20
+
 func (a *anything) object(r *reader) *Error {
 	if err := r.open('{', "an object"); err != nil {
 		return err
 	}
-	most := cmp.Or(a.max, maxMembers)
 	for n := 0; r.dec.PeekKind() != '}'; n++ {
-		if n >= most {
-			return fault(faultTooMany, strconv.Itoa(most))
+		if n >= maxMembers {
+			return fault(faultTooMany, strconv.Itoa(maxMembers))
 		}
 		name, bad := r.memberName()
 		if bad != nil {
 			return bad
 		}
+		var kept [maxShown]byte // the name is overwritten when the value is read
+		begin := kept[:copy(kept[:], name)]
 		r.comma()
-		r.out = appendQuoted(r.out, name)
-		r.out = append(r.out, ':')
-		if err := a.member(r, string(name)); err != nil {
+		r.out = append(appendQuoted(r.out, name), ':')
+		if a.check != nil {
+			if err := a.check(name); err != nil {
+				return err.at(shown(begin))
+			}
+		}
+		if err := a.read(r); err != nil {
+			return err.at(shown(begin))
+		}
+		if err := r.fits(); err != nil {
 			return err
 		}
 	}
 	return r.close()
-}
-
-func (a *anything) member(r *reader, name string) *Error {
-	if a.check != nil {
-		if done, err := a.check(r, name); done || err != nil {
-			return err.named(name)
-		}
-	}
-	return a.read(r).named(name)
 }

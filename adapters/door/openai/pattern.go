@@ -1,0 +1,576 @@
+package openai
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// This file defines the subset of regular expressions that may reach llama.cpp.
+//
+// llama.cpp (common/json-schema-to-grammar.cpp, _visit_pattern) copies most of a pattern into a GBNF
+// grammar without parsing it. A quantifier with nothing before it ends the process, an unescaped "]" or
+// "}" or a reversed repetition never returns, and several escapes change their meaning. parsePattern
+// therefore accepts only what builds b10068 to b10434 convert into a grammar with the same meaning:
+//
+//   - ^ at the start and $ at the end, and nowhere else
+//   - characters; the escapes \^ \$ \. \[ \] \( \) \| \{ \} \* \+ \?; \xHH and \uHHHH
+//   - . and classes, in which ranges, \[ \], \xHH and \uHHHH may stand
+//   - groups ( ) and (?: ), and alternatives
+//   - the quantifiers * + ? {n} {n,} {n,m}, of something that is never empty
+//
+// The grammar writes characters into a JSON string as they are. So a pattern cannot ask for a double
+// quote, a backslash or a control character, and those are taken out of "." and of classes.
+
+const (
+	maxPattern      = 4096 // bytes of one pattern
+	maxPatternItems = 256  // characters, classes and dots of one pattern
+	maxClassRanges  = 128  // characters and ranges of one class
+	maxRepetition   = 1999 // the grammar parser refuses 2000, and takes more as unlimited
+)
+
+// pattern says what an accepted pattern costs.
+type pattern struct {
+	text  []byte // what the runtime is given
+	items int
+	cost  patternCost
+}
+
+// patternError is an unsupported construct. It never holds text of the pattern.
+type patternError string
+
+func (e patternError) Error() string { return string(e) }
+
+const (
+	patternUnanchored    patternError = "a pattern that does not begin with ^ and end with an unescaped $; write ^.*…$ or ^…$"
+	patternAnchor        patternError = "^ or $ inside a pattern; escape it"
+	patternLookaround    patternError = "a group that begins with (?, except (?:"
+	patternUnbalanced    patternError = "an unbalanced parenthesis; escape it"
+	patternBracket       patternError = "an unescaped ] or } or an unbalanced [; escape it"
+	patternBrace         patternError = "a { that begins no {n}, {n,} or {n,m}; escape it"
+	patternNothing       patternError = "a quantifier with nothing before it"
+	patternTwice         patternError = "a lazy, possessive or repeated quantifier"
+	patternReversed      patternError = "a repetition whose upper bound is below the lower one"
+	patternMany          patternError = "a repetition of more than 1999"
+	patternEscape        patternError = "an escape other than that of ^ $ . [ ] ( ) | { } * + ?, \\xHH and \\uHHHH; write \\d as [0-9], \\w as [A-Za-z0-9_], \\s as [ ]"
+	patternClassEscape   patternError = "an escape in a class other than \\[ \\] \\xHH and \\uHHHH; write \\d as 0-9, \\w as A-Za-z0-9_, and - first or last"
+	patternJSON          patternError = "a double quote, a backslash or a control character, which the runtime would write into JSON without an escape"
+	patternEmptyClass    patternError = "a class without characters"
+	patternRange         patternError = "a range whose end is before its start"
+	patternEmptyRepeated patternError = "a repetition of something that may be empty, or that holds too many repetitions itself"
+	patternLong          patternError = "a pattern of more than 4096 bytes or 256 characters, classes and dots, or a class of more than 128 ranges, or groups nested deeper than 32"
+	patternAmbiguous     patternError = "alternatives or neighbours that can read the same text in too many ways"
+)
+
+// parsePattern checks a pattern and returns the form that the runtime is given. It is the same but for
+// classes and dots, from which JSON's special characters are taken out, and for characters before a
+// quantifier, which become a class where the runtime would repeat more or less than them.
+func parsePattern(source []byte) (pattern, error) {
+	n := len(source)
+	if n > maxPattern {
+		return pattern{}, patternLong
+	}
+	if n < 2 || source[0] != '^' || source[n-1] != '$' {
+		return pattern{}, patternUnanchored
+	}
+	p := patternParser{rest: source[1 : n-1], out: append(make([]byte, 0, n+16), '^')}
+	whole, err := p.alternatives(0)
+	switch {
+	case err != nil:
+		return pattern{}, err
+	case len(p.rest) > 0: // only a closing parenthesis ends the outermost alternatives
+		return pattern{}, patternUnbalanced
+	}
+	cost, err := p.weigh(whole)
+	return pattern{append(p.out, '$'), len(p.items), cost}, err
+}
+
+// patternParser is a recursive-descent parser. Its depth is bounded by maxPattern.
+type patternParser struct {
+	rest  []byte
+	out   []byte
+	items []patternItem
+	edges int
+}
+
+// patternItem is a character, a class or a dot: one place in the pattern that reads one character.
+type patternItem struct {
+	set     charSet
+	entries int     // what the runtime compares a character with
+	follow  []int16 // the items that may come next, once for each way to get there
+}
+
+// fragment is a parsed part of a pattern.
+type fragment struct {
+	first, last []int16
+	nullable    bool
+	unrolled    int // items, with those in repetitions counted as often as the grammar repeats them
+	counted     int // rules that the grammar parser makes for repetitions inside
+}
+
+func (p *patternParser) peek() byte {
+	if len(p.rest) == 0 {
+		return 0
+	}
+	return p.rest[0]
+}
+
+func (p *patternParser) take(n int) {
+	p.out = append(p.out, p.rest[:n]...)
+	p.rest = p.rest[n:]
+}
+
+func (p *patternParser) alternatives(depth int) (fragment, error) {
+	all, err := p.sequence(depth)
+	for err == nil && p.peek() == '|' {
+		p.take(1)
+		var f fragment
+		if f, err = p.sequence(depth); err == nil {
+			all.first, all.last = append(all.first, f.first...), append(all.last, f.last...)
+			all.nullable = all.nullable || f.nullable
+			all.unrolled += f.unrolled
+			all.counted += f.counted
+		}
+	}
+	return all, err
+}
+
+func (p *patternParser) sequence(depth int) (fragment, error) {
+	all := fragment{nullable: true}
+	for len(p.rest) > 0 && p.rest[0] != '|' && p.rest[0] != ')' {
+		f, err := p.quantified(depth)
+		if err == nil {
+			err = p.connect(all.last, f.first)
+		}
+		if err != nil {
+			return fragment{}, err
+		}
+		if all.nullable {
+			all.first = append(all.first, f.first...)
+		}
+		if f.nullable {
+			all.last = append(all.last, f.last...)
+		} else {
+			all.last = f.last
+		}
+		all.nullable = all.nullable && f.nullable
+		all.unrolled += f.unrolled
+		all.counted += f.counted
+	}
+	return all, nil
+}
+
+// maxEdges bounds the memory of one pattern's follow lists.
+const maxEdges = 1 << 11
+
+func (p *patternParser) connect(from, to []int16) error {
+	if p.edges += len(from) * len(to); p.edges > maxEdges {
+		return patternAmbiguous
+	}
+	for _, i := range from {
+		p.items[i].follow = append(p.items[i].follow, to...)
+	}
+	return nil
+}
+
+func (p *patternParser) quantified(depth int) (fragment, error) {
+	start, single := len(p.out), p.peek() != '('
+	f, err := p.atom(depth)
+	if err != nil {
+		return fragment{}, err
+	}
+	low, high, n, err := p.quantifier()
+	if err != nil || n == 0 {
+		return f, err
+	}
+	if single {
+		p.isolate(start)
+	}
+	p.take(n)
+	if _, _, again, err := p.quantifier(); err != nil || again > 0 {
+		return fragment{}, patternTwice
+	}
+	return p.repeat(f, low, high)
+}
+
+// unlimited is the upper bound of *, + and {n,}.
+const unlimited = -1
+
+func (p *patternParser) repeat(f fragment, low, high int) (fragment, error) {
+	if high != 0 && high != 1 {
+		if f.nullable {
+			return fragment{}, patternEmptyRepeated
+		}
+		if err := p.connect(f.last, f.first); err != nil {
+			return fragment{}, err
+		}
+	}
+	times := high
+	switch {
+	case high == 0:
+		return fragment{nullable: true}, nil
+	case high == unlimited:
+		times = low + 1
+	}
+	// The grammar parser multiplies the rules of a group by its repetitions and refuses 2000.
+	if high == unlimited && f.counted >= maxRepetition-maxPatternItems {
+		return fragment{}, patternEmptyRepeated
+	}
+	f.nullable = f.nullable || low == 0
+	f.unrolled = min(f.unrolled*times, 1<<20)
+	f.counted = min(f.counted+times, 1<<20)
+	return f, nil
+}
+
+// quantifier reads a quantifier and returns its bounds and its length, which is 0 if there is none.
+func (p *patternParser) quantifier() (low, high, n int, err error) {
+	switch p.peek() {
+	case '*':
+		return 0, unlimited, 1, nil
+	case '+':
+		return 1, unlimited, 1, nil
+	case '?':
+		return 0, 1, 1, nil
+	case '{':
+	default:
+		return 0, 0, 0, nil
+	}
+	end := slices.Index(p.rest, '}')
+	if end < 0 {
+		return 0, 0, 0, patternBrace
+	}
+	from, to, open := strings.Cut(string(p.rest[1:end]), ",")
+	if low, err = repetition(from); err != nil {
+		return 0, 0, 0, err
+	}
+	switch {
+	case !open:
+		high = low
+	case to == "":
+		high = unlimited
+	default:
+		if high, err = repetition(to); err != nil {
+			return 0, 0, 0, err
+		}
+		if high < low {
+			return 0, 0, 0, patternReversed
+		}
+	}
+	return low, high, end + 1, nil
+}
+
+func repetition(digits string) (int, error) {
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return 0, patternBrace
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n > maxRepetition {
+		return 0, patternMany
+	}
+	return n, nil
+}
+
+// isolate rewrites the character that was just written at start, if the runtime would repeat another
+// text than it: the whole run of characters before an escape, or the last byte of a character outside ASCII.
+func (p *patternParser) isolate(start int) {
+	text := p.out[start:]
+	if len(text) == 1 || text[0] == '[' {
+		return
+	}
+	class := make([]byte, 0, 16)
+	class = append(class, '[')
+	if text[0] == '\\' && text[1] != 'x' && text[1] != 'u' {
+		class = appendClassChar(class, rune(text[1]))
+	} else {
+		class = append(class, text...)
+	}
+	p.out = append(append(p.out[:start], class...), ']')
+}
+
+func (p *patternParser) atom(depth int) (fragment, error) {
+	switch c := p.rest[0]; c {
+	case '(':
+		return p.group(depth)
+	case '[':
+		return p.class()
+	case '.':
+		p.rest = p.rest[1:]
+		p.out = append(append(p.out, "[^"...), jsonSpecials...)
+		p.out = append(p.out, ']')
+		return p.item(jsonSafe, 4)
+	case '*', '+', '?':
+		return fragment{}, patternNothing
+	case '{':
+		if _, _, n, err := p.quantifier(); err == nil && n > 0 {
+			return fragment{}, patternNothing
+		}
+		return fragment{}, patternBrace
+	case ']', '}':
+		return fragment{}, patternBracket
+	case '^', '$':
+		return fragment{}, patternAnchor
+	case '\\':
+		return p.escape()
+	}
+	c, size := utf8.DecodeRune(p.rest)
+	if !inJSON(c) {
+		return fragment{}, patternJSON
+	}
+	p.take(size)
+	return p.item(setOf(c, c), 1)
+}
+
+func (p *patternParser) item(set charSet, entries int) (fragment, error) {
+	if len(p.items) == maxPatternItems {
+		return fragment{}, patternLong
+	}
+	at := []int16{int16(len(p.items))}
+	p.items = append(p.items, patternItem{set: set, entries: entries})
+	return fragment{first: at, last: at, unrolled: 1}, nil
+}
+
+// maxGroups bounds how deep groups are nested.
+const maxGroups = 32
+
+func (p *patternParser) group(depth int) (fragment, error) {
+	p.take(1)
+	if p.peek() == '?' {
+		if len(p.rest) < 2 || p.rest[1] != ':' {
+			return fragment{}, patternLookaround
+		}
+		p.take(2)
+	}
+	if depth == maxGroups {
+		return fragment{}, patternLong
+	}
+	f, err := p.alternatives(depth + 1)
+	if err != nil {
+		return fragment{}, err
+	}
+	if p.peek() != ')' {
+		return fragment{}, patternUnbalanced
+	}
+	p.take(1)
+	return f, nil
+}
+
+func (p *patternParser) escape() (fragment, error) {
+	if len(p.rest) < 2 {
+		return fragment{}, patternUnanchored // the final $ is escaped
+	}
+	if strings.IndexByte(`^$.[]()|{}*+?`, p.rest[1]) >= 0 {
+		c := rune(p.rest[1])
+		p.take(2)
+		return p.item(setOf(c, c), 1)
+	}
+	c, n := codePoint(p.rest)
+	switch {
+	case n == 0 && strings.IndexByte(`\"tnrfv0`, p.rest[1]) >= 0, n > 0 && !inJSON(c):
+		return fragment{}, patternJSON
+	case n == 0:
+		return fragment{}, patternEscape
+	}
+	// As a class: in a run of characters the runtime would split the escape before a quantifier.
+	p.out = append(append(append(p.out, '['), p.rest[:n]...), ']')
+	p.rest = p.rest[n:]
+	return p.item(setOf(c, c), 1)
+}
+
+// codePoint reads \xHH or \uHHHH and returns its length, or 0 if there is neither.
+func codePoint(text []byte) (rune, int) {
+	digits := 0
+	if len(text) > 1 && text[0] == '\\' {
+		digits = map[byte]int{'x': 2, 'u': 4}[text[1]]
+	}
+	if digits == 0 || len(text) < 2+digits {
+		return 0, 0
+	}
+	x, err := strconv.ParseUint(string(text[2:2+digits]), 16, 32)
+	if err != nil || !utf8.ValidRune(rune(x)) {
+		return 0, 0
+	}
+	return rune(x), 2 + digits
+}
+
+type runeRange struct{ low, high rune }
+
+// class reads a class. Its ranges stay on the stack.
+func (p *patternParser) class() (fragment, error) {
+	start := len(p.out)
+	p.take(1)
+	negated := p.peek() == '^'
+	if negated {
+		p.take(1)
+	}
+	var space [maxClassRanges + len(specials)]runeRange
+	ranges := space[:0]
+	for p.peek() != ']' {
+		if len(ranges) == maxClassRanges {
+			return fragment{}, patternLong
+		}
+		low, err := p.classChar(negated)
+		if err != nil {
+			return fragment{}, err
+		}
+		high := low
+		if len(p.rest) > 1 && p.rest[0] == '-' && p.rest[1] != ']' {
+			p.take(1)
+			if high, err = p.classChar(negated); err != nil {
+				return fragment{}, err
+			}
+		}
+		if high < low {
+			return fragment{}, patternRange
+		}
+		ranges = append(ranges, runeRange{low, high})
+	}
+	if len(ranges) == 0 {
+		return fragment{}, patternEmptyClass
+	}
+	var outside [maxClassRanges + len(specials)]runeRange
+	var set charSet
+	for _, r := range ranges {
+		set = set.or(setOf(r.low, r.high))
+	}
+	if negated {
+		set = set.not()
+		if !excludesSpecials(ranges) {
+			if last := len(p.out) - 1; p.out[last] == '-' { // a literal one, which must not begin a range
+				p.out = append(p.out[:last], `\x2D`...)
+			}
+			p.out = append(p.out, jsonSpecials...)
+		}
+		set = set.and(jsonSafe)
+		if !excludesAll(ranges) {
+			set[2] |= 1 // something outside ASCII is left
+		}
+	} else if kept := withoutSpecials(ranges, &outside); !slices.Equal(kept, ranges) {
+		p.out = append(p.out[:start], '[')
+		for _, r := range kept {
+			p.out = appendClassChar(p.out, r.low)
+			if r.high > r.low {
+				p.out = appendClassChar(append(p.out, '-'), r.high)
+			}
+		}
+		set, ranges = set.and(jsonSafe), kept
+		if len(kept) == 0 {
+			return fragment{}, patternJSON
+		}
+	}
+	if set == (charSet{}) {
+		return fragment{}, patternEmptyClass
+	}
+	p.take(1)
+	return p.item(set, len(ranges))
+}
+
+// classChar reads one character of a class; the bracket that ends the class is not one.
+func (p *patternParser) classChar(negated bool) (rune, error) {
+	if len(p.rest) == 0 {
+		return 0, patternBracket
+	}
+	if p.rest[0] != '\\' {
+		c, size := utf8.DecodeRune(p.rest)
+		p.take(size)
+		return c, nil
+	}
+	c, n := codePoint(p.rest)
+	if n == 0 {
+		if len(p.rest) < 2 {
+			return 0, patternBracket
+		}
+		c, n = rune(p.rest[1]), 2
+		if c != '[' && c != ']' && (c != '\\' && c != '"' || !negated) {
+			if c == '\\' || c == '"' {
+				return 0, patternJSON
+			}
+			return 0, patternClassEscape
+		}
+	}
+	p.take(n)
+	return c, nil
+}
+
+func appendClassChar(out []byte, c rune) []byte {
+	if strings.ContainsRune(`^-[]\"`, c) {
+		return append(append(out, `\x`...), strings.ToUpper(strconv.FormatInt(int64(c), 16))...)
+	}
+	return utf8.AppendRune(out, c)
+}
+
+// jsonSpecials are the characters that JSON strings hold only as escapes, and DEL, as in the runtime's
+// own rule for strings.
+const jsonSpecials = `"\\\x7F\x00-\x1F`
+
+var specials = [...]runeRange{{0, 0x1f}, {'"', '"'}, {'\\', '\\'}, {0x7f, 0x7f}}
+
+func inJSON(c rune) bool {
+	return !slices.ContainsFunc(specials[:], func(s runeRange) bool { return s.low <= c && c <= s.high })
+}
+
+// withoutSpecials takes the special characters out of ranges. The rest is in space.
+func withoutSpecials(ranges []runeRange, space *[maxClassRanges + len(specials)]runeRange) []runeRange {
+	kept := space[:0]
+	for _, r := range ranges {
+		for _, s := range specials {
+			if s.high < r.low || r.high < s.low {
+				continue
+			}
+			if r.low < s.low {
+				kept = append(kept, runeRange{r.low, s.low - 1})
+			}
+			r.low = s.high + 1
+			if r.low > r.high {
+				break
+			}
+		}
+		if r.low <= r.high {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+func excludesSpecials(ranges []runeRange) bool {
+	for _, s := range specials {
+		if !slices.ContainsFunc(ranges, func(r runeRange) bool { return r.low <= s.low && s.high <= r.high }) {
+			return false
+		}
+	}
+	return true
+}
+
+// excludesAll reports whether ranges hold everything outside ASCII.
+func excludesAll(ranges []runeRange) bool {
+	return slices.ContainsFunc(ranges, func(r runeRange) bool { return r.low <= 0x80 && r.high >= utf8.MaxRune })
+}
+
+// charSet is a set of characters: 128 bits for ASCII, and one for all others together.
+type charSet [3]uint64
+
+var jsonSafe = func() (s charSet) {
+	for c := rune(0); c < 128; c++ {
+		if inJSON(c) {
+			s[c/64] |= 1 << (c % 64)
+		}
+	}
+	s[2] = 1
+	return s
+}()
+
+func setOf(low, high rune) (s charSet) {
+	for c := low; c <= min(high, 127); c++ {
+		s[c/64] |= 1 << (c % 64)
+	}
+	if high > 127 {
+		s[2] = 1
+	}
+	return s
+}
+
+func (s charSet) or(o charSet) charSet    { return charSet{s[0] | o[0], s[1] | o[1], s[2] | o[2]} }
+func (s charSet) and(o charSet) charSet   { return charSet{s[0] & o[0], s[1] & o[1], s[2] & o[2]} }
+func (s charSet) not() charSet            { return charSet{^s[0], ^s[1], ^s[2] & 1} }
+func (s charSet) has(c int) bool          { return s[c/64]>>(c%64)&1 != 0 }
+func (s charSet) overlaps(o charSet) bool { return s.and(o) != charSet{} }

@@ -1,0 +1,113 @@
+package openai
+
+import "slices"
+
+// patternCost is what a pattern costs the runtime for one token, in the units of maxWidth and maxPaths.
+type patternCost struct {
+	width int32 // grammar positions that may be held at once, weighted by what each compares
+	paths int32 // ways in which one token may be read
+	rules int32 // rules that the grammar parser makes for repetitions
+}
+
+const (
+	// maxPaths bounds the ways in which one token can be read. The runtime tries each, without noticing
+	// that two of them meet, and does so for every token of the vocabulary that the grammar refuses.
+	maxPaths = 2048
+	// tokenLength is the longest token, in characters, for which ways are counted. Longer ones exist, as
+	// runs of one character, and are few.
+	tokenLength = 32
+	// entryWeight is how many comparisons of characters cost as much as one more position.
+	entryWeight = 8
+)
+
+// weigh bounds the cost of a parsed pattern. A deterministic pattern, in which the next character always
+// tells which item reads it, is at one place at a time, and costs what may come after that place. Another
+// one may be at all its items at once, in all their repetitions.
+func (p *patternParser) weigh(whole fragment) (patternCost, error) {
+	cost := patternCost{width: p.weight(whole.first) + 1, paths: 1, rules: int32(whole.counted)}
+	deterministic := p.distinct(whole.first)
+	heaviest := int32(1)
+	for _, item := range p.items {
+		cost.width = max(cost.width, p.weight(item.follow)+1)
+		deterministic = deterministic && p.distinct(item.follow)
+		heaviest = max(heaviest, item.weight())
+	}
+	if deterministic {
+		return cost, nil
+	}
+	cost.width = max(cost.width, int32(whole.unrolled)*heaviest)
+	if cost.paths = int32(p.paths(whole.first)); cost.paths > maxPaths {
+		return cost, patternAmbiguous
+	}
+	return cost, nil
+}
+
+func (i patternItem) weight() int32 { return 1 + int32(i.entries)/entryWeight }
+
+func (p *patternParser) weight(items []int16) (sum int32) {
+	for _, i := range items {
+		sum += p.items[i].weight()
+	}
+	return sum
+}
+
+// distinct reports whether no character is read by two of the items.
+func (p *patternParser) distinct(items []int16) bool {
+	var seen charSet
+	for _, i := range items {
+		if p.items[i].set.overlaps(seen) {
+			return false
+		}
+		seen = seen.or(p.items[i].set)
+	}
+	return true
+}
+
+// paths bounds in how many ways a text of tokenLength characters can be read, whole or in part. For each
+// item and length it takes the worst next character.
+func (p *patternParser) paths(first []int16) int {
+	classes := p.characterClasses()
+	longer := make([]int, len(p.items))
+	shorter := make([]int, len(p.items))
+	sums := make([]int, len(classes))
+	worst := func(follow []int16) (most int) {
+		clear(sums)
+		for _, i := range follow {
+			for k, c := range classes {
+				if p.items[i].set.has(c) {
+					sums[k] = min(sums[k]+shorter[i], maxPaths+1)
+				}
+			}
+		}
+		return max(1, slices.Max(sums))
+	}
+	for i := range shorter {
+		shorter[i] = 1
+	}
+	for range tokenLength {
+		for i := range p.items {
+			longer[i] = worst(p.items[i].follow)
+		}
+		longer, shorter = shorter, longer
+	}
+	return worst(first)
+}
+
+// characterClasses returns one character of each class of those that no item tells apart.
+func (p *patternParser) characterClasses() (classes []int) {
+	type key [maxPatternItems / 64]uint64
+	seen := map[key]bool{}
+	for c := range 129 {
+		var k key
+		for i := range p.items {
+			if p.items[i].set.has(c) {
+				k[i/64] |= 1 << (i % 64)
+			}
+		}
+		if k != (key{}) && !seen[k] {
+			seen[k] = true
+			classes = append(classes, c)
+		}
+	}
+	return classes
+}
