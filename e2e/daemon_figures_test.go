@@ -25,7 +25,7 @@ import (
 func BenchmarkDaemonStart(b *testing.B) {
 	c := harness.Ready(b, "")
 	c.Stop()
-	runtime, model := unpack(b), harness.Parts(b).Model.File
+	runtime, model := harness.UnpackRuntime(b), harness.Parts(b).Model.File
 	var bare, whole []time.Duration
 	for b.Loop() {
 		bare = append(bare, bareStart(b, runtime, model))

@@ -22,23 +22,6 @@ import (
 	"companion/messages"
 )
 
-// unpack brings the real runtime into a folder, as an unpinned one.
-func unpack(b testing.TB) messages.VerifiedRuntime {
-	b.Helper()
-	dir := harness.TempDir(b)
-	if out, err := exec.Command("tar", "-xzf", harness.Parts(b).Runtime.File, "-C", dir).CombinedOutput(); err != nil {
-		b.Fatalf("unpacking the runtime: %v\n%s", err, out)
-	}
-	programs, err := filepath.Glob(filepath.Join(dir, "*", "llama-server"))
-	if top, topErr := filepath.Glob(filepath.Join(dir, "llama-server")); topErr == nil {
-		programs = append(programs, top...)
-	}
-	if err != nil || len(programs) == 0 {
-		b.Fatalf("no llama-server in the archive: %v", err)
-	}
-	return messages.VerifiedRuntime{Name: "llama-server", Dir: filepath.Dir(programs[0]), Executable: "llama-server"}
-}
-
 // tokensPerSecond generates 50 tokens several times and returns the best rate: what the machine's
 // other work leaves, at its best moment.
 func tokensPerSecond(b *testing.B, socket string) float64 {
@@ -91,7 +74,7 @@ func BenchmarkConfinement(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	runtime := unpack(b)
+	runtime := harness.UnpackRuntime(b)
 	var inside, outside float64
 	for b.Loop() {
 		dir := harness.TempDir(b)
@@ -153,7 +136,7 @@ func unconfined(b *testing.B, runtime messages.VerifiedRuntime, model string, ar
 // the runtime are programs in sessions of their own, as under a service manager and in two terminals: the
 // kernel shares processors between sessions, and what one has just used counts against all in it.
 func BenchmarkRuntimeKilled(b *testing.B) {
-	runtime, model := unpack(b), harness.Parts(b).Model.File
+	runtime, model := harness.UnpackRuntime(b), harness.Parts(b).Model.File
 	var bare []time.Duration
 	for range 5 {
 		bare = append(bare, bareStart(b, runtime, model))

@@ -57,7 +57,7 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 // M10, R4: the real runtime runs as an unpinned binary too, of whose folder only the libraries are open
 // to it, and status says that nobody vouches for it.
 func TestUnpinnedRuntime(t *testing.T) {
-	runtime := unpack(t)
+	runtime := harness.UnpackRuntime(t)
 	c := harness.Ready(t, fmt.Sprintf("[runtime]\nallow_unpinned_binary = %q\n", filepath.Join(runtime.Dir, runtime.Executable)))
 	status, _ := c.Status()
 	if s := status.Runtime; s.Pinned || s.Sandbox.Landlock < 1 || !s.Sandbox.Seccomp {
