@@ -1,6 +1,8 @@
 package frontdoor
 
 import (
+	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -276,5 +278,88 @@ func TestSpentWindow(t *testing.T) {
 	}
 	if a := r.one(strings.Replace(r.request("GET", "/v1/models", ""), token, probeToken, 1)); a.status != 200 {
 		t.Errorf("the probe: %+v", a)
+	}
+}
+
+// RFC 9110: every refusal that a raw request can cause is a whole answer of the kind that its status and the
+// request's method ask for: no content for HEAD, otherwise the OpenAI error with its exact length; a date;
+// WWW-Authenticate with 401 (15.5.2), Allow with 405 (15.5.6), Retry-After with 429 and 503; and the
+// connection is closed if the answer says so.
+func TestRefusalsFollowRFC9110(t *testing.T) {
+	r := start(t, llama(t), nil)
+	auth := "Authorization: Bearer " + token + "\r\n"
+	host := "Host: " + r.address + "\r\n"
+	seen := map[int]bool{}
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "CONNECT", "DELETE", "PATCH", "head"} {
+		for name, head := range map[string]string{
+			"no host":           "/v1/models HTTP/1.1\r\n" + auth,
+			"foreign host":      "/v1/models HTTP/1.1\r\nHost: evil.example\r\n" + auth,
+			"foreign origin":    "/v1/models HTTP/1.1\r\n" + host + auth + "Origin: http://evil.example\r\n",
+			"no token":          "/v1/models HTTP/1.1\r\n" + host,
+			"wrong token":       "/v1/models HTTP/1.1\r\n" + host + "Authorization: Bearer x\r\n",
+			"unknown path":      "/v1/nothing HTTP/1.1\r\n" + host + auth,
+			"encoded path":      "/v1/%6dodels HTTP/1.1\r\n" + host + auth,
+			"HTTP/1.0":          "/v1/models HTTP/1.0\r\n" + host + auth,
+			"HTTP/2":            "/v1/models HTTP/2.0\r\n" + host + auth,
+			"authority form":    "127.0.0.1:1 HTTP/1.1\r\n" + host + auth,
+			"absolute form":     "http://evil.example/ HTTP/1.1\r\n" + host + auth,
+			"asterisk form":     "* HTTP/1.1\r\n" + host + auth,
+			"upgrade":           "/v1/models HTTP/1.1\r\n" + host + auth + "Upgrade: websocket\r\n",
+			"no colon":          "/v1/models HTTP/1.1\r\n" + host + auth + "nothing\r\n",
+			"two lengths":       "/v1/chat/completions HTTP/1.1\r\n" + host + auth + "Content-Length: 1\r\nContent-Length: 2\r\n",
+			"too long a head":   "/v1/models HTTP/1.1\r\n" + host + auth + "A: " + strings.Repeat("a", 20<<10) + "\r\n",
+			"unread body":       "/v1/nothing HTTP/1.1\r\n" + host + auth + "Content-Length: 5\r\n",
+			"body too large":    "/v1/chat/completions HTTP/1.1\r\n" + host + auth + "Content-Type: application/json\r\nContent-Length: 99999999\r\n",
+			"not JSON":          "/v1/chat/completions HTTP/1.1\r\n" + host + auth + "Content-Type: text/plain\r\nContent-Length: 1\r\n",
+			"bad expectation":   "/v1/chat/completions HTTP/1.1\r\n" + host + auth + "Expect: tea\r\nContent-Length: 1\r\n",
+			"waits for consent": "/v1/nothing HTTP/1.1\r\n" + host + auth + "Expect: 100-continue\r\nContent-Length: 5\r\n",
+		} {
+			what := method + ", " + name
+			c, err := net.Dial("tcp", r.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, method+" "+head+"\r\n")
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			in := bufio.NewReader(c)
+			resp, err := http.ReadResponse(in, &http.Request{Method: method})
+			if err != nil {
+				t.Fatalf("%s: got no answer: %v", what, err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Errorf("%s: got content that is shorter than announced: %v", what, err)
+			}
+			seen[resp.StatusCode] = true
+			var problem struct{ Error struct{ Code string } }
+			switch {
+			case resp.StatusCode < 400:
+				t.Errorf("%s: got status %d, want a refusal", what, resp.StatusCode)
+			case method == "HEAD" && (len(body) > 0 || resp.Header.Get("Content-Length") != ""):
+				t.Errorf("%s: got length %q and content %q, want neither", what, resp.Header.Get("Content-Length"), body)
+			case method != "HEAD" && (json.Unmarshal(body, &problem) != nil || problem.Error.Code == "" || resp.ContentLength != int64(len(body))):
+				t.Errorf("%s: got length %d and content %q, want an error object of that length", what, resp.ContentLength, body)
+			}
+			if _, err := http.ParseTime(resp.Header.Get("Date")); err != nil {
+				t.Errorf("%s: got date %q, want one of RFC 9110", what, resp.Header.Get("Date"))
+			}
+			for status, field := range map[int]string{401: "Www-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"} {
+				if got := resp.Header.Get(field); resp.StatusCode == status && got == "" {
+					t.Errorf("%s: got %d without %s, want the field", what, status, field)
+				}
+			}
+			if resp.Close {
+				// After the announced end nothing comes, a second answer or the content of this one least of all.
+				if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+					t.Errorf("%s: got %q, %v behind the last answer, want the end", what, rest, err)
+				}
+			}
+			c.Close()
+		}
+	}
+	for _, status := range []int{400, 401, 403, 404, 413} {
+		if !seen[status] {
+			t.Errorf("got no answer with status %d, want one: this test must see each", status)
+		}
 	}
 }

@@ -14,6 +14,7 @@
 package http1
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -45,6 +46,7 @@ type Conn struct {
 	to     int
 	fields fields
 	head   Head
+	isHead bool      // the method is HEAD, also of a malformed head
 	left   int64     // of the body, in bytes
 	chunks io.Reader // of a chunked body, once it is read
 	unread bool      // the body was not read to its end
@@ -115,7 +117,7 @@ func (c *Conn) readHead() bool {
 	if c.head == (Head{}) && c.fields.method == "" {
 		wait = c.limits.HeadTime // a new connection that says nothing is no client
 	}
-	scanned, whole := c.from, false
+	start, scanned, whole := c.from, c.from, false
 	for partial := false; ; {
 		if c.to > c.from {
 			if end := headEnd(c.in[c.from:c.to], scanned-c.from); end > 0 && end <= c.limits.HeadBytes {
@@ -139,6 +141,7 @@ func (c *Conn) readHead() bool {
 			return false
 		}
 	}
+	c.isHead = bytes.HasPrefix(c.in[start:c.to], headMethod)
 	if !whole || c.head.Malformed {
 		c.head = Head{Malformed: true}
 		c.fields.reset()
@@ -147,6 +150,9 @@ func (c *Conn) readHead() bool {
 	c.left, c.chunks, c.unread = c.head.Length, nil, c.head.Length > 0 || c.head.Chunked
 	return true
 }
+
+// headMethod begins a HEAD request. The method is case-sensitive (RFC 9110, 9.1).
+var headMethod = []byte("HEAD ")
 
 // shrink moves what was read ahead to the front, and gives a large buffer back.
 func (c *Conn) shrink() {

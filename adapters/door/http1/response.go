@@ -16,6 +16,7 @@ type response struct {
 	header    http.Header
 	out       []byte // not yet written; from the pool while a request is handled
 	declared  int64  // Content-Length; -1: chunked
+	empty     bool   // the answer has no content (RFC 9110, 6.4.1)
 	sent      int64
 	begun     bool // the head is in out, or written
 	ended     bool // so is the end
@@ -32,18 +33,25 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outBytes+1024); retu
 func (w *response) reset() {
 	clear(w.header)
 	w.declared, w.sent, w.begun, w.ended, w.bodyTimed, w.err = -1, 0, false, false, false, nil
+	w.empty = w.conn.isHead
 	w.closes = w.conn.head.closes || w.conn.head.Malformed || w.conn.head.Chunked
 }
 
 // Header is as in http.ResponseWriter.
 func (w *response) Header() http.Header { return w.header }
 
-// WriteHeader is as in http.ResponseWriter; a second call is ignored.
+// WriteHeader is as in http.ResponseWriter. A second call is ignored, and so is an informational status (1xx):
+// 100 Continue is sent when the handler reads the body.
+//
+// An answer to HEAD, and one with status 204 or 304, has no content. What the handler writes is dropped, and
+// neither Content-Length nor Transfer-Encoding is sent: for HEAD the length would have to be the one that GET
+// would give (RFC 9110, 8.6), which the handler was not asked for.
 func (w *response) WriteHeader(status int) {
-	if w.begun {
+	if w.begun || status < 200 {
 		return
 	}
 	w.begun = true
+	w.empty = w.empty || status == http.StatusNoContent || status == http.StatusNotModified
 	if w.out == nil {
 		w.out = (*outs.Get().(*[]byte))[:0]
 	}
@@ -56,7 +64,12 @@ func (w *response) WriteHeader(status int) {
 		case "Connection":
 			w.closes = true
 			continue
+		case "Transfer-Encoding":
+			continue // the framing is decided here
 		case "Content-Length":
+			if w.empty {
+				continue
+			}
 			n, err := strconv.ParseInt(values[0], 10, 64)
 			if err != nil {
 				continue
@@ -67,7 +80,7 @@ func (w *response) WriteHeader(status int) {
 			out = append(append(append(append(out, name...), ": "...), v...), "\r\n"...)
 		}
 	}
-	if w.declared < 0 {
+	if w.declared < 0 && !w.empty {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	if w.closes {
@@ -84,6 +97,9 @@ func (w *response) Write(p []byte) (int, error) {
 	n := len(p)
 	if w.err != nil || n == 0 {
 		return 0, w.err
+	}
+	if w.empty {
+		return n, nil
 	}
 	if w.sent += int64(len(p)); w.declared >= 0 && w.sent > w.declared {
 		w.Flush()
@@ -137,7 +153,7 @@ func (w *response) end() {
 		w.header["Content-Length"] = []string{"0"}
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.declared < 0 {
+	if w.declared < 0 && !w.empty {
 		w.out = append(w.out, "0\r\n\r\n"...)
 	}
 	w.Flush()
