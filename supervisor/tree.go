@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -24,7 +23,7 @@ var restartPolicy = suture.Spec{
 	FailureDecay:     10,
 	FailureBackoff:   time.Second,
 	Timeout:          stopPatience,
-	Sprint:           describePanic,
+	Sprint:           actorkit.DescribePanic,
 }
 
 // stopPatience bounds the wait for one actor at the end.
@@ -125,13 +124,4 @@ func (t *tree) failed(name, cause string, fields ...zap.Field) {
 	t.views.Set(slices.Clone(t.rows))
 	t.mu.Unlock()
 	t.log.Error("actor failed and is restarted", append(fields, zap.String("service", name), zap.String("cause", cause))...)
-}
-
-// describePanic says what was recovered without quoting it: a panic may be raised with any value,
-// a secret among them. What Go's own run time says of itself names types and indexes only.
-func describePanic(recovered any) string {
-	if err, ok := recovered.(runtime.Error); ok {
-		return err.Error()
-	}
-	return fmt.Sprintf("a %T", recovered)
 }

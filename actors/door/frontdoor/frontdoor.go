@@ -154,6 +154,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	}
 	l.door.memory.bound = b.BodyMemory
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
+	l.door.refusals.log = a.deps.Log
 	l.useTokens()
 	// Requests outlive the loop by a moment, and end with a cause of ours: their clients did not leave.
 	requests, end := context.WithCancelCause(context.Background())
@@ -161,6 +162,8 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.server = http1.New(requests, raw, l.door, b.Connections, http1.Limits{
 		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, IdleTime: b.IdleTime, WriteStall: b.WriteStall,
 	})
+	l.door.guardPanicked = func(value any) { l.door.panicked("guard", value) }
+	l.server.Panicked = func(value any) { l.door.panicked("connection", value) }
 	return l
 }
 
@@ -287,6 +290,7 @@ func (l *life) close(cancel context.CancelFunc) {
 	grace, stop := context.WithTimeout(context.Background(), l.deps.Bounds.CloseTime)
 	defer stop()
 	l.server.Shutdown(grace)
+	l.door.refusals.close()
 	l.beside.Wait()
 	l.door.relay.Close()
 }

@@ -3,7 +3,9 @@ package frontdoor
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -330,3 +332,31 @@ func TestEmbeddings(t *testing.T) {
 }
 
 var _ http.Handler = (*door)(nil)
+
+// J4, A9: a panic in a handler closes its connection, and its type and stack are in the log, without anything
+// of the request.
+func TestPanicIsLogged(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Observation = nil })
+	c, err := net.Dial("tcp", r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, r.request("POST", "/v1/chat/completions", strings.Replace(chatBody, "hi", "canary", 1)))
+	if answer, _ := io.ReadAll(c); len(answer) > 0 {
+		t.Errorf("got %q, want a closed connection", answer)
+	}
+	r.stop()
+	found := r.logs.FilterMessage("panic contained").All()
+	if len(found) != 1 {
+		t.Fatalf("got %d lines about a panic, want 1", len(found))
+	}
+	fields := found[0].ContextMap()
+	stack := fmt.Sprint(fields["stack"])
+	if !strings.Contains(fmt.Sprint(fields["panic"]), "nil pointer dereference") || !strings.Contains(stack, "frontdoor.(*visit).gate") {
+		t.Errorf("got panic %q with the stack\n%s\nwant a nil pointer dereference in visit.gate", fields["panic"], stack)
+	}
+	if text := fmt.Sprint(fields); strings.Contains(text, "canary") || strings.Contains(text, token) {
+		t.Errorf("got a part of the request in the log:\n%s", text)
+	}
+}

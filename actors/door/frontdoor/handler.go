@@ -3,6 +3,7 @@ package frontdoor
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,8 @@ type door struct {
 	log         *zap.Logger
 	began       time.Time
 
+	guardPanicked func(value any) // guard.Request.Panicked; made once
+
 	// Safe for concurrent use.
 	stats      *stats
 	admission  admission
@@ -37,6 +40,7 @@ type door struct {
 	relay      *relay.Relay
 	tokens     atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
 	memory     memory                       // of large bodies
+	refusals   refusalLog                   // of the guard
 
 	mu      sync.Mutex
 	windows guard.Windows // guarded by mu
@@ -101,16 +105,24 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if v.status != 0 {
 		d.stats.verdict(v.reason)
 	}
-	v.log(took)
+	if admitted || v.d.refusals.allow(v.reason) {
+		v.log(took)
+	}
 }
 
-// contain turns a fault of ours into a closed connection and a line in the log; its text could hold
-// what the request held, so it is not written.
+// contain turns a panic into a closed connection and an entry in the log.
 func (v *visit) contain() {
-	if recover() != nil {
-		v.d.log.Error("request handler failed", zap.String("route", v.route))
+	if value := recover(); value != nil {
+		v.d.panicked("request handler", value)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// panicked logs a recovered value and the stack, on which it must be called. The value may be a part of the
+// request, so its type is logged and not its text (J4).
+func (d *door) panicked(where string, value any) {
+	d.log.Error("panic contained", zap.String("where", where), zap.String("panic", actorkit.DescribePanic(value)),
+		zap.ByteString("stack", debug.Stack()))
 }
 
 // log writes the access log's line: never a header, a path as it came, or anything of a body.
@@ -134,7 +146,10 @@ func (v *visit) guard() bool {
 		head = v.conn.Judged()
 	}
 	v.unread = head.Length > 0 || head.Chunked
-	in := guard.Request{Malformed: head.Malformed, Method: v.r.Method, Header: v.r.Header}
+	in := guard.Request{
+		Malformed: head.Malformed, Method: v.r.Method, Header: v.r.Header,
+		Panicked: v.d.guardPanicked,
+	}
 	if !head.BadHost {
 		in.Host = v.r.Host
 	}

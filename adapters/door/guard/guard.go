@@ -22,6 +22,9 @@ type Request struct {
 	Host   string
 	Header map[string][]string
 	Now    int64
+	// Panicked, when set, is called with the value of a panic inside Decide, on the stack of the panic. The
+	// guard itself logs nothing.
+	Panicked func(value any)
 }
 
 // Windows are the three rate windows. A nil one refuses (L3 stage 5).
@@ -54,8 +57,11 @@ var (
 // holds whatever lock protects them. hosts is what Hosts made.
 func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Verdict, caller Caller) {
 	defer func() {
-		if recover() != nil {
+		if value := recover(); value != nil {
 			verdict, caller = malformed, Nobody
+			if r != nil && r.Panicked != nil {
+				r.Panicked(value)
+			}
 		}
 	}()
 	presented, structure := credentials(r.Header)

@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -227,8 +228,15 @@ func TestFailsClosed(t *testing.T) {
 	if v, _ := Decide(r, NewTokens(messages.Secret{}, messages.Secret{}), four, roomy()); v != tokenInvalid {
 		t.Errorf("no token configured: %+v", v)
 	}
-	if v, _ := Decide(r, nil, four, roomy()); v != malformed {
-		t.Errorf("no tokens at all: %+v", v)
+	reported := 0
+	r.Panicked = func(value any) {
+		if _, fault := value.(runtime.Error); !fault {
+			t.Errorf("reported panic: got %v, want an error of the Go run time", value)
+		}
+		reported++
+	}
+	if v, _ := Decide(r, nil, four, roomy()); v != malformed || reported != 1 {
+		t.Errorf("no tokens at all: got %+v and %d reported panics, want %+v and 1", v, reported, malformed)
 	}
 	if v, _ := Decide(r, known, four, nil); v != malformed {
 		t.Errorf("no windows at all: %+v", v)

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -81,8 +83,13 @@ var limits = Limits{HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyTime: 3
 
 // serving runs a server over pipes; dial gives a client's end.
 func serving(t *testing.T, h http.HandlerFunc) (dial func() net.Conn) {
+	return servingWith(t, func(*Server) {}, h)
+}
+
+func servingWith(t *testing.T, change func(*Server), h http.HandlerFunc) (dial func() net.Conn) {
 	p := &pipes{make(chan net.Conn), make(chan struct{})}
 	s := New(context.Background(), p, h, 1024, limits)
+	change(s)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve() }()
 	t.Cleanup(func() {
@@ -230,22 +237,40 @@ func TestAnswerLengths(t *testing.T) {
 	}
 }
 
-// A panic of a handler ends its connection and nothing else.
+// A panic of a handler closes its connection and nothing else. Its value is reported on the stack of the panic,
+// and http.ErrAbortHandler, which is no fault, is not.
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/bad" {
+		reported := make(chan string, 9)
+		dial := servingWith(t, func(s *Server) {
+			s.Panicked = func(value any) { reported <- fmt.Sprintf("%v at %s", value, debug.Stack()) }
+		}, func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/bad":
 				panic("x")
+			case "/abort":
+				panic(http.ErrAbortHandler)
 			}
 		})
-		bad, fine := dial(), dial()
-		_, _ = io.WriteString(bad, "GET /bad HTTP/1.1\r\nHost: x\r\n\r\n")
-		_, _ = io.Copy(io.Discard, bad)
+		bad, abort, fine := dial(), dial(), dial()
+		for c, path := range map[net.Conn]string{bad: "/bad", abort: "/abort"} {
+			_, _ = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			if rest, err := io.ReadAll(c); len(rest) > 0 || err != nil {
+				t.Errorf("%s: got %q, %v, want a closed connection", path, rest, err)
+			}
+			c.Close()
+		}
 		_, _ = io.WriteString(fine, good)
 		if resp, err := http.ReadResponse(bufio.NewReader(fine), nil); err != nil || resp.StatusCode != 200 {
-			t.Errorf("the other one: %v", err)
+			t.Errorf("another connection: got %v, %v, want status 200", resp, err)
 		}
-		bad.Close()
 		fine.Close()
+		synctest.Wait()
+		if len(reported) != 1 {
+			t.Fatalf("got %d reports, want 1", len(reported))
+		}
+		if got := <-reported; !strings.HasPrefix(got, "x at ") || !strings.Contains(got, "TestPanicIsContained") {
+			t.Errorf("got the report %s, want x on the stack of the handler", got)
+		}
 	})
 }

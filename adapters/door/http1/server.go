@@ -16,6 +16,11 @@ import (
 // makes room for a new one; when none is idle, the new one is closed (L9). A connection is idle
 // until its next head is complete.
 type Server struct {
+	// Panicked, when set before Serve, is called with the value of a panic in a handler or in the server, on
+	// the stack of the panic, except for http.ErrAbortHandler, by which a handler closes its connection. The
+	// connection is closed in any case.
+	Panicked func(value any)
+
 	listener net.Listener
 	handler  http.Handler
 	limits   Limits
@@ -64,17 +69,25 @@ func (s *Server) Serve() error {
 		if c := newConn(lowlatency.Conn(raw), s); s.place(c) {
 			go func() {
 				defer s.served.Done()
-				defer func() {
-					if recover() != nil {
-						c.Kill() // the handler has told what it may
-					}
-				}()
+				defer s.contain(c)
 				c.serve(s.handler)
 			}()
 		} else {
 			c.cancel()
 			_ = raw.Close()
 		}
+	}
+}
+
+// contain recovers a panic of the goroutine that serves c.
+func (s *Server) contain(c *Conn) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	c.Kill()
+	if s.Panicked != nil && value != http.ErrAbortHandler {
+		s.Panicked(value)
 	}
 }
 
