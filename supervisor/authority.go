@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -69,8 +70,11 @@ func custodyBeat() time.Duration {
 
 // signedManifest opens the client of the manifest. That a root is named and can be used, cmd/companion
 // has told the user in the words of the configuration; here it is read.
-func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
+func signedManifest(o Options, hub *http.Client) (manifest.Repository, error) {
 	s := o.Settings
+	if s.Manifest.RootFile == "" {
+		return noRoot{}, nil
+	}
 	root, err := tuf.ReadRoot(s.Manifest.RootFile)
 	if err != nil {
 		return nil, err
@@ -83,4 +87,16 @@ func signedManifest(o Options, hub *http.Client) (*tuf.Client, error) {
 		return nil, fmt.Errorf("preparing the signed manifest: %w", err)
 	}
 	return client, nil
+}
+
+// noRoot is the repository of a daemon whose configuration names no root: no manifest can be trusted. The daemon runs all
+// the same, so that status can say what is missing.
+type noRoot struct{}
+
+func (noRoot) Refresh(context.Context, messages.Secret) (tuf.Catalogue, error) {
+	return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+}
+
+func (noRoot) Load() (tuf.Catalogue, error) {
+	return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUnreachable}
 }

@@ -240,8 +240,11 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	}
 	l.current = nil
 	reason := m.Exit.Reason
-	if ended.failure != "" {
+	switch {
+	case ended.failure != "":
 		reason = ended.failure
+	case m.Requested: // stopped or replaced in order: its end is no failure
+		reason = messages.ReasonNotReady
 	}
 	switch l.machine.State() {
 	case messages.StateStarting:

@@ -55,6 +55,7 @@ type Message struct {
 type Options struct {
 	MaxTokens   int64
 	Temperature *float64
+	TopP        *float64
 	Seed        *int64
 	// SchemaName and Schema ask for JSON that fits a schema, strictly.
 	SchemaName string
@@ -111,7 +112,11 @@ func withoutTelemetry(r *http.Request, next option.MiddlewareNext) (*http.Respon
 // Chat streams an answer: onText gets each piece as it arrives, on this goroutine; its error ends
 // the request. The error is an *Error, onText's, or ctx's.
 func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText func(string) error) (Answer, error) {
-	stream := c.chat.NewStreaming(ctx, c.params(turns, o))
+	params := c.params(turns, o)
+	if c.target.Local { // other servers may not know the option
+		params.StreamOptions.IncludeUsage = openai.Bool(true)
+	}
+	stream := c.chat.NewStreaming(ctx, params)
 	defer func() { _ = stream.Close() }()
 	var answer Answer
 	var text strings.Builder
@@ -119,6 +124,9 @@ func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText fu
 	for stream.Next() {
 		chunk := stream.Current()
 		answer.Model = chunk.Model
+		if chunk.Usage.TotalTokens > 0 {
+			answer.PromptTokens, answer.CompletionTokens = chunk.Usage.PromptTokens, chunk.Usage.CompletionTokens
+		}
 		for _, choice := range chunk.Choices {
 			answer.Truncated = answer.Truncated || choice.FinishReason == "length"
 			finished = finished || choice.FinishReason != ""
@@ -215,6 +223,9 @@ func (c *Client) params(turns []Message, o Options) openai.ChatCompletionNewPara
 	}
 	if o.Temperature != nil {
 		p.Temperature = openai.Float(*o.Temperature)
+	}
+	if o.TopP != nil {
+		p.TopP = openai.Float(*o.TopP)
 	}
 	if o.Seed != nil {
 		p.Seed = openai.Int(*o.Seed)

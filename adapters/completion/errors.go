@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,6 +31,11 @@ type Error struct {
 	RetryAfter time.Duration
 	Remote     bool // the target is not our endpoint
 	err        error
+}
+
+// TooLong reports whether the endpoint refused a prompt that does not fit the model's context (docs/api.md).
+func (e *Error) TooLong() bool {
+	return e.Status == http.StatusBadRequest && strings.Contains(e.Message, "does not fit the context")
 }
 
 func (e *Error) Error() string {

@@ -2,10 +2,9 @@
 // environment variables and flags above it (contract X5), and the places where the program keeps
 // things (cli.md, "Places").
 //
-// One table (keys.go) says for every key its name, its default, what is accepted and what it is
-// for. Loading, refusing, showing and the commented file are all read off that table, so that they
-// cannot disagree. A configuration holds no secret: keys of other lanes are named by environment
-// variable only.
+// One table (keys.go) holds for every key its name, its default, what is accepted and its purpose. Loading, refusing,
+// showing and the commented file all use that table, so that they cannot disagree. A configuration holds no secret:
+// keys of other lanes are named by environment variable only.
 package config
 
 import "time"

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,7 +210,10 @@ func TestPlacesMoveWithXDG(t *testing.T) {
 	for name, folder := range map[string]string{"CONFIG_HOME": "c", "DATA_HOME": "d", "STATE_HOME": "s", "RUNTIME_DIR": "r"} {
 		t.Setenv("XDG_"+name, filepath.Join(base, folder))
 	}
-	p := Locate()
+	p, err := Locate()
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := []string{p.Config, p.Data, p.State, p.Runtime, p.ControlSocket, p.Endpoint}
 	want := []string{"c/companion/config.toml", "d/companion", "s/companion",
 		"r/companion", "r/companion/control.sock", "r/companion/endpoint.json"}
@@ -222,7 +227,57 @@ func TestPlacesMoveWithXDG(t *testing.T) {
 	}
 }
 
-// T17: a folder that others may enter is refused, not repaired in silence.
+// Without HOME nothing is written below the root: the home folder comes from the user database.
+func TestPlacesWithoutHome(t *testing.T) {
+	t.Cleanup(xdg.Reload)
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME"} {
+		t.Setenv(name, "")
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	me, err := user.Current()
+	if err != nil || !filepath.IsAbs(me.HomeDir) || me.HomeDir == "/" {
+		t.Skipf("this user has no home folder: %v", err)
+	}
+	p, err := Locate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []string{p.Config, p.Data, p.State} {
+		if !strings.HasPrefix(got, me.HomeDir+string(filepath.Separator)) {
+			t.Errorf("got %s, want a place below %s", got, me.HomeDir)
+		}
+	}
+}
+
+// X5: a misspelt variable is refused, with the one that was meant; variables of other programs are not.
+func TestMisspeltVariables(t *testing.T) {
+	for name, want := range map[string]string{
+		"COMPANION_HUB_UTL":        "did you mean COMPANION_HUB_URL?",
+		"COMPANION_HUBURL":         "did you mean COMPANION_HUB_URL?",
+		"COMPANION_RUNTIM_THREADS": "did you mean COMPANION_RUNTIME_THREADS?",
+		"COMPANION_MODELCONTEXT":   "did you mean COMPANION_MODEL_CONTEXT?",
+		"COMPANION_HUB_NONSENSE":   "accepted: COMPANION_SECTION_KEY",
+		"COMPANION_FIXTURES":       "",
+		"COMPANION_FAULTS":         "",
+		"COMPANIONS_HUB_URL":       "",
+	} {
+		_, _, err := Load(Options{Environ: []string{name + "=1"}})
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: got %v, want no error", name, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), name+": sets no key; "+want)):
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+	}
+	got := Unknown([]string{"COMPANION_FIXTURES=1", "COMPANION_HUB_URL=x", "PATH=/bin"})
+	if !slices.Equal(got, []string{"COMPANION_FIXTURES"}) {
+		t.Errorf("Unknown: got %q, want COMPANION_FIXTURES", got)
+	}
+}
+
+// T17: a folder that other users may enter is refused, not repaired.
 func TestCreateRefusesOpenFolder(t *testing.T) {
 	t.Cleanup(xdg.Reload)
 	base := t.TempDir()
@@ -232,8 +287,12 @@ func TestCreateRefusesOpenFolder(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(base, "companion"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Locate().Create(); err == nil {
-		t.Error("a folder of mode 0755 was accepted")
+	p, err := Locate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Create(); err == nil {
+		t.Error("Create accepted a folder of mode 0755, want an error")
 	}
 }
 

@@ -117,7 +117,7 @@ func doorKeys() []key {
 			func(s *Settings) *time.Duration { return &s.Health.Beat }),
 		durationKey("health.recency", "how old the last success may be", "15s", 200*time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.Recency }),
-		durationKey("health.idle_probe", "how long the runtime has given nobody anything until it is asked for one token", "1m", time.Second, 24*time.Hour,
+		durationKey("health.idle_probe", "how long the runtime may be idle before a probe asks it for one token", "1m", time.Second, 24*time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.IdleProbe }),
 	}
 }
@@ -126,7 +126,7 @@ func laneKeys() []key {
 	keys := []key{
 		boolKey("lanes.privacy_mode", "organisation privacy mode: never a direct provider", false,
 			func(s *Settings) *bool { return &s.Lanes.PrivacyMode }),
-		boolKey("lanes.delegate", "you work on somebody else's notes", false,
+		boolKey("lanes.delegate", "you work on the notes of another person", false,
 			func(s *Settings) *bool { return &s.Lanes.Delegate }),
 		boolKey("lanes.delegate_managed", "their owner lets delegates use managed lanes", false,
 			func(s *Settings) *bool { return &s.Lanes.DelegateManaged }),

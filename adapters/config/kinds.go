@@ -16,8 +16,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// key is one row of the table. Messages never quote the value that was refused: somebody may have
-// put a secret or a private path in the wrong place.
+// key is one row of the table. Messages never quote a refused value: it may be a secret or a private path in the wrong
+// place.
 type key struct {
 	name    string // section.key
 	doc     string // one line for the commented file

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agext/levenshtein"
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
@@ -25,7 +26,7 @@ const maxFile = 1 << 20
 // Options says where values come from, lowest first: defaults, File, Environ, Flags.
 type Options struct {
 	File     string   // path of the TOML file; empty: none
-	Required bool     // the file must exist: somebody named it
+	Required bool     // the file must exist: the user named it
 	Environ  []string // as os.Environ gives it
 	Flags    []string // "section.key=value"
 }
@@ -140,10 +141,10 @@ func Load(o Options) (Settings, []Value, error) {
 	return s, values, nil
 }
 
-// probeTime is what one probe may take: its own deadline (actors/door/health), and its way.
+// probeTime is how long one probe may take: its deadline (actors/door/health) and its transport.
 const probeTime = 4 * time.Second
 
-// together checks what one key alone cannot know.
+// together checks conditions between keys.
 func together(s Settings, values []Value) []Problem {
 	if s.Health.Recency >= s.Health.Beat+probeTime {
 		return nil
@@ -209,29 +210,67 @@ func syntaxProblem(file string, err error) Problem {
 	return Problem{Where: file, Message: "not TOML: " + err.Error()}
 }
 
-// environmentLayer refuses variables that begin with the name of a section and set no key of it.
-// Other COMPANION_ variables belong to somebody else (the tests, the demonstration).
+// environmentLayer refuses variables that look like a misspelt key: they begin with a section's name, or differ from
+// a key's variable by two characters at most. Other COMPANION_ variables belong to other programs; Unknown lists them.
 func environmentLayer(environ []string) (layer, []Problem) {
 	var problems []Problem
-	names := map[string]string{}
-	for _, k := range table {
-		names[variable(k.name)] = k.name
-	}
+	names := variables()
 	l := layer{FromEnvironment, koanf.New("."), func(key string) (string, int) { return variable(key), 0 }}
 	provider := env.Provider(".", env.Opt{
 		Prefix:      EnvPrefix,
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key, ok := names[name]
-			if !ok && looksLikeKey(name) {
-				problems = append(problems, Problem{Where: name, Message: "sets no key; accepted: " + EnvPrefix + "SECTION_KEY, as in " + variable("hub.url")})
+			if !ok && (looksLikeKey(name) || nearKey(name) != "") {
+				problems = append(problems, Problem{Where: name, Message: "sets no key; " + advice(name)})
 			}
 			return key, layerText(value)
 		},
 	})
-	// The provider only rearranges strings; it has nothing to fail on.
+	// The provider only rearranges strings; it cannot fail.
 	_ = l.values.Load(provider, nil)
 	return l, problems
+}
+
+// variables maps the name of each environment variable to its key.
+func variables() map[string]string {
+	names := map[string]string{}
+	for _, k := range table {
+		names[variable(k.name)] = k.name
+	}
+	return names
+}
+
+// nearKey is the variable that name is probably meant to be; empty where there is none.
+func nearKey(name string) string {
+	best, bestAt := "", 3
+	for candidate := range variables() {
+		if far := levenshtein.Distance(name, candidate, nil); far < bestAt || far == bestAt && candidate < best {
+			best, bestAt = candidate, far
+		}
+	}
+	return best
+}
+
+func advice(name string) string {
+	if near := nearKey(name); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "accepted: " + EnvPrefix + "SECTION_KEY, as in " + variable("hub.url")
+}
+
+// Unknown lists the COMPANION_ variables of environ that set no key and are not refused.
+func Unknown(environ []string) []string {
+	names := variables()
+	var unknown []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if _, known := names[name]; strings.HasPrefix(name, EnvPrefix) && !known {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
 }
 
 func variable(key string) string {

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 
 	"github.com/adrg/xdg"
@@ -31,8 +33,12 @@ type Places struct {
 	BackEnd       string // folder, under which each start has its own
 }
 
-// Locate reads the places of this platform and environment. XDG variables move all of it.
-func Locate() Places {
+// Locate reads the places of this platform and environment. XDG variables move all of it. Without HOME it takes the
+// home folder from the user database; the error says that there is none, and that XDG variables would do.
+func Locate() (Places, error) {
+	if err := ensureHome(); err != nil {
+		return Places{}, err
+	}
 	xdg.Reload()
 	p := Places{
 		Config: filepath.Join(xdg.ConfigHome, "companion", "config.toml"),
@@ -52,11 +58,31 @@ func Locate() Places {
 	p.ControlSocket = filepath.Join(p.Runtime, "control.sock")
 	p.Endpoint = filepath.Join(p.Runtime, "endpoint.json")
 	p.BackEnd = filepath.Join(p.Runtime, "backend")
-	return p
+	return p, nil
 }
 
-// hasRuntimeDir says whether the system gives users a run-time folder. The library's guess is only
-// taken where it exists: on a machine without a login manager it does not, and cannot be made.
+// ensureHome sets HOME where it is missing and needed. The xdg library would put the folders below the root.
+func ensureHome() error {
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		return nil
+	}
+	complete := true
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"} {
+		complete = complete && filepath.IsAbs(os.Getenv(name))
+	}
+	if complete {
+		return nil
+	}
+	me, err := user.Current()
+	if err != nil || !filepath.IsAbs(me.HomeDir) {
+		return errors.New("there is no home folder: HOME is not set, and the user database names none; " +
+			"set HOME, or XDG_CONFIG_HOME, XDG_DATA_HOME and XDG_STATE_HOME")
+	}
+	return os.Setenv("HOME", me.HomeDir)
+}
+
+// hasRuntimeDir reports whether the system gives users a run-time folder. On a machine without a login manager the
+// library's default does not exist and cannot be made.
 func hasRuntimeDir() bool {
 	if os.Getenv("XDG_RUNTIME_DIR") != "" {
 		return true
@@ -65,12 +91,11 @@ func hasRuntimeDir() bool {
 	return err == nil && info.IsDir()
 }
 
-// longestSocket is how long the path of a Unix socket may be on every system that has them, in bytes
-// (sun_path of macOS, the shortest).
+// longestSocket is the longest path of a Unix socket, in bytes, that every system accepts (sun_path of macOS).
 const longestSocket = 103
 
-// Create makes the private folders and refuses those that somebody else could have touched (T17), and
-// a run-time folder in which no socket could be made.
+// Create makes the private folders. It refuses folders that other users can enter (T17), and a run-time folder whose
+// path is too long for a socket.
 func (p Places) Create() error {
 	// The back end's socket has the longest name: each start of the runtime gives it a folder.
 	if socket := filepath.Join(p.BackEnd, "backend-1234567890", "llama.sock"); len(socket) > longestSocket {

@@ -22,15 +22,16 @@ import (
 // version is set by the linker for a release.
 var version = "0.1.0-dev"
 
-// app is what every command needs of the outside.
+// app holds what every command needs: standard streams, arguments and common flags.
 type app struct {
 	in       *os.File
 	out, err *os.File
 	args     []string
-	config   string   // --config
-	set      []string // --set
-	json     bool     // --json, where the command has it
-	runs     bool     // the command runs another program, whose flags are not ours
+	config   string    // --config
+	set      []string  // --set
+	json     bool      // --json, where the command has it
+	runs     bool      // the command runs another program, whose flags are not ours
+	sayTo    io.Writer // takes the lines of say while a line editor owns the terminal; nil: standard error
 }
 
 // Main runs the command line and returns the exit status.
@@ -75,6 +76,7 @@ func interruptible() (context.Context, func()) {
 		}
 		select {
 		case <-signals:
+			restoreTerminal()
 			os.Exit(exitInterrupted)
 		case <-done:
 		}
@@ -88,19 +90,10 @@ func interruptible() (context.Context, func()) {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "companion",
-		Short: "A local language model for the programs on this machine, and for nobody else",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			hint := "`companion --help` lists the commands"
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "did you mean `companion " + near[0] + "`?"
-			}
-			return &failure{code: "usage", message: fmt.Sprintf("there is no command %q", args[0]), hint: hint, exit: exitUsage}
-		},
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:                        "companion",
+		Short:                      "A local language model for the programs on this machine, and for nobody else",
+		Args:                       unknownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return a.overview(cmd) },
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
@@ -109,8 +102,9 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.config, "config", "", "configuration `FILE` instead of the platform's own")
 	root.PersistentFlags().StringArrayVar(&a.set, "set", nil, "set one `KEY=VALUE` of the configuration, above file and environment")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &failure{code: "usage", message: err.Error(), hint: "see `" + cmd.CommandPath() + " --help`", exit: exitUsage}
+		return usageFailure(flagProblem(cmd, err), "see `"+cmd.CommandPath()+" --help`")
 	})
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		a.runCommand(), a.statusCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(),
 		a.modelsCommand(), a.pullCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
@@ -119,16 +113,6 @@ func (a *app) root() *cobra.Command {
 	)
 	document(root)
 	return root
-}
-
-// args makes a wrong number of arguments a wrong usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
-			return &failure{code: "usage", message: err.Error(), hint: "see `" + cmd.CommandPath() + " --help`", exit: exitUsage}
-		}
-		return nil
-	}
 }
 
 // jsonFlag gives a reading command its --json.
@@ -145,14 +129,17 @@ func (a *app) wantsJSON() bool {
 	return a.json || !a.runs && slices.Contains(before, "--json")
 }
 
-// load reads configuration and places; every command but `config` and `version` begins with it.
+// load reads configuration and places; every command except `config` and `version` begins with it.
 func (a *app) load() (config.Settings, config.Places, error) {
 	s, _, places, err := a.loadValues()
 	return s, places, err
 }
 
 func (a *app) loadValues() (config.Settings, []config.Value, config.Places, error) {
-	places := config.Locate()
+	places, err := config.Locate()
+	if err != nil {
+		return config.Settings{}, nil, config.Places{}, configFailure(err)
+	}
 	if a.config != "" {
 		places.Config = a.config
 	}
@@ -182,12 +169,16 @@ func colour(f *os.File) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)
 }
 
-// say writes a line about what is going on; results go to standard output instead.
+// say writes a line about progress; results go to standard output instead.
 func (a *app) say(format string, values ...any) {
-	_, _ = fmt.Fprintf(a.err, format+"\n", values...)
+	var out io.Writer = a.err
+	if a.sayTo != nil {
+		out = a.sayTo
+	}
+	_, _ = fmt.Fprintf(out, format+"\n", values...)
 }
 
-// print writes results; a reader that went away ends the command.
+// print writes results; a failed write (a closed pipe) ends the command.
 func print(out io.Writer, text string) error {
 	if _, err := io.WriteString(out, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)

@@ -16,7 +16,7 @@ import (
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Write, check and show the configuration",
-		Args: args(cobra.NoArgs),
+		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	show := exits(&cobra.Command{
@@ -34,7 +34,7 @@ func (a *app) configCommand() *cobra.Command {
 		},
 	})
 	check := exits(&cobra.Command{
-		Use: "check", Short: "Refuse unknown keys, bad values and files that cannot be used, with file, line and what is accepted",
+		Use: "check", Short: "Check the configuration",
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return a.configCheck() },
 	})
@@ -42,10 +42,14 @@ func (a *app) configCommand() *cobra.Command {
 		Use: "path", Short: "Print where the configuration file is",
 		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			if a.json {
-				return a.printJSON(map[string]string{"path": a.configPath()})
+			path, err := a.configPath()
+			if err != nil {
+				return err
 			}
-			return print(a.out, a.configPath()+"\n")
+			if a.json {
+				return a.printJSON(map[string]string{"path": path})
+			}
+			return print(a.out, path+"\n")
 		},
 	})
 	for _, reading := range []*cobra.Command{show, check, path} {
@@ -62,7 +66,8 @@ func (a *app) configCommand() *cobra.Command {
 	return cmd
 }
 
-// configCheck refuses what run refuses, but for a root that is not named yet: that is no bad value.
+// configCheck refuses what run refuses. A root that is not named yet is no bad value; run starts without one and says
+// what is missing.
 func (a *app) configCheck() error {
 	s, values, places, err := a.loadValues()
 	if err != nil {
@@ -71,24 +76,39 @@ func (a *app) configCheck() error {
 	if err := checkFiles(s, values); err != nil {
 		return err
 	}
+	_, err = os.Stat(places.Config)
+	exists := err == nil
 	if a.json {
-		return a.printJSON(map[string]any{"path": places.Config, "ok": true})
+		return a.printJSON(map[string]any{"path": places.Config, "exists": exists, "ok": true})
 	}
-	if s.Manifest.RootFile == "" {
-		a.say("%s; `companion run` needs one", noRoot)
+	for _, name := range config.Unknown(os.Environ()) {
+		a.say("%s sets no key and is ignored", oneLine(name))
+	}
+	if missing := notConfigured(s); missing != "" {
+		a.say("%s", missing)
+	}
+	if !exists {
+		return print(a.out, "there is no "+places.Config+"; defaults, environment and flags are ok. `companion config init` writes it.\n")
 	}
 	return print(a.out, places.Config+": ok\n")
 }
 
-func (a *app) configPath() string {
+func (a *app) configPath() (string, error) {
 	if a.config != "" {
-		return a.config
+		return a.config, nil
 	}
-	return config.Locate().Config
+	places, err := config.Locate()
+	if err != nil {
+		return "", configFailure(err)
+	}
+	return places.Config, nil
 }
 
 func (a *app) configInit() error {
-	path := a.configPath()
+	path, err := a.configPath()
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("making the configuration's folder: %w", err)
 	}

@@ -76,13 +76,19 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 	})
 }
 
-// holdLock stands for another daemon of the same user, until the script ends.
+// holdLock plays another daemon of the same user until the script ends: lock [STATE_HOME]. With an argument that one has
+// another state folder and the same run-time folder.
 func holdLock(ts *testscript.TestScript, neg bool, given []string) {
-	if neg || len(given) != 0 {
-		ts.Fatalf("usage: lock")
+	if neg || len(given) > 1 {
+		ts.Fatalf("usage: lock [STATE_HOME]")
 	}
-	state := filepath.Join(ts.Getenv("XDG_STATE_HOME"), "companion")
-	unlock, err := lockDaemon(config.Places{Lock: filepath.Join(state, "lock")})
+	state := ts.Getenv("XDG_STATE_HOME")
+	if len(given) == 1 {
+		state = ts.MkAbs(given[0])
+	}
+	unlock, err := lockDaemon(config.Places{
+		Lock: filepath.Join(state, "companion", "lock"), Runtime: filepath.Join(ts.Getenv("XDG_RUNTIME_DIR"), "companion"),
+	})
 	ts.Check(err)
 	ts.Defer(unlock)
 }

@@ -14,16 +14,16 @@ import (
 	"companion/messages"
 )
 
-// door is the way to the front door of the daemon that runs now.
+// door is the endpoint of the running daemon, and its token.
 type door struct {
 	baseURL string
 	token   messages.Secret
 	status  messages.Status
 }
 
-// openDoor finds the front door and its token. The token comes from the keychain, never over the
-// control socket (cli.md); an endpoint file or a token of an earlier start is never given out: the
-// daemon that answers must be the one that wrote the file, and must vouch for its token.
+// openDoor finds the endpoint and its token. The token comes from the keychain, never over the control socket (cli.md).
+// An endpoint file or a token of an earlier start is never used: the daemon that answers must have written the file, and
+// must vouch for its token.
 func (a *app) openDoor(ctx context.Context) (door, error) {
 	s, places, err := a.load()
 	if err != nil {
@@ -42,7 +42,7 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	}
 	current := err == nil && endpoint.PID == status.PID && endpoint.BaseURL == status.FrontDoor.BaseURL
 	if !current || !status.Facts.Bound || !status.Facts.Token {
-		return door{}, &failure{code: string(messages.ReasonNotReady), message: "the front door is not open", exit: exitUnavailable}
+		return door{}, &failure{code: string(messages.ReasonNotReady), message: "the endpoint is not open", exit: exitUnavailable}
 	}
 	token, err := loopbackToken(ctx, s)
 	if err != nil {
@@ -68,7 +68,7 @@ func loopbackToken(ctx context.Context, s config.Settings) (messages.Secret, err
 	return token, nil
 }
 
-// client asks the local lane, through the front door like everyone else (E5).
+// client asks the local lane, through the endpoint as any program does (E5).
 func (d door) client() (*completion.Client, error) {
 	if !d.status.CompanionAvailable {
 		return nil, &failure{code: string(d.status.Reason), exit: exitUnavailable,

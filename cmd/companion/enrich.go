@@ -220,7 +220,7 @@ func (a *app) openStore(output string) (enrich.Store, func() error, error) {
 		return nil, nil, err
 	}
 	if cut := lines.Cut(); cut > 0 && !a.json {
-		a.say("%s: removed %d bytes of a line that an earlier run had not finished", plain(output), cut)
+		a.say("%s: removed %d bytes of a line that an earlier run had not finished", oneLine(output), cut)
 	}
 	return lines, lines.Close, nil
 }

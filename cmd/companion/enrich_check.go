@@ -37,9 +37,9 @@ func (a *app) dryRun(ctx context.Context, s config.Settings, l lane.Lane, paths 
 			return a.printJSON(p)
 		}
 		if p.Error != "" {
-			return print(a.out, fmt.Sprintf("%s: %s\n", plain(p.Path), plain(p.Error)))
+			return print(a.out, fmt.Sprintf("%s: %s\n", oneLine(p.Path), oneLine(p.Error)))
 		}
-		return print(a.out, fmt.Sprintf("%s: %d requests, %d bytes by lane %s\n", plain(p.Path), p.Requests, p.Bytes, p.Lane))
+		return print(a.out, fmt.Sprintf("%s: %d requests, %d bytes by lane %s\n", oneLine(p.Path), p.Requests, p.Bytes, p.Lane))
 	}
 	for _, o := range problems {
 		if err := one(planned{Path: o.Path, Error: o.Err.Error()}); err != nil {
@@ -99,7 +99,7 @@ func (a *app) enrichVerify(ctx context.Context, place string) error {
 		if v.Standing == enrich.Current || v.Standing == enrich.Replaced {
 			return nil
 		}
-		return print(a.out, fmt.Sprintf("%s: %s\n", v.Standing, plain(v.Path)))
+		return print(a.out, fmt.Sprintf("%s: %s\n", v.Standing, oneLine(v.Path)))
 	})
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func (p *enrichProgress) problems(list []enrich.Outcome) {
 			p.total++
 			p.note(o)
 		} else if !p.app.json {
-			p.app.say("%s: %s", plain(o.Path), plain(o.Err.Error()))
+			p.app.say("%s: %s", oneLine(o.Path), oneLine(o.Err.Error()))
 		}
 	}
 }
@@ -70,7 +70,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 		p.truncated++
 		what = fmt.Sprintf("done; %d of %d bytes were read, the rest is more than one note may cost", o.Read, o.Bytes)
 	}
-	line := fmt.Sprintf("[%d/%d] %s: %s", p.done, p.total, plain(o.Path), plain(what))
+	line := fmt.Sprintf("[%d/%d] %s: %s", p.done, p.total, oneLine(o.Path), oneLine(what))
 	lasting := o.Err != nil || o.Truncated
 	switch {
 	case p.app.json:

@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -29,7 +32,7 @@ func (a *app) envCommand() *cobra.Command {
 			}
 			format, ok := shells[shell]
 			if !ok {
-				return &failure{code: "usage", message: fmt.Sprintf("--shell %q is not known", shell), hint: "accepted: sh, fish, powershell, json", exit: exitUsage}
+				return usageFailure(fmt.Sprintf("--shell %q is not known", shell), "accepted: sh, bash, zsh, fish, powershell, json")
 			}
 			d, err := a.openDoor(cmd.Context())
 			if err != nil {
@@ -38,7 +41,7 @@ func (a *app) envCommand() *cobra.Command {
 			return print(a.out, format(d.variables()))
 		},
 	}
-	cmd.Flags().StringVar(&shell, "shell", defaultShell(), "sh, fish, powershell or json")
+	cmd.Flags().StringVar(&shell, "shell", defaultShell(), "sh (also bash, zsh), fish, powershell or json")
 	a.jsonFlag(cmd)
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
 }
@@ -52,6 +55,8 @@ func (d door) variables() []variable {
 
 var shells = map[string]func([]variable) string{
 	"sh":         eachLine("export %s='%s'\n", `'\''`),
+	"bash":       eachLine("export %s='%s'\n", `'\''`),
+	"zsh":        eachLine("export %s='%s'\n", `'\''`),
 	"fish":       eachLine("set -gx %s '%s'\n", `\'`),
 	"powershell": eachLine("$Env:%s = '%s'\n", "''"),
 	"json": func(all []variable) string {
@@ -92,7 +97,7 @@ func (a *app) execCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, given []string) error {
 			program, err := lookPath(given[0])
 			if err != nil {
-				return &failure{code: "usage", message: plain(err.Error()), hint: "give the program after `--`", exit: exitUsage}
+				return cannotRun(given[0], err)
 			}
 			d, err := a.openDoor(cmd.Context())
 			if err != nil {
@@ -102,7 +107,15 @@ func (a *app) execCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
+	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitNotRunnable, exitNoProgram)
+}
+
+// cannotRun says why there is no program to run.
+func cannotRun(program string, err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, exec.ErrDot) {
+		return &failure{code: "not_runnable", message: oneLine(program) + " cannot be run: " + oneLine(err.Error()), hint: "check its mode, or give its path: `companion exec -- ./program`", exit: exitNotRunnable}
+	}
+	return &failure{code: "no_program", message: "there is no program " + oneLine(program), hint: "give the program after `--`, as in `companion exec -- python script.py`", exit: exitNoProgram}
 }
 
 // environment sets variables, in the place of those that are there.

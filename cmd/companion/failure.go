@@ -30,6 +30,8 @@ const (
 	exitKeychain    = 7
 	exitRunning     = 8
 	exitPolicy      = 9
+	exitNotRunnable = 126
+	exitNoProgram   = 127
 	exitInterrupted = 130
 )
 
@@ -37,10 +39,12 @@ var exitMeaning = map[int]string{
 	exitDone: "done", exitFailed: "failed", exitUsage: "wrong usage or configuration",
 	exitNotRunning: "the companion is not running", exitSignIn: "sign-in needed",
 	exitUnavailable: "local inference is not available", exitIntegrity: "integrity check failed, or manifest refused",
-	exitKeychain: "keychain unavailable", exitRunning: "already running", exitPolicy: "consent or lane policy refuses it", exitInterrupted: "interrupted",
+	exitKeychain: "keychain unavailable", exitRunning: "already running", exitPolicy: "consent or lane policy refuses it",
+	exitInterrupted: "interrupted",
+	exitNotRunnable: "the program cannot be run", exitNoProgram: "there is no such program",
 }
 
-// hints offer the next step where an error has no better one.
+// hints are the next steps for errors without a reason or a hint of their own.
 var hints = map[int]string{
 	exitNotRunning:  "start it with `companion run`",
 	exitSignIn:      "sign in with `companion login`",
@@ -50,7 +54,7 @@ var hints = map[int]string{
 	exitRunning:     "use the one that runs: `companion status`",
 }
 
-// failure is an error as a person or a script gets it: what was wrong, and the next step.
+// failure is an error as the user sees it: what was wrong, and the next step.
 type failure struct {
 	code    string
 	message string
@@ -72,12 +76,17 @@ func (f *failure) Unwrap() error { return f.err }
 
 var errInterrupted = &failure{code: "interrupted", message: "interrupted", exit: exitInterrupted}
 
-// childExit is the exit status of a program that exec ran.
+// childExit is the exit status of a program that exec ran, or could not run (126, 127, as shells do).
 type childExit int
 
 func (c childExit) Error() string { return fmt.Sprintf("the program ended with status %d", int(c)) }
 
-// refused makes the failure of a command that the daemon answered with a reason.
+// silentExit is an exit status without a message: the output has said it.
+type silentExit int
+
+func (s silentExit) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// refused is the failure of a command that the daemon answered with a reason; nil for ReasonOK.
 func refused(what string, r messages.Reason) error {
 	if r == messages.ReasonOK {
 		return nil
@@ -85,13 +94,15 @@ func refused(what string, r messages.Reason) error {
 	return &failure{code: string(r), message: what + ": " + explain(r), exit: exitOf(r)}
 }
 
-// exitOf maps every reason to its exit status, once.
+// exitOf maps every reason to its exit status. It is the only place that does.
 func exitOf(r messages.Reason) int {
 	switch r {
 	case messages.ReasonOK, messages.ReasonAllow, messages.ReasonSessionValid:
 		return exitDone
 	case messages.ReasonSignInNeeded, messages.ReasonSessionRefresh:
 		return exitSignIn
+	case messages.ReasonCloudConsentRequired, messages.ReasonLanePolicyDenied:
+		return exitPolicy
 	case messages.ReasonUnknownAccount, messages.ReasonInvalidSecret, messages.ReasonSecretTooLarge,
 		messages.ReasonKeychainUnavailable, messages.ReasonKeychainLocked, messages.ReasonKeychainDenied,
 		messages.ReasonKeychainTimeout:
@@ -99,7 +110,7 @@ func exitOf(r messages.Reason) int {
 	case messages.ReasonMalformedSpec, messages.ReasonSourceNotAllowed, messages.ReasonSchemeNotAllowed,
 		messages.ReasonSizeMismatch, messages.ReasonDigestMismatch, messages.ReasonAccumulatorFinalized,
 		messages.ReasonAccumulatorAborted, messages.ReasonManifestUntrusted, messages.ReasonManifestExpired,
-		messages.ReasonManifestRollback, messages.ReasonNoSuchTarget, messages.ReasonHTTPSRequired,
+		messages.ReasonManifestRollback, messages.ReasonHTTPSRequired,
 		messages.ReasonBinaryUntrusted:
 		return exitIntegrity
 	case messages.ReasonInvalidTransition, messages.ReasonNotReady, messages.ReasonUnknownEvent,
@@ -133,7 +144,7 @@ func described(err error) *failure {
 	case errors.As(err, &silent):
 		f = &failure{code: "not_answering", message: silent.Error(), exit: exitUnavailable, hint: "`companion logs` shows what it did last; end that process, then `companion run`"}
 	case errors.As(err, &key):
-		f = &failure{code: string(key.Reason), message: "the keychain: " + explain(key.Reason), exit: exitKeychain}
+		f = &failure{code: string(key.Reason), message: explain(key.Reason), exit: exitKeychain}
 	case errors.As(err, &asked):
 		f = &failure{code: asked.Code, message: asked.Error(), exit: exitOf(asked.Reason())}
 		switch {
@@ -151,9 +162,17 @@ func described(err error) *failure {
 		f = &failure{code: "failed", message: err.Error(), exit: exitFailed}
 	}
 	if f.hint == "" {
+		f.hint = nextStep(messages.Reason(f.code))
+	}
+	if f.hint == "" {
 		f.hint = hints[f.exit]
 	}
 	return f
+}
+
+// usageFailure is a wrong command line.
+func usageFailure(message, hint string) *failure {
+	return &failure{code: "usage", message: message, hint: hint, exit: exitUsage}
 }
 
 // configFailure keeps file, line and accepted values of every problem (X5).
@@ -169,11 +188,15 @@ func configFailure(err error) error {
 	return f
 }
 
-// fail prints err as the reader wants it and returns the exit status.
+// fail prints err, as JSON under --json, and returns the exit status.
 func (a *app) fail(err error) int {
 	var child childExit
 	if errors.As(err, &child) {
 		return int(child)
+	}
+	var silent silentExit
+	if errors.As(err, &silent) {
+		return int(silent)
 	}
 	f := described(err)
 	if a.wantsJSON() {

@@ -17,10 +17,11 @@ func TestExitOfEveryReason(t *testing.T) {
 	want := map[int]string{
 		exitDone:   "ok allow valid",
 		exitSignIn: "reauth refresh",
+		exitPolicy: "cloud_consent_required lane_policy_denied",
 		exitKeychain: "unknown_account invalid_secret secret_too_large keychain_unavailable keychain_locked " +
 			"keychain_denied keychain_timeout",
 		exitIntegrity: "malformed_spec source_not_allowed scheme_not_allowed size_mismatch digest_mismatch accumulator_finalized " +
-			"accumulator_aborted manifest_untrusted manifest_expired manifest_rollback no_such_target https_required binary_untrusted",
+			"accumulator_aborted manifest_untrusted manifest_expired manifest_rollback https_required binary_untrusted",
 		exitUnavailable: "invalid_transition not_ready unknown_event unknown_state start_timeout process_exited crash_loop queue_timeout " +
 			"runtime_unavailable upstream_failed malformed_admission_state at_capacity queue_full no_in_flight_to_complete " +
 			"malformed_limits malformed_observation ram_over_limit vram_over_limit cpu_over_limit probe_failed " +
@@ -30,7 +31,7 @@ func TestExitOfEveryReason(t *testing.T) {
 			"malformed_input authorization_server_error state_missing state_mismatch issuer_missing issuer_mismatch missing_code " +
 			"invalid_redirect_uri unsupported_pkce_method invalid_token_response metadata_invalid registration_failed " +
 			"token_exchange_failed bind_failed callback_timeout browser_failed manifest_unreachable bad_status transfer_failed " +
-			"no_space cloud_consent_required lane_policy_denied",
+			"no_space no_such_target",
 	}
 	codes := map[string]int{}
 	for code, reasons := range want {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -58,12 +59,20 @@ func graph(values []float64) string {
 
 func bytesText(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
-func transferRow(t messages.Transfer) string {
-	text := t.Name + " " + bytesText(t.Bytes)
-	if t.Total > 0 {
-		text += fmt.Sprintf(" of %s (%d%%)", bytesText(t.Total), t.Bytes*100/t.Total)
+// progressText is such as "11 of 241 MiB (4%)"; total is 0 where it is not known.
+func progressText(done, total int64) string {
+	if total <= 0 {
+		return bytesText(done)
 	}
-	text += ", " + bytesText(t.BytesPerSecond) + "/s"
+	have, of := bytesText(done), bytesText(total)
+	if number, unit, _ := strings.Cut(have, " "); strings.HasSuffix(of, " "+unit) {
+		have = number
+	}
+	return fmt.Sprintf("%s of %s (%d%%)", have, of, done*100/total)
+}
+
+func transferRow(t messages.Transfer) string {
+	text := oneLine(t.Name) + " " + progressText(t.Bytes, t.Total) + ", " + bytesText(t.BytesPerSecond) + "/s"
 	if t.SecondsLeft >= 0 {
 		text += ", " + (time.Duration(t.SecondsLeft) * time.Second).String() + " left"
 	}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/agext/levenshtein"
+	"github.com/shirou/gopsutil/v3/disk"
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -56,9 +60,9 @@ func modelTable(rows []messages.ModelRow) string {
 		case m.Here:
 			here = "not verified"
 		case m.PartialBytes > 0:
-			here = bytesText(m.PartialBytes) + " of it"
+			here = progressText(m.PartialBytes, m.Size)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", plain(m.Name), plain(m.Version), bytesText(m.Size), here,
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oneLine(m.Name), oneLine(m.Version), bytesText(m.Size), here,
 			strings.TrimSpace(mark(m.Selected, "selected ", "")+mark(m.Default, "default", "")))
 	}
 	_ = w.Flush() // into memory
@@ -81,21 +85,84 @@ func (a *app) pullCommand() *cobra.Command {
 			progress := a.showTransfers(cmd.Context(), client)
 			reason, err := client.Pull(cmd.Context(), name)
 			progress()
+			if errors.Is(err, context.Canceled) {
+				a.say("The download goes on in the daemon; `companion status --watch` shows it.")
+			}
 			if err != nil {
 				return err
 			}
-			if err := refused("fetching "+plain(what), reason); err != nil {
-				return err
+			if reason != messages.ReasonOK {
+				return a.pullFailure(cmd.Context(), client, name, what, reason)
 			}
-			a.say("Here and verified: %s.", plain(what))
+			a.say("Here and verified: %s.", oneLine(what))
 			return nil
 		},
 	}
 	return exits(cmd, exitNotRunning, exitSignIn, exitIntegrity, exitKeychain)
 }
 
-// showTransfers shows the transfers of status beside a command: bars on a terminal, a line every
-// five seconds elsewhere (X6). The returned function ends it and waits for it.
+// pullFailure says why a download failed, with what the daemon's reason alone does not tell: near names, and the room
+// that is needed.
+func (a *app) pullFailure(ctx context.Context, client *controlsock.Client, name, what string, reason messages.Reason) error {
+	f := &failure{code: string(reason), message: "fetching " + oneLine(what) + ": " + explain(reason), exit: exitOf(reason)}
+	list, err := client.Models(ctx)
+	if err != nil {
+		return f
+	}
+	switch reason {
+	case messages.ReasonNoSuchTarget:
+		if near := nearest(name, list.Models); near != "" {
+			f.hint = "did you mean `companion pull " + near + "`? `companion models` lists the names"
+		}
+	case messages.ReasonNoSpace:
+		_, places, err := a.load()
+		if err != nil {
+			return f
+		}
+		f.message += ": " + roomText(places.Models, neededBytes(name, list.Models))
+	}
+	return f
+}
+
+// nearest is the model whose name is most like name; empty where none is.
+func nearest(name string, rows []messages.ModelRow) string {
+	best, bestAt := "", 4
+	for _, row := range rows {
+		far := levenshtein.Distance(strings.ToLower(name), strings.ToLower(row.Name), nil)
+		if strings.HasPrefix(strings.ToLower(row.Name), strings.ToLower(name)) {
+			far = 1
+		}
+		if far < bestAt {
+			best, bestAt = row.Name, far
+		}
+	}
+	return oneLine(best)
+}
+
+// neededBytes is what is still missing of the named model, or of the selected one; 0 where it is not known.
+func neededBytes(name string, rows []messages.ModelRow) int64 {
+	for _, row := range rows {
+		if row.Name == name || name == "" && row.Selected {
+			return max(0, row.Size-row.PartialBytes)
+		}
+	}
+	return 0
+}
+
+// roomText says how much room a folder has, and how much is needed.
+func roomText(folder string, needed int64) string {
+	text := folder
+	if usage, err := disk.Usage(folder); err == nil {
+		text += " has " + bytesText(int64(min(usage.Free, math.MaxInt64))) + " free"
+	}
+	if needed > 0 {
+		text += ", " + bytesText(needed) + " are needed"
+	}
+	return text
+}
+
+// showTransfers shows the daemon's transfers while a command runs: bars on a terminal, a line every five seconds
+// elsewhere (X6). The returned function ends it and waits for it.
 func (a *app) showTransfers(ctx context.Context, client *controlsock.Client) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -113,7 +180,7 @@ func (a *app) showTransfers(ctx context.Context, client *controlsock.Client) (st
 	}
 	go func() {
 		defer close(done)
-		// Its end is the command's, whose own error tells more.
+		// The command's own error says more than this one's.
 		_ = client.WatchEvery(ctx, every, func(s messages.Status) error {
 			show(s.Transfers)
 			return nil
@@ -140,7 +207,7 @@ func (b *bars) show(all []messages.Transfer) {
 	for _, t := range all {
 		bar := b.byName[t.Name]
 		if bar == nil {
-			bar = b.progress.AddBar(t.Total, mpb.PrependDecorators(decor.Name(plain(t.Name)+" ")),
+			bar = b.progress.AddBar(t.Total, mpb.PrependDecorators(decor.Name(oneLine(t.Name)+" ")),
 				mpb.AppendDecorators(decor.CountersKibiByte("% .1f of % .1f"), decor.Percentage(decor.WC{W: 6})))
 			b.byName[t.Name] = bar
 		}

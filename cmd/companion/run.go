@@ -1,22 +1,30 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
 
 	"companion/actors/logfile"
+	"companion/adapters/authority/keychain"
 	"companion/adapters/authority/transport"
 	"companion/adapters/authority/tuf"
 	"companion/adapters/config"
+	"companion/adapters/door/controlsock"
 	"companion/adapters/privatefs"
+	"companion/messages"
 	"companion/supervisor"
 )
 
@@ -32,10 +40,6 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if s.Manifest.RootFile == "" {
-				return &failure{code: "configuration", message: noRoot, exit: exitUsage,
-					hint: "name the file of the TUF root that came with your hub"}
-			}
 			if err := checkFiles(s, values); err != nil {
 				return err
 			}
@@ -44,12 +48,19 @@ func (a *app) runCommand() *cobra.Command {
 				return err
 			}
 			defer unlock()
-			// A terminal or pipe that went away fails a write; it must not end the daemon. Notify, not
-			// Ignore, which children would inherit.
+			// A closed terminal or pipe fails a write; it must not end the daemon. Notify, not Ignore, which children
+			// would inherit.
 			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 			log, err := a.openJournal(s, places)
 			if err != nil {
 				return err
+			}
+			if isTerminal(a.err) {
+				ctx, cancel := context.WithCancel(cmd.Context())
+				var greeting sync.WaitGroup
+				greeting.Go(func() { a.greet(ctx, s, places) })
+				defer greeting.Wait()
+				defer cancel()
 			}
 			err = supervisor.Run(cmd.Context(), supervisor.Options{
 				Settings: s, Places: places, Version: version, Logger: log.Logger(), Journal: log, OnReady: a.ready,
@@ -59,11 +70,26 @@ func (a *app) runCommand() *cobra.Command {
 	}, exitUnavailable, exitIntegrity, exitKeychain, exitRunning)
 }
 
-// noRoot says what a build without a root of its own lacks.
-const noRoot = "manifest.root_file is empty, and no root is built in"
+// notConfigured says what the daemon lacks to fetch anything; empty where nothing is missing.
+func notConfigured(s config.Settings) string {
+	var missing []string
+	if s.Hub.URL == config.Default().Hub.URL {
+		missing = append(missing, "hub.url")
+	}
+	if s.Manifest.RootFile == "" {
+		missing = append(missing, "manifest.root_file")
+	}
+	switch len(missing) {
+	case 0:
+		return ""
+	case 1:
+		return missing[0] + " is not set"
+	}
+	return strings.Join(missing, " and ") + " are not set"
+}
 
-// checkFiles refuses, as wrong configuration, files that are not what their keys say (X5): the daemon would
-// only end later, with a status that has a service manager try again for ever.
+// checkFiles refuses, as wrong configuration, files and back ends that cannot be used (X5): otherwise the daemon would end
+// later, with a status for which a service manager tries again for ever.
 func checkFiles(s config.Settings, values []config.Value) error {
 	named := map[string]func() error{}
 	if s.Hub.CAFile != "" {
@@ -71,6 +97,12 @@ func checkFiles(s config.Settings, values []config.Value) error {
 	}
 	if s.Manifest.RootFile != "" {
 		named["manifest.root_file"] = func() error { _, err := tuf.ReadRoot(s.Manifest.RootFile); return err }
+	}
+	named["keychain.backend"] = func() error {
+		if _, err := keychain.Open(keychain.Options{Backend: s.Keychain.Backend, Service: s.Keychain.Service}); err != nil {
+			return fmt.Errorf("%q is not available on %s", s.Keychain.Backend, runtime.GOOS)
+		}
+		return nil
 	}
 	var refused config.Error
 	for _, value := range values {
@@ -89,26 +121,70 @@ func checkFiles(s config.Settings, values []config.Value) error {
 	return configFailure(&refused)
 }
 
-// accepted is what the files must hold.
+// accepted is what the values must be.
 var accepted = map[string]string{
+	"keychain.backend":   `"auto", or a back end of this system`,
 	"hub.ca_file":        "the absolute path of a file that you can read, with at least one certificate in PEM format",
 	"manifest.root_file": "the absolute path of a file that you can read, the root.json of a TUF repository",
 }
 
-// lockDaemon makes the daemon the only one of this user and these places (X1).
+// lockDaemon refuses a second daemon of this user (X1): one with the same state folder, and one with the same run-time
+// folder, whose sockets and endpoint file the two would take from each other.
 func lockDaemon(places config.Places) (unlock func(), err error) {
-	if err := privatefs.EnsureDir(filepath.Dir(places.Lock)); err != nil {
-		return nil, err
+	unlock = func() {}
+	for _, at := range []struct{ file, message, hint string }{
+		{places.Lock, "another companion already runs for this user", ""},
+		{filepath.Join(places.Runtime, "lock"), "another companion already uses the run-time folder " + places.Runtime,
+			"stop that one, or give this one a folder of its own with XDG_RUNTIME_DIR"},
+	} {
+		if err := privatefs.EnsureDir(filepath.Dir(at.file)); err != nil {
+			unlock()
+			return nil, err
+		}
+		lock := flock.New(at.file, flock.SetPermissions(0o600))
+		locked, err := lock.TryLock()
+		if err != nil {
+			unlock()
+			return nil, fmt.Errorf("taking the daemon's lock: %w", err)
+		}
+		if !locked {
+			unlock()
+			return nil, &failure{code: "already_running", message: at.message, hint: at.hint, exit: exitRunning}
+		}
+		before := unlock
+		unlock = func() {
+			_ = lock.Unlock()
+			before()
+		}
 	}
-	lock := flock.New(places.Lock, flock.SetPermissions(0o600))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("taking the daemon's lock: %w", err)
+	return unlock, nil
+}
+
+// greetWithin is how long the daemon may take to know its session before its first words say what they know.
+const greetWithin = 3 * time.Second
+
+// greet says on a terminal where the daemon runs and what to do next, once, when local inference is not available at
+// the start. It asks the daemon by its own socket, so that the words are those of status.
+func (a *app) greet(ctx context.Context, s config.Settings, places config.Places) {
+	client, until := controlsock.Dial(places.ControlSocket), time.Now().Add(greetWithin)
+	for {
+		status, err := client.Status(ctx)
+		known := err == nil && status.FrontDoor.BaseURL != "" && status.Session.State != messages.SessionUnknown
+		switch {
+		case err == nil && status.CompanionAvailable, ctx.Err() != nil:
+			return
+		case known, err == nil && time.Now().After(until):
+			a.say("\nRunning at %s\n  %s\n  next, in another terminal: %s\n", status.FrontDoor.BaseURL, headline(status, colour(a.err)), nextConfigured(s, status))
+			return
+		case time.Now().After(until):
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	if !locked {
-		return nil, &failure{code: "already_running", message: "another companion already runs for this user", exit: exitRunning}
-	}
-	return func() { _ = lock.Unlock() }, nil
 }
 
 func (a *app) openJournal(s config.Settings, places config.Places) (*logfile.Journal, error) {
@@ -122,20 +198,20 @@ func (a *app) openJournal(s config.Settings, places config.Places) (*logfile.Jou
 	})
 }
 
-// ready is the short block that says how to use what runs.
+// ready says once how to use the endpoint.
 func (a *app) ready(baseURL string) {
-	// A reader that went away is no reason to end.
+	// A closed standard output is no reason to end.
 	_ = print(a.out, fmt.Sprintf(`
 Local inference is available at %s
 
   companion chat "Hello"          ask from another terminal
   companion exec -- CMD           run a program with OPENAI_BASE_URL and OPENAI_API_KEY
-  eval "$(companion env)"         set both in this shell
+  eval "$(companion env)"         set both in another shell
 
 `, baseURL))
 }
 
-// daemonFailure gives the reason with which the daemon ended its exit status.
+// daemonFailure maps the reason with which the daemon ended to an exit status.
 func daemonFailure(err error) error {
 	var ended *supervisor.Error
 	if errors.As(err, &ended) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,9 @@ func (a *app) restartCommand() *cobra.Command {
 }
 
 func (a *app) runtimeCommand(use, short, doing, done string, do func(*controlsock.Client, context.Context) (messages.Reason, error)) *cobra.Command {
-	return exits(&cobra.Command{
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
 		Use: use, Short: short,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,14 +46,27 @@ func (a *app) runtimeCommand(use, short, doing, done string, do func(*controlsoc
 			if err := refused(doing, reason); err != nil {
 				return err
 			}
+			if wait {
+				status, err := awaitAvailable(cmd.Context(), client, timeout)
+				if err != nil {
+					return err
+				}
+				a.say("Available at %s.", status.FrontDoor.BaseURL)
+				return nil
+			}
 			a.say("%s", done)
 			return nil
 		},
-	}, exitNotRunning, exitSignIn, exitUnavailable, exitIntegrity)
+	}
+	if use != "stop" {
+		cmd.Flags().BoolVar(&wait, "wait", false, "wait until local inference is available")
+		cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "with --wait: give up after this `DURATION`; 0: never")
+	}
+	return exits(cmd, exitNotRunning, exitSignIn, exitUnavailable, exitIntegrity)
 }
 
-// notYet is the failure of a command that was taken while there is nothing to run: what is missing may be
-// on its way, and then the runtime starts by itself.
+// notYet is the failure of a command that the daemon took while there is nothing to run yet: what is missing may be on
+// its way, and then the runtime starts by itself.
 func notYet(ctx context.Context, client *controlsock.Client, doing string) error {
 	f := &failure{code: string(messages.ReasonNotReady), message: doing + ": " + explain(messages.ReasonNotReady), exit: exitUnavailable}
 	if status, err := client.Status(ctx); err == nil {

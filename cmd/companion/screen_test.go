@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"companion/messages"
 )
@@ -23,9 +24,9 @@ func working() messages.Status {
 
 // X6: one screen, readable without colour, that nothing in it can steer.
 func TestScreen(t *testing.T) {
-	text := screen(working(), nil, false)
+	text := screen(working(), nil, false, "next step")
 	for _, want := range []string{"● available", "http://127.0.0.1:43121/v1", "1 running", "gemma 1, verified", "Landlock 7, seccomp on",
-		"512 MiB", "signed in as Ada", "invalid_token 2", "companion chat"} {
+		"512 MiB", "signed in as Ada", "invalid_token 2", "next step"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("lacks %q:\n%s", want, text)
 		}
@@ -33,17 +34,17 @@ func TestScreen(t *testing.T) {
 	if strings.Contains(text, "\x1b") {
 		t.Errorf("steers the terminal: %q", text)
 	}
-	if !strings.Contains(screen(working(), nil, true), green) {
+	if !strings.Contains(screen(working(), nil, true, ""), green) {
 		t.Error("no colour where it was asked for")
 	}
 	ended := working()
 	ended.FrontDoor.EndedRuntime = 2
-	if text := screen(ended, nil, false); !strings.Contains(text, "2 ended the runtime") { // R11
+	if text := screen(ended, nil, false, ""); !strings.Contains(text, "2 ended the runtime") { // R11
 		t.Errorf("got no word of two requests that ended the runtime, want one:\n%s", text)
 	}
 	unpinned := working()
 	unpinned.Runtime.Pinned = false
-	if !strings.Contains(screen(unpinned, nil, false), "NOT PINNED") { // M10
+	if !strings.Contains(screen(unpinned, nil, false, ""), "NOT PINNED") { // M10
 		t.Error("an unpinned binary is not said")
 	}
 }
@@ -99,6 +100,8 @@ func TestShells(t *testing.T) {
 	variables := []variable{{"A", "it's"}, {"B", "b"}}
 	want := map[string]string{
 		"sh":         "export A='it'\\''s'\nexport B='b'\n",
+		"bash":       "export A='it'\\''s'\nexport B='b'\n",
+		"zsh":        "export A='it'\\''s'\nexport B='b'\n",
 		"fish":       "set -gx A 'it\\'s'\nset -gx B 'b'\n",
 		"powershell": "$Env:A = 'it''s'\n$Env:B = 'b'\n",
 		"json":       `{"A":"it's","B":"b"}` + "\n",
@@ -114,5 +117,65 @@ func TestShells(t *testing.T) {
 	got := environment([]string{"A=old", "HOME=/h", "B=old"}, variables)
 	if strings.Join(got, " ") != "HOME=/h A=it's B=b" {
 		t.Errorf("environment %v", got)
+	}
+}
+
+// X6: a full screen fits 80 columns and 24 rows, with the longest graphs.
+func TestScreenFits(t *testing.T) {
+	s := working()
+	s.Runtime.Name, s.Runtime.Version, s.Runtime.PID = "llama-server", "0.10434.0", 1234567
+	s.Runtime.ResidentBytes, s.Runtime.CPUPercent, s.Runtime.Restarts = 1023<<20, 1599, 1
+	s.Model.Name, s.Model.Version = "SmolLM2-135M-Instruct", "1.0.0"
+	s.Transfers = []messages.Transfer{{Name: "a model\nof two lines", Bytes: 11 << 20, Total: 241 << 20, BytesPerSecond: 1 << 20, SecondsLeft: 230}}
+	at := time.Now()
+	s.Manifest = messages.StatusManifest{Version: 1234, Expires: &at, CheckedAt: &at}
+	h := &history{}
+	for range 2 * width {
+		h.add(s.Runtime)
+	}
+	text := screen(s, h, false, next(s))
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(lines) > 24 {
+		t.Errorf("got %d lines, want at most 24:\n%s", len(lines), text)
+	}
+	for _, line := range lines {
+		if n := utf8.RuneCountInString(line); n > 80 {
+			t.Errorf("got %d columns, want at most 80: %s", n, line)
+		}
+	}
+	for _, want := range []string{"restarted once", "11 of 241 MiB (4%)", "a model of two lines"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// One row per state: the headline says what happens, in words.
+func TestHeadline(t *testing.T) {
+	since := time.Now().Add(-4 * time.Second)
+	for name, row := range map[string]struct {
+		change func(*messages.Status)
+		want   string
+	}{
+		"starting": {func(s *messages.Status) { s.Lifecycle, s.Since = messages.StateStarting, since }, "starting: loading gemma (4 s)"},
+		"fetching": {func(s *messages.Status) {
+			s.Lifecycle, s.Facts.Verified = messages.StateStopped, false
+			s.Transfers = []messages.Transfer{{Name: "gemma", Bytes: 1 << 20, Total: 2 << 20}}
+		}, "fetching gemma 1.0 of 2.0 MiB (50%)"},
+		"stopped": {func(s *messages.Status) { s.Lifecycle, s.Reason = messages.StateStopped, messages.ReasonNotReady }, "stopped"},
+		"too small": {func(s *messages.Status) {
+			s.Lifecycle, s.Reason, s.Runtime.Held = messages.StateStopped, messages.ReasonCrashLoop, true
+			s.Runtime.LastExit = &messages.ExitReport{Reason: messages.ReasonRAMOverLimit}
+		}, "last: the runtime needs more memory than `runtime.memory_limit` (ram_over_limit)"},
+		"signed out": {func(s *messages.Status) {
+			s.Lifecycle, s.Facts.Verified, s.Reason = messages.StateStopped, false, messages.ReasonSignInNeeded
+		}, "not available: nobody is signed in (reauth)"},
+	} {
+		s := working()
+		s.CompanionAvailable = false
+		row.change(&s)
+		if got := headline(s, false); !strings.Contains(got, row.want) {
+			t.Errorf("%s: got %q, want %q", name, got, row.want)
+		}
 	}
 }

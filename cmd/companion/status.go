@@ -3,50 +3,117 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"companion/adapters/config"
+	"companion/adapters/door/controlsock"
 	"companion/messages"
 )
 
+// statusFlags are those of `status`.
+type statusFlags struct {
+	watch, wait, exitCode bool
+	timeout               time.Duration
+}
+
 func (a *app) statusCommand() *cobra.Command {
-	var watch bool
+	var f statusFlags
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say whether local inference is available, and what to do next",
+		Long: "Say whether local inference is available, and what to do next.\n\n" +
+			"  companion status --watch                  redraw until Ctrl-C\n" +
+			"  companion status --wait --timeout 2m      wait until it is available, for scripts\n" +
+			"  companion status --exit-code              status 5 while it is not available",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.control()
-			if err != nil {
-				return err
+			if f.watch && f.wait {
+				return usageFailure("--watch and --wait contradict each other", "give one of them")
 			}
-			ctx := cmd.Context()
-			switch {
-			case watch && a.json:
-				return client.Watch(ctx, a.printStatusLine)
-			case watch && isTerminal(a.out):
-				return a.watchScreen(ctx, client.WatchEvery)
-			case watch:
-				return client.Watch(ctx, func(s messages.Status) error {
-					return print(a.out, fmt.Sprintf("%s %s\n", time.Now().Format(time.TimeOnly), headline(s, false)))
-				})
+			if cmd.Flags().Changed("timeout") && !f.wait {
+				return usageFailure("--timeout needs --wait", "companion status --wait --timeout 2m")
 			}
-			status, err := client.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printStatusLine(status)
-			}
-			return print(a.out, screen(status, nil, colour(a.out)))
+			return a.status(cmd.Context(), f)
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on: redraw on a terminal, else a line at each change")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on: redraw on a terminal, else a line at each change")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until local inference is available")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "with --wait: give up after this `DURATION`, such as 2m; 0: never")
+	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "exit with status 5 while local inference is not available")
 	a.jsonFlag(cmd)
-	return exits(cmd, exitNotRunning)
+	return exits(cmd, exitNotRunning, exitUnavailable)
+}
+
+func (a *app) status(ctx context.Context, f statusFlags) error {
+	s, places, err := a.load()
+	if err != nil {
+		return err
+	}
+	client := controlsock.Dial(places.ControlSocket)
+	switch {
+	case f.watch && a.json:
+		return client.Watch(ctx, a.printStatusLine)
+	case f.watch && isTerminal(a.out):
+		return a.watchScreen(ctx, s, client.WatchEvery)
+	case f.watch:
+		return client.Watch(ctx, func(status messages.Status) error {
+			return print(a.out, fmt.Sprintf("%s %s\n", time.Now().Format(time.DateTime), headline(status, false)))
+		})
+	}
+	var status messages.Status
+	if f.wait {
+		status, err = awaitAvailable(ctx, client, f.timeout)
+	} else {
+		status, err = client.Status(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		err = a.printStatusLine(status)
+	} else {
+		err = print(a.out, screen(status, nil, colour(a.out), nextConfigured(s, status)))
+	}
+	if err == nil && f.exitCode && !status.CompanionAvailable {
+		return silentExit(exitUnavailable)
+	}
+	return err
+}
+
+// errAvailable ends a watch.
+var errAvailable = errors.New("available")
+
+// awaitAvailable waits until local inference is available, at most for timeout unless that is 0. It gives up at once when
+// the runtime is held: then nothing happens without the user.
+func awaitAvailable(ctx context.Context, client *controlsock.Client, timeout time.Duration) (messages.Status, error) {
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	var last messages.Status
+	err := client.WatchEvery(ctx, time.Second, func(status messages.Status) error {
+		last = status
+		if status.CompanionAvailable || status.Runtime.Held {
+			return errAvailable
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errAvailable) && last.CompanionAvailable:
+		return last, nil
+	case errors.Is(err, errAvailable):
+		return last, &failure{code: string(last.Reason), message: "local inference is not available: " + explain(last.Reason), hint: next(last), exit: exitUnavailable}
+	case errors.Is(err, context.DeadlineExceeded):
+		return last, &failure{code: "timeout", message: fmt.Sprintf("not available within %v: %s", timeout, stage(last)), hint: next(last), exit: exitUnavailable}
+	}
+	return last, err
 }
 
 func (a *app) printStatusLine(s messages.Status) error { return a.printJSON(s) }
@@ -60,18 +127,35 @@ func (a *app) printJSON(v any) error {
 	return print(a.out, safeJSON(encoded)+"\n")
 }
 
-// watchScreen redraws on the terminal's alternate screen until the context or the daemon ends.
-func (a *app) watchScreen(ctx context.Context, watch func(context.Context, time.Duration, func(messages.Status) error) error) error {
-	if err := print(a.out, "\x1b[?1049h\x1b[?25l"); err != nil {
+// watchScreen redraws on the terminal's alternate screen until the context or the daemon ends. The terminal gets back
+// what it showed at the end, at every signal that can be caught, and while the command is suspended.
+func (a *app) watchScreen(ctx context.Context, s config.Settings, watch func(context.Context, time.Duration, func(messages.Status) error) error) error {
+	h := &history{}
+	var mu sync.Mutex
+	last := ""
+	redraw := func() error {
+		mu.Lock()
+		text := last
+		mu.Unlock()
+		return whileHeld(func() error { return print(a.out, text) })
+	}
+	release, err := a.holdTerminal(hold{
+		enter:  func() { _ = print(a.out, "\x1b[?1049h\x1b[?25l\x1b[?7l") },
+		leave:  func() { _ = print(a.out, "\x1b[?7h\x1b[?25h\x1b[?1049l") },
+		redraw: func() { _ = redraw() },
+	})
+	if err != nil {
 		return err
 	}
-	defer func() { _ = print(a.out, "\x1b[?25h\x1b[?1049l") }()
-	h := &history{}
-	return watch(ctx, time.Second, func(s messages.Status) error {
-		h.add(s.Runtime)
+	defer release()
+	return watch(ctx, time.Second, func(status messages.Status) error {
+		h.add(status.Runtime)
 		// Home, the lines with their rests erased, then whatever stood below.
-		text := strings.ReplaceAll(screen(s, h, colour(a.out)), "\n", "\x1b[K\n")
-		return print(a.out, "\x1b[H"+text+"\x1b[J")
+		text := strings.ReplaceAll(screen(status, h, colour(a.out), nextConfigured(s, status)), "\n", "\x1b[K\n")
+		mu.Lock()
+		last = "\x1b[H" + text + "\x1b[J"
+		mu.Unlock()
+		return redraw()
 	})
 }
 
@@ -80,28 +164,64 @@ func headline(s messages.Status, colours bool) string {
 	if s.CompanionAvailable {
 		return paint(colours, green, "● available")
 	}
-	return paint(colours, yellow, "○ not available: ") + explain(s.Reason) + ", " + string(s.Lifecycle)
+	return paint(colours, yellow, "○ "+stage(s))
+}
+
+// stage says what the daemon does, or why it does nothing.
+func stage(s messages.Status) string {
+	model := oneLine(named(s.Model.Name, ""))
+	since := ""
+	if !s.Since.IsZero() {
+		since = fmt.Sprintf(" (%d s)", max(0, int(time.Since(s.Since).Seconds())))
+	}
+	switch {
+	case s.Lifecycle == messages.StateStarting:
+		return "starting: loading " + model + since
+	case s.Lifecycle == messages.StateDraining:
+		return "stopping: requests finish" + since
+	case len(s.Transfers) > 0:
+		return "not available: fetching " + transferRow(s.Transfers[0])
+	case stoppedByUser(s):
+		return "stopped"
+	case s.Reason == messages.ReasonCrashLoop && s.Runtime.LastExit != nil:
+		return "not available: " + explain(s.Reason) + ", last: " + exitText(*s.Runtime.LastExit)
+	}
+	return "not available: " + explain(s.Reason)
+}
+
+// stoppedByUser reports whether the runtime does not run because of `companion stop`: nothing is missing, and nothing
+// is planned.
+func stoppedByUser(s messages.Status) bool {
+	return s.Lifecycle == messages.StateStopped && s.Facts.Verified && s.Facts.Token && s.Facts.Bound &&
+		!s.Runtime.Held && s.Runtime.RetryAt == nil && (s.Reason == messages.ReasonNotReady || s.Reason == messages.ReasonProcessExited)
+}
+
+// exitText says how the runtime ended.
+func exitText(exit messages.ExitReport) string {
+	return strings.TrimSpace(explain(exit.Reason) + " " + exit.Signal)
 }
 
 // screen is the one screen of `status`. It ends with what to do next.
-func screen(s messages.Status, h *history, colours bool) string {
+func screen(s messages.Status, h *history, colours bool, step string) string {
 	var b strings.Builder
 	row := func(label, format string, values ...any) {
-		fmt.Fprintf(&b, "%s %s\n", paint(colours, dim, fmt.Sprintf("%-11s", label)), plain(fmt.Sprintf(format, values...)))
+		fmt.Fprintf(&b, "%s %s\n", paint(colours, dim, fmt.Sprintf("%-11s", label)), oneLine(fmt.Sprintf(format, values...)))
 	}
 	fmt.Fprintf(&b, "%s  %s\n\n", paint(colours, bold, "companion "+s.Version), headline(s, colours))
 	if s.FrontDoor.BaseURL != "" {
-		row("front door", "%s   %d running, %d waiting", s.FrontDoor.BaseURL, s.FrontDoor.InFlight, s.FrontDoor.Queued)
+		row("endpoint", "%s   %d running, %d waiting", s.FrontDoor.BaseURL, s.FrontDoor.InFlight, s.FrontDoor.Queued)
 	} else {
-		row("front door", "not open")
+		row("endpoint", "not open")
 	}
-	row("model", "%s", named(s.Model.Name, s.Model.Version)+mark(s.Model.Verified, ", verified", ", not verified")+mark(s.Model.Grace, ", manifest expired (grace)", ""))
+	row("model", "%s", modelRow(s))
 	row("runtime", "%s", runtimeRow(s.Runtime))
 	if s.Runtime.PID != 0 {
-		row("", "memory %s %s  CPU %.0f%% %s%s", bytesText(s.Runtime.ResidentBytes), h.memory(), s.Runtime.CPUPercent, h.cpu(), mark(s.Runtime.GPUBytes > 0, "  GPU "+bytesText(s.Runtime.GPUBytes), ""))
+		row("sandbox", "%s", sandboxRow(s.Runtime))
+		row("", "memory %8s %s", bytesText(s.Runtime.ResidentBytes), h.memory())
+		row("", "CPU    %7.0f%% %s%s", s.Runtime.CPUPercent, h.cpu(), mark(s.Runtime.GPUBytes > 0, "  GPU "+bytesText(s.Runtime.GPUBytes), ""))
 	}
 	if exit := s.Runtime.LastExit; exit != nil {
-		row("last exit", "%s %s", exit.At.Local().Format(time.TimeOnly), strings.TrimSpace(explain(exit.Reason)+" "+exit.Signal))
+		row("last exit", "%s %s", exit.At.Local().Format(time.TimeOnly), exitText(*exit))
 		if len(exit.LastLines) > 0 && !s.CompanionAvailable {
 			row("", "%s", exit.LastLines[len(exit.LastLines)-1])
 		}
@@ -113,7 +233,7 @@ func screen(s messages.Status, h *history, colours bool) string {
 	}
 	for _, actor := range s.Actors {
 		if actor.Restarts > 0 {
-			row("actor", "%s restarted %d times: %s", actor.Name, actor.Restarts, actor.LastError)
+			row("actor", "%s restarted %s: %s", actor.Name, times(actor.Restarts), actor.LastError)
 		}
 	}
 	if n := s.FrontDoor.EndedRuntime; n > 0 {
@@ -122,29 +242,68 @@ func screen(s messages.Status, h *history, colours bool) string {
 	if verdicts := refusals(s.FrontDoor.Verdicts); verdicts != "" {
 		row("refused", "%s", verdicts)
 	}
-	fmt.Fprintf(&b, "\n%s %s\n", paint(colours, bold, "next:"), next(s))
+	fmt.Fprintf(&b, "\n%s %s\n", paint(colours, bold, "next:"), step)
 	return b.String()
+}
+
+// nextConfigured is next, but a configuration that names no hub comes first: no other step can help.
+func nextConfigured(s config.Settings, status messages.Status) string {
+	if missing := notConfigured(s); missing != "" && !status.CompanionAvailable && !status.Facts.Verified {
+		return missing + ": set them in the file of `companion config path` (`companion config init` writes it), then restart the daemon"
+	}
+	return next(status)
 }
 
 // next is what a person does now.
 func next(s messages.Status) string {
 	switch {
 	case s.CompanionAvailable:
-		return "companion chat   or   eval \"$(companion env)\" for the programs you have"
+		return "companion chat   or   eval \"$(companion env)\" for your programs"
 	case len(s.Transfers) > 0:
 		return "wait for the transfer"
 	case !s.Facts.Token:
 		return "unlock or start the keychain; `companion config show` names the back end"
 	case !s.Facts.Verified && s.Session.State != messages.SessionSignedIn:
 		return "companion login"
+	case !s.Facts.Verified && exitOf(s.Reason) == exitIntegrity && nextStep(s.Reason) != "":
+		return nextStep(s.Reason)
+	case !s.Facts.Verified && s.Reason == messages.ReasonNoSpace:
+		return nextStep(s.Reason)
 	case !s.Facts.Verified:
 		return "companion pull"
 	case s.Runtime.Held:
+		if exit := s.Runtime.LastExit; exit != nil && exit.Reason != messages.ReasonProcessExited && nextStep(exit.Reason) != "" {
+			return nextStep(exit.Reason) + ", then companion start"
+		}
 		return "companion logs --actor runtime, then companion start"
 	case s.Lifecycle == messages.StateStopped && s.Runtime.RetryAt == nil:
 		return "companion start"
 	}
 	return "wait a moment: companion status --watch"
+}
+
+// modelRow says which model is served or wanted.
+func modelRow(s messages.Status) string {
+	text := oneLine(named(s.Model.Name, s.Model.Version))
+	switch {
+	case s.Model.Name == "" && s.Model.Verified:
+		return "none"
+	case s.Model.Name == "":
+		return "none yet"
+	case s.Model.Verified:
+		text += ", verified"
+	default:
+		text += " wanted, not here yet"
+	}
+	return text + mark(s.Model.Grace, ", manifest expired (grace)", "")
+}
+
+// times is such as "once", "3 times".
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func named(name, version string) string {
@@ -167,15 +326,20 @@ func runtimeRow(r messages.StatusRuntime) string {
 	}
 	text := named(r.Name, r.Version)
 	if r.PID != 0 {
-		text += fmt.Sprintf(", process %d, %s socket, Landlock %d, seccomp %s", r.PID, r.BackEnd, r.Sandbox.Landlock, mark(r.Sandbox.Seccomp, "on", "off"))
+		text += fmt.Sprintf(", process %d", r.PID)
 	}
 	if r.Restarts > 0 {
-		text += fmt.Sprintf(", %d restarts", r.Restarts)
+		text += ", restarted " + times(r.Restarts)
 	}
 	if r.RetryAt != nil {
 		text += ", again at " + r.RetryAt.Local().Format(time.TimeOnly)
 	}
 	return text + mark(r.Held, ", held after a crash loop", "") + mark(r.PID != 0 && !r.Pinned, ", NOT PINNED by the manifest", "")
+}
+
+// sandboxRow says how the runtime is confined, as proved at its start.
+func sandboxRow(r messages.StatusRuntime) string {
+	return fmt.Sprintf("%s socket, Landlock %d, seccomp %s", r.BackEnd, r.Sandbox.Landlock, mark(r.Sandbox.Seccomp, "on", "off"))
 }
 
 func sessionRow(s messages.StatusSession) string {
