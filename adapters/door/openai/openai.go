@@ -1,10 +1,14 @@
-// Package openai decodes the JSON of an inference request, checks every field against one table, and
-// encodes it anew (L6a): the client's own bytes never reach the runtime's parser. The table
-// (table.go) holds the fields of the OpenAI chat, completions and embeddings requests and the
-// sampling fields that llama.cpp adds to them, each with its range; docs/api.md is made from it.
+// Package openai decodes the JSON of an inference request, checks every field against one table, and encodes
+// the result again (L6a). The client's own bytes never reach the runtime's parser. The table (table.go) holds
+// the fields of the OpenAI chat, completions and embeddings requests and the sampling fields that llama.cpp
+// adds, each with its range. docs/api.md is generated from it. A field that is not in the table is refused.
 //
-// A null field counts as absent, but for those that steer the runtime's insides. What the table does not
-// know is refused by name.
+// A null field counts as absent, except for the fields that control the runtime itself.
+//
+// Schemas and patterns have files of their own: schema.go and pattern.go define what llama.cpp reads with the
+// right meaning; schemacost.go and patterncost.go bound what it pays for that.
+//
+// Checking a body allocates at most 8 times its size plus 1 MiB (TestMemory).
 package openai
 
 import (
@@ -20,7 +24,7 @@ import (
 	"companion/messages"
 )
 
-// Route is one of the inference routes that take a body (L5).
+// Route is an inference route that takes a body (L5).
 type Route uint8
 
 // The routes.
@@ -30,27 +34,25 @@ const (
 	Embeddings
 )
 
-// Result says what a checked request asks for, as far as the front door must know.
+// Result is what the front door must know of a checked request.
 type Result struct {
 	Stream bool
 }
 
 const (
-	maxDepth = 32 // of arrays and objects inside each other
-	maxTools = 128
-	// maxMembers bounds one object of free JSON: to find duplicates its names are held, and those of
-	// a body full of short ones take nine times its size.
-	maxMembers = 4096
+	maxDepth   = 32 // of nested arrays and objects
+	maxTools   = 128
+	maxMembers = 4096 // of one object of free JSON, of whose names a hash is kept until it ends
 
-	// keptBytes is the largest body whose reader is used again: a reader holds on to the last body.
+	// keptBytes is the largest body whose reader goes back to the pool. A reader refers to the last body.
 	keptBytes = 64 << 10
 
-	invalid jsontext.Kind = 0 // what comes next cannot be read
+	invalid jsontext.Kind = 0 // of a token that is not JSON
 )
 
-// Check reads raw, and appends the request that may go to the runtime to out. The model is the
-// served one; token counts are bounded by its context and never left unlimited. Slots is how many
-// answers the runtime makes at once. Called by the front door after the gate.
+// Check checks the body raw of a request to route, and appends to out the body that may go to the runtime.
+// model is the served model: it bounds token counts, which are never left unlimited. slots is how many answers
+// the runtime makes at once. The front door calls Check after it has authorised the request.
 func Check(route Route, raw []byte, model messages.Model, slots int, out []byte) ([]byte, Result, *Error) {
 	r := readers.Get().(*reader)
 	defer func() {
@@ -83,11 +85,11 @@ func Check(route Route, raw []byte, model messages.Model, slots int, out []byte)
 	return r.out, Result{Stream: r.seen.stream}, nil
 }
 
-// reader walks one request and writes its new form.
+// reader reads one request and writes the body for the runtime.
 type reader struct {
 	source  bytes.Buffer
 	dec     *jsontext.Decoder
-	out     []byte
+	out     []byte // the body for the runtime, so far
 	scratch []byte
 	names   []uint64 // hashes of the names in all open objects
 	objects []int    // where those of each begin
@@ -95,12 +97,12 @@ type reader struct {
 	slots   int
 	seen    seen
 
-	tools     [][]byte // encoded, for tool_choice to choose from
+	tools     [][]byte // encoded; finishTools writes those that tool_choice allows
 	toolNames []string
 	schemas   schemas
 }
 
-// seen is what the rules between fields need.
+// seen is what the checks between fields need.
 type seen struct {
 	stream, streamOptions bool
 	logprobs, topLogprobs bool
@@ -109,7 +111,7 @@ type seen struct {
 	inFormat              bool   // in response_format, not in tools
 	maxTokensBy           string // the field that set it
 	toolChoice            string // "none", "auto", "required" or ""
-	toolNamed             string // the one function asked for
+	toolNamed             string // the one function that tool_choice names
 	message               struct {
 		role           string
 		content, calls bool
@@ -135,11 +137,11 @@ func (r *reader) top(fields *object) *Error {
 	if err := fields.read(r); err != nil {
 		return err
 	}
-	r.out = r.out[:len(r.out)-1] // finish closes it
+	r.out = r.out[:len(r.out)-1] // finish adds fields and closes it
 	return nil
 }
 
-// finish checks what holds between fields, and adds what is always said: the model's name and a
+// finish makes the checks between fields, and adds the fields that every request gets: the model's name and a
 // bound on the answer's tokens.
 func (r *reader) finish(route Route) *Error {
 	if r.seen.streamOptions && !r.seen.stream {
@@ -168,8 +170,8 @@ func (r *reader) finish(route Route) *Error {
 	return nil
 }
 
-// finishTools writes the tools. The runtime does not know a choice of one function by name, so the
-// others are left out and the choice becomes "required": the same meaning.
+// finishTools writes the tools. The runtime has no choice of one function by name. Leaving the other functions
+// out and setting "required" means the same.
 func (r *reader) finishTools() *Error {
 	choice := r.seen.toolChoice
 	if choice == "" && len(r.tools) == 0 && r.seen.toolNamed == "" {
@@ -206,7 +208,7 @@ func (r *reader) finishTools() *Error {
 	return nil
 }
 
-// comma separates elements: none is needed after an opening bracket.
+// comma writes a comma, unless an array or object begins here.
 func (r *reader) comma() {
 	if last := r.out[len(r.out)-1]; last != '[' && last != '{' {
 		r.out = append(r.out, ',')
@@ -219,7 +221,7 @@ func (r *reader) name(name string) {
 	r.out = append(r.out, ':')
 }
 
-// syntax reports what keeps the next value from being read, or nil.
+// syntax returns an error if the next token is not JSON.
 func (r *reader) syntax() *Error {
 	if k := r.dec.PeekKind(); k != invalid {
 		return nil
@@ -229,7 +231,7 @@ func (r *reader) syntax() *Error {
 
 func notJSON() *Error { return fault(faultNotJSON, "") }
 
-// text reads a string into scratch, which the next call overwrites.
+// text reads a string. The result is valid until the next read.
 func (r *reader) text() ([]byte, *Error) {
 	if err := r.kind('"', "a string"); err != nil {
 		return nil, err
@@ -241,8 +243,8 @@ func (r *reader) text() ([]byte, *Error) {
 	return r.unquote(raw)
 }
 
-// memberName reads the name of an object's member into scratch. Asked for a value, jsontext reads a
-// whole object, with every name in it, before it says that none may stand there.
+// memberName reads the name of an object's member. The result is valid until the next read. It looks at the
+// kind first, because jsontext reads a whole value before it reports that it cannot be a name.
 func (r *reader) memberName() ([]byte, *Error) {
 	if k := r.dec.PeekKind(); k != '"' && k != invalid {
 		return nil, fault(faultNotJSON, "")
@@ -283,7 +285,7 @@ func (r *reader) unquote(raw []byte) ([]byte, *Error) {
 	return r.scratch, nil
 }
 
-// kind makes sure that the next value is of kind k.
+// kind checks that the next value is of kind k.
 func (r *reader) kind(k jsontext.Kind, want string) *Error {
 	got := r.dec.PeekKind()
 	if got == k {
@@ -295,10 +297,10 @@ func (r *reader) kind(k jsontext.Kind, want string) *Error {
 	return fault(faultWrongType, want)
 }
 
-// maxNumeral bounds a number as it is written. The exact one of a float64 has at most 767 digits.
+// maxNumeral bounds the text of a number. The exact decimal form of a float64 has at most 767 digits.
 const maxNumeral = 1024 // bytes
 
-// numeral reads a number as it is written.
+// numeral reads a number as text. The result is valid until the next read.
 func (r *reader) numeral(want string) ([]byte, *Error) {
 	if err := r.kind('0', want); err != nil {
 		return nil, err
@@ -313,7 +315,7 @@ func (r *reader) numeral(want string) ([]byte, *Error) {
 	return raw, nil
 }
 
-// number reads a number that a float64 can hold.
+// number reads a number that fits a float64.
 func (r *reader) number(want string) (float64, *Error) {
 	numeral, err := r.numeral(want)
 	if err != nil {
@@ -330,7 +332,7 @@ func asFloat(numeral []byte, want string) (float64, *Error) {
 	return x, nil
 }
 
-// open reads the bracket that begins an array or object.
+// open reads the bracket that begins an array or an object.
 func (r *reader) open(k jsontext.Kind, want string) *Error {
 	if err := r.kind(k, want); err != nil {
 		return err
@@ -348,7 +350,7 @@ func (r *reader) open(k jsontext.Kind, want string) *Error {
 	return nil
 }
 
-// close reads the bracket that ends it.
+// close reads the bracket that ends an array or an object, and checks the names of an object.
 func (r *reader) close() *Error {
 	t, err := r.dec.ReadToken()
 	if err != nil {
@@ -361,7 +363,7 @@ func (r *reader) close() *Error {
 	return nil
 }
 
-// skip reads a value of any kind and leaves it out.
+// skip reads any value and writes nothing.
 func (r *reader) skip() *Error {
 	mark := len(r.out)
 	err := (&anything{}).read(r)
@@ -372,7 +374,7 @@ func (r *reader) skip() *Error {
 func appendQuoted[B []byte | string](out []byte, s B) []byte {
 	out, err := jsontext.AppendQuote(out, s)
 	if err != nil {
-		panic("a string that was decoded cannot be encoded") // both check UTF-8 the same way
+		panic("a decoded string cannot be encoded") // decoder and encoder check UTF-8 in the same way
 	}
 	return out
 }

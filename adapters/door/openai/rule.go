@@ -10,7 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// rule reads one value, checks it, and writes its new form; describe says the same for people.
+// rule reads one value, checks it, and writes it. describe returns the same rule as text for docs/api.md.
 type rule interface {
 	read(*reader) *Error
 	describe() string
@@ -20,9 +20,9 @@ type action uint8
 
 const (
 	accept action = iota
-	drop
-	refuse // unless it is null: clients send back every field of an answer, set or not
-	forbid // null or not
+	drop          // read and leave out
+	refuse        // unless it is null: client libraries send back all fields of an answer, also those that are not set
+	forbid        // even if it is null
 )
 
 // field is one row of the table.
@@ -31,12 +31,12 @@ type field struct {
 	rule     rule // nil unless accepted
 	action   action
 	required bool
-	note     func(*seen) // told when the field is there with a value
+	note     func(*seen) // called when the field is there and not null
 	doc      string
 }
 
-// object is a JSON object with known fields. before and after frame what the rules of its fields
-// note.
+// object is a JSON object with known fields. before runs before its fields are read, and after runs after
+// that, to check what holds between them.
 type object struct {
 	fields        []field
 	byName        map[string]int
@@ -65,7 +65,7 @@ func (o *object) read(r *reader) *Error {
 	if o.before != nil {
 		o.before(&r.seen)
 	}
-	there := make([]int, 0, 4) // the required fields
+	there := make([]int, 0, 4) // rows of required fields that have a value
 	for r.dec.PeekKind() != '}' {
 		i, present, err := o.field(r)
 		if err != nil {
@@ -89,7 +89,7 @@ func (o *object) read(r *reader) *Error {
 	return r.close()
 }
 
-// field reads one member, and returns its row, and whether it was there with a value.
+// field reads one member. It returns its row in the table and whether it has a value.
 func (o *object) field(r *reader) (row int, present bool, bad *Error) {
 	name, bad := r.memberName()
 	if bad != nil {
@@ -126,7 +126,7 @@ func (o *object) field(r *reader) (row int, present bool, bad *Error) {
 	return row, true, nil
 }
 
-// missing names the first required field that is not there.
+// missing is the error for the first required field that is not there.
 func (o *object) missing(there []int) *Error {
 	for i := range o.fields {
 		if o.fields[i].required && !slices.Contains(there, i) {
@@ -136,7 +136,7 @@ func (o *object) missing(there []int) *Error {
 	return fault(faultMissing, "")
 }
 
-// hiddenRule marks a rule that keeps what it read in the reader and writes nothing in place.
+// hiddenRule marks a rule that keeps its value in the reader, for finish to write.
 type hiddenRule struct{ rule }
 
 type boolean struct{ note func(*seen, bool) }
@@ -185,7 +185,7 @@ func (n integer) read(r *reader) *Error {
 	return nil
 }
 
-// number is any number of a range.
+// number is a number of a range.
 type number struct{ min, max float64 }
 
 func (n number) describe() string {
@@ -215,7 +215,7 @@ func appendNumber(out []byte, x float64) []byte {
 type text struct {
 	min, max int
 	only     func([]byte) bool
-	what     string // of only
+	what     string // describes only
 }
 
 func (s text) describe() string {
@@ -244,7 +244,7 @@ func (s text) read(r *reader) *Error {
 	return nil
 }
 
-// choice is one of a few words.
+// choice is one of several words.
 type choice struct {
 	words []string
 	note  func(*seen, string)
@@ -291,7 +291,7 @@ func (l list) read(r *reader) *Error {
 	return l.rest(r)
 }
 
-// rest reads what follows the opening bracket.
+// rest reads the elements and the closing bracket.
 func (l list) rest(r *reader) *Error {
 	n := 0
 	for ; r.dec.PeekKind() != ']'; n++ {
@@ -312,7 +312,7 @@ func (l list) rest(r *reader) *Error {
 	return r.close()
 }
 
-// either picks a rule by the kind of the value.
+// either chooses a rule by the kind of the value.
 type either map[jsontext.Kind]rule
 
 func (e either) describe() string {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// modelRule accepts nothing, or the served name (L6a).
+// modelRule accepts an empty name, or that of the served model (L6a).
 type modelRule struct{}
 
 func (modelRule) describe() string { return "a string" }
@@ -22,7 +22,7 @@ func (modelRule) read(r *reader) *Error {
 	return nil
 }
 
-// answers is n. The runtime refuses more answers at once than it has slots.
+// answers is the field n. The runtime refuses more answers than it has slots.
 type answers struct{}
 
 const maxAnswers = 4
@@ -35,7 +35,7 @@ func (answers) read(r *reader) *Error {
 	return integer{min: 1, max: int64(min(maxAnswers, r.slots)), note: func(s *seen, n int64) { s.answers = int(n) }}.read(r)
 }
 
-// tokenBound reads a bound on the answer's tokens; by is the field that it stands in.
+// tokenBound is a bound on the answer's tokens, in the field by.
 type tokenBound struct{ by string }
 
 func (tokenBound) describe() string { return "a whole number from 1 to the context" }
@@ -49,7 +49,7 @@ func (b tokenBound) read(r *reader) *Error {
 	}}.read(r)
 }
 
-// tokenList is a text as tokens, no longer than the context.
+// tokenList is a text as token numbers, at most as many as the context holds.
 type tokenList struct{}
 
 func (tokenList) describe() string { return "an array of tokens" }
@@ -58,7 +58,7 @@ func (tokenList) read(r *reader) *Error {
 	return list{of: token, min: 1, max: r.model.Context}.read(r)
 }
 
-// promptList is tokens, or several texts.
+// promptList is one text as token numbers, or several texts.
 type promptList struct{ most int }
 
 func (p promptList) describe() string {
@@ -78,7 +78,7 @@ func (p promptList) read(r *reader) *Error {
 	return list{of: oneText, min: 1, max: p.most}.rest(r)
 }
 
-// dataURL lets no URL through that the runtime would fetch.
+// dataURL accepts only URLs that hold their data. The runtime would fetch others.
 type dataURL struct{}
 
 func (dataURL) describe() string { return "a `data:` URL" }
@@ -118,8 +118,8 @@ func each(b []byte, ok func(byte) bool) bool {
 	return true
 }
 
-// formatRule is response_format. The runtime takes a json_object without a schema as no constraint at
-// all, so it is told the schema that says the same.
+// formatRule is response_format. The runtime does not constrain an answer to json_object, so it gets the schema
+// that means the same.
 type formatRule struct{}
 
 func (formatRule) describe() string { return "an object: `type`, `json_schema`" }
@@ -138,7 +138,7 @@ func (formatRule) read(r *reader) *Error {
 	return nil
 }
 
-// toolRule keeps the encoded tool for finishTools.
+// toolRule is a tool, which finishTools writes.
 type toolRule struct{}
 
 func (toolRule) describe() string { return "a function: `type`, `function`" }
@@ -165,7 +165,7 @@ func (toolName) read(r *reader) *Error {
 	return nil
 }
 
-// toolNamed is the name in tool_choice.
+// toolNamed is the function's name in tool_choice.
 type toolNamed struct{}
 
 func (toolNamed) describe() string { return functionName.describe() }
@@ -179,7 +179,7 @@ func (toolNamed) read(r *reader) *Error {
 	return nil
 }
 
-// biases is logit_bias: numbers of tokens, as strings, to a bias.
+// biases is logit_bias: an object from token numbers to biases.
 var biases = biasRule{max: 1024}
 
 type biasRule struct{ max int }

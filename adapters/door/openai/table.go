@@ -2,7 +2,7 @@ package openai
 
 import "math"
 
-// The table. Order is the order of docs/api.md.
+// The table. docs/api.md has its order.
 
 var routes = [...]*object{Chat: chatRequest, Completions: completionRequest, Embeddings: embeddingRequest}
 
@@ -28,7 +28,7 @@ var chatRequest = newObject(join(
 
 var completionRequest = newObject(join(
 	[]field{
-		{name: "prompt", rule: prompt(32), required: true, doc: "the text to go on from"},
+		{name: "prompt", rule: prompt(32), required: true, doc: "the text to continue"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
@@ -43,7 +43,7 @@ var embeddingRequest = newObject(join(
 		{name: "dimensions", action: refuse},
 	}, droppedFields, forbiddenFields)...)
 
-// common to both kinds of completion.
+// common holds the fields of both kinds of completion.
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
@@ -51,12 +51,12 @@ var common = []field{
 	{name: "stop", rule: either{'"': text{min: 1, max: 256}, '[': list{of: text{min: 1, max: 256}, max: 16}}, doc: "where the answer ends"},
 }
 
-// sampling holds the OpenAI samplers, and then those that llama.cpp adds.
+// sampling holds the sampling fields of OpenAI, and then those that llama.cpp adds.
 var sampling = []field{
 	{name: "temperature", rule: number{0, 2}, doc: "randomness"},
 	{name: "top_p", rule: number{0, 1}, doc: "nucleus"},
-	{name: "presence_penalty", rule: number{-2, 2}, doc: "against tokens that were there"},
-	{name: "frequency_penalty", rule: number{-2, 2}, doc: "against tokens that were there often"},
+	{name: "presence_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared"},
+	{name: "frequency_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared often"},
 	{name: "seed", rule: integer{min: 0, max: math.MaxUint32}, doc: "same seed, same text"},
 	{name: "logit_bias", rule: biases, doc: "token number to bias"},
 	{name: "top_k", rule: integer{min: 0, max: 1 << 20}, doc: "llama.cpp; 0 turns it off"},
@@ -81,14 +81,14 @@ var sampling = []field{
 	{name: "ignore_eos", rule: boolean{}, doc: "llama.cpp; goes on until the token bound"},
 }
 
-// droppedFields have no meaning here (L6a).
+// droppedFields have no effect in this program and are left out (L6a).
 var droppedFields = []field{
 	{name: "user", action: drop}, {name: "metadata", action: drop}, {name: "store", action: drop},
 	{name: "service_tier", action: drop}, {name: "safety_identifier", action: drop}, {name: "prompt_cache_key", action: drop},
 }
 
-// forbiddenFields steer the runtime's insides (L6a). Other unknown names are refused as well; these
-// are the ones whose refusal says that they are known and not allowed.
+// forbiddenFields control the runtime itself (L6a). They are listed so that the error says that they are not
+// allowed, and not that they are unknown.
 var forbiddenFields = []field{
 	{name: "id_slot", action: forbid}, {name: "lora", action: forbid}, {name: "n_discard", action: forbid},
 	{name: "n_keep", action: forbid}, {name: "response_fields", action: forbid}, {name: "n_predict", action: forbid},
@@ -106,11 +106,11 @@ var streamOptions = newObject(
 	field{name: "include_obfuscation", action: drop},
 )
 
-// prompt is a text, tokens, or at most so many of either: each is work of its own, all in one place of
-// the queue.
+// prompt is a text, token numbers, or at most most of either. The runtime answers each, and all of them take one
+// place in the queue.
 func prompt(most int) rule { return either{'"': text{}, '[': promptList{most}} }
 
-// token is a number of the vocabulary, which no model has more than a million of.
+// token is the number of a token. No model has more than a million.
 var token = integer{min: 0, max: 1 << 20}
 
 var message = func() *object {
@@ -119,7 +119,7 @@ var message = func() *object {
 			words: []string{"system", "developer", "user", "assistant", "tool"},
 			note:  func(s *seen, w string) { s.message.role = w },
 		}, doc: "who speaks"},
-		field{name: "content", rule: either{'"': text{}, '[': list{of: part, min: 1}}, note: func(s *seen) { s.message.content = true }, doc: "what is said: text or parts; an assistant's may be absent beside `tool_calls`"},
+		field{name: "content", rule: either{'"': text{}, '[': list{of: part, min: 1}}, note: func(s *seen) { s.message.content = true }, doc: "what is said: text or parts; may be absent in an assistant's message with `tool_calls`"},
 		field{name: "name", rule: functionName, doc: "of the speaker"},
 		field{name: "tool_calls", rule: list{of: toolCall, min: 1, max: maxTools}, note: func(s *seen) { s.message.calls = true }, doc: "what an assistant called"},
 		field{name: "tool_call_id", rule: text{min: 1, max: 256}, doc: "which call a tool answers"},
