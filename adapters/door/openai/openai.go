@@ -123,6 +123,7 @@ type seen struct {
 	format struct {
 		kind   string
 		schema bool
+		empty  bool // the schema is {}
 	}
 }
 

@@ -149,7 +149,7 @@ func TestRefused(t *testing.T) {
 		{format(`{"items":{},"maxItems":-1}`), "response_format.json_schema.schema.maxItems"}, {format(`{"type":"string","maxLength":2000}`), "response_format.json_schema.schema.maxLength"},
 		{format(`{"type":"integer","minimum":123456789012345678}`), "response_format.json_schema.schema.minimum"}, {format(`{"type":["integer","null"],"minimum":1.5}`), "response_format.json_schema.schema.minimum"},
 		{format(`{"type":"integer","minimum":3,"maximum":2}`), "response_format.json_schema.schema.maximum"}, {format(`{"type":"integer","minimum":-9223372036854775808,"maximum":1}`), "response_format.json_schema.schema.minimum"},
-		{format(`{"$ref":"#"}`), "response_format.json_schema.schema.$ref"}, {format(`{"$ref":"#/x"}`), "response_format.json_schema.schema"}, {format(`{"$dynamicRef":"#/x"}`), "response_format.json_schema.schema.$dynamicRef"},
+		{format(`{}`), "response_format.json_schema.schema"}, {format(`{"$ref":"#"}`), "response_format.json_schema.schema.$ref"}, {format(`{"$ref":"#/x"}`), "response_format.json_schema.schema"}, {format(`{"$dynamicRef":"#/x"}`), "response_format.json_schema.schema.$dynamicRef"},
 		{format(`{"allOf":[{"type":"string"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"properties":{"a":{}}},{"properties":{"a":{}}}]}`), "response_format.json_schema.schema"},
 		{format(`{"items":{"pattern":"^*$"}}`), "response_format.json_schema.schema.items.pattern"}, {format(`{"not":{"pattern":"["}}`), "response_format.json_schema.schema.not.pattern"},
 		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},

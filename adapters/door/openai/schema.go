@@ -16,9 +16,9 @@ const (
 	maxParts        = 2048      // schemas and enum values
 	maxReferences   = 256
 	maxPropertyName = 256 // bytes; the runtime reads rule names with a recursive regular expression
-	// maxItemsBound is the largest minItems or maxItems for which the grammar parser surely makes rules: an
-	// item counts up to three times towards the 2000 that it refuses.
-	maxItemsBound = 600
+	// maxItemsBound is the largest minItems or maxItems. The grammar parser refuses a group with 2000 rules, and
+	// that of an array has a few more than it has items.
+	maxItemsBound = 1900
 	// maxPatternTotal bounds the items of all patterns together, each of which grows by at most 20 bytes
 	// when it is rewritten.
 	maxPatternTotal = 2048
@@ -46,6 +46,7 @@ func (schema) read(r *reader) *Error {
 	if r.seen.inFormat {
 		tool = noTool
 	}
+	r.seen.format.empty = len(r.out)-s.start == len("{}")
 	s.roots = append(s.roots, schemaRoot{node: root, tool: tool, bytes: len(r.out) - s.start})
 	s.start = noSchema
 	return nil

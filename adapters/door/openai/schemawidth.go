@@ -76,37 +76,39 @@ func (g *grammarCost) costAs(n int32, t typeSet) (schemaCost, *Error) {
 	case is(typeString) && has(keywordPattern):
 		return schemaCost{heads: headString, width: node.pattern.width + 3, paths: node.pattern.paths, copies: 1}, nil
 	case is(typeString) && has(keywordFormat):
-		return scalar(headString, 4)
+		return scalar(headString, 2)
 	}
 	switch t {
 	case typeString:
-		return scalar(headString, 4)
+		return scalar(headString, 2)
 	case typeInteger, typeNumber:
 		if has(keywordRange) && t == typeInteger {
 			return scalar(headNumber, 40)
 		}
-		return scalar(headNumber, 6)
+		return scalar(headNumber, 4)
 	case typeBoolean:
 		return scalar(headBoolean, 2)
 	case typeNull:
 		return scalar(headNull, 1)
 	case typeObject:
-		return scalar(headObject, 12)
+		return scalar(headObject, 8)
 	case typeArray:
-		return scalar(headArray, 12)
+		return scalar(headArray, 8)
 	}
-	return scalar(allHeads, 12)
+	return scalar(allHeads, 8)
 }
 
 // object: while a value is read nothing else is open. Between properties all optional ones may come next.
 func (g *grammarCost) object(n int32) (schemaCost, *Error) {
 	whole := schemaCost{heads: headObject, paths: 1, copies: 1}
-	next := int32(4)
+	next := int32(3)
 	err := g.children(n, roleProperty, func(c int32) *Error {
 		node := &g.nodes[c]
 		cost, err := g.nested(c)
 		if !node.required {
 			next++
+		} else {
+			whole.copies = 0 // no token holds a whole object that is not empty
 		}
 		whole.width, whole.paths = max(whole.width, cost.width), max(whole.paths, cost.paths)
 		return err
@@ -124,7 +126,7 @@ func (g *grammarCost) object(n int32) (schemaCost, *Error) {
 	if more {
 		next += 4 + min(g.nodes[n].properties, 64)
 	}
-	whole.width = max(whole.width, next) + 2
+	whole.width = max(whole.width, next) + 1
 	return whole, err
 }
 
@@ -164,14 +166,14 @@ func (g *grammarCost) array(n int32) (schemaCost, *Error) {
 		whole.width, whole.paths = max(whole.width, cost.width), max(whole.paths, cost.paths)
 		return err
 	})
-	whole.width += 3
+	whole.width += 2
 	return whole, err
 }
 
 // union is anyOf or oneOf. Alternatives that begin differently do not add up after their first character.
 // Objects whose first properties have different values do not after that one.
 func (g *grammarCost) union(n int32) (schemaCost, *Error) {
-	alike, count, err := g.alike(n)
+	alike, count, objects, err := g.alike(n)
 	if err != nil {
 		return schemaCost{}, err
 	}
@@ -210,14 +212,17 @@ func (g *grammarCost) union(n int32) (schemaCost, *Error) {
 	for _, s := range sums {
 		whole.width, whole.paths, whole.copies = max(whole.width, s.width), max(whole.paths, s.paths), max(whole.copies, s.copies)
 	}
+	if objects > 1 { // each is at several places between its brace and its first name
+		whole.width = max(whole.width, objects*3)
+	}
 	whole.width += count
 	return whole, err
 }
 
-// alike reports whether two objects among the alternatives cannot be told apart by their first property.
-func (g *grammarCost) alike(n int32) (alike bool, count int32, err *Error) {
+// alike counts the alternatives and those of them that may be objects, and reports whether two of these cannot be
+// told apart by their first property.
+func (g *grammarCost) alike(n int32) (alike bool, count, objects int32, err *Error) {
 	tags := map[uint64]bool{}
-	objects := 0
 	err = g.children(n, roleUnion, func(c int32) *Error {
 		count++
 		object, tag := g.tag(c)
@@ -231,7 +236,7 @@ func (g *grammarCost) alike(n int32) (alike bool, count int32, err *Error) {
 		tags[tag] = true
 		return nil
 	})
-	return alike && objects > 1, count, err
+	return alike && objects > 1, count, objects, err
 }
 
 // tag returns whether n may be an object, and what its first property is, or 0 if that may differ.

@@ -230,6 +230,8 @@ var responseFormat = func() *object {
 			return fault(faultMissing, "").at("json_schema")
 		case s.format.kind != "json_schema" && s.format.schema:
 			return fault(faultConflict, "type").at("json_schema")
+		case s.format.schema && s.format.empty: // the runtime takes it for no constraint at all
+			return fault(faultEmpty, "").at("schema").at("json_schema")
 		}
 		return nil
 	}
