@@ -40,10 +40,12 @@ type Facts struct {
 	ShuttingDown bool
 }
 
-// BackEnd is where the runtime listens: the network is "unix" or "tcp" (R3).
+// BackEnd is where the runtime listens (R3). PID is the process that must answer there; who connects checks it.
+// Zero means that it is not known, as before the first check.
 type BackEnd struct {
-	Network string
+	Network string // "unix" or "tcp"
 	Address string
+	PID     int
 }
 
 // Model describes the served model by its manifest name; never a path or a digest.

@@ -33,6 +33,7 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonQueueFull:            {503, "Too many requests are waiting already."},
 	messages.ReasonRuntimeUnavailable:   {503, "The model's runtime cannot be reached now."},
 	messages.ReasonRequestEndsRuntime:   {400, "This request ended the model's runtime before. It is refused for an hour. Change it, its schema or tools first."},
+	messages.ReasonBackendUnreachable:   {503, "The model's runtime cannot be reached now."},
 	messages.ReasonUpstreamFailed:       {502, "The model's runtime failed."},
 	messages.ReasonNotReady:             {503, "The model is not ready."},
 	messages.ReasonUnknownState:         {503, "The model is not ready."},

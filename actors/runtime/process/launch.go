@@ -135,8 +135,10 @@ func kill(h *spawn.Handle) {
 }
 
 func (a *Actor) backEndUp(l *launch, s spawn.Started) *messages.BackEndUp {
+	backEnd := s.BackEnd
+	backEnd.PID = s.Handle.PID()
 	return &messages.BackEndUp{
-		Launch: l.spawn.Launch, BackEnd: s.BackEnd,
+		Launch: l.spawn.Launch, BackEnd: backEnd,
 		Model: messages.Model{
 			Name: l.spawn.Model.Name, Version: l.spawn.Model.Version,
 			Context: a.Context, Embedding: l.spawn.Model.Embedding,

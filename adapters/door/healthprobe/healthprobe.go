@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"companion/adapters/peer"
 	"companion/messages"
 )
 
@@ -140,9 +141,11 @@ func (p *Prober) backEnd(ctx context.Context, backEnd messages.BackEnd, method, 
 		request.Header.Set("Content-Type", "application/json")
 	}
 	status, answer, err := do(client(func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, backEnd.Network, backEnd.Address)
+		return dial(ctx, backEnd)
 	}), request)
 	switch {
+	case errors.Is(err, peer.ErrOtherProcess):
+		return nil, &Error{messages.ReasonBackendUnreachable, FaultRuntime, errors.New("another process answers on the back end's socket")}
 	case err != nil && ctx.Err() != nil:
 		return nil, silence()
 	case err != nil:
@@ -151,6 +154,18 @@ func (p *Prober) backEnd(ctx context.Context, backEnd messages.BackEnd, method, 
 		return nil, upstream(fmt.Sprintf("the back end answered with status %d", status))
 	}
 	return answer, nil
+}
+
+// dial connects to the back end, and refuses a connection whose other end is not the runtime's process (R3).
+func dial(ctx context.Context, backEnd messages.BackEnd) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, backEnd.Network, backEnd.Address)
+	if err != nil || backEnd.PID == 0 {
+		return conn, err
+	}
+	if err := peer.Check(conn, backEnd.PID); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // do returns the status and the whole answer. Errors of net/http quote addresses, and the one of a

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -191,5 +192,34 @@ func TestGenerate(t *testing.T) {
 			defer cancel()
 			check(t, New().Generate(ctx, backEnd, test.model), test.reason, FaultRuntime)
 		})
+	}
+}
+
+// R3, A4: both probes of the back end connect to the runtime's process and to no other; what a foreign process
+// answers counts for nothing, and it is asked for nothing.
+func TestForeignBackEnd(t *testing.T) {
+	gemma := messages.Model{Name: "gemma", Context: 4096}
+	asked := 0
+	backEnd := onSocket(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		answer := goodToken
+		if r.Method == http.MethodGet {
+			answer = goodList
+		}
+		answering(200, answer)(w, r)
+	}))
+	for pid, reason := range map[int]messages.Reason{
+		os.Getpid(): messages.ReasonOK, os.Getppid(): messages.ReasonBackendUnreachable, 1: messages.ReasonBackendUnreachable,
+	} {
+		backEnd.PID, asked = pid, 0
+		check(t, New().Models(t.Context(), backEnd, "gemma"), reason, FaultRuntime)
+		err := New().Generate(t.Context(), backEnd, gemma)
+		check(t, err, reason, FaultRuntime)
+		if err != nil && strings.Contains(err.Error(), backEnd.Address) {
+			t.Errorf("got the socket's path in %v, want none", err)
+		}
+		if want := 2; reason != messages.ReasonOK && asked != 0 || reason == messages.ReasonOK && asked != want {
+			t.Errorf("process %d: got %d requests sent to it", pid, asked)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"companion/adapters/lowlatency"
+	"companion/adapters/peer"
 	"companion/messages"
 )
 
@@ -68,6 +69,8 @@ type upstream struct {
 
 var errLongHead = errors.New("the head of the answer is too long")
 
+var errForeign = errors.New("the back end is not the runtime's process")
+
 var errStaleTarget = errors.New("the back end belongs to an earlier launch")
 
 // use makes t the target, unless a later launch is already; the connections to the old one die.
@@ -117,6 +120,9 @@ func (p *pool) get(ctx context.Context, t Target, fresh bool, look func() error)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the runtime: %w", err)
 	}
+	if err := checkPeer(c, t.BackEnd.PID); err != nil {
+		return nil, fmt.Errorf("reaching the runtime: %w", errors.Join(err, c.Close()))
+	}
 	u := &upstream{Conn: lowlatency.Conn(c), target: t}
 	u.in = bufio.NewReaderSize(u, 8<<10)
 	return u, nil
@@ -137,6 +143,18 @@ func (p *pool) connect(ctx context.Context, b messages.BackEnd, look func() erro
 		c, err = p.dial(ctx, b.Network, b.Address)
 	}
 	return c, err
+}
+
+// checkPeer refuses a new connection whose other end is not the runtime's process (R3): any program of the user
+// can put a socket of its own in the place of the runtime's.
+func checkPeer(c net.Conn, pid int) error {
+	if pid == 0 {
+		return nil
+	}
+	if err := peer.Check(c, pid); err != nil {
+		return errors.Join(errForeign, err)
+	}
+	return nil
 }
 
 func (p *pool) pop(t Target) *upstream {

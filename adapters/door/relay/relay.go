@@ -22,8 +22,9 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"companion/messages"
 )
@@ -34,6 +35,9 @@ type Options struct {
 	KeepAlive time.Duration
 	// AnswerBytes is the longest answer that is not a stream: 64 MiB.
 	AnswerBytes int64
+	// AnswerMemory is what all answers that are not streams may hold at once, in bytes: 128 MiB. An answer
+	// needs up to three times its length while it is read.
+	AnswerMemory int64
 	// IdleConns is how many idle connections are kept: 16. As many as requests run at once is right.
 	IdleConns int
 	// Dial replaces the dialer in tests.
@@ -46,6 +50,7 @@ type Options struct {
 type Relay struct {
 	options Options
 	pool    pool
+	answers *semaphore.Weighted // the bytes of Options.AnswerMemory
 }
 
 // New makes a Relay that has no target yet.
@@ -56,6 +61,9 @@ func New(o Options) *Relay {
 	if o.AnswerBytes <= 0 {
 		o.AnswerBytes = 64 << 20
 	}
+	if o.AnswerMemory <= 0 {
+		o.AnswerMemory = 128 << 20
+	}
 	if o.IdleConns <= 0 {
 		o.IdleConns = 16
 	}
@@ -65,7 +73,7 @@ func New(o Options) *Relay {
 	if o.ErrorEvent == nil {
 		o.ErrorEvent = func(messages.Reason) []byte { return []byte("data: {\"error\":{}}\n\n") }
 	}
-	return &Relay{options: o, pool: pool{dial: o.Dial, max: o.IdleConns}}
+	return &Relay{options: o, pool: pool{dial: o.Dial, max: o.IdleConns}, answers: semaphore.NewWeighted(o.AnswerMemory)}
 }
 
 // Use makes t the only back end; the idle connections of an earlier launch are closed. A launch
@@ -112,10 +120,11 @@ func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
 	if !e.open() {
 		return nil, e.result
 	}
-	var b bytes.Buffer
-	whole := e.slurp(&b, fetchBytes)
+	b := newAnswerBuffer(r.answers)
+	defer b.release()
+	whole := e.slurp(b, fetchBytes)
 	e.done(whole)
-	return b.Bytes(), e.result
+	return bytes.Clone(b.bytes), e.result
 }
 
 // Do sends the call and passes the answer on to w.
@@ -167,7 +176,10 @@ func (e *exchange) open() bool {
 	if err != nil {
 		e.result.Gone = e.result.Gone || left(e.ctx)
 		e.result.Reason = messages.ReasonUpstreamFailed
-		if e.up == nil {
+		switch {
+		case errors.Is(err, errForeign):
+			e.result.Reason = messages.ReasonBackendUnreachable
+		case e.up == nil:
 			e.result.Reason = messages.ReasonRuntimeUnavailable
 		}
 		e.done(false)
@@ -325,30 +337,20 @@ func (e *exchange) done(whole bool) {
 	e.up = nil
 }
 
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// keptBytes is the largest buffer that is kept for the next answer.
-const keptBytes = 1 << 20
-
-// answer passes an answer on that is not a stream. It is read whole first, so that a runtime that
-// dies half-way gives a clean error and not half an answer.
+// answer passes on an answer that is not a stream. It is read whole first, so that a runtime that dies while it
+// writes causes an error and not half an answer.
 func (e *exchange) answer() (whole bool) {
-	b := buffers.Get().(*bytes.Buffer)
-	b.Reset()
-	defer func() {
-		if b.Cap() <= keptBytes {
-			buffers.Put(b)
-		}
-	}()
+	b := newAnswerBuffer(e.relay.answers)
+	defer b.release()
 	if !e.slurp(b, e.relay.options.AnswerBytes) {
 		return false
 	}
-	e.result.Tokens = countTokens(b.Bytes())
+	e.result.Tokens = countTokens(b.bytes)
 	h := e.w.Header()
 	h["Content-Type"] = jsonType
-	h["Content-Length"] = []string{strconv.Itoa(b.Len())}
+	h["Content-Length"] = []string{strconv.Itoa(len(b.bytes))}
 	e.result.Written = true
-	if _, err := e.w.Write(b.Bytes()); err != nil {
+	if _, err := e.w.Write(b.bytes); err != nil {
 		e.result.Gone = true
 	}
 	return true
@@ -360,14 +362,18 @@ var (
 )
 
 // slurp reads the answer's body whole, up to limit bytes.
-func (e *exchange) slurp(b *bytes.Buffer, limit int64) bool {
-	n, err := b.ReadFrom(io.LimitReader(e.body, limit+1))
-	if err != nil || n > limit {
+func (e *exchange) slurp(b *answerBuffer, limit int64) bool {
+	err := b.readFrom(e.body, int(limit))
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errNoMemory):
+		e.result.Reason = messages.ReasonQueueFull
+	default:
 		e.result.Reason = messages.ReasonUpstreamFailed
 		e.result.Gone = e.result.Gone || left(e.ctx)
-		return false
 	}
-	return true
+	return false
 }
 
 // countTokens finds the counts in an answer or event. The names cannot stand in a text of the

@@ -2,11 +2,9 @@ package spawn
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 
-	gopsnet "github.com/shirou/gopsutil/v3/net"
 	"golang.org/x/sys/windows"
 
 	"companion/messages"
@@ -39,21 +37,3 @@ func backEndArguments(b messages.BackEnd) []string { return tcpArguments(b) }
 
 // checkAddress has nothing to look at: there is no file.
 func checkAddress(messages.BackEnd) error { return nil }
-
-// checkPeer refuses a connection to a port on which the process pid does not listen.
-func checkPeer(conn net.Conn, pid int) error {
-	port, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return errors.New("not a TCP connection")
-	}
-	sockets, err := gopsnet.ConnectionsPid("tcp4", int32(pid))
-	if err != nil {
-		return fmt.Errorf("asking who listens: %w", err)
-	}
-	for _, s := range sockets {
-		if s.Status == "LISTEN" && int(s.Laddr.Port) == port.Port {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: another process listens there", ErrNotOurChild)
-}

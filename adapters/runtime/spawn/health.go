@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 
+	"companion/adapters/peer"
 	"companion/messages"
 )
 
@@ -35,7 +36,10 @@ func health(ctx context.Context, b messages.BackEnd, pid int) error {
 			if err != nil {
 				return nil, errors.New("nobody listens yet")
 			}
-			if err := checkPeer(conn, pid); err != nil {
+			if err := peer.Check(conn, pid); err != nil {
+				if errors.Is(err, peer.ErrOtherProcess) {
+					err = fmt.Errorf("%w: %w", ErrNotOurChild, err)
+				}
 				return nil, errors.Join(err, conn.Close())
 			}
 			return conn, nil
