@@ -23,6 +23,7 @@ type SessionMeta struct {
 	Issuer        string    `json:"issuer"`
 	ClientID      string    `json:"clientId"`
 	Scope         string    `json:"scope"`
+	AccessIssued  time.Time `json:"accessIssued,omitzero"` // zero in a session of an earlier version
 	AccessExpires time.Time `json:"accessExpires"`
 	User          User      `json:"user"`
 }

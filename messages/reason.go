@@ -92,6 +92,8 @@ const (
 	ReasonBindFailed               Reason = "bind_failed"
 	ReasonCallbackTimeout          Reason = "callback_timeout"
 	ReasonBrowserFailed            Reason = "browser_failed"
+	ReasonDeviceUnsupported        Reason = "device_unsupported"
+	ReasonRefreshInterrupted       Reason = "refresh_interrupted"
 )
 
 // Session decisions (O8): anything malformed or missing is reauth.
@@ -103,14 +105,19 @@ const (
 
 // Keychain (K1–K7).
 const (
-	ReasonUnknownAccount      Reason = "unknown_account"
-	ReasonInvalidSecret       Reason = "invalid_secret"
-	ReasonSecretTooLarge      Reason = "secret_too_large"
-	ReasonKeychainUnavailable Reason = "keychain_unavailable"
-	ReasonKeychainLocked      Reason = "keychain_locked"
-	ReasonKeychainDenied      Reason = "keychain_denied"
-	ReasonKeychainTimeout     Reason = "keychain_timeout"
+	ReasonUnknownAccount       Reason = "unknown_account"
+	ReasonInvalidSecret        Reason = "invalid_secret"
+	ReasonSecretTooLarge       Reason = "secret_too_large"
+	ReasonKeychainUnavailable  Reason = "keychain_unavailable"
+	ReasonKeychainLocked       Reason = "keychain_locked"
+	ReasonKeychainDenied       Reason = "keychain_denied"
+	ReasonKeychainTimeout      Reason = "keychain_timeout"
+	ReasonKeychainFull         Reason = "keychain_full"
+	ReasonKeychainNoCollection Reason = "keychain_no_collection"
 )
+
+// ReasonInternalError says that the daemon itself failed; the log has the details.
+const ReasonInternalError Reason = "internal_error"
 
 // Manifest (M1).
 const (

@@ -30,7 +30,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 		return nil, fmt.Errorf("opening the keychain: %w", err)
 	}
 	signIn, err := oauth.New(oauth.Config{
-		Issuer: s.Hub.Issuer(), SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
+		Issuer: s.Hub.Issuer(), ForeignIssuer: s.Hub.IssuerURL != "", SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
 		FirstParty: s.Hub.FirstParty, ForeignEndpoints: s.Hub.ForeignEndpoints,
 		Loopback: strings.Trim(s.Hub.RedirectAddress, "[]"), Timeout: s.Hub.SignInTimeout, HTTP: hub,
 	})

@@ -26,6 +26,7 @@ type Settings struct {
 // Hub is the first-party hub and the sign-in (O1–O8).
 type Hub struct {
 	URL              string // https origin without a path
+	IssuerURL        string // the OAuth issuer where it is not URL + /api/v1/auth/native; else empty
 	CAFile           string // one more root certificate; empty: the system's alone
 	ClientID         string // empty: register (RFC 7591)
 	FirstParty       bool   // the RFC 9207 `iss` is required in the callback, announced or not (O4)
@@ -34,8 +35,13 @@ type Hub struct {
 	SignInTimeout    time.Duration
 }
 
-// Issuer is the OAuth issuer identifier of the hub (hub.md).
-func (h Hub) Issuer() string { return h.URL + "/api/v1/auth/native" }
+// Issuer is the OAuth issuer identifier of the hub (hub.md), compared byte for byte with what the hub says.
+func (h Hub) Issuer() string {
+	if h.IssuerURL != "" {
+		return h.IssuerURL
+	}
+	return h.URL + "/api/v1/auth/native"
+}
 
 // Manifest is the signed manifest (M1, M4).
 type Manifest struct {

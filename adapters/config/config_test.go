@@ -55,6 +55,10 @@ func TestRefused(t *testing.T) {
 		{"clear text hub", "[hub]\n\nurl = \"http://h.example\"", 3, "hub.url", "https origin"},
 		{"hub with path", "[hub]\nurl = \"https://h.example/x\"", 2, "hub.url", "https origin"},
 		{"hub with user", "[hub]\nurl = \"https://u:p@h.example\"", 2, "hub.url", "https origin"},
+		{"clear text issuer", "[hub]\nissuer = \"http://login.example\"", 2, "hub.issuer", "https URL"},
+		{"issuer with query", "[hub]\nissuer = \"https://login.example/?a\"", 2, "hub.issuer", "https URL"},
+		{"issuer with fragment", "[hub]\nissuer = \"https://login.example/#\"", 2, "hub.issuer", "https URL"},
+		{"issuer with user", "[hub]\nissuer = \"https://u@login.example/\"", 2, "hub.issuer", "https URL"},
 		{"hub with slash", "[hub]\nurl = \"https://h.example/\"", 2, "hub.url", "https origin"},
 		{"relative file", "[hub]\nca_file = \"ca.pem\"", 2, "hub.ca_file", "absolute path"},
 		{"routable address", "[front_door]\naddress = \"0.0.0.0\"", 2, "front_door.address", `"127.0.0.1", "[::1]"`},
@@ -319,4 +323,19 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("accepted address %q", s.FrontDoor.Address)
 		}
 	})
+}
+
+// O1: the issuer follows from the hub, or is what the configuration names, byte for byte.
+func TestIssuer(t *testing.T) {
+	for issuer, want := range map[string]string{
+		"":                               "https://hub.example/api/v1/auth/native",
+		"https://login.example":          "https://login.example",
+		"https://login.example/":         "https://login.example/",
+		"https://login.example/realms/a": "https://login.example/realms/a",
+	} {
+		s, _, err := Load(Options{Flags: []string{"hub.url=https://hub.example", "hub.issuer=" + issuer}})
+		if err != nil || s.Hub.Issuer() != want {
+			t.Errorf("hub.issuer = %q: got %q (%v), want %q", issuer, s.Hub.Issuer(), err, want)
+		}
+	}
 }

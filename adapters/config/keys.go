@@ -20,13 +20,16 @@ func concat(groups ...[]key) []key {
 
 func hubKeys() []key {
 	return []key{
-		stringKey("hub.url", "the hub's https origin; the issuer is this + /api/v1/auth/native",
+		stringKey("hub.url", "the hub's https origin",
 			`an https origin without path, such as "https://hub.example"`, "https://hub.example",
 			func(s *Settings) *string { return &s.Hub.URL }, isHubURL),
 		stringKey("hub.ca_file", "one more root certificate (PEM), for a private hub", path, "",
 			func(s *Settings) *string { return &s.Hub.CAFile }, isOptionalPath),
 		stringKey("hub.client_id", "empty: register (RFC 7591)", `a public client id, or ""`, "",
 			func(s *Settings) *string { return &s.Hub.ClientID }, clientPattern.MatchString),
+		stringKey("hub.issuer", "the OAuth issuer; empty: hub.url + /api/v1/auth/native",
+			`an https URL without query, as the server's metadata says it, or ""`, "",
+			func(s *Settings) *string { return &s.Hub.IssuerURL }, isOptionalIssuer),
 		boolKey("hub.first_party", "the hub must name itself (iss) when it sends the browser back, announced or not", true,
 			func(s *Settings) *bool { return &s.Hub.FirstParty }),
 		boolKey("hub.foreign_endpoints", "the hub's sign-in endpoints may lie on other https origins", false,

@@ -198,6 +198,20 @@ func isHubURL(v string) bool {
 	return err == nil && u.Scheme == "https" && isOrigin(u) && v == "https://"+u.Host
 }
 
+// isOptionalIssuer accepts an issuer identifier (RFC 8414 section 2): https, without userinfo, query or fragment.
+func isOptionalIssuer(v string) bool {
+	if v == "" {
+		return true
+	}
+	u, err := url.Parse(v)
+	if err != nil || strings.ContainsAny(v, "?#") {
+		return false
+	}
+	origin := *u
+	origin.Path, origin.RawPath = "", ""
+	return u.Scheme == "https" && isOrigin(&origin) && strings.HasPrefix(v, "https://"+u.Host)
+}
+
 // isLaneURL accepts https, http on a loopback literal, and unix: with an absolute path: no network carries the text
 // of the last two.
 func isLaneURL(v string) bool {

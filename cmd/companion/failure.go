@@ -99,13 +99,13 @@ func exitOf(r messages.Reason) int {
 	switch r {
 	case messages.ReasonOK, messages.ReasonAllow, messages.ReasonSessionValid:
 		return exitDone
-	case messages.ReasonSignInNeeded, messages.ReasonSessionRefresh:
+	case messages.ReasonSignInNeeded, messages.ReasonSessionRefresh, messages.ReasonRefreshInterrupted:
 		return exitSignIn
 	case messages.ReasonCloudConsentRequired, messages.ReasonLanePolicyDenied:
 		return exitPolicy
 	case messages.ReasonUnknownAccount, messages.ReasonInvalidSecret, messages.ReasonSecretTooLarge,
 		messages.ReasonKeychainUnavailable, messages.ReasonKeychainLocked, messages.ReasonKeychainDenied,
-		messages.ReasonKeychainTimeout:
+		messages.ReasonKeychainTimeout, messages.ReasonKeychainFull, messages.ReasonKeychainNoCollection:
 		return exitKeychain
 	case messages.ReasonMalformedSpec, messages.ReasonSourceNotAllowed, messages.ReasonSchemeNotAllowed,
 		messages.ReasonSizeMismatch, messages.ReasonDigestMismatch, messages.ReasonAccumulatorFinalized,

@@ -16,10 +16,10 @@ import (
 func TestExitOfEveryReason(t *testing.T) {
 	want := map[int]string{
 		exitDone:   "ok allow valid",
-		exitSignIn: "reauth refresh",
+		exitSignIn: "reauth refresh refresh_interrupted",
 		exitPolicy: "cloud_consent_required lane_policy_denied",
 		exitKeychain: "unknown_account invalid_secret secret_too_large keychain_unavailable keychain_locked " +
-			"keychain_denied keychain_timeout",
+			"keychain_denied keychain_timeout keychain_full keychain_no_collection",
 		exitIntegrity: "malformed_spec source_not_allowed scheme_not_allowed size_mismatch digest_mismatch accumulator_finalized " +
 			"accumulator_aborted manifest_untrusted manifest_expired manifest_rollback https_required binary_untrusted",
 		exitUnavailable: "invalid_transition not_ready unknown_event unknown_state start_timeout process_exited crash_loop queue_timeout " +
@@ -30,7 +30,7 @@ func TestExitOfEveryReason(t *testing.T) {
 			"missing_token invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params " +
 			"malformed_input authorization_server_error state_missing state_mismatch issuer_missing issuer_mismatch missing_code " +
 			"invalid_redirect_uri unsupported_pkce_method invalid_token_response metadata_invalid registration_failed " +
-			"token_exchange_failed bind_failed callback_timeout browser_failed manifest_unreachable bad_status transfer_failed " +
+			"token_exchange_failed bind_failed callback_timeout browser_failed device_unsupported internal_error manifest_unreachable bad_status transfer_failed " +
 			"no_space no_such_target",
 	}
 	codes := map[string]int{}

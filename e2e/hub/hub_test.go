@@ -165,15 +165,15 @@ func TestSignIn(t *testing.T) {
 			if err != nil || user != want {
 				t.Errorf("who am I: %+v, %v", user, err)
 			}
-			next, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh)
+			next, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var e *oauth.Error
-			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
 				t.Errorf("reuse: %v", err)
 			}
-			if _, err := c.Refresh(t.Context(), grant.ClientID, next.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+			if _, err := c.Refresh(t.Context(), grant.ClientID, next.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
 				t.Errorf("after reuse: %v", err)
 			}
 			grant, err = signIn(t, a, c)
@@ -183,7 +183,7 @@ func TestSignIn(t *testing.T) {
 			if err := c.Revoke(t.Context(), grant.ClientID, grant.Refresh); err != nil {
 				t.Error(err)
 			}
-			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh); !errors.As(err, &e) || !e.SessionOver() {
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
 				t.Errorf("after revocation: %v", err)
 			}
 		})

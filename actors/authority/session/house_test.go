@@ -64,7 +64,7 @@ func (h *fakeHub) issue() oauth.Tokens {
 	}
 }
 
-func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret) (oauth.Tokens, error) {
+func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret, _ func() error) (oauth.Tokens, error) {
 	h.mu.Lock()
 	h.refreshes++
 	h.running++

@@ -91,7 +91,8 @@ func sessionOf(grant oauth.Grant, user messages.User) messages.Session {
 	return messages.Session{
 		AccessToken: grant.Access, RefreshToken: grant.Refresh,
 		Meta: messages.SessionMeta{
-			Issuer: grant.Issuer, ClientID: grant.ClientID, Scope: grant.Scope, AccessExpires: grant.Expires, User: user,
+			Issuer: grant.Issuer, ClientID: grant.ClientID, Scope: grant.Scope, User: user,
+			AccessIssued: grant.Issued, AccessExpires: grant.Expires,
 		},
 	}
 }

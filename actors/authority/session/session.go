@@ -22,7 +22,7 @@ import (
 // Hub is the authorization server: oauth.Client by way of HubOf, or a fault in its place.
 type Hub interface {
 	Begin(ctx context.Context) (Attempt, error)
-	Refresh(ctx context.Context, clientID string, refresh messages.Secret) (oauth.Tokens, error)
+	Refresh(ctx context.Context, clientID string, refresh messages.Secret, sending func() error) (oauth.Tokens, error)
 	Revoke(ctx context.Context, clientID string, refresh messages.Secret) error
 	WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error)
 	Decide(s messages.Session, now time.Time) messages.Reason

@@ -74,12 +74,15 @@ func (l *loop) refresh() {
 		}
 		outliving, cancel := outlive(ctx, lastWords)
 		defer cancel()
-		tokens, err := l.deps.Hub.Refresh(outliving, old.Meta.ClientID, old.RefreshToken)
+		tokens, err := l.deps.Hub.Refresh(outliving, old.Meta.ClientID, old.RefreshToken, nil)
 		next = old
 		switch {
 		case err == nil:
 			next.AccessToken, next.RefreshToken = tokens.Access, tokens.Refresh
-			next.Meta.AccessExpires, next.Meta.Scope = tokens.Expires, tokens.Scope
+			next.Meta.AccessIssued, next.Meta.AccessExpires = tokens.Issued, tokens.Expires
+			if tokens.Scope != "" {
+				next.Meta.Scope = tokens.Scope
+			}
 			stored = l.askStore(outliving, next)
 		default:
 			failed = oauth.AsError(err)

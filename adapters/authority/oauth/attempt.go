@@ -4,22 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"fmt"
-	"net"
+	"errors"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/oauth2"
 
 	"companion/messages"
 )
 
-// Attempt is one sign-in: one redirect listener, one state, one verifier, at most one callback. Its
-// owner calls Wait once, then Close once.
+// Attempt is one sign-in in a browser: one redirect listener, one state, one verifier, at most one callback. Its owner calls
+// Wait once, then Close once.
 type Attempt struct {
 	client      *Client
 	metadata    metadata
@@ -27,38 +24,41 @@ type Attempt struct {
 	redirectURI string
 	verifier    string
 	want        expectation
-	authorize   string // the authorization URL: holds state and challenge, so it is never handed out
+	authorize   string    // the authorization URL: it contains state and challenge, so no caller gets it
+	until       time.Time // when Wait gives up
 
 	host         string // exact Host of the redirect listener
 	startPath    string
 	callbackPath string
-	started      atomic.Bool
-	until        time.Time // when Wait gives up
 
-	answered  chan callback // capacity one: the first callback
-	spent     atomic.Bool   // the state is good for one callback
-	outcome   chan struct{} // closed by Close
-	signedIn  bool          // readable once outcome is closed
-	server    *http.Server
-	serveDone chan struct{}
-	closing   sync.Once
+	answered chan callback            // capacity one: the callback with the right state
+	stray    atomic.Pointer[callback] // the last callback with another state
+	spent    atomic.Bool              // the state is good for one callback
+	outcome  chan struct{}            // closed by Close
+	shown    chan struct{}            // closed when the browser has its last page
+	signedIn bool                     // readable once outcome is closed
+	server   *http.Server
+	serving  sync.WaitGroup
+	closing  sync.Once
 }
 
+// callback is what came to the callback path. The code is empty unless the reason is ReasonOK.
 type callback struct {
+	ours   bool // it carries the attempt's state
 	code   string
 	reason messages.Reason
 	detail string
 }
 
-// Grant is what a finished sign-in brings.
+// Grant is the result of a finished sign-in.
 type Grant struct {
 	Tokens
 	Issuer   string
 	ClientID string
 }
 
-// Begin fetches the metadata, binds the redirect listener and registers the client. On any error no
-// listener is left and nothing was shown to the user (O2).
+// Begin fetches the metadata, binds the redirect listener and registers the client. After an error no listener is left and
+// nothing was shown to the user (O2).
 func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 	m, err := c.discover(ctx)
 	if err != nil {
@@ -73,13 +73,13 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 		metadata:     m,
 		clientID:     c.config.ClientID,
 		verifier:     oauth2.GenerateVerifier(),
+		until:        time.Now().Add(c.config.Timeout),
 		host:         listener.Addr().String(),
 		startPath:    "/start/" + random(),
 		callbackPath: "/callback",
 		answered:     make(chan callback, 1),
 		outcome:      make(chan struct{}),
-		serveDone:    make(chan struct{}),
-		until:        time.Now().Add(c.config.Timeout),
+		shown:        make(chan struct{}),
 	}
 	a.want = expectation{state: random(), issuer: m.Issuer, issRequired: c.config.FirstParty || m.IssInResponse}
 	register := a.clientID == "" && m.Registration != ""
@@ -91,8 +91,7 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 	case register:
 		a.clientID, err = c.register(ctx, m, a.redirectURI)
 	case a.clientID == "":
-		err = &Error{Doing: "registering with the hub", Reason: messages.ReasonRegistrationFailed,
-			cause: fmt.Errorf("the hub offers no registration and no client id is configured")}
+		err = errNoClient
 	}
 	if err != nil {
 		_ = listener.Close()
@@ -109,13 +108,18 @@ func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 	return a, nil
 }
 
+var errNoClient = &Error{
+	Doing: "registering with the hub", Reason: messages.ReasonRegistrationFailed,
+	cause: errors.New("the hub offers no registration and no client id is configured"),
+}
+
 // Page is what the user needs: the page on loopback that sends the browser on to the hub, and until when it works.
 func (a *Attempt) Page() messages.LoginPage {
 	return messages.LoginPage{URL: "http://" + a.host + a.startPath, Until: a.until}
 }
 
-// Wait waits for the callback and exchanges its code. It ends by the attempt's time-out with
-// ReasonCallbackTimeout, and with ctx.
+// Wait waits for the callback and exchanges its code. It ends with ctx, and at the attempt's time-out with
+// ReasonCallbackTimeout, or with what was wrong with the last callback that did not belong to the attempt.
 func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	const doing = "waiting for the browser"
 	late := time.NewTimer(time.Until(a.until))
@@ -124,6 +128,9 @@ func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	select {
 	case cb = <-a.answered:
 	case <-late.C:
+		if stray := a.stray.Load(); stray != nil {
+			return Grant{}, &Error{Doing: doing, Reason: stray.reason, Detail: stray.detail}
+		}
 		return Grant{}, &Error{Doing: doing, Reason: messages.ReasonCallbackTimeout}
 	case <-ctx.Done():
 		return Grant{}, &Error{Doing: doing, Reason: messages.ReasonCallbackTimeout, cause: context.Cause(ctx)}
@@ -138,104 +145,9 @@ func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	return Grant{Tokens: t, Issuer: a.metadata.Issuer, ClientID: a.clientID}, nil
 }
 
-// Close shows the waiting browser whether sign-in worked, closes the listener and waits until all has
-// ended. Only the first call counts.
-func (a *Attempt) Close(signedIn bool) {
-	a.closing.Do(func() {
-		a.signedIn = signedIn
-		close(a.outcome)
-		// The page is a kilobyte to a browser on this machine; whoever reads slower loses it.
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if err := a.server.Shutdown(ctx); err != nil {
-			_ = a.server.Close()
-		}
-		<-a.serveDone
-	})
-}
-
-// listenLoopback binds a port that the system picks and requires that what was bound is the loopback
-// literal asked for (O2).
-func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
-	if err != nil {
-		return nil, err
-	}
-	bound, ok := listener.Addr().(*net.TCPAddr)
-	if !ok || !bound.IP.Equal(net.ParseIP(address)) || bound.Port == 0 || bound.Zone != "" {
-		_ = listener.Close()
-		return nil, fmt.Errorf("bound %s instead of %s", listener.Addr(), address)
-	}
-	return listener, nil
-}
-
 // random returns 32 bytes of the system's random source, base64url (O5).
 func random() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand crashes the program instead
 	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-func (a *Attempt) serve(listener net.Listener) {
-	a.server = &http.Server{
-		Handler:                      a,
-		ReadTimeout:                  5 * time.Second,
-		MaxHeaderBytes:               32 << 10,
-		ErrorLog:                     discard,
-		DisableGeneralOptionsHandler: true,
-	}
-	a.server.SetKeepAlivesEnabled(false)
-	go func() {
-		defer close(a.serveDone)
-		_ = a.server.Serve(netutil.LimitListener(listener, maxConnections))
-	}()
-}
-
-// ServeHTTP answers the start page and the callback, and refuses everything else without ending the
-// attempt (O3).
-func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	secure(w.Header())
-	if status := refusal(r, a.host, a.startPath, a.callbackPath); status != 0 {
-		if status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", http.MethodGet)
-		}
-		http.Error(w, strconv.Itoa(status)+" "+http.StatusText(status), status)
-		return
-	}
-	if r.URL.Path == a.startPath {
-		a.start(w)
-		return
-	}
-	q, ok := parameters(r.URL.RawQuery)
-	if !ok {
-		http.Error(w, "400 "+http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
-		return
-	}
-	if !a.spent.CompareAndSwap(false, true) {
-		page(w, http.StatusGone, usedPage)
-		return
-	}
-	var cb callback
-	cb.code, cb.reason, cb.detail = checkCallback(q, a.want)
-	a.answered <- cb
-	select {
-	case <-a.outcome:
-	case <-r.Context().Done():
-		return
-	}
-	if a.signedIn {
-		page(w, http.StatusOK, signedInPage)
-		return
-	}
-	page(w, http.StatusBadRequest, failedPage)
-}
-
-func (a *Attempt) start(w http.ResponseWriter) {
-	if !a.started.CompareAndSwap(false, true) {
-		page(w, http.StatusGone, usedPage)
-		return
-	}
-	w.Header().Set("Location", a.authorize)
-	w.WriteHeader(http.StatusFound)
 }

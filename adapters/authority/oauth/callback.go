@@ -16,32 +16,29 @@ type expectation struct {
 	issRequired bool
 }
 
-// checkCallback decides over the parameters of a callback, in the order of O4: the server's error,
-// state, iss, code. detail is one of RFC 6749's own error codes or empty. The code is worth nothing
-// unless the reason is ReasonOK.
-func checkCallback(q url.Values, want expectation) (code string, reason messages.Reason, detail string) {
-	if q.Has("error") {
-		return "", messages.ReasonAuthorizationServerError, knownCode(q.Get("error"))
+// checkCallback decides over the parameters of a callback, in the order of O4: the server's error, state, iss, code. detail
+// is one of RFC 6749's own error codes or empty.
+func checkCallback(q url.Values, want expectation) callback {
+	cb := callback{ours: want.state != "" && same(q.Get("state"), want.state)}
+	switch {
+	case q.Has("error"):
+		cb.reason, cb.detail = messages.ReasonAuthorizationServerError, knownCode(q.Get("error"))
+	case q.Get("state") == "" || want.state == "":
+		cb.reason = messages.ReasonStateMissing
+	case !cb.ours:
+		cb.reason = messages.ReasonStateMismatch
+	case !q.Has("iss") && want.issRequired:
+		cb.reason = messages.ReasonIssuerMissing
+	case q.Has("iss") && !same(q.Get("iss"), want.issuer):
+		cb.reason = messages.ReasonIssuerMismatch
+	case q.Get("code") == "":
+		cb.reason = messages.ReasonMissingCode
+	case !printable(q.Get("code"), 4096, true):
+		cb.reason = messages.ReasonMalformedInput
+	default:
+		cb.reason, cb.code = messages.ReasonOK, q.Get("code")
 	}
-	if q.Get("state") == "" || want.state == "" {
-		return "", messages.ReasonStateMissing, ""
-	}
-	if !same(q.Get("state"), want.state) {
-		return "", messages.ReasonStateMismatch, ""
-	}
-	if !q.Has("iss") && want.issRequired {
-		return "", messages.ReasonIssuerMissing, ""
-	}
-	if q.Has("iss") && !same(q.Get("iss"), want.issuer) {
-		return "", messages.ReasonIssuerMismatch, ""
-	}
-	if q.Get("code") == "" {
-		return "", messages.ReasonMissingCode, ""
-	}
-	if !printable(q.Get("code"), 4096, true) {
-		return "", messages.ReasonMalformedInput, ""
-	}
-	return q.Get("code"), messages.ReasonOK, ""
+	return cb
 }
 
 // same compares in constant time, content and length.
@@ -50,15 +47,15 @@ func same(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// refusal decides whether a request to the redirect listener is one of the two it serves (O3): 0 says
-// yes, else it is the status to refuse it with. Refused requests do not end the attempt.
+// refusal returns the status with which a request to the redirect listener is refused, or 0 for a request to one of paths
+// (O3). Refused requests do not end the attempt.
 func refusal(r *http.Request, host string, paths ...string) int {
 	if r.Host != host {
 		return http.StatusForbidden
 	}
 	known := false
 	for _, p := range paths {
-		// Path alone is decoded: %2e and %2f forms must not count as the path itself.
+		// URL.Path is decoded; a RawPath tells that %2e or %2f was in it.
 		known = known || r.URL.Path == p && r.URL.RawPath == "" && r.URL.Host == ""
 	}
 	switch {
@@ -69,7 +66,7 @@ func refusal(r *http.Request, host string, paths ...string) int {
 	case !absentOr(r.Header["Sec-Fetch-Mode"], "navigate"), !absentOr(r.Header["Sec-Fetch-Dest"], "document"):
 		return http.StatusForbidden
 	case r.Header.Get("Sec-Purpose") != "" || r.Header.Get("Purpose") != "":
-		return http.StatusForbidden // a prefetch would spend the attempt without the user
+		return http.StatusForbidden // a prefetch is not the user
 	}
 	return 0
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,14 +115,12 @@ func TestHostileCallback(t *testing.T) {
 		query func(a *Attempt) url.Values
 		want  messages.Reason
 	}{
-		"wrong state": {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "state": {"x"}, "iss": {a.want.issuer}} }, messages.ReasonStateMismatch},
-		"no state":    {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "iss": {a.want.issuer}} }, messages.ReasonStateMissing},
 		"mix-up": {func(a *Attempt) url.Values {
 			return url.Values{"code": {"c"}, "state": {a.want.state}, "iss": {"https://evil.example"}}
 		}, messages.ReasonIssuerMismatch},
 		"no iss": {func(a *Attempt) url.Values { return url.Values{"code": {"c"}, "state": {a.want.state}} }, messages.ReasonIssuerMissing},
 		"server error": {func(a *Attempt) url.Values {
-			return url.Values{"error": {"<script>alert(1)</script>"}, "error_description": {"free text"}}
+			return url.Values{"state": {a.want.state}, "error": {"<script>alert(1)</script>"}, "error_description": {"free text"}}
 		}, messages.ReasonAuthorizationServerError},
 		"code injection": {func(a *Attempt) url.Values {
 			return url.Values{"code": {"stolen"}, "state": {a.want.state}, "iss": {a.want.issuer}}
@@ -147,6 +147,222 @@ func TestHostileCallback(t *testing.T) {
 				t.Fatal("a refused callback reached the token endpoint")
 			}
 		})
+	}
+}
+
+// strays are answers on the callback path that do not carry the attempt's state.
+func strays(a *Attempt) map[messages.Reason]url.Values {
+	return map[messages.Reason]url.Values{
+		messages.ReasonStateMismatch:            {"code": {"c"}, "state": {"x"}, "iss": {a.want.issuer}},
+		messages.ReasonStateMissing:             {"code": {"c"}, "iss": {a.want.issuer}},
+		messages.ReasonAuthorizationServerError: {"error": {"access_denied"}, "state": {"x"}, "iss": {a.want.issuer}},
+	}
+}
+
+// O3, O4, T13: an answer without the attempt's state does not end the attempt, is told so, and the user's own answer still
+// works. Without one, the time-out says what was wrong with the stray.
+func TestStrayCallbackEndsNothing(t *testing.T) {
+	h, c := newHub(t)
+	_, shown, err := signIn(t, h, c, func(a *Attempt) string {
+		for reason, query := range strays(a) {
+			for range 3 {
+				if status, _, body := h.browse(a.redirectURI + "?" + query.Encode()); status != http.StatusBadRequest || body != strayPage {
+					t.Errorf("%s: status %d, page %q, want 400 and the stray page", reason, status, body)
+				}
+			}
+		}
+		_, _, body := h.browse(a.Page().URL)
+		return body
+	})
+	if err != nil || shown != signedInPage {
+		t.Fatalf("the user's own sign-in after strays: %v, page %q", err, shown)
+	}
+	if h.count("token") != 1 {
+		t.Errorf("%d token requests, want 1", h.count("token"))
+	}
+	for _, reason := range []messages.Reason{messages.ReasonStateMismatch, messages.ReasonStateMissing, messages.ReasonAuthorizationServerError} {
+		h, c := newHub(t)
+		c.config.Timeout = 300 * time.Millisecond
+		_, _, err := signIn(t, h, c, func(a *Attempt) string {
+			_, _, body := h.browse(a.redirectURI + "?" + strays(a)[reason].Encode())
+			return body
+		})
+		if got := reasonOf(err); got != reason {
+			t.Errorf("at the time-out: got %s, want %s", got, reason)
+		}
+	}
+}
+
+// O2: a preview or a prefetch that opens the start page does not spend it; only the callback does.
+func TestStartPageSurvivesPreviews(t *testing.T) {
+	h, c := newHub(t)
+	preview := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer preview.CloseIdleConnections()
+	_, shown, err := signIn(t, h, c, func(a *Attempt) string {
+		for _, header := range []http.Header{{}, {"Sec-Purpose": {"prefetch;prerender"}}, {"Purpose": {"prefetch"}}, {"User-Agent": {"Slackbot-LinkExpanding 1.0"}}} {
+			for _, method := range []string{http.MethodHead, http.MethodGet} {
+				req, err := http.NewRequest(method, a.Page().URL, nil)
+				if err != nil {
+					t.Error(err)
+				}
+				req.Header = header
+				resp, err := preview.Do(req)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				resp.Body.Close()
+			}
+		}
+		_, _, body := h.browse(a.Page().URL)
+		return body
+	})
+	if err != nil || shown != signedInPage {
+		t.Fatalf("the user's sign-in after the previews: %v, page %q", err, shown)
+	}
+}
+
+// O2: idle connections of another process, however many, do not keep the user's browser out, and requests without the state
+// do not either.
+func TestCrowdedRedirectListener(t *testing.T) {
+	h, c := newHub(t)
+	const crowd = 1000
+	_, shown, err := signIn(t, h, c, func(a *Attempt) string {
+		for range crowd {
+			conn, err := net.Dial("tcp", a.host)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			defer conn.Close()
+		}
+		var hostile sync.WaitGroup
+		for range 20 {
+			hostile.Go(func() {
+				for range crowd / 20 {
+					h.browse(a.redirectURI + "?code=c&state=x")
+				}
+			})
+		}
+		_, _, body := h.browse(a.Page().URL)
+		hostile.Wait()
+		return body
+	})
+	if err != nil || shown != signedInPage {
+		t.Fatalf("among %d idle connections and %d hostile requests: %v, page %q", crowd, crowd, err, shown)
+	}
+}
+
+// O2: a connection that the browser opened to spare time does not delay the end of the attempt.
+func TestSpareConnectionDelaysNothing(t *testing.T) {
+	h, c := newHub(t)
+	a, err := c.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spare, err := net.Dial("tcp", a.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spare.Close()
+	h.browse("http://" + a.host + "/") // the listener has accepted the spare connection by now
+	shown := make(chan string, 1)
+	go func() { _, _, body := h.browse(a.Page().URL); shown <- body }()
+	if _, err := a.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	a.Close(true)
+	if took := time.Since(began); took >= showWithin {
+		t.Errorf("Close waited %v for a connection that says nothing", took)
+	}
+	if body := <-shown; body != signedInPage {
+		t.Errorf("the browser got %q, want the signed-in page whole", body)
+	}
+	if _, err := spare.Read(make([]byte, 1)); err == nil {
+		t.Error("the spare connection is still open")
+	}
+}
+
+// O7, O8, O9: the status of an answer decides before its body. A body that is too long or cut off does not turn "later" or
+// "no" into a lost answer, and a revocation that was accepted is one.
+func TestStatusBeforeBody(t *testing.T) {
+	bodies := map[string]func(w http.ResponseWriter, status int){
+		"long": func(w http.ResponseWriter, status int) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, strings.Repeat("x", maxTokenAnswer+1))
+		},
+		"cut": func(w http.ResponseWriter, status int) {
+			w.Header().Set("Content-Length", "1000")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, "<html>")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+	}
+	for name, body := range bodies {
+		for status, want := range map[int]Retry{
+			429: RetryLater, 408: RetryLater, 500: RetryLater, 502: RetryLater, 503: RetryLater, 504: RetryLater,
+			400: RetryNever, 401: RetryNever, 404: RetryNever, 307: RetryNever, 200: RetryUnsafe, 201: RetryUnsafe,
+		} {
+			h, c := newHub(t)
+			h.server.Config.ErrorLog = discard
+			h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) { body(w, status) }
+			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
+			if e := AsError(err); e.Retry != want || e.SessionOver() {
+				t.Errorf("refresh, %d with a %s body: retry %d, over %v, want %d (%v)", status, name, e.Retry, e.SessionOver(), want, errors.Unwrap(err))
+			}
+			h.server.CloseClientConnections()
+		}
+		h, c := newHub(t)
+		h.server.Config.ErrorLog = discard
+		h.answer["revoke"] = func(w http.ResponseWriter, _ *http.Request) { body(w, 200) }
+		if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("refresh-1")); err != nil {
+			t.Errorf("revocation, 200 with a %s body: %v", name, err)
+		}
+	}
+}
+
+// O5: an answer without scope means what was asked for at first, and no change at a refresh (RFC 6749 sections 5.1 and 6).
+func TestScope(t *testing.T) {
+	h, c := newHub(t)
+	g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
+	if err != nil || g.Scope != c.config.Scope {
+		t.Errorf("first answer without scope: %q, %v, want %q", g.Scope, err, c.config.Scope)
+	}
+	for body, want := range map[string]string{
+		`{"token_type":"bearer","access_token":"a","expires_in":1}`:                      "",
+		`{"token_type":"bearer","access_token":"a","expires_in":1,"scope":"vault:read"}`: "vault:read",
+	} {
+		h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
+		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
+		if err != nil || got.Scope != want {
+			t.Errorf("refresh answered %s: scope %q, %v, want %q", body, got.Scope, err, want)
+		}
+	}
+}
+
+// O8: the note comes after everything that can fail before sending, and a note that fails stops the refresh.
+func TestNoteBeforeSending(t *testing.T) {
+	h, c := newHub(t)
+	noted := false
+	h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) {
+		if !noted {
+			t.Error("the token was sent before the note")
+		}
+		_, _ = io.WriteString(w, `{"token_type":"bearer","access_token":"a","expires_in":1}`)
+	}
+	if _, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("r"), func() error { noted = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("r"), func() error { return errors.New("disk full") })
+	if AsError(err).Retry != RetryLater || h.count("token") != 1 {
+		t.Errorf("a note that fails: %v, %d token requests, want retry later and 1", err, h.count("token"))
+	}
+	h.answer["oauth-authorization-server"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+	noted = false
+	if _, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("r"), func() error { noted = true; return nil }); err == nil || noted {
+		t.Errorf("a hub that cannot be reached: %v, noted %v, want an error and no note", err, noted)
 	}
 }
 
@@ -342,7 +558,7 @@ func TestRefresh(t *testing.T) {
 			h, c := newHub(t)
 			h.server.Config.ErrorLog = discard
 			h.answer[r.endpoint] = r.answer
-			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 			var e *Error
 			if !errors.As(err, &e) || e.Retry != r.retry || e.SessionOver() != r.over {
 				t.Fatalf("%+v", err)
@@ -354,7 +570,7 @@ func TestRefresh(t *testing.T) {
 	}
 	t.Run("rotation", func(t *testing.T) {
 		h, c := newHub(t)
-		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if err != nil || got.Access.Reveal() != "access-2" || got.Refresh.Reveal() != "refresh-2" {
 			t.Fatalf("%+v %v", got, err)
 		}
@@ -365,7 +581,7 @@ func TestRefresh(t *testing.T) {
 	t.Run("no rotation", func(t *testing.T) {
 		h, c := newHub(t)
 		h.answer["token"] = status(200, `{"token_type":"bearer","access_token":"a","expires_in":1}`)
-		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if err != nil || got.Refresh.Reveal() != "refresh-1" {
 			t.Fatalf("%+v %v", got, err)
 		}
@@ -373,7 +589,7 @@ func TestRefresh(t *testing.T) {
 	t.Run("nobody there", func(t *testing.T) {
 		h, c := newHub(t)
 		h.server.Close()
-		_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"))
+		_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if AsError(err).Retry != RetryLater {
 			t.Fatal(err)
 		}

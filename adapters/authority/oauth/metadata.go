@@ -2,11 +2,15 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"companion/adapters/authority/transport"
 	"companion/messages"
@@ -15,52 +19,85 @@ import (
 // maxAnswer bounds every JSON body of the hub, in bytes.
 const maxAnswer = 64 << 10
 
-// metadata is what the authorization server says of itself (RFC 8414 section 2).
+// wellKnown is the name of the metadata document (RFC 8414 section 3).
+const wellKnown = "/.well-known/oauth-authorization-server"
+
+// metadata is what the authorization server says of itself (RFC 8414 section 2, RFC 8628 section 4).
 type metadata struct {
 	Issuer           string   `json:"issuer"`
 	Authorization    string   `json:"authorization_endpoint"`
 	Token            string   `json:"token_endpoint"`
 	Registration     string   `json:"registration_endpoint"`
 	Revocation       string   `json:"revocation_endpoint"`
+	Device           string   `json:"device_authorization_endpoint"`
 	ResponseTypes    []string `json:"response_types_supported"`
 	ChallengeMethods []string `json:"code_challenge_methods_supported"`
 	AuthMethods      []string `json:"token_endpoint_auth_methods_supported"`
 	IssInResponse    bool     `json:"authorization_response_iss_parameter_supported"`
 }
 
-// discover fetches and checks the metadata. hub.md appends the well-known path to the issuer.
+// locations lists where the metadata of issuer may be: appended to the issuer, as hub.md says, and inserted between host
+// and path, as RFC 8414 section 3.1 says. Both are the same for an issuer without a path.
+func locations(issuer string) []string {
+	all := []string{strings.TrimSuffix(issuer, "/") + wellKnown}
+	if u, err := url.Parse(issuer); err == nil && strings.Trim(u.EscapedPath(), "/") != "" {
+		all = append(all, u.Scheme+"://"+u.Host+wellKnown+strings.TrimSuffix(u.EscapedPath(), "/"))
+	}
+	return all
+}
+
+// discover fetches and checks the metadata. The second location is tried when the first one answers that it has none: with
+// a 4xx status, or, like servers that answer every path with a web page, with something that is not JSON.
 func (c *Client) discover(ctx context.Context) (metadata, error) {
 	const doing = "fetching the hub's sign-in metadata"
-	failed := func(cause error) (metadata, error) {
-		return metadata{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: cause}
+	var failed error
+	for _, location := range locations(c.config.Issuer) {
+		body, absent, err := c.fetchMetadata(ctx, location)
+		if err == nil {
+			m, reason := checkMetadata(body, c.config.Issuer, c.config.ForeignEndpoints)
+			if reason != messages.ReasonOK {
+				return metadata{}, &Error{Doing: doing, Reason: reason, Retry: RetryLater}
+			}
+			return m, nil
+		}
+		if failed == nil {
+			failed = err
+		}
+		if !absent {
+			break
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.config.Issuer+"/.well-known/oauth-authorization-server", nil)
+	return metadata{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: failed}
+}
+
+// fetchMetadata gets one document. absent reports that the server has none at this location.
+func (c *Client) fetchMetadata(ctx context.Context, location string) (body []byte, absent bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, nil)
 	if err != nil {
-		return failed(err)
+		return nil, false, err
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.config.HTTP.Do(req)
 	if err != nil {
-		return failed(err)
+		return nil, false, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return failed(fmt.Errorf("status %d", resp.StatusCode))
+		missing := resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
+		return nil, missing, fmt.Errorf("status %d", resp.StatusCode)
 	}
-	body, err := transport.ReadAll(resp.Body, maxAnswer)
-	if err != nil {
-		return failed(err)
+	if body, err = transport.ReadAll(resp.Body, maxAnswer); err != nil {
+		return nil, false, err
 	}
-	m, reason := checkMetadata(body, c.config.Issuer, c.config.ForeignEndpoints)
-	if reason != messages.ReasonOK {
-		return metadata{}, &Error{Doing: doing, Reason: reason, Retry: RetryLater}
+	if !jsontext.Value(body).IsValid() {
+		return nil, true, errors.New("the metadata is not JSON")
 	}
-	return m, nil
+	return body, false, nil
 }
 
-// checkMetadata decides whether the server's metadata can be used (O1): the issuer equals the
-// configured one byte for byte, each endpoint is https and, unless foreign ones are allowed, of the
-// issuer's own origin, and S256 is offered to public clients.
+// checkMetadata decides whether the server's metadata can be used (O1): the issuer equals the configured one byte for byte,
+// each endpoint is https and, unless foreign ones are allowed, of the issuer's own origin, and S256 is offered to public
+// clients.
 func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages.Reason) {
 	var m metadata
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -73,15 +110,13 @@ func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages
 	if err != nil {
 		return metadata{}, messages.ReasonMetadataInvalid
 	}
-	usable := func(raw string, optional bool) bool {
-		if raw == "" {
-			return optional
-		}
-		u, err := endpoint(raw)
-		return err == nil && (foreign || originOf(u) == originOf(own))
-	}
-	if !usable(m.Authorization, false) || !usable(m.Token, false) || !usable(m.Registration, true) || !usable(m.Revocation, true) {
+	if m.Authorization == "" || m.Token == "" {
 		return metadata{}, messages.ReasonMetadataInvalid
+	}
+	for _, raw := range []string{m.Authorization, m.Token, m.Registration, m.Revocation, m.Device} {
+		if raw != "" && !usable(raw, own, foreign) {
+			return metadata{}, messages.ReasonMetadataInvalid
+		}
 	}
 	if !slices.Contains(m.ResponseTypes, "code") {
 		return metadata{}, messages.ReasonMetadataInvalid
@@ -94,4 +129,10 @@ func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages
 		return metadata{}, messages.ReasonUnsupportedPKCEMethod
 	}
 	return m, messages.ReasonOK
+}
+
+// usable reports whether raw is an https URL of the issuer's origin, or of any origin where foreign ones are allowed.
+func usable(raw string, issuer *url.URL, foreign bool) bool {
+	u, err := endpoint(raw)
+	return err == nil && (foreign || originOf(u) == originOf(issuer))
 }

@@ -6,8 +6,10 @@
 // its code; Close shows the page's outcome and ends the listener. Refresh, Revoke and WhoAmI are
 // single requests. Decide says what a stored session is good for.
 //
-// Whatever decides is a pure function (checkMetadata, checkCallback, parseTokens, Decide). Only S256
-// exists; there is no client secret; no answer's free text reaches an error.
+// BeginDevice begins a sign-in without a browser on this machine (RFC 8628); it has the same Wait and Close.
+//
+// Every decision is a pure function (checkMetadata, checkCallback, parseTokens, checkDevice, Decide). Only S256 exists; there
+// is no client secret; no free text of an answer reaches an error.
 package oauth
 
 import (
@@ -24,10 +26,12 @@ import (
 
 // Config is what the composition root knows of the hub.
 type Config struct {
-	Issuer     string // such as "https://hub.example/api/v1/auth/native", compared byte for byte
-	SessionURL string // such as "https://hub.example/api/v1/auth/session"
-	ClientID   string // empty: register (RFC 7591)
-	Scope      string // always sent (O5), such as "vault:read vault:write"
+	Issuer string // such as "https://hub.example/api/v1/auth/native", compared byte for byte
+	// ForeignIssuer allows an issuer of another origin than SessionURL: the configuration names both.
+	ForeignIssuer bool
+	SessionURL    string // such as "https://hub.example/api/v1/auth/session"
+	ClientID      string // empty: register (RFC 7591)
+	Scope         string // always sent (O5), such as "vault:read vault:write"
 	// FirstParty demands iss of every callback; without it the metadata decides, by announcing it (O4).
 	FirstParty bool
 	// ForeignEndpoints lets the metadata name endpoints outside the issuer's own origin, https all the same (O1).
@@ -57,7 +61,7 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("the issuer %q has a query", c.Issuer)
 	}
 	session, err := endpoint(c.SessionURL)
-	if err != nil || originOf(session) != originOf(issuer) {
+	if err != nil || !c.ForeignIssuer && originOf(session) != originOf(issuer) {
 		return nil, fmt.Errorf("the session endpoint %q is not an https URL of the issuer's origin", c.SessionURL)
 	}
 	switch c.Loopback {
@@ -141,11 +145,12 @@ func originOf(u *url.URL) string {
 	return "https://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// knownCodes are the error codes that may be shown: RFC 6749 4.1.2.1 and 5.2, RFC 7591 3.2.2.
+// knownCodes are the error codes that may be shown: RFC 6749 4.1.2.1 and 5.2, RFC 7591 3.2.2, RFC 8628 3.5.
 var knownCodes = []string{
 	"invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type", "invalid_scope",
 	"server_error", "temporarily_unavailable", "invalid_client", "invalid_grant", "unsupported_grant_type",
 	"invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement",
+	"authorization_pending", "slow_down", "expired_token",
 }
 
 // knownCode returns code if it is one of the RFCs' own, else nothing.

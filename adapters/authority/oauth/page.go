@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"strconv"
 )
 
 // The pages are whole and static: nothing of a request is ever in them (O10).
@@ -15,13 +16,11 @@ var (
 	failedPage string
 	//go:embed pages/used.html
 	usedPage string
+	//go:embed pages/stray.html
+	strayPage string
 )
 
-// maxConnections bounds who may be connected to the redirect listener at once, so that a local flood
-// does not take the daemon's descriptors: a browser needs two or three.
-const maxConnections = 32
-
-// discard keeps net/http's own words, which may quote a request, out of every log.
+// discard drops the messages of net/http, which may quote a request.
 var discard = log.New(io.Discard, "", 0)
 
 func secure(h http.Header) {
@@ -32,8 +31,12 @@ func secure(h http.Header) {
 	h.Set("Connection", "close")
 }
 
+// page sends a whole page to the kernel before it returns: with its length, so that the browser has all of it although the
+// listener closes right after.
 func page(w http.ResponseWriter, status int, html string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(html)))
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, html)
+	_ = http.NewResponseController(w).Flush()
 }

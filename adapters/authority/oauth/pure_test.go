@@ -98,7 +98,7 @@ func TestCheckMetadata(t *testing.T) {
 // O1: where the configuration allows endpoints of other origins they are https all the same, and the
 // issuer is still the configured one.
 func TestForeignEndpoints(t *testing.T) {
-	for _, key := range []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"} {
+	for _, key := range []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint", "device_authorization_endpoint"} {
 		for value, want := range map[string]messages.Reason{
 			"https://login.example/x":   messages.ReasonOK,
 			"http://login.example/x":    messages.ReasonMetadataInvalid,
@@ -168,21 +168,24 @@ func TestCheckCallback(t *testing.T) {
 			for _, k := range r.drop {
 				q.Del(k)
 			}
-			code, reason, detail := checkCallback(q, want)
-			if reason != r.reason || detail != r.detail {
-				t.Fatalf("got %s %q, want %s %q", reason, detail, r.reason, r.detail)
+			cb := checkCallback(q, want)
+			if cb.reason != r.reason || cb.detail != r.detail {
+				t.Fatalf("got %s %q, want %s %q", cb.reason, cb.detail, r.reason, r.detail)
 			}
-			if (code != "") != (reason == messages.ReasonOK) {
+			if (cb.code != "") != (cb.reason == messages.ReasonOK) {
 				t.Fatal("a refused callback gave its code")
+			}
+			if ours := q.Get("state") == want.state; cb.ours != ours {
+				t.Fatalf("ours is %v, want %v", cb.ours, ours)
 			}
 		})
 	}
-	if _, reason, _ := checkCallback(url.Values{"code": {"c"}, "state": {""}}, expectation{}); reason != messages.ReasonStateMissing {
-		t.Fatalf("an attempt without state accepts: %s", reason)
+	if cb := checkCallback(url.Values{"code": {"c"}, "state": {""}}, expectation{}); cb.reason != messages.ReasonStateMissing || cb.ours {
+		t.Fatalf("an attempt without state accepts: %+v", cb)
 	}
-	if _, reason, _ := checkCallback(url.Values{"code": {"c"}, "state": {"the-state"}, "iss": {"x"}},
-		expectation{state: "the-state", issuer: testIssuer}); reason != messages.ReasonIssuerMismatch {
-		t.Fatalf("a wrong iss passes where none is required: %s", reason)
+	if cb := checkCallback(url.Values{"code": {"c"}, "state": {"the-state"}, "iss": {"x"}},
+		expectation{state: "the-state", issuer: testIssuer}); cb.reason != messages.ReasonIssuerMismatch {
+		t.Fatalf("a wrong iss passes where none is required: %+v", cb)
 	}
 }
 
@@ -197,7 +200,11 @@ func FuzzCallback(f *testing.F) {
 		if !ok {
 			return
 		}
-		code, reason, detail := checkCallback(q, expectation{state: "the-state", issuer: testIssuer, issRequired: true})
+		cb := checkCallback(q, expectation{state: "the-state", issuer: testIssuer, issRequired: true})
+		code, reason, detail := cb.code, cb.reason, cb.detail
+		if cb.ours != (q.Get("state") == "the-state") {
+			t.Fatalf("ours is %v: %q", cb.ours, raw)
+		}
 		if (reason == messages.ReasonOK) != (code != "") {
 			t.Fatalf("%s with a code of %d bytes", reason, len(code))
 		}
@@ -269,6 +276,10 @@ func TestNew(t *testing.T) {
 	ok := Config{Issuer: testIssuer, SessionURL: "https://hub.example/api/v1/auth/session"}
 	if _, err := New(ok); err != nil {
 		t.Fatal(err)
+	}
+	foreign := Config{Issuer: "https://login.example/realms/a", ForeignIssuer: true, SessionURL: ok.SessionURL}
+	if _, err := New(foreign); err != nil {
+		t.Fatalf("an issuer that the configuration names: %v", err)
 	}
 	for name, change := range map[string]func(*Config){
 		"http issuer":          func(c *Config) { c.Issuer = "http://hub.example" },

@@ -15,26 +15,31 @@ import (
 
 type registration struct {
 	ClientName    string   `json:"client_name"`
-	RedirectURIs  []string `json:"redirect_uris"`
+	RedirectURIs  []string `json:"redirect_uris,omitempty"`
 	AuthMethod    string   `json:"token_endpoint_auth_method"`
 	GrantTypes    []string `json:"grant_types"`
-	ResponseTypes []string `json:"response_types"`
+	ResponseTypes []string `json:"response_types,omitempty"`
 	Scope         string   `json:"scope,omitempty"`
 }
 
-// register makes a public client for exactly this redirect URI (O6, RFC 7591) and returns its id.
+// register makes a public client for exactly this redirect URI (O6, RFC 7591) and returns its id. An empty redirect URI makes
+// a client for device authorization alone.
 func (c *Client) register(ctx context.Context, m metadata, redirectURI string) (string, error) {
 	failed := func(detail string, cause error) (string, error) {
 		return "", &Error{Doing: "registering with the hub", Reason: messages.ReasonRegistrationFailed, Detail: detail, cause: cause}
 	}
-	body, err := json.Marshal(registration{
+	wish := registration{
 		ClientName:    "companion",
 		RedirectURIs:  []string{redirectURI},
 		AuthMethod:    "none",
 		GrantTypes:    []string{"authorization_code", "refresh_token"},
 		ResponseTypes: []string{"code"},
 		Scope:         c.config.Scope,
-	})
+	}
+	if redirectURI == "" {
+		wish.RedirectURIs, wish.ResponseTypes, wish.GrantTypes = nil, nil, []string{deviceGrant, "refresh_token"}
+	}
+	body, err := json.Marshal(wish)
 	if err != nil {
 		return failed("", err)
 	}
@@ -50,11 +55,11 @@ func (c *Client) register(ctx context.Context, m metadata, redirectURI string) (
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := transport.ReadAll(resp.Body, maxAnswer)
-	if err != nil {
-		return failed("", err)
-	}
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
 		return failed(errorCode(answer), fmt.Errorf("status %d", resp.StatusCode))
+	}
+	if err != nil {
+		return failed("", err)
 	}
 	id, reason := checkRegistration(answer, redirectURI)
 	if reason != messages.ReasonOK {
@@ -78,7 +83,7 @@ func checkRegistration(answer []byte, redirectURI string) (string, messages.Reas
 	if !printable(got.ClientID, 512, true) || got.ClientSecret != "" || got.AuthMethod != "" && got.AuthMethod != "none" {
 		return "", messages.ReasonRegistrationFailed
 	}
-	if got.RedirectURIs != nil && !slices.Contains(got.RedirectURIs, redirectURI) {
+	if redirectURI != "" && got.RedirectURIs != nil && !slices.Contains(got.RedirectURIs, redirectURI) {
 		return "", messages.ReasonInvalidRedirectURI
 	}
 	return got.ClientID, messages.ReasonOK

@@ -17,10 +17,14 @@ import (
 // Skew is how long before its expiry an access token counts as expired (O8).
 const Skew = 30 * time.Second
 
+// clockBack is how far behind the time of issue the clock may be. When it is further, the clock has been set back, and the
+// expiry says nothing.
+const clockBack = 5 * time.Minute
+
 // Decide says what a session is good for at now (O8): ReasonSessionValid, ReasonSessionRefresh or
 // ReasonSignInNeeded. Anything malformed, missing or of another issuer or client needs a sign-in.
 func (c *Client) Decide(s messages.Session, now time.Time) messages.Reason {
-	return decide(s, c.config.Issuer, c.config.ClientID, now)
+	return decide(s, c.config.Issuer, c.config.ClientID, now.Round(0)) // without the monotonic reading: see parseTokens
 }
 
 func decide(s messages.Session, issuer, clientID string, now time.Time) messages.Reason {
@@ -32,7 +36,7 @@ func decide(s messages.Session, issuer, clientID string, now time.Time) messages
 		s.Meta.AccessExpires.IsZero(),
 		!s.RefreshToken.IsZero() && !printable(s.RefreshToken.Reveal(), maxToken, true):
 		return messages.ReasonSignInNeeded
-	case now.Add(Skew).Before(s.Meta.AccessExpires):
+	case now.Add(Skew).Before(s.Meta.AccessExpires) && !now.Before(s.Meta.AccessIssued.Add(-clockBack)):
 		return messages.ReasonSessionValid
 	case !s.RefreshToken.IsZero():
 		return messages.ReasonSessionRefresh

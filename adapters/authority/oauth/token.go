@@ -7,7 +7,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,14 +28,15 @@ const maxTokenAnswer = 64 << 10
 type Tokens struct {
 	Access  messages.Secret
 	Refresh messages.Secret // zero when the hub gave none
-	Expires time.Time       // of the access token, counted from before the request
-	Scope   string          // granted; what was asked for when the answer does not say
+	Issued  time.Time       // when the request was sent, by the wall clock
+	Expires time.Time       // of the access token, counted from Issued
+	Scope   string          // granted; empty when the answer does not say (RFC 6749 section 5.1)
 }
 
 var positiveInteger = regexp.MustCompile(`^[1-9][0-9]{0,8}$`)
 
 // parseTokens checks a token response before anything uses it (O7).
-func parseTokens(body []byte, asked time.Time, scope string) (Tokens, bool) {
+func parseTokens(body []byte, asked time.Time) (Tokens, bool) {
 	var a struct {
 		Error        jsontext.Value `json:"error"`
 		TokenType    string         `json:"token_type"`
@@ -51,17 +51,16 @@ func parseTokens(body []byte, asked time.Time, scope string) (Tokens, bool) {
 	if a.Error != nil || !strings.EqualFold(a.TokenType, "bearer") || !printable(a.AccessToken, maxToken, false) {
 		return Tokens{}, false
 	}
-	if !positiveInteger.Match(a.ExpiresIn) {
+	life, ok := seconds(a.ExpiresIn)
+	if !ok {
 		return Tokens{}, false
 	}
-	seconds, err := strconv.Atoi(string(a.ExpiresIn))
-	if err != nil {
-		return Tokens{}, false
-	}
+	// Round drops the monotonic reading, which stands still while the machine sleeps.
+	asked = asked.Round(0).UTC()
 	t := Tokens{
 		Access:  messages.NewSecret(a.AccessToken),
-		Expires: asked.Add(time.Duration(seconds) * time.Second).UTC(),
-		Scope:   scope,
+		Issued:  asked,
+		Expires: asked.Add(life),
 	}
 	if a.RefreshToken != nil {
 		if !printable(*a.RefreshToken, maxToken, true) {
@@ -69,7 +68,7 @@ func parseTokens(body []byte, asked time.Time, scope string) (Tokens, bool) {
 		}
 		t.Refresh = messages.NewSecret(*a.RefreshToken)
 	}
-	if a.Scope != nil {
+	if a.Scope != nil && *a.Scope != "" {
 		if !printable(*a.Scope, 1024, true) {
 			return Tokens{}, false
 		}
@@ -80,22 +79,37 @@ func parseTokens(body []byte, asked time.Time, scope string) (Tokens, bool) {
 
 // exchange trades the code for tokens, once (O7).
 func (c *Client) exchange(ctx context.Context, m metadata, clientID, redirectURI, code, verifier string) (Tokens, error) {
-	return c.tokens(ctx, "exchanging the code", m.Token, url.Values{
+	t, err := c.tokens(ctx, "exchanging the code", m.Token, url.Values{
 		"grant_type":    {"authorization_code"},
 		"code":          {code},
 		"redirect_uri":  {redirectURI},
 		"client_id":     {clientID},
 		"code_verifier": {verifier},
 	})
+	return c.asAsked(t), err
 }
 
-// Refresh trades the refresh token for new tokens (RFC 6749 section 6). The *Error's Retry says
-// whether it may be sent again (O8), SessionOver whether the hub has ended the session. Where the hub
-// does not rotate, the answer carries the old refresh token on.
-func (c *Client) Refresh(ctx context.Context, clientID string, refresh messages.Secret) (Tokens, error) {
+// asAsked fills in the scope of a first answer that does not say it: then it is the one asked for.
+func (c *Client) asAsked(t Tokens) Tokens {
+	if t.Scope == "" {
+		t.Scope = c.config.Scope
+	}
+	return t
+}
+
+// Refresh trades the refresh token for new tokens (RFC 6749 section 6). The *Error's Retry says whether it may be sent again
+// (O8), SessionOver whether the hub has ended the session. When the hub does not rotate, the old refresh token is in the
+// answer. An empty scope in it means that the scope has not changed. sending, if not nil, is called when the request is about
+// to be sent, after everything that can fail before; its error stops the refresh with RetryLater.
+func (c *Client) Refresh(ctx context.Context, clientID string, refresh messages.Secret, sending func() error) (Tokens, error) {
 	m, err := c.discover(ctx)
 	if err != nil {
 		return Tokens{}, err
+	}
+	if sending != nil {
+		if err := sending(); err != nil {
+			return Tokens{}, &Error{Doing: "noting the refresh", Reason: messages.ReasonInternalError, Retry: RetryLater, cause: err}
+		}
 	}
 	t, err := c.tokens(ctx, "refreshing the session", m.Token, url.Values{
 		"grant_type":    {"refresh_token"},
@@ -115,19 +129,22 @@ func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Va
 		return Tokens{}, &Error{Doing: doing, Reason: messages.ReasonTokenExchangeFailed, Detail: detail, Retry: retry, cause: cause}
 	}
 	status, body, sent, err := c.post(ctx, endpoint, form)
+	// The status decides before the body: a body that is too long or cut off does not turn a refusal into a lost answer.
 	switch {
-	case err != nil && sent:
-		return failed(RetryUnsafe, "", err)
-	case err != nil:
-		return failed(RetryLater, "", err)
-	case status >= 500 || status == http.StatusTooManyRequests:
+	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout:
 		return failed(RetryLater, "", fmt.Errorf("status %d", status))
-	case status != http.StatusOK:
+	case status >= 300:
 		return failed(RetryNever, errorCode(body), fmt.Errorf("status %d", status))
+	case err != nil && !sent:
+		return failed(RetryLater, "", err)
+	case err != nil:
+		return failed(RetryUnsafe, "", err)
+	case status != http.StatusOK:
+		return failed(RetryUnsafe, "", fmt.Errorf("status %d", status))
 	}
-	t, ok := parseTokens(body, asked, c.config.Scope)
+	t, ok := parseTokens(body, asked)
 	if !ok {
-		// The hub has answered "yes" in words that cannot be used: the token it was given is spent.
+		// The hub has granted the request, in an answer that cannot be used: the token that was sent is spent.
 		return Tokens{}, &Error{Doing: doing, Reason: messages.ReasonInvalidTokenResponse, Retry: RetryUnsafe}
 	}
 	return t, nil
@@ -150,17 +167,17 @@ func (c *Client) Revoke(ctx context.Context, clientID string, refresh messages.S
 		"token_type_hint": {"refresh_token"},
 		"client_id":       {clientID},
 	})
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("status %d", status)
+	switch {
+	case status == http.StatusOK: // whatever the body is (RFC 7009 section 2.2)
+		return nil
+	case status != 0:
+		return failed(fmt.Errorf("status %d", status))
 	}
-	if err != nil {
-		return failed(err)
-	}
-	return nil
+	return failed(err)
 }
 
-// post sends a form. sent is true once any part of the request may have left: then nobody knows
-// whether the hub has acted on it.
+// post sends a form. status is 0 without an answer; after an answer, err is about its body. sent is true once any part of the
+// request may have left: then the hub may have acted on it.
 func (c *Client) post(ctx context.Context, endpoint string, form url.Values) (status int, body []byte, sent bool, err error) {
 	var wrote atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})

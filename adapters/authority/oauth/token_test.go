@@ -43,6 +43,7 @@ func TestParseTokens(t *testing.T) {
 		"repeated key":             {`{"token_type":"bearer","access_token":"a","access_token":"b","expires_in":1}`, false},
 		"form":                     {`access_token=a&token_type=bearer&expires_in=1`, false},
 		"html":                     {`<html>access_token</html>`, false},
+		"scope that says nothing":  {`{"token_type":"bearer","access_token":"a","expires_in":1,"scope":""}`, true},
 		"nothing":                  {``, false},
 		"array":                    {`[]`, false},
 		"two values":               {`{"token_type":"bearer","access_token":"a","expires_in":1}{}`, false},
@@ -50,7 +51,7 @@ func TestParseTokens(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
-			got, ok := parseTokens([]byte(r.body), now, "asked")
+			got, ok := parseTokens([]byte(r.body), now)
 			if ok != r.ok {
 				t.Fatalf("ok %v, want %v", ok, r.ok)
 			}
@@ -70,7 +71,7 @@ func FuzzTokenResponse(f *testing.F) {
 	f.Add([]byte(`{"error":"invalid_grant"}`))
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, ok := parseTokens(body, now, "s")
+		got, ok := parseTokens(body, now)
 		if !ok {
 			return
 		}
@@ -105,6 +106,8 @@ func TestDecide(t *testing.T) {
 		"access too long":         {func(s *messages.Session) { s.AccessToken = messages.NewSecret(strings.Repeat("a", 8193)) }, messages.ReasonSignInNeeded},
 		"access with line break":  {func(s *messages.Session) { s.AccessToken = messages.NewSecret("a\n") }, messages.ReasonSignInNeeded},
 		"refresh with line break": {func(s *messages.Session) { s.RefreshToken = messages.NewSecret("a\n") }, messages.ReasonSignInNeeded},
+		"clock set back":          {func(s *messages.Session) { s.Meta.AccessIssued = now.Add(365 * 24 * time.Hour) }, messages.ReasonSessionRefresh},
+		"clock a minute behind":   {func(s *messages.Session) { s.Meta.AccessIssued = now.Add(time.Minute) }, messages.ReasonSessionValid},
 		"no expiry":               {func(s *messages.Session) { s.Meta.AccessExpires = time.Time{} }, messages.ReasonSignInNeeded},
 		"another issuer":          {func(s *messages.Session) { s.Meta.Issuer += "/" }, messages.ReasonSignInNeeded},
 		"no client":               {func(s *messages.Session) { s.Meta.ClientID = "" }, messages.ReasonSignInNeeded},

@@ -20,7 +20,6 @@ var notBuilt = map[string]string{
 	"L12": "issue 15: one decision for every field",
 	"L13": "issue 15: more routes",
 	"L14": "issue 15: application tokens and a fixed port",
-	"O11": "issue 17: device authorization",
 	"M13": "issue 14: last known good",
 	"M14": "issue 14: digests of chunks",
 	"M15": "issue 14: disk budget and prune",

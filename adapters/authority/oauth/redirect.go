@@ -1,0 +1,196 @@
+package oauth
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Bounds of the redirect listener.
+const (
+	// maxConnections is how many connections the redirect listener holds. A browser needs two or three.
+	maxConnections = 512
+	// readWithin bounds reading one request.
+	readWithin = 5 * time.Second
+	// showWithin bounds writing one page, to a browser on this machine.
+	showWithin = 2 * time.Second
+)
+
+// listenLoopback binds a port that the system picks and requires that what was bound is the loopback literal asked for (O2).
+func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		return nil, err
+	}
+	bound, ok := listener.Addr().(*net.TCPAddr)
+	if !ok || !bound.IP.Equal(net.ParseIP(address)) || bound.Port == 0 || bound.Zone != "" {
+		_ = listener.Close()
+		return nil, fmt.Errorf("bound %s instead of %s", listener.Addr(), address)
+	}
+	return listener, nil
+}
+
+// crowd is a listener that never refuses a connection. When it holds limit connections, it closes the oldest one whose
+// request has not been read yet: idle connections of another process cannot keep the user's browser out.
+type crowd struct {
+	net.Listener
+	limit int
+
+	mu   sync.Mutex
+	held []*guest // oldest first
+}
+
+type guest struct {
+	net.Conn
+	crowd  *crowd
+	served bool // a handler has its request; guarded by crowd.mu
+}
+
+// Accept implements net.Listener.
+func (c *crowd) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	g := &guest{Conn: conn, crowd: c}
+	c.mu.Lock()
+	var leaves *guest
+	if len(c.held) >= c.limit {
+		leaves = c.held[0] // all are served, which takes a moment: the oldest leaves nevertheless
+		for _, held := range c.held {
+			if !held.served {
+				leaves = held
+				break
+			}
+		}
+	}
+	c.held = append(c.held, g)
+	c.mu.Unlock()
+	if leaves != nil {
+		_ = leaves.Close()
+	}
+	return g, nil
+}
+
+// Close implements net.Conn.
+func (g *guest) Close() error {
+	c := g.crowd
+	c.mu.Lock()
+	for i, held := range c.held {
+		if held == g {
+			c.held = append(c.held[:i], c.held[i+1:]...)
+			break
+		}
+	}
+	c.mu.Unlock()
+	return g.Conn.Close()
+}
+
+type guestKey struct{}
+
+// serve answers requests until Close.
+func (a *Attempt) serve(listener net.Listener) {
+	a.server = &http.Server{
+		Handler:                      a,
+		ReadTimeout:                  readWithin,
+		MaxHeaderBytes:               32 << 10,
+		ErrorLog:                     discard,
+		DisableGeneralOptionsHandler: true,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, guestKey{}, conn)
+		},
+	}
+	a.server.SetKeepAlivesEnabled(false)
+	a.serving.Go(func() { _ = a.server.Serve(&crowd{Listener: listener, limit: maxConnections}) })
+}
+
+// ServeHTTP answers the start page and the callback, and refuses everything else without ending the attempt (O3).
+func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.serving.Add(1)
+	defer a.serving.Done()
+	if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
+		g.crowd.mu.Lock()
+		g.served = true
+		g.crowd.mu.Unlock()
+	}
+	secure(w.Header())
+	if status := refusal(r, a.host, a.startPath, a.callbackPath); status != 0 {
+		if status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodGet)
+		}
+		http.Error(w, strconv.Itoa(status)+" "+http.StatusText(status), status)
+		return
+	}
+	if r.URL.Path == a.startPath {
+		a.start(w)
+		return
+	}
+	q, ok := parameters(r.URL.RawQuery)
+	if !ok {
+		http.Error(w, "400 "+http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
+		return
+	}
+	a.callback(w, r, checkCallback(q, a.want))
+}
+
+// start sends the browser on to the hub, as often as it asks until the callback has come: a link preview, a prefetch or a
+// closed tab does not spend the page.
+func (a *Attempt) start(w http.ResponseWriter) {
+	if a.spent.Load() {
+		page(w, http.StatusGone, usedPage)
+		return
+	}
+	w.Header().Set("Location", a.authorize)
+	w.WriteHeader(http.StatusFound)
+}
+
+// callback ends the attempt if cb carries the attempt's state. Anything else that comes to the callback path is noted for
+// the time-out, and the attempt goes on: nobody without the state can end it (RFC 6749 sections 4.1.2.1 and 10.12).
+func (a *Attempt) callback(w http.ResponseWriter, r *http.Request, cb callback) {
+	if !cb.ours {
+		a.stray.Store(&cb)
+		page(w, http.StatusBadRequest, strayPage)
+		return
+	}
+	if !a.spent.CompareAndSwap(false, true) {
+		page(w, http.StatusGone, usedPage)
+		return
+	}
+	defer close(a.shown)
+	a.answered <- cb
+	select {
+	case <-a.outcome:
+	case <-r.Context().Done():
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(showWithin))
+	if a.signedIn {
+		page(w, http.StatusOK, signedInPage)
+	} else {
+		page(w, http.StatusBadRequest, failedPage)
+	}
+}
+
+// Close shows the waiting browser whether sign-in worked, closes the listener and every connection, and waits until all
+// goroutines of the attempt have ended, two seconds at most. Only the first call counts.
+func (a *Attempt) Close(signedIn bool) {
+	a.closing.Do(func() {
+		a.signedIn = signedIn
+		close(a.outcome)
+		if a.spent.Load() {
+			late := time.NewTimer(showWithin)
+			defer late.Stop()
+			select {
+			case <-a.shown:
+			case <-late.C:
+			}
+		}
+		_ = a.server.Close()
+		a.serving.Wait()
+	})
+}
