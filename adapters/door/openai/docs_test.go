@@ -70,8 +70,9 @@ the path and the construct.
   (read as ` + "`anyOf`), `$ref`, `pattern`, `minLength`, `maxLength` of a string without `pattern` and known `format`; `format`" + ` date, time, date-time and
   uuid; ` + "`minimum`, `maximum`, `exclusiveMinimum` and `exclusiveMaximum`" + ` of an integer; ` + "`allOf`" + ` of parts with ` + "`properties`" + ` or an ` + "`enum`" + `. Absent
   ` + "`additionalProperties` count as `false` beside `properties`" + `.
-- **Passed on and not enforced:** all other keywords.
-- **Together:** ` + "`$ref` and `anyOf`" + ` do not stand beside other structure, because the runtime ignores it then.
+- **Passed on and not enforced:** all other keywords, among them bounds of numbers that are not integers, and names in ` + "`required`" + ` that
+  ` + "`properties`" + ` does not have.
+- **Together:** ` + "`$ref` and `anyOf`" + ` cannot be combined with other structure, which the runtime would ignore.
 - **References** begin with ` + "`#/`" + ` and lead to a schema in the same schema; the same reference in two tools means the same there.
 - **Patterns** begin with ` + "`^`" + ` and end with ` + "`$`" + `. They consist of characters; ` + "`.`" + `; classes of characters and ranges; groups ` + "`( )` and `(?: )`" + `;
   alternatives; the quantifiers ` + "`* + ? {n} {n,} {n,m}`" + ` of something that is never empty; and the escapes of ` + "`^ $ . [ ] ( ) | { } * + ?`, `\\xHH` and `\\uHHHH`" + `

@@ -22,8 +22,8 @@ const (
 	// maxPatternTotal bounds the items of all patterns together, each of which grows by at most 20 bytes
 	// when it is rewritten.
 	maxPatternTotal = 2048
-	// maxOneBound bounds minimum or maximum where the other is absent: with more digits than 15 the
-	// runtime makes a repetition that never ends. maxBothBounds holds where both are given.
+	// maxOneBound bounds minimum or maximum where the other is absent, and is then given as the other: the
+	// runtime has no more than 16 digits anyway. maxBothBounds holds where both are given.
 	maxOneBound   = 1e15 - 1
 	maxBothBounds = 1e18
 )
@@ -337,18 +337,26 @@ func (r *reader) closeSchema(f *schemaFrame) *Error {
 		if err := integerBounds(f.low, f.high); err != nil {
 			return err
 		}
+		// With one bound alone the runtime drops zeros from it: at least 1900 also lets 190 through.
 		if f.low.set || f.high.set {
 			n.keywords |= keywordRange
+			if !f.high.set {
+				r.name("maximum")
+				r.out = strconv.AppendInt(r.out, maxOneBound, 10)
+			} else if !f.low.set {
+				r.name("minimum")
+				r.out = strconv.AppendInt(r.out, -maxOneBound, 10)
+			}
 		}
 	}
 	structure := n.keywords & (keywordUnion | keywordProperties | keywordAllOf)
 	switch {
 	case n.keywords&keywordRef != 0 && structure != 0:
-		return fault(faultUnsupported, "$ref beside properties, anyOf, oneOf or allOf, which the runtime ignores then")
+		return fault(faultUnsupported, "properties, anyOf, oneOf or allOf together with $ref: it ignores them")
 	case n.keywords&keywordUnion != 0 && structure != keywordUnion:
-		return fault(faultUnsupported, "anyOf or oneOf beside properties or allOf, which the runtime ignores then")
+		return fault(faultUnsupported, "properties or allOf together with anyOf or oneOf: it ignores them")
 	case n.keywords&(keywordAdditional|keywordAnyMore) != 0 && n.keywords&keywordOther != 0 && r.moreAllowed(f.node):
-		return fault(faultUnsupported, "additionalProperties beside a property whose name is not made of letters, digits and _ . $ @ : / , or blanks; leave it out or set it to false")
+		return fault(faultUnsupported, "additionalProperties together with a property whose name has characters other than letters, digits, spaces and _ . $ @ : / ,; leave it out or set it to false")
 	}
 	for c := n.child; c != noNode; c = r.schemas.nodes[c].sibling {
 		if child := &r.schemas.nodes[c]; child.role == roleProperty {

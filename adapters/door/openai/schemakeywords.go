@@ -7,6 +7,7 @@ import (
 	"strconv"
 )
 
+// numericKeyword reads the value of a keyword that takes a number, or of one that the runtime ignores.
 func (r *reader) numericKeyword(f *schemaFrame, name string) *Error {
 	switch name {
 	case "minLength":
@@ -37,14 +38,18 @@ func schemaLiteral(name []byte) *Error {
 	return nil
 }
 
+// count reads a whole number of items or characters.
 func (r *reader) count(to *int64, most int64) *Error {
 	return integer{min: 0, max: most, note: func(_ *seen, n int64) { *to = n }}.read(r)
 }
 
-// bound reads a numeric bound. A boolean, as in draft 4, is passed on only where the runtime ignores it,
-// which is nowhere.
+// bound reads a bound of numbers. Whether it can be enforced depends on the type, which may come later.
 func (r *reader) bound(b *bound, exclusive float64) *Error {
 	mark := len(r.out)
+	if k := r.dec.PeekKind(); exclusive != 0 && (k == 't' || k == 'f') { // as in draft 4
+		b.set, b.fraction = b.set || k == 't', b.fraction || k == 't'
+		return boolean{}.read(r)
+	}
 	if err := r.kind('0', "a number"); err != nil {
 		return err
 	}
@@ -142,7 +147,12 @@ func plainName(name string) bool {
 	return each([]byte(name), func(c byte) bool { return alphanumeric(c) || bytes.IndexByte([]byte("_.$@:/ ,"), c) >= 0 })
 }
 
+// requiredNames reads the names of required properties. Anything else than an array is ignored by the runtime, such
+// as true in the schema of a property, a common mistake.
 func (r *reader) requiredNames(f *schemaFrame) *Error {
+	if r.dec.PeekKind() != '[' {
+		return (&anything{check: schemaLiteral}).read(r)
+	}
 	if err := r.open('[', "an array of names"); err != nil {
 		return err
 	}
@@ -178,7 +188,7 @@ func (r *reader) additional(f *schemaFrame, place uint64) *Error {
 func (r *reader) items(f *schemaFrame, name string, place uint64) *Error {
 	n := &r.schemas.nodes[f.node]
 	if n.keywords&(keywordItems|keywordTuple) != 0 {
-		return fault(faultUnsupported, "items beside prefixItems, of which the runtime reads one")
+		return fault(faultUnsupported, "items together with prefixItems: it reads only one")
 	}
 	if r.dec.PeekKind() == '[' {
 		n.keywords |= keywordTuple
@@ -199,7 +209,7 @@ func (r *reader) alternatives(f *schemaFrame, name string, place uint64) *Error 
 		k, as = keywordAllOf, roleAllOf
 	}
 	if n.keywords&k != 0 {
-		return fault(faultUnsupported, "anyOf beside oneOf, of which the runtime reads one")
+		return fault(faultUnsupported, "anyOf together with oneOf: it reads only one")
 	}
 	n.keywords |= k
 	return r.schemaList(f, as, place, 3)
