@@ -196,6 +196,11 @@ type ModelRow struct {
 // by lifecycle.
 type RepeatWant struct{}
 
+// PairReady says that this model and runtime became ready, so that they are recorded as the last known
+// good pair (M13). A zero runtime digest means the unpinned binary. Sent by lifecycle.
+type PairReady struct{ Model, Runtime [32]byte }
+
+func (PairReady) manifestCommand()      {}
 func (RepeatWant) manifestCommand()     {}
 func (SessionChanged) manifestCommand() {}
 func (Pull) manifestCommand()           {}

@@ -103,16 +103,22 @@ type ActorStarted struct{ Actor Actor }
 type ActorEnded struct{ Actor Actor }
 
 // ArtifactsVerified says that model and runtime are on disk with the digests of the manifest (M6).
-// Sent by provision.
+// LastGood marks the pair that became ready last, which the manifest actor has recorded (M13); without
+// it, the pair is the one that the manifest wants. Sent by provision.
 type ArtifactsVerified struct {
-	Model   VerifiedModel
-	Runtime VerifiedRuntime
+	Model    VerifiedModel
+	Runtime  VerifiedRuntime
+	LastGood bool
 }
 
-// IntegrityLost says that an artifact is missing, wrong or could not be had. Sent by provision,
-// and by process when what it was told to start is not what was verified (M9, M10).
+// IntegrityLost says that one artifact is missing, wrong or unobtainable (M9, M10, M13). It concerns only
+// the pairs that contain the artifact. Sent by provision, and by process when the files that it was
+// told to start differ from the verified ones. With a zero digest, the reasons manifest_expired and
+// no_such_target withdraw every pair: the manifest allows nothing to be served any more (M1). Sent by
+// manifest.
 type IntegrityLost struct {
-	Artifact string // manifest name
+	Artifact string   // manifest name; empty together with a zero digest: every artifact
+	SHA256   [32]byte // of the artifact; zero where the sender does not know it: then the name decides
 	Reason   Reason
 }
 
@@ -132,6 +138,8 @@ type TokenLost struct{ Reason Reason }
 type RuntimeStarted struct {
 	Launch Launch
 	PID    int
+	// Model and Runtime have been started. A new incarnation of lifecycle learns from them what it adopts.
+	Model, Runtime [32]byte
 }
 
 // BackEndUp says that the back end answers, and that the one who answers is our child (R3).

@@ -61,6 +61,7 @@ type VerifiedModel struct {
 // M12). Pinned is false for the binary that the configuration allows unpinned.
 type VerifiedRuntime struct {
 	Name, Version string
+	SHA256        [32]byte // of the archive; zero for the unpinned binary
 	Dir           string
 	Executable    string // relative to Dir
 	Files         []ArchiveFile

@@ -14,7 +14,8 @@ import (
 // deadline of one launch reaches the next. While the machine is not in stopped, there is a launch.
 type launch struct {
 	number  messages.Launch
-	pair    *pair            // nil for an adopted launch until provision offers a pair
+	pair    *pair            // nil for an adopted launch until provision offers its pair
+	adopted digests          // what an adopted launch runs; zero when that is not known
 	backEnd messages.BackEnd // zero until the process actor has checked it
 
 	failure messages.Reason // why this actor ends the launch, when that is a failure of the launch
@@ -98,44 +99,6 @@ func (l *loop) forget(actor messages.Actor) {
 	}
 }
 
-// offer records the pair that provision has verified. A newer pair replaces the running one by a
-// restart.
-func (l *loop) offer(p *pair) {
-	l.facts.Verified, l.causes.Verified = true, ""
-	l.offered = p
-	if l.backEnd() == (messages.BackEnd{}) {
-		// Name the model before it serves; BackEndUp adds what only the process actor knows.
-		l.model = messages.Model{Name: p.model.Name, Version: p.model.Version, Embedding: p.model.Embedding}
-	}
-	switch c := l.current; {
-	case c == nil:
-	case c.pair == nil:
-		// An adopted launch: provision repeats the pair that the launch was started from.
-		c.pair = p
-	case !p.same(c.pair) && l.machine.State() == messages.StateReady:
-		l.retire()
-	}
-}
-
-// integrityLost handles a report of provision or of the process actor. Wrong bytes end the runtime at
-// once (M6, A5). An artifact that the manifest no longer allows ends it after a drain (M1). A failed
-// fetch of something newer does not end a runtime that serves.
-func (l *loop) integrityLost(m messages.IntegrityLost) {
-	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
-	switch {
-	case wrongBytes(m.Reason):
-		l.unverified(m.Reason)
-		l.endWrong()
-	case m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget:
-		l.unverified(m.Reason)
-		l.retire()
-	default:
-		if l.machine.State() != messages.StateReady {
-			l.unverified(m.Reason)
-		}
-	}
-}
-
 // identityChanged handles a file that was replaced after its verification (M9): the process actor has
 // refused to start from it, and it must be hashed again.
 func (l *loop) identityChanged(m messages.IdentityChanged) {
@@ -148,36 +111,6 @@ func (l *loop) identityChanged(m messages.IdentityChanged) {
 	l.facts.Verified, l.causes.Verified = false, messages.ReasonNotReady
 	l.offered = nil
 	l.provision.Put(messages.Reverify{})
-}
-
-func wrongBytes(reason messages.Reason) bool {
-	switch reason {
-	case messages.ReasonDigestMismatch, messages.ReasonSizeMismatch, messages.ReasonBinaryUntrusted:
-		return true
-	}
-	return false
-}
-
-// endWrong ends the current launch if its bytes are known to be wrong.
-func (l *loop) endWrong() {
-	if l.current != nil && wrongBytes(l.causes.Verified) {
-		l.current.noCrash = true
-		l.end(l.causes.Verified)
-	}
-}
-
-func (l *loop) unverified(reason messages.Reason) {
-	l.facts.Verified, l.causes.Verified, l.offered = false, reason, nil
-	answer(&l.onStart, reason)
-}
-
-// next is the pair to start: the offered one, or, if that one has failed to become ready, the proven
-// one (M12).
-func (l *loop) next() *pair {
-	if l.offered.same(l.rejected) {
-		return l.proven
-	}
-	return l.offered
 }
 
 // start begins a launch. The caller has checked the conditions of A3.
@@ -205,8 +138,9 @@ func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 		l.process.Put(messages.ConfirmProcess{})
 	default:
 		l.confirmed, l.number = true, m.Launch
-		l.current = &launch{number: m.Launch, pair: l.offered}
+		l.current = &launch{number: m.Launch, adopted: digests{m.Model, m.Runtime}}
 		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
+		l.recognise(l.proven, l.offered)
 		l.endWrong() // provision may have reported before the process actor
 	}
 }
@@ -311,8 +245,9 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	case messages.StateStarting:
 		c.startBy, c.readyAt = time.Time{}, time.Now()
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
-		l.proven, l.lastReady = c.pair, c.number
-		if l.facts.Verified && !l.next().same(c.pair) {
+		l.lastReady = c.number
+		l.prove(c)
+		if l.facts.Verified && c.pair != nil && !l.next().same(c.pair) {
 			// A newer pair was offered while this launch started.
 			l.retire()
 			return

@@ -18,16 +18,6 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
-// pair is a verified model and the verified runtime that serves it.
-type pair struct {
-	model   messages.VerifiedModel
-	runtime messages.VerifiedRuntime
-}
-
-func (p *pair) same(q *pair) bool {
-	return p != nil && q != nil && p.model.SHA256 == q.model.SHA256 && p.runtime.Dir == q.runtime.Dir
-}
-
 // loop is the state of one incarnation of the actor. Only the goroutine of Serve touches it.
 type loop struct {
 	deps    Deps
@@ -45,9 +35,11 @@ type loop struct {
 	wanted  bool // the runtime is to run
 	restart bool // the current launch is to be replaced by another one
 
-	// offered: the last pair that provision verified. proven: the last pair that became ready, which
-	// replaces a newer one that fails to start (M12). rejected: that newer pair.
+	// offered: the pair to run. proven: the last pair that became ready, by this daemon or by an earlier
+	// one (M13); it replaces a newer one that fails to start (M12). rejected: that newer pair.
 	offered, proven, rejected *pair
+	recorded                  digests                      // of the last PairReady
+	wrong                     map[[32]byte]messages.Reason // artifacts whose bytes are known to be wrong
 
 	current   *launch         // nil: no runtime runs, as far as this actor knows
 	number    messages.Launch // of the current or the last launch
@@ -94,6 +86,7 @@ func newLoop(deps Deps) *loop {
 		restarts:  before.Restarts,
 		lastExit:  before.LastExit,
 		failures:  &messages.Failures{},
+		wrong:     map[[32]byte]messages.Reason{},
 		backoff:   retry,
 
 		process:   actorkit.Outbox[messages.ToProcess]{Box: deps.Process},
@@ -124,7 +117,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 	case messages.ActorEnded:
 		l.forget(m.Actor)
 	case messages.ArtifactsVerified:
-		l.offer(&pair{m.Model, m.Runtime})
+		l.offer(m)
 	case messages.IntegrityLost:
 		l.integrityLost(m)
 	case messages.IdentityChanged:

@@ -77,7 +77,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 			exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: messages.ExitReport{
 				At: time.Now(), Code: -1, Reason: reasonOf(err), LastLines: []string{err.Error()},
 			}},
-			lost: lost(l.spawn.Launch, err),
+			lost: lost(l.spawn, err),
 		})
 		return
 	}

@@ -224,7 +224,9 @@ func confirm(l *launch) []messages.ToLifecycle {
 func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 	switch {
 	case e.started != nil:
-		l.started = &messages.RuntimeStarted{Launch: l.spawn.Launch, PID: e.started.Handle.PID()}
+		l.started = &messages.RuntimeStarted{
+			Launch: l.spawn.Launch, PID: e.started.Handle.PID(), Model: l.spawn.Model.SHA256, Runtime: l.spawn.Runtime.SHA256,
+		}
 		a.View.Set(messages.ProcessView{
 			Name: l.spawn.Runtime.Name, Version: l.spawn.Runtime.Version, PID: l.started.PID,
 			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned,
@@ -288,13 +290,17 @@ func (a *Actor) outputLogger() func(string) {
 }
 
 // lost translates a refusal of spawn into what the lifecycle actor must know about the artifact.
-func lost(l messages.Launch, err error) []messages.ToLifecycle {
+func lost(m messages.Spawn, err error) []messages.ToLifecycle {
 	var refusal *spawn.Error
 	if !errors.As(err, &refusal) || refusal.Artifact == "" {
 		return nil
 	}
 	if errors.Is(err, spawn.ErrIdentityChanged) {
-		return []messages.ToLifecycle{messages.IdentityChanged{Launch: l, Artifact: refusal.Artifact}}
+		return []messages.ToLifecycle{messages.IdentityChanged{Launch: m.Launch, Artifact: refusal.Artifact}}
 	}
-	return []messages.ToLifecycle{messages.IntegrityLost{Artifact: refusal.Artifact, Reason: refusal.Reason}}
+	digest := m.Model.SHA256
+	if refusal.Artifact == m.Runtime.Name {
+		digest = m.Runtime.SHA256
+	}
+	return []messages.ToLifecycle{messages.IntegrityLost{Artifact: refusal.Artifact, SHA256: digest, Reason: refusal.Reason}}
 }

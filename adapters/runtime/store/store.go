@@ -148,7 +148,7 @@ func (s *Store) Runtime(ctx context.Context, a messages.Artifact, rehash bool) (
 		return messages.VerifiedRuntime{}, unreadable(ctx, err)
 	}
 	return messages.VerifiedRuntime{
-		Name: a.Name, Version: a.Version, Dir: s.runtimeDir(a), Executable: a.Executable, Files: a.Files, Pinned: true,
+		Name: a.Name, Version: a.Version, SHA256: a.SHA256, Dir: s.runtimeDir(a), Executable: a.Executable, Files: a.Files, Pinned: true,
 	}, nil
 }
 
