@@ -134,6 +134,9 @@ const (
 	ReasonBadStatus      Reason = "bad_status"
 	ReasonTransferFailed Reason = "transfer_failed"
 	ReasonNoSpace        Reason = "no_space"
+	// ReasonAddressNotAllowed: the host name of an artifact resolves to an address that is not public, as a
+	// VPN, a proxy or the sign-in page of a network makes it (M4). It may pass with the network.
+	ReasonAddressNotAllowed Reason = "address_not_allowed"
 )
 
 // Spawn (R2–R5).
@@ -143,6 +146,10 @@ const (
 	ReasonInvalidModelPath   Reason = "invalid_model_path"
 	ReasonSandboxUnavailable Reason = "sandbox_unavailable"
 	ReasonSpawnFailed        Reason = "spawn_failed"
+	// ReasonNotExecutable: the data folder is on a file system that is mounted noexec.
+	ReasonNotExecutable Reason = "not_executable"
+	// ReasonLibraryMissing: the runtime needs a shared library that neither its archive nor this system has.
+	ReasonLibraryMissing     Reason = "library_missing"
 	ReasonBackendUnreachable Reason = "backend_unreachable"
 )
 

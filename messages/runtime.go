@@ -80,12 +80,18 @@ type Transfer struct {
 // ToProvision is what the provision actor accepts.
 type ToProvision interface{ toProvision() }
 
-// Want names the model and runtime that should be here. Provision checks what is on disk, fetches
-// what is missing if MayFetch, and tells the lifecycle ArtifactsVerified or IntegrityLost. Sent by
-// manifest; the last one stands.
+// Want names the model and runtime that should be here. Provision checks what is on disk, fetches what is
+// missing if MayFetch, and tells lifecycle ArtifactsVerified or IntegrityLost. A Want replaces the
+// previous one. Sent by manifest.
 type Want struct {
 	Model, Runtime Artifact
-	MayFetch       bool // false while signed out or in grace (M1)
+	// GoodModel and GoodRuntime became ready last (M13). They are offered as soon as they are found on
+	// disk, and never fetched. Without a kind there is no such pair. GoodRuntime has no kind if it was
+	// the unpinned binary.
+	GoodModel, GoodRuntime Artifact
+	// MayFetch is false while signed out, after the manifest has expired, and when it allows nothing (M1).
+	// Transfers that run then end, and their bytes are kept.
+	MayFetch bool
 	// FetchRefused is why MayFetch is false: the reason that lifecycle is told when something is
 	// missing. Empty means ReasonSignInNeeded.
 	FetchRefused Reason

@@ -120,7 +120,7 @@ func exitOf(r messages.Reason) int {
 		messages.ReasonQueueFull, messages.ReasonNoInFlightToComplete, messages.ReasonMalformedLimits,
 		messages.ReasonMalformedObservation, messages.ReasonRAMOverLimit, messages.ReasonVRAMOverLimit,
 		messages.ReasonCPUOverLimit, messages.ReasonProbeFailed, messages.ReasonInvalidBinaryPath,
-		messages.ReasonInvalidModelPath, messages.ReasonSandboxUnavailable, messages.ReasonSpawnFailed,
+		messages.ReasonInvalidModelPath, messages.ReasonSandboxUnavailable, messages.ReasonSpawnFailed, messages.ReasonNotExecutable, messages.ReasonLibraryMissing,
 		messages.ReasonBackendUnreachable:
 		return exitUnavailable
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -20,42 +21,42 @@ import (
 const (
 	maxArtifact = 1 << 40 // bytes; far above any model, far below an overflow
 	maxURLs     = 8
-	// A transfer that makes no progress for this long, over several tries, is given up.
+	// patience bounds how long one URL is tried without progress.
 	patience = 2 * time.Minute
+	// longestWait bounds what a server may ask for with Retry-After.
+	longestWait = time.Hour
 )
 
-// errSuperseded is the cause when a job is ended because nobody needs it any more, or to do more.
+// errSuperseded is the cause with which a job ends that is no longer needed, or is to do something else.
 var errSuperseded = errors.New("superseded")
 
 // options says how much a job does.
 type options struct {
 	mayFetch bool
-	rehash   bool // read what is here, whatever its identity (M9)
+	rehash   bool // read the files even if their identity has not changed (M9)
 }
 
 func (o options) with(p options) options {
 	return options{o.mayFetch || p.mayFetch, o.rehash || p.rehash}
 }
 
-// job is the loop's view of the work on one artifact.
+// job is the loop's record of the work on one artifact.
 type job struct {
 	artifact  messages.Artifact
 	options   options
-	wanted    bool // by the last Want
+	wanted    bool // by the current Want
 	waiting   []chan<- messages.Reason
 	cancel    context.CancelCauseFunc
 	cancelled bool
-	again     bool // once ended
+	again     bool // to be started again when it has ended
 	transfer  atomic.Pointer[store.Accumulator]
 }
 
 func (j *job) needed() bool { return j.wanted || len(j.waiting) > 0 }
 
-func (j *job) cancelUnneeded() {
-	if !j.needed() {
-		j.cancelled = true
-		j.cancel(errSuperseded)
-	}
+func (j *job) stop() {
+	j.cancelled = true
+	j.cancel(errSuperseded)
 }
 
 func (j *job) answer(r messages.Reason) {
@@ -65,7 +66,7 @@ func (j *job) answer(r messages.Reason) {
 	j.waiting = nil
 }
 
-// result is how a job ended. Reason is ReasonOK or why the artifact is not to be had.
+// result is how a job ended. Reason is ReasonOK or why the artifact is not available.
 type result struct {
 	artifact messages.Artifact
 	model    messages.VerifiedModel
@@ -73,9 +74,10 @@ type result struct {
 	reason   messages.Reason
 	err      error
 	panicked any
+	stack    []byte
 }
 
-// worker does the job, in its own goroutine.
+// worker does the work of one job, in its own goroutine.
 type worker struct {
 	Deps
 	artifact messages.Artifact
@@ -87,7 +89,7 @@ func (w worker) run(ctx context.Context) (r result) {
 	r.artifact = w.artifact
 	defer func() {
 		if p := recover(); p != nil {
-			r.panicked = p
+			r.panicked, r.stack = p, debug.Stack()
 		}
 	}()
 	if w.artifact.Kind == messages.KindModel {
@@ -135,71 +137,117 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	return w.Store.Unpack(ctx, w.artifact)
 }
 
-// fetch tries the URLs in order. Only a server that does not answer well makes it go on to the next:
-// wrong bytes and forbidden sources are refusals, not failures (M8).
+// fetch tries the mirrors in order, until one has served the right bytes. A mirror that cannot be reached,
+// refuses, redirects elsewhere or serves wrong bytes says nothing about the others. What is wrong on this
+// machine, such as a full disk, ends the search. If all fail, the error is the one that needs most attention:
+// wrong bytes before a forbidden source, and that before an outage.
 func (w worker) fetch(ctx context.Context) error {
-	var err error
-	for _, url := range w.artifact.URLs {
-		err = w.fetchFrom(ctx, url)
-		if r := reasonOf(err); r != messages.ReasonBadStatus && r != messages.ReasonTransferFailed || ctx.Err() != nil {
-			break
+	var worst error
+	for i, url := range w.artifact.URLs {
+		err := w.fetchFrom(ctx, url)
+		if err == nil || ctx.Err() != nil || local(err) {
+			return err
+		}
+		host, _ := origin.Host(url)
+		w.Log.Warn("mirror left out", zap.String("artifact", w.artifact.Name), zap.String("mirror", host),
+			zap.Int("number", i+1), zap.Int("of", len(w.artifact.URLs)), zap.String("reason", string(reasonOf(err))), zap.Error(err))
+		if worst == nil || gravity(err) > gravity(worst) {
+			worst = err
 		}
 	}
-	return err
+	return worst
 }
 
-// fetchFrom tries one URL until the verdict, a permanent failure, or patience without progress.
+// local reports whether an error is about this machine's disk, not about a mirror.
+func local(err error) bool {
+	var own *store.Error
+	return errors.As(err, &own) && !wrongBytes(own.Reason)
+}
+
+func wrongBytes(r messages.Reason) bool {
+	return r == messages.ReasonDigestMismatch || r == messages.ReasonSizeMismatch
+}
+
+func gravity(err error) int {
+	switch r := reasonOf(err); {
+	case wrongBytes(r):
+		return 2
+	case transient(r):
+		return 0
+	}
+	return 1
+}
+
+// fetchFrom tries one URL until its bytes are right or wrong, it fails permanently, or patience ends
+// without progress.
 func (w worker) fetchFrom(ctx context.Context, url string) error {
 	pauses := newPauses(500*time.Millisecond, 30*time.Second)
 	pauses.MaxElapsedTime = patience
 	most := int64(0)
-	try := func() error {
-		err := w.attempt(ctx, url)
+	for {
+		mixed, err := w.attempt(ctx, url)
 		if acc := w.transfer.Load(); acc != nil && acc.Bytes() > most {
 			most = acc.Bytes()
 			pauses.Reset()
 		}
-		if failure := (*download.Error)(nil); err != nil && (!errors.As(err, &failure) || failure.Permanent) {
-			return backoff.Permanent(err)
+		pause := time.Duration(0)
+		switch failure := (*download.Error)(nil); {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			return nil
+		case mixed && wrongBytes(reasonOf(err)):
+			// The wrong bytes may be those of an earlier transfer, from a crash or from another mirror. All of
+			// them are fetched again, from this URL alone, whose fault it then is.
+			most = 0
+		case !errors.As(err, &failure) || failure.Permanent:
+			return err
+		default:
+			if pause = pauses.NextBackOff(); pause == backoff.Stop {
+				return err
+			}
+			if failure.RetryAfter > pause {
+				if failure.RetryAfter > longestWait || len(w.artifact.URLs) > 1 && failure.RetryAfter > patience {
+					return err // another mirror is faster
+				}
+				pause = failure.RetryAfter
+			}
 		}
-		return err
-	}
-	notice := func(err error, pause time.Duration) {
 		w.Log.Info("download interrupted", zap.String("artifact", w.artifact.Name), zap.String("reason", string(reasonOf(err))),
 			zap.Error(err), zap.Duration("pause", pause))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
 	}
-	err := backoff.RetryNotify(try, backoff.WithContext(pauses, ctx), notice)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
-// attempt makes one transfer and gives the verdict. What an interrupted one brought is kept; what was
-// found wrong is deleted (M6).
-func (w worker) attempt(ctx context.Context, url string) error {
-	acc, err := w.Store.Accumulate(ctx, w.artifact, url)
+// attempt makes one transfer and returns the verdict. The bytes of an interrupted transfer are kept, wrong
+// ones are deleted (M6). mixed reports whether some of the bytes come from an earlier transfer.
+func (w worker) attempt(ctx context.Context, url string) (mixed bool, err error) {
+	acc, err := w.Store.Accumulate(w.artifact, url)
 	if err != nil {
-		return err
+		return false, err
 	}
 	w.transfer.Store(acc)
 	if !acc.Complete() {
 		err = w.Download.Fetch(ctx, download.Request{
 			URL: url, Origins: w.artifact.Origins, PrivateHosts: w.artifact.PrivateHosts,
-			Offset: acc.Bytes(), Validator: acc.Validator(),
+			Offset: acc.Bytes(), Validator: acc.Validator(), Size: w.artifact.Size,
 		}, acc)
 	}
-	switch reasonOf(err) {
-	case messages.ReasonOK:
-		return acc.Commit()
-	case messages.ReasonSizeMismatch, messages.ReasonDigestMismatch:
-		return errors.Join(err, acc.Discard())
+	if err == nil {
+		return acc.Mixed(), acc.Commit(ctx)
+	}
+	var verdict *store.Error
+	if errors.As(err, &verdict) && wrongBytes(verdict.Reason) {
+		return acc.Mixed(), errors.Join(err, acc.Discard())
 	}
 	if kept := acc.Abort(); kept != nil {
-		// The next try reads what is on disk instead.
 		w.Log.Debug("partial download not recorded", zap.String("artifact", w.artifact.Name), zap.Error(kept))
 	}
-	return err
+	return false, err
 }
 
 func newPauses(first, longest time.Duration) *backoff.ExponentialBackOff {
@@ -209,12 +257,12 @@ func newPauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 	return b
 }
 
-// specError says that what the manifest says of an artifact cannot be used.
+// specError says that an entry of the manifest cannot be used.
 type specError struct{ what string }
 
 func (e *specError) Error() string { return "artifact: " + e.what }
 
-// wellFormed checks what the manifest says before anything is done with it (M2, M4, M12).
+// wellFormed checks an entry of the manifest before it is used (M2, M4, M12).
 func wellFormed(a messages.Artifact) error {
 	switch {
 	case a.Name == "" || a.SHA256 == digest{}:
@@ -241,8 +289,7 @@ func wellFormed(a messages.Artifact) error {
 	return &specError{"an unknown kind"}
 }
 
-// reasonOf is the reason that an error of the adapters carries. What carries none failed for no reason
-// that is known, which is a failure of the transfer.
+// reasonOf returns the reason that an adapter's error carries, or transfer_failed.
 func reasonOf(err error) messages.Reason {
 	var (
 		fromDownload *download.Error
@@ -255,7 +302,7 @@ func reasonOf(err error) messages.Reason {
 	case err == nil:
 		return messages.ReasonOK
 	case errors.Is(err, store.ErrNotHere):
-		return messages.ReasonSignInNeeded // fetching is what signing in allows
+		return messages.ReasonSignInNeeded // signing in allows fetching
 	case errors.As(err, &fromStore):
 		return fromStore.Reason
 	case errors.As(err, &fromDownload):

@@ -1,11 +1,11 @@
-// Package provision is the actor that has the wanted model and runtime on disk, verified (contract
-// M4–M9, M11, M12). It owns the verdict: the download adapter only pumps, the store only keeps, and
-// nothing is called verified but what this actor was told is right by size and digest.
+// Package provision is the actor that keeps the wanted model and runtime on disk, verified (contract
+// M4–M9, M11–M13). It owns the verdict: the download adapter only transfers bytes, the store only keeps
+// files, and an artifact is verified only when its size and digest are those of the manifest.
 //
-// Each artifact is brought by one job beside the loop. A job looks at the disk first, fetches what is
-// missing if it may, going on where an earlier transfer stopped, and ends with one result. A new Want
-// takes the place of the last; what only the last needed is cancelled and its bytes are kept. Nothing
-// that verified is ever deleted here, so the artifacts in use stay until somebody prunes.
+// Each artifact is handled by one job in a goroutine of its own. A job looks at the disk first, fetches
+// what is missing if that is allowed, continues an earlier transfer, and ends with one result. The last
+// known good pair is looked for as well, and offered as soon as it is found (M13). A new Want replaces
+// the previous one: what only the previous one needed is cancelled, and its bytes are kept.
 package provision
 
 import (
@@ -24,20 +24,20 @@ import (
 	"companion/messages"
 )
 
-// Downloader is download.Client, or a fault in its place.
+// Downloader is implemented by download.Client; tests inject faults.
 type Downloader interface {
 	Fetch(ctx context.Context, req download.Request, sink download.Sink) error
 }
 
-// Deps is what the actor is given.
+// Deps are the dependencies of the actor.
 type Deps struct {
 	Inbox     <-chan messages.ToProvision
 	Lifecycle chan<- messages.ToLifecycle
-	Transfers *actorkit.Watch[[]messages.Transfer] // set here, at least once a second while bytes come (M11)
+	Transfers *actorkit.Watch[[]messages.Transfer] // set here, at least once a second during transfers (M11)
 	Store     *store.Store
 	Download  Downloader
-	// Unpinned is the binary that the configuration allows without a digest (M10), an absolute path. When
-	// set, it stands for the wanted runtime, and nothing is fetched for that.
+	// Unpinned is the binary that the configuration allows without a digest (M10), an absolute path. If
+	// set, it replaces the wanted runtime, and no runtime is fetched.
 	Unpinned string
 	Log      *zap.Logger
 }
@@ -50,22 +50,21 @@ func New(deps Deps) *Actor { return &Actor{deps} }
 
 func (a *Actor) String() string { return string(messages.ActorProvision) }
 
-// digest names a job.
+// digest identifies a job: the SHA-256 of its artifact. It is zero for the unpinned binary.
 type digest = [32]byte
 
-// service is the state of one Serve. Only its loop touches it.
+// service is the state of one Serve. Only its loop accesses it.
 type service struct {
 	Deps
-	ctx     context.Context // ends the jobs
+	ctx     context.Context // of the jobs
 	jobs    map[digest]*job
 	beside  sync.WaitGroup
 	results chan result
-	out     []messages.ToLifecycle // not taken by lifecycle yet: the loop never waits for it
+	out     []messages.ToLifecycle // not received by lifecycle yet: the loop never waits for it
 	want    *messages.Want
-	model   *result // of the last Want, nil while not known
-	runtime *result
-	refused bool        // the last Want lacked something that might not be fetched
-	retry   *time.Timer // stopped, or looks again after a failure that may pass
+	known   map[digest]result // results since the last check
+	refused bool              // something missing was not allowed to be fetched
+	retry   *time.Timer       // runs after a transient failure
 	pauses  *backoff.ExponentialBackOff
 	meters  map[digest]*meter
 }
@@ -76,6 +75,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	s := &service{
 		Deps: a.deps, ctx: jobs, jobs: map[digest]*job{}, results: make(chan result),
 		out:   []messages.ToLifecycle{messages.ActorStarted{Actor: messages.ActorProvision}},
+		known: map[digest]result{},
 		retry: time.NewTimer(time.Hour), pauses: newPauses(30*time.Second, 10*time.Minute), meters: map[digest]*meter{},
 	}
 	s.retry.Stop()
@@ -83,8 +83,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	return s.loop(ctx)
 }
 
-// end stops what runs beside the loop and answers those who wait, so that nobody waits for an actor
-// that is gone.
+// end stops the jobs and answers the pending requests.
 func (s *service) end(cancel context.CancelFunc) {
 	cancel()
 	s.beside.Wait()
@@ -105,7 +104,7 @@ func (s *service) loop(ctx context.Context) error {
 			if ticking = busy; busy {
 				beat.Reset(beatPeriod)
 			} else {
-				beat.Stop() // an idle daemon does not wake up
+				beat.Stop() // an idle daemon must not wake up
 				s.publish()
 			}
 		}
@@ -126,33 +125,30 @@ func (s *service) loop(ctx context.Context) error {
 		case <-beat.C:
 			s.publish()
 		case <-s.retry.C:
-			s.check(options{mayFetch: s.want.MayFetch})
+			s.check(false)
 		}
 	}
 }
+
+func (s *service) tell(m messages.ToLifecycle) { s.out = append(s.out, m) }
 
 func (s *service) handle(m messages.ToProvision) {
 	switch m := m.(type) {
 	case messages.Want:
 		if s.refused && m.MayFetch {
-			// What was missing may be fetched now; the old reason no longer holds.
-			s.out = append(s.out, messages.IntegrityLost{Artifact: m.Model.Name, Reason: messages.ReasonNotReady})
+			// What was missing may be fetched now: the reported reason no longer holds.
+			s.tell(messages.IntegrityLost{Artifact: m.Model.Name, SHA256: m.Model.SHA256, Reason: messages.ReasonNotReady})
 		}
 		s.refused = false
 		s.want = &m
 		s.pauses.Reset()
-		s.check(options{mayFetch: m.MayFetch})
+		s.check(false)
 	case messages.Fetch:
 		s.fetch(m)
 	case messages.Reverify:
-		if s.want != nil {
-			s.check(options{mayFetch: s.want.MayFetch, rehash: true})
-		}
+		s.check(true)
 	case messages.ConfirmProvision:
-		// Looking again costs a few system calls, and says what is true now.
-		if s.want != nil {
-			s.check(options{mayFetch: s.want.MayFetch})
-		}
+		s.check(false)
 	case messages.Held:
 		s.beside.Go(func() {
 			held := make([]messages.HeldArtifact, 0, len(m.Artifacts))
@@ -164,32 +160,89 @@ func (s *service) handle(m messages.ToProvision) {
 	}
 }
 
-// check begins to find out anew whether the wanted model and runtime are here.
-func (s *service) check(o options) {
-	s.retry.Stop()
-	s.model, s.runtime = nil, nil
-	model, runtime := s.want.Model, s.want.Runtime
-	if s.Unpinned != "" {
-		runtime.Kind = messages.KindRuntime // the manifest may offer none
-	}
-	if model.Kind != messages.KindModel || runtime.Kind != messages.KindRuntime {
-		// The manifest actor may want nothing, and says why.
-		reason := messages.ReasonMalformedSpec
-		if s.want.FetchRefused != "" {
-			reason = s.want.FetchRefused
-		}
-		s.refused = true
-		s.out = append(s.out, messages.IntegrityLost{Artifact: model.Name, Reason: reason})
+// check looks for the wanted pair and for the last known good one. rehash reads what is on disk even if
+// its identity has not changed (M9).
+func (s *service) check(rehash bool) {
+	if s.want == nil {
 		return
 	}
-	for _, j := range s.jobs {
-		if key := j.artifact.SHA256; j.wanted && key != model.SHA256 && key != runtime.SHA256 {
-			j.wanted = false
-			j.cancelUnneeded()
+	s.retry.Stop()
+	clear(s.known)
+	if !s.want.MayFetch {
+		s.stopFetching()
+	}
+	s.cancelUnneeded()
+	good, hasGood := s.good()
+	wanted, hasWanted := s.wanted()
+	if hasWanted {
+		for _, a := range wanted {
+			s.start(a, options{mayFetch: s.want.MayFetch, rehash: rehash}).wanted = true
 		}
 	}
-	s.start(model, o).wanted = true
-	s.start(runtime, o).wanted = true
+	if hasGood {
+		for _, a := range good {
+			s.start(a, options{rehash: rehash}).wanted = true
+		}
+	}
+	if !hasWanted && !hasGood {
+		s.refused = true
+		s.tell(messages.IntegrityLost{Artifact: s.want.Model.Name, SHA256: s.want.Model.SHA256, Reason: s.refusal(messages.ReasonMalformedSpec)})
+	}
+}
+
+// wanted returns the wanted model and runtime. There are none while the manifest allows nothing.
+func (s *service) wanted() ([2]messages.Artifact, bool) {
+	return s.pair(s.want.Model, s.want.Runtime)
+}
+
+// good returns the last known good model and runtime.
+func (s *service) good() ([2]messages.Artifact, bool) {
+	return s.pair(s.want.GoodModel, s.want.GoodRuntime)
+}
+
+func (s *service) pair(model, runtime messages.Artifact) ([2]messages.Artifact, bool) {
+	if s.Unpinned != "" {
+		runtime = messages.Artifact{Kind: messages.KindRuntime}
+	}
+	return [2]messages.Artifact{model, runtime}, model.Kind == messages.KindModel && runtime.Kind == messages.KindRuntime
+}
+
+// refusal is the reason why nothing may be fetched, or otherwise.
+func (s *service) refusal(otherwise messages.Reason) messages.Reason {
+	if s.want.FetchRefused != "" {
+		return s.want.FetchRefused
+	}
+	return otherwise
+}
+
+// stopFetching ends every transfer, because the manifest no longer allows any (M1). The bytes are kept.
+func (s *service) stopFetching() {
+	for _, j := range s.jobs {
+		if !j.options.mayFetch {
+			continue
+		}
+		j.answer(s.refusal(messages.ReasonSignInNeeded))
+		j.options.mayFetch, j.again = false, true
+		j.stop()
+	}
+}
+
+// cancelUnneeded ends the jobs of the previous Want that the current one does not need.
+func (s *service) cancelUnneeded() {
+	needed := map[digest]bool{}
+	for _, pair := range []func() ([2]messages.Artifact, bool){s.wanted, s.good} {
+		if artifacts, ok := pair(); ok {
+			needed[artifacts[0].SHA256], needed[artifacts[1].SHA256] = true, true
+		}
+	}
+	for key, j := range s.jobs {
+		if j.wanted && !needed[key] {
+			j.wanted = false
+			if !j.needed() {
+				j.stop()
+			}
+		}
+	}
 }
 
 func (s *service) fetch(m messages.Fetch) {
@@ -197,8 +250,8 @@ func (s *service) fetch(m messages.Fetch) {
 	j.waiting = append(j.waiting, m.Reply)
 }
 
-// start returns the job for a, which will do at least what o asks. A job that does less, or that is
-// being cancelled, ends first and is then started again, because two would write to one file.
+// start returns the job for a, which does at least what o asks. A job that does less, or that is being
+// cancelled, ends first and is then started again, because two jobs would write to one file.
 func (s *service) start(a messages.Artifact, o options) *job {
 	j, ok := s.jobs[a.SHA256]
 	if !ok {
@@ -209,7 +262,7 @@ func (s *service) start(a messages.Artifact, o options) *job {
 	}
 	if covered := j.options.with(o); covered != j.options || j.cancelled {
 		j.artifact, j.options, j.again = a, covered, true
-		j.cancel(errSuperseded)
+		j.stop()
 	}
 	return j
 }
@@ -228,10 +281,11 @@ func (s *service) launch(j *job) {
 	})
 }
 
-// finished takes the result of a job and says what follows from it.
+// finished handles the result of a job.
 func (s *service) finished(r result) {
 	if r.panicked != nil {
-		panic(fmt.Sprintf("job: %v", r.panicked)) // for the supervisor, where an actor's crash belongs
+		s.Log.Error("job panicked", zap.ByteString("stack", r.stack))
+		panic(fmt.Sprintf("job: %v", r.panicked)) // the supervisor restarts the actor
 	}
 	key := r.artifact.SHA256
 	j := s.jobs[key]
@@ -250,41 +304,58 @@ func (s *service) finished(r result) {
 	}
 	j.answer(r.reason)
 	if j.wanted && s.want != nil {
+		s.known[key] = r
 		s.verdict(r)
 	}
 }
 
-// verdict tells lifecycle as soon as something is known for good: that one of the two is missing, or that
-// both are right.
+// verdict tells lifecycle that an artifact is missing or wrong, or that a pair is complete.
 func (s *service) verdict(r result) {
-	switch r.artifact.SHA256 {
-	case s.want.Model.SHA256:
-		s.model = &r
-	case s.want.Runtime.SHA256:
-		s.runtime = &r
+	key := r.artifact.SHA256
+	isIn := func(pair [2]messages.Artifact, ok bool) bool {
+		return ok && (pair[0].SHA256 == key || pair[1].SHA256 == key)
 	}
-	if r.reason != messages.ReasonOK {
-		reason := r.reason
-		if errors.Is(r.err, store.ErrNotHere) {
-			s.refused = true
-			if s.want.FetchRefused != "" {
-				reason = s.want.FetchRefused
-			}
+	wanted, good := isIn(s.wanted()), isIn(s.good())
+	if r.reason == messages.ReasonOK {
+		if good {
+			s.offer(s.good, true)
 		}
-		s.out = append(s.out, messages.IntegrityLost{Artifact: r.artifact.Name, Reason: reason})
-		if s.want.MayFetch && passing(r.reason) {
-			s.retry.Reset(s.pauses.NextBackOff())
+		if wanted && s.offer(s.wanted, false) {
+			s.pauses.Reset()
 		}
 		return
 	}
-	if s.model != nil && s.model.reason == messages.ReasonOK && s.runtime != nil && s.runtime.reason == messages.ReasonOK {
-		s.pauses.Reset()
-		s.out = append(s.out, messages.ArtifactsVerified{Model: s.model.model, Runtime: s.runtime.runtime})
+	reason := r.reason
+	if errors.Is(r.err, store.ErrNotHere) {
+		if !wanted {
+			return // the last known good pair has been removed; nothing is wrong with it
+		}
+		s.refused = true
+		reason = s.refusal(reason)
+	}
+	s.tell(messages.IntegrityLost{Artifact: r.artifact.Name, SHA256: key, Reason: reason})
+	if wanted && s.want.MayFetch && transient(r.reason) {
+		s.retry.Reset(s.pauses.NextBackOff())
 	}
 }
 
-// passing tells the failures that may end by themselves or by the user's hand, so that a daemon that
-// was started without a network or with a full disk gets there in the end.
-func passing(r messages.Reason) bool {
-	return r == messages.ReasonTransferFailed || r == messages.ReasonBadStatus || r == messages.ReasonNoSpace
+// offer tells lifecycle about the pair if both parts are verified, and reports whether they are.
+func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool) bool {
+	artifacts, _ := pair()
+	model, runtime := s.known[artifacts[0].SHA256], s.known[artifacts[1].SHA256]
+	if model.reason != messages.ReasonOK || runtime.reason != messages.ReasonOK {
+		return false
+	}
+	s.tell(messages.ArtifactsVerified{Model: model.model, Runtime: runtime.runtime, LastGood: lastGood})
+	return true
+}
+
+// transient reports whether a failure may end without a change of the manifest, such as a network or a
+// disk that is full: the daemon tries again.
+func transient(r messages.Reason) bool {
+	switch r {
+	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace:
+		return true
+	}
+	return false
 }

@@ -5,7 +5,6 @@ package provision
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,7 +17,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -84,7 +82,7 @@ func TestBadAnswers(t *testing.T) {
 			server.times(1000, "/m/g", c.fault)
 			h.start()
 			h.inbox <- want
-			h.lost(messages.IntegrityLost{Artifact: "g", Reason: c.want})
+			h.lost(loss(want.Model, c.want))
 			if n := server.asked("/m/g"); n > c.maxAsk {
 				t.Errorf("asked %d times", n)
 			}
@@ -157,17 +155,17 @@ func TestMayNotFetch(t *testing.T) {
 		t.Fatal(r)
 	}
 	h.inbox <- want
-	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonSignInNeeded})
+	h.lost(loss(want.Model, messages.ReasonSignInNeeded))
 	want.FetchRefused = messages.ReasonManifestExpired
 	h.inbox <- want
-	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonManifestExpired})
+	h.lost(loss(want.Model, messages.ReasonManifestExpired))
 	if n := server.asked("/m/g"); n != 0 {
 		t.Fatalf("asked %d times", n)
 	}
 	// X3: and when it may be fetched, the reason why not is taken back.
 	want.MayFetch = true
 	h.inbox <- want
-	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonNotReady})
+	h.lost(loss(want.Model, messages.ReasonNotReady))
 	h.verified()
 }
 
@@ -202,7 +200,7 @@ func TestMalformed(t *testing.T) {
 		t.Errorf("executable outside: %s", r)
 	}
 	h.inbox <- messages.Want{Model: r, Runtime: r, MayFetch: true}
-	h.lost(messages.IntegrityLost{Artifact: "r", Reason: messages.ReasonMalformedSpec})
+	h.lost(loss(r, messages.ReasonMalformedSpec))
 	if len(server.requests) != 0 {
 		t.Errorf("asked: %v", server.requests)
 	}
@@ -220,17 +218,8 @@ func TestReverify(t *testing.T) {
 	wrong := bytes.Clone(modelBytes)
 	wrong[3] ^= 1
 	must(t, os.Chmod(v.Model.Path, 0o600), os.WriteFile(v.Model.Path, wrong, 0o600))
-	// With the altered file's identity on record, reading alone tells.
-	f, err := os.Open(v.Model.Path)
-	must(t, err)
-	id, err := fileid.Of(f)
-	must(t, err, f.Close())
-	data, err := json.Marshal(id)
-	must(t, err, os.WriteFile(strings.TrimSuffix(v.Model.Path, ".gguf")+".json", data, 0o600))
-	h.inbox <- messages.ConfirmProvision{}
-	h.verified()
 	h.inbox <- messages.Reverify{}
-	h.lost(messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonDigestMismatch})
+	h.lost(loss(want.Model, messages.ReasonDigestMismatch))
 	if _, err := os.Stat(v.Model.Path); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the altered file: %v", err)
 	}

@@ -88,7 +88,7 @@ func TestRetrySchedule(t *testing.T) {
 		h.start()
 		began := time.Now()
 		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
-		if got, want := <-h.lifecycle, (messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonTransferFailed}); got != want {
+		if got, want := <-h.lifecycle, loss(artifact(), messages.ReasonTransferFailed); got != want {
 			t.Fatalf("told %#v", got)
 		}
 		if took := time.Since(began); took < patience/2 || took > patience {
@@ -132,7 +132,7 @@ func TestPermanentIsNotRetried(t *testing.T) {
 			return deliver(sink, 0, bytes.Repeat([]byte("x"), len(modelBytes)))
 		}
 		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
-		if got, want := <-h.lifecycle, (messages.IntegrityLost{Artifact: "g", Reason: messages.ReasonDigestMismatch}); got != want {
+		if got, want := <-h.lifecycle, loss(artifact(), messages.ReasonDigestMismatch); got != want {
 			t.Fatalf("told %#v", got)
 		}
 		time.Sleep(24 * time.Hour)

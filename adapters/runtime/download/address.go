@@ -4,25 +4,33 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// neverPublic are ranges of special use that netip has no predicate for (RFC 6890): shared, benchmark,
-// documentation and reserved ones, and those that carry an IPv4 address inside an IPv6 one, behind
-// which any private address could hide.
-var neverPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),
+// onRequest are ranges that no public host has and that a private network may use: shared address space
+// (RFC 6598), which overlay networks use as well, and benchmarking (RFC 2544), from which local proxies
+// take placeholder addresses. A host that the configuration lists may resolve to them.
+var onRequest = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+}
+
+// nat64 carries a public IPv4 address in its last 32 bits (RFC 6052): so networks without IPv4 reach it.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// never are ranges of special use that netip has no predicate for (RFC 6890): documentation and reserved
+// ones, and those that can carry any IPv4 address inside an IPv6 one.
+var never = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("::/96"),
-	netip.MustParsePrefix("64:ff9b::/96"),
 	netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"),
@@ -31,37 +39,45 @@ var neverPublic = []netip.Prefix{
 	netip.MustParsePrefix("fec0::/10"),
 }
 
-// allowedAddress decides whether an artifact may come from ip (M4). Private says that the configuration
-// lets this host resolve to loopback and private addresses; link-local ones, where clouds keep their
-// credentials, and all others of special use stay refused.
-func allowedAddress(ip netip.Addr, private bool) bool {
+// allowedAddress reports whether an artifact may come from ip (M4). listed means that the configuration
+// lets this host resolve to loopback, private and shared addresses. Link-local addresses, where clouds
+// offer their credentials, and all others of special use stay refused.
+func allowedAddress(ip netip.Addr, listed bool) bool {
 	ip = ip.Unmap()
-	if ip.IsLoopback() || ip.IsPrivate() {
-		return private
+	if nat64.Contains(ip) {
+		last := ip.As16()
+		return allowedAddress(netip.AddrFrom4([4]byte(last[12:])), false)
 	}
-	if !ip.IsGlobalUnicast() {
-		return false
+	if ip.IsLoopback() || ip.IsPrivate() || within(ip, onRequest) {
+		return listed
 	}
-	for _, p := range neverPublic {
-		if p.Contains(ip) {
-			return false
-		}
-	}
-	return true
+	return ip.IsGlobalUnicast() && !within(ip, never)
 }
 
-// addressError says that a host led to an address that is refused. The address is not in its text.
-type addressError struct{}
+func within(ip netip.Addr, prefixes []netip.Prefix) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
 
-func (*addressError) Error() string { return "the address is refused" }
+// addressError says that a host name resolved to an address that is refused. Its text does not hold the
+// address.
+type addressError struct{ placeholder bool }
+
+func (e *addressError) Error() string {
+	if e.placeholder {
+		return "the host name resolves to a placeholder address of a proxy or VPN on this machine or network; " +
+			"let it resolve names of artifact hosts, or list the host in manifest.private_hosts"
+	}
+	return "the host name resolves to an address that is not public; a network may ask for a sign-in of its own, " +
+		"or the host is private and must be listed in manifest.private_hosts"
+}
 
 type dialer struct {
 	privateHosts []string
 	timeout      time.Duration
 }
 
-// dial checks each resolved address after the last lookup and before the first packet, so that a name
-// which resolves differently the second time gains nothing.
+// dial checks each address after the last lookup and before the first packet, so that a name that
+// resolves differently the second time gains nothing.
 func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	private := d.private(address)
 	dialer := net.Dialer{
@@ -69,7 +85,7 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 		Control: func(_, resolved string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(resolved)
 			if err != nil || !allowedAddress(ap.Addr(), private) {
-				return &addressError{}
+				return &addressError{placeholder: err == nil && within(ap.Addr().Unmap(), onRequest)}
 			}
 			return nil
 		},

@@ -35,7 +35,7 @@ func TestPrivateAddressRefused(t *testing.T) {
 		origin := "https://" + host + ":" + port
 		err := New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: private}, &memory{})
 		var e *Error
-		if !errors.As(err, &e) || e.Reason != messages.ReasonSourceNotAllowed || !e.Permanent {
+		if !errors.As(err, &e) || e.Reason != messages.ReasonAddressNotAllowed || e.Permanent {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -76,8 +76,14 @@ func TestAllowedAddress(t *testing.T) {
 		{"ff02::1", false, false},
 		{"255.255.255.255", false, false},
 		{"240.0.0.1", false, false},
-		{"100.64.0.1", false, false},
-		{"198.18.0.1", false, false},
+		{"100.64.0.1", false, true},
+		{"198.18.0.1", false, true},
+		{"::ffff:198.19.255.255", false, true},
+		{"64:ff9b::5db8:d70e", true, true}, // 93.184.215.14, as an IPv6-only network reaches it
+		{"64:ff9b::a01:203", false, false}, // 10.1.2.3
+		{"64:ff9b::c612:1", false, false},  // 198.18.0.1
+		{"64:ff9b::a9fe:a9fe", false, false},
+		{"64:ff9b:1::5db8:d70e", false, false},
 		{"64:ff9b::7f00:1", false, false},
 		{"2002:7f00:1::", false, false},
 		{"::7f00:1", false, false},

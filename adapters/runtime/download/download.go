@@ -1,13 +1,13 @@
-// Package download pumps an artifact's bytes from its host to a sink (contract M4, M5, M8). It
-// computes no digest and gives no verdict: a nil error says that the server ended its answer as it
-// announced, nothing about what the bytes are.
+// Package download transfers an artifact's bytes from its host to a sink (contract M4, M5, M8). It
+// computes no digest and gives no verdict: a nil error means that the response ended as the server
+// announced, and nothing about its content.
 //
-// Whom it may ask is decided twice: every URL, also that of a redirect, passes source.Allowed, and
-// every address that a name resolves to is checked in the moment of connecting, so that a name cannot
-// lead into the user's own network. Each request is made from nothing: no cookie, no credential, no
-// Referer, no header but Range and If-Range (C4). Proxy variables are ignored, because a proxy would
-// connect on our behalf where no address can be checked. Transport state lives for one Fetch: nothing
-// is shared between artifacts, and no connection stays open behind the caller's back.
+// Every URL, also that of a redirect, must pass origin.Allowed, and every address that a host name
+// resolves to is checked before the connection is made, so that no name can lead into the user's own
+// network. A request carries no cookie, no credential, no Referer, and no header but Range and
+// If-Range (C4). Proxy variables are ignored, because a proxy would connect to addresses that cannot
+// be checked here. A transport lives for one Fetch: artifacts share nothing, and no connection stays
+// open after Fetch returns.
 package download
 
 import (
@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,15 +25,16 @@ import (
 	"time"
 
 	"companion/adapters/origin"
+	"companion/adapters/retryafter"
 	"companion/messages"
 )
 
 const (
 	maxRedirects = 5 // M4
-	// defaultStall bounds every silence: connecting, waiting for the head, waiting for bytes.
+	// defaultStall bounds connecting, waiting for the response head, and waiting for bytes.
 	defaultStall = 30 * time.Second
-	// leastProgress must arrive within a stall period: a server that drips a byte now and then would
-	// otherwise hold a transfer for ever.
+	// leastProgress must arrive within a stall period, so that a server that sends single bytes cannot
+	// hold a transfer for ever.
 	leastProgress = 32 << 10
 	bufferSize    = 128 << 10
 	maxHeadBytes  = 64 << 10
@@ -41,12 +43,16 @@ const (
 // Error is the failure of a transfer. Its text never holds a URL, host or address; the wrapped cause
 // may, so it is for errors.Is and errors.As, not for logs.
 type Error struct {
-	Reason messages.Reason // https_required, bad_status, transfer_failed or source_not_allowed
-	// Permanent says that trying the same URL again is pointless (M8).
+	// Reason is https_required, bad_status, transfer_failed, size_mismatch, address_not_allowed,
+	// malformed_spec or source_not_allowed.
+	Reason messages.Reason
+	// Permanent means that the same URL must not be tried again (M8).
 	Permanent bool
 	Status    int // HTTP status, for bad_status
-	what      string
-	cause     error
+	// RetryAfter is how long the server asks to wait (RFC 9110, section 10.2.3); zero: it says nothing.
+	RetryAfter time.Duration
+	what       string
+	cause      error
 }
 
 func (e *Error) Error() string {
@@ -63,32 +69,39 @@ type Request struct {
 	URL          string
 	Origins      []string // M4
 	PrivateHosts []string // host names that may resolve to loopback or private addresses
-	// Offset and Validator ask to go on after the bytes that the sink already has. Validator is the
-	// strong entity tag that Sink.Begin was told; without one the transfer is from zero.
+	// Offset and Validator ask to continue after the bytes that the sink already has. Validator is the
+	// strong entity tag that Sink.Begin was given, if the bytes came from this URL.
 	Offset    int64
 	Validator string
+	// Size is the length of the whole object in bytes; zero: not known. A server that announces another
+	// length is refused with size_mismatch before the sink is told anything. With a Size, an Offset
+	// without a Validator is asked for as well: the bytes may continue those of another mirror, and the
+	// digest of the whole decides whether they fit.
+	Size int64
 }
 
-func (r Request) resumes() bool { return r.Offset > 0 && strong(r.Validator) }
+func (r Request) resumes() bool {
+	return r.Offset > 0 && (strong(r.Validator) || r.Validator == "" && r.Offset < r.Size)
+}
 
-// Sink takes the bytes, in order, from one goroutine.
+// Sink receives the bytes, in order, from one goroutine.
 type Sink interface {
 	// Begin is called once, before the first Write. Offset is the position of the first byte: that of
-	// the request when the server confirmed that it serves the same object, otherwise 0, and then
-	// everything held before must be thrown away. Validator is the object's strong entity tag, or empty.
+	// the request if the server confirmed that it serves the same object, otherwise 0; the sink must
+	// then drop what it has. Validator is the object's strong entity tag, or empty.
 	Begin(offset int64, validator string) error
-	// Write takes the next bytes. Its error ends the transfer at once and is returned by Fetch as it is.
+	// Write receives the next bytes. Fetch ends at once with its error, unchanged.
 	Write(p []byte) (int, error)
 }
 
-// Client makes transfers. It is safe for concurrent use and holds no connection.
+// Client makes transfers. It is safe for concurrent use and keeps no connection.
 type Client struct {
 	roots *x509.CertPool
 	stall time.Duration
 }
 
-// New returns a Client that trusts roots, or the system's when roots is nil. Stall bounds every
-// silence of a server; zero means 30 s.
+// New returns a Client that trusts roots, or the system's if roots is nil. stall bounds every wait for
+// a server; zero means 30 s.
 func New(roots *x509.CertPool, stall time.Duration) *Client {
 	if stall <= 0 {
 		stall = defaultStall
@@ -96,11 +109,11 @@ func New(roots *x509.CertPool, stall time.Duration) *Client {
 	return &Client{roots, stall}
 }
 
-// errStalled is the cause with which the watchdog ends a transfer.
+// errStalled is the cause with which the watchdog cancels a transfer.
 var errStalled = errors.New("no progress")
 
-// Fetch pumps the object into sink. Its errors: *source.Error for a URL that is not allowed, *Error for
-// the transfer, the sink's own error, or the cause of ctx's end.
+// Fetch transfers the object to sink. Errors: *origin.Error for a URL that is not allowed, *Error for the
+// transfer, the sink's own error, or the cause of ctx's end.
 func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 	pumping, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -115,11 +128,11 @@ func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 		if err := sink.Begin(offset, validator(resp)); err != nil {
 			return err
 		}
-		err = c.pump(resp.Body, sink, watchdog)
+		err = c.pump(resp, req.Size-offset, sink, watchdog)
 	}
 	if transfer := (*Error)(nil); err == nil || errors.As(err, &transfer) && !transfer.Permanent {
-		// A server that sees the connection close may still end its answer in good order, and the
-		// transport then hands that over: an end that was ours is never a success of the transfer.
+		// A server that sees the connection close may still end its response properly. A transfer that was
+		// cancelled here is never a success.
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -143,23 +156,28 @@ func (c *Client) transport(privateHosts []string) *http.Transport {
 	}
 }
 
-// pump copies until the end of the answer.
-func (c *Client) pump(body io.Reader, sink Sink, watchdog *time.Timer) error {
+// pump copies the body until its end. left is how many bytes are missing; negative: not known.
+func (c *Client) pump(resp *http.Response, left int64, sink Sink, watchdog *time.Timer) error {
 	buffer := make([]byte, bufferSize)
-	progress := leastProgress // the head was progress enough
+	progress := leastProgress // the head counts as progress
 	for {
 		if progress >= leastProgress {
 			watchdog.Reset(c.stall)
 			progress = 0
 		}
-		n, err := body.Read(buffer)
+		n, err := resp.Body.Read(buffer)
 		progress += n
+		left -= int64(n)
 		if n > 0 {
 			if _, err := sink.Write(buffer[:n]); err != nil {
 				return err
 			}
 		}
 		if err == io.EOF {
+			if left > 0 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
+				// Only the end of the connection ended this body (RFC 9112, section 6.3): it may have been cut.
+				return failed("the connection broke", io.ErrUnexpectedEOF)
+			}
 			return nil
 		}
 		if err != nil {
@@ -168,8 +186,8 @@ func (c *Client) pump(body io.Reader, sink Sink, watchdog *time.Timer) error {
 	}
 }
 
-// open asks for the object, and says where the bytes of the answer begin. An answer that does not fit
-// the range asked for is dropped, and the object is asked for anew, from zero.
+// open requests the object and returns the offset at which the body begins. If the response does not
+// fit the requested range, the object is requested again from zero.
 func open(ctx context.Context, transport http.RoundTripper, req Request) (*http.Response, int64, error) {
 	resp, err := follow(ctx, transport, req, req.resumes())
 	if err != nil {
@@ -186,21 +204,45 @@ func open(ctx context.Context, transport http.RoundTripper, req Request) (*http.
 			}
 		}
 	}
-	encoding := resp.Header.Get("Content-Encoding")
-	switch {
-	case resp.StatusCode == http.StatusOK && (encoding == "" || strings.EqualFold(encoding, "identity")):
-		return resp, 0, nil
-	case resp.StatusCode == http.StatusOK:
-		err = &Error{Reason: messages.ReasonTransferFailed, Permanent: true, what: "an encoding that nobody asked for"}
-	default:
-		err = &Error{Reason: messages.ReasonBadStatus, Permanent: resp.StatusCode < 500, Status: resp.StatusCode, what: "the server answered"}
+	if err := judge(resp, req.Size); err != nil {
+		_ = resp.Body.Close()
+		return nil, 0, err
 	}
-	_ = resp.Body.Close()
-	return nil, 0, err
+	return resp, 0, nil
 }
 
-// follow makes the request, and those that redirects ask for. Each is built from nothing but the URL
-// and the range, so that nothing of one host's reaches the next (M4).
+// judge returns why a response cannot be the whole object, or nil.
+func judge(resp *http.Response, size int64) error {
+	encoding := resp.Header.Get("Content-Encoding")
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		return &Error{
+			Reason: messages.ReasonBadStatus, Permanent: !temporary(resp.StatusCode), Status: resp.StatusCode,
+			RetryAfter: retryafter.Of(resp.Header, time.Now()), what: "the server answered",
+		}
+	case encoding != "" && !strings.EqualFold(encoding, "identity"):
+		return &Error{Reason: messages.ReasonTransferFailed, Permanent: true, what: "the server encoded the content, which was not asked for"}
+	case size > 0 && resp.ContentLength >= 0 && resp.ContentLength != size:
+		if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media == "text/html" {
+			return failed("the server sent a web page instead of the file; a network may ask for a sign-in of its own", nil)
+		}
+		return &Error{Reason: messages.ReasonSizeMismatch, Permanent: true, what: "the server announces another length than the manifest"}
+	}
+	return nil
+}
+
+// temporary reports whether a status says nothing about the next request (RFC 9110; RFC 6585): the server
+// is overloaded, timed out, or a network in between asks for a sign-in.
+func temporary(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500
+}
+
+// follow sends the request and follows redirects. Each request is built from the URL and the range only,
+// so that nothing of one host reaches the next (M4).
 func follow(ctx context.Context, transport http.RoundTripper, req Request, ranged bool) (*http.Response, error) {
 	target := req.URL
 	for range 1 + maxRedirects {
@@ -209,11 +251,13 @@ func follow(ctx context.Context, transport http.RoundTripper, req Request, range
 		}
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 		if err != nil {
-			return nil, &Error{Reason: messages.ReasonMalformedSpec, Permanent: true, what: "a URL that cannot be asked for", cause: err}
+			return nil, &Error{Reason: messages.ReasonMalformedSpec, Permanent: true, what: "the URL cannot be requested", cause: err}
 		}
 		if ranged {
 			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", req.Offset))
-			r.Header.Set("If-Range", req.Validator)
+			if req.Validator != "" {
+				r.Header.Set("If-Range", req.Validator)
+			}
 		}
 		resp, err := transport.RoundTrip(r)
 		if err != nil {
@@ -238,8 +282,8 @@ func redirects(status int) bool {
 	return false
 }
 
-// next is the URL of a redirect, unresolved, so that source.Allowed sees the dot segments that
-// resolving would remove. Relative forms other than an absolute path are not understood.
+// next returns the URL of a redirect, unresolved, so that origin.Allowed sees dot segments that resolving
+// would remove. Of the relative forms, only an absolute path is supported.
 func next(from *url.URL, locations []string) (string, error) {
 	if len(locations) != 1 {
 		return "", &Error{Reason: messages.ReasonSourceNotAllowed, Permanent: true, what: "a redirect without one location"}
@@ -254,11 +298,11 @@ func next(from *url.URL, locations []string) (string, error) {
 	return location, nil
 }
 
-// confirms reports whether a 206 goes on exactly where the request asked, in the same object, to its
-// end (RFC 9110 sections 14.4 and 15.3.7).
+// confirms reports whether a 206 continues exactly where the request asked, in the same object, to its
+// end (RFC 9110, sections 14.4 and 15.3.7). Without a validator, the same object is one of the same size.
 func confirms(resp *http.Response, req Request) bool {
 	span, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes ")
-	if !ok || validator(resp) != req.Validator || resp.Header.Get("Content-Encoding") != "" {
+	if !ok || req.Validator != "" && validator(resp) != req.Validator || resp.Header.Get("Content-Encoding") != "" {
 		return false
 	}
 	span, total, _ := strings.Cut(span, "/")
@@ -266,11 +310,11 @@ func confirms(resp *http.Response, req Request) bool {
 	f, err1 := strconv.ParseInt(first, 10, 64)
 	l, err2 := strconv.ParseInt(last, 10, 64)
 	n, err3 := strconv.ParseInt(total, 10, 64)
-	return errors.Join(err1, err2, err3) == nil && f == req.Offset && l == n-1 && l >= f &&
+	return errors.Join(err1, err2, err3) == nil && f == req.Offset && l == n-1 && l >= f && (req.Size == 0 || n == req.Size) &&
 		(resp.ContentLength == -1 || resp.ContentLength == l-f+1)
 }
 
-// validator is the answer's entity tag if it is strong: a weak one does not promise the same bytes.
+// validator returns the entity tag if it is strong: a weak one does not promise the same bytes.
 func validator(resp *http.Response) string {
 	if tag := resp.Header.Get("ETag"); strong(tag) {
 		return tag
@@ -284,7 +328,7 @@ func strong(tag string) bool {
 
 func connectFailed(err error) error {
 	if refused := (*addressError)(nil); errors.As(err, &refused) {
-		return &Error{Reason: messages.ReasonSourceNotAllowed, Permanent: true, what: "the host resolves to an address that is refused", cause: err}
+		return &Error{Reason: messages.ReasonAddressNotAllowed, what: refused.Error(), cause: err}
 	}
 	if invalid := (*tls.CertificateVerificationError)(nil); errors.As(err, &invalid) {
 		return &Error{Reason: messages.ReasonTransferFailed, Permanent: true, what: "the server's certificate is not trusted", cause: err}

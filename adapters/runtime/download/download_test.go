@@ -150,8 +150,8 @@ func TestResume(t *testing.T) {
 // M8: who retries what is part of the contract.
 func TestStatuses(t *testing.T) {
 	for status, permanent := range map[int]bool{
-		204: true, 206: true, 300: true, 304: true, 400: true, 401: true, 403: true, 404: true, 410: true, 416: true, 429: true,
-		500: false, 502: false, 503: false, 504: false,
+		204: true, 206: true, 300: true, 304: true, 400: true, 401: true, 403: true, 404: true, 410: true, 416: true,
+		408: false, 425: false, 429: false, 500: false, 511: false, 502: false, 503: false, 504: false,
 	} {
 		server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 		var sink memory

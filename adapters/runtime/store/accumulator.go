@@ -3,11 +3,8 @@ package store
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding"
 	"encoding/json"
 	"errors"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,33 +15,32 @@ import (
 	"companion/messages"
 )
 
-// Accumulator takes an artifact's bytes in order, into a partial file and a digest at once, and gives
-// the verdict (M6, M7). It is a download.Sink. It ends by Commit, Abort or Discard; from then on it
-// refuses everything with accumulator_finalized or accumulator_aborted. Not safe for concurrent use,
-// but for Bytes.
+// Accumulator writes an artifact's bytes in order to a partial file, and gives the verdict over what is on
+// disk at the end (M6, M7). It is a download.Sink. It ends by Commit, Abort or Discard; after that it
+// refuses everything with accumulator_finalized or accumulator_aborted. Not safe for concurrent use, except
+// for Bytes.
 type Accumulator struct {
 	store     *Store
 	artifact  messages.Artifact
-	source    [sha256.Size]byte // of the URL: a validator means nothing elsewhere
+	source    [sha256.Size]byte // of the URL: a validator means nothing for another one
 	file      *os.File
-	digest    hash.Hash
 	bytes     atomic.Int64
 	validator string
+	begun     bool
+	mixed     bool            // bytes of an earlier transfer are among them
 	ended     messages.Reason // empty while it accepts
 }
 
-// progress is kept beside a partial file. Identity and Digest are set when the transfer was ended in
-// order; after a crash they are missing or do not fit, and the bytes on disk are read again.
+// progress is kept in the record of a partial file.
 type progress struct {
 	Source    [sha256.Size]byte
 	Validator string
-	Identity  messages.FileIdentity
-	Digest    []byte
 }
 
-// Accumulate begins or goes on with the partial file of a, whose bytes come from url. The space that
-// is missing must be free (no_space). A partial file that is not private is refused (T17).
-func (s *Store) Accumulate(ctx context.Context, a messages.Artifact, url string) (*Accumulator, error) {
+// Accumulate opens the partial file of a, to which the next bytes come from url. Bytes of another URL are
+// kept: the digest of the whole decides whether they fit. The missing space must be free (no_space). A
+// partial file that is not private is refused (T17).
+func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error) {
 	path := s.partial(a)
 	file, identity, err := openPrivate(path, os.O_RDWR)
 	if errors.Is(err, ErrNotHere) {
@@ -55,11 +51,8 @@ func (s *Store) Accumulate(ctx context.Context, a messages.Artifact, url string)
 	} else if err != nil {
 		return nil, err
 	}
-	acc := &Accumulator{store: s, artifact: a, source: sha256.Sum256([]byte(url)), file: file, digest: sha256.New()}
-	if err := acc.resume(ctx, path, identity); err != nil {
-		_ = file.Close()
-		return nil, err
-	}
+	acc := &Accumulator{store: s, artifact: a, source: sha256.Sum256([]byte(url)), file: file}
+	acc.resume(path, identity)
 	if err := s.space(a.Size - acc.bytes.Load()); err != nil {
 		_ = file.Close()
 		return nil, err
@@ -67,39 +60,38 @@ func (s *Store) Accumulate(ctx context.Context, a messages.Artifact, url string)
 	return acc, nil
 }
 
-// resume takes over the bytes on disk if they are of the same source and can be confirmed by it. Their
-// digest is always that of what the file holds: the saved state counts only while the file is untouched.
-func (acc *Accumulator) resume(ctx context.Context, path string, identity messages.FileIdentity) error {
+// resume takes over the bytes on disk, if a record says where they came from.
+func (acc *Accumulator) resume(path string, identity messages.FileIdentity) {
 	var p progress
-	if privatefs.CheckFile(record(path)) != nil {
-		return nil
+	if privatefs.CheckFile(record(path)) != nil || identity.Size > acc.artifact.Size {
+		return
 	}
 	data, err := os.ReadFile(record(path))
-	if err != nil || json.Unmarshal(data, &p) != nil || p.Source != acc.source || identity.Size > acc.artifact.Size {
-		return nil
+	if err != nil || json.Unmarshal(data, &p) != nil {
+		return
 	}
-	saved := acc.digest.(encoding.BinaryUnmarshaler)
-	if p.Identity != identity || saved.UnmarshalBinary(p.Digest) != nil {
-		acc.digest = sha256.New()
-		if _, err := io.Copy(acc.digest, contextReader{ctx, io.LimitReader(acc.file, identity.Size)}); err != nil {
-			return unreadable(ctx, err)
-		}
+	if p.Source == acc.source {
+		acc.validator = p.Validator
 	}
-	acc.validator = p.Validator
 	acc.bytes.Store(identity.Size)
-	return nil
+	acc.mixed = identity.Size > 0
 }
 
-// Bytes is how many bytes are there. Any goroutine may ask.
+// Mixed reports whether some of the bytes come from an earlier transfer: if the verdict is that they are
+// wrong, this one may not be the cause.
+func (acc *Accumulator) Mixed() bool { return acc.mixed }
+
+// Bytes returns how many bytes are on disk. Safe for concurrent use.
 func (acc *Accumulator) Bytes() int64 { return acc.bytes.Load() }
 
-// Validator is what the source called the object when the first bytes came; see download.Request.
+// Validator is the entity tag of the object that the bytes belong to, if they came from this URL; see
+// download.Request.
 func (acc *Accumulator) Validator() string { return acc.validator }
 
-// Complete reports whether all bytes are there, so that Commit is the next step.
+// Complete reports whether all bytes are on disk, so that Commit is the next step.
 func (acc *Accumulator) Complete() bool { return acc.bytes.Load() == acc.artifact.Size }
 
-// Begin says where the coming bytes start; see download.Sink.
+// Begin sets where the next bytes start; see download.Sink.
 func (acc *Accumulator) Begin(offset int64, validator string) error {
 	if err := acc.accepting(); err != nil {
 		return err
@@ -108,14 +100,14 @@ func (acc *Accumulator) Begin(offset int64, validator string) error {
 		return &Error{Reason: messages.ReasonTransferFailed, what: "bytes that do not follow those on disk"}
 	}
 	if offset == 0 {
-		acc.digest.Reset()
+		acc.mixed = false
 		acc.bytes.Store(0)
 	}
 	if err := errors.Join(acc.file.Truncate(offset), seek(acc.file, offset)); err != nil {
 		return storing(err)
 	}
 	acc.store.testOnlyStep()
-	acc.validator = validator
+	acc.begun, acc.validator = true, validator
 	return acc.save(progress{Source: acc.source, Validator: validator})
 }
 
@@ -136,17 +128,16 @@ func (acc *Accumulator) save(p progress) error {
 	return nil
 }
 
-// Write takes the next bytes. More than announced are refused at once with size_mismatch (M6), a full
-// disk with no_space.
+// Write appends the next bytes. More than the manifest says are refused at once with size_mismatch (M6), a
+// full disk with no_space.
 func (acc *Accumulator) Write(p []byte) (int, error) {
 	if err := acc.accepting(); err != nil {
 		return 0, err
 	}
 	if int64(len(p)) > acc.artifact.Size-acc.bytes.Load() {
-		return 0, &Error{Reason: messages.ReasonSizeMismatch, what: "more bytes than announced"}
+		return 0, &Error{Reason: messages.ReasonSizeMismatch, what: "more bytes than the manifest says"}
 	}
 	n, err := acc.file.Write(p)
-	_, _ = acc.digest.Write(p[:n]) // never fails
 	acc.bytes.Add(int64(n))
 	acc.store.testOnlyStep()
 	if err != nil {
@@ -162,9 +153,10 @@ func (acc *Accumulator) accepting() error {
 	return nil
 }
 
-// Commit gives the verdict. Right bytes are made durable, read-only and renamed into place; wrong ones
-// are deleted, with size_mismatch or digest_mismatch. After any other error the partial file stays.
-func (acc *Accumulator) Commit() error {
+// Commit gives the verdict, over the bytes that the file holds, not over those that were received. Right
+// ones are made durable, read-only and renamed into place; wrong ones are deleted, with size_mismatch or
+// digest_mismatch. After any other error the partial file stays. The file is read once.
+func (acc *Accumulator) Commit(ctx context.Context) error {
 	if err := acc.accepting(); err != nil {
 		return err
 	}
@@ -172,16 +164,29 @@ func (acc *Accumulator) Commit() error {
 	defer acc.file.Close()
 	part, final := acc.store.partial(acc.artifact), acc.store.final(acc.artifact)
 	if !acc.Complete() {
-		return &Error{messages.ReasonSizeMismatch, "fewer bytes than announced", remove(part)}
+		return &Error{messages.ReasonSizeMismatch, "fewer bytes than the manifest says", remove(part)}
 	}
-	if subtle.ConstantTimeCompare(acc.digest.Sum(nil), acc.artifact.SHA256[:]) != 1 {
-		return &Error{messages.ReasonDigestMismatch, "other bytes than announced", remove(part)}
+	if err := acc.file.Sync(); err != nil {
+		return storing(err)
+	}
+	acc.store.testOnlyStep()
+	identity, err := fileid.Of(acc.file)
+	if err == nil {
+		err = seek(acc.file, 0)
+	}
+	if err != nil {
+		return storing(err)
+	}
+	if err := acc.store.hash(ctx, acc.file, acc.artifact, identity); err != nil {
+		if wrong := (*Error)(nil); errors.As(err, &wrong) && (wrong.Reason == messages.ReasonDigestMismatch || wrong.Reason == messages.ReasonSizeMismatch) {
+			wrong.cause = remove(part)
+		}
+		return err
 	}
 	if _, err := os.Lstat(final); err == nil {
 		return &Error{Reason: messages.ReasonTransferFailed, what: "the place is taken"}
 	}
 	for _, step := range []func() error{
-		acc.file.Sync,
 		func() error { return os.Rename(part, final) },
 		func() error { return privatefs.SyncDir(filepath.Dir(final)) },
 		func() error { return privatefs.SyncDir(filepath.Dir(part)) },
@@ -197,7 +202,8 @@ func (acc *Accumulator) Commit() error {
 	return remove(part)
 }
 
-// Abort ends an interrupted transfer, keeping its bytes for going on later.
+// Abort ends an interrupted transfer and keeps its bytes. What an earlier transfer left is never deleted
+// because this one brought nothing.
 func (acc *Accumulator) Abort() error {
 	if err := acc.accepting(); err != nil {
 		return err
@@ -207,18 +213,13 @@ func (acc *Accumulator) Abort() error {
 	}
 	acc.ended = messages.ReasonAccumulatorAborted
 	defer acc.file.Close()
+	if !acc.begun {
+		return nil // the file and its record are as they were
+	}
 	if err := acc.file.Sync(); err != nil {
 		return storing(err)
 	}
-	id, err := fileid.Of(acc.file)
-	if err != nil {
-		return storing(err)
-	}
-	state, err := acc.digest.(encoding.BinaryMarshaler).MarshalBinary()
-	if err != nil {
-		return storing(err)
-	}
-	return acc.save(progress{acc.source, acc.validator, id, state})
+	return acc.save(progress{acc.source, acc.validator})
 }
 
 // Discard ends the transfer and deletes its bytes.

@@ -164,15 +164,14 @@ func fullChild() int {
 		fmt.Println(err)
 		return 3
 	}
-	ctx := context.Background()
 	big := model()
 	big.Size = 2 << 20
-	_, err = s.Accumulate(ctx, big, source)
+	_, err = s.Accumulate(big, source)
 	fmt.Println("first", reasonOf(err))
 
 	small := model()
 	small.Size = 700 << 10
-	acc, err := s.Accumulate(ctx, small, source)
+	acc, err := s.Accumulate(small, source)
 	if err != nil {
 		fmt.Println(err)
 		return 3

@@ -45,12 +45,12 @@ func TestNotPrivate(t *testing.T) {
 			}
 
 			s = open(t)
-			acc, err := s.Accumulate(t.Context(), a, source)
+			acc, err := s.Accumulate(a, source)
 			must(t, err, acc.Begin(0, `"one"`))
 			_, err = acc.Write(content[:1000])
 			must(t, err, acc.Abort())
 			c.change(t, s.partial(a))
-			if _, err := s.Accumulate(t.Context(), a, source); reasonOf(err) != messages.ReasonInvalidModelPath {
+			if _, err := s.Accumulate(a, source); reasonOf(err) != messages.ReasonInvalidModelPath {
 				t.Fatalf("Accumulate = %v", err)
 			}
 		})

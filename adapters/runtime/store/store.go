@@ -3,11 +3,12 @@
 //	models/<sha256>.gguf     verified models, read-only; beside each a .json with its identity
 //	archives/<sha256>.bin    verified runtime archives that are not unpacked yet, likewise
 //	runtimes/<sha256>/       unpacked runtimes, read-only
-//	partial/<sha256>.part    what is being downloaded; beside it a .json for going on later
+//	partial/<sha256>.part    what is being downloaded; beside it a .json that says where the bytes came from
+//	pin.key                  authenticates the records of verified files
 //
-// They lie in one folder, so that a rename moves a verified file into place; nothing gets a final name
-// before its digest was right. A name is a digest, so a new version never touches an older one. A file
-// or folder that a link, another owner or an open mode puts in doubt is refused, not repaired.
+// They lie in one folder, so that a rename moves a verified file into place. A file gets its final name
+// only after its digest was right. Names are digests, so a new version never overwrites an older one. A
+// file or folder that is a link, or that others own or may enter, is refused, not repaired.
 package store
 
 import (
@@ -15,7 +16,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +54,7 @@ var ErrNotHere = errors.New("store: not here")
 // calls about different artifacts may run at once.
 type Store struct {
 	dir string
+	key []byte // authenticates pins
 	// testOnlyStep runs after each change of the disk; a test ends the process in it.
 	testOnlyStep func()
 }
@@ -66,7 +67,11 @@ func Open(dir string) (*Store, error) {
 			return nil, fmt.Errorf("opening the artifact store: %w", err)
 		}
 	}
-	s := &Store{dir: dir, testOnlyStep: func() {}}
+	key, err := pinKey(filepath.Join(dir, pinKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("opening the artifact store: %w", err)
+	}
+	s := &Store{dir: dir, key: key, testOnlyStep: func() {}}
 	return s, s.tidy()
 }
 
@@ -216,7 +221,7 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 	} else if f, id, err := openPrivate(s.final(a), os.O_RDONLY); err == nil {
 		_ = f.Close()
 		h.Here = true
-		h.Verified = recorded(s.final(a)) == id && id.Size == a.Size
+		h.Verified = s.pinned(s.final(a)) == id && id.Size == a.Size
 	}
 	if info, err := os.Lstat(s.partial(a)); err == nil && info.Mode().IsRegular() {
 		h.PartialBytes = info.Size()
@@ -231,7 +236,7 @@ func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) 
 	if err != nil {
 		return nil, id, err
 	}
-	if !rehash && id.Size == a.Size && recorded(path) == id {
+	if !rehash && id.Size == a.Size && s.pinned(path) == id {
 		return f, id, nil
 	}
 	if err := s.hash(ctx, f, a, id); err != nil {
@@ -251,7 +256,7 @@ func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) 
 
 func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) error {
 	if before.Size != a.Size {
-		return &Error{Reason: messages.ReasonSizeMismatch, what: "a stored file has another size"}
+		return &Error{Reason: messages.ReasonSizeMismatch, what: "the file has another size than the manifest says"}
 	}
 	digest := sha256.New()
 	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
@@ -262,13 +267,13 @@ func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, befor
 		return unreadable(ctx, err)
 	}
 	if after != before || subtle.ConstantTimeCompare(digest.Sum(nil), a.SHA256[:]) != 1 {
-		return &Error{Reason: messages.ReasonDigestMismatch, what: "a stored file has other content"}
+		return &Error{Reason: messages.ReasonDigestMismatch, what: "the file has other content than the manifest says"}
 	}
 	return nil
 }
 
-// settle makes a file that has its final name and was just verified read-only, and records its
-// identity (M9). The identity is taken last, because both renaming and changing the mode alter it.
+// settle makes a file that has its final name and was just verified read-only, and pins its identity (M9).
+// The identity is taken last, because renaming and changing the mode alter it.
 func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 	var id messages.FileIdentity
 	info, err := f.Stat()
@@ -279,32 +284,14 @@ func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 	if err == nil {
 		id, err = fileid.Of(f)
 	}
-	if err != nil {
-		return id, storing(err)
-	}
-	data, err := json.Marshal(id)
 	if err == nil {
-		err = privatefs.WriteFile(record(path), data)
+		err = s.pin(path, id)
 	}
 	if err != nil {
 		return id, storing(err)
 	}
 	s.testOnlyStep()
 	return id, nil
-}
-
-// recorded is the identity that remember wrote. Whatever is wrong with the record makes it zero, which
-// is no file's identity, so that the file is read again.
-func recorded(path string) messages.FileIdentity {
-	var id messages.FileIdentity
-	if privatefs.CheckFile(record(path)) != nil {
-		return id
-	}
-	data, err := os.ReadFile(record(path))
-	if err != nil || json.Unmarshal(data, &id) != nil {
-		return messages.FileIdentity{}
-	}
-	return id
 }
 
 // remove deletes a file with its record, the record first: a file without one is read again.

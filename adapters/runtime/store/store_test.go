@@ -44,7 +44,7 @@ func open(t *testing.T) *Store {
 
 // put brings data through an accumulator in pieces.
 func put(s *Store, a messages.Artifact, data []byte) error {
-	acc, err := s.Accumulate(context.Background(), a, source)
+	acc, err := s.Accumulate(a, source)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func put(s *Store, a messages.Artifact, data []byte) error {
 			rest = rest[n:]
 		}
 	}
-	return acc.Commit()
+	return acc.Commit(context.Background())
 }
 
 // M6, M7: right bytes get their final name, read-only, and nothing else stays.
@@ -124,7 +124,7 @@ func TestWrongBytes(t *testing.T) {
 // M6: the first byte too many is refused, and does not reach the disk.
 func TestTooMuchStopsAtOnce(t *testing.T) {
 	s, a := open(t), model()
-	acc, err := s.Accumulate(t.Context(), a, source)
+	acc, err := s.Accumulate(a, source)
 	must(t, err, acc.Begin(0, `"one"`))
 	_, err = acc.Write(content)
 	must(t, err)
@@ -142,14 +142,14 @@ func TestEndedAccumulator(t *testing.T) {
 	}{
 		{(*Accumulator).Abort, messages.ReasonAccumulatorAborted},
 		{(*Accumulator).Discard, messages.ReasonAccumulatorAborted},
-		{(*Accumulator).Commit, messages.ReasonAccumulatorFinalized},
+		{func(acc *Accumulator) error { return acc.Commit(context.Background()) }, messages.ReasonAccumulatorFinalized},
 	} {
-		acc, err := s.Accumulate(t.Context(), a, source)
+		acc, err := s.Accumulate(a, source)
 		must(t, err, acc.Begin(0, `"one"`))
 		_, err = acc.Write(content)
 		must(t, err, c.end(acc))
 		_, write := acc.Write([]byte("x"))
-		for _, err := range []error{write, acc.Begin(0, ""), acc.Abort(), acc.Discard(), acc.Commit()} {
+		for _, err := range []error{write, acc.Begin(0, ""), acc.Abort(), acc.Discard(), acc.Commit(context.Background())} {
 			if reasonOf(err) != c.want {
 				t.Errorf("after the end: %v, want %s", err, c.want)
 			}
@@ -169,7 +169,7 @@ func TestResume(t *testing.T) {
 		verify messages.Reason
 	}{
 		"untouched":   {func(*testing.T, *Store) {}, source, half, messages.ReasonOK},
-		"other URL":   {func(*testing.T, *Store) {}, source + "?2", 0, messages.ReasonOK},
+		"other URL":   {func(*testing.T, *Store) {}, source + "?2", half, messages.ReasonOK},
 		"no record":   {func(t *testing.T, s *Store) { must(t, os.Remove(record(s.partial(a)))) }, source, 0, messages.ReasonOK},
 		"torn record": {func(t *testing.T, s *Store) { must(t, os.WriteFile(record(s.partial(a)), []byte(`{"So`), 0o600)) }, source, 0, messages.ReasonOK},
 		"grown after the record": {func(t *testing.T, s *Store) {
@@ -186,7 +186,7 @@ func TestResume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
-			acc, err := s.Accumulate(t.Context(), a, source)
+			acc, err := s.Accumulate(a, source)
 			must(t, err, acc.Begin(0, `"one"`))
 			_, err = acc.Write(content[:half])
 			must(t, err, acc.Abort())
@@ -196,15 +196,15 @@ func TestResume(t *testing.T) {
 			c.change(t, s)
 			s, err = Open(s.dir)
 			must(t, err)
-			acc, err = s.Accumulate(t.Context(), a, c.url)
+			acc, err = s.Accumulate(a, c.url)
 			must(t, err)
-			if acc.Bytes() != c.at || (c.at > 0) != (acc.Validator() == `"one"`) {
+			if acc.Bytes() != c.at || (c.at > 0 && c.url == source) != (acc.Validator() == `"one"`) || acc.Mixed() != (c.at > 0) {
 				t.Fatalf("goes on at %d with %q, want %d", acc.Bytes(), acc.Validator(), c.at)
 			}
 			must(t, acc.Begin(c.at, `"one"`))
 			_, err = acc.Write(content[c.at:])
 			must(t, err)
-			if err := acc.Commit(); reasonOf(err) != c.verify {
+			if err := acc.Commit(context.Background()); reasonOf(err) != c.verify {
 				t.Fatalf("Commit = %v, want %s", err, c.verify)
 			}
 		})
@@ -214,18 +214,18 @@ func TestResume(t *testing.T) {
 // M8: the object changed in between, so the source begins anew.
 func TestFromZero(t *testing.T) {
 	s, a := open(t), model()
-	acc, err := s.Accumulate(t.Context(), a, source)
+	acc, err := s.Accumulate(a, source)
 	must(t, err, acc.Begin(0, `"old"`))
 	_, err = acc.Write(bytes.Repeat([]byte("x"), 200_000))
 	must(t, err, acc.Abort())
-	acc, err = s.Accumulate(t.Context(), a, source)
+	acc, err = s.Accumulate(a, source)
 	must(t, err)
 	if err := acc.Begin(100, `"new"`); err == nil {
 		t.Fatal("went on at an offset that does not follow")
 	}
 	must(t, acc.Begin(0, `"new"`))
 	_, err = acc.Write(content)
-	must(t, err, acc.Commit())
+	must(t, err, acc.Commit(context.Background()))
 }
 
 // M9: an unchanged identity needs no reading, a changed one does, and a wrong digest deletes.
@@ -248,18 +248,18 @@ func TestIdentity(t *testing.T) {
 		must(t, os.Chmod(first.Path, 0o600), os.WriteFile(first.Path, wrong, 0o600), os.Chmod(first.Path, 0o400))
 	}
 	alter()
-	// With the identity of the altered file on record nothing tells; that shows that nothing was read.
 	f, err := os.Open(first.Path)
 	must(t, err)
 	id, err := fileid.Of(f)
 	must(t, err, f.Close())
-	data, err := json.Marshal(id)
-	must(t, err, os.WriteFile(record(first.Path), data, 0o600))
+	// A pin of the altered file, as only the store itself writes it: the altered content is not noticed, which
+	// shows that nothing is read.
+	must(t, s.pin(first.Path, id))
 	if _, err := s.Model(t.Context(), a, false); err != nil {
-		t.Fatalf("an unchanged identity was read anyway: %v", err)
+		t.Fatalf("a file with a pinned identity was read: %v", err)
 	}
 	if _, err := s.Model(t.Context(), a, true); reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("rehash = %v", err)
+		t.Fatalf("rehash = %v, want digest_mismatch", err)
 	}
 	if left := names(t, s, "models"); len(left) != 0 {
 		t.Fatalf("left: %v", left)
@@ -274,6 +274,88 @@ func TestIdentity(t *testing.T) {
 	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonSizeMismatch {
 		t.Fatalf("a cut file: %v", err)
 	}
+}
+
+// M9, T6: a record that the store did not write is no pin, whatever it says: the file is read, and its
+// altered content found.
+func TestForgedPin(t *testing.T) {
+	for name, forge := range map[string]func(s *Store, path string, id messages.FileIdentity) any{
+		"identity alone": func(_ *Store, _ string, id messages.FileIdentity) any { return id },
+		"no MAC":         func(_ *Store, _ string, id messages.FileIdentity) any { return pin{Identity: id} },
+		"MAC of another identity": func(s *Store, path string, id messages.FileIdentity) any {
+			other := id
+			other.ChangeNano--
+			return pin{id, s.mac(path, other)}
+		},
+		"MAC of another file": func(s *Store, _ string, id messages.FileIdentity) any {
+			return pin{id, s.mac("other.gguf", id)}
+		},
+		"MAC of another key": func(s *Store, path string, id messages.FileIdentity) any {
+			return pin{id, (&Store{key: make([]byte, pinKeySize)}).mac(path, id)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, a := open(t), model()
+			must(t, put(s, a, content))
+			good, err := s.Model(t.Context(), a, false)
+			must(t, err)
+			altered := bytes.Clone(content)
+			altered[5] ^= 1
+			must(t, os.Chmod(good.Path, 0o600), os.WriteFile(good.Path, altered, 0o600), os.Chmod(good.Path, 0o400))
+			f, err := os.Open(good.Path)
+			must(t, err)
+			id, err := fileid.Of(f)
+			must(t, err, f.Close())
+			data, err := json.Marshal(forge(s, good.Path, id))
+			must(t, err, os.WriteFile(record(good.Path), data, 0o600))
+			s, err = Open(s.dir) // the next start
+			must(t, err)
+			if h := s.Held(t.Context(), a); h.Verified {
+				t.Error("Held counts the altered file as verified")
+			}
+			if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonDigestMismatch {
+				t.Fatalf("Model = %v, want digest_mismatch", err)
+			}
+		})
+	}
+}
+
+// M6: the verdict is over the bytes that the file holds at the end, not over those that were received.
+func TestVerdictOverDisk(t *testing.T) {
+	s, a := open(t), model()
+	acc, err := s.Accumulate(a, source)
+	must(t, err, acc.Begin(0, `"one"`))
+	_, err = acc.Write(content)
+	must(t, err)
+	f, err := os.OpenFile(s.partial(a), os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte("X"), 1000)
+	must(t, err, f.Close())
+	if err := acc.Commit(t.Context()); reasonOf(err) != messages.ReasonDigestMismatch {
+		t.Fatalf("Commit = %v, want digest_mismatch", err)
+	}
+	if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+}
+
+// M8: a transfer that brings nothing, from whatever URL, deletes nothing that an earlier one left.
+func TestFruitlessTransferKeepsBytes(t *testing.T) {
+	s, a := open(t), model()
+	acc, err := s.Accumulate(a, source)
+	must(t, err, acc.Begin(0, `"one"`))
+	_, err = acc.Write(content[:120_000])
+	must(t, err, acc.Abort())
+	for _, url := range []string{source + "?2", source + "?3", source} {
+		acc, err = s.Accumulate(a, url)
+		must(t, err, acc.Abort())
+	}
+	acc, err = s.Accumulate(a, source)
+	must(t, err)
+	if acc.Bytes() != 120_000 || acc.Validator() != `"one"` {
+		t.Fatalf("got %d bytes with validator %q, want 120000 with \"one\"", acc.Bytes(), acc.Validator())
+	}
+	must(t, acc.Abort())
 }
 
 func packedData(t testing.TB, library string) (messages.Artifact, []byte) {

@@ -37,12 +37,12 @@ func model() messages.Artifact {
 func put(t *testing.T, s *Store, a messages.Artifact, data []byte) error {
 	t.Helper()
 	for _, part := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
-		acc, err := s.Accumulate(context.Background(), a, source)
+		acc, err := s.Accumulate(a, source)
 		must(t, err, acc.Begin(acc.Bytes(), `"one"`))
 		_, err = acc.Write(part)
 		must(t, err)
 		if acc.Complete() {
-			return acc.Commit()
+			return acc.Commit(context.Background())
 		}
 		must(t, acc.Abort())
 	}

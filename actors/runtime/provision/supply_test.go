@@ -1,0 +1,390 @@
+//go:build unix
+
+package provision
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/runtime/download"
+	"companion/messages"
+)
+
+var newerBytes = bytes.Repeat([]byte("newer   "), 40_000)
+
+// newer is another version of the model, under the same name.
+func newer() messages.Artifact {
+	a := artifact()
+	a.Version, a.SHA256 = "2", sha256.Sum256(newerBytes)
+	return a
+}
+
+// partials returns the paths of the partial files.
+func (h *house) partials() []string {
+	h.t.Helper()
+	paths, err := filepath.Glob(filepath.Join(h.dir, "partial", "*.part"))
+	must(h.t, err)
+	return paths
+}
+
+// M8: an outage, however long and whatever the number of mirrors, costs no byte that is on disk. Afterwards the
+// transfer continues where it ended, at whichever mirror answers first.
+func TestOutageKeepsBytes(t *testing.T) {
+	const have = 288_000
+	for name, urls := range map[string][]string{
+		"one":   {"https://models.example/m/g"},
+		"two":   {"https://models.example/m/g", "https://models.example/m/mirror"},
+		"three": {"https://models.example/m/g", "https://models.example/m/mirror", "https://models.example/m/third"},
+	} {
+		for back := range urls {
+			t.Run(name+" mirrors", func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var down atomic.Bool
+					down.Store(true)
+					fetched := 0
+					d := &scripted{}
+					d.play = func(_ context.Context, n int, req download.Request, sink download.Sink) error {
+						if n == 1 {
+							return errors.Join(deliver(sink, 0, modelBytes[:have]), failing(false))
+						}
+						if down.Load() || req.URL != urls[back] {
+							return failing(false)
+						}
+						fetched = len(modelBytes) - int(req.Offset)
+						return deliver(sink, req.Offset, modelBytes[req.Offset:])
+					}
+					h := newHouse(t, d)
+					unpinned(t, h)
+					a := artifact()
+					a.URLs = urls
+					h.start()
+					h.inbox <- messages.Want{Model: a, MayFetch: true}
+					if got, want := <-h.lifecycle, loss(a, messages.ReasonTransferFailed); got != want {
+						t.Fatalf("told %#v, want %#v", got, want)
+					}
+					if held := h.deps.Store.Held(t.Context(), a).PartialBytes; held != have {
+						t.Fatalf("after the outage: %d bytes on disk, want %d", held, have)
+					}
+					down.Store(false)
+					for {
+						if _, ok := (<-h.lifecycle).(messages.ArtifactsVerified); ok {
+							break
+						}
+					}
+					if fetched != len(modelBytes)-have {
+						t.Errorf("fetched %d bytes, want %d", fetched, len(modelBytes)-have)
+					}
+					h.stop()
+				})
+			})
+		}
+	}
+}
+
+// M8: whatever a crash or a power loss makes of the partial file, the transfer ends with the right file, with at
+// most one more transfer, from zero.
+func TestDamagedPartialFile(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, f *os.File){
+		"hole": func(t *testing.T, f *os.File) {
+			_, err := f.WriteAt(make([]byte, 4096), 100_000)
+			must(t, err)
+		},
+		"lost tail": func(t *testing.T, f *os.File) { must(t, f.Truncate(50_000)) },
+		"empty":     func(t *testing.T, f *os.File) { must(t, f.Truncate(0)) },
+		"tail of zeros": func(t *testing.T, f *os.File) {
+			must(t, f.Truncate(150_000), f.Truncate(250_000))
+		},
+		"complete but wrong": func(t *testing.T, f *os.File) { must(t, f.Truncate(int64(len(modelBytes)))) },
+		"too long":           func(t *testing.T, f *os.File) { must(t, f.Truncate(int64(len(modelBytes))+1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &scripted{}
+				d.play = func(ctx context.Context, n int, req download.Request, sink download.Sink) error {
+					if n == 1 {
+						if err := deliver(sink, 0, modelBytes[:200_000]); err != nil {
+							return err
+						}
+						<-ctx.Done()
+						return context.Cause(ctx)
+					}
+					return deliver(sink, req.Offset, modelBytes[req.Offset:])
+				}
+				h := newHouse(t, d)
+				unpinned(t, h)
+				h.start()
+				h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+				synctest.Wait()
+				h.stop()
+				parts := h.partials()
+				if len(parts) != 1 {
+					t.Fatalf("partial files: %v, want one", parts)
+				}
+				f, err := os.OpenFile(parts[0], os.O_WRONLY, 0)
+				must(t, err)
+				damage(t, f)
+				must(t, f.Close())
+				h.start()
+				h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+				if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
+					t.Fatalf("told %#v, want ArtifactsVerified", got)
+				}
+				if n := len(d.tries()); n > 3 {
+					t.Errorf("%d transfers, want at most 3", n)
+				}
+				h.stop()
+			})
+		})
+	}
+}
+
+// M1: transfers end as soon as the manifest allows none any more, and their bytes are kept. A pull that waits is
+// answered with the reason.
+func TestTransferEndsWithManifest(t *testing.T) {
+	for name, want := range map[string]messages.Want{
+		"expired, in grace": {Model: artifact(), FetchRefused: messages.ReasonManifestExpired},
+		"expired":           {FetchRefused: messages.ReasonManifestExpired},
+		"withdrawn":         {FetchRefused: messages.ReasonNoSuchTarget},
+		"signed out":        {Model: artifact(), FetchRefused: messages.ReasonSignInNeeded},
+	} {
+		for _, pulled := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ended := make(chan time.Duration, 1)
+					d := &scripted{}
+					d.play = func(ctx context.Context, _ int, _ download.Request, sink download.Sink) error {
+						if err := deliver(sink, 0, modelBytes[:1000]); err != nil {
+							return err
+						}
+						began := time.Now()
+						select {
+						case <-time.After(time.Hour):
+						case <-ctx.Done():
+						}
+						ended <- time.Since(began)
+						return errors.Join(context.Cause(ctx))
+					}
+					h := newHouse(t, d)
+					unpinned(t, h)
+					h.start()
+					reply := make(chan messages.Reason, 1)
+					if pulled {
+						h.inbox <- messages.Fetch{Artifact: artifact(), Reply: reply}
+					} else {
+						h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+					}
+					synctest.Wait()
+					h.inbox <- want
+					if took := <-ended; took != 0 {
+						t.Errorf("the transfer went on for %v", took)
+					}
+					h.lost(messages.IntegrityLost{Artifact: want.Model.Name, SHA256: want.Model.SHA256, Reason: want.FetchRefused})
+					if pulled {
+						if r := <-reply; r != want.FetchRefused {
+							t.Errorf("the pull was answered %q, want %q", r, want.FetchRefused)
+						}
+					}
+					if held := h.deps.Store.Held(t.Context(), artifact()).PartialBytes; held != 1000 {
+						t.Errorf("%d bytes on disk, want 1000", held)
+					}
+					h.stop()
+				})
+			})
+		}
+	}
+}
+
+// M13: after a restart in the middle of an upgrade, the last known good pair is offered at once, whatever becomes
+// of the newer model.
+func TestLastGoodIsOfferedAtOnce(t *testing.T) {
+	for name, second := range map[string]script{
+		"slow": func(ctx context.Context, _ int, _ download.Request, _ download.Sink) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		},
+		"wrong bytes": func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
+			return deliver(sink, 0, modelBytes)
+		},
+		"unreachable": func(context.Context, int, download.Request, download.Sink) error { return failing(false) },
+	} {
+		for _, mayFetch := range []bool{true, false} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					d := &scripted{}
+					d.play = func(ctx context.Context, n int, req download.Request, sink download.Sink) error {
+						if n == 1 {
+							return deliver(sink, 0, modelBytes)
+						}
+						return second(ctx, n, req, sink)
+					}
+					h := newHouse(t, d)
+					unpinned(t, h)
+					h.start()
+					h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+					h.verified()
+					h.stop()
+					h.start()
+					restarted := time.Now()
+					h.inbox <- messages.Want{Model: newer(), GoodModel: artifact(), MayFetch: mayFetch}
+					for n := 0; ; n++ {
+						m := <-h.lifecycle
+						if n > 3 {
+							t.Fatalf("told %#v again, and nothing of the last known good pair", m)
+						}
+						if v, ok := m.(messages.ArtifactsVerified); ok {
+							if !v.LastGood || v.Model.SHA256 != artifact().SHA256 {
+								t.Fatalf("told %+v, want the last known good pair", v)
+							}
+							break
+						}
+						if l, ok := m.(messages.IntegrityLost); !ok || l.SHA256 != newer().SHA256 {
+							t.Fatalf("told %#v, want nothing about the last known good pair but that it is verified", m)
+						}
+					}
+					if took := time.Since(restarted); took != 0 {
+						t.Errorf("offered after %v", took)
+					}
+					h.stop()
+				})
+			})
+		}
+	}
+}
+
+// M13: a pair that is both wanted and last known good is offered as both.
+func TestWantedIsLastGood(t *testing.T) {
+	server, h := fetchHouse(t)
+	m, r := server.model("g", modelBytes), server.runtime(t)
+	h.start()
+	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: m, GoodRuntime: r, MayFetch: true}
+	if v := h.verified(); !v.LastGood {
+		t.Fatalf("told %+v first, want the last known good pair", v)
+	}
+	if v := h.verified(); v.LastGood || v.Model.SHA256 != m.SHA256 {
+		t.Fatalf("told %+v, want the wanted pair", v)
+	}
+}
+
+// M1, M13: without a wanted pair, such as before the manifest can be read, the last known good pair is offered alone.
+func TestLastGoodAlone(t *testing.T) {
+	server, h := fetchHouse(t)
+	m, r := server.model("g", modelBytes), server.runtime(t)
+	h.start()
+	h.inbox <- messages.Want{Model: m, Runtime: r, MayFetch: true}
+	h.verified()
+	h.inbox <- messages.Want{GoodModel: m, GoodRuntime: r, FetchRefused: messages.ReasonManifestUnreachable}
+	if v := h.verified(); !v.LastGood {
+		t.Fatalf("told %+v, want the last known good pair", v)
+	}
+	if len(h.lifecycle) != 0 {
+		t.Fatalf("told %#v as well", <-h.lifecycle)
+	}
+}
+
+// M13: the last known good pair is never fetched, and its absence is no failure.
+func TestLastGoodIsGone(t *testing.T) {
+	server, h := fetchHouse(t)
+	m, r, gone := server.model("g", modelBytes), server.runtime(t), server.model("gone", newerBytes)
+	h.start()
+	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: gone, GoodRuntime: r, MayFetch: true}
+	if v := h.verified(); v.LastGood {
+		t.Fatalf("told %+v, want the wanted pair", v)
+	}
+	if n := server.asked("/m/gone"); n != 0 {
+		t.Fatalf("the last known good model was requested %d times", n)
+	}
+}
+
+// M8, T6: a mirror with wrong bytes, another length or a redirect elsewhere does not keep the next one from
+// serving the right bytes. It is left out and named in the log.
+func TestWrongMirror(t *testing.T) {
+	wrong := bytes.Repeat([]byte("x"), len(modelBytes))
+	for name, first := range map[string]script{
+		"other bytes": func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
+			return deliver(sink, 0, wrong)
+		},
+		"too few": func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
+			return deliver(sink, 0, modelBytes[:1000])
+		},
+		"too many": func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
+			return deliver(sink, 0, append(bytes.Clone(modelBytes), 'x'))
+		},
+		"another length announced": func(context.Context, int, download.Request, download.Sink) error {
+			return &download.Error{Reason: messages.ReasonSizeMismatch, Permanent: true}
+		},
+		"redirect elsewhere": func(context.Context, int, download.Request, download.Sink) error {
+			return &download.Error{Reason: messages.ReasonSourceNotAllowed, Permanent: true}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &scripted{}
+				d.play = func(ctx context.Context, n int, req download.Request, sink download.Sink) error {
+					if req.URL == "https://bad.example/g" {
+						return first(ctx, n, req, sink)
+					}
+					return deliver(sink, req.Offset, modelBytes[req.Offset:])
+				}
+				h := newHouse(t, d)
+				unpinned(t, h)
+				a := artifact()
+				a.URLs = []string{"https://bad.example/g", a.URLs[0]}
+				a.Origins = append(a.Origins, "https://bad.example")
+				h.start()
+				h.inbox <- messages.Want{Model: a, MayFetch: true}
+				if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
+					t.Fatalf("told %#v, want ArtifactsVerified", got)
+				}
+				if n := len(d.tries()); n != 2 {
+					t.Errorf("%d transfers, want 2", n)
+				}
+				left := h.logs.FilterMessage("mirror left out").All()
+				if len(left) != 1 || left[0].ContextMap()["mirror"] != "bad.example" {
+					t.Errorf("the log says %v, want that bad.example was left out", left)
+				}
+				h.stop()
+			})
+		})
+	}
+}
+
+// M8: Retry-After is honoured, unless another mirror can be tried meanwhile.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		urls  int
+		after time.Duration
+		want  time.Duration // of the pause before the second request
+	}{{1, time.Minute, time.Minute}, {1, 50 * time.Minute, 50 * time.Minute}, {2, 50 * time.Minute, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &scripted{}
+			d.play = func(_ context.Context, n int, req download.Request, sink download.Sink) error {
+				if n == 1 {
+					return &download.Error{Reason: messages.ReasonBadStatus, Status: 429, RetryAfter: c.after}
+				}
+				return deliver(sink, req.Offset, modelBytes[req.Offset:])
+			}
+			h := newHouse(t, d)
+			unpinned(t, h)
+			a := artifact()
+			for len(a.URLs) < c.urls {
+				a.URLs = append(a.URLs, a.URLs[0]+"/mirror")
+			}
+			h.start()
+			h.inbox <- messages.Want{Model: a, MayFetch: true}
+			<-h.lifecycle
+			at := d.tries()
+			if pause := at[1].Sub(at[0]); len(at) != 2 || pause != c.want {
+				t.Errorf("%d mirrors, Retry-After %v: the second request came after %v, want %v", c.urls, c.after, pause, c.want)
+			}
+			h.stop()
+		})
+	}
+}
