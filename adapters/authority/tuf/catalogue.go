@@ -33,9 +33,14 @@ type entry struct {
 	isMain   bool // the manifest's default
 }
 
-// Standing says what the catalogue is good for at now (M1): ReasonOK; ReasonManifestExpired with grace
-// true while a verified model may go on serving; ReasonManifestExpired alone when all is over.
+// Standing says what the catalogue is good for at now, a time of the wall clock (M1): ReasonOK;
+// ReasonManifestExpired with grace true while a verified model may go on serving; ReasonManifestExpired alone
+// when that has ended too. A clock that was set back to before the last check counts as the time of that check.
 func (c Catalogue) Standing(now time.Time, grace time.Duration) (reason messages.Reason, inGrace bool) {
+	now = now.Round(0)
+	if now.Before(c.CheckedAt) {
+		now = c.CheckedAt
+	}
 	if !now.After(c.Expires) {
 		return messages.ReasonOK, false
 	}
@@ -101,21 +106,23 @@ func (c Catalogue) find(kind messages.ArtifactKind, name string) (messages.Artif
 	return messages.Artifact{}, messages.ReasonNoSuchTarget
 }
 
-// catalogue reads the targets of a verified set. A target that breaks M2 or M4 is refused alone: it
-// can be had by no name, and the others are as good as before.
+// catalogue reads a verified set. Of all expiry dates, the earliest counts.
 func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.Time) Catalogue {
-	targets := set.Targets[metadata.TARGETS].Signed
-	cat := Catalogue{
-		Version:   targets.Version,
-		Expires:   targets.Expires,
-		CheckedAt: checkedAt,
-		refused:   map[string]messages.Reason{},
-	}
+	cat := c.entries(set)
+	cat.CheckedAt = checkedAt
 	for _, e := range []time.Time{set.Root.Signed.Expires, set.Timestamp.Signed.Expires, set.Snapshot.Signed.Expires} {
 		if e.Before(cat.Expires) {
 			cat.Expires = e
 		}
 	}
+	return cat
+}
+
+// entries reads the targets of a verified set. A target that breaks M2 or M4 is refused alone: it is
+// available by no name, and the others are not affected.
+func (c *Client) entries(set *trustedmetadata.TrustedMetadata) Catalogue {
+	targets := set.Targets[metadata.TARGETS].Signed
+	cat := Catalogue{Version: targets.Version, Expires: targets.Expires, refused: map[string]messages.Reason{}}
 	for name, file := range targets.Targets {
 		kind, platform, short, ok := splitTarget(name)
 		if !ok || kind == messages.KindRuntime && platform != c.config.Platform {

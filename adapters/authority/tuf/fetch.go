@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"companion/adapters/authority/transport"
+	"companion/adapters/retryafter"
 	"companion/messages"
 )
 
@@ -22,14 +24,31 @@ const maxFile = 8 << 20
 // errFetch marks a transfer that failed before its bytes could be judged.
 var errFetch = errors.New("fetching the manifest")
 
-// fetcher brings the files of one refresh. It remembers the roots, which the updater keeps only the
-// newest of.
+// fetcher fetches the files of one refresh. It remembers all roots, of which the updater keeps only the
+// newest.
 type fetcher struct {
 	ctx    context.Context // of the refresh: go-tuf's interface has none
 	client *http.Client
 	base   *url.URL
 	access messages.Secret
 	roots  map[int64][]byte
+	after  time.Duration // Retry-After of the last response that was not 200
+}
+
+// waitError adds what the hub said with Retry-After.
+type waitError struct {
+	error
+	after time.Duration
+}
+
+func (e *waitError) Unwrap() error { return e.error }
+
+// explain adds to err, with which a refresh failed, what only the fetcher knows.
+func (f *fetcher) explain(err error) error {
+	if f.after == 0 {
+		return err
+	}
+	return &waitError{err, f.after}
 }
 
 // DownloadFile implements go-tuf's Fetcher. Time-outs are the client's and the refresh's.
@@ -54,6 +73,7 @@ func (f *fetcher) DownloadFile(file string, maxLength int64, _ time.Duration) ([
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
+		f.after = retryafter.Of(resp.Header, time.Now())
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: resp.StatusCode, URL: file}
 	}
 	data, err := transport.ReadAll(resp.Body, maxLength)
@@ -63,10 +83,19 @@ func (f *fetcher) DownloadFile(file string, maxLength int64, _ time.Duration) ([
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errFetch, err)
 	}
+	if webPage(data) {
+		// A network that asks for a sign-in of its own, or a proxy, answers for the hub.
+		return nil, fmt.Errorf("%w: a web page instead of metadata", errFetch)
+	}
 	if version, ok := rootVersion(u.Path[len(f.base.Path):]); ok {
 		f.roots[version] = data
 	}
 	return data, nil
+}
+
+// webPage reports whether data is markup: metadata is a JSON object.
+func webPage(data []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), " \t\r\n"), []byte("<"))
 }
 
 func rootVersion(name string) (int64, bool) {

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -16,7 +18,7 @@ import (
 )
 
 // store keeps what was verified, in two files: everything that belongs together in one, so that no
-// crash can mix two manifests, and the floor of versions beside it, so that it survives the loss of
+// crash can mix two manifests, and the floor of versions apart from it, so that it survives the loss of
 // the other.
 type store struct {
 	dir    string
@@ -31,7 +33,11 @@ const (
 // kept is the content of verifiedFile: the chain of roots after the pinned one, and the rest of the
 // last verified manifest, byte for byte as signed.
 type kept struct {
-	Roots     [][]byte  `json:"roots"`
+	Roots [][]byte `json:"roots"`
+	// Root is the version of the root that the rest was verified with. A newer root may follow it in Roots,
+	// whose keys differ: it decides over what is fetched next, and takes nothing away that was verified
+	// before. Zero: the newest.
+	Root      int64     `json:"root,omitempty"`
 	Timestamp []byte    `json:"timestamp"`
 	Snapshot  []byte    `json:"snapshot"`
 	Targets   []byte    `json:"targets"`
@@ -40,87 +46,147 @@ type kept struct {
 	floor floor
 }
 
-// floor holds the highest versions ever verified (M1).
+// floor holds the highest versions ever verified (M1), and the keys of the roles at that time.
 type floor struct {
-	Root      int64 `json:"root"`
-	Timestamp int64 `json:"timestamp"`
-	Snapshot  int64 `json:"snapshot"`
-	Targets   int64 `json:"targets"`
+	Root      int64             `json:"root"`
+	Timestamp int64             `json:"timestamp"`
+	Snapshot  int64             `json:"snapshot"`
+	Targets   int64             `json:"targets"`
+	Keys      map[string]string `json:"keys,omitempty"` // by role; see keysOf
 }
 
-// above reports whether set is older than the floor in any part.
+// above reports whether set is older than the floor in any part. Versions that were signed with keys that
+// the root has since replaced do not count: an attacker who had those keys may have signed any version
+// (TUF specification, section 5.3.11).
 func (f floor) above(set *trustedmetadata.TrustedMetadata) bool {
-	return set.Root.Signed.Version < f.Root || set.Timestamp.Signed.Version < f.Timestamp ||
-		set.Snapshot.Signed.Version < f.Snapshot || set.Targets[metadata.TARGETS].Signed.Version < f.Targets
+	if set.Root.Signed.Version < f.Root {
+		return true
+	}
+	online := f.holds(set.Root, metadata.TIMESTAMP) && f.holds(set.Root, metadata.SNAPSHOT)
+	return online && (set.Timestamp.Signed.Version < f.Timestamp || set.Snapshot.Signed.Version < f.Snapshot) ||
+		f.holds(set.Root, metadata.TARGETS) && set.Targets[metadata.TARGETS].Signed.Version < f.Targets
 }
 
-// load reads what is kept and verifies all of it again, up from the pinned root. What is truncated or
-// does not verify is put aside and counts as absent: the floor still holds. The set is as far as
-// verification came; expiry is not looked at.
-func (s store) load() (kept, *trustedmetadata.TrustedMetadata, error) {
-	set, err := trustedmetadata.New(s.pinned)
-	if err != nil {
-		return kept{}, nil, fmt.Errorf("reading the pinned root: %w", err)
+// holds reports whether the keys of the role are those of the floor.
+func (f floor) holds(root *metadata.Metadata[metadata.RootType], role string) bool {
+	keys, ok := f.Keys[role]
+	return !ok || keys == keysOf(root, role)
+}
+
+// keysOf identifies the keys of a role and their threshold.
+func keysOf(root *metadata.Metadata[metadata.RootType], role string) string {
+	r := root.Signed.Roles[role]
+	if r == nil {
+		return ""
 	}
-	set.RefTime = time.Time{} // before any expiry
+	return fmt.Sprint(r.Threshold, " ", strings.Join(slices.Sorted(slices.Values(r.KeyIDs)), " "))
+}
+
+// rotated reports whether the timestamp or snapshot keys of two roots differ: what was signed before is then
+// not used to judge what is signed after (TUF specification, section 5.3.11).
+func rotated(a, b *metadata.Metadata[metadata.RootType]) bool {
+	return keysOf(a, metadata.TIMESTAMP) != keysOf(b, metadata.TIMESTAMP) || keysOf(a, metadata.SNAPSHOT) != keysOf(b, metadata.SNAPSHOT)
+}
+
+// manifest is what is kept, verified again up from the pinned root. set is as far as verification came, with
+// the root that the manifest was verified with; newest is the newest root. Expiry is not checked.
+type manifest struct {
+	kept   kept
+	set    *trustedmetadata.TrustedMetadata
+	newest *metadata.Metadata[metadata.RootType]
+}
+
+// complete reports whether a whole manifest is kept.
+func (m manifest) complete() bool { return m.set.Targets[metadata.TARGETS] != nil }
+
+// load reads what is kept and verifies all of it again. What is truncated or does not verify is put aside
+// and counts as absent: the floor still holds.
+func (s store) load() (manifest, error) {
 	k, err := read[kept](s, verifiedFile)
 	if err != nil {
-		return kept{}, nil, err
+		return manifest{}, err
 	}
 	if k.floor, err = read[floor](s, floorFile); err != nil {
-		return kept{}, nil, err
+		return manifest{}, err
 	}
-	if err := contain(func() error { return k.verify(set) }); err != nil {
-		if err := s.quarantine(verifiedFile); err != nil {
-			return kept{}, nil, err
-		}
-		// Verification stopped somewhere: start over from the roots that passed.
-		k = kept{Roots: k.Roots[:passed(set, s.pinned)], floor: k.floor}
-		if set, err = trustedmetadata.New(s.pinned); err != nil {
-			return kept{}, nil, err
-		}
-		set.RefTime = time.Time{}
-		if err := k.verify(set); err != nil {
-			return kept{}, nil, err
-		}
+	m, passed, err := k.verify(s.pinned)
+	if err == nil {
+		return m, nil
 	}
-	return k, set, nil
+	if err := s.quarantine(verifiedFile); err != nil {
+		return manifest{}, err
+	}
+	// Verification stopped somewhere: start over from the roots that passed.
+	k = kept{Roots: k.Roots[:passed], floor: k.floor}
+	m, _, err = k.verify(s.pinned)
+	return m, err
 }
 
-// passed counts the roots after the pinned one that set has accepted.
-func passed(set *trustedmetadata.TrustedMetadata, pinned []byte) int {
-	first, err := trustedmetadata.New(pinned)
-	if err != nil {
-		return 0
+// verify verifies k. It returns how many of its roots are good.
+func (k kept) verify(pinned []byte) (m manifest, passed int, err error) {
+	open := func() (*trustedmetadata.TrustedMetadata, error) {
+		set, err := trustedmetadata.New(pinned)
+		if err != nil {
+			return nil, fmt.Errorf("reading the pinned root: %w", err)
+		}
+		set.RefTime = time.Time{} // before any expiry
+		return set, nil
 	}
-	return int(set.Root.Signed.Version - first.Root.Signed.Version)
-}
-
-func (k *kept) verify(set *trustedmetadata.TrustedMetadata) error {
-	for _, root := range k.Roots {
-		if _, err := set.UpdateRoot(root); err != nil {
+	err = contain(func() error {
+		roots, err := open()
+		if err != nil {
 			return err
 		}
-	}
-	if k.Timestamp == nil {
-		return nil
-	}
-	if _, err := set.UpdateTimestamp(k.Timestamp); err != nil {
+		set, err := open()
+		if err != nil {
+			return err
+		}
+		for _, data := range k.Roots {
+			root, err := roots.UpdateRoot(data)
+			if err != nil {
+				return err
+			}
+			passed++
+			if k.Root == 0 || root.Signed.Version <= k.Root {
+				if _, err := set.UpdateRoot(data); err != nil {
+					return err
+				}
+			}
+		}
+		m = manifest{kept: k, set: set, newest: roots.Root}
+		if k.Timestamp == nil {
+			set.Root = roots.Root
+			return nil
+		}
+		if _, err := set.UpdateTimestamp(k.Timestamp); err != nil {
+			return err
+		}
+		if _, err := set.UpdateSnapshot(k.Snapshot, false); err != nil {
+			return err
+		}
+		_, err = set.UpdateTargets(k.Targets)
 		return err
+	})
+	return m, passed, err
+}
+
+// upTo returns k without the roots after root, which the manifest was not verified with.
+func (k kept) upTo(root *metadata.Metadata[metadata.RootType]) kept {
+	for i, data := range k.Roots {
+		if r, err := metadata.Root().FromBytes(data); err == nil && r.Signed.Version > root.Signed.Version {
+			k.Roots = k.Roots[:i:i]
+			break
+		}
 	}
-	if _, err := set.UpdateSnapshot(k.Snapshot, false); err != nil {
-		return err
-	}
-	_, err := set.UpdateTargets(k.Targets)
-	return err
+	return k
 }
 
 // verified returns the metadata for the updater to begin with.
-func (k *kept) verified(set *trustedmetadata.TrustedMetadata) map[string][]byte {
-	if set.Targets[metadata.TARGETS] == nil {
+func (m manifest) verified() map[string][]byte {
+	if !m.complete() || rotated(m.set.Root, m.newest) {
 		return nil
 	}
-	return map[string][]byte{metadata.TIMESTAMP: k.Timestamp, metadata.SNAPSHOT: k.Snapshot, metadata.TARGETS: k.Targets}
+	return map[string][]byte{metadata.TIMESTAMP: m.kept.Timestamp, metadata.SNAPSHOT: m.kept.Snapshot, metadata.TARGETS: m.kept.Targets}
 }
 
 func (k *kept) newestRoot(pinned []byte) []byte {
@@ -130,41 +196,47 @@ func (k *kept) newestRoot(pinned []byte) []byte {
 	return k.Roots[len(k.Roots)-1]
 }
 
-// keepRoots adds the fetched roots up to the newest verified one.
-func (s store) keepRoots(k *kept, fetched map[int64][]byte, newest int64) error {
-	first, err := trustedmetadata.New(s.pinned)
-	if err != nil {
-		return err
-	}
-	next := first.Root.Signed.Version + int64(len(k.Roots)) + 1
-	if next > newest {
+// keepRoots adds the fetched roots up to the newest verified one. The manifest that is kept stays good.
+func (s store) keepRoots(m *manifest, fetched map[int64][]byte, newest *metadata.Metadata[metadata.RootType]) error {
+	if newest.Signed.Version <= m.newest.Signed.Version {
 		return nil
 	}
-	for ; next <= newest; next++ {
+	k := &m.kept
+	if k.Timestamp != nil {
+		k.Root = m.set.Root.Signed.Version
+	}
+	for next := m.newest.Signed.Version + 1; next <= newest.Signed.Version; next++ {
 		k.Roots = append(k.Roots, fetched[next])
 	}
-	k.floor.Root = max(k.floor.Root, newest)
+	m.newest = newest
+	k.floor.Root = max(k.floor.Root, newest.Signed.Version)
 	return s.write(*k)
 }
 
 // keep writes the manifest that the updater left in scratch, and raises the floor.
-func (s store) keep(k kept, scratch string, set *trustedmetadata.TrustedMetadata) error {
+func (s store) keep(k kept, scratch string, set *trustedmetadata.TrustedMetadata) (kept, error) {
 	for role, to := range map[string]*[]byte{
 		metadata.TIMESTAMP: &k.Timestamp, metadata.SNAPSHOT: &k.Snapshot, metadata.TARGETS: &k.Targets,
 	} {
 		data, err := os.ReadFile(filepath.Join(scratch, role+".json"))
 		if err != nil {
-			return fmt.Errorf("reading the verified metadata: %w", err)
+			return kept{}, fmt.Errorf("reading the verified metadata: %w", err)
 		}
 		*to = data
 	}
+	k.Root = set.Root.Signed.Version
+	keys := map[string]string{}
+	for _, role := range []string{metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
+		keys[role] = keysOf(set.Root, role)
+	}
 	k.floor = floor{
+		Keys:      keys,
 		Root:      set.Root.Signed.Version,
 		Timestamp: set.Timestamp.Signed.Version,
 		Snapshot:  set.Snapshot.Signed.Version,
 		Targets:   set.Targets[metadata.TARGETS].Signed.Version,
 	}
-	return s.write(k)
+	return k, s.write(k)
 }
 
 // write replaces the files, the floor last: after a crash between the two, it is lower than what is
@@ -185,8 +257,8 @@ func (s store) write(k kept) error {
 	return nil
 }
 
-// read decodes a file; a missing one is the zero value, and so is one that cannot be decoded, which is
-// put aside.
+// read decodes a file. A missing file is the zero value, and so is one that cannot be decoded, which is put
+// aside.
 func read[T any](s store, name string) (T, error) {
 	var v, zero T
 	data, err := os.ReadFile(filepath.Join(s.dir, name))
@@ -202,7 +274,7 @@ func read[T any](s store, name string) (T, error) {
 	return v, nil
 }
 
-// quarantine puts a bad file aside, for a person to look at.
+// quarantine renames a bad file, for a person to look at.
 func (s store) quarantine(name string) error {
 	path := filepath.Join(s.dir, name)
 	if err := os.Rename(path, path+".bad"); err != nil && !errors.Is(err, fs.ErrNotExist) {

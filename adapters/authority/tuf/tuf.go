@@ -52,7 +52,9 @@ type Config struct {
 // manifest_unreachable, no_space, or reauth where the hub wants an access token.
 type Error struct {
 	Reason messages.Reason
-	cause  error
+	// RetryAfter is how long the hub asks to wait (RFC 9110, section 10.2.3); zero: it says nothing.
+	RetryAfter time.Duration
+	cause      error
 }
 
 func (e *Error) Error() string { return "manifest: " + string(e.Reason) }
@@ -77,6 +79,7 @@ type Client struct {
 	base   *url.URL
 	store  store
 	mu     sync.Mutex
+	recent []kept // manifests that were loaded or refreshed, newest last
 }
 
 // New checks the configuration and the pinned root, and makes the folder. Each root has a folder of
@@ -142,17 +145,18 @@ func (c *Client) Load() (Catalogue, error) {
 	defer c.mu.Unlock()
 	var cat Catalogue
 	err := contain(func() error {
-		kept, set, err := c.store.load()
+		m, err := c.store.load()
 		if err != nil {
 			return err
 		}
-		if set.Targets[metadata.TARGETS] == nil {
-			return &Error{messages.ReasonManifestUnreachable, errors.New("no verified manifest is kept")}
+		if !m.complete() {
+			return &Error{Reason: messages.ReasonManifestUnreachable, cause: errors.New("no verified manifest is kept")}
 		}
-		if kept.floor.above(set) {
-			return &Error{messages.ReasonManifestRollback, errors.New("what is kept is older than what was seen")}
+		if m.kept.floor.above(m.set) && m.newest == m.set.Root || m.newest.Signed.Version < m.kept.floor.Root {
+			return &Error{Reason: messages.ReasonManifestRollback, cause: errors.New("the kept manifest is older than one seen before")}
 		}
-		cat = c.catalogue(set, kept.CheckedAt)
+		cat = c.catalogue(m.set, m.kept.CheckedAt)
+		c.note(m.kept.upTo(m.set.Root))
 		return nil
 	})
 	if err != nil {
@@ -161,57 +165,88 @@ func (c *Client) Load() (Catalogue, error) {
 	return cat, nil
 }
 
+// scratchPrefix is that of the folder of one refresh.
+const scratchPrefix = "refresh-"
+
+// removeScratch removes the folders of refreshes that ended with the process.
+func (c *Client) removeScratch() {
+	left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*"))
+	for _, dir := range left {
+		_ = os.RemoveAll(dir) // the next refresh tries again
+	}
+}
+
+// refresh refreshes once, and once more if the root has new timestamp or snapshot keys: what was signed with
+// the old keys then no longer counts.
 func (c *Client) refresh(ctx context.Context, access messages.Secret) (Catalogue, error) {
-	kept, trusted, err := c.store.load()
+	before, err := c.store.load()
 	if err != nil {
 		return Catalogue{}, err
 	}
-	scratch, err := os.MkdirTemp(c.store.dir, "refresh-")
+	cat, newest, err := c.refreshFrom(ctx, access, before)
+	var version *metadata.ErrBadVersionNumber
+	if errors.As(err, &version) && newest != nil && rotated(before.set.Root, newest) {
+		after, err := c.store.load()
+		if err != nil {
+			return Catalogue{}, err
+		}
+		cat, _, err = c.refreshFrom(ctx, access, after)
+		return cat, err
+	}
+	return cat, err
+}
+
+// refreshFrom fetches and verifies what is newer than m. It returns the newest root as well.
+func (c *Client) refreshFrom(ctx context.Context, access messages.Secret, m manifest) (Catalogue, *metadata.Metadata[metadata.RootType], error) {
+	c.removeScratch()
+	scratch, err := os.MkdirTemp(c.store.dir, scratchPrefix)
 	if err != nil {
-		return Catalogue{}, fmt.Errorf("making a scratch folder: %w", err)
+		return Catalogue{}, nil, fmt.Errorf("making a scratch folder: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
-	for role, data := range kept.verified(trusted) {
+	for role, data := range m.verified() {
 		if err := privatefs.WriteFile(filepath.Join(scratch, role+".json"), data); err != nil {
-			return Catalogue{}, fmt.Errorf("laying out the verified metadata: %w", err)
+			return Catalogue{}, nil, fmt.Errorf("laying out the verified metadata: %w", err)
 		}
 	}
-	root := kept.newestRoot(c.config.Root)
+	root := m.kept.newestRoot(c.config.Root)
 	conf, err := config.New(c.config.URL, root)
 	if err != nil {
-		return Catalogue{}, fmt.Errorf("configuring the TUF client: %w", err)
+		return Catalogue{}, nil, fmt.Errorf("configuring the TUF client: %w", err)
 	}
 	fetch := &fetcher{ctx: ctx, client: c.config.HTTP, base: c.base, access: access, roots: map[int64][]byte{}}
 	conf.Fetcher, conf.LocalMetadataDir, conf.LocalTargetsDir = fetch, scratch, scratch
 	up, err := updater.New(conf)
 	if err != nil {
-		return Catalogue{}, fmt.Errorf("starting the TUF client: %w", err)
+		return Catalogue{}, nil, fmt.Errorf("starting the TUF client: %w", err)
 	}
 	refreshed := up.Refresh()
 	set := up.GetTrustedMetadataSet()
-	// Newer roots were verified on their own, and count even where the rest was refused.
-	if err := c.store.keepRoots(&kept, fetch.roots, set.Root.Signed.Version); err != nil {
-		return Catalogue{}, err
+	// Newer roots were verified on their own, and count even if the rest was refused.
+	if err := c.store.keepRoots(&m, fetch.roots, set.Root); err != nil {
+		return Catalogue{}, nil, err
 	}
 	if refreshed != nil {
-		return Catalogue{}, refreshed
+		return Catalogue{}, set.Root, fetch.explain(refreshed)
 	}
-	if kept.floor.above(&set) {
-		return Catalogue{}, &Error{messages.ReasonManifestRollback, errors.New("older than what was seen before")}
+	if m.kept.floor.above(&set) {
+		return Catalogue{}, set.Root, &Error{Reason: messages.ReasonManifestRollback, cause: errors.New("older than a manifest seen before")}
 	}
-	kept.CheckedAt = time.Now().UTC()
-	cat := c.catalogue(&set, kept.CheckedAt)
-	if err := c.store.keep(kept, scratch, &set); err != nil {
-		return Catalogue{}, err
+	m.kept.CheckedAt = time.Now().UTC()
+	cat := c.catalogue(&set, m.kept.CheckedAt)
+	k, err := c.store.keep(m.kept, scratch, &set)
+	if err != nil {
+		return Catalogue{}, set.Root, err
 	}
-	return cat, nil
+	c.note(k)
+	return cat, set.Root, nil
 }
 
 // contain turns a panic of go-tuf over odd metadata into an error (M1).
 func contain(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &Error{messages.ReasonManifestUntrusted, errors.New("the metadata made its reader panic")}
+			err = &Error{Reason: messages.ReasonManifestUntrusted, cause: errors.New("the metadata made its reader panic")}
 		}
 	}()
 	return f()
@@ -245,5 +280,9 @@ func classify(err error) error {
 	case errors.As(err, &path):
 		reason = messages.ReasonManifestUnreachable
 	}
-	return &Error{reason, err}
+	classified := &Error{Reason: reason, cause: err}
+	if wait := (*waitError)(nil); errors.As(err, &wait) {
+		classified.RetryAfter = wait.after
+	}
+	return classified
 }

@@ -79,7 +79,7 @@ func TestHostileRepository(t *testing.T) {
 			data := []byte(strings.Replace(string(f.Saved()["2.targets.json"]), "small", "smell", 1))
 			f.Set("2.targets.json", data)
 		}, messages.ReasonManifestUntrusted},
-		"html":              {func(f *fixture) { f.Set("timestamp.json", []byte("<html>")) }, messages.ReasonManifestUntrusted},
+		"html":              {func(f *fixture) { f.Set("timestamp.json", []byte("<html>")) }, messages.ReasonManifestUnreachable},
 		"expired timestamp": {func(f *fixture) { f.Timestamp.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
 		"expired snapshot":  {func(f *fixture) { f.Snapshot.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
 		"expired targets":   {func(f *fixture) { f.Targets.Signed.Expires = past; f.Publish() }, messages.ReasonManifestExpired},
@@ -220,10 +220,11 @@ func TestSpoiledFiles(t *testing.T) {
 		f := newFixture(t)
 		f.refresh(t, messages.ReasonOK)
 		s := f.client(t).store
-		k, _, err := s.load()
+		m, err := s.load()
 		if err != nil {
 			t.Fatal(err)
 		}
+		k := m.kept
 		k.Targets = []byte(strings.Replace(string(k.Targets), `"version":1`, `"version":7`, 1))
 		if err := s.write(k); err != nil {
 			t.Fatal(err)

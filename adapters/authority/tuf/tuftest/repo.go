@@ -125,6 +125,28 @@ func (r *Repo) Add(custom any, path ...string) {
 	r.Targets.Signed.Targets[name] = file
 }
 
+// AddDigest adds a target, as Add does, whose SHA-256 begins with the byte first and is zero otherwise.
+func (r *Repo) AddDigest(custom messages.TargetCustom, first byte) {
+	r.tb.Helper()
+	before := maps.Clone(r.Targets.Signed.Targets)
+	r.Add(custom)
+	for name, file := range r.Targets.Signed.Targets {
+		if before[name] != file {
+			digest := make([]byte, 32)
+			digest[0] = first
+			file.Hashes = metadata.Hashes{"sha256": digest}
+		}
+	}
+}
+
+// AddKey publishes a new root, one version up, with one more key for the role, which signs from then on.
+func (r *Repo) AddKey(role string) {
+	r.tb.Helper()
+	r.newKey(role)
+	r.Root.Signed.Version++
+	r.signRoot(r.keys[metadata.ROOT])
+}
+
 // Publish signs everything anew, one version up each, and serves it.
 func (r *Repo) Publish() {
 	r.tb.Helper()

@@ -1,0 +1,142 @@
+package tuf
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+
+	"companion/adapters/privatefs"
+	"companion/messages"
+)
+
+// lastGoodFile records the pair of model and runtime that last became ready, with the signed metadata that
+// names it (M13). It is a file of its own: a newer manifest, or the loss of the kept one, does not touch it.
+const lastGoodFile = "lastgood.json"
+
+// recordedPair is the content of lastGoodFile.
+type recordedPair struct {
+	Roots   [][]byte `json:"roots"` // after the pinned one, up to the root that the targets were verified with
+	Targets []byte   `json:"targets"`
+	Model   string   `json:"model"`             // lower-case hex of the SHA-256
+	Runtime string   `json:"runtime,omitempty"` // empty: the unpinned binary
+}
+
+// Pair is a model and a runtime that a signed manifest names. Runtime has no kind if it was the unpinned
+// binary.
+type Pair struct {
+	Model, Runtime messages.Artifact
+	Expires        time.Time // of the targets metadata that names them
+}
+
+// recent bounds how many refreshed manifests Remember looks through: a pair may become ready only after a
+// newer manifest has arrived.
+const recent = 4
+
+// Remember records the pair with these digests as last known good. A zero runtime digest means the unpinned
+// binary. The pair must be in a manifest that was loaded or refreshed recently, or be recorded already.
+func (c *Client) Remember(model, runtime [32]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, err := c.lastGood(); err == nil && old.Model.SHA256 == model && old.Runtime.SHA256 == runtime {
+		return nil
+	}
+	for i := len(c.recent) - 1; i >= 0; i-- {
+		k := c.recent[i]
+		r := recordedPair{Roots: k.Roots, Targets: k.Targets, Model: hex.EncodeToString(model[:])}
+		if runtime != [32]byte{} {
+			r.Runtime = hex.EncodeToString(runtime[:])
+		}
+		if _, err := c.verifyPair(r); err != nil {
+			continue
+		}
+		data, err := json.Marshal(r)
+		if err == nil {
+			err = privatefs.WriteFile(filepath.Join(c.store.dir, lastGoodFile), data)
+		}
+		if err != nil {
+			return fmt.Errorf("recording the last known good pair: %w", err)
+		}
+		return nil
+	}
+	return errors.New("no recent manifest names the pair that became ready")
+}
+
+// LastGood returns the recorded pair, verified again up from the pinned root, whatever its expiry. A record
+// that does not verify is put aside.
+func (c *Client) LastGood() (Pair, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lastGood()
+}
+
+func (c *Client) lastGood() (Pair, error) {
+	r, err := read[recordedPair](c.store, lastGoodFile)
+	if err != nil {
+		return Pair{}, err
+	}
+	if r.Targets == nil {
+		return Pair{}, os.ErrNotExist
+	}
+	pair, err := c.verifyPair(r)
+	if err != nil {
+		return Pair{}, errors.Join(err, c.store.quarantine(lastGoodFile))
+	}
+	return pair, nil
+}
+
+// verifyPair verifies the signatures of r and finds the pair among its targets.
+func (c *Client) verifyPair(r recordedPair) (pair Pair, err error) {
+	err = contain(func() error {
+		set, err := trustedmetadata.New(c.config.Root)
+		if err != nil {
+			return err
+		}
+		set.RefTime = time.Time{}
+		for _, root := range r.Roots {
+			if _, err := set.UpdateRoot(root); err != nil {
+				return err
+			}
+		}
+		targets, err := metadata.Targets().FromBytes(r.Targets)
+		if err != nil {
+			return err
+		}
+		if err := set.Root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
+			return err
+		}
+		set.Targets[metadata.TARGETS] = targets
+		pair.Expires = targets.Signed.Expires
+		return c.findPair(set, r, &pair)
+	})
+	return pair, err
+}
+
+func (c *Client) findPair(set *trustedmetadata.TrustedMetadata, r recordedPair, pair *Pair) error {
+	for _, e := range c.entries(set).entries {
+		switch digest := hex.EncodeToString(e.artifact.SHA256[:]); {
+		case e.artifact.Kind == messages.KindModel && digest == r.Model:
+			pair.Model = e.artifact
+		case e.artifact.Kind == messages.KindRuntime && digest == r.Runtime:
+			pair.Runtime = e.artifact
+		}
+	}
+	if pair.Model.Kind == "" || r.Runtime != "" && pair.Runtime.Kind == "" {
+		return errors.New("the metadata does not name the pair")
+	}
+	return nil
+}
+
+// note keeps a manifest for Remember.
+func (c *Client) note(k kept) {
+	c.recent = append(c.recent, k)
+	if len(c.recent) > recent {
+		c.recent = c.recent[1:]
+	}
+}

@@ -1,0 +1,272 @@
+package tuf
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"companion/adapters/authority/tuf/tuftest"
+	"companion/messages"
+)
+
+// M1: a client recovers from a fast-forward attack once the root has new keys for the role (TUF specification,
+// section 5.3.11), whichever role was attacked, and the old versions are a rollback again afterwards.
+func TestFastForwardRecovery(t *testing.T) {
+	const far = 1_000_000
+	for name, c := range map[string]struct {
+		attack func(f *fixture)
+		undo   func(f *fixture, honest int64)
+		rekey  []string
+	}{
+		"timestamp": {
+			func(f *fixture) { f.Timestamp.Signed.Version = far },
+			func(f *fixture, honest int64) { f.Timestamp.Signed.Version = honest },
+			[]string{metadata.TIMESTAMP},
+		},
+		"snapshot": {
+			func(f *fixture) { f.Snapshot.Signed.Version = far },
+			func(f *fixture, honest int64) { f.Snapshot.Signed.Version = honest },
+			[]string{metadata.TIMESTAMP, metadata.SNAPSHOT},
+		},
+		"targets": {
+			func(f *fixture) { f.Targets.Signed.Version = far },
+			func(f *fixture, honest int64) { f.Targets.Signed.Version = honest },
+			[]string{metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.Add(tuftest.Model("small"))
+			f.Publish()
+			f.refresh(t, messages.ReasonOK)
+			honest := f.Timestamp.Signed.Version
+			c.attack(f)
+			f.Publish()
+			f.refresh(t, messages.ReasonOK)
+			// Without new keys the honest versions are a rollback.
+			c.undo(f, honest+1)
+			f.Publish()
+			f.refresh(t, messages.ReasonManifestRollback)
+			for _, role := range c.rekey {
+				f.Rekey(role)
+			}
+			f.Publish()
+			saved := f.Saved()
+			f.refresh(t, messages.ReasonOK)
+			f.load(t, messages.ReasonOK)
+			f.Publish()
+			f.refresh(t, messages.ReasonOK)
+			f.Restore(saved)
+			f.refresh(t, messages.ReasonManifestRollback)
+		})
+	}
+}
+
+// M1: the same where the old signature still verifies, because one of two keys was replaced: then only the new
+// key set says that the old versions do not count.
+func TestFastForwardRecoveryWithTwoKeys(t *testing.T) {
+	f := newFixture(t)
+	f.AddKey(metadata.TIMESTAMP)
+	f.Publish()
+	f.refresh(t, messages.ReasonOK)
+	honest := f.Timestamp.Signed.Version
+	f.Timestamp.Signed.Version = 1_000_000
+	f.Publish()
+	f.refresh(t, messages.ReasonOK)
+	f.Timestamp.Signed.Version = honest
+	f.Rekey(metadata.TIMESTAMP) // replaces the first key; the second, which signed, stays
+	f.Publish()
+	f.refresh(t, messages.ReasonOK)
+	f.load(t, messages.ReasonOK)
+}
+
+// M1: a manifest that was verified stays usable offline after the root was rotated and the rest could not be
+// fetched, whichever role has a new key and whichever file is missing, also after two rotations.
+func TestRotationThenOutage(t *testing.T) {
+	for _, role := range []string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
+		for _, missing := range []string{"timestamp.json", "snapshot.json", "targets.json"} {
+			for _, rotations := range []int{1, 2} {
+				f := newFixture(t)
+				f.Add(tuftest.Model("small"))
+				f.Publish()
+				good := f.refresh(t, messages.ReasonOK)
+				for range rotations {
+					f.Rekey(role)
+					f.Publish()
+					f.SetFault(func(w http.ResponseWriter, name string) bool {
+						if strings.HasSuffix(name, missing) {
+							w.WriteHeader(503)
+							return true
+						}
+						return false
+					})
+					f.refresh(t, messages.ReasonManifestUnreachable)
+				}
+				if got := f.load(t, messages.ReasonOK); !reflect.DeepEqual(got, good) {
+					t.Fatalf("%s rotated %d times, no %s: loaded %+v, want %+v", role, rotations, missing, got, good)
+				}
+				f.SetFault(nil)
+				f.refresh(t, messages.ReasonOK)
+				f.load(t, messages.ReasonOK)
+			}
+		}
+	}
+}
+
+// M15: what a killed refresh left is removed by the next one.
+func TestScratchFoldersAreRemoved(t *testing.T) {
+	f := newFixture(t)
+	c := f.client(t)
+	for range 3 {
+		dir, err := os.MkdirTemp(c.store.dir, scratchPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "timestamp.json"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.refresh(t, messages.ReasonOK)
+	if left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*")); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+}
+
+// M1: what answers for the hub with a web page, such as the sign-in page of a network, makes the manifest
+// unreachable, not untrusted.
+func TestWebPageInsteadOfMetadata(t *testing.T) {
+	for _, page := range []string{"<html>", "<!DOCTYPE html>\n<html>", "\r\n  <HTML>", "\xef\xbb\xbf<?xml version=\"1.0\"?><html/>"} {
+		for _, name := range []string{"2.root.json", "timestamp.json"} {
+			f := newFixture(t)
+			f.refresh(t, messages.ReasonOK)
+			f.Set(name, []byte(page))
+			f.refresh(t, messages.ReasonManifestUnreachable)
+			f.Set(name, nil)
+			f.load(t, messages.ReasonOK)
+		}
+	}
+}
+
+// M1: what the hub asks for with Retry-After is reported with the failure.
+func TestRetryAfter(t *testing.T) {
+	f := newFixture(t)
+	f.SetFault(func(w http.ResponseWriter, _ string) bool {
+		w.Header().Set("Retry-After", "90")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	_, err := f.client(t).Refresh(t.Context(), messages.Secret{})
+	if e, ok := err.(*Error); !ok || e.Reason != messages.ReasonManifestUnreachable || e.RetryAfter != 90*time.Second {
+		t.Fatalf("got %#v, want manifest_unreachable and 90 s", err)
+	}
+}
+
+// M1: a clock that is set back does not make an expired manifest good again.
+func TestClockSetBack(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c := Catalogue{Expires: now.Add(time.Hour), CheckedAt: now}
+	if reason, _ := c.Standing(now.Add(-1000*time.Hour), 0); reason != messages.ReasonOK {
+		t.Errorf("before the check: got %s, want ok, since the manifest was good then", reason)
+	}
+	c.CheckedAt = c.Expires.Add(time.Second)
+	if reason, _ := c.Standing(now, 0); reason != messages.ReasonManifestExpired {
+		t.Errorf("with a later check: got %s, want manifest_expired", reason)
+	}
+}
+
+// M13: the pair is recorded with its signed entry, survives a newer manifest, a rotation of every key and the
+// loss of the kept manifest, and is verified when it is read.
+func TestLastGood(t *testing.T) {
+	f := newFixture(t)
+	f.AddDigest(tuftest.Model("small"), 1)
+	f.AddDigest(tuftest.Runtime("llama", "linux/amd64"), 2)
+	f.Publish()
+	c := f.client(t)
+	if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.LastGood(); err == nil {
+		t.Fatal("there is a pair before any was recorded")
+	}
+	if err := c.Remember([32]byte{9}, [32]byte{2}); err == nil {
+		t.Fatal("a model that no manifest names was recorded")
+	}
+	// A newer manifest arrives before the pair becomes ready.
+	f.AddDigest(tuftest.Model("small"), 3)
+	f.Publish()
+	if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remember([32]byte{1}, [32]byte{2}); err != nil {
+		t.Fatal(err)
+	}
+	want := func(when string) {
+		t.Helper()
+		got, err := f.client(t).LastGood()
+		if err != nil || got.Model.SHA256 != [32]byte{1} || got.Runtime.SHA256 != [32]byte{2} || got.Runtime.Executable == "" || got.Expires.IsZero() {
+			t.Fatalf("%s: got %+v, %v", when, got, err)
+		}
+	}
+	want("recorded")
+	for _, role := range []string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
+		f.Rekey(role)
+	}
+	f.Publish()
+	f.refresh(t, messages.ReasonOK)
+	want("after every key was rotated")
+	if err := os.Remove(f.kept(t, verifiedFile)); err != nil {
+		t.Fatal(err)
+	}
+	want("without a kept manifest")
+	// The unpinned binary.
+	c = f.client(t)
+	if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remember([32]byte{3}, [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.client(t).LastGood(); err != nil || got.Model.SHA256 != [32]byte{3} || got.Runtime.Kind != "" {
+		t.Fatalf("got %+v, %v, want model 3 without a runtime", got, err)
+	}
+}
+
+// M13, T6: a record that was changed on disk is no last known good pair.
+func TestForgedLastGood(t *testing.T) {
+	f := newFixture(t)
+	f.AddDigest(tuftest.Model("small"), 1)
+	f.Publish()
+	c := f.client(t)
+	if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remember([32]byte{1}, [32]byte{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := read[recordedPair](c.store, lastGoodFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := r
+	forged.Targets = []byte(strings.Replace(string(r.Targets), `"length":1000`, `"length":1001`, 1))
+	other := r
+	other.Model = strings.Repeat("22", 32)
+	for name, record := range map[string]recordedPair{"altered targets": forged, "a model that is not named": other} {
+		if got, err := c.verifyPair(record); err == nil {
+			t.Errorf("%s: got %+v, want a refusal", name, got)
+		}
+	}
+	path := f.kept(t, lastGoodFile)
+	if err := os.WriteFile(path, []byte(`{"roots":[],"tar`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.client(t).LastGood(); err == nil {
+		t.Fatalf("a torn record: got %+v, want none", got)
+	}
+}
