@@ -85,18 +85,15 @@ func TestLineEditing(t *testing.T) {
 // Ctrl-C stops an answer; at the prompt the second in a row ends the conversation.
 func TestInterrupt(t *testing.T) {
 	stopped, ended := 0, 0
-	in := newChatInput(strings.NewReader("\x03\x03x\x03\x03"), func() { ended++ })
+	in := newChatInput(nil, func() { ended++ })
 	in.answering(func() { stopped++ })
-	in.raw = []byte{3}
-	in.sort()
+	in.feed([]byte{3}, nil) // no editor reads meanwhile
 	in.answering(nil)
-	in.raw = []byte("\x03x\x03")
-	in.sort()
+	in.feed([]byte("\x03x\x03"), nil)
 	if stopped != 1 || ended != 0 {
 		t.Errorf("got %d stops and %d ends, want 1 and 0", stopped, ended)
 	}
-	in.raw = []byte{3}
-	in.sort()
+	in.feed([]byte{3}, nil)
 	if ended != 1 {
 		t.Errorf("got %d ends, want 1", ended)
 	}

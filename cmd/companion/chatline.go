@@ -28,7 +28,7 @@ Alt-Enter begins a new line. A paste is one message. Ctrl-C stops an answer, and
 func (a *app) interactiveChat(ctx context.Context, c *conversation) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	in := newChatInput(a.in, cancel)
+	in := newChatInput(nil, cancel)
 	editor := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
@@ -57,15 +57,21 @@ func (a *app) interactiveChat(ctx context.Context, c *conversation) error {
 		return err
 	}
 	defer release()
-	in.suspend = func() { suspend(restoreTerminal, func() { a.reenter(h) }) }
-	c.out = editor // which writes the carriage returns of raw mode
+	in.suspend = func() {
+		suspend(restoreTerminal, func() {
+			a.reenter(h)
+			_, _ = editor.Write(nil) // draws the prompt and the line again
+		})
+	}
+	go in.pump(a.in) // ends with the process
+	c.out = editor   // which writes the carriage returns of raw mode
 	a.sayTo = editor
 	defer func() { a.sayTo = nil }()
 	a.say("Talking to %s on this machine. /help lists the commands, Ctrl-D ends.", oneLine(c.model))
 	lines := make(chan string)
 	ended := make(chan error, 1)
 	ready := make(chan struct{}, 1)
-	// Reading a terminal cannot be interrupted; the process ends with this goroutine still in it.
+	// The editor's read cannot be interrupted; the process ends with this goroutine still in it.
 	go func() {
 		for range ready {
 			line, err := editor.ReadLine()
@@ -90,10 +96,13 @@ func (a *app) interactiveChat(ctx context.Context, c *conversation) error {
 			if errors.Is(err, io.EOF) && ctx.Err() == nil {
 				return nil
 			}
-			return errors.Join(ctx.Err(), err)
+			if ctx.Err() != nil {
+				return errInterrupted
+			}
+			return err
 		case <-ctx.Done():
 			_ = print(editor, "\n")
-			return ctx.Err()
+			return errInterrupted
 		}
 	}
 }
@@ -148,7 +157,7 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 	stop()
 	switch {
 	case ctx.Err() != nil:
-		return true, ctx.Err()
+		return true, errInterrupted
 	case err != nil && interrupted:
 		a.say("(stopped)")
 		return false, nil
@@ -167,27 +176,57 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 	return false, nil
 }
 
-// chatInput is the terminal's input for the line editor. It turns a bracketed paste into a short placeholder, so that
-// no line of it is taken for a finished message and none is cut; it handles Ctrl-C and Ctrl-Z, which are plain bytes in
-// raw mode.
+// chatInput is the terminal's input for the line editor. One goroutine (pump) reads the terminal all the time, also
+// while an answer streams, since Ctrl-C and Ctrl-Z are plain bytes in raw mode. It turns a bracketed paste into a short
+// placeholder, so that no line of it is taken for a finished message and none is cut.
 type chatInput struct {
-	in      io.Reader
 	end     func() // of the conversation
 	suspend func()
 
-	raw     []byte // read and not looked at
-	out     []byte // for the editor
-	paste   []byte // between the brackets
-	pasting bool
-	pastes  map[string]string // placeholder: text
-
 	mu         sync.Mutex
-	stop       func() // of the answer that streams; nil: none
-	interrupts int    // in a row, at the prompt
+	more       *sync.Cond
+	raw        []byte // read and not looked at
+	out        []byte // for the editor
+	failed     error  // of the terminal
+	paste      []byte // between the brackets
+	pasting    bool
+	pastes     map[string]string // placeholder: text
+	stop       func()            // of the answer that streams; nil: none
+	interrupts int               // in a row, at the prompt
 }
 
+// newChatInput reads in until it fails: reading a terminal cannot be interrupted.
 func newChatInput(in io.Reader, end func()) *chatInput {
-	return &chatInput{in: in, end: end, suspend: func() {}, pastes: map[string]string{}}
+	c := &chatInput{end: end, suspend: func() {}, pastes: map[string]string{}}
+	c.more = sync.NewCond(&c.mu)
+	if in != nil {
+		go c.pump(in)
+	}
+	return c
+}
+
+func (c *chatInput) pump(in io.Reader) {
+	for {
+		buffer := make([]byte, 4096)
+		n, err := in.Read(buffer)
+		c.feed(buffer[:n], err)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// feed takes what was read, and does at once what must not wait for the editor.
+func (c *chatInput) feed(data []byte, err error) {
+	c.mu.Lock()
+	c.raw = append(c.raw, data...)
+	actions := c.sort()
+	c.failed = err
+	c.more.Broadcast()
+	c.mu.Unlock()
+	for _, do := range actions {
+		do()
+	}
 }
 
 // answering tells what Ctrl-C stops; nil: nothing is being answered.
@@ -204,22 +243,21 @@ const (
 )
 
 func (c *chatInput) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for len(c.out) == 0 {
-		buffer := make([]byte, 4096)
-		n, err := c.in.Read(buffer)
-		c.raw = append(c.raw, buffer[:n]...)
-		c.sort()
-		if err != nil && len(c.out) == 0 {
-			return 0, err
+		if c.failed != nil {
+			return 0, c.failed
 		}
+		c.more.Wait()
 	}
 	n := copy(p, c.out)
 	c.out = c.out[n:]
 	return n, nil
 }
 
-// sort moves what was read to the editor or to the paste.
-func (c *chatInput) sort() {
+// sort moves what was read to the editor or to the paste, and returns what is to be done without the lock.
+func (c *chatInput) sort() (actions []func()) {
 	for len(c.raw) > 0 {
 		if c.pasting {
 			before, after, found := strings.Cut(string(c.raw), pasteEnd)
@@ -227,7 +265,7 @@ func (c *chatInput) sort() {
 				keep := partial(c.raw, pasteEnd)
 				c.paste = append(c.paste, c.raw[:len(c.raw)-keep]...)
 				c.raw = append([]byte{}, c.raw[len(c.raw)-keep:]...)
-				return
+				return actions
 			}
 			c.paste, c.raw, c.pasting = append(c.paste, before...), []byte(after), false
 			c.out = append(c.out, c.placeholder(string(c.paste))...)
@@ -237,22 +275,25 @@ func (c *chatInput) sort() {
 		switch b := c.raw[0]; {
 		case b == 3:
 			c.raw = c.raw[1:]
-			c.interrupt()
+			actions = append(actions, c.interrupt())
 		case b == 26:
 			c.raw = c.raw[1:]
-			c.suspend()
+			actions = append(actions, c.suspend)
 		case strings.HasPrefix(string(c.raw), pasteStart):
 			c.raw, c.pasting = c.raw[len(pasteStart):], true
 		case strings.HasPrefix(string(c.raw), "\x1b\r"), strings.HasPrefix(string(c.raw), "\x1b\n"):
 			c.raw = c.raw[2:]
 			c.out = utf8.AppendRune(c.out, newline)
 		case partial(c.raw, pasteStart) == len(c.raw):
-			return // the rest of the bracket is on its way
+			return actions // the rest of the bracket is on its way
 		default:
-			c.quiet()
+			if c.stop == nil {
+				c.interrupts = 0
+			}
 			c.raw, c.out = c.raw[1:], append(c.out, b)
 		}
 	}
+	return actions
 }
 
 // partial is how many bytes at the end of data may begin mark.
@@ -266,28 +307,15 @@ func partial(data []byte, mark string) int {
 }
 
 // interrupt is Ctrl-C: it stops an answer; at the prompt it clears the line, and ends at the second time in a row.
-func (c *chatInput) interrupt() {
-	c.mu.Lock()
-	stop := c.stop
-	c.interrupts++
-	times := c.interrupts
-	c.mu.Unlock()
-	switch {
-	case stop != nil:
-		stop()
-	case times > 1:
-		c.end()
-	default:
-		c.out = append(c.out, 5, 21) // Ctrl-E, Ctrl-U: to the end, erase to the beginning
+func (c *chatInput) interrupt() func() {
+	if c.stop != nil {
+		return c.stop
 	}
-}
-
-func (c *chatInput) quiet() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stop == nil {
-		c.interrupts = 0
+	if c.interrupts++; c.interrupts > 1 {
+		return c.end
 	}
+	c.out = append(c.out, 5, 21) // Ctrl-E, Ctrl-U: to the end, erase to the beginning
+	return func() {}
 }
 
 // placeholder is what the editor shows for a paste. A short one of a single line is shown as it is.
@@ -303,6 +331,8 @@ func (c *chatInput) placeholder(text string) string {
 
 // expand puts the pastes and the line breaks back into a line.
 func (c *chatInput) expand(line string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	line = strings.ReplaceAll(line, string(newline), "\n")
 	for mark, text := range c.pastes {
 		line = strings.ReplaceAll(line, mark, text)

@@ -41,7 +41,7 @@ func faultCommand() *cobra.Command {
 			if args[1] != "on" && args[1] != "off" {
 				return fmt.Errorf("unknown position %q: accepted are on and off", args[1])
 			}
-			p, err := place.Open(dir)
+			p, err := place.OpenExisting(dir)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"companion/cmd/devhub/fault"
+	"companion/cmd/devhub/place"
 )
 
 // TestMain lets the test binary be devhub itself, for the tests that need a process of its own.
@@ -71,6 +73,9 @@ func TestUnknownFaultIsAnError(t *testing.T) {
 // The configuration is TOML with the keys of cli.md, and names files that exist.
 func TestConfig(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), `a "quoted" name`)
+	if _, err := place.Open(dir); err != nil { // as publish and serve do
+		t.Fatal(err)
+	}
 	out, err := run(t, "config", "--dir", dir, "--keychain", "kernel-keyring", "--service", "mine")
 	if err != nil {
 		t.Fatal(err)
@@ -165,8 +170,8 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	if err := os.Chmod(open, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := run(t, "config", "--dir", open); err != nil {
-		t.Errorf("empty directory: %v", err)
+	if _, err := place.Open(open); err != nil {
+		t.Errorf("empty directory: got %v, want nil", err)
 	}
 	if info, err := os.Stat(open); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
@@ -177,6 +182,56 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	if _, err := run(t, "config", "--dir", open); err == nil {
 		t.Error("an open directory with keys in it is accepted")
 	}
+}
+
+// config and fault make no hub in a mistyped directory, and config writes a new file with its folder.
+func TestConfigOfNoHub(t *testing.T) {
+	typo := filepath.Join(t.TempDir(), "typo")
+	for _, args := range [][]string{{"config", "--dir", typo}, {"fault", "--dir", typo, "slow", "on"}} {
+		if _, err := run(t, args...); !errors.Is(err, place.ErrNoHub) {
+			t.Errorf("%v: got %v, want ErrNoHub", args, err)
+		}
+		if _, err := os.Stat(typo); err == nil {
+			t.Fatalf("%v made %s", args, typo)
+		}
+	}
+	dir, file := filepath.Join(t.TempDir(), "hub"), filepath.Join(t.TempDir(), "new", "config.toml")
+	if _, err := place.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "config", "--dir", dir, "--output", file); err != nil || out != "" {
+		t.Errorf("--output: got %q, %v; want nothing printed", out, err)
+	}
+	if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), "root_file") {
+		t.Errorf("--output wrote %q, %v", data, err)
+	}
+	if _, err := run(t, "config", "--dir", dir, "--output", file); err == nil {
+		t.Error("--output wrote over a file, want an error")
+	}
+}
+
+// A second server of one directory is refused and changes nothing.
+func TestSecondServeIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	p, err := place.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := p.LockServing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(filepath.Join(dir, "ports.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t, "serve", "--dir", dir); err == nil || !strings.Contains(err.Error(), "another devhub serves") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	if after, _ := os.ReadFile(filepath.Join(dir, "ports.json")); !bytes.Equal(before, after) {
+		t.Errorf("got the ports %s, want %s", after, before)
+	}
+	unlock()
 }
 
 // serve says where it is in the first line, warns loudly, and ends in order on a signal.

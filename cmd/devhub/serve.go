@@ -52,6 +52,11 @@ func serve(c *cobra.Command, dir string, o server.Options) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := p.LockServing()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	o.Log = logger(stderr)
 	hub, err := server.New(p, o)
 	if err != nil {

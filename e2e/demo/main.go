@@ -1,12 +1,13 @@
-// Command demo shows the whole chain on real parts: it fetches a runtime and a model, starts the
-// development hub and the companion, signs in, and ends with an answer and an enriched note. Everything
-// it makes is under .cache and in the kernel keyring under its own service name; where the path of that
-// is too long for sockets, they are in a temporary folder, which it removes. It runs until Ctrl-C; with
-// DEMO_ONCE=1 it ends after the note. It exits 1 when a stage failed.
+// Command demo shows the whole chain on real parts: it fetches a runtime and a small instructed model, starts the
+// development hub and the companion, signs in, and ends with an answer and an enriched note. Everything it makes is under
+// .cache and, under a service name of its own, in the kernel keyring; where the path of .cache is too long for sockets,
+// they are in a temporary folder, which it removes. It runs until Ctrl-C, which ends it with status 130; with DEMO_ONCE=1
+// it ends after the note, with status 0. It exits with 1 when a stage failed.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,21 +15,30 @@ import (
 	"time"
 )
 
+// exitInterrupted is 128 and the number of SIGINT, as shells show it.
+const exitInterrupted = 130
+
 func main() {
+	fmt.Println("A private language model on this machine, from nothing. Ctrl-C ends it all.")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := show(ctx, os.Getenv("DEMO_ONCE") == "1")
+	interrupted := ctx.Err() != nil
 	stop()
-	if err != nil {
+	switch {
+	case interrupted && (err == nil || errors.Is(err, context.Canceled)):
+		fmt.Println("Stopped: the companion and its hub have ended.")
+		os.Exit(exitInterrupted)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-// stage is one link of the chain: what it does, said in a few words, and the doing, which returns what
-// there is to say about it.
+// stage is one link of the chain. do returns what there is to say about it.
 type stage struct {
-	name string
-	do   func(context.Context) (string, error)
+	name  string
+	about string // what it does, shown while it runs
+	do    func(context.Context) (string, error)
 }
 
 func show(ctx context.Context, once bool) (err error) {
@@ -43,30 +53,32 @@ func show(ctx context.Context, once bool) (err error) {
 	}()
 	began := time.Now()
 	for _, s := range []stage{
-		{"fixtures", d.fixtures},
-		{"build", d.build},
-		{"hub", d.hub},
-		{"publish", d.publish},
-		{"daemon", d.daemon},
-		{"sign in", d.signIn},
-		{"manifest", d.manifest},
-		{"download, verify", d.download},
-		{"available", d.available},
-		{"answer", d.answer},
-		{"enrich", d.enrich},
+		{"fixtures", "llama-server and SmolLM2 135M Instruct, 130 MB to fetch the first time", d.fixtures},
+		{"build", "companion and devhub, some minutes the first time", d.build},
+		{"hub", "a development hub on this machine", d.hub},
+		{"publish", "the model and the runtime, signed", d.publish},
+		{"daemon", "companion run", d.daemon},
+		{"sign in", "companion login", d.signIn},
+		{"manifest", "the signed list of files", d.manifest},
+		{"download, verify", "from the hub, against the signed checksums", d.download},
+		{"available", "llama-server starts in its sandbox", d.available},
+		{"answer", "companion chat", d.answer},
+		{"enrich", "companion enrich", d.enrich},
 	} {
 		start := time.Now()
+		d.begin(s)
 		said, err := s.do(ctx)
+		d.end()
 		if err != nil {
 			fmt.Printf("✗ %-17s %8s\n", s.name, short(start))
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Printf("✓ %-17s %8s  %s\n", s.name, short(start), said)
 	}
-	fmt.Printf(`
-The whole chain took %s. The answers ramble, with marks such as <|im_end|> in them, because the model is a
-small base model; what is shown is the chain.
-`, short(began))
+	fmt.Printf("\nThe whole chain took %s.\n", short(began))
 	if once {
 		fmt.Printf("What it made is in %s.\n", d.dir)
 		return nil

@@ -31,6 +31,7 @@ type demo struct {
 	children []*child
 	died     chan error // of a child that nobody stopped
 	facts    facts
+	shown    progress
 }
 
 // facts are what earlier stages found and later ones need.
@@ -39,7 +40,7 @@ type facts struct {
 	caFile                         string
 }
 
-// prepare empties the demonstration's folder and makes it anew.
+// prepare empties the demonstration's folder and makes it again.
 func prepare() (*demo, error) {
 	root, err := os.Getwd()
 	if err != nil {

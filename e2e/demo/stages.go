@@ -19,7 +19,7 @@ import (
 
 // Names in the demonstration's manifest.
 const (
-	modelName   = "gemma-3-270m"
+	modelName   = "smollm2-135m-instruct"
 	runtimeName = "llama-server"
 	user        = "ada"
 )
@@ -34,23 +34,50 @@ const (
 )
 
 func (d *demo) fixtures(ctx context.Context) (string, error) {
-	parts, err := fixture.Fetch(ctx, os.Stdout)
+	runtime, err := fixture.FetchRuntime(ctx, &d.shown)
 	if err != nil {
 		return "", err
 	}
-	d.facts.model, d.facts.runtime, d.facts.runtimeVersion = parts.Model.File, parts.Runtime.File, parts.Runtime.Version
-	return "llama-server " + parts.Runtime.Version + ", Gemma 3 270M", nil
+	model, err := fixture.FetchInstructed(ctx, &d.shown)
+	if err != nil {
+		return "", err
+	}
+	d.facts.model, d.facts.runtime, d.facts.runtimeVersion = model.File, runtime.File, runtime.Version
+	return "llama-server " + runtime.Version + ", SmolLM2 135M Instruct", nil
 }
 
 func (d *demo) build(ctx context.Context) (string, error) {
 	for _, name := range []string{"companion", "devhub"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", d.binary(name), "./cmd/"+name)
-		cmd.Dir = d.root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+		if err := d.compile(ctx, name); err != nil {
+			return "", err
 		}
 	}
 	return "companion, devhub", nil
+}
+
+// compile builds one program, and shows how many packages it has compiled: with an empty build cache it takes minutes.
+func (d *demo) compile(ctx context.Context, name string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-o", d.binary(name), "./cmd/"+name)
+	cmd.Dir = d.root
+	cmd.SysProcAttr = childAttributes()
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return fmt.Errorf("building %s: %w", name, err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("building %s: %w", name, err)
+	}
+	var said []string
+	lines := bufio.NewScanner(stderr)
+	for n := 0; lines.Scan(); {
+		said = append(said, lines.Text())
+		n++
+		d.shown.say("%s: %d packages compiled", name, n)
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", name, err, strings.Join(said[max(0, len(said)-15):], "\n"))
+	}
+	return nil
 }
 
 func (d *demo) hub(ctx context.Context) (string, error) {
@@ -155,9 +182,8 @@ func (d *demo) available(ctx context.Context) (string, error) {
 func (d *demo) answer(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerDeadline)
 	defer cancel()
-	// The small model is a base model: it rambles on until it is stopped.
 	const question = "Name three planets."
-	out, err := d.companion(ctx, "chat", "--max-tokens", "48", question)
+	out, err := d.companion(ctx, "chat", "--max-tokens", "48", "--temperature", "0", question)
 	if err != nil {
 		return "", err
 	}
@@ -197,7 +223,7 @@ The tomatoes want more sun than the north bed gives them. Move them in May, and 
 	return fmt.Sprintf("summary %s, tags %q", quoted(enriched.Summary), enriched.Tags), nil
 }
 
-// quoted shortens what a small base model rambles.
+// quoted shortens a long answer.
 func quoted(s string) string {
 	const longest = 160
 	if r := []rune(s); len(r) > longest {

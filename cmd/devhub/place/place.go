@@ -81,6 +81,31 @@ func (p *Place) Lock() (unlock func(), err error) {
 	return func() { _ = lock.Unlock() }, nil
 }
 
+// ErrNoHub says that a directory holds no hub.
+var ErrNoHub = errors.New("there is no hub in this directory")
+
+// OpenExisting opens a hub directory that publish or serve has made. It makes nothing.
+func OpenExisting(dir string) (*Place, error) {
+	if _, err := os.Stat(filepath.Join(dir, "ports.json")); err != nil {
+		return nil, fmt.Errorf("%s: %w; `devhub publish` or `devhub serve` makes one", dir, ErrNoHub)
+	}
+	return Open(dir)
+}
+
+// LockServing excludes a second server of the directory, until the returned function is called. A second one would take
+// new ports and break the configurations that name the first.
+func (p *Place) LockServing() (unlock func(), err error) {
+	lock := flock.New(p.Path("serving"), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking the hub directory: %w", err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("another devhub serves %s", p.Dir)
+	}
+	return func() { _ = lock.Unlock() }, nil
+}
+
 // Path joins names below the directory.
 func (p *Place) Path(names ...string) string {
 	return filepath.Join(append([]string{p.Dir}, names...)...)

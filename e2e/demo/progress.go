@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// sayEvery is how often a stage that goes on says so where lines cannot be redrawn.
+const sayEvery = 15 * time.Second
+
+// progress shows the stage that runs: a line that is redrawn on a terminal, else a line at its start and some later.
+type progress struct {
+	mu      sync.Mutex
+	detail  string
+	redraw  bool
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// begin starts to show a stage.
+func (d *demo) begin(s stage) {
+	p := &d.shown
+	p.mu.Lock()
+	p.detail = s.about
+	p.mu.Unlock()
+	p.redraw = term.IsTerminal(int(os.Stdout.Fd()))
+	p.stop, p.stopped = make(chan struct{}), make(chan struct{})
+	began, every := time.Now(), sayEvery
+	if p.redraw {
+		every = time.Second
+	}
+	draw := func() {
+		p.mu.Lock()
+		text := fmt.Sprintf("… %-17s %8s  %s", s.name, time.Since(began).Round(time.Second), p.detail)
+		p.mu.Unlock()
+		if p.redraw {
+			fmt.Printf("\r\x1b[K%.78s", text)
+		} else {
+			fmt.Println(text)
+		}
+	}
+	if p.redraw {
+		draw()
+	}
+	go func() {
+		defer close(p.stopped)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				draw()
+			case <-p.stop:
+				return
+			}
+		}
+	}()
+}
+
+// end stops to show it, and clears its line.
+func (d *demo) end() {
+	close(d.shown.stop)
+	<-d.shown.stopped
+	if d.shown.redraw {
+		fmt.Print("\r\x1b[K")
+	}
+}
+
+// say changes what is shown about the stage that runs.
+func (p *progress) say(format string, values ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.detail = fmt.Sprintf(format, values...)
+}
+
+// Write takes lines that a stage reports, such as what is being fetched.
+func (p *progress) Write(text []byte) (int, error) {
+	if line := firstLine(text); len(line) > 0 {
+		p.say("%s", line)
+	}
+	return len(text), nil
+}
