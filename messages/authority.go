@@ -76,7 +76,12 @@ func (ClearLoopbackToken) loopbackRequest()   {}
 
 // AccessTokenRequest asks the session actor for an access token that is valid now (O8). Only the
 // manifest actor holds this mailbox.
-type AccessTokenRequest struct{ Reply chan<- AccessToken }
+type AccessTokenRequest struct {
+	Reply chan<- AccessToken
+	// Refused is an access token that the hub did not accept, or zero. If it is the current one, the session
+	// actor refreshes it before it answers.
+	Refused Secret
+}
 
 // AccessToken answers AccessTokenRequest: ReasonOK with a token, or why there is none.
 // ReasonSignInNeeded says that the user must sign in.
@@ -213,4 +218,5 @@ type ManifestView struct {
 	CheckedAt time.Time // last successful refresh from the hub
 	Grace     bool      // expired, and within the grace period (M1)
 	Reason    Reason    // ReasonOK, or why the last refresh failed
+	RetryAt   time.Time // the next refresh after a failed one; zero: it waits for a sign-in
 }

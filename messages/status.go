@@ -95,4 +95,5 @@ type StatusManifest struct {
 	Expires   *time.Time `json:"expires"`
 	CheckedAt *time.Time `json:"checkedAt"`
 	Reason    Reason     `json:"reason,omitempty"`
+	RetryAt   *time.Time `json:"retryAt,omitempty"` // the next refresh after a failed one
 }

@@ -100,3 +100,11 @@ func (noRoot) Refresh(context.Context, messages.Secret) (tuf.Catalogue, error) {
 func (noRoot) Load() (tuf.Catalogue, error) {
 	return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUnreachable}
 }
+
+func (noRoot) LastGood() (tuf.Pair, error) {
+	return tuf.Pair{}, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+}
+
+func (noRoot) Remember(_, _ [32]byte) error {
+	return &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+}

@@ -368,6 +368,9 @@ func manifestRow(m messages.StatusManifest) string {
 	}
 	if m.Reason != "" && m.Reason != messages.ReasonOK {
 		text += ", " + explain(m.Reason)
+		if m.RetryAt != nil {
+			text += ", next try " + m.RetryAt.Local().Format(time.TimeOnly)
+		}
 	}
 	return text
 }

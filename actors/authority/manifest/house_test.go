@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,25 @@ type repository struct {
 	refreshes int
 	tokens    []string
 	panics    bool
+	good      tuf.Pair
+	remember  [][2][32]byte
+	refuse    string // the hub answers 401 to this access token
+}
+
+func (r *repository) LastGood() (tuf.Pair, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.good.Model.Kind == "" {
+		return tuf.Pair{}, errors.New("none")
+	}
+	return r.good, nil
+}
+
+func (r *repository) Remember(model, runtime [32]byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remember = append(r.remember, [2][32]byte{model, runtime})
+	return nil
 }
 
 func (r *repository) Load() (tuf.Catalogue, error) {
@@ -56,6 +76,9 @@ func (r *repository) Refresh(ctx context.Context, access messages.Secret) (tuf.C
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.refuse != "" && access.Reveal() == r.refuse {
+		return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonSignInNeeded}
+	}
 	return r.fresh, r.freshErr
 }
 
@@ -83,6 +106,16 @@ type house struct {
 
 	mu      sync.Mutex
 	session messages.AccessToken
+	renewed string        // the token that replaces a refused one; empty: the same again
+	asked   int           // requests to the session that carry a refused token
+	jump    time.Duration // of the wall clock
+}
+
+// now is the wall clock.
+func (h *house) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Add(h.jump)
 }
 
 func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
@@ -99,6 +132,12 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 			select {
 			case r := <-requests:
 				h.mu.Lock()
+				if !r.Refused.IsZero() {
+					h.asked++
+					if h.renewed != "" && r.Refused.Reveal() == h.session.Token.Reveal() {
+						h.session.Token = messages.NewSecret(h.renewed)
+					}
+				}
 				r.Reply <- h.session
 				h.mu.Unlock()
 			case <-t.Context().Done():
@@ -108,7 +147,7 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 	}()
 	h.actor = New(Deps{
 		Inbox: h.mailbox, Session: requests, Provision: h.provision, Lifecycle: h.lifecycle, Repository: h.repo,
-		View: h.view, Model: model, Grace: 72 * time.Hour, Log: zap.New(core),
+		View: h.view, Model: model, Grace: 72 * time.Hour, Now: h.now, Log: zap.New(core),
 	})
 	return h
 }
@@ -143,6 +182,9 @@ func (h *house) wants() (all []string) {
 				continue
 			}
 			text := w.Model.Name + "+" + w.Runtime.Name
+			if w.GoodModel.Name != "" {
+				text += " good:" + w.GoodModel.Name + "+" + w.GoodRuntime.Name
+			}
 			if w.MayFetch {
 				text += " fetch"
 			}
@@ -207,7 +249,7 @@ func bubble(t *testing.T, model string, f func(t *testing.T, h *house)) {
 	t.Helper()
 	cat := verified(t)
 	synctest.Test(t, func(t *testing.T) {
-		cat.Expires = time.Now().Add(24 * time.Hour)
+		cat.CheckedAt, cat.Expires = time.Now(), time.Now().Add(24*time.Hour)
 		f(t, newHouse(t, model, cat))
 	})
 }

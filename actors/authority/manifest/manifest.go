@@ -1,14 +1,15 @@
-// Package manifest is the actor that keeps the signed manifest fresh and turns it into what provision
-// may fetch (contract M1–M3).
+// Package manifest is the actor that keeps the signed manifest fresh and derives from it what provision may
+// fetch (contract M1–M3, M13).
 //
-// It begins with the manifest that was verified last, so that a verified model serves without network
-// or sign-in; then it refreshes, while somebody is signed in, every hour, with backoff after a failure.
-// The access token comes from the session actor, is used in one refresh, and is forgotten. Provision
-// hears plain values only: name, URLs, allowed origins, digest, size.
+// It starts with the manifest that was verified last, so that a verified model serves without network or
+// sign-in. While the user is signed in it refreshes every hour, and after a failure with backoff. The access
+// token comes from the session actor, is used in one refresh, and is forgotten. Expiry and refresh follow the
+// wall clock. Provision receives plain values only: name, URLs, allowed origins, digest, size.
 package manifest
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -20,13 +21,15 @@ import (
 	"companion/messages"
 )
 
-// Repository is tuf.Client, or a fault in its place.
+// Repository is implemented by tuf.Client; tests inject faults.
 type Repository interface {
 	Refresh(ctx context.Context, access messages.Secret) (tuf.Catalogue, error)
 	Load() (tuf.Catalogue, error)
+	LastGood() (tuf.Pair, error)
+	Remember(model, runtime [32]byte) error
 }
 
-// Deps is what the actor is given.
+// Deps are the dependencies of the actor.
 type Deps struct {
 	Inbox      <-chan messages.ManifestCommand
 	Session    chan<- messages.AccessTokenRequest
@@ -34,8 +37,9 @@ type Deps struct {
 	Lifecycle  chan<- messages.ToLifecycle
 	Repository Repository
 	View       *actorkit.Watch[messages.ManifestView]
-	Model      string        // configured; empty means the manifest's default
-	Grace      time.Duration // how long a verified model serves after the manifest has expired
+	Model      string           // configured; empty means the manifest's default
+	Grace      time.Duration    // how long a verified model serves after the manifest has expired
+	Now        func() time.Time // the wall clock; nil means time.Now
 	Log        *zap.Logger
 }
 
@@ -43,18 +47,23 @@ type Deps struct {
 type Actor struct{ deps Deps }
 
 // New returns the actor; Serve runs it.
-func New(deps Deps) *Actor { return &Actor{deps} }
+func New(deps Deps) *Actor {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	return &Actor{deps}
+}
 
 func (a *Actor) String() string { return string(messages.ActorManifest) }
 
 const (
-	// interval between refreshes, give or take a tenth, so that not all companions come at once.
+	// interval between refreshes, plus or minus a tenth, so that not all companions ask at the same time.
 	interval = time.Hour
 	// refreshTimeout bounds one refresh; the files are small.
 	refreshTimeout = 2 * time.Minute
 )
 
-// loop is the state of one Serve; only its goroutine touches it.
+// loop is the state of one Serve; only its goroutine accesses it.
 type loop struct {
 	deps   Deps
 	ctx    context.Context
@@ -64,18 +73,19 @@ type loop struct {
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
 	catalogue  tuf.Catalogue
-	have       bool // catalogue holds a verified manifest
-	signedIn   bool // the last access token request gave one
+	have       bool     // catalogue holds a verified manifest
+	good       tuf.Pair // the last known good pair; without a kind there is none
+	signedIn   bool     // the last access token request gave one
 	reason     messages.Reason
 	want       *messages.Want  // the last one sent
-	lost       messages.Reason // why the manifest vouches for no model; empty while it does
+	lost       messages.Reason // why the manifest allows no model; empty while it does
 	refreshing bool
-	again      bool // somebody signed in or out while a refresh ran
+	again      bool // the session changed while a refresh ran
 	pulls      []messages.Pull
 
-	inside chan func() // what finished beside the loop
-	next   *time.Timer // the next refresh
-	expiry *time.Timer // the next change of what the catalogue is good for
+	inside chan func()         // results of the work in other goroutines
+	next   *actorkit.WallTimer // the next refresh
+	expiry *actorkit.WallTimer // the next change of what the catalogue is good for
 	pauses *backoff.ExponentialBackOff
 }
 
@@ -88,19 +98,17 @@ func (a *Actor) Serve(ctx context.Context) error {
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		reason:    messages.ReasonManifestUnreachable,
 		inside:    make(chan func()),
-		next:      time.NewTimer(time.Hour), expiry: time.NewTimer(time.Hour),
+		next:      actorkit.NewWallTimer(a.deps.Now), expiry: actorkit.NewWallTimer(a.deps.Now),
 		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(5*time.Second), backoff.WithMultiplier(2),
 			backoff.WithMaxInterval(10*time.Minute), backoff.WithMaxElapsedTime(0)),
 	}
-	l.next.Stop()
-	l.expiry.Stop()
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorManifest})
 	l.load()
 	return l.run()
 }
 
-// end waits for the work and answers those who wait for it.
+// end waits for the work in other goroutines and answers the pending requests.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
 	l.beside.Wait()
@@ -124,10 +132,14 @@ func (l *loop) run() error {
 			l.handle(m)
 		case f := <-l.inside:
 			f()
-		case <-l.next.C:
-			l.refresh()
-		case <-l.expiry.C:
-			l.decide(false)
+		case <-l.next.C():
+			if l.next.Due() {
+				l.refresh()
+			}
+		case <-l.expiry.C():
+			if l.expiry.Due() {
+				l.decide(false)
+			}
 		case p := <-l.beside.Panicked():
 			panic(p)
 		}
@@ -144,6 +156,8 @@ func (l *loop) handle(m messages.ManifestCommand) {
 		if l.want != nil {
 			l.provision.Put(*l.want)
 		}
+	case messages.PairReady:
+		l.remember(m)
 	case messages.Pull:
 		l.pulls = append(l.pulls, m)
 		l.refresh()
@@ -152,7 +166,7 @@ func (l *loop) handle(m messages.ManifestCommand) {
 	}
 }
 
-// later runs f in the loop.
+// later makes the loop call f.
 func (l *loop) later(f func()) {
 	select {
 	case l.inside <- f:
@@ -160,25 +174,43 @@ func (l *loop) later(f func()) {
 	}
 }
 
-// load begins with what was verified last, and refreshes after it.
+// load reads the manifest that was verified last and the last known good pair, then refreshes.
 func (l *loop) load() {
 	l.refreshing = true
 	l.beside.Go(func() {
 		catalogue, err := l.deps.Repository.Load()
+		good, _ := l.deps.Repository.LastGood()
 		l.later(func() {
-			l.refreshing = false
+			l.refreshing, l.good = false, good
 			if err == nil {
 				l.take(catalogue)
 			} else {
 				l.deps.Log.Info("no manifest kept", zap.String("reason", string(tuf.ReasonOf(err))))
+				if good.Model.Kind != "" {
+					l.decide(false)
+				}
 			}
 			l.refresh()
 		})
 	})
 }
 
-// refresh asks for an access token, uses it in one refresh, and forgets it (M3). One runs at a time;
-// who comes meanwhile shares its result.
+// remember records the pair that became ready, for the next start (M13).
+func (l *loop) remember(m messages.PairReady) {
+	l.beside.Go(func() {
+		if err := l.deps.Repository.Remember(m.Model, m.Runtime); err != nil {
+			l.deps.Log.Warn("last known good pair not recorded", zap.Error(err))
+			return
+		}
+		if good, err := l.deps.Repository.LastGood(); err == nil {
+			l.later(func() { l.good = good })
+		}
+	})
+}
+
+// refresh asks for an access token, uses it in one refresh, and forgets it (M3). If the hub refuses the token,
+// the session is asked for a new one, once: the hub may have revoked it early. One refresh runs at a time;
+// requests that arrive meanwhile share its result.
 func (l *loop) refresh() {
 	if l.refreshing {
 		return
@@ -188,19 +220,29 @@ func (l *loop) refresh() {
 	l.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, refreshTimeout)
 		defer cancel()
-		access := l.askToken(ctx)
-		if access.Reason != messages.ReasonOK {
-			l.later(func() { l.refreshed(tuf.Catalogue{}, access.Reason, l.signedIn) })
+		access := l.askToken(ctx, messages.Secret{})
+		for refused := false; ; refused = true {
+			if access.Reason != messages.ReasonOK {
+				l.later(func() {
+					l.refreshed(tuf.Catalogue{}, &tuf.Error{Reason: access.Reason}, l.signedIn && access.Reason != messages.ReasonSignInNeeded)
+				})
+				return
+			}
+			catalogue, err := l.deps.Repository.Refresh(ctx, access.Token)
+			if tuf.ReasonOf(err) == messages.ReasonSignInNeeded && !refused {
+				access = l.askToken(ctx, access.Token)
+				continue
+			}
+			l.later(func() { l.refreshed(catalogue, err, true) })
 			return
 		}
-		catalogue, err := l.deps.Repository.Refresh(ctx, access.Token)
-		l.later(func() { l.refreshed(catalogue, tuf.ReasonOf(err), true) })
 	})
 }
 
-func (l *loop) askToken(ctx context.Context) messages.AccessToken {
+// askToken asks the session actor for an access token. refused is one that the hub did not accept, or zero.
+func (l *loop) askToken(ctx context.Context, refused messages.Secret) messages.AccessToken {
 	access, err := actorkit.Ask(ctx, l.deps.Session, func(reply chan<- messages.AccessToken) messages.AccessTokenRequest {
-		return messages.AccessTokenRequest{Reply: reply}
+		return messages.AccessTokenRequest{Reply: reply, Refused: refused}
 	})
 	if err != nil {
 		return messages.AccessToken{Reason: messages.ReasonManifestUnreachable}
@@ -208,15 +250,14 @@ func (l *loop) askToken(ctx context.Context) messages.AccessToken {
 	return access
 }
 
-// confirm finds out whether somebody is still signed in, after a refresh that worked: it may have
-// overlapped with a sign-in, which needs no second refresh, or with a sign-out, after which nothing new
-// is fetched.
+// confirm asks whether the user is still signed in, after a successful refresh that overlapped with a change of
+// the session: after a sign-in no second refresh is needed, after a sign-out nothing new may be fetched.
 func (l *loop) confirm() {
 	l.refreshing = true
 	l.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, refreshTimeout)
 		defer cancel()
-		access := l.askToken(ctx)
+		access := l.askToken(ctx, messages.Secret{})
 		l.later(func() {
 			l.refreshing = false
 			if access.Reason != messages.ReasonOK || l.again {
@@ -229,28 +270,36 @@ func (l *loop) confirm() {
 	})
 }
 
-// refreshed takes the end of a refresh, plans the next, and goes on with the pulls that waited.
-func (l *loop) refreshed(catalogue tuf.Catalogue, reason messages.Reason, signedIn bool) {
-	l.refreshing, l.signedIn, l.reason = false, signedIn && reason != messages.ReasonSignInNeeded, reason
-	switch reason {
-	case messages.ReasonOK:
+// refreshed handles the end of a refresh: it plans the next one and continues the pulls that waited. signedIn
+// is false if the session has no access token. A hub that refuses every token is asked again with backoff, like
+// one that cannot be reached: nothing else would ever end that.
+func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
+	reason := tuf.ReasonOf(err)
+	l.refreshing, l.signedIn, l.reason = false, signedIn, reason
+	now := l.deps.Now()
+	switch {
+	case reason == messages.ReasonOK:
 		l.pauses.Reset()
 		l.deps.Log.Info("manifest refreshed", zap.Int64("version", catalogue.Version))
-		l.next.Reset(time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64())))
+		l.next.Set(now.Add(time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))))
 		l.take(catalogue)
-	case messages.ReasonSignInNeeded:
+	case reason == messages.ReasonSignInNeeded && !signedIn:
 		l.deps.Log.Info("manifest not refreshed", zap.String("reason", string(reason)))
-		l.decide(false) // nothing to try until somebody signs in
+		l.decide(false) // SessionChanged follows a sign-in
 	default:
-		l.deps.Log.Warn("manifest not refreshed", zap.String("reason", string(reason)))
-		l.next.Reset(l.pauses.NextBackOff())
+		pause := l.pauses.NextBackOff()
+		if known := (*tuf.Error)(nil); errors.As(err, &known) {
+			pause = max(pause, known.RetryAfter)
+		}
+		l.deps.Log.Warn("manifest not refreshed", zap.String("reason", string(reason)), zap.Duration("pause", pause))
+		l.next.Set(now.Add(pause))
 		l.decide(false)
 	}
 	if !l.again {
 		l.answer(reason)
 		return
 	}
-	// The pulls wait for what is true of the session now.
+	// The session has changed: the pulls wait for its new state.
 	l.again = false
 	if reason == messages.ReasonOK {
 		l.confirm()
@@ -259,7 +308,7 @@ func (l *loop) refreshed(catalogue tuf.Catalogue, reason messages.Reason, signed
 	l.refresh()
 }
 
-// answer goes on with the pulls that waited for the refresh.
+// answer continues the pulls that waited for the refresh.
 func (l *loop) answer(reason messages.Reason) {
 	pulls := l.pulls
 	l.pulls = nil

@@ -10,16 +10,20 @@ import (
 	"companion/messages"
 )
 
-// decide says what should be here and whether bytes may be fetched for it, publishes the view, and sets
-// the timer for the moment at which that changes by itself. fresh says that the catalogue is new: then
-// provision hears of it in any case, because it may have given up on the last one.
+// decide derives what should be on disk and whether bytes may be fetched for it, publishes the view, and sets
+// the timer for the moment at which that changes. fresh says that the catalogue is new: provision is then told
+// in any case, because it may have given up on the previous one.
 func (l *loop) decide(fresh bool) {
-	now := time.Now()
+	now := l.deps.Now().Round(0)
 	view := messages.ManifestView{Reason: l.reason}
+	if l.reason != messages.ReasonOK {
+		view.RetryAt = l.next.At()
+	}
+	l.expiry.Stop()
 	if !l.have {
 		l.deps.View.Set(view)
-		// Nothing is wanted yet, and why is what a start is answered with.
-		l.send(messages.Want{FetchRefused: l.reason}, false)
+		// Nothing is wanted yet. The reason is the answer to a start.
+		l.send(l.withGood(messages.Want{FetchRefused: l.reason}, now), false)
 		return
 	}
 	standing, grace := l.catalogue.Standing(now, l.deps.Grace)
@@ -28,33 +32,54 @@ func (l *loop) decide(fresh bool) {
 		view.Reason = standing
 	}
 	l.deps.View.Set(view)
-	l.expiry.Stop()
 	switch {
 	case standing == messages.ReasonOK:
-		l.expiry.Reset(l.catalogue.Expires.Sub(now) + time.Second)
+		l.expiry.Set(l.catalogue.Expires.Add(time.Second))
 	case grace:
-		l.expiry.Reset(l.catalogue.Expires.Add(l.deps.Grace).Sub(now) + time.Second)
+		l.expiry.Set(l.catalogue.Expires.Add(l.deps.Grace + time.Second))
 	default:
 		l.lose(messages.ReasonManifestExpired)
 		return
 	}
 	model, reason := l.catalogue.Model(l.deps.Model)
-	if reason != messages.ReasonOK {
+	switch {
+	case reason == messages.ReasonOK:
+	case reason != messages.ReasonNoSuchTarget && l.good.Model.Kind != "":
+		// The entry of the model cannot be used. That says nothing about the pair that became ready before.
+		l.deps.Log.Warn("manifest entry refused", zap.String("reason", string(reason)))
+		l.lost = ""
+		l.send(messages.Want{GoodModel: l.good.Model, GoodRuntime: l.good.Runtime, FetchRefused: reason}, fresh)
+		return
+	default:
 		l.lose(reason)
 		return
 	}
-	// No runtime is no end: the configuration may allow a binary of the user's own (M10), and only
-	// provision knows.
+	// A manifest without a runtime is no end: the configuration may allow a binary of its own (M10), which
+	// only provision knows.
 	runtime, reason := l.catalogue.Runtime("")
 	if reason != messages.ReasonOK {
 		l.deps.Log.Warn("manifest offers no runtime", zap.String("reason", string(reason)))
 	}
 	l.lost = ""
-	l.send(l.mayFetch(messages.Want{Model: model, Runtime: runtime}, standing), fresh)
+	l.send(l.mayFetch(messages.Want{
+		Model: model, Runtime: runtime, GoodModel: l.good.Model, GoodRuntime: l.good.Runtime,
+	}, standing), fresh)
 }
 
-// mayFetch allows new bytes while signed in and before the manifest has expired, and says why not
-// otherwise (M1).
+// withGood adds the last known good pair to w where no manifest is kept, until the metadata that names the pair
+// has expired and its grace period is over.
+func (l *loop) withGood(w messages.Want, now time.Time) messages.Want {
+	end := l.good.Expires.Add(l.deps.Grace)
+	if l.good.Model.Kind == "" || now.After(end) {
+		return w
+	}
+	l.expiry.Set(end.Add(time.Second))
+	w.GoodModel, w.GoodRuntime = l.good.Model, l.good.Runtime
+	return w
+}
+
+// mayFetch allows new bytes while signed in and before the manifest has expired, and otherwise says why not
+// (M1).
 func (l *loop) mayFetch(w messages.Want, standing messages.Reason) messages.Want {
 	switch {
 	case standing != messages.ReasonOK:
@@ -67,7 +92,7 @@ func (l *loop) mayFetch(w messages.Want, standing messages.Reason) messages.Want
 	return w
 }
 
-// send tells provision, unless it knows.
+// send tells provision, unless nothing has changed.
 func (l *loop) send(w messages.Want, fresh bool) {
 	if !fresh && l.want != nil && reflect.DeepEqual(*l.want, w) {
 		return
@@ -76,20 +101,20 @@ func (l *loop) send(w messages.Want, fresh bool) {
 	l.provision.Put(w)
 }
 
-// lose says that the manifest vouches for no model: the one that serves must stop, and must not come
-// back after a restart of provision (M1).
+// lose says that the manifest allows no model: the one that serves must stop, and must not come back after a
+// restart of provision (M1).
 func (l *loop) lose(reason messages.Reason) {
 	if l.lost == reason {
 		return
 	}
 	l.lost = reason
-	l.deps.Log.Warn("manifest vouches for no model", zap.String("reason", string(reason)))
+	l.deps.Log.Warn("manifest allows no model", zap.String("reason", string(reason)))
 	l.send(messages.Want{FetchRefused: reason}, true)
 	l.lifecycle.Put(messages.IntegrityLost{Artifact: l.deps.Model, Reason: reason})
 }
 
-// pull goes on with a Pull after the refresh that it asked for: M1, no new bytes without a manifest that
-// is verified, unexpired and fresh.
+// pull continues a Pull after the refresh that it asked for: new bytes need a manifest that is verified,
+// unexpired and fresh (M1).
 func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 	if refreshed != messages.ReasonOK {
 		p.Reply <- refreshed
@@ -117,7 +142,7 @@ func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 	})
 }
 
-// wanted is what a pull of that name fetches: one artifact, or with no name the served model and its
+// wanted returns what a pull of that name fetches: one artifact, or without a name the served model and its
 // runtime.
 func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	if name == "" {
@@ -135,7 +160,7 @@ func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	return []messages.Artifact{model}, reason
 }
 
-// list answers what the manifest offers and what of it is here.
+// list answers what the manifest offers and what of it is on disk.
 func (l *loop) list(m messages.ListModels) {
 	if !l.have {
 		m.Reply <- messages.ModelList{Reason: l.reason}

@@ -154,6 +154,7 @@ func (l *loop) run() error {
 		case l.lifecycle.Out() <- l.lifecycle.Head():
 			l.lifecycle.Sent()
 		case request := <-l.deps.Tokens:
+			l.tokenRefused(request.Refused)
 			l.accessToken(request.Reply)
 		case m := <-l.deps.Inbox:
 			l.handle(m)

@@ -46,7 +46,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
 		Session: session(v.deps.Views.Session()),
 		Manifest: messages.StatusManifest{
-			Version: manifest.Version, Expires: moment(manifest.Expires), CheckedAt: moment(manifest.CheckedAt),
+			Version: manifest.Version, Expires: moment(manifest.Expires), CheckedAt: moment(manifest.CheckedAt), RetryAt: moment(manifest.RetryAt),
 			Reason: unlessOK(manifest.Reason),
 		},
 		Transfers: list(v.deps.Views.Transfers()),

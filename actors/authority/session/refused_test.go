@@ -1,0 +1,35 @@
+package session
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/messages"
+)
+
+// O8, M1: an access token that the hub did not accept is replaced by a refresh, although it has not expired. A
+// token that is not the current one changes nothing.
+func TestTokenRefusedByHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(time.Hour)
+		h.start(t)
+		ask := func(refused messages.Secret) messages.AccessToken {
+			reply := make(chan messages.AccessToken, 1)
+			h.tokens <- messages.AccessTokenRequest{Reply: reply, Refused: refused}
+			return <-reply
+		}
+		first := ask(messages.Secret{})
+		if again := ask(messages.NewSecret("another")); again.Token.Reveal() != first.Token.Reveal() || h.hub.refreshes != 0 {
+			t.Fatalf("a refused token that is not the current one: %d refreshes, want none", h.hub.refreshes)
+		}
+		second := ask(first.Token)
+		if second.Reason != messages.ReasonOK || second.Token.Reveal() == first.Token.Reveal() || h.hub.refreshes != 1 {
+			t.Fatalf("got %s after %d refreshes, want another token after one", second.Reason, h.hub.refreshes)
+		}
+		if again := ask(first.Token); again.Token.Reveal() != second.Token.Reveal() || h.hub.refreshes != 1 {
+			t.Fatalf("the old token refused once more: %d refreshes, want one", h.hub.refreshes)
+		}
+	})
+}
