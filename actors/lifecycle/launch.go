@@ -214,6 +214,13 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 		return
 	}
 	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
+	if reason == messages.ReasonLibraryMissing && l.next().same(p) {
+		// Every further start would end in the same way, until the user has installed the library.
+		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
+		l.causes.Ready = reason
+		l.log.Error("runtime held", zap.String("reason", string(reason)), zap.Time("until", l.failures.HeldTill))
+		return
+	}
 	if isLoop {
 		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = messages.ReasonCrashLoop

@@ -240,3 +240,32 @@ func TestAdoptionAmongTwoOffers(t *testing.T) {
 		})
 	}
 }
+
+// A8: a runtime that this system cannot load is held at once, with the reason, unless there is another pair to go
+// back to.
+func TestLibraryMissing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.send(messages.RuntimeAbsent{}, messages.DoorBound{BaseURL: "u"}, messages.TokenStored{}, verified(1))
+		got := w.send(exited(1, messages.ReasonLibraryMissing))
+		if !got.Held || got.Reason != messages.ReasonLibraryMissing || got.LastExit.Reason != messages.ReasonLibraryMissing {
+			t.Fatalf("got %+v, want held with library_missing", got)
+		}
+		if w.pass(time.Minute); len(taken[messages.Spawn](w.process)) != 1 {
+			t.Fatal("started again while held")
+		}
+	})
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ready(t)
+		w.send(verified(2))
+		w.drain(t)
+		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
+		if got := w.send(exited(2, messages.ReasonLibraryMissing)); got.Held {
+			t.Fatalf("got %+v, want the proven pair started", got)
+		}
+		w.pass(time.Minute)
+		spawns := taken[messages.Spawn](w.process)
+		if len(spawns) == 0 || spawns[len(spawns)-1].Model.SHA256 != [32]byte{1} {
+			t.Fatalf("got %+v, want a Spawn of model 1", spawns)
+		}
+	})
+}

@@ -118,7 +118,10 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		case p := <-started.Panics:
 			panic(p)
 		case exit := <-started.Exit:
-			if cause != nil {
+			switch {
+			case libraryMissing(exit):
+				exit.Reason = messages.ReasonLibraryMissing
+			case cause != nil:
 				exit.Reason = reasonOf(cause)
 			}
 			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: exit}})

@@ -122,6 +122,9 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	if err := wellFormed(w.artifact); err != nil {
 		return messages.VerifiedRuntime{}, err
 	}
+	if err := w.Store.Executable(); err != nil {
+		return messages.VerifiedRuntime{}, err
+	}
 	r, err := w.Store.Runtime(ctx, w.artifact, w.options.rehash)
 	if !errors.Is(err, store.ErrNotHere) {
 		return r, err

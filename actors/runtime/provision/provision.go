@@ -350,11 +350,12 @@ func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool)
 	return true
 }
 
-// transient reports whether a failure may end without a change of the manifest, such as a network or a
-// disk that is full: the daemon tries again.
+// transient reports whether a failure may end without a change of the manifest, such as one of the network or of
+// the disk: the daemon tries again.
 func transient(r messages.Reason) bool {
 	switch r {
-	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace:
+	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace, messages.ReasonAddressNotAllowed,
+		messages.ReasonNotExecutable:
 		return true
 	}
 	return false

@@ -29,7 +29,7 @@ const (
 var testTime = time.Unix(1_700_000_000, 0)
 
 // children are what the test binary does instead of testing when a test starts it again.
-var children = map[string]func() int{"crash": crashChild, "full": fullChild}
+var children = map[string]func() int{"crash": crashChild, "full": fullChild, "noexec": noexecChild}
 
 func child(t *testing.T, role, dir string, step int) *exec.Cmd {
 	t.Helper()
@@ -188,18 +188,51 @@ func fullChild() int {
 
 // M8: a real full disk, found before the first byte and in the middle.
 func TestDiskFull(t *testing.T) {
-	cmd := child(t, "full", t.TempDir(), 0)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
+	cmd := inNamespace(child(t, "full", t.TempDir(), 0))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s (this test needs user and mount namespaces)", err, out)
 	}
 	want := fmt.Sprintf("first %[1]s\nmidway %[1]s false <nil>\n", messages.ReasonNoSpace)
 	if string(out) != want {
+		t.Fatalf("got %q, want %q", out, want)
+	}
+}
+
+// inNamespace lets the child mount file systems.
+func inNamespace(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	return cmd
+}
+
+// noexecChild asks whether programs can be started from a store, with and without the mount option noexec.
+func noexecChild() int {
+	for _, flags := range []uintptr{0, syscall.MS_NOEXEC} {
+		if err := syscall.Mount("tmpfs", os.Getenv(childDir), "tmpfs", flags, "size=1m,mode=0700"); err != nil {
+			fmt.Println("mount:", err)
+			return 2
+		}
+		s, err := Open(filepath.Join(os.Getenv(childDir), "data"))
+		if err != nil {
+			fmt.Println(err)
+			return 3
+		}
+		fmt.Println(reasonOf(s.Executable()))
+	}
+	return 0
+}
+
+// M10: a data folder that is mounted noexec is found before anything is fetched or started.
+func TestNoexec(t *testing.T) {
+	out, err := inNamespace(child(t, "noexec", t.TempDir(), 0)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s (this test needs user and mount namespaces)", err, out)
+	}
+	if want := fmt.Sprintf("%s\n%s\n", messages.ReasonOK, messages.ReasonNotExecutable); string(out) != want {
 		t.Fatalf("got %q, want %q", out, want)
 	}
 }

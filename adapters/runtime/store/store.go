@@ -138,6 +138,15 @@ func (s *Store) Model(ctx context.Context, a messages.Artifact, rehash bool) (me
 	}, nil
 }
 
+// Executable returns an *Error with not_executable if no program can be started from the store, because its file
+// system is mounted noexec.
+func (s *Store) Executable() error {
+	if noexec(filepath.Join(s.dir, "runtimes")) {
+		return &Error{Reason: messages.ReasonNotExecutable, what: "the file system of the data folder is mounted noexec"}
+	}
+	return nil
+}
+
 // Runtime returns the unpacked runtime: complete, unaltered as far as sizes, modes and links tell, and
 // read through if rehash asks for it. What runs is hashed again at each spawn (M10). A folder that
 // differs is deleted. Errors as for Model.
