@@ -218,6 +218,9 @@ func (a *app) fail(err error) int {
 	if f.hint != "" {
 		a.say("hint: %s", f.hint)
 	}
+	if name := checkOf[f.exit]; name != "" {
+		a.say("check: `companion doctor %s`", name)
+	}
 	return f.exit
 }
 
