@@ -3,7 +3,6 @@ package provision
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
+	"companion/adapters/artifact"
 	"companion/adapters/origin"
 	"companion/adapters/runtime/archive"
 	"companion/adapters/runtime/download"
@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	maxArtifact = 1 << 40 // bytes; far above any model, far below an overflow
-	maxURLs     = 8
 	// patience bounds how long one URL is tried without progress.
 	patience = 2 * time.Minute
 	// longestWait bounds what a server may ask for with Retry-After.
@@ -102,7 +100,7 @@ func (w worker) run(ctx context.Context) (r result) {
 }
 
 func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error) {
-	if err := wellFormed(w.artifact); err != nil {
+	if err := artifact.Check(w.artifact); err != nil {
 		return messages.VerifiedModel{}, err
 	}
 	m, err := w.Store.Model(ctx, w.artifact, w.options.rehash)
@@ -119,7 +117,7 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	if w.Unpinned != "" {
 		return store.Unpinned(w.Unpinned)
 	}
-	if err := wellFormed(w.artifact); err != nil {
+	if err := artifact.Check(w.artifact); err != nil {
 		return messages.VerifiedRuntime{}, err
 	}
 	if err := w.Store.Executable(); err != nil {
@@ -260,38 +258,6 @@ func newPauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 	return b
 }
 
-// specError says that an entry of the manifest cannot be used.
-type specError struct{ what string }
-
-func (e *specError) Error() string { return "artifact: " + e.what }
-
-// wellFormed checks an entry of the manifest before it is used (M2, M4, M12).
-func wellFormed(a messages.Artifact) error {
-	switch {
-	case a.Name == "" || a.SHA256 == digest{}:
-		return &specError{"no name or no digest"}
-	case a.Size <= 0 || a.Size > maxArtifact:
-		return &specError{"an impossible size"}
-	case len(a.URLs) == 0 || len(a.URLs) > maxURLs:
-		return &specError{fmt.Sprintf("%d URLs", len(a.URLs))}
-	}
-	for _, url := range a.URLs {
-		if err := origin.Allowed(url, a.Origins); err != nil {
-			return err
-		}
-	}
-	switch a.Kind {
-	case messages.KindModel:
-		return nil
-	case messages.KindRuntime:
-		if a.Format != "tar.gz" && a.Format != "zip" {
-			return &specError{"an unknown archive format"}
-		}
-		return archive.CheckList(a.Files, a.Executable)
-	}
-	return &specError{"an unknown kind"}
-}
-
 // reasonOf returns the reason that an adapter's error carries, or transfer_failed.
 func reasonOf(err error) messages.Reason {
 	var (
@@ -299,7 +265,7 @@ func reasonOf(err error) messages.Reason {
 		fromSource   *origin.Error
 		fromStore    *store.Error
 		fromArchive  *archive.Error
-		fromSpec     *specError
+		fromEntry    *artifact.Error
 	)
 	switch {
 	case err == nil:
@@ -314,8 +280,8 @@ func reasonOf(err error) messages.Reason {
 		return fromSource.Reason
 	case errors.As(err, &fromArchive):
 		return fromArchive.Reason
-	case errors.As(err, &fromSpec):
-		return messages.ReasonMalformedSpec
+	case errors.As(err, &fromEntry):
+		return fromEntry.Reason
 	}
 	return messages.ReasonTransferFailed
 }

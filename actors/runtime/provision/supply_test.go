@@ -22,7 +22,7 @@ var newerBytes = bytes.Repeat([]byte("newer   "), 40_000)
 
 // newer is another version of the model, under the same name.
 func newer() messages.Artifact {
-	a := artifact()
+	a := gemma()
 	a.Version, a.SHA256 = "2", sha256.Sum256(newerBytes)
 	return a
 }
@@ -63,7 +63,7 @@ func TestOutageKeepsBytes(t *testing.T) {
 					}
 					h := newHouse(t, d)
 					unpinned(t, h)
-					a := artifact()
+					a := gemma()
 					a.URLs = urls
 					h.start()
 					h.inbox <- messages.Want{Model: a, MayFetch: true}
@@ -121,7 +121,7 @@ func TestDamagedPartialFile(t *testing.T) {
 				h := newHouse(t, d)
 				unpinned(t, h)
 				h.start()
-				h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+				h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 				synctest.Wait()
 				h.stop()
 				parts := h.partials()
@@ -133,7 +133,7 @@ func TestDamagedPartialFile(t *testing.T) {
 				damage(t, f)
 				must(t, f.Close())
 				h.start()
-				h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+				h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 				if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
 					t.Fatalf("told %#v, want ArtifactsVerified", got)
 				}
@@ -150,10 +150,10 @@ func TestDamagedPartialFile(t *testing.T) {
 // answered with the reason.
 func TestTransferEndsWithManifest(t *testing.T) {
 	for name, want := range map[string]messages.Want{
-		"expired, in grace": {Model: artifact(), FetchRefused: messages.ReasonManifestExpired},
+		"expired, in grace": {Model: gemma(), FetchRefused: messages.ReasonManifestExpired},
 		"expired":           {FetchRefused: messages.ReasonManifestExpired},
 		"withdrawn":         {FetchRefused: messages.ReasonNoSuchTarget},
-		"signed out":        {Model: artifact(), FetchRefused: messages.ReasonSignInNeeded},
+		"signed out":        {Model: gemma(), FetchRefused: messages.ReasonSignInNeeded},
 	} {
 		for _, pulled := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -177,9 +177,9 @@ func TestTransferEndsWithManifest(t *testing.T) {
 					h.start()
 					reply := make(chan messages.Reason, 1)
 					if pulled {
-						h.inbox <- messages.Fetch{Artifact: artifact(), Reply: reply}
+						h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
 					} else {
-						h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+						h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 					}
 					synctest.Wait()
 					h.inbox <- want
@@ -192,7 +192,7 @@ func TestTransferEndsWithManifest(t *testing.T) {
 							t.Errorf("the pull was answered %q, want %q", r, want.FetchRefused)
 						}
 					}
-					if held := h.deps.Store.Held(t.Context(), artifact()).PartialBytes; held != 1000 {
+					if held := h.deps.Store.Held(t.Context(), gemma()).PartialBytes; held != 1000 {
 						t.Errorf("%d bytes on disk, want 1000", held)
 					}
 					h.stop()
@@ -228,19 +228,19 @@ func TestLastGoodIsOfferedAtOnce(t *testing.T) {
 					h := newHouse(t, d)
 					unpinned(t, h)
 					h.start()
-					h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+					h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 					h.verified()
 					h.stop()
 					h.start()
 					restarted := time.Now()
-					h.inbox <- messages.Want{Model: newer(), GoodModel: artifact(), MayFetch: mayFetch}
+					h.inbox <- messages.Want{Model: newer(), GoodModel: gemma(), MayFetch: mayFetch}
 					for n := 0; ; n++ {
 						m := <-h.lifecycle
 						if n > 3 {
 							t.Fatalf("told %#v again, and nothing of the last known good pair", m)
 						}
 						if v, ok := m.(messages.ArtifactsVerified); ok {
-							if !v.LastGood || v.Model.SHA256 != artifact().SHA256 {
+							if !v.LastGood || v.Model.SHA256 != gemma().SHA256 {
 								t.Fatalf("told %+v, want the last known good pair", v)
 							}
 							break
@@ -335,7 +335,7 @@ func TestWrongMirror(t *testing.T) {
 				}
 				h := newHouse(t, d)
 				unpinned(t, h)
-				a := artifact()
+				a := gemma()
 				a.URLs = []string{"https://bad.example/g", a.URLs[0]}
 				a.Origins = append(a.Origins, "https://bad.example")
 				h.start()
@@ -373,7 +373,7 @@ func TestRetryAfter(t *testing.T) {
 			}
 			h := newHouse(t, d)
 			unpinned(t, h)
-			a := artifact()
+			a := gemma()
 			for len(a.URLs) < c.urls {
 				a.URLs = append(a.URLs, a.URLs[0]+"/mirror")
 			}

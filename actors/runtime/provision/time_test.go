@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"companion/adapters/artifact"
 	"companion/adapters/runtime/download"
 	"companion/adapters/runtime/store"
 	"companion/messages"
@@ -54,7 +55,7 @@ func deliver(sink download.Sink, offset int64, data []byte) error {
 	return err
 }
 
-func artifact() messages.Artifact {
+func gemma() messages.Artifact {
 	return messages.Artifact{
 		Name: "g", Version: "1", Kind: messages.KindModel, URLs: []string{"https://models.example/m/g"}, Origins: []string{"https://models.example"},
 		SHA256: sha256.Sum256(modelBytes), Size: int64(len(modelBytes)),
@@ -87,8 +88,8 @@ func TestRetrySchedule(t *testing.T) {
 		unpinned(t, h)
 		h.start()
 		began := time.Now()
-		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
-		if got, want := <-h.lifecycle, loss(artifact(), messages.ReasonTransferFailed); got != want {
+		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
+		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonTransferFailed); got != want {
 			t.Fatalf("told %#v", got)
 		}
 		if took := time.Since(began); took < patience/2 || took > patience {
@@ -123,7 +124,7 @@ func TestPermanentIsNotRetried(t *testing.T) {
 		unpinned(t, h)
 		h.start()
 		reply := make(chan messages.Reason, 1)
-		h.inbox <- messages.Fetch{Artifact: artifact(), Reply: reply}
+		h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
 		if r := <-reply; r != messages.ReasonTransferFailed || len(d.tries()) != 1 {
 			t.Fatalf("%s after %d tries", r, len(d.tries()))
 		}
@@ -131,8 +132,8 @@ func TestPermanentIsNotRetried(t *testing.T) {
 		d.play = func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
 			return deliver(sink, 0, bytes.Repeat([]byte("x"), len(modelBytes)))
 		}
-		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
-		if got, want := <-h.lifecycle, loss(artifact(), messages.ReasonDigestMismatch); got != want {
+		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
+		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonDigestMismatch); got != want {
 			t.Fatalf("told %#v", got)
 		}
 		time.Sleep(24 * time.Hour)
@@ -158,7 +159,7 @@ func TestProgressKeepsPatience(t *testing.T) {
 		h := newHouse(t, d)
 		unpinned(t, h)
 		h.start()
-		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
 			t.Fatalf("told %#v", got)
 		}
@@ -189,7 +190,7 @@ func TestProgressIsPublished(t *testing.T) {
 		h := newHouse(t, d)
 		unpinned(t, h)
 		h.start()
-		h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		seconds := len(modelBytes) / perSecond
 		for i := range seconds - 1 {
 			_, changed := h.deps.Transfers.Next()
@@ -243,7 +244,7 @@ func TestPanic(t *testing.T) {
 	h := newHouse(t, d)
 	unpinned(t, h)
 	reply := make(chan messages.Reason, 1)
-	h.inbox <- messages.Fetch{Artifact: artifact(), Reply: reply}
+	h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
 	func() {
 		defer func() {
 			if p := recover(); p == nil {
@@ -259,7 +260,7 @@ func TestPanic(t *testing.T) {
 		<-h.lifecycle // of the first start
 	}
 	h.start()
-	h.inbox <- messages.Want{Model: artifact(), MayFetch: true}
+	h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 	h.verified()
 	if len(d.tries()) != 2 {
 		t.Fatalf("%d transfers", len(d.tries()))
@@ -280,13 +281,13 @@ func TestStopKeepsBytes(t *testing.T) {
 	h := newHouse(t, d)
 	h.start()
 	reply := make(chan messages.Reason, 1)
-	h.inbox <- messages.Fetch{Artifact: artifact(), Reply: reply}
+	h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
 	<-reached
 	h.stop()
 	if r := <-reply; r != messages.ReasonTransferFailed {
 		t.Fatalf("answered %s", r)
 	}
-	if held := h.deps.Store.Held(t.Context(), artifact()); held.PartialBytes != 100_000 {
+	if held := h.deps.Store.Held(t.Context(), gemma()); held.PartialBytes != 100_000 {
 		t.Fatalf("held %+v", held)
 	}
 }
@@ -298,7 +299,7 @@ func TestReasonOf(t *testing.T) {
 		messages.ReasonSignInNeeded:   fmt.Errorf("x: %w", store.ErrNotHere),
 		messages.ReasonBadStatus:      fmt.Errorf("x: %w", &download.Error{Reason: messages.ReasonBadStatus}),
 		messages.ReasonNoSpace:        errors.Join(errors.New("x"), &store.Error{Reason: messages.ReasonNoSpace}),
-		messages.ReasonMalformedSpec:  &specError{"x"},
+		messages.ReasonMalformedSpec:  &artifact.Error{Reason: messages.ReasonMalformedSpec},
 		messages.ReasonTransferFailed: errors.New("x"),
 	} {
 		if got := reasonOf(err); got != want {

@@ -2,9 +2,7 @@ package tuf
 
 import (
 	"cmp"
-	"encoding/hex"
 	"errors"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 
+	"companion/adapters/artifact"
 	"companion/adapters/origin"
 	"companion/messages"
 )
@@ -150,7 +149,6 @@ func targetReason(err error) messages.Reason {
 var (
 	nameForm    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
-	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
 // splitTarget reads a target's path: "model/NAME" or "runtime/OS/ARCH/NAME".
@@ -165,18 +163,11 @@ func splitTarget(target string) (kind messages.ArtifactKind, platform, name stri
 	return kind, platform, name, kind != "" && nameForm.MatchString(name)
 }
 
-// bounds on one target: far above any real artifact, and far below what would hurt.
-const (
-	maxArtifact = 1 << 40
-	maxSources  = 16
-	maxFiles    = 10_000
-)
-
 var errMalformed = errors.New("a malformed target")
 
 func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, file *metadata.TargetFiles) (entry, error) {
 	var custom messages.TargetCustom
-	if file == nil || file.Custom == nil || file.Length < 1 || file.Length > maxArtifact {
+	if file == nil || file.Custom == nil {
 		return entry{}, errMalformed
 	}
 	if err := json.Unmarshal(*file.Custom, &custom, json.RejectUnknownMembers(true)); err != nil {
@@ -189,39 +180,24 @@ func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, 
 	if len(digest) != 32 {
 		return entry{}, errMalformed
 	}
-	if err := c.checkSources(custom.URLs, custom.Origins); err != nil {
+	files, err := artifact.Files(custom.Files)
+	if err != nil {
 		return entry{}, err
 	}
 	a := messages.Artifact{
 		Name: name, Version: custom.Version, Kind: kind, URLs: custom.URLs, Origins: custom.Origins,
 		PrivateHosts: c.config.PrivateHosts, SHA256: [32]byte(digest), Size: file.Length, Embedding: custom.Embedding,
+		Format: custom.Format, Executable: custom.Executable, Files: files,
 	}
-	switch kind {
-	case messages.KindModel:
-		if custom.Format != "" || custom.Executable != "" || custom.Files != nil {
-			return entry{}, errMalformed
-		}
-	case messages.KindRuntime:
-		files, ok := archiveFiles(custom)
-		if !ok {
-			return entry{}, errMalformed
-		}
-		a.Format, a.Executable, a.Files = custom.Format, custom.Executable, files
+	if err := artifact.Check(a); err != nil {
+		return entry{}, err
 	}
-	return entry{a, custom.Default}, nil
+	return entry{a, custom.Default}, c.checkHosts(custom.URLs, custom.Origins)
 }
 
-// checkSources holds each URL to M4, and each URL and origin to M2: the host that serves the bytes is
-// not the one that vouches for them. Origins too, because a redirect may lead anywhere inside them.
-func (c *Client) checkSources(urls, origins []string) error {
-	if len(urls) == 0 || len(urls) > maxSources || len(origins) == 0 || len(origins) > maxSources {
-		return errMalformed
-	}
-	for _, u := range urls {
-		if err := origin.Allowed(u, origins); err != nil {
-			return err
-		}
-	}
+// checkHosts holds each URL and origin to M2: the host that serves the bytes is not the one that vouches for them.
+// Origins too, because a redirect may lead anywhere inside them.
+func (c *Client) checkHosts(urls, origins []string) error {
 	for _, u := range slices.Concat(urls, origins) {
 		host, err := origin.Host(u)
 		if err != nil {
@@ -237,45 +213,4 @@ func (c *Client) checkSources(urls, origins []string) error {
 // sameHost compares host names without regard to case and trailing dot.
 func sameHost(a, b string) bool {
 	return strings.EqualFold(strings.TrimRight(a, "."), strings.TrimRight(b, "."))
-}
-
-// archiveFiles checks the list of a runtime archive (M12): relative paths, no dot segments, links that
-// stay inside, one executable that is listed as such.
-func archiveFiles(custom messages.TargetCustom) ([]messages.ArchiveFile, bool) {
-	if custom.Embedding || custom.Format != "tar.gz" && custom.Format != "zip" || len(custom.Files) > maxFiles {
-		return nil, false
-	}
-	var files []messages.ArchiveFile
-	seen := map[string]bool{}
-	executable := false
-	for _, f := range custom.Files {
-		if !inside(f.Path) || seen[strings.ToLower(f.Path)] || f.Size < 0 || f.Size > maxArtifact {
-			return nil, false
-		}
-		// Two names that differ in case alone are one file on some systems.
-		seen[strings.ToLower(f.Path)] = true
-		out := messages.ArchiveFile{Path: f.Path, Size: f.Size, Executable: f.Executable, LinkTarget: f.Link}
-		if f.Link != "" {
-			if f.SHA256 != "" || f.Size != 0 || f.Executable || path.IsAbs(f.Link) ||
-				strings.ContainsAny(f.Link, "\\\x00") || !inside(path.Join(path.Dir(f.Path), f.Link)) {
-				return nil, false
-			}
-		} else {
-			if !digestForm.MatchString(f.SHA256) {
-				return nil, false
-			}
-			if _, err := hex.Decode(out.SHA256[:], []byte(f.SHA256)); err != nil {
-				return nil, false
-			}
-			executable = executable || f.Path == custom.Executable && f.Executable
-		}
-		files = append(files, out)
-	}
-	return files, executable
-}
-
-// inside reports whether p is a clean relative slash path below the folder.
-func inside(p string) bool {
-	return p != "" && p != "." && len(p) <= 1024 && path.Clean(p) == p && !path.IsAbs(p) && p != ".." &&
-		!strings.HasPrefix(p, "../") && !strings.ContainsAny(p, "\\\x00:")
 }

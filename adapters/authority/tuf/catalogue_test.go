@@ -50,7 +50,9 @@ func TestTargets(t *testing.T) {
 	}
 	link := func(link string) any {
 		return runtime(func(c *messages.TargetCustom) {
-			c.Files = append(c.Files, messages.TargetFile{Path: "bin/l.so", Link: link})
+			digest := strings.Repeat("cd", 32)
+			c.Files = append(c.Files, messages.TargetFile{Path: "bin/l.so", Link: link},
+				messages.TargetFile{Path: "bin/libllama.so.1", SHA256: digest}, messages.TargetFile{Path: "lib/libllama.so", SHA256: digest})
 		})
 	}
 	const model4, runtime4 = "model/m", "runtime/linux/amd64/m"

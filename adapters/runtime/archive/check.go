@@ -44,7 +44,7 @@ func Check(ctx context.Context, dir string, files []messages.ArchiveFile, hash b
 			return fmt.Errorf("looking at %s: %w", name, cause(err))
 		}
 		if info.IsDir() {
-			if name != "." && !list.folders[name] || !sameMode(info, folderMode) || !owned(info) {
+			if name != "." && !list.Folders[name] || !sameMode(info, folderMode) || !owned(info) {
 				return refuse("a folder that is not as it was left")
 			}
 			return nil
@@ -55,14 +55,14 @@ func Check(ctx context.Context, dir string, files []messages.ArchiveFile, hash b
 	if err != nil {
 		return err
 	}
-	if found != len(list.files) {
-		return refuse("%d of %d files are there", found, len(list.files))
+	if found != len(list.Files) {
+		return refuse("%d of %d files are there", found, len(list.Files))
 	}
 	return nil
 }
 
 func (l *listing) checkFile(ctx context.Context, root *os.Root, name string, info fs.FileInfo, hash bool) error {
-	f, ok := l.files[name]
+	f, ok := l.Files[name]
 	switch {
 	case !ok:
 		return refuse("a file that is not in the list")

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 
+	"companion/adapters/artifact"
 	"companion/messages"
 )
 
@@ -31,7 +32,7 @@ func Unpack(ctx context.Context, src *os.File, format string, files []messages.A
 	if err != nil {
 		return fmt.Errorf("reading the archive's size: %w", cause(err))
 	}
-	if list.bytes > 1<<20 && list.bytes/maxRatio > info.Size() {
+	if list.Bytes > 1<<20 && list.Bytes/maxRatio > info.Size() {
 		return refuse("the list promises more than %d times the archive", maxRatio)
 	}
 	root, err := os.OpenRoot(dir)
@@ -79,9 +80,9 @@ func (u *unpacker) tar(src io.Reader) error {
 		return refuse("not gzip")
 	}
 	// Headers, padding and the end mark come on top of the files' bytes.
-	stream := &bounded{u.ctx, gz, u.list.bytes + int64(len(u.list.files)+len(u.list.folders))*(8<<10) + 1<<20}
+	stream := &bounded{u.ctx, gz, u.list.Bytes + int64(len(u.list.Files)+len(u.list.Folders))*(8<<10) + 1<<20}
 	t := tar.NewReader(stream)
-	for range 2 * maxEntries {
+	for range 2 * artifact.MaxFiles {
 		h, err := t.Next()
 		if err == io.EOF {
 			// Reading on to the end lets gzip check its own sum.
@@ -115,11 +116,11 @@ func (u *unpacker) zip(src io.ReaderAt, size int64) error {
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
 		return refuse("not a zip archive")
 	}
-	if len(z.File) > 2*maxEntries {
+	if len(z.File) > 2*artifact.MaxFiles {
 		return refuse("too many entries")
 	}
 	for _, f := range z.File {
-		if f.Flags&1 != 0 || f.UncompressedSize64 > maxBytes {
+		if f.Flags&1 != 0 || f.UncompressedSize64 > artifact.MaxUnpacked {
 			return refuse("an entry that is encrypted or too large")
 		}
 		e := entry{name: f.Name, mode: f.Mode().Type(), size: int64(f.UncompressedSize64)}
@@ -141,7 +142,7 @@ func (u *unpacker) zipEntry(f *zip.File, e entry) error {
 	defer body.Close()
 	e.body = &bounded{u.ctx, body, e.size}
 	if e.mode == fs.ModeSymlink {
-		target, err := io.ReadAll(io.LimitReader(e.body, maxPath+1))
+		target, err := io.ReadAll(io.LimitReader(e.body, artifact.MaxPath+1))
 		if err != nil {
 			return damaged(err)
 		}
@@ -160,12 +161,12 @@ func (u *unpacker) take(e entry) error {
 		if n := len(name); n > 0 && name[n-1] == '/' {
 			name = name[:n-1]
 		}
-		if !u.list.folders[name] {
+		if !u.list.Folders[name] {
 			return refuse("a folder that the list does not need")
 		}
 		return nil
 	}
-	f, ok := u.list.files[e.name]
+	f, ok := u.list.Files[e.name]
 	switch {
 	case !ok:
 		return refuse("an entry that is not in the list")
@@ -214,7 +215,7 @@ func (u *unpacker) write(f messages.ArchiveFile, body io.Reader) error {
 
 // finish refuses what is missing, makes the links, and makes the folders durable and read-only.
 func (u *unpacker) finish() error {
-	for name, f := range u.list.files {
+	for name, f := range u.list.Files {
 		if !u.seen[name] {
 			return refuse("%s is missing", name)
 		}

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strings"
 
+	"companion/adapters/artifact"
 	"companion/messages"
 )
 
@@ -144,27 +145,19 @@ func (a *archive) note(name string) {
 	}
 }
 
-// check refuses what no client unpacks (M12), so that the mistake shows here and not there.
-func (a archive) check() error {
+// check refuses what no client unpacks (M12), by the client's own rules.
+func (a archive) check(executable string) error {
 	if a.odd != "" {
 		return fmt.Errorf("the archive's %q is neither a file nor a symbolic link", a.odd)
 	}
-	seen := map[string]bool{}
-	for _, f := range a.files {
-		if !inside(f.Path) || seen[f.Path] {
-			return fmt.Errorf("the archive's path %q is absolute, has dot segments or is there twice", f.Path)
-		}
-		seen[f.Path] = true
-		if f.Link != "" && (path.IsAbs(f.Link) || !inside(path.Join(path.Dir(f.Path), f.Link))) {
-			return fmt.Errorf("the archive's link %q leaves the archive", f.Path)
-		}
+	files, err := artifact.Files(a.files)
+	if err == nil {
+		err = artifact.CheckFiles(files, executable)
+	}
+	if err != nil {
+		return fmt.Errorf("no client would unpack this archive: %w", err)
 	}
 	return nil
-}
-
-func inside(name string) bool {
-	return name != "" && path.Clean(name) == name && !path.IsAbs(name) &&
-		name != ".." && !strings.HasPrefix(name, "../") && !strings.Contains(name, `\`)
 }
 
 // program finds the executable: the one asked for, or the one file called llama-server.

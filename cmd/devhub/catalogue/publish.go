@@ -171,14 +171,11 @@ func describe(e *Entry, p Publication, file string) error {
 	if err != nil {
 		return err
 	}
-	if !p.Unchecked {
-		if err := archive.check(); err != nil {
-			return err
-		}
-	}
 	e.Custom.Platform, e.Custom.Format, e.Custom.Files = p.Platform, archive.format, archive.files
-	e.Custom.Executable, err = archive.program(p.Executable)
-	return err
+	if e.Custom.Executable, err = archive.program(p.Executable); err != nil || p.Unchecked {
+		return err
+	}
+	return archive.check(e.Custom.Executable)
 }
 
 func checkGGUF(file string, unchecked bool) error {

@@ -111,7 +111,7 @@ func (r *Repo) Add(custom any, path ...string) {
 	message := json.RawMessage(raw)
 	file := metadata.TargetFile()
 	file.Length = 1000
-	file.Hashes = metadata.Hashes{"sha256": make([]byte, 32)}
+	file.Hashes = metadata.Hashes{"sha256": append(make([]byte, 31), 1)}
 	file.Custom = &message
 	name := ""
 	switch c, ok := custom.(messages.TargetCustom); {
