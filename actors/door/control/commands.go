@@ -8,16 +8,16 @@ import (
 	"companion/messages"
 )
 
-// How long a command may take before its caller is told that nobody answered. The owners have
-// deadlines of their own, and these are longer: they only keep a stuck actor from holding a caller.
+// How long a command may take before its caller is told that no answer came. The actors have shorter
+// deadlines of their own; these only keep a stuck actor from blocking a caller.
 const (
-	answerWithin = 45 * time.Second // one round trip to the hub or the keychain, person included
+	answerWithin = 45 * time.Second // one round trip to the hub or the keychain, which may ask the user
 	stopWithin   = 2 * time.Minute  // drain, polite signal, hard signal
 	loginWithin  = 2 * time.Hour    // longer than any attempt; hub.sign_in_timeout is at most an hour
 	pullWithin   = 24 * time.Hour   // the largest model over the slowest line
 )
 
-// runtime hands commands on to the lifecycle actor.
+// runtime passes commands on to the lifecycle actor.
 type runtime struct{ box chan<- messages.ToLifecycle }
 
 func (r runtime) Start(ctx context.Context) (messages.Reason, error) {
@@ -38,7 +38,7 @@ func (r runtime) Restart(ctx context.Context) (messages.Reason, error) {
 	})
 }
 
-// catalogue hands commands on to the manifest actor.
+// catalogue passes commands on to the manifest actor.
 type catalogue struct {
 	box chan<- messages.ManifestCommand
 }
@@ -55,7 +55,7 @@ func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, erro
 	})
 }
 
-// signIn hands commands on to the session actor.
+// signIn passes commands on to the session actor.
 type signIn struct {
 	box chan<- messages.SessionCommand
 }

@@ -1,6 +1,6 @@
-// Package control is the actor behind the control socket (X2): it puts the status together from
-// what the other actors publish, and hands commands on to the actors that own the matter. It owns
-// no state but the socket, and no answer of it carries a secret.
+// Package control is the actor behind the control socket (X2): it builds the status of the daemon from what
+// the other actors publish, and passes commands on to the actors that own them. It owns nothing but the
+// socket, and no reply carries a secret.
 package control
 
 import (
@@ -15,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// Deps is what the composition root gives. The views are asked for at each status; a Watch's Get
-// is one.
+// Deps is what the composition root gives. The views are called for each status; the Get method of a Watch is
+// one.
 type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	Session   chan<- messages.SessionCommand
@@ -25,14 +25,14 @@ type Deps struct {
 	Snapshot *actorkit.Watch[messages.Snapshot]
 	Views    Views
 
-	SocketPath string // in the run-time folder
+	SocketPath string // in the runtime folder
 	Version    string
 	StartedAt  time.Time     // of the daemon
 	Recency    time.Duration // how old the last health success may be (A5)
 	Log        *zap.Logger
 }
 
-// Views are the pictures that the status is put together from, besides the snapshot.
+// Views are the sources of the status besides the snapshot.
 type Views struct {
 	Door        func() messages.DoorView
 	Process     func() messages.ProcessView

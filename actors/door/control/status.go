@@ -8,7 +8,7 @@ import (
 	"companion/messages"
 )
 
-// viewer puts the status together; it asks nobody, so that status works whatever an actor does.
+// viewer builds the status. It asks no actor, so status works whatever an actor does.
 type viewer struct{ deps Deps }
 
 func (v viewer) Status() messages.Status { return v.assemble(v.deps.Snapshot.Get()) }
@@ -23,7 +23,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	manifest := v.deps.Views.Manifest()
 	healthRecent := fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency)
 	if snapshot.Available && !healthRecent {
-		// The machine has slept, and the timers of the lifecycle actor with it (A5).
+		// The machine has slept, and so have the timers of the lifecycle actor (A5).
 		snapshot.Available, snapshot.Reason = false, messages.ReasonRuntimeUnavailable
 	}
 	return messages.Status{
@@ -54,8 +54,8 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	}
 }
 
-// frontDoor takes the address from the snapshot, not from the door: what lifecycle does not hold to
-// be bound is not offered to anybody.
+// frontDoor takes the address from the snapshot and not from the view: an address that the lifecycle actor
+// does not consider bound is not shown.
 func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.StatusFrontDoor {
 	view := messages.StatusFrontDoor{
 		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
@@ -118,7 +118,7 @@ func unlessOK(reason messages.Reason) messages.Reason {
 	return reason
 }
 
-// list makes an absent list an empty one: scripts rely on the key holding an array.
+// list returns an empty list for nil: scripts rely on an array in JSON.
 func list[T any](values []T) []T {
 	if values == nil {
 		return []T{}

@@ -9,8 +9,7 @@ import (
 	"companion/messages"
 )
 
-// answerTo is the fixed table of L10: status, type and message of each reason. A % stands for a
-// limit.
+// answerTo is a row of the fixed table of L10: status and message of a reason. A % stands for a limit.
 type answerTo struct {
 	status int
 	text   string
@@ -48,7 +47,7 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonCPUOverLimit:            {503, "The runtime uses more CPU than allowed."},
 }
 
-// Messages that say more than their reason's. A % stands for a limit.
+// Messages that say more than the message of their reason. A % stands for a limit.
 const (
 	textTooLong      = "The prompt does not fit the context of % tokens."
 	textUnsupported  = "The served model cannot do this."
@@ -64,8 +63,7 @@ var errorTypes = map[int]string{
 	413: "invalid_request_error", 429: "rate_limit_error", 502: "server_error", 503: "server_error",
 }
 
-// problem is a refusal on its way to the client. Text and limit are for those that say more than
-// their reason's text.
+// problem is a refusal. Text and limit replace the message of its reason.
 type problem struct {
 	reason messages.Reason
 	param  string
@@ -75,7 +73,7 @@ type problem struct {
 
 func refusal(r messages.Reason) *problem { return &problem{reason: r} }
 
-// encode gives the status and the OpenAI error object.
+// encode returns the status and the OpenAI error object.
 func (p *problem) encode() (int, []byte) {
 	known, ok := answers[p.reason]
 	if !ok {
@@ -105,13 +103,13 @@ func (p *problem) encode() (int, []byte) {
 	return known.status, body
 }
 
-// errorEvent ends a broken stream (L8).
+// errorEvent returns the event that ends a broken stream (L8).
 func errorEvent(r messages.Reason) []byte {
 	_, body := refusal(r).encode()
 	return []byte("data: " + string(body) + "\n\n")
 }
 
-// Header values are shared: net/http only reads them.
+// Header values are shared; nothing changes them.
 var (
 	noStore    = []string{"no-store"}
 	noSniff    = []string{"nosniff"}
@@ -122,7 +120,7 @@ var (
 	oneSecond  = []string{"1"}
 )
 
-// harden sets the headers that every answer carries (L7).
+// harden sets the fields of every answer (L7).
 func harden(h http.Header) {
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
@@ -141,6 +139,6 @@ func (p *problem) write(w http.ResponseWriter) (status int) {
 		h["Retry-After"] = oneSecond
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has left wants no answer
+	_, _ = w.Write(body) // an error means that the client has left
 	return status
 }

@@ -1,10 +1,11 @@
-// Package frontdoor is the actor that owns the guarded loopback endpoint: its listener, its tokens,
-// its rate windows and its admission queue (L1–L11, A6). Every request goes the same way: guard,
-// route, gate, body, runtime (handler.go). No mailbox is on that way: handlers read the lifecycle's
-// snapshot and the last observation, and take a place in the admission queue.
+// Package frontdoor is the actor that serves the guarded OpenAI endpoint on loopback. It owns the listener,
+// the tokens, the rate windows and the admission queue (L1–L11, A6). Every request passes the guard, the
+// route table, the gate, the check of its body and the quarantine, and then goes to the runtime (handler.go).
+// No mailbox is on that path: handlers read the lifecycle actor's snapshot and the last observation, and take
+// a slot of the admission queue.
 //
-// The actor tells the lifecycle when it is bound and when it no longer is, gets the loopback token
-// from custody and the probe's from health, and refuses everybody until it has them.
+// The actor tells the lifecycle actor when it is bound and when it is not, gets the loopback token from
+// custody and the probe token from health, and refuses every request until it has them.
 package frontdoor
 
 import (
@@ -28,10 +29,10 @@ import (
 	"companion/messages"
 )
 
-// Bounds are the configurable limits of L3, L6, L9 and P3. Begin with DefaultBounds: a zero is no
-// default but a bound of nothing, and refuses.
+// Bounds are the configurable limits of L3, L6, L9 and P3. Start with DefaultBounds: a zero is a limit of
+// zero, which refuses everything.
 type Bounds struct {
-	RatePerMinute int // of the windows of failures and of the admitted
+	RatePerMinute int // of the windows of failures and of admitted requests
 	MaxInFlight   int
 	QueueBound    int
 	QueueTimeout  time.Duration
@@ -41,15 +42,15 @@ type Bounds struct {
 	HeadTime    time.Duration
 	BodyBytes   int64
 	BodyTime    time.Duration
-	BodyMemory  int64 // of all large bodies that are held at once, in bytes
+	BodyMemory  int64 // bytes that all large bodies hold at once
 	IdleTime    time.Duration
 	Connections int
-	WriteStall  time.Duration // for an event, or another answer whole, to be taken by its reader
-	KeepAlive   time.Duration // of quiet in a stream, until a comment is sent
-	CloseTime   time.Duration // for answers under way when the actor ends
+	WriteStall  time.Duration // for a client to take an event, or the whole of another answer
+	KeepAlive   time.Duration // silence in a stream until a comment is sent
+	CloseTime   time.Duration // for running requests when the actor ends
 }
 
-// DefaultBounds are those of the contract and of cli.md.
+// DefaultBounds returns the defaults of the contract and of cli.md.
 func DefaultBounds() Bounds {
 	return Bounds{
 		RatePerMinute: 600, MaxInFlight: 2, QueueBound: 16, QueueTimeout: 30 * time.Second,
@@ -58,36 +59,36 @@ func DefaultBounds() Bounds {
 	}
 }
 
-// probesPerMinute bounds the probe's window, which is no setting of the user's (A4): more than the
-// shortest beat (100 ms) and the retries of a start (80 ms) come to together.
+// probesPerMinute limits the health probe's requests (A4); it is not configurable. It is more than the
+// shortest beat (100 ms) and the retries of a start (80 ms) need together.
 const probesPerMinute = 2000
 
-// Deps is what the actor is given. Inbox outlives its restarts.
+// Deps is what the composition root gives. Inbox outlives restarts of the actor.
 type Deps struct {
 	Address      string // "127.0.0.1" or "[::1]"
-	EndpointPath string // of the endpoint file; empty: none is written
+	EndpointPath string // of the endpoint file; empty means that none is written
 	Bounds       Bounds
 
 	Inbox     <-chan messages.ToFrontDoor
 	Lifecycle chan<- messages.ToLifecycle
 	Custody   chan<- messages.LoopbackRequest
-	Health    chan<- messages.ToHealth // hears DeliverProbeToken alone
+	Health    chan<- messages.ToHealth // gets DeliverProbeToken only
 
-	Quarantine  *Quarantine // shared with the lifecycle actor; nil: a new one
+	Quarantine  *Quarantine // shared with the lifecycle actor; nil means a new one
 	Snapshot    *actorkit.Watch[messages.Snapshot]
 	Observation *actorkit.Watch[messages.Observation]
 	Log         *zap.Logger
 }
 
-// Actor is the front door. View is safe from anywhere; the rest belongs to Serve.
+// Actor is the front door. View is safe for concurrent use; the rest belongs to Serve.
 type Actor struct {
 	deps  Deps
 	stats stats
 	life  atomic.Pointer[life]
-	port  uint16 // of the last life
+	port  uint16 // of the last run
 }
 
-// New makes the actor; it listens once it serves.
+// New returns the actor. It listens when it serves.
 func New(d Deps) *Actor {
 	if d.Quarantine == nil {
 		d.Quarantine = NewQuarantine()
@@ -97,7 +98,7 @@ func New(d Deps) *Actor {
 
 func (a *Actor) String() string { return string(messages.ActorFrontDoor) }
 
-// View returns the counts that status and metrics show. It reads counters and never waits.
+// View returns the counts for status and metrics. It does not block.
 func (a *Actor) View() messages.DoorView {
 	v := messages.DoorView{MaxInFlight: a.deps.Bounds.MaxInFlight, QueueBound: a.deps.Bounds.QueueBound}
 	a.stats.fill(&v)
@@ -109,7 +110,7 @@ func (a *Actor) View() messages.DoorView {
 	return v
 }
 
-// life is one run of Serve. Tokens belong to its loop.
+// life is the state of one run of Serve. Its loop owns the tokens.
 type life struct {
 	deps        *Deps
 	door        *door
@@ -117,10 +118,10 @@ type life struct {
 	endRequests context.CancelCauseFunc
 	baseURL     string
 	user, probe messages.Secret
-	beside      sync.WaitGroup // everything that runs beside the loop
+	tasks       sync.WaitGroup // goroutines besides the loop
 }
 
-// Serve binds the listener and answers until ctx ends; it returns when every handler has ended.
+// Serve binds the listener and serves until ctx ends. It returns when every handler has returned.
 func (a *Actor) Serve(ctx context.Context) error {
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
 		return ctx.Err()
@@ -138,7 +139,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	return l.run(ctx)
 }
 
-// open makes a life around the listener.
+// open builds the state around the listener.
 func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	b := a.deps.Bounds
 	l := &life{deps: &a.deps, baseURL: loopback.BaseURL(bound)}
@@ -156,7 +157,8 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
 	l.door.refusals.log = a.deps.Log
 	l.useTokens()
-	// Requests outlive the loop by a moment, and end with a cause of ours: their clients did not leave.
+	// Requests outlive the loop by CloseTime. Their contexts end with a cause of their own, so that they are
+	// not mistaken for requests whose client has left.
 	requests, end := context.WithCancelCause(context.Background())
 	l.endRequests = end
 	l.server = http1.New(requests, raw, l.door, b.Connections, http1.Limits{
@@ -171,9 +173,9 @@ func (l *life) useTokens() { l.door.tokens.Store(guard.NewTokens(l.user, l.probe
 
 var errClosing = errors.New("the front door is closing")
 
-// tokenPatience is how long connections wait in the listener's backlog for the token of this start:
-// answered before it is known, the right token would be refused after a restart of this actor. A
-// keychain that takes longer than this is locked or broken, and callers are told.
+// tokenPatience is how long connections wait in the listener's backlog for the loopback token. Otherwise a
+// client with the right token would be refused after a restart of this actor. A keychain that takes longer is
+// locked or broken, and clients must be told.
 const tokenPatience = 500 * time.Millisecond
 
 // run is the actor's loop.
@@ -181,7 +183,7 @@ func (l *life) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer l.close(cancel)
 	served := make(chan error, 1)
-	begin := sync.OnceFunc(func() { l.beside.Go(func() { served <- l.server.Serve() }) })
+	begin := sync.OnceFunc(func() { l.tasks.Go(func() { served <- l.server.Serve() }) })
 	patience := time.NewTimer(tokenPatience)
 	defer patience.Stop()
 	l.announce(ctx)
@@ -211,19 +213,20 @@ func (l *life) run(ctx context.Context) error {
 	}
 }
 
-// announce tells who must know, beside the loop: a peer that is restarting must not hold it up.
+// announce tells the other actors, in goroutines of its own: an actor that is restarting must not block the
+// loop.
 func (l *life) announce(ctx context.Context) {
 	l.sayBound(ctx)
-	l.beside.Go(func() {
+	l.tasks.Go(func() {
 		_ = actorkit.Tell[messages.LoopbackRequest](ctx, l.deps.Custody, messages.DeliverLoopbackToken{})
 	})
-	l.beside.Go(func() {
+	l.tasks.Go(func() {
 		_ = actorkit.Tell[messages.ToHealth](ctx, l.deps.Health, messages.DeliverProbeToken{})
 	})
 }
 
 func (l *life) sayBound(ctx context.Context) {
-	l.beside.Go(func() {
+	l.tasks.Go(func() {
 		_ = actorkit.Tell[messages.ToLifecycle](ctx, l.deps.Lifecycle, messages.DoorBound{BaseURL: l.baseURL})
 	})
 }
@@ -231,7 +234,7 @@ func (l *life) sayBound(ctx context.Context) {
 func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	switch m := m.(type) {
 	case messages.UseLoopbackToken:
-		if l.user.IsZero() { // it may be told twice: asked for, and of itself
+		if l.user.IsZero() { // custody may send it twice
 			l.deps.Log.Info("loopback token in use")
 		}
 		l.user = m.Token
@@ -248,11 +251,11 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	case messages.ConfirmFrontDoor:
 		l.sayBound(ctx)
 	case messages.Drain:
-		l.beside.Go(func() { l.drain(ctx, m) })
+		l.tasks.Go(func() { l.drain(ctx, m) })
 	}
 }
 
-// drain answers when nothing is in the runtime any more, or at the deadline (A7).
+// drain replies when no request is in the runtime, or at the deadline (A7).
 func (l *life) drain(ctx context.Context, m messages.Drain) {
 	ctx, cancel := context.WithDeadline(ctx, m.Deadline)
 	defer cancel()
@@ -260,10 +263,10 @@ func (l *life) drain(ctx context.Context, m messages.Drain) {
 	case <-l.door.admission.empty():
 	case <-ctx.Done():
 	}
-	m.Reply <- l.door.admission.now().InFlight // capacity one
+	m.Reply <- l.door.admission.now().InFlight // has capacity one
 }
 
-// recordEndpoint writes the endpoint file; a failure is logged and widens nothing (L2).
+// recordEndpoint writes the endpoint file. It only logs a failure (L2).
 func (l *life) recordEndpoint() {
 	if l.deps.EndpointPath == "" {
 		return
@@ -274,14 +277,14 @@ func (l *life) recordEndpoint() {
 	}
 }
 
-// close ends the life: answers under way get a moment, then every connection ends.
+// close ends the run: running requests get CloseTime, then every connection is closed.
 func (l *life) close(cancel context.CancelFunc) {
 	if l.deps.EndpointPath != "" {
 		if err := loopback.RemoveEndpoint(l.deps.EndpointPath); err != nil {
 			l.deps.Log.Error("endpoint file not removed", zap.Error(err))
 		}
 	}
-	select { // at once, without waiting for anybody: a crash is told by ActorStarted as well
+	select { // without waiting; after a crash ActorStarted has the same effect
 	case l.deps.Lifecycle <- messages.DoorLost{Reason: messages.ReasonNotReady}:
 	default:
 	}
@@ -291,6 +294,6 @@ func (l *life) close(cancel context.CancelFunc) {
 	defer stop()
 	l.server.Shutdown(grace)
 	l.door.refusals.close()
-	l.beside.Wait()
+	l.tasks.Wait()
 	l.door.relay.Close()
 }

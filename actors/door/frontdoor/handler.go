@@ -20,10 +20,9 @@ import (
 	"companion/messages"
 )
 
-// door is the state of one life of the actor, as its request handlers see it. Handlers run side by
-// side: each field says who may touch it.
+// door is the state of one run of the actor that request handlers share. Each field says who may use it.
 type door struct {
-	// Set before the first request, never changed.
+	// Set before the first request, then constant.
 	bounds      Bounds
 	hosts       []string
 	snapshot    *actorkit.Watch[messages.Snapshot]
@@ -31,14 +30,14 @@ type door struct {
 	log         *zap.Logger
 	began       time.Time
 
-	guardPanicked func(value any) // guard.Request.Panicked; made once
+	guardPanicked func(value any) // guard.Request.Panicked; built once
 
 	// Safe for concurrent use.
 	stats      *stats
 	admission  admission
 	quarantine *Quarantine
 	relay      *relay.Relay
-	tokens     atomic.Pointer[guard.Tokens] // stored by the actor's loop alone
+	tokens     atomic.Pointer[guard.Tokens] // the actor's loop stores it
 	memory     memory                       // of large bodies
 	refusals   refusalLog                   // of the guard
 
@@ -46,18 +45,18 @@ type door struct {
 	windows guard.Windows // guarded by mu
 }
 
-// The routes of L5. Everything else does not exist.
+// The routes of L5. There are no others.
 const (
 	routeModels      = "/v1/models"
 	routeChat        = "/v1/chat/completions"
 	routeCompletions = "/v1/completions"
 	routeEmbeddings  = "/v1/embeddings"
-	routeOther       = "other" // what the log calls every other path
+	routeOther       = "other" // all other paths, in the log
 )
 
 var bodies = map[string]openai.Route{routeChat: openai.Chat, routeCompletions: openai.Completions, routeEmbeddings: openai.Embeddings}
 
-// route names the route of a request; a known path with the wrong method is unknown.
+// route returns the route of a request. A known path with the wrong method is routeOther.
 func route(method, path string) string {
 	if path == routeModels && method == http.MethodGet {
 		return routeModels
@@ -68,7 +67,7 @@ func route(method, path string) string {
 	return routeOther
 }
 
-// visit is one request on its way; the access log tells of it (L11).
+// visit is the state of one request. The access log is written from it (L11).
 type visit struct {
 	d     *door
 	w     http.ResponseWriter
@@ -82,16 +81,16 @@ type visit struct {
 	gone   bool
 	tokens relay.Tokens
 	caller guard.Caller
-	unread bool // the body was not read to its end
+	unread bool // the body is not read to its end
 }
 
-// ServeHTTP is the way of every request: guard, route, gate, body, runtime.
+// ServeHTTP serves a request: guard, route, gate, body, quarantine, runtime.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{d: d, w: w, r: r, conn: http1.From(r.Context()), began: time.Now(), route: routeOther}
 	defer v.contain()
 	harden(w.Header())
 	admitted := v.guard()
-	v.route = route(r.Method, r.URL.Path) // of who was refused as well, for the log alone
+	v.route = route(r.Method, r.URL.Path) // also of refused requests, for the log
 	if admitted {
 		v.serve()
 	}
@@ -118,18 +117,19 @@ func (v *visit) contain() {
 	}
 }
 
-// panicked logs a recovered value and the stack, on which it must be called. The value may be a part of the
-// request, so its type is logged and not its text (J4).
+// panicked logs a recovered value and the stack, so it must be called on the stack of the panic. The value
+// may be a part of the request, so its type is logged and not its text (J4).
 func (d *door) panicked(where string, value any) {
 	d.log.Error("panic contained", zap.String("where", where), zap.String("panic", actorkit.DescribePanic(value)),
 		zap.ByteString("stack", debug.Stack()))
 }
 
-// log writes the access log's line: never a header, a path as it came, or anything of a body.
+// log writes an entry of the access log. It never holds a header, the path as it was sent, or anything of a
+// body.
 func (v *visit) log(took time.Duration) {
 	level := zap.InfoLevel
 	if v.caller == guard.Probe && (v.reason == messages.ReasonOK || v.gone) {
-		level = zap.DebugLevel // the daemon's own heartbeat
+		level = zap.DebugLevel // the daemon's own probes
 	}
 	if line := v.d.log.Check(level, "request"); line != nil {
 		line.Write(zap.String("reason", string(v.reason)), zap.String("route", v.route), zap.Int("status", v.status),
@@ -138,8 +138,8 @@ func (v *visit) log(took time.Duration) {
 	}
 }
 
-// guard asks the guard, and answers when it refuses. A request that came past the wire package is
-// refused: its raw head was never judged.
+// guard calls the guard and answers if it refuses. A request that did not come through package http1 is
+// refused, because its raw head was not judged.
 func (v *visit) guard() bool {
 	head := http1.Head{Malformed: true}
 	if v.conn != nil {
@@ -158,7 +158,7 @@ func (v *visit) guard() bool {
 	verdict, caller := guard.Decide(&in, v.d.tokens.Load(), v.d.hosts, &v.d.windows)
 	v.d.mu.Unlock()
 	if !verdict.Allow {
-		v.w.Header()["Connection"] = closeConn // a failure closes its connection (L3)
+		v.w.Header()["Connection"] = closeConn // a refused connection is closed (L3)
 		v.refuse(refusal(verdict.Reason))
 		return false
 	}
@@ -166,7 +166,7 @@ func (v *visit) guard() bool {
 	return true
 }
 
-// refuse answers with a problem. A body that nobody will read must not hold the connection.
+// refuse answers with a problem. An unread body must not hold the connection, so it is closed then.
 func (v *visit) refuse(p *problem) {
 	if v.unread {
 		v.w.Header()["Connection"] = closeConn
@@ -175,12 +175,12 @@ func (v *visit) refuse(p *problem) {
 	v.status = p.write(v.w)
 }
 
-// serve answers an admitted request.
+// serve answers a request that the guard has admitted.
 func (v *visit) serve() {
 	switch {
 	case v.caller == guard.Probe && v.route != routeModels:
 		v.w.Header()["Connection"] = closeConn
-		v.refuse(refusal(messages.ReasonInvalidToken)) // good for that one route (A4)
+		v.refuse(refusal(messages.ReasonInvalidToken)) // the probe token is valid for that route only (A4)
 	case v.caller == guard.Probe:
 		v.probe()
 	case v.route == routeOther:
@@ -192,7 +192,7 @@ func (v *visit) serve() {
 	}
 }
 
-// gate is the first look (A6), before a body is read: it counts nothing.
+// gate asks the gate before the body is read (A6). It takes no slot.
 func (v *visit) gate(s messages.Snapshot) *problem {
 	reason := fsm.Gate(fsm.GateRequest{
 		Snapshot: &s, Admission: v.d.admission.now(), Limits: v.d.bounds.Resources,
@@ -204,7 +204,7 @@ func (v *visit) gate(s messages.Snapshot) *problem {
 	return nil
 }
 
-// complete serves the routes that have a body.
+// complete serves the routes with a body.
 func (v *visit) complete() {
 	s := v.d.snapshot.Get()
 	if p := v.gate(s); p != nil {
@@ -247,7 +247,7 @@ func (v *visit) complete() {
 	})
 }
 
-// quarantined asks the quarantine about a checked request, and reports whether it must be alone in the
+// quarantined asks the quarantine about a checked request, and reports whether it must run alone in the
 // runtime (R11).
 func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
 	switch v.d.quarantine.judge(print) {
@@ -261,7 +261,7 @@ func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
 	return false, nil
 }
 
-// inference takes a place in the runtime, asks the gate again, and runs f in that place.
+// inference takes a slot in the runtime, asks the gate again, and calls f with the slot.
 func (v *visit) inference(alone bool, f func(messages.Snapshot)) {
 	if reason := v.enter(v.r.Context(), alone); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
@@ -269,8 +269,8 @@ func (v *visit) inference(alone bool, f func(messages.Snapshot)) {
 		return
 	}
 	defer v.d.admission.leave()
-	// The place is counted before the state is read, so a drain that begins now either refuses this
-	// request or waits for it (A6, A7).
+	// The slot is counted before the state is read. So a drain that begins now refuses this request or waits
+	// for it (A6, A7).
 	s := v.d.snapshot.Get()
 	if reason := v.mayRun(s); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
@@ -279,7 +279,7 @@ func (v *visit) inference(alone bool, f func(messages.Snapshot)) {
 	f(s)
 }
 
-// mayRun asks what the gate asks beside admission (A6).
+// mayRun asks the questions of the gate, except for admission (A6).
 func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
 	if reason := fsm.GateLifecycle(s.State); reason != messages.ReasonOK {
 		return reason
@@ -287,8 +287,8 @@ func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
 	return fsm.Resources(v.d.bounds.Resources, v.d.observation.Get(), time.Now())
 }
 
-// enter takes a place, waiting for it if need be. A client that gives up leaves the queue; so does
-// everybody when the runtime is no longer ready.
+// enter takes a slot, and waits for it if necessary. A request leaves the queue when its client has left, and
+// when the runtime is not ready.
 func (v *visit) enter(ctx context.Context, alone bool) messages.Reason {
 	t, reason := v.d.admission.enter(alone)
 	if reason != messages.ReasonAtCapacity {
@@ -320,10 +320,10 @@ func (v *visit) enter(ctx context.Context, alone bool) messages.Reason {
 	}
 }
 
-// lookAfterClient is how often a waiting request looks whether its client is still there.
+// lookAfterClient is how often a waiting request checks whether its client has left.
 const lookAfterClient = 50 * time.Millisecond
 
-// relay passes a checked body to the runtime and its answer to the client.
+// relay sends a checked body to the runtime and passes the answer on.
 func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool, print fingerprint) {
 	if s.BackEnd == (messages.BackEnd{}) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
@@ -343,9 +343,8 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool, print fi
 	v.left(result.Gone, result.Written)
 }
 
-// left notes that the client of an admitted request has left: no failure of the runtime's, and none
-// of the queue's. One whose answer had not begun got no status and is counted nowhere; it is its own
-// request that it broke off.
+// left notes that the client of an admitted request has left, which is no failure of the runtime or of the
+// queue. If no response was started, the status in the log is 0 and the request is not counted.
 func (v *visit) left(gone, begun bool) {
 	switch v.gone = gone; {
 	case gone && begun:

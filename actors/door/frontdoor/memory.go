@@ -6,26 +6,26 @@ import (
 )
 
 const (
-	// freeBody is the size up to which a body counts as small: small ones are bounded by the number
-	// of connections, larger ones share Bounds.BodyMemory.
+	// freeBody is the size up to which a body counts as small. The number of connections bounds small bodies;
+	// larger ones share Bounds.BodyMemory.
 	freeBody = 64 << 10
-	// added is what a body grows by when it is encoded anew, unless it is odd. A chunked one
-	// needs a byte of it, by which it is seen to be no longer than it was.
-	added = 1 << 10
-	// freeBuffer holds a small body.
-	freeBuffer = freeBody + added
-	// firstBuffer is where a buffer begins.
+	// slack is extra room for re-encoding a body; unusual bodies need more. A chunked body needs one byte of it to
+	// show that it is no longer than it was.
+	slack = 1 << 10
+	// freeBuffer is the size of a buffer for a small body.
+	freeBuffer = freeBody + slack
+	// firstBuffer is the size of a new buffer.
 	firstBuffer = 4 << 10
 )
 
-// memory counts what large bodies hold at once, in bytes. What counts is the room that was made for
-// them, not what a client announces: room is made as bytes arrive.
+// memory counts the bytes of the buffers for large bodies. Buffers grow as data arrives, so a large
+// Content-Length without data reserves no memory.
 type memory struct {
 	bound int64
 	taken atomic.Int64
 }
 
-// take counts a buffer of size bytes; false: there is no room for it.
+// take counts a buffer of size bytes. It returns false when there is no room for it.
 func (m *memory) take(size int) bool {
 	if size <= freeBuffer {
 		return true
@@ -47,24 +47,24 @@ func (m *memory) give(size int) {
 	}
 }
 
-// held is a body in memory. It belongs to one request, which must release it.
-type held struct {
+// bodyBuffer is a body in memory. It belongs to one request, which must release it.
+type bodyBuffer struct {
 	memory *memory
 	bytes  []byte
 }
 
-var small = sync.Pool{New: func() any { return new(held) }}
+var small = sync.Pool{New: func() any { return new(bodyBuffer) }}
 
-// hold begins with nothing, or with a small buffer that was used before.
-func (m *memory) hold() *held {
-	h := small.Get().(*held)
+// hold returns an empty buffer, or a small one that was used before.
+func (m *memory) hold() *bodyBuffer {
+	h := small.Get().(*bodyBuffer)
 	h.memory = m
 	return h
 }
 
-// grow makes more room, up to most bytes: twice as much each time, so that a client makes us hold at
-// most twice what it has sent. While bytes are moved both buffers count.
-func (h *held) grow(most int) bool {
+// grow doubles the room, up to most bytes, so that a client makes us hold at most twice what it has sent.
+// Both buffers count while bytes are copied.
+func (h *bodyBuffer) grow(most int) bool {
 	size := max(2*cap(h.bytes), firstBuffer)
 	if cap(h.bytes) < freeBuffer {
 		size = min(size, freeBuffer)
@@ -73,7 +73,7 @@ func (h *held) grow(most int) bool {
 }
 
 // reserve makes room for size bytes.
-func (h *held) reserve(size int) bool {
+func (h *bodyBuffer) reserve(size int) bool {
 	if size <= cap(h.bytes) {
 		return true
 	}
@@ -87,7 +87,7 @@ func (h *held) reserve(size int) bool {
 }
 
 // become takes over b, which was appended to h.bytes and may have outgrown it.
-func (h *held) become(b []byte) bool {
+func (h *bodyBuffer) become(b []byte) bool {
 	if cap(b) > cap(h.bytes) {
 		if !h.memory.take(cap(b)) {
 			return false
@@ -98,8 +98,8 @@ func (h *held) become(b []byte) bool {
 	return true
 }
 
-// release gives the memory back.
-func (h *held) release() {
+// release returns the memory.
+func (h *bodyBuffer) release() {
 	h.memory.give(cap(h.bytes))
 	if cap(h.bytes) > freeBuffer {
 		h.bytes = nil

@@ -110,7 +110,7 @@ func TestBodyMemoryWhileWaiting(t *testing.T) {
 	for i := range 3 {
 		r.send(r.long(size))
 		r.wait(1, i)
-		r.taken((i + 1) * (size + added))
+		r.taken((i + 1) * (size + slack))
 	}
 	for range 3 {
 		<-up.began

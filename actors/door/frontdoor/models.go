@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// modelList is the OpenAI shape, with the context that llama.cpp adds under meta.
+// modelList is the OpenAI list of models, with the context length that llama.cpp adds under meta.
 type modelList struct {
 	Object string     `json:"object"`
 	Data   []modelRow `json:"data"`
@@ -27,9 +27,9 @@ type modelMeta struct {
 	Context int `json:"n_ctx"`
 }
 
-// models answers the user's GET /v1/models. What it tells stands in the snapshot, so nothing is asked
-// of the runtime and no place in it is needed: a program that lists the models when it starts does
-// not wait for other programs' answers. The gate's other questions are asked as always (A6).
+// models answers the user's GET /v1/models from the snapshot. It needs no slot in the runtime, so a program
+// that lists the models at its start does not wait for other programs. The other questions of the gate are
+// asked (A6).
 func (v *visit) models() {
 	s := v.d.snapshot.Get()
 	if reason := v.mayRun(s); reason != messages.ReasonOK {
@@ -39,8 +39,8 @@ func (v *visit) models() {
 	v.list(s)
 }
 
-// probe serves the health actor in starting as well as ready, past admission and resources, so that
-// no load of the user's can starve it (A4). The runtime is asked, and must name the manifest's model.
+// probe answers the health actor in starting and in ready, without admission and resources, so that the
+// user's load cannot starve it (A4). It asks the runtime, which must name the manifest's model.
 func (v *visit) probe() {
 	s := v.d.snapshot.Get()
 	if s.State != messages.StateStarting && s.State != messages.StateReady {
@@ -71,7 +71,7 @@ func (v *visit) probe() {
 	v.list(s)
 }
 
-// list writes the one model that is served.
+// list writes the served model.
 func (v *visit) list(s messages.Snapshot) {
 	if s.Model.Name == "" {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))

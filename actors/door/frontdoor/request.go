@@ -15,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// readBody reads the body whole. Whoever gets it releases it.
-func (v *visit) readBody() (whole *held, p *problem) {
+// readBody reads the whole body. The caller releases it.
+func (v *visit) readBody() (whole *bodyBuffer, p *problem) {
 	limit := v.d.bounds.BodyBytes
 	if !plainJSON(v.r.Header) {
 		return nil, &problem{reason: messages.ReasonBadRequest, text: textNotJSON}
@@ -45,8 +45,8 @@ func (v *visit) readBody() (whole *held, p *problem) {
 	return b, nil
 }
 
-// fill reads the body into b until its end, or until b holds most bytes.
-func (v *visit) fill(b *held, most int) *problem {
+// fill reads the body into b until the body ends or b holds most bytes.
+func (v *visit) fill(b *bodyBuffer, most int) *problem {
 	for {
 		if len(b.bytes) == cap(b.bytes) && len(b.bytes) < most && !b.grow(most) {
 			return refusal(messages.ReasonQueueFull)
@@ -68,9 +68,8 @@ func (v *visit) fill(b *held, most int) *problem {
 	}
 }
 
-// check returns the request that may go to the runtime. What came is given back: from here on its
-// new form alone is held.
-func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bool, p *problem) {
+// check returns the request to send to the runtime. It releases raw, so that only the new form is in memory.
+func (v *visit) check(raw *bodyBuffer, model messages.Model) (checked *bodyBuffer, stream bool, p *problem) {
 	defer raw.release()
 	out := v.d.memory.hold()
 	defer func() {
@@ -78,7 +77,7 @@ func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bo
 			out.release()
 		}
 	}()
-	if !out.reserve(len(raw.bytes) + added) {
+	if !out.reserve(len(raw.bytes) + slack) {
 		return nil, false, refusal(messages.ReasonQueueFull)
 	}
 	text, result, bad := openai.Check(bodies[v.route], raw.bytes, model, v.d.bounds.MaxInFlight, out.bytes)
@@ -91,7 +90,7 @@ func (v *visit) check(raw *held, model messages.Model) (checked *held, stream bo
 	return out, result.Stream, nil
 }
 
-// plainJSON reports whether the body is announced as JSON in UTF-8, as it is.
+// plainJSON reports whether the header announces JSON in UTF-8 without content coding.
 func plainJSON(h http.Header) bool {
 	if e := h["Content-Encoding"]; len(e) > 1 || len(e) == 1 && !strings.EqualFold(e[0], "identity") {
 		return false
@@ -108,7 +107,7 @@ func plainJSON(h http.Header) bool {
 	return err == nil && kind == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
 }
 
-// explain turns a failed call into an answer.
+// explain returns the answer for a failed call.
 func explain(r relay.Result, context int) *problem {
 	p := refusal(r.Reason)
 	switch {

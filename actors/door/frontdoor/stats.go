@@ -8,20 +8,20 @@ import (
 	"companion/messages"
 )
 
-// bucketBounds are the upper bounds of the latency histogram; the last bucket has none.
+// bucketBounds are the upper bounds of the latency histogram. The last bucket has none.
 var bucketBounds = [...]time.Duration{
 	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
 	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
 	2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute,
 }
 
-// stats counts what happened at the door since the daemon started: it outlives the actor's
-// restarts, because counters that fall back tell nothing.
+// stats counts requests since the daemon started. It outlives restarts of the actor, because counters must
+// not decrease.
 type stats struct {
 	verdicts sync.Map // messages.Reason → *atomic.Int64
 	buckets  [len(bucketBounds) + 1]atomic.Int64
 	sum      atomic.Int64 // nanoseconds
-	active   atomic.Int64 // unix nanoseconds
+	active   atomic.Int64 // nanoseconds since 1970
 }
 
 func (s *stats) verdict(r messages.Reason) {
@@ -43,7 +43,7 @@ func (s *stats) took(d time.Duration) {
 
 func (s *stats) heard() { s.active.Store(time.Now().UnixNano()) }
 
-// fill writes the counts into v. Buckets are cumulative, as scripts and OpenMetrics have them.
+// fill writes the counts into v. Buckets are cumulative, as in OpenMetrics.
 func (s *stats) fill(v *messages.DoorView) {
 	v.Verdicts = map[messages.Reason]int64{}
 	s.verdicts.Range(func(r, n any) bool {

@@ -1,17 +1,19 @@
-// Package health is the actor that finds out whether local inference works (A4) and tells the
-// lifecycle; what follows from it is decided there (A5).
+// Package health is the actor that probes whether local inference works (A4). It reports to the lifecycle
+// actor, which decides what follows (A5).
 //
-// While the runtime starts it asks the front door for the model and the back end for one real token,
-// again and again until both come; the lifecycle's start deadline ends a start that never succeeds. A
-// start that only adopts a runtime needs both as well, but its listings are judged as in ready: it has
-// requests on it that nobody else would end.
+// While the runtime starts, health asks the front door for the model and the back end for one token, and
+// repeats both until they succeed. The lifecycle actor's start deadline ends a start that never succeeds. A
+// start that adopts a running runtime needs both as well, but its listings are judged as in the ready state:
+// the runtime may have requests, which nothing else would end.
 //
-// While it is ready there is a beat through the front door, and when it has given nobody anything for a
-// while, one token is asked for as well, which finds the server whose web thread answers while its
-// compute hangs. Behind somebody's long prompt a token may be late; then it is the processor time of the
-// runtime that tells a busy one from one that hangs. The first failure is told at once. What is then at
-// fault is asked of the back end directly: only a runtime that fails twice in a row itself is reported as
-// hung, because a hung one is killed, and a busy one, or one behind a broken front door, must not be.
+// While the runtime is ready, health lists the model through the front door at each beat. When the runtime
+// has sent no client anything for a while, health also asks it for one token, which finds a server whose web
+// thread answers while its compute thread hangs. A token may be late behind a client's long prompt; then the
+// processor time of the runtime tells a busy one from a hung one.
+//
+// The first failure is reported at once. Then health asks the back end directly to find out what is at fault.
+// Only a runtime that itself fails twice in a row is reported as hung, because a hung runtime is killed. A
+// busy runtime, and one behind a broken front door, must not be killed.
 package health
 
 import (
@@ -26,56 +28,57 @@ import (
 	"companion/messages"
 )
 
-// Defaults of the times below. Together they keep the promise of A5: a success counts from the moment at
-// which the front door had answered, and the next one is told within 2 × GenerateDeadline = 12 s of that,
-// inside the recency bound of 15 s; a runtime that stops answering is noticed within Beat + AnswerDeadline
-// = 8 s, and reported as hung within 12 s.
+// Defaults of the times below. Together they keep the promise of A5: a success counts from the time of the
+// front door's answer, and the next one is reported at most 2 × GenerateDeadline = 12 s later, within the
+// recency bound of 15 s. A runtime that stops answering is noticed within Beat + AnswerDeadline = 8 s, and
+// reported as hung within 12 s.
 const (
 	DefaultBeat             = 5 * time.Second
-	DefaultAnswerDeadline   = 3 * time.Second // measured: a busy runtime lists its model in under 15 ms
+	DefaultAnswerDeadline   = 3 * time.Second // measured: a busy runtime lists its model within 15 ms
 	DefaultGenerateDeadline = 6 * time.Second
 	DefaultIdleAfter        = 30 * time.Second
 )
 
-// computing is the least share of one processor that a runtime uses while it computes an answer. One
-// that waits for requests uses less than 1 % of one, in its web threads.
+// computing is the smallest share of one processor that a runtime uses while it computes an answer. An idle
+// one uses less than 1 % in its web threads.
 const computing = 0.02
 
 const (
-	// strikesUntilHung is how many failures in a row make a runtime hung: one may be a hiccup.
+	// strikesUntilHung is how many failures in a row make a runtime hung. A single failure may be a hiccup.
 	strikesUntilHung = 2
-	// startGenerateDeadline is for the first token of a launch, which warms everything up; the start
-	// deadline of the lifecycle usually ends earlier.
+	// startGenerateDeadline is for the first token of a launch, which includes the warm-up. The lifecycle
+	// actor's start deadline usually ends earlier.
 	startGenerateDeadline = time.Minute
-	// A start is to be noticed the moment it works; a failure of a ready runtime is asked about
-	// again a little later, so that the exit of a process is told before its silence is.
+	// A start must be noticed as soon as it works. After a failure of a ready runtime the next probe is a
+	// little later, so that the exit of the process is reported before its silence.
 	startRetry, startRetryMax = 10 * time.Millisecond, 80 * time.Millisecond
 	readyRetry                = 250 * time.Millisecond
 )
 
-// Prober makes probes; *healthprobe.Prober is one. Errors are *healthprobe.Error.
+// Prober makes probes; *healthprobe.Prober implements it. Errors are *healthprobe.Error.
 type Prober interface {
 	Door(ctx context.Context, baseURL string, token messages.Secret, model string) error
 	Models(ctx context.Context, backEnd messages.BackEnd, model string) error
 	Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error
 }
 
-// Deps is what the composition root gives. Zero times mean the defaults.
+// Deps is what the composition root gives. A zero time means the default.
 type Deps struct {
 	Inbox     <-chan messages.ToHealth
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
 	Snapshot  *actorkit.Watch[messages.Snapshot]
-	Door      func() messages.DoorView // whose LastActivity and InFlight are the users' alone
-	// Observation tells the processor time of the runtime, and GPU that it may compute without using any.
+	Door      func() messages.DoorView // its LastActivity and InFlight do not count probes
+	// Observation has the processor time of the runtime. GPU means that it may compute without processor
+	// time.
 	Observation func() messages.Observation
 	GPU         bool
 	Prober      Prober
 
-	Beat             time.Duration // between two probes of a ready runtime
+	Beat             time.Duration // time between two probes of a ready runtime
 	AnswerDeadline   time.Duration // of a listing
 	GenerateDeadline time.Duration // of one token of an idle runtime
-	IdleAfter        time.Duration // without activity: ask for a token, that often
+	IdleAfter        time.Duration // time without activity until a token is asked for, and between two of them
 	Log              *zap.Logger
 }
 
@@ -85,8 +88,7 @@ type Actor struct {
 	token messages.Secret
 }
 
-// New returns the actor, with the probe token of this start of the daemon: 32 random bytes that
-// exist in memory alone.
+// New returns the actor with the probe token of this daemon: 32 random bytes, which are in memory only.
 func New(deps Deps) *Actor {
 	for _, d := range []struct {
 		value    *time.Duration
@@ -128,7 +130,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 			}
 		case <-l.timer.C:
 			l.due = true
-		case fault := <-l.beside.Panicked():
+		case fault := <-l.tasks.Panicked():
 			panic(fault)
 		case r := <-l.rounds:
 			l.judge(r)

@@ -22,44 +22,44 @@ type target struct {
 	model   messages.Model
 }
 
-// loop is the state of one incarnation; Serve's goroutine alone touches it.
+// loop is the state of one run of Serve. Only Serve's goroutine uses it.
 type loop struct {
 	deps  Deps
 	token messages.Secret
 
-	target   *target // nil: nothing is to be probed
+	target   *target // nil when nothing is to be probed
 	starting bool
-	adopted  bool               // starting with a runtime that was ready for an earlier lifecycle actor
-	stop     context.CancelFunc // of the round that runs, nil when none does
-	beside   *actorkit.Group
+	adopted  bool               // starting with a runtime that was ready under an earlier lifecycle actor
+	stop     context.CancelFunc // ends the running round; nil when none runs
+	tasks    *actorkit.Group
 	rounds   chan round
 	number   int // of the newest round
 	timer    *time.Timer
-	due      bool // a round is to begin as soon as none runs
+	due      bool // begin a round as soon as none runs
 
-	strikes    int  // failures in a row that are the runtime's own
+	strikes    int  // failures in a row that are the runtime's fault
 	suspect    bool // the last round failed
-	noToken    bool // the last token that was asked for did not come
+	noToken    bool // the last token did not come
 	lastToken  time.Time
 	retry      *backoff.ExponentialBackOff
-	owesToken  bool                 // the front door is to be told the token
-	introduced bool                 // the lifecycle knows that this actor is new
-	verdict    messages.ToLifecycle // the newest one that was not sent yet, or nil
+	owesToken  bool                 // the front door must be told the token
+	introduced bool                 // the lifecycle actor knows of this run
+	verdict    messages.ToLifecycle // the newest one that is not sent, or nil
 }
 
 func newLoop(deps Deps, token messages.Secret) *loop {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return &loop{deps: deps, token: token, beside: actorkit.NewGroup(), rounds: make(chan round), timer: timer, owesToken: true}
+	return &loop{deps: deps, token: token, tasks: actorkit.NewGroup(), rounds: make(chan round), timer: timer, owesToken: true}
 }
 
 func (l *loop) end() {
 	l.timer.Stop()
 	l.abandon()
-	l.beside.Wait()
+	l.tasks.Wait()
 }
 
-// follow takes over what the lifecycle says, and begins a round when one is due.
+// follow takes over a snapshot, and begins a round if one is due.
 func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 	probed := (snapshot.State == messages.StateStarting || snapshot.State == messages.StateReady) &&
 		snapshot.BackEnd != (messages.BackEnd{}) && snapshot.BaseURL != ""
@@ -95,13 +95,13 @@ func newRetry(starting bool, beat time.Duration) *backoff.ExponentialBackOff {
 		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0))
 }
 
-// probeNow ends the round that runs, because it may be about something else, and begins another.
+// probeNow ends the running round, which may be about something else, and requests another.
 func (l *loop) probeNow() {
 	l.abandon()
 	l.due = true
 }
 
-// abandon ends the round that runs; nothing is heard of it.
+// abandon ends the running round. Its result is dropped.
 func (l *loop) abandon() {
 	l.timer.Stop()
 	l.due = false
@@ -111,18 +111,18 @@ func (l *loop) abandon() {
 	}
 }
 
-// round is what one round of probes found; a nil error is also that of a probe that was left out.
+// round is the result of one round of probes. The error of a probe that was not made is nil.
 type round struct {
 	number                int
 	launch                messages.Launch
 	door, models, token   error
 	askedModels, askedOne bool
-	late, cut             bool // the token that was asked for says nothing; it was not waited for
+	late, cut             bool // the token's result says nothing: it came late, or its probe was cancelled
 	starting, adopted     bool
-	began, at             time.Time // at: when the front door had answered
+	began, at             time.Time // at is the time of the front door's answer
 }
 
-// begin starts the probes of one round side by side.
+// begin starts the probes of a round in parallel.
 func (l *loop) begin(ctx context.Context) {
 	ctx, l.stop = context.WithCancel(ctx)
 	of, starting := *l.target, l.starting
@@ -132,16 +132,16 @@ func (l *loop) begin(ctx context.Context) {
 	before := l.look()
 	listed := func(err error) error {
 		if err != nil && (!r.starting || r.adopted) {
-			cutToken() // its longer deadline must not hold up the verdict on a runtime that hangs
+			cutToken() // its longer deadline must not delay the verdict on a hung runtime
 		}
 		return err
 	}
-	l.beside.Go(func() {
+	l.tasks.Go(func() {
 		defer cutToken()
 		var probes sync.WaitGroup
 		probe := func(ctx context.Context, within time.Duration, into *error, do func(context.Context) error) {
 			probes.Add(1)
-			l.beside.Go(func() {
+			l.tasks.Go(func() {
 				defer probes.Done()
 				ctx, cancel := context.WithTimeout(ctx, within)
 				defer cancel()
@@ -170,7 +170,7 @@ func (l *loop) begin(ctx context.Context) {
 		probes.Wait()
 		r.cut = cut.Err() != nil
 		if r.token != nil && (r.cut || !starting && !before.hung(l.look())) {
-			// It was cut off, or is behind somebody else's tokens: no failure, and no success either.
+			// The probe was cancelled, or waits behind other requests: neither a failure nor a success.
 			r.token, r.late = nil, true
 		}
 		select {
@@ -180,8 +180,8 @@ func (l *loop) begin(ctx context.Context) {
 	})
 }
 
-// wantsToken says whether a token may be asked for: the runtime has given nobody anything for a while,
-// or, when nothing is generated that it would wait behind, the last one did not come.
+// wantsToken reports whether to ask for a token: the runtime has sent no client anything for a while, or the
+// last token did not come and no request is ahead.
 func (l *loop) wantsToken() bool {
 	door, last := l.deps.Door(), l.lastToken
 	if door.LastActivity.After(last) {
@@ -193,18 +193,20 @@ func (l *loop) wantsToken() bool {
 	return l.noToken || time.Since(last) >= l.deps.IdleAfter
 }
 
-// sight is what tells a runtime that hangs from a busy one, at one moment.
-type sight struct {
+// observation is what tells a hung runtime from a busy one, at one moment.
+type observation struct {
 	door messages.DoorView
 	used messages.Observation
 	gpu  bool
 }
 
-func (l *loop) look() sight { return sight{l.deps.Door(), l.deps.Observation(), l.deps.GPU} }
+func (l *loop) look() observation {
+	return observation{l.deps.Door(), l.deps.Observation(), l.deps.GPU}
+}
 
-// hung reports whether a token that did not come between s and now has no excuse: the runtime gave
-// nobody else anything, and either there was nobody else, or it did not even compute.
-func (s sight) hung(now sight) bool {
+// hung reports whether there is no excuse for a token that did not come between s and now: the runtime sent
+// no client anything, and either there was no other request or it did not compute.
+func (s observation) hung(now observation) bool {
 	if !now.door.LastActivity.Equal(s.door.LastActivity) {
 		return false
 	}
@@ -216,10 +218,10 @@ func (s sight) hung(now sight) bool {
 	return comparable && (now.used.CPUTime-s.used.CPUTime).Seconds() < computing*passed.Seconds()
 }
 
-// judge turns a round into a verdict, and sets the time of the next.
+// judge turns a round into a verdict, and sets the time of the next round.
 func (l *loop) judge(r round) {
 	if l.stop == nil || l.number != r.number {
-		return // abandoned while it was handed over
+		return // abandoned while its result was handed over
 	}
 	l.stop()
 	l.stop = nil
@@ -231,7 +233,7 @@ func (l *loop) judge(r round) {
 		}
 	}
 	if reasonOf(r.door) == messages.ReasonInvalidToken {
-		l.owesToken = true // a front door that forgot it without asking
+		l.owesToken = true // the front door lost the token without asking for it
 	}
 	if err == nil {
 		l.succeeded(r)
@@ -241,10 +243,10 @@ func (l *loop) judge(r round) {
 }
 
 func (l *loop) succeeded(r round) {
-	// From the beginning: a token that takes its time must not make the next success late.
+	// The beat counts from the beginning of the round: a slow token must not make the next success late.
 	l.timer.Reset(max(0, l.deps.Beat-time.Since(r.began)))
 	if l.noToken {
-		// The listing alone does not clear a runtime that owes a token.
+		// A listing alone does not clear a runtime whose token is missing.
 		return
 	}
 	if l.suspect {
@@ -290,7 +292,7 @@ func byRuntime(err error) bool {
 	return errors.As(err, &failed) && failed.Fault == healthprobe.FaultRuntime
 }
 
-// reasonOf is the reason of a failed probe; a prober that gives none has failed itself.
+// reasonOf returns the reason of a failed probe. An error without a reason is a failure of the prober.
 func reasonOf(err error) messages.Reason {
 	var failed *healthprobe.Error
 	switch {
@@ -303,7 +305,8 @@ func reasonOf(err error) messages.Reason {
 	}
 }
 
-// doorBox is the front door's mailbox while it is owed the token, else nil, which no select takes.
+// doorBox returns the front door's mailbox while the token must be sent, and nil otherwise, so that the
+// select skips it.
 func (l *loop) doorBox() chan<- messages.ToFrontDoor {
 	if !l.owesToken {
 		return nil
@@ -311,8 +314,8 @@ func (l *loop) doorBox() chan<- messages.ToFrontDoor {
 	return l.deps.FrontDoor
 }
 
-// lifecycleBox is the lifecycle's mailbox while there is something to tell. Only the newest verdict
-// waits: an older one is of no use to anybody.
+// lifecycleBox returns the lifecycle actor's mailbox while there is something to report. Only the newest
+// verdict waits.
 func (l *loop) lifecycleBox() chan<- messages.ToLifecycle {
 	if l.introduced && l.verdict == nil {
 		return nil

@@ -1,9 +1,10 @@
-// Package guard decides whether a request may pass the front door (L3, L4). It is pure: the method,
-// the headers, the tokens, the allowed hosts, the time and the rate windows come in as values, a
-// verdict comes out. It does no I/O, reads no clock, sees no body and never panics outward.
+// Package guard decides whether an HTTP request may pass the front door: it checks method, Host, Origin, rate
+// and token (L3, L4). It is a pure function: the method, the headers, the tokens, the allowed hosts, the time
+// and the rate windows are its arguments, and a verdict is its result. It does no I/O, reads no clock, sees
+// no body, and recovers its own panics.
 //
-// The order of the questions is part of the defence and must not change: structure, method, Host,
-// origin, rate, token. Only the choice of the rate window depends on the token before its turn.
+// The order of the checks is part of the defence and must not change: structure, method, Host, origin, rate,
+// token. Before its turn the token decides only which rate window counts the request.
 package guard
 
 import (
@@ -12,13 +13,13 @@ import (
 	"companion/messages"
 )
 
-// Request is what the guard may know of one request. Header has canonical keys, as net/http makes
-// them; Now is a monotonic time in nanoseconds.
+// Request is what the guard knows of one request. Header has canonical keys, as net/http makes them. Now is a
+// monotonic time in nanoseconds.
 type Request struct {
-	// Malformed says that the raw head was refused (L3a).
+	// Malformed means that the raw head was refused (L3a).
 	Malformed bool
 	Method    string
-	// Host is empty when the request has none, several, or one that cannot be read.
+	// Host is empty when the request has no Host field, several, or one that cannot be parsed.
 	Host   string
 	Header map[string][]string
 	Now    int64
@@ -27,14 +28,14 @@ type Request struct {
 	Panicked func(value any)
 }
 
-// Windows are the three rate windows. A nil one refuses (L3 stage 5).
+// Windows are the three rate windows. A nil window refuses (L3 stage 5).
 type Windows struct {
-	Failures *Window // requests without a right token
+	Failures *Window // requests without a valid token
 	Admitted *Window // requests with the loopback token
 	Probe    *Window // requests with the health probe's token (A4)
 }
 
-// Verdict is the guard's whole answer.
+// Verdict is the result of Decide.
 type Verdict struct {
 	Allow  bool
 	Status int
@@ -53,8 +54,8 @@ var (
 	tokenInvalid    = Verdict{false, 401, messages.ReasonInvalidToken}
 )
 
-// Decide answers for one request, and says whose token it brought. Windows are changed: the caller
-// holds whatever lock protects them. hosts is what Hosts made.
+// Decide answers for one request, and reports whose token it presented. It changes the windows, so the caller
+// must hold the lock that guards them. hosts is the result of Hosts.
 func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Verdict, caller Caller) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -98,8 +99,8 @@ func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Ver
 	return ok, caller
 }
 
-// credentials returns the token that the headers bring, empty when there is none, and false when
-// they are ambiguous (L4).
+// credentials returns the token in the headers, or "" when there is none. unambiguous is false when they hold
+// two (L4).
 func credentials(header map[string][]string) (token string, unambiguous bool) {
 	bearers, keys := header["Authorization"], header["X-Api-Key"]
 	if len(bearers) > 1 || len(keys) > 1 {
@@ -112,11 +113,11 @@ func credentials(header map[string][]string) (token string, unambiguous bool) {
 	if len(keys) == 1 {
 		key = strings.Trim(keys[0], " \t")
 	}
-	// A scheme that is not Bearer brings no token, but it is not nothing either.
+	// A scheme other than Bearer presents no token, but beside a key it is ambiguous.
 	if key != "" && len(bearers) == 1 && (bearer != "" || !emptyCredentials(bearers[0])) {
 		return "", false
 	}
-	return bearer + key, true // one of them is empty: no allocation
+	return bearer + key, true // one of them is empty, so this does not allocate
 }
 
 func bearerToken(value string) string {
@@ -133,8 +134,8 @@ func emptyCredentials(value string) bool {
 	return value == "" || same(value, "bearer")
 }
 
-// Hosts returns the Host values that a listener on the loopback literal ip ("127.0.0.1" or "::1")
-// and port may be called by (L3 stage 3).
+// Hosts returns the Host values that name a listener on the loopback literal ip ("127.0.0.1" or "::1") and
+// port (L3 stage 3).
 func Hosts(ip, port string) []string {
 	if ip == "::1" {
 		return []string{"[::1]:" + port, "localhost:" + port}
@@ -142,8 +143,7 @@ func Hosts(ip, port string) []string {
 	return []string{"127.0.0.1:" + port, "localhost:" + port}
 }
 
-// hostAllowed asks twice on purpose: a list made wrongly must not open the door to a name that is
-// not loopback.
+// hostAllowed checks twice on purpose: even a wrong list must not admit a name that is not loopback.
 func hostAllowed(host string, hosts []string) bool {
 	return listed(host, hosts) && loopbackName(host)
 }
@@ -157,8 +157,8 @@ func listed(host string, hosts []string) bool {
 	return false
 }
 
-// same compares without regard to the case of ASCII letters; lower has none in upper case. Unicode
-// has other letters that fold to these: a host that is spelled with ſ is none of ours.
+// same compares without regard to the case of ASCII letters. lower must have no upper-case letters. Unicode
+// case folding would be wrong: it maps other letters, such as ſ, to ASCII letters.
 func same(s, lower string) bool {
 	if len(s) != len(lower) {
 		return false
@@ -198,7 +198,7 @@ func portNumber(s string) bool {
 	return n >= 1 && n <= 65535
 }
 
-// sameSite is stage 4: no web page of another origin, and nothing ambiguous.
+// sameSite is stage 4: it refuses requests of web pages of another origin, and repeated fields.
 func sameSite(header map[string][]string, hosts []string) bool {
 	if site := header["Sec-Fetch-Site"]; len(site) > 1 || len(site) == 1 && site[0] != "same-origin" && site[0] != "none" {
 		return false

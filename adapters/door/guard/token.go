@@ -10,24 +10,23 @@ import (
 // Caller says whose token a request brought.
 type Caller uint8
 
-// The callers. Probe is good for GET /v1/models alone (A4): the route table asks.
+// The callers. Probe may only ask for GET /v1/models (A4); the route table enforces that.
 const (
 	Nobody Caller = iota
 	User
 	Probe
 )
 
-// longest is the longest token that can be right, in bytes; ours have 43 (K6).
+// longest is the length of the longest token that can be valid, in bytes. Ours have 43 (K6).
 const longest = 128
 
-// Tokens holds the digests of the expected tokens. The zero Tokens knows none and admits nobody.
-// Immutable: With makes a new one.
+// Tokens holds the digests of the valid tokens. It is immutable. The zero Tokens admits no request.
 type Tokens struct {
 	user, probe       [sha256.Size]byte
 	hasUser, hasProbe int
 }
 
-// NewTokens digests the loopback token and the probe's; an empty one is none.
+// NewTokens digests the loopback token and the probe's token. An empty token is never valid.
 func NewTokens(user, probe messages.Secret) *Tokens {
 	t := new(Tokens)
 	if !user.IsZero() {
@@ -39,14 +38,14 @@ func NewTokens(user, probe messages.Secret) *Tokens {
 	return t
 }
 
-// identify compares in constant time over digests of equal length, always with both.
+// identify compares digests of equal length in constant time, always with both tokens.
 func (t *Tokens) identify(presented string) Caller {
-	var held [longest]byte // a conversion of the string would allocate
+	var held [longest]byte // converting the string would allocate
 	n := copy(held[:], presented)
 	digest := sha256.Sum256(held[:n])
 	fits := subtle.ConstantTimeLessOrEq(len(presented), longest) &^ subtle.ConstantTimeEq(int32(len(presented)), 0)
 	user := subtle.ConstantTimeCompare(digest[:], t.user[:]) & t.hasUser & fits
 	probe := subtle.ConstantTimeCompare(digest[:], t.probe[:]) & t.hasProbe & fits
-	// Were both tokens ever the same, the lesser right wins.
+	// If both tokens were ever equal, the caller with fewer rights wins.
 	return Caller(subtle.ConstantTimeSelect(probe, int(Probe), user*int(User)))
 }

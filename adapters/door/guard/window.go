@@ -1,16 +1,16 @@
 package guard
 
-// Window is a sliding rate window: at most max events in any span of length nanoseconds. Its
-// memory is bounded by max. Not safe for concurrent use. The zero Window is broken and refuses.
+// Window is a sliding-window rate limiter: it admits at most max events in any span of length nanoseconds.
+// Its memory is bounded by max. It is not safe for concurrent use. The zero Window refuses every event.
 type Window struct {
 	max    int
 	length int64
-	times  []int64 // ring of the last max events that were let in
-	next   int     // where the next event goes; the oldest one once the ring is full
+	times  []int64 // ring of the last max admitted events
+	next   int     // index of the next event; once the ring is full, the oldest event is there
 }
 
-// NewWindow makes a window of max events in length nanoseconds. Numbers that are not positive make
-// a window that refuses everything.
+// NewWindow returns a window of max events in length nanoseconds. If either is not positive, the window
+// refuses every event.
 func NewWindow(max int, length int64) *Window {
 	if max <= 0 || length <= 0 {
 		return new(Window)
@@ -26,7 +26,7 @@ const (
 	broken
 )
 
-// take counts one event at now, if there is room.
+// take counts an event at now if there is room for it.
 func (w *Window) take(now int64) rate {
 	if w == nil || w.max <= 0 || w.length <= 0 || len(w.times) > w.max || w.next < 0 || w.next >= w.max {
 		return broken
@@ -45,7 +45,7 @@ func (w *Window) take(now int64) rate {
 	return free
 }
 
-// after keeps the ring ordered when requests read the clock and took the lock in different orders.
+// after keeps the ring in order when two requests read the clock in one order and take the lock in the other.
 func (w *Window) after(now int64) int64 {
 	if len(w.times) == 0 {
 		return now

@@ -1,6 +1,7 @@
-// Package healthprobe asks whether local inference works (A4): by the way that every program takes,
-// through the front door, and straight at the back end where the front door is still closed or where
-// it must be found out which of the two is at fault. It decides nothing.
+// Package healthprobe checks whether local inference works: it lists the model through the front door, as
+// every client does, and lists the model or generates one token directly at the back end (A4). The direct
+// probes work while the front door is closed to inference, and tell whether the front door or the runtime is
+// at fault. The package decides nothing.
 package healthprobe
 
 import (
@@ -18,21 +19,21 @@ import (
 	"companion/messages"
 )
 
-// maxAnswer bounds what is read of an answer, in bytes. An embedding of the largest models takes
-// some 200 KiB as JSON.
+// maxAnswer bounds what is read of an answer, in bytes. An embedding of the largest models takes about 200
+// KiB as JSON.
 const maxAnswer = 2 << 20
 
-// Fault says whose fault a failed probe is, as far as the answer tells.
+// Fault says which side a failed probe blames.
 type Fault int
 
 const (
-	// FaultDoor is everything that says nothing about the runtime.
+	// FaultDoor says nothing about the runtime.
 	FaultDoor Fault = iota
-	// FaultRuntime is silence, or an answer that comes from the runtime or instead of it.
+	// FaultRuntime means that the runtime, or what answers in its place, is silent or answers wrongly.
 	FaultRuntime
 )
 
-// Error is a failed probe; its text holds no secret and no path.
+// Error is a failed probe. Its text holds no secret and no path.
 type Error struct {
 	Reason messages.Reason
 	Fault  Fault
@@ -42,9 +43,9 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.err) }
 func (e *Error) Unwrap() error { return e.err }
 
-// Prober makes probes. Each makes its own connection and closes it: a pooled one would answer for a
-// listener that is gone. Every method waits until ctx ends, returns nil or an *Error, and may be
-// called from several goroutines.
+// Prober makes probes. Each probe opens a connection and closes it, because a pooled one would still work
+// after its listener is gone. Every method returns nil or an *Error, waits until ctx ends at most, and is
+// safe for concurrent use.
 type Prober struct{ door *http.Client }
 
 // New returns a Prober.
@@ -54,14 +55,14 @@ func New() *Prober {
 
 func client(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
 	return &http.Client{
-		// No Proxy: what is asked must not leave the machine, whatever the environment says.
+		// No Proxy: the probe must not leave the machine, whatever the environment says.
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// Door asks the front door at baseURL for GET /models with the probe token; the answer must name
-// model and no other.
+// Door sends GET /models with the probe token to the front door at baseURL. The answer must name model and no
+// other.
 func (p *Prober) Door(ctx context.Context, baseURL string, token messages.Secret, model string) error {
 	u, err := url.Parse(baseURL)
 	if err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) {
@@ -85,7 +86,7 @@ func (p *Prober) Door(ctx context.Context, baseURL string, token messages.Secret
 	return namesModel(body, model)
 }
 
-// Models asks the back end itself for GET /v1/models: llama-server answers it while it computes.
+// Models sends GET /v1/models to the back end. llama-server answers it while it computes.
 func (p *Prober) Models(ctx context.Context, backEnd messages.BackEnd, model string) error {
 	body, err := p.backEnd(ctx, backEnd, http.MethodGet, "/v1/models", nil)
 	if err != nil {
@@ -94,8 +95,8 @@ func (p *Prober) Models(ctx context.Context, backEnd messages.BackEnd, model str
 	return namesModel(body, model)
 }
 
-// Generate asks the back end itself for one token, or for one embedding of an embedding model. On a
-// busy runtime it waits for its turn.
+// Generate asks the back end for one token, or for one embedding from an embedding model. A busy runtime
+// queues it.
 func (p *Prober) Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error {
 	path, ask := "/v1/completions", map[string]any{
 		"model": model.Name, "prompt": "a", "max_tokens": 1, "temperature": 0, "cache_prompt": false,
@@ -168,8 +169,8 @@ func dial(ctx context.Context, backEnd messages.BackEnd) (net.Conn, error) {
 	return conn, nil
 }
 
-// do returns the status and the whole answer. Errors of net/http quote addresses, and the one of a
-// Unix socket is a path, so that callers word their own.
+// do returns the status and the whole answer. Errors of net/http quote addresses, and that of a Unix socket
+// is a path, so callers write their own texts.
 func do(client *http.Client, request *http.Request) (status int, body []byte, err error) {
 	answer, err := client.Do(request)
 	if err != nil {
@@ -195,7 +196,7 @@ func namesModel(body []byte, model string) error {
 	return nil
 }
 
-// doorRefusal sorts what the front door answers by itself: 502 and 503 are about the runtime.
+// doorRefusal maps the front door's own answers. 502 and 503 are about the runtime.
 func doorRefusal(status int) error {
 	err := fmt.Errorf("the front door answered with status %d", status)
 	switch status {

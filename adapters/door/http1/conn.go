@@ -1,16 +1,15 @@
-// Package http1 serves HTTP/1.1 on the loopback socket, and nothing else: no HTTP/1.0 or 2, no
-// absolute or encoded targets, no upgrades, no double framing (L3a). Each head is read whole and
-// judged on its raw bytes, one request at a time, so that the second of two pipelined ones is judged
-// like the first; the handler gets the verdict and answers for all.
+// Package http1 is an HTTP/1.1 server for the loopback socket that accepts a strict subset of requests (L3a):
+// no HTTP/1.0 or HTTP/2, no absolute or percent-encoded targets, no upgrades, no message framed in two ways.
+// It reads each head whole and judges its raw bytes. Pipelined requests are judged one by one. The handler
+// gets the verdict and answers every request, also a malformed one.
 //
-// It stands in the place of net/http's server for two reasons. That one hides from handlers what
-// must be seen (a length dropped beside a chunked coding, an authority that replaces Host) and
-// answers other things itself. And it starts a reading goroutine beside every request to notice a
-// client that leaves, which costs as much as all our checks together; here whoever waits for the
-// runtime asks now and then (Gone). What is accepted is so little that it fits here; a fuzz test
-// holds it against net/http's own parser.
+// It replaces net/http's server for two reasons. net/http hides from handlers what the guard must see (a
+// Content-Length dropped beside a chunked coding, an authority that replaces Host), and answers some requests
+// itself. And it starts a reading goroutine for each request to notice that the client has left, which costs
+// as much as all our checks together; here a handler that waits for the runtime polls Conn.Gone. A fuzz test
+// compares every accepted head with net/http's parser.
 //
-// Here too are the deadlines and the number of connections (L9): Server.
+// Server has the deadlines and the limit on connections (L9).
 package http1
 
 import (
@@ -26,34 +25,34 @@ import (
 	"time"
 )
 
-// Limits bound one connection (L9).
+// Limits bounds one connection (L9).
 type Limits struct {
-	HeadBytes  int           // longest head
+	HeadBytes  int           // bytes of the longest head
 	HeadTime   time.Duration // from the first byte of a head to its last
 	BodyTime   time.Duration // from the first wait for a body to its last byte
 	IdleTime   time.Duration // between requests
-	WriteStall time.Duration // for what is written at once to be taken, however slowly
+	WriteStall time.Duration // for a client to take what is written at once
 }
 
-// Conn is one connection. It belongs to the goroutine that serves it; Kill alone is for others.
+// Conn is one connection. It belongs to the goroutine that serves it. Other goroutines may only call Kill.
 type Conn struct {
 	raw    net.Conn
 	limits *Limits
 	server *Server
 
-	in     []byte // the buffer
-	from   int    // in[from:to] was read and not used
+	in     []byte // read buffer
+	from   int    // in[from:to] is read and not used
 	to     int
 	fields fields
 	head   Head
-	isHead bool      // the method is HEAD, also of a malformed head
-	left   int64     // of the body, in bytes
-	chunks io.Reader // of a chunked body, once it is read
-	unread bool      // the body was not read to its end
+	isHead bool      // the method is HEAD, even if the head is malformed
+	left   int64     // bytes of the body that are not read
+	chunks io.Reader // decoder of a chunked body, once it is read
+	unread bool      // the body is not read to its end
 
 	ctx     context.Context
-	cancel  context.CancelFunc // the client left
-	request *http.Request      // the same one for every request
+	cancel  context.CancelFunc // called when the client has left
+	request *http.Request      // reused for every request
 	answer  response
 	wroteAt time.Time
 	linger  bool
@@ -63,7 +62,7 @@ type Conn struct {
 	idle   idleNode // owned by the Server
 }
 
-// inBytes is the buffer of a connection in most of its life.
+// inBytes is the usual size of a connection's buffer.
 const inBytes = 4 << 10
 
 func newConn(raw net.Conn, s *Server) *Conn {
@@ -78,20 +77,20 @@ func newConn(raw net.Conn, s *Server) *Conn {
 
 type connKey struct{}
 
-// From returns the connection of a request's context, or nil when it came by another way.
+// From returns the connection of a request's context, or nil when the request has none.
 func From(ctx context.Context) *Conn {
 	c, _ := ctx.Value(connKey{}).(*Conn)
 	return c
 }
 
-// Judged returns the verdict on the head of the request that is handled now.
+// Judged returns the verdict on the head of the current request.
 func (c *Conn) Judged() Head { return c.head }
 
-// End writes the whole answer, its end included, before the handler returns: the client does not wait for
-// what the handler does then. Call it on the handler's goroutine, once, and write nothing after it.
+// End writes the rest of the answer and its end before the handler returns, so that the client does not wait
+// for what the handler does afterwards. Call it once, on the handler's goroutine, and write nothing after it.
 func (c *Conn) End() { c.answer.end() }
 
-// serve handles one request after another.
+// serve handles the requests of the connection one after another.
 func (c *Conn) serve(h http.Handler) {
 	defer c.close()
 	for c.readHead() && c.server.busy(c) {
@@ -110,12 +109,13 @@ func (c *Conn) serve(h http.Handler) {
 	}
 }
 
-// readHead waits for the next head and judges it. False: there is none.
+// readHead waits for the next head and judges it. It returns false when the connection has ended or a
+// deadline has passed.
 func (c *Conn) readHead() bool {
 	c.shrink()
 	wait := c.limits.IdleTime
 	if c.head == (Head{}) && c.fields.method == "" {
-		wait = c.limits.HeadTime // a new connection that says nothing is no client
+		wait = c.limits.HeadTime // a new connection must send a head soon
 	}
 	start, scanned, whole := c.from, c.from, false
 	for partial := false; ; {
@@ -154,7 +154,7 @@ func (c *Conn) readHead() bool {
 // headMethod begins a HEAD request. The method is case-sensitive (RFC 9110, 9.1).
 var headMethod = []byte("HEAD ")
 
-// shrink moves what was read ahead to the front, and gives a large buffer back.
+// shrink moves unread bytes to the front of the buffer, and drops a large buffer.
 func (c *Conn) shrink() {
 	held := c.in[c.from:c.to]
 	if len(c.in) > inBytes && len(held) <= inBytes {
@@ -164,7 +164,7 @@ func (c *Conn) shrink() {
 	c.from = 0
 }
 
-// fill reads more into the buffer, which grows up to the longest head.
+// fill reads more bytes into the buffer, which grows up to the longest head.
 func (c *Conn) fill() error {
 	if c.to == len(c.in) {
 		larger := make([]byte, min(2*len(c.in), c.limits.HeadBytes+inBytes))
@@ -179,7 +179,7 @@ func (c *Conn) fill() error {
 	return err
 }
 
-// body is the request's body.
+// body reads the request's body.
 type body struct{ c *Conn }
 
 func (b body) Close() error { return nil }
@@ -199,7 +199,7 @@ func (b body) Read(p []byte) (int, error) {
 	}
 	if c.chunks == nil {
 		c.chunks = httputil.NewChunkedReader(rawReader{c})
-		c.answer.closes = true // its reader reads ahead: what follows is lost
+		c.answer.closes = true // the decoder reads ahead, so a following request would be lost
 	}
 	n, err := c.chunks.Read(p)
 	if err == io.EOF {
@@ -212,7 +212,7 @@ type rawReader struct{ c *Conn }
 
 func (r rawReader) Read(p []byte) (int, error) { return r.c.readRaw(p) }
 
-// readRaw reads what was read ahead, and then from the socket under the body's deadline.
+// readRaw returns bytes that were read ahead, and then reads the socket under the body's deadline.
 func (c *Conn) readRaw(p []byte) (int, error) {
 	if c.to > c.from {
 		n := copy(p, c.in[c.from:c.to])
@@ -238,9 +238,9 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 	return n, err
 }
 
-// write gives a reader WriteStall at most to take the whole of p, and no more for taking a little of
-// it now and then. The deadline moves in steps of a quarter, so that a stream of small events does
-// not set it for each.
+// write gives a client WriteStall to take the whole of p; taking a part of it does not extend the time. The
+// deadline moves in steps of a quarter of WriteStall, so that a stream of small events does not set it for
+// each event.
 func (c *Conn) write(p []byte) (int, error) {
 	if time.Since(c.wroteAt) > c.limits.WriteStall/4 {
 		c.wroteAt = time.Now()
@@ -251,15 +251,15 @@ func (c *Conn) write(p []byte) (int, error) {
 	return c.raw.Write(p)
 }
 
-// Bounds of the wait for a refused client to read its answer; without it the unread bytes of the
-// request would make the system reset the connection and throw the answer away.
+// Bounds of the wait for a refused client to read its answer. Without the wait the system would reset the
+// connection because of the unread bytes of the request, and drop the answer.
 const (
 	lingerTime  = 300 * time.Millisecond
 	lingerBytes = 256 << 10
 )
 
-// close ends the connection, after a refused client had a moment to read why. In that moment it
-// counts as idle: whoever needs the place gets it.
+// close closes the connection. A client whose request was refused first gets a moment to read the answer;
+// meanwhile the connection counts as idle, so that a new connection can evict it.
 func (c *Conn) close() {
 	if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.linger && c.server.idles(c) && half.CloseWrite() == nil {
 		_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
@@ -269,10 +269,10 @@ func (c *Conn) close() {
 	c.Kill()
 }
 
-// onlyReader hides WriteTo, which would splice.
+// onlyReader hides WriteTo, which would call splice.
 type onlyReader struct{ io.Reader }
 
-// Kill ends the connection at once.
+// Kill closes the connection at once.
 func (c *Conn) Kill() {
 	c.closed.Do(func() {
 		_ = c.raw.Close()

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Gone reports whether the client has left, without waiting; one that has closed its side counts as
-// gone. Whoever lets a request wait asks now and then; from then on the request's context has ended.
-// Call it on the handler's goroutine, after the body was read.
+// Gone reports whether the client has left or closed its side, without waiting. A handler that waits for the
+// runtime polls it. Once it has returned true, the context of the request is done. Call it on the handler's
+// goroutine, after the body was read.
 func (c *Conn) Gone() bool {
 	left, known := c.peer.left(c.raw)
 	if !known {
@@ -21,8 +21,8 @@ func (c *Conn) Gone() bool {
 	return left
 }
 
-// readAhead looks for the end of what the client sends, by reading it into the buffer. Behind more
-// than a buffer the end cannot be seen.
+// readAhead looks for the end of the client's data by reading it into the buffer. It does not see an end
+// behind more data than the buffer holds.
 func (c *Conn) readAhead() (ended bool) {
 	if c.to == len(c.in) {
 		c.to = copy(c.in, c.in[c.from:c.to])
@@ -36,7 +36,7 @@ func (c *Conn) readAhead() (ended bool) {
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// readSoon is readNow for connections that cannot be asked directly: it waits a millisecond.
+// readSoon is readNow for connections without a descriptor: it waits a millisecond.
 func readSoon(c net.Conn, p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		return 0, err

@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer asks the system whether the other end is there, which it tells however much that has sent
-// unread. What asking takes is made once: many ask twenty times a second, and beside their streams'
-// events, so that Go's scheduler does not see it either (package prompt).
+// peer asks the kernel whether the other end is open, which works even behind unread data. Its arguments are
+// prepared once, because each waiting request asks twenty times a second. It uses RawSyscall, like package
+// lowlatency: the poll runs between the events of streams and must not hand over the processor.
 type peer struct {
-	raw  syscall.RawConn // nil until it is asked
+	raw  syscall.RawConn // nil until the first poll
 	poll func(fd uintptr)
 	told unix.PollFd
-	wait unix.Timespec // none
+	wait unix.Timespec // zero: do not wait
 }
 
-// left reports whether the other end has closed its side; not known: c is no socket.
+// left reports whether the other end has closed its side. known is false when c is not a socket.
 func (p *peer) left(c net.Conn) (left, known bool) {
 	if p.raw == nil {
 		sc, ok := c.(syscall.Conn)
@@ -40,7 +40,7 @@ func (p *peer) left(c net.Conn) (left, known bool) {
 
 func (p *peer) ask(fd uintptr) {
 	p.told.Fd, p.told.Events = int32(fd), unix.POLLRDHUP
-	// When it fails it tells no event: the other end is there, as far as we know.
+	// A failed call reports no event, so the other end counts as open.
 	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p.told)), 1, uintptr(unsafe.Pointer(&p.wait)), 0, 0, 0)
 }
 

@@ -4,7 +4,7 @@ package http1
 
 import "net"
 
-// peer cannot tell here.
+// peer is not implemented for this system; readAhead is used instead.
 type peer struct{}
 
 func (peer) left(net.Conn) (left, known bool) { return false, false }

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// peer cannot tell here: what is asked of the system for it differs too much.
+// peer is not implemented for this system; readAhead is used instead.
 type peer struct{}
 
 func (peer) left(net.Conn) (left, known bool) { return false, false }
 
-// readNow reads what is there, without waiting. os.ErrDeadlineExceeded says that nothing is.
+// readNow reads what has arrived, without waiting. It returns os.ErrDeadlineExceeded when nothing has.
 func readNow(c net.Conn, p []byte) (n int, err error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
@@ -25,7 +25,7 @@ func readNow(c net.Conn, p []byte) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// A deadline that has passed would keep the system from being asked.
+	// A deadline that has passed would answer instead of the kernel.
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return 0, err
 	}

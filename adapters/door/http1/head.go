@@ -5,31 +5,31 @@ import (
 	"strconv"
 )
 
-// Head is what the raw bytes of a request head say beside method, path and fields (L3a).
+// Head is what the raw bytes of a request head say besides method, path and fields (L3a).
 type Head struct {
-	// Malformed: not HTTP/1.1 in origin form, framed in two ways, a path that is encoded or dotted,
-	// an upgrade, a byte that does not belong there.
+	// Malformed means that the head is not HTTP/1.1 in origin form, is framed in two ways, has an encoded or
+	// dotted path, asks for an upgrade, or holds a byte that RFC 9110 does not allow there.
 	Malformed bool
-	// BadHost: no Host, several, or one with bytes that no host has.
+	// BadHost means that there is no Host field, several, or one with bytes that no host has.
 	BadHost bool
-	// Length is the announced length of the body in bytes; Chunked says that it has none.
+	// Length is the body's Content-Length in bytes. Chunked means that the body has none and is chunked.
 	Length  int64
 	Chunked bool
 
-	closes    bool // the client wants the connection to end
-	continues bool // the client waits to be told to go on (RFC 9110, 10.1.1)
+	closes    bool // the client closes the connection after this request
+	continues bool // the client waits for 100 Continue (RFC 9110, 10.1.1)
 }
 
-// kept names the fields that the front door asks about, in lower case and as net/http spells them.
-// Every other field is checked and forgotten.
+// kept names the fields that the front door uses, in lower case and in canonical form. All other fields are
+// checked and dropped.
 var kept = [...]struct{ lower, canonical string }{
 	{"authorization", "Authorization"}, {"x-api-key", "X-Api-Key"}, {"origin", "Origin"},
 	{"sec-fetch-site", "Sec-Fetch-Site"}, {"content-type", "Content-Type"}, {"content-encoding", "Content-Encoding"},
 	{"upgrade", "Upgrade"}, {"http2-settings", "Http2-Settings"},
 }
 
-// fields holds the kept fields of one request after another. A value that comes again on the same
-// connection costs no allocation.
+// fields holds the kept fields of the current request. A value that is equal to the one of the previous
+// request on the connection is not allocated again.
 type fields struct {
 	header map[string][]string
 	values [len(kept)][]string
@@ -38,7 +38,7 @@ type fields struct {
 	host   string
 }
 
-// again returns s when it spells b, and a new string otherwise.
+// again returns s if it equals b, and a new string otherwise.
 func again(s string, b []byte) string {
 	if s == string(b) {
 		return s
@@ -71,9 +71,8 @@ func (f *fields) add(name, value []byte) {
 	}
 }
 
-// headEnd returns the length of the head at the start of b, or 0 when it is not complete. It looks
-// from offset from on. A head ends where net/http would say so, bare line feeds included; inspect
-// then refuses those.
+// headEnd returns the length of the head at the start of b, or 0 when it is incomplete. It searches from
+// offset from. A bare line feed also ends a head here, as in net/http; read refuses such a head.
 func headEnd(b []byte, from int) int {
 	for i := from; ; i++ {
 		n := bytes.IndexByte(b[i:], '\n')
@@ -90,8 +89,8 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// read judges a complete head as RFC 9112 has it. Whatever it does not know to be right is
-// malformed; of a malformed head nothing but that is told.
+// read parses a complete head as RFC 9112 requires. It calls malformed whatever it does not know to be valid,
+// and reports nothing else about a malformed head.
 func (f *fields) read(head []byte) Head {
 	f.reset()
 	f.host = ""
@@ -146,7 +145,7 @@ func (f *fields) read(head []byte) Head {
 	return h
 }
 
-// hasToken reports whether a comma-separated list holds want, which is in lower case.
+// hasToken reports whether a comma-separated list holds want, which must be in lower case.
 func hasToken(list []byte, want string) bool {
 	for len(list) > 0 {
 		item, rest, _ := bytes.Cut(list, []byte(","))
@@ -160,7 +159,7 @@ func hasToken(list []byte, want string) bool {
 
 var crlf = []byte("\r\n")
 
-// requestLine takes "METHOD target HTTP/1.1" apart.
+// requestLine splits "METHOD target HTTP/1.1".
 func requestLine(line []byte) (method, target []byte, ok bool) {
 	method, rest, found := bytes.Cut(line, []byte(" "))
 	target, version, again := bytes.Cut(rest, []byte(" "))
@@ -169,8 +168,8 @@ func requestLine(line []byte) (method, target []byte, ok bool) {
 	return method, target, ok
 }
 
-// originForm reports whether the target is a plain absolute path with an optional query: no
-// percent, no empty or dotted segment.
+// originForm reports whether the target is an absolute path with an optional query, without percent-encoding
+// and without empty or dot segments.
 func originForm(target []byte) bool {
 	path, query, _ := bytes.Cut(target, []byte("?"))
 	if len(path) == 0 || path[0] != '/' || !all(path, pathByte) || !all(query, queryByte) {
@@ -195,7 +194,7 @@ func fieldLine(line []byte) (name, value []byte, ok bool) {
 	return name, bytes.Trim(value, " \t"), ok
 }
 
-// is compares without regard to case; want is in lower case.
+// is compares without regard to ASCII case. want must be in lower case.
 func is(b []byte, want string) bool {
 	if len(b) != len(want) {
 		return false
@@ -212,7 +211,7 @@ func is(b []byte, want string) bool {
 	return true
 }
 
-// class is a set of bytes, as bits: one table lookup per byte.
+// class is a set of byte classes as bits, so that a check is one table lookup per byte.
 type class uint8
 
 const (
@@ -220,7 +219,7 @@ const (
 	pathByte
 	queryByte
 	hostByte
-	valueByte // RFC 9110 field-content, with blanks
+	valueByte // RFC 9110 field-content, with spaces
 	digit
 )
 

@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// response is the http.ResponseWriter of a connection's requests, one after another. Header values
-// are the front door's own; none is built from input.
+// response is the http.ResponseWriter of a connection; it is reused for each request. Its header values come
+// from the front door and never from input, so they are not validated.
 type response struct {
 	conn      *Conn
 	header    http.Header
-	out       []byte // not yet written; from the pool while a request is handled
-	declared  int64  // Content-Length; -1: chunked
+	out       []byte // buffered bytes; from the pool while a request is handled
+	declared  int64  // Content-Length; -1 for chunked
 	empty     bool   // the answer has no content (RFC 9110, 6.4.1)
 	sent      int64
 	begun     bool // the head is in out, or written
-	ended     bool // so is the end
-	closes    bool // the connection ends with this answer
-	bodyTimed bool // the deadline of the request's body runs
+	ended     bool // the end is in out, or written
+	closes    bool // the connection closes after this answer
+	bodyTimed bool // the deadline of the request's body is set
 	err       error
 }
 
-// outBytes is how much of an answer is gathered before it is written.
+// outBytes is the amount of an answer that is buffered before it is written.
 const outBytes = 8 << 10
 
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outBytes+1024); return &b }}
@@ -37,10 +37,10 @@ func (w *response) reset() {
 	w.closes = w.conn.head.closes || w.conn.head.Malformed || w.conn.head.Chunked
 }
 
-// Header is as in http.ResponseWriter.
+// Header implements http.ResponseWriter.
 func (w *response) Header() http.Header { return w.header }
 
-// WriteHeader is as in http.ResponseWriter. A second call is ignored, and so is an informational status (1xx):
+// WriteHeader implements http.ResponseWriter. It ignores a second call, and an informational status (1xx):
 // 100 Continue is sent when the handler reads the body.
 //
 // An answer to HEAD, and one with status 204 or 304, has no content. What the handler writes is dropped, and
@@ -65,7 +65,7 @@ func (w *response) WriteHeader(status int) {
 			w.closes = true
 			continue
 		case "Transfer-Encoding":
-			continue // the framing is decided here
+			continue // this type decides the framing
 		case "Content-Length":
 			if w.empty {
 				continue
@@ -91,7 +91,7 @@ func (w *response) WriteHeader(status int) {
 
 var errTooMuch = errors.New("more was written than declared")
 
-// Write is as in http.ResponseWriter.
+// Write implements http.ResponseWriter.
 func (w *response) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	n := len(p)
@@ -112,7 +112,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if len(w.out)+len(p) > outBytes {
 		w.Flush()
 		if len(p) > outBytes {
-			// A tail stays: the end of an answer leaves at its end only, whatever its length.
+			// Keep a tail, whatever the length: the end of an answer is only sent by end.
 			if w.err == nil {
 				_, w.err = w.conn.write(p[:len(p)-outBytes])
 			}
@@ -129,13 +129,13 @@ func (w *response) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// FlushError is Flush for callers that must know (http.ResponseController).
+// FlushError implements the interface of http.ResponseController.
 func (w *response) FlushError() error {
 	w.Flush()
 	return w.err
 }
 
-// Flush writes what there is.
+// Flush writes the buffered bytes.
 func (w *response) Flush() {
 	if w.err == nil && len(w.out) > 0 {
 		_, w.err = w.conn.write(w.out)
@@ -143,7 +143,7 @@ func (w *response) Flush() {
 	w.out = w.out[:0]
 }
 
-// end writes what is left of the answer, and its end; nothing may be written after it.
+// end writes the rest of the answer and its end. Nothing may be written after it.
 func (w *response) end() {
 	if w.ended {
 		return
@@ -159,14 +159,14 @@ func (w *response) end() {
 	w.Flush()
 }
 
-// finish ends the answer, and reports whether the connection can go on.
+// finish ends the answer and reports whether the connection can be used again.
 func (w *response) finish() bool {
 	w.end()
 	w.release()
 	return w.err == nil && !w.closes && (w.declared < 0 || w.sent == w.declared)
 }
 
-// release gives the buffer back: an idle connection holds none.
+// release returns the buffer, so that an idle connection holds none.
 func (w *response) release() {
 	if out := w.out; cap(out) <= outBytes+1024 {
 		outs.Put(&out)
@@ -174,7 +174,7 @@ func (w *response) release() {
 	w.out = nil
 }
 
-// date holds the current second as the Date field has it.
+// date is the value of the Date field for one second.
 type date struct {
 	second int64
 	text   string

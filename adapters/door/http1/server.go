@@ -12,13 +12,13 @@ import (
 	"companion/adapters/lowlatency"
 )
 
-// Server serves one listener. When all places are taken, the connection that has been idle longest
-// makes room for a new one; when none is idle, the new one is closed (L9). A connection is idle
-// until its next head is complete.
+// Server serves one listener. When the limit of connections is reached, a new connection evicts the one that
+// has been idle longest; if none is idle, the new one is closed (L9). A connection is idle until its next
+// head is complete.
 type Server struct {
-	// Panicked, when set before Serve, is called with the value of a panic in a handler or in the server, on
-	// the stack of the panic, except for http.ErrAbortHandler, by which a handler closes its connection. The
-	// connection is closed in any case.
+	// Panicked, if set before Serve, is called with the value of a panic in a handler or in the server, on
+	// the stack of the panic. It is not called for http.ErrAbortHandler, by which a handler closes its
+	// connection. The connection is closed in any case.
 	Panicked func(value any)
 
 	listener net.Listener
@@ -27,21 +27,21 @@ type Server struct {
 	max      int
 	base     context.Context
 
-	served sync.WaitGroup // a goroutine per connection
+	served sync.WaitGroup // one goroutine per connection
 
 	mu      sync.Mutex
 	conns   map[*Conn]struct{}
-	idle    idleNode // ring: next is the longest idle, prev the latest
+	idle    idleNode // ring: next has been idle longest, prev shortest
 	closing bool
 }
 
-// idleNode links the idle connections; guarded by Server.mu.
+// idleNode links the idle connections. Server.mu guards it.
 type idleNode struct {
 	prev, next *idleNode
 	conn       *Conn
 }
 
-// New makes a server for l. base is what requests' contexts come from.
+// New returns a server for l. base is the parent of the requests' contexts.
 func New(base context.Context, l net.Listener, h http.Handler, maxConns int, limits Limits) *Server {
 	s := &Server{listener: l, handler: h, limits: limits, max: maxConns, base: base, conns: map[*Conn]struct{}{}}
 	s.idle.prev, s.idle.next = &s.idle, &s.idle
@@ -54,7 +54,7 @@ func (s *Server) Serve() error {
 	for {
 		raw, err := s.listener.Accept()
 		if err != nil {
-			var temporary interface{ Temporary() bool } // such as: too many open files
+			var temporary interface{ Temporary() bool } // for example: too many open files
 			if !errors.As(err, &temporary) || !temporary.Temporary() {
 				return fmt.Errorf("accepting connections: %w", err)
 			}
@@ -91,8 +91,8 @@ func (s *Server) contain(c *Conn) {
 	}
 }
 
-// Shutdown closes the listener and the idle connections, gives the others until ctx ends, and
-// returns when every handler has ended.
+// Shutdown closes the listener and the idle connections, closes the others when ctx ends, and returns when
+// every handler has returned.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
@@ -122,7 +122,7 @@ func (s *Server) killAll() {
 	}
 }
 
-// place finds a place for c.
+// place registers c, if there is room or an idle connection to evict.
 func (s *Server) place(c *Conn) bool {
 	s.mu.Lock()
 	if s.closing {
@@ -147,7 +147,7 @@ func (s *Server) place(c *Conn) bool {
 	return true
 }
 
-// busy takes c from the idle ones; false: it was evicted meanwhile.
+// busy removes c from the idle connections. It returns false when c has been evicted.
 func (s *Server) busy(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +158,7 @@ func (s *Server) busy(c *Conn) bool {
 	return true
 }
 
-// idles puts c among the idle ones; false: the server is closing.
+// idles adds c to the idle connections. It returns false when the server is closing.
 func (s *Server) idles(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

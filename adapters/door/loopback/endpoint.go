@@ -17,8 +17,8 @@ type Endpoint struct {
 	StartedAt time.Time `json:"startedAt"`
 }
 
-// WriteEndpoint writes the endpoint file, 0600 in a folder of 0700. A failure widens nothing: the
-// caller logs it and goes on (L2).
+// WriteEndpoint writes the endpoint file with mode 0600 in a folder with mode 0700. If it fails, the caller
+// logs the error and goes on; nothing becomes accessible to others (L2).
 func WriteEndpoint(path string, e Endpoint) error {
 	if err := privatefs.EnsureDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("preparing the endpoint file's folder: %w", err)
@@ -33,8 +33,7 @@ func WriteEndpoint(path string, e Endpoint) error {
 	return nil
 }
 
-// ReadEndpoint reads the endpoint file. The error is fs.ErrNotExist when no daemon has
-// run.
+// ReadEndpoint reads the endpoint file. The error is fs.ErrNotExist when there is none.
 func ReadEndpoint(path string) (Endpoint, error) {
 	var e Endpoint
 	if err := privatefs.CheckDir(filepath.Dir(path)); err != nil {
@@ -53,7 +52,7 @@ func ReadEndpoint(path string) (Endpoint, error) {
 	return e, nil
 }
 
-// RemoveEndpoint takes the endpoint file away at shutdown; a missing one is fine.
+// RemoveEndpoint removes the endpoint file at shutdown. A missing file is no error.
 func RemoveEndpoint(path string) error {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("removing the endpoint file: %w", err)

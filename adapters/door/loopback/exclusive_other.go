@@ -4,6 +4,5 @@ package loopback
 
 import "syscall"
 
-// exclusive changes nothing: the system refuses a second listener on the port by itself, and Go
-// never sets SO_REUSEPORT.
+// exclusive does nothing: this system refuses a second listener on the port, and Go never sets SO_REUSEPORT.
 func exclusive(_, _ string, _ syscall.RawConn) error { return nil }

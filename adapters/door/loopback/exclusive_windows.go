@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// exclusive stops others from binding the same port over ours, which Windows allows otherwise (L1).
+// exclusive keeps other programs from binding the same port, which Windows allows by default (L1).
 func exclusive(_, _ string, raw syscall.RawConn) error {
 	const soExclusiveAddrUse = ^4 // winsock2.h: (int)(~SO_REUSEADDR)
 	var option error

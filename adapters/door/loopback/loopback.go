@@ -1,6 +1,6 @@
-// Package loopback binds the front door's listener and keeps the endpoint file. The listener can
-// only ever be on a loopback literal: what was bound is read back, and anything else is closed
-// again (L1). The port is no secret and no control (L2).
+// Package loopback opens the TCP listener of the front door on 127.0.0.1 or [::1], and keeps the endpoint
+// file by which local clients find it. The bound address is read back, and a listener on any other address is
+// closed (L1). The port is neither a secret nor a control (L2).
 package loopback
 
 import (
@@ -26,8 +26,8 @@ func failed(format string, args ...any) error {
 	return &Error{messages.ReasonBindFailed, fmt.Errorf(format, args...)}
 }
 
-// Literal returns the loopback literal that the configured address names: "127.0.0.1" or "[::1]",
-// and nothing else (L1).
+// Literal returns the loopback literal for the configured address: "127.0.0.1" or "[::1]". Any other address
+// is an error (L1).
 func Literal(configured string) (netip.Addr, error) {
 	switch configured {
 	case "127.0.0.1":
@@ -38,10 +38,9 @@ func Literal(configured string) (netip.Addr, error) {
 	return netip.Addr{}, failed("the front door's address must be 127.0.0.1 or [::1]")
 }
 
-// Listen binds address, a loopback literal as in Literal, on a port that the system picks. again is
-// the port of the actor's earlier life, or 0: it is tried first, so that clients find the restarted
-// front door where it was; when somebody else has it by now, the system picks. Called by the front
-// door actor.
+// Listen binds address, a result of Literal, on a port that the system chooses. again is the port of the
+// actor's previous run, or 0. It is tried first, so that clients find the restarted front door at the same
+// address; if another program has it, the system chooses a port. Called by the front door actor.
 func Listen(ctx context.Context, address string, again uint16) (net.Listener, netip.AddrPort, error) {
 	ip, err := Literal(address)
 	if err != nil {
@@ -74,7 +73,7 @@ func listen(ctx context.Context, ip netip.Addr, port uint16) (net.Listener, neti
 	return l, bound, nil
 }
 
-// check reads back what was bound.
+// check reads the bound address back.
 func check(a net.Addr, ip netip.Addr) (netip.AddrPort, error) {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -87,7 +86,7 @@ func check(a net.Addr, ip netip.Addr) (netip.AddrPort, error) {
 	return bound, nil
 }
 
-// BaseURL is what clients are told: an OpenAI base URL on the literal.
+// BaseURL returns the OpenAI base URL that clients use.
 func BaseURL(bound netip.AddrPort) string {
 	return "http://" + net.JoinHostPort(bound.Addr().String(), strconv.Itoa(int(bound.Port()))) + "/v1"
 }

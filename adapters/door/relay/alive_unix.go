@@ -8,16 +8,15 @@ import (
 	"time"
 )
 
-// alive reports whether an idle connection is still open and silent. A peer that has closed it, or
-// says something unasked, makes it unusable; asking costs one system call and spares the retry of a
-// request that may not be sent twice.
+// alive reports whether an idle connection is open and has no unread data. Otherwise it cannot be used. The
+// check costs one system call, and avoids a retry of a request that must not be sent twice.
 func alive(c net.Conn) bool {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return true
 	}
 	raw, err := sc.SyscallConn()
-	if err != nil || c.SetReadDeadline(time.Time{}) != nil { // one that has passed would answer for the system
+	if err != nil || c.SetReadDeadline(time.Time{}) != nil { // a deadline that has passed would answer instead of the kernel
 		return false
 	}
 	var quiet bool

@@ -10,10 +10,10 @@ import (
 	"strconv"
 )
 
-// answerHead is what matters of the head of the runtime's answer; the rest is not looked at.
+// answerHead is the part of an answer's head that the relay uses. The other fields are ignored.
 type answerHead struct {
 	status  int
-	length  int64 // of the body in bytes; -1: until the connection ends
+	length  int64 // of the body in bytes; -1 if the connection's end ends it
 	chunked bool
 	close   bool // the connection cannot be used again
 	json    bool
@@ -22,9 +22,8 @@ type answerHead struct {
 
 var errBadAnswer = errors.New("the runtime's answer cannot be read")
 
-// readHead reads a status line and header. Whatever frames the body in two ways is refused.
-// http.ReadResponse would do the same for the cost of a map and a dozen allocations; a line longer
-// than the reader's buffer is refused here.
+// readHead reads a status line and header. It refuses an answer that is framed in two ways, and a line longer
+// than the reader's buffer. http.ReadResponse would do the same with a map and a dozen allocations.
 func readHead(in *bufio.Reader) (answerHead, error) {
 	h := answerHead{length: -1}
 	line, err := readLine(in)
@@ -86,7 +85,7 @@ func (h *answerHead) field(line []byte) error {
 	return nil
 }
 
-// readLine returns a line without its end, valid until the next read.
+// readLine returns a line without its line end. It is valid until the next read.
 func readLine(in *bufio.Reader) ([]byte, error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
@@ -98,11 +97,11 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 	return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
 }
 
-// body reads what follows the head, to its end.
+// body returns a reader of the content that follows the head.
 func (h *answerHead) body(in *bufio.Reader) io.Reader {
 	switch {
 	case h.status == http.StatusNoContent, h.status == http.StatusNotModified:
-		return &sizedBody{in, 0} // whatever the head announces
+		return &sizedBody{in, 0} // these have no content, whatever the head says
 	case h.chunked:
 		return &chunkedBody{in, httputil.NewChunkedReader(in)}
 	case h.length >= 0:

@@ -16,36 +16,37 @@ import (
 	"companion/messages"
 )
 
-// Target is the back end of one launch. Connections to another launch's back end are never used.
+// Target is the back end of one launch. A request never uses a connection to another launch's back end.
 type Target struct {
 	Launch  messages.Launch
 	BackEnd messages.BackEnd
 }
 
 const (
-	// The runtime closes what was idle for 5 s; a second less leaves no race.
+	// The runtime closes connections that are idle for 5 s. One second less avoids the race.
 	idleMax = 4 * time.Second
-	// trusted is how long an idle Unix connection is not asked whether it lives: a write to a closed
-	// one fails with nothing sent, and the request is sent again.
+	// trusted is how long an idle Unix connection is used without asking whether it is open: a write to a
+	// closed one fails with nothing sent, and the request is sent again.
 	trusted = 100 * time.Millisecond
-	// copied is the largest body that is copied behind its head, to be sent by one plain write.
+	// copied is the size in bytes of the largest body that is copied behind its head, so that one write sends
+	// both.
 	copied = 8 << 10
-	// headBytes is the longest head of an answer: the runtime may be hostile (T7).
+	// headBytes is the size of the longest head of an answer. The runtime may be hostile (T7).
 	headBytes = 256 << 10
-	// dialTime bounds the wait for a runtime that does not take a new connection, and dialPause is
-	// between two tries.
+	// dialTime bounds the wait for a runtime that accepts no connection. dialPause is the time between two
+	// attempts.
 	dialTime  = 5 * time.Second
 	dialPause = 2 * time.Millisecond
 )
 
-// pool holds the idle connections to the current target. It has one owner, the Relay.
+// pool holds the idle connections to the current target. The Relay owns it.
 type pool struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	max  int
 
 	mu     sync.Mutex
 	target Target
-	idle   []*upstream // the latest used is last
+	idle   []*upstream // used last is last
 	closed bool
 }
 
@@ -56,13 +57,13 @@ type upstream struct {
 	reused bool
 	usedAt time.Time
 	in     *bufio.Reader
-	out    []byte // for the next request; at most copied and a head
+	out    []byte // buffer for the next request: a head and at most copied bytes
 
-	headLeft int  // while a head is read: how much more of it there may be
-	heard    bool // something arrived since the flag was last taken down
+	headLeft int  // while a head is read: how many bytes of it may follow
+	heard    bool // something arrived since the flag was last reset
 
-	// While watch is set it runs every so often, on the reading goroutine, whether anything arrives
-	// or not: a runtime that dribbles must not hold whom a silent one lets go.
+	// While watch is set, Read calls it every so often on the reading goroutine, whether data arrives or not:
+	// a runtime that sends a little at a time must not hold a request longer than a silent one.
 	watch func() error
 	every time.Duration
 }
@@ -73,7 +74,8 @@ var errForeign = errors.New("the back end is not the runtime's process")
 
 var errStaleTarget = errors.New("the back end belongs to an earlier launch")
 
-// use makes t the target, unless a later launch is already; the connections to the old one die.
+// use makes t the target, and closes the connections to the earlier one. It fails if the current target is of
+// a later launch.
 func (p *pool) use(t Target) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,8 +104,8 @@ func (p *pool) closeIdleLocked() {
 	p.idle = nil
 }
 
-// get returns a connection to t: an idle one that still lives, or a new one. While it waits it asks
-// look whether to go on.
+// get returns a connection to t: an idle one that is open, or a new one. While it waits it calls look, which
+// decides whether to go on.
 func (p *pool) get(ctx context.Context, t Target, fresh bool, look func() error) (*upstream, error) {
 	for !fresh {
 		u := p.pop(t)
@@ -128,8 +130,8 @@ func (p *pool) get(ctx context.Context, t Target, fresh bool, look func() error)
 	return u, nil
 }
 
-// connect makes a new connection. A Unix socket whose queue of new ones is full refuses at once where
-// TCP waits, so the waiting is done here.
+// connect opens a connection. A Unix socket whose backlog is full refuses at once, where TCP waits, so the
+// wait is here.
 func (p *pool) connect(ctx context.Context, b messages.BackEnd, look func() error) (net.Conn, error) {
 	c, err := p.dial(ctx, b.Network, b.Address)
 	for end := time.Now().Add(dialTime); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
@@ -145,8 +147,8 @@ func (p *pool) connect(ctx context.Context, b messages.BackEnd, look func() erro
 	return c, err
 }
 
-// checkPeer refuses a new connection whose other end is not the runtime's process (R3): any program of the user
-// can put a socket of its own in the place of the runtime's.
+// checkPeer refuses a new connection whose other end is not the runtime's process (R3). Any program of the
+// user can replace the runtime's socket by its own.
 func checkPeer(c net.Conn, pid int) error {
 	if pid == 0 {
 		return nil
@@ -168,8 +170,8 @@ func (p *pool) pop(t Target) *upstream {
 	return u
 }
 
-// put takes back a connection whose last answer was read to its end. It may lie idle for long: of the
-// last call, whose text is private, it keeps nothing.
+// put takes back a connection whose last answer was read to its end. It overwrites the buffers, because the
+// connection may be idle for long and the last call is private.
 func (p *pool) put(u *upstream) {
 	u.usedAt, u.watch = time.Now(), nil
 	clear(u.out)
@@ -192,7 +194,7 @@ func (p *pool) put(u *upstream) {
 	}
 }
 
-// zeros overwrites a buffer that is filled from it.
+// zeros is an endless reader of zeros. It overwrites the buffer of a bufio.Reader.
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) {
@@ -200,15 +202,15 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// listen makes f run every d while the answer is read. For d nothing that is written waits either.
+// listen makes Read call f every d while the answer is read. A write also waits d at most.
 func (u *upstream) listen(f func() error, d time.Duration) error {
 	u.watch, u.every, u.heard = f, d, false
 	return u.SetDeadline(time.Now().Add(d))
 }
 
-// Read keeps the watch below the buffered reader, so that no reader above ever sees a time-out. The
-// deadline moves only with the watch, not with each read; and the watch runs when it has passed, not
-// after what was read: there the events of all streams that came together would wait for it.
+// Read calls watch below the buffered reader, so that no reader above sees a time-out. The deadline moves
+// when watch has run, not with each read. And watch runs when the deadline has passed, not after a successful
+// read: otherwise the events of all streams that arrived together would wait for it.
 func (u *upstream) Read(b []byte) (int, error) {
 	for {
 		n, err := u.Conn.Read(b)

@@ -1,16 +1,16 @@
-// Package relay carries admitted requests to the runtime and its answers back (L7, L8). It keeps its
-// own pool of connections to the back end, writes each request once, and reads the answer's head itself:
-// httputil.ReverseProxy with http.Transport costs two more goroutines and several hand-overs per
-// request. A fuzz test holds what it reads against net/http's parser.
+// Package relay is the reverse proxy between the front door and the runtime: it sends admitted requests to
+// llama-server and passes its answers and event streams back (L7, L8). It has its own pool of connections to
+// the back end, sends each request once, and reads the answer's head itself: httputil.ReverseProxy with
+// http.Transport costs two more goroutines and several hand-overs per request. A fuzz test compares what it
+// reads with net/http's parser.
 //
-// Nothing of the client's head goes to the runtime, and nothing of the runtime's head comes back:
-// both are written anew, so no token, cookie, origin or CORS header can pass either way (L7). The
-// runtime's error texts do not pass either; they become reasons.
+// It writes both heads itself, so no token, cookie, origin or CORS header passes either way (L7). The
+// runtime's error texts do not pass either: they become reasons.
 //
-// What it answers for: a client that leaves ends the upstream connection at once, so that the
-// runtime stops computing; a pooled connection that went stale is replaced, and the request sent
-// again only if nothing was sent or it is safe; the connections of one launch die with it; a stream
-// that breaks off ends with an error event.
+// It guarantees: When a client leaves, the upstream connection is closed at once, so that the runtime stops
+// computing. A stale pooled connection is replaced, and the request is sent again only if nothing was sent or
+// if it is safe. The connections of a launch end with it. A broken stream ends with an error event. Each new
+// connection is checked to be to the runtime's process (R3).
 package relay
 
 import (
@@ -29,31 +29,32 @@ import (
 	"companion/messages"
 )
 
-// Options tune a Relay; zero values are the defaults.
+// Options configure a Relay. A zero value means the default that is given.
 type Options struct {
-	// KeepAlive is how long a stream is quiet before a comment keeps the client waiting: 15 s.
+	// KeepAlive is how long a stream is silent before a comment is sent to the client: 15 s.
 	KeepAlive time.Duration
-	// AnswerBytes is the longest answer that is not a stream: 64 MiB.
+	// AnswerBytes is the length of the longest answer that is not a stream: 64 MiB.
 	AnswerBytes int64
-	// AnswerMemory is what all answers that are not streams may hold at once, in bytes: 128 MiB. An answer
-	// needs up to three times its length while it is read.
+	// AnswerMemory bounds what all answers that are not streams hold at once, in bytes: 128 MiB. While an
+	// answer is read it needs up to three times its length.
 	AnswerMemory int64
-	// IdleConns is how many idle connections are kept: 16. As many as requests run at once is right.
+	// IdleConns is the number of idle connections that are kept: 16. It should be the number of requests that
+	// run at once.
 	IdleConns int
 	// Dial replaces the dialer in tests.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// ErrorEvent is the server-sent event that ends a broken stream.
+	// ErrorEvent returns the server-sent event that ends a broken stream.
 	ErrorEvent func(messages.Reason) []byte
 }
 
-// Relay is safe for concurrent use. Its callers are the front door's request handlers.
+// Relay is safe for concurrent use. The front door's request handlers call it.
 type Relay struct {
 	options Options
 	pool    pool
 	answers *semaphore.Weighted // the bytes of Options.AnswerMemory
 }
 
-// New makes a Relay that has no target yet.
+// New returns a Relay without a target.
 func New(o Options) *Relay {
 	if o.KeepAlive <= 0 {
 		o.KeepAlive = 15 * time.Second
@@ -76,11 +77,11 @@ func New(o Options) *Relay {
 	return &Relay{options: o, pool: pool{dial: o.Dial, max: o.IdleConns}, answers: semaphore.NewWeighted(o.AnswerMemory)}
 }
 
-// Use makes t the only back end; the idle connections of an earlier launch are closed. A launch
-// that is older than the latest changes nothing.
+// Use makes t the only back end and closes the idle connections to earlier launches. It ignores a launch that
+// is older than the current one.
 func (r *Relay) Use(t Target) { _ = r.pool.use(t) }
 
-// Close ends every idle connection; later calls fail.
+// Close closes every idle connection. Later calls fail.
 func (r *Relay) Close() { r.pool.close() }
 
 // Call is one request to the runtime. Body is nil for GET.
@@ -89,14 +90,14 @@ type Call struct {
 	Path   string
 	Body   []byte
 	Stream bool
-	// Gone, when set, is asked now and then until the answer is there: whether the client has left.
+	// Gone, if set, is polled until the answer has ended. It reports whether the client has left.
 	Gone func() bool
-	// Heard, when set, is called soon after the runtime has said something, and not for each event.
+	// Heard, if set, is called soon after data from the runtime has arrived, but not for each event.
 	Heard func()
 }
 
-// Result says how a call ended. Unless Written, nothing was answered and the caller answers with
-// Reason. Gone says that the client left first.
+// Result says how a call ended. Unless Written is set, the client has no answer yet, and the caller answers
+// with Reason. Gone means that the client has left.
 type Result struct {
 	Reason      messages.Reason
 	Written     bool
@@ -108,13 +109,13 @@ type Result struct {
 	Tokens      Tokens
 }
 
-// Tokens are counts that the runtime told.
+// Tokens are the token counts in an answer.
 type Tokens struct{ Prompt, Completion int }
 
-// fetchBytes is the longest answer that Fetch returns.
+// fetchBytes is the length of the longest answer that Fetch returns.
 const fetchBytes = 1 << 20
 
-// Fetch returns the body of a GET answered 200. Its call has no Body and no Stream.
+// Fetch returns the content of a GET that is answered 200. The call must have no Body and no Stream.
 func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
 	e := &exchange{relay: r, ctx: ctx, call: c}
 	if !e.open() {
@@ -143,7 +144,7 @@ func (r *Relay) Do(ctx context.Context, w http.ResponseWriter, c Call) Result {
 	return e.result
 }
 
-// exchange is one call on its way. It belongs to one goroutine.
+// exchange is one running call. It belongs to one goroutine.
 type exchange struct {
 	relay  *Relay
 	ctx    context.Context
@@ -152,17 +153,17 @@ type exchange struct {
 	up     *upstream
 	head   answerHead
 	body   io.Reader
-	passed time.Time // when the client last got something of a stream
-	cut    bool      // what was passed last ends within an event
-	ending time.Time // when the last event of a stream had come, whose end has not
+	passed time.Time // when the client last got data of a stream
+	cut    bool      // the last write ended inside an event
+	ending time.Time // when the last event of a stream had arrived without its end
 	result Result
 }
 
-// left reports whether ctx ended because the client left. When the front door itself ends a request
-// it gives a cause of its own, and the client is told.
+// left reports whether ctx ended because the client left. When the front door ends a request it sets another
+// cause, and the client gets an answer.
 func left(ctx context.Context) bool { return errors.Is(context.Cause(ctx), context.Canceled) }
 
-// open sends the request and reads the head of the answer. False: result says why there is none.
+// open sends the request and reads the head of the answer. If it returns false, e.result says why.
 func (e *exchange) open() bool {
 	if err := e.relay.pool.use(e.call.Target); err != nil {
 		e.result.Reason = messages.ReasonRuntimeUnavailable
@@ -188,15 +189,15 @@ func (e *exchange) open() bool {
 	return e.judge()
 }
 
-// look is how often we look after the client, and after ctx, while the runtime is at work.
+// look is how often the client and ctx are checked while the runtime works.
 const look = 50 * time.Millisecond
 
-// sendTime bounds the sending of a large body: a runtime that does not even read has hung.
+// sendTime bounds the sending of a large body. A runtime that does not read has hung.
 const sendTime = 30 * time.Second
 
-// watch runs every so often while the runtime is at work. It ends the wait when nobody waits for the
-// answer any more, which closes the connection, so that the runtime stops computing; and it keeps a
-// client that does wait from giving up.
+// watch runs every look while the runtime works. It ends the call when the client has left, which closes the
+// connection so that the runtime stops computing, and it sends comments to a client that waits for a silent
+// stream.
 func (e *exchange) watch() error {
 	if err := e.lookAround(); err != nil {
 		return err
@@ -210,7 +211,7 @@ func (e *exchange) watch() error {
 	return nil
 }
 
-// lookAround tells when nobody waits for the answer any more.
+// lookAround returns an error when no client waits for the answer.
 func (e *exchange) lookAround() error {
 	e.tellHeard()
 	if e.call.Gone != nil && e.call.Gone() {
@@ -230,7 +231,7 @@ func (e *exchange) tellHeard() {
 	}
 }
 
-// try makes one attempt, and says how many bytes of the request were sent.
+// try makes one attempt. It returns how many bytes of the request were sent.
 func (e *exchange) try(fresh bool) (sent int64, err error) {
 	e.up, err = e.relay.pool.get(e.ctx, e.call.Target, fresh, e.lookAround)
 	if err != nil {
@@ -248,7 +249,7 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 	}
 	up.headLeft = headBytes
 	defer func() { up.headLeft = 0 }()
-	for range 5 { // informational answers, which nobody asked for
+	for range 5 { // informational answers are skipped
 		e.head, err = readHead(up.in)
 		if err != nil || e.head.status >= 200 || e.head.status == http.StatusSwitchingProtocols {
 			e.body = e.head.body(up.in)
@@ -258,7 +259,7 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 	return sent, errBadAnswer
 }
 
-// send writes the request in one go.
+// send writes the request at once.
 func (e *exchange) send() (int64, error) {
 	out := e.up.out[:0]
 	if e.call.Body == nil {
@@ -273,14 +274,14 @@ func (e *exchange) send() (int64, error) {
 	out = append(out, e.call.Body...)
 	e.up.out = out
 	n, err := e.up.Write(out)
-	if errors.Is(err, os.ErrDeadlineExceeded) { // a runtime that answers without reading
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the runtime answers without reading
 		more, err := e.sendLarge(net.Buffers{out[n:]})
 		return int64(n) + more, err
 	}
 	return int64(n), err
 }
 
-// sendLarge writes what may be more than the connection holds, and looks around while it waits.
+// sendLarge writes what may be more than the socket's buffer holds, and calls watch while it waits.
 func (e *exchange) sendLarge(rest net.Buffers) (sent int64, err error) {
 	for end := time.Now().Add(sendTime); ; {
 		if err := e.up.SetWriteDeadline(time.Now().Add(look)); err != nil {
@@ -296,7 +297,7 @@ func (e *exchange) sendLarge(rest net.Buffers) (sent int64, err error) {
 	}
 }
 
-// judge turns the status of the answer into a reason. The runtime's own error text stays here.
+// judge turns the status of the answer into a reason. The runtime's error text is not passed on.
 func (e *exchange) judge() bool {
 	status := e.head.status
 	if status == http.StatusOK && (e.call.Stream && e.head.events || !e.call.Stream && e.head.json) {
@@ -309,7 +310,7 @@ func (e *exchange) judge() bool {
 	switch {
 	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):
 		e.result.Reason, e.result.Unsupported = messages.ReasonBadRequest, true
-	case bytes.Contains(text, []byte("exceed_context_size_error")), bytes.Contains(text, []byte("too large to process")): // the latter of an embedding
+	case bytes.Contains(text, []byte("exceed_context_size_error")), bytes.Contains(text, []byte("too large to process")): // the latter for an embedding
 		e.result.Reason, e.result.TooLong = messages.ReasonBadRequest, true
 	case status >= 400 && status < 500:
 		e.result.Reason = messages.ReasonBadRequest
@@ -321,9 +322,9 @@ func (e *exchange) judge() bool {
 	return false
 }
 
-// done gives the connection back when the answer was read whole, and closes it otherwise. After a
-// stream llama-server closes it, although it says Keep-Alive: a request that is sent in that moment
-// would be lost.
+// done returns the connection to the pool if the answer was read to its end, and closes it otherwise.
+// llama-server closes the connection after a stream although it sends Keep-Alive; a request that is sent in
+// that moment would be lost.
 func (e *exchange) done(whole bool) {
 	if e.up == nil {
 		return
@@ -337,8 +338,8 @@ func (e *exchange) done(whole bool) {
 	e.up = nil
 }
 
-// answer passes on an answer that is not a stream. It is read whole first, so that a runtime that dies while it
-// writes causes an error and not half an answer.
+// answer passes on an answer that is not a stream. It is read whole first, so that a runtime that dies while
+// it writes causes an error and not half an answer.
 func (e *exchange) answer() (whole bool) {
 	b := newAnswerBuffer(e.relay.answers)
 	defer b.release()
@@ -361,7 +362,7 @@ var (
 	streamType = []string{"text/event-stream"}
 )
 
-// slurp reads the answer's body whole, up to limit bytes.
+// slurp reads the answer's content whole, at most limit bytes.
 func (e *exchange) slurp(b *answerBuffer, limit int64) bool {
 	err := b.readFrom(e.body, int(limit))
 	switch {
@@ -376,8 +377,8 @@ func (e *exchange) slurp(b *answerBuffer, limit int64) bool {
 	return false
 }
 
-// countTokens finds the counts in an answer or event. The names cannot stand in a text of the
-// model's: there their quotes are escaped.
+// countTokens finds the token counts in an answer or event. A text of the model cannot contain the names,
+// because its quotes are escaped.
 func countTokens(b []byte) Tokens {
 	prompt, some := number(b, `"prompt_tokens":`)
 	completion, more := number(b, `"completion_tokens":`)

@@ -19,7 +19,7 @@ var (
 
 var errClientGone = errors.New("the client left")
 
-// commit sends the head of a stream.
+// commit writes the head of a stream.
 func (e *exchange) commit() {
 	if !e.result.Written {
 		e.result.Written = true
@@ -28,7 +28,7 @@ func (e *exchange) commit() {
 	}
 }
 
-// write adds events to the answer, which leave with what comes next.
+// write adds events to the answer without flushing them.
 func (e *exchange) write(events []byte) error {
 	e.commit()
 	if _, err := e.w.Write(events); err != nil {
@@ -38,7 +38,7 @@ func (e *exchange) write(events []byte) error {
 	return nil
 }
 
-// pass writes whole events, at once.
+// pass writes whole events and flushes them.
 func (e *exchange) pass(events []byte) error {
 	if err := e.write(events); err != nil {
 		return err
@@ -62,15 +62,16 @@ func (e *exchange) fail() {
 	}
 }
 
-// streamBytes is the longest event that is held back until it is whole; a longer one passes in
+// streamBytes is the length of the longest event that is held until it is complete. A longer one passes in
 // pieces.
 const streamBytes = 32 << 10
 
 var streamBuffers = sync.Pool{New: func() any { return new([streamBytes]byte) }}
 
-// stream passes events on as they come, each only when it is whole, so that what breaks off is
-// never half an event. Nothing else is held but the last event: it says that the answer is whole, so it
-// leaves with the answer's end, when the place in the runtime is free for whoever reads it.
+// stream passes events on as they arrive. Each passes only when it is complete, so that a broken stream never
+// ends inside an event. Only the last event is held longer: it tells the client that the answer is complete,
+// so it is sent together with the answer's end, when the slot in the runtime is free for the client's next
+// request.
 func (e *exchange) stream() (whole bool) {
 	held := streamBuffers.Get().(*[streamBytes]byte)
 	defer streamBuffers.Put(held)
@@ -86,7 +87,7 @@ func (e *exchange) stream() (whole bool) {
 		if end == 0 && n == len(held) {
 			end = n
 			if held[n-1] == '\n' {
-				end-- // perhaps half of an event's end
+				end-- // it may be half of the empty line that ends an event
 			}
 		}
 		if end > 0 {
@@ -102,14 +103,14 @@ func (e *exchange) stream() (whole bool) {
 	}
 }
 
-// settleTime is how long the end of an answer may take behind its last event.
+// settleTime is how long the end of an answer may take after its last event.
 const settleTime = time.Second
 
 var errNoEnd = errors.New("the answer is whole, and did not end")
 
-// last passes the last events of an answer on, in one write with its end. When that has not come they
-// pass at once, and it is waited for: then the place in the runtime is free. The answer is whole without,
-// so the wait is short, and what comes in it is dropped.
+// last passes the last events on in one write with the answer's end. If the end has not arrived, it forwards
+// the events now and waits up to settleTime, because the slot in the runtime is free only then. The answer is
+// complete without the end, so what arrives meanwhile is dropped.
 func (e *exchange) last(events []byte, more bool) (whole bool) {
 	if more {
 		if len(events) > 0 && e.pass(events) != nil {
@@ -121,7 +122,7 @@ func (e *exchange) last(events []byte, more bool) (whole bool) {
 	return !e.result.Gone && e.write(events) == nil && e.write(doneEvent) == nil
 }
 
-// broken ends a stream that did not come to its end.
+// broken ends a stream that has not reached its end.
 func (e *exchange) broken() (whole bool) {
 	e.result.Gone = e.result.Gone || left(e.ctx)
 	e.result.Reason = messages.ReasonUpstreamFailed
@@ -132,14 +133,14 @@ func (e *exchange) broken() (whole bool) {
 	return false
 }
 
-// eventScan follows what the events say.
+// eventScan tracks the content of the events.
 type eventScan struct {
-	finished bool // the last event was there
-	failed   bool // the runtime reported an error, whose text stays here
+	finished bool // the last event has arrived
+	failed   bool // the runtime reported an error, whose text is not passed on
 }
 
-// scan returns how much of b is whole events that may pass, up to the last event. What continues a long
-// event is none itself, whatever it looks like.
+// scan returns the length of the complete events at the start of b that may pass, up to the last event. The
+// continuation of a long event is not parsed, whatever it looks like.
 func (s *eventScan) scan(b []byte, e *exchange) (end int) {
 	for inside := e.cut; ; inside = false {
 		n := bytes.Index(b[end:], eventEnd)
