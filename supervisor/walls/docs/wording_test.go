@@ -1,0 +1,141 @@
+package docs
+
+import (
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// mannered are words that plain technical English does not need: name the person, the part or the thing instead.
+var mannered = regexp.MustCompile(`(?i)\b(whoever|whomever|nobody|somebody|anew|beside|that of|a word from|of its own accord)\b`)
+
+// notRewritten are the folders, and the documents, whose comments are not in plain English yet. Remove an entry when its
+// folder is rewritten: the test fails for an entry that has no mannered word left. Never add one.
+var notRewritten = map[string]bool{
+	"README.md":                       true,
+	"actors/actorkit":                 true,
+	"actors/authority/custody":        true,
+	"actors/authority/manifest":       true,
+	"actors/authority/session":        true,
+	"actors/door/control":             true,
+	"actors/door/frontdoor":           true,
+	"actors/door/health":              true,
+	"actors/lifecycle":                true,
+	"actors/logfile":                  true,
+	"actors/runtime/process":          true,
+	"actors/runtime/provision":        true,
+	"actors/runtime/resources":        true,
+	"adapters/authority/keychain":     true,
+	"adapters/authority/oauth":        true,
+	"adapters/authority/transport":    true,
+	"adapters/authority/tuf":          true,
+	"adapters/authority/tuf/tuftest":  true,
+	"adapters/completion":             true,
+	"adapters/completion/enrich":      true,
+	"adapters/completion/lane":        true,
+	"adapters/config":                 true,
+	"adapters/door/controlsock":       true,
+	"adapters/door/guard":             true,
+	"adapters/door/http1":             true,
+	"adapters/door/loopback":          true,
+	"adapters/door/openai":            true,
+	"adapters/door/relay":             true,
+	"adapters/privatefs":              true,
+	"adapters/runtime/download":       true,
+	"adapters/runtime/spawn":          true,
+	"adapters/runtime/spawn/lifeline": true,
+	"adapters/runtime/spawn/sandbox":  true,
+	"adapters/runtime/store":          true,
+	"cmd/companion":                   true,
+	"cmd/devhub":                      true,
+	"cmd/devhub/catalogue":            true,
+	"cmd/devhub/place":                true,
+	"cmd/devhub/server":               true,
+	"docs/api.md":                     true,
+	"docs/architecture.md":            true,
+	"docs/benchmarks.md":              true,
+	"docs/operations.md":              true,
+	"docs/security.md":                true,
+	"e2e":                             true,
+	"e2e/browser":                     true,
+	"e2e/demo":                        true,
+	"e2e/emulate/guest":               true,
+	"e2e/faults":                      true,
+	"e2e/harness":                     true,
+	"fsm":                             true,
+	"messages":                        true,
+	"supervisor":                      true,
+	"supervisor/walls":                true,
+}
+
+// Comments and documents are in plain English.
+func TestWording(t *testing.T) {
+	s, found := load(t), map[string]bool{}
+	for _, l := range slices.Concat(s.comments, s.docs) {
+		place := path.Dir(l.file)
+		if strings.HasSuffix(l.file, ".md") {
+			place = l.file
+		}
+		if place == "supervisor/walls/docs" {
+			continue // has the list of the words
+		}
+		word := mannered.FindString(l.text)
+		if word == "" {
+			continue
+		}
+		found[place] = true
+		if !notRewritten[place] {
+			t.Errorf("%s:%d says %q; use plain English: %s", l.file, l.number, word, strings.TrimSpace(l.text))
+		}
+	}
+	for _, place := range slices.Sorted(maps.Keys(notRewritten)) {
+		if !found[place] {
+			t.Errorf("%s has no mannered word: remove it from notRewritten", place)
+		}
+	}
+}
+
+// columns is where the lines of documents wrap.
+const columns = 110
+
+// notWrapped are the documents with longer lines. Remove an entry when its document is wrapped. Never add one.
+var notWrapped = map[string]bool{
+	"CHANGELOG.md":         true,
+	"README.md":            true,
+	"docs/api.md":          true,
+	"docs/architecture.md": true,
+	"docs/benchmarks.md":   true,
+	"docs/operations.md":   true,
+	"docs/security.md":     true,
+}
+
+// Lines of documents wrap at 110 columns, except tables, code and links, which cannot.
+func TestLinesOfDocuments(t *testing.T) {
+	found := map[string]bool{}
+	code := false
+	for _, l := range load(t).docs {
+		if strings.HasPrefix(strings.TrimSpace(l.text), "```") {
+			code = !code
+		}
+		if l.number == 1 {
+			code = false
+		}
+		free := code || strings.HasPrefix(l.text, "|") || strings.Contains(l.text, "](") || strings.Contains(l.text, "://")
+		if free || utf8.RuneCountInString(l.text) <= columns {
+			continue
+		}
+		found[l.file] = true
+		if !notWrapped[l.file] {
+			t.Errorf("%s:%d has %d columns, want at most %d", l.file, l.number, utf8.RuneCountInString(l.text), columns)
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(notWrapped)) {
+		if !found[file] {
+			t.Errorf("%s is wrapped: remove it from notWrapped", file)
+		}
+	}
+}
