@@ -22,10 +22,10 @@ import (
 
 const plantedVariable = "planted variable"
 
-// sighting is one place where a secret could show: an output, a file, an argument list.
+// sighting is one place where a secret could appear: an output, a file, an argument list.
 type sighting struct{ where, text string }
 
-// canary collects secrets and where to look for them.
+// canary collects secrets and the places to search for them.
 type canary struct {
 	t       *testing.T
 	secrets map[string]string // by what they are
@@ -42,7 +42,7 @@ func (c *canary) know(what, secret string) {
 
 func (c *canary) look(where, text string) { c.seen = append(c.seen, sighting{where, text}) }
 
-// run runs one command and looks at all that it says.
+// run runs one command and searches all its output.
 func (c *canary) run(house *harness.Companion, args ...string) harness.Result {
 	c.t.Helper()
 	r := house.Run(args...)
@@ -50,14 +50,14 @@ func (c *canary) run(house *harness.Companion, args ...string) harness.Result {
 	return r
 }
 
-// process looks at what the system shows of a process (C3, T12).
+// process searches what the system shows of a process (C3, T12).
 func (c *canary) process(name string, pid int) {
 	c.t.Helper()
 	for _, part := range []string{"cmdline", "environ", "comm"} {
 		data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), part))
 		if err != nil {
-			// A process that is not dumpable (X8) shows its environment to nobody, which is the best
-			// that can be found.
+			// A process that is not dumpable (X8) shows its environment to no other process, which is the
+			// best possible result.
 			if part == "environ" && os.IsPermission(err) {
 				continue
 			}
@@ -115,8 +115,8 @@ func (c *canary) find() []string {
 	return found
 }
 
-// verifiers looks for a code verifier, which nobody but the daemon and the hub's token endpoint ever
-// knew: any text whose digest is the challenge that the browser saw (O5).
+// verifiers searches for a code verifier, which only the daemon and the hub's token endpoint know: any text
+// whose digest is the challenge that the browser saw (O5).
 func (c *canary) verifiers(challenge string) {
 	candidate := regexp.MustCompile(`[A-Za-z0-9._~-]{43,128}`)
 	for _, s := range c.seen {
@@ -131,8 +131,8 @@ func (c *canary) verifiers(challenge string) {
 	}
 }
 
-// J2, J4, T12, C3, rule 2: the whole chain at the most talkative level; afterwards no secret is in a log,
-// an output, an error, an argument list, an environment or a file, plain or encoded.
+// J2, J4, T12, C3, rule 2: the whole chain at the most verbose level. Afterwards no secret is in a log, an
+// output, an error, an argument list, an environment or a file, plain or encoded.
 func TestCanary(t *testing.T) {
 	c := &canary{t: t, secrets: map[string]string{}}
 	house := harness.RealHub(t).Companion("[log]\nlevel = \"debug\"\n")
@@ -164,7 +164,7 @@ func TestCanary(t *testing.T) {
 	status = exercise(c, house)
 	c.look("status", mustJSON(t, status))
 
-	// A crash and an upset hub make other words come out.
+	// A crash and a failing hub produce messages that normal use does not.
 	watch = house.Watch()
 	watch.Await("available", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
 	if err := syscall.Kill(status.Runtime.PID, syscall.SIGKILL); err != nil {
@@ -198,7 +198,7 @@ func TestCanary(t *testing.T) {
 		t.Errorf("secrets are out:\n%s", strings.Join(found, "\n"))
 	}
 
-	// The net itself has no hole: each secret is found when it is put into any of the sightings.
+	// Check of the test itself: each secret is found when it is put into any of the sightings.
 	for what, secret := range c.secrets {
 		for form, text := range forms(secret) {
 			probe := &canary{t: t, secrets: map[string]string{what: secret}, seen: []sighting{{"probe", "x" + text + "y"}}}
@@ -209,7 +209,7 @@ func TestCanary(t *testing.T) {
 	}
 }
 
-// learnRedirects takes from the browser's URLs what must stay between browser, hub and daemon.
+// learnRedirects collects from the browser's URLs what must stay between browser, hub and daemon.
 func (c *canary) learnRedirects(visit harness.Visit) (challenge string) {
 	c.t.Helper()
 	for _, visited := range visit.URLs {
@@ -243,8 +243,8 @@ func learnSession(c *canary, house *harness.Companion) {
 	}
 }
 
-// learnArtifacts takes the digest, the URL and the paths of model and runtime from what lies in the
-// data folder, where they belong.
+// learnArtifacts collects digests, URLs and paths of model and runtime from the data folder, where they
+// belong.
 func learnArtifacts(c *canary, house *harness.Companion) {
 	c.t.Helper()
 	model, err := os.ReadFile(harness.Parts(c.t).Model.File)
@@ -258,7 +258,7 @@ func learnArtifacts(c *canary, house *harness.Companion) {
 	c.know("folder of the runtimes", filepath.Join(house.Data(), "runtimes"))
 }
 
-// exercise runs the commands that people run, good and bad, and returns the status after them.
+// exercise runs commands as people do, valid and invalid ones, and returns the status after them.
 func exercise(c *canary, house *harness.Companion) messages.Status {
 	c.t.Helper()
 	note := filepath.Join(house.Home, "note.md")
@@ -282,7 +282,7 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 		post(address, "/v1/models", "x-api-key: "+token+"\r\nOrigin: http://"+token+"\r\n", `{}`),
 	} {
 		a := send(c.t, address, request)
-		// What the caller sent itself may be named to it, nowhere else.
+		// The caller's own input may be named to the caller, and nowhere else.
 		if a.status < 400 {
 			c.t.Errorf("a bad request was answered with %d", a.status)
 		}
@@ -290,7 +290,7 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 	return status
 }
 
-// converse has a private conversation, of which nothing but its end may be noted (J2, L11).
+// converse has a private conversation, of which only the metadata may be logged (J2, L11).
 func converse(c *canary, address, token string) {
 	c.t.Helper()
 	const prompt, header = "a heron stands in the private prompt", "a-heron-in-a-private-header"
@@ -304,8 +304,8 @@ func converse(c *canary, address, token string) {
 	}
 }
 
-// files looks at every file that the companion left, but for artifacts and signed metadata, whose
-// business digests and URLs are; for tokens also at those.
+// files searches every file that the companion left. Artifacts and signed metadata contain digests and URLs
+// by design, so it searches them for tokens only.
 func (c *canary) files(house *harness.Companion) {
 	c.t.Helper()
 	looked := 0

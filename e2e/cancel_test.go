@@ -13,12 +13,11 @@ import (
 	"companion/messages"
 )
 
-// L8: a client that leaves in mid-stream ends the computation. The runtime has one slot, and the
-// stream would keep it for thousands of tokens: whoever is answered next has got that slot.
+// L8: a client that leaves in mid-stream ends the computation. The runtime has one slot, and the stream would
+// keep it for thousands of tokens, so an answer to the next client proves that the slot is free.
 func TestCancelFreesTheSlot(t *testing.T) {
 	s := newSlot(t)
-	// The stream would take minutes. The bound is for a machine that is busy; BenchmarkCancel has the
-	// figure.
+	// The stream would take minutes. The bound allows for a busy machine; BenchmarkCancel has the figure.
 	const within = 20 * time.Second
 	for what, free := range map[string]func(){"inFlight is 0": s.idle, "the next token is there": s.next} {
 		for range 3 {
@@ -30,9 +29,9 @@ func TestCancelFreesTheSlot(t *testing.T) {
 	s.companion.Stop()
 }
 
-// BenchmarkCancel prints the time from a client's leaving in mid-stream until nothing is in flight any
-// more, and until the next client has its first token from the real runtime's only slot: at most
-// 500 ms (issue 4). Beside it, how long one token takes alone.
+// BenchmarkCancel prints the time from a client's leaving in mid-stream until nothing is in flight, and until
+// the next client has its first token from the real runtime's only slot: at most 500 ms. It also prints how
+// long one token takes alone.
 func BenchmarkCancel(b *testing.B) {
 	s := newSlot(b)
 	var alone, idle, next []time.Duration
@@ -90,7 +89,7 @@ func (s *slot) next() {
 	}
 }
 
-// cancel leaves a stream that has begun, and returns how long free takes from there.
+// cancel leaves a stream that has begun, and returns how long it takes until free returns.
 func (s *slot) cancel(free func()) time.Duration {
 	s.t.Helper()
 	ctx, leave := context.WithCancel(s.t.Context())

@@ -18,8 +18,8 @@ import (
 	"companion/messages"
 )
 
-// The chain of issue 3, every link real: sign in, manifest, download, verify, spawn, health,
-// available, chat, enrich, log out, shutdown, and a second start without the hub.
+// The whole chain with real parts: sign in, manifest, download, verify, spawn, health, available, chat,
+// enrich, log out, shutdown, and a second start without the hub.
 func TestChain(t *testing.T) {
 	c := harness.RealHub(t).Companion("")
 	began := time.Now()
@@ -60,7 +60,7 @@ func TestChain(t *testing.T) {
 	if _, found := c.Secret(keychain.AccessToken); found {
 		t.Error("the access token is still in the keychain after logout")
 	}
-	// O9: the loopback token is not touched, and what is verified goes on serving.
+	// O9: the loopback token is not touched, and verified artifacts continue to serve.
 	if again, _ := c.Status(); !again.CompanionAvailable || again.Session.State != messages.SessionSignedOut {
 		t.Errorf("after logout: available %v, session %s", again.CompanionAvailable, again.Session.State)
 	}
@@ -71,7 +71,7 @@ func TestChain(t *testing.T) {
 	checkShutdown(t, c, watch, status.Runtime.PID)
 	stage("shut down")
 
-	// A second start needs neither sign-in nor network for what is verified (M1).
+	// A second start needs neither sign-in nor network for verified artifacts (M1).
 	c.Hub.Stop()
 	c.Start()
 	second := c.Available()
@@ -82,7 +82,7 @@ func TestChain(t *testing.T) {
 	c.Stop()
 }
 
-// checkReady compares the whole status of a ready companion with what is true of it (X3, A5).
+// checkReady compares the whole status of a ready companion with the facts (X3, A5).
 func checkReady(t *testing.T, s messages.Status, pid int) {
 	t.Helper()
 	if s.PID != pid || s.Lifecycle != messages.StateReady || s.Reason != messages.ReasonOK {
@@ -166,7 +166,7 @@ func checkOpenAIClient(t *testing.T, baseURL, token string) {
 	if err != nil || len(completion.Choices) != 1 || completion.Choices[0].Text == "" {
 		t.Fatalf("completion: %+v, %v", completion, err)
 	}
-	// The model computes no embeddings, and it is said so.
+	// The model computes no embeddings, and the error says so.
 	_, err = client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: harness.ModelName,
 		Input: openai.EmbeddingNewParamsInputUnion{OfString: openai.String("x")}})
 	var refused *openai.Error
@@ -249,7 +249,7 @@ func checkShutdown(t *testing.T, c *harness.Companion, watch *harness.Watch, run
 	}
 }
 
-// alive reports whether the process is there and no zombie.
+// alive reports whether the process exists and is no zombie.
 func alive(pid int) bool {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {

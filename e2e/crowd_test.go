@@ -18,7 +18,7 @@ import (
 	"companion/messages"
 )
 
-// What bad clients are given; the test waits for the longest of it.
+// Time limits for bad clients. The test waits for the longest.
 const crowdSettings = `[runtime]
 max_in_flight = 4
 queue_bound = 128
@@ -34,17 +34,17 @@ stall_timeout = "20s"
 
 const (
 	idlers, slowHeads, slowBodies, stallers = 2000, 100, 100, 3
-	// moreStallers keep every place of the runtime, and most of the queue.
+	// moreStallers occupy every slot of the runtime and most of the queue.
 	moreStallers = 100
-	// endsWithin is the longest bound above, and as much again for a machine that is busy.
+	// endsWithin is twice the longest bound above, for a busy machine.
 	endsWithin = 60 * time.Second
 	mebibyte   = 1 << 20
 )
 
-// L9, T16: many bad clients at once cost a good one nothing, the daemon little, and are cut off: 2 000
-// that keep a connection, 200 that send a head or a body byte by byte, and three that ask for a long
-// stream and do not read it, which keeps three of the runtime's four places. When 100 more of those have
-// come, the models and the command line still answer.
+// L9, T16: many bad clients at once do not affect a good client, cost the daemon little, and are cut off: 2
+// 000 that keep an idle connection, 200 that send a head or a body byte by byte, and three that request a
+// long stream and do not read it, which occupies three of the runtime's four slots. With 100 more such
+// readers, the list of models and the command line still answer.
 func TestCrowd(t *testing.T) {
 	c := harness.Ready(t, crowdSettings)
 	door := c.Door()
@@ -125,7 +125,7 @@ func TestCrowd(t *testing.T) {
 	c.Stop()
 }
 
-// crowd makes bad clients, and counts those whose connection is open but for the stalled.
+// crowd makes bad clients, and counts those whose connection is open, without the stalled ones.
 type crowd struct {
 	t               *testing.T
 	address, bearer string
@@ -146,7 +146,7 @@ func (b *crowd) dial(dialer net.Dialer, text string) net.Conn {
 	return conn
 }
 
-// watch reads until the connection is cut; answers of refusal may come before.
+// watch reads until the connection is closed; refusals may come before.
 func (b *crowd) watch(conn net.Conn) {
 	b.open.Add(1)
 	go func() {
@@ -155,7 +155,7 @@ func (b *crowd) watch(conn net.Conn) {
 	}()
 }
 
-// idle asks one good question, and then keeps the connection.
+// idle sends one good request, and then keeps the connection.
 func (b *crowd) idle() {
 	b.t.Helper()
 	conn := b.dial(net.Dialer{}, "GET /v1/models HTTP/1.1\r\nHost: "+b.address+"\r\n"+b.bearer+"\r\n")
@@ -165,7 +165,7 @@ func (b *crowd) idle() {
 	b.watch(conn)
 }
 
-// drip sends text, and then a byte now and then until the connection is cut.
+// drip sends text, and then single bytes until the connection is closed.
 func (b *crowd) drip(text string) {
 	b.t.Helper()
 	conn := b.dial(net.Dialer{}, text)
@@ -180,8 +180,8 @@ func (b *crowd) drip(text string) {
 	}()
 }
 
-// stall asks for a stream of some megabytes and does not read it. Small windows and segments leave
-// the daemon's system little to send ahead.
+// stall requests a stream of some megabytes and does not read it. Small windows and segments keep the kernel
+// from buffering much of it.
 func (b *crowd) stall() {
 	b.t.Helper()
 	small := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {

@@ -18,10 +18,10 @@ import (
 	"companion/messages"
 )
 
-// BenchmarkDaemonStart prints how much later than the bare runtime the daemon is available: from the
-// start of `companion run`, model and runtime present, to companionAvailable, less the time that the
-// same runtime takes in the same run from exec to its first healthy answer, without stage and
-// sandbox. At most 300 ms (issue 3). A tenth run or so steadies it: -benchtime 10x.
+// BenchmarkDaemonStart prints how much later than the bare runtime the daemon is available: the time from the
+// start of `companion run`, with model and runtime present, to companionAvailable, minus the time that the
+// same runtime takes in the same run from exec to its first healthy answer, without stage and sandbox. At
+// most 300 ms. Ten runs give a stable figure: -benchtime 10x.
 func BenchmarkDaemonStart(b *testing.B) {
 	c := harness.Ready(b, "")
 	c.Stop()
@@ -43,8 +43,8 @@ func BenchmarkDaemonStart(b *testing.B) {
 
 func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
-// awaitWatch follows the status from as soon as the control socket answers, and returns the moment
-// at which inference was said to be available.
+// awaitWatch follows the status from the first answer of the control socket, and returns the moment at which
+// inference became available.
 func awaitWatch(b *testing.B, c *harness.Companion) time.Time {
 	b.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
@@ -64,7 +64,7 @@ func awaitWatch(b *testing.B, c *harness.Companion) time.Time {
 	}
 }
 
-// bareStart times the runtime alone, with the arguments that matter for its start.
+// bareStart times the runtime alone, with the arguments that affect its start.
 func bareStart(b *testing.B, runtime messages.VerifiedRuntime, model string) time.Duration {
 	b.Helper()
 	socket := filepath.Join(harness.TempDir(b), "llama.sock")
@@ -82,8 +82,8 @@ func bareStart(b *testing.B, runtime messages.VerifiedRuntime, model string) tim
 	return time.Since(began)
 }
 
-// BenchmarkIdle prints the resident memory and the processor time of a daemon whose model is ready
-// and that nobody asks anything: at most 40 MiB, and no measurable load (issue 3).
+// BenchmarkIdle prints the resident memory and the processor time of a daemon with a ready model and without
+// requests: at most 40 MiB, and no measurable load.
 func BenchmarkIdle(b *testing.B) {
 	c := harness.Ready(b, "")
 	pid := c.Daemon.PID
@@ -120,7 +120,7 @@ func processorTime(b *testing.B, pid int) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	// proc_pid_stat(5): utime and stime are fields 14 and 15, and the name before may hold blanks.
+	// proc_pid_stat(5): utime and stime are fields 14 and 15. The name before them can contain blanks.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	var ticks int
 	for _, field := range fields[11:13] {
@@ -134,7 +134,7 @@ func processorTime(b *testing.B, pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / ticksPerSecond
 }
 
-// errSeen ends a watch that has seen what it waited for.
+// errSeen ends a watch that has seen the expected status.
 var errSeen = errors.New("seen")
 
 func controlsockWatch(b *testing.B, c *harness.Companion, seen func(messages.Status) bool) error {

@@ -19,8 +19,8 @@ func textBody(text, more string) string {
 	return fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"max_tokens":8%s}`, text, more)
 }
 
-// persist sends a request as the OpenAI client libraries do: two retries after answers that a retry may mend,
-// with their pauses (openai-python, _base_client.py: 0.5 s doubled to 8 s, or Retry-After).
+// persist sends a request as the OpenAI client libraries do: two retries after answers for which a retry can
+// help, with their pauses (openai-python, _base_client.py: 0.5 s doubled to 8 s, or Retry-After).
 func persist(t *testing.T, door *harness.Door, body string) (last harness.Reply) {
 	t.Helper()
 	for retry := range 3 {
@@ -38,9 +38,9 @@ func persist(t *testing.T, door *harness.Door, body string) (last harness.Reply)
 	return last
 }
 
-// R11, A8, L8: a request that ends the runtime cannot do it twice, however it is spelled; the requests beside
-// it fail once and succeed by the retry of their client library; and no number of such requests leads to a
-// hold. The runtime is a real process that dies of an illegal instruction.
+// R11, A8, L8: a request that ends the runtime cannot do so twice, in any spelling. Other requests in the
+// runtime fail once and succeed by the retry of their client library. No number of such requests leads to a
+// hold. The runtime is a real process that ends with an illegal instruction.
 func TestRequestThatEndsTheRuntime(t *testing.T) {
 	const deadly, slow = "xdeadlyx", "xslowx"
 	hub := harness.NewHub(t)
@@ -80,7 +80,7 @@ func TestRequestThatEndsTheRuntime(t *testing.T) {
 	expect("the deadly one, retried", persist(t, door, textBody(deadly+" beside", "")), 400, messages.ReasonRequestEndsRuntime)
 	expect("the honest one, retried", <-honest, 200, "")
 
-	// As many as would be a crash loop, and more.
+	// More than the number that makes a crash loop.
 	for i := range fsm.CrashLoopFailures + 1 {
 		expect("a new deadly request", send(textBody(fmt.Sprint(deadly, i), "")), 502, messages.ReasonUpstreamFailed)
 		if s := c.Available(); s.Runtime.Held {

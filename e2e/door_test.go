@@ -71,7 +71,7 @@ func host(t *testing.T, baseURL string) string {
 	return u.Host
 }
 
-// post is a good request with body, but for the lines in head, which come before.
+// post is a good request with body; the lines in head come first.
 func post(address, path, head, body string) string {
 	if !strings.Contains(head, "Host:") {
 		head += "Host: " + address + "\r\n"
@@ -88,8 +88,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 	const chat = `{"messages":[{"role":"user","content":"Say one word."}],"max_tokens":2}`
 	const path = "/v1/chat/completions"
 
-	// The same request is answered when nothing is wrong with it, so that each row below shows its
-	// own fault.
+	// The unchanged request succeeds, so that each row below shows its own fault.
 	if a := send(t, address, post(address, path, bearer, chat)); a.status != http.StatusOK {
 		t.Fatalf("a good request: %d %s", a.status, a.body)
 	}
@@ -170,12 +169,12 @@ func TestFrontDoorRefuses(t *testing.T) {
 	})
 }
 
-// guesses is how many wrong tokens are tried from one client and again from many at once.
+// guesses is the number of wrong tokens, first from one client and then from many at once.
 const guesses = 10_000
 
-// T3, L3, A4: ten thousand wrong tokens, one after the other and from many clients at once, each on a
-// connection of its own because a failure closes it. They are bounded by 429; meanwhile the right
-// token is served, the probe succeeds, and availability never falls.
+// T3, L3, A4: ten thousand wrong tokens, one after another and from many clients at once, each on a
+// connection of its own because a failure closes it. 429 bounds them; meanwhile the right token is served,
+// the probe succeeds, and availability stays true.
 func guess(t *testing.T, c *harness.Companion) {
 	baseURL, token := c.Endpoint()
 	address := host(t, baseURL)
@@ -259,8 +258,8 @@ func guess(t *testing.T, c *harness.Companion) {
 	})
 }
 
-// guessOnce tries a wrong token. The connection is reset in the end: ten thousand that wait for their
-// last packet would use up the ports of the machine.
+// guessOnce tries a wrong token. It resets the connection at the end: ten thousand connections in TIME_WAIT
+// would use up the ports of the machine.
 func guessOnce(address string) (status int, err error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -48,8 +48,8 @@ func TestEmbeddingModel(t *testing.T) {
 	c.Stop()
 }
 
-// pooled is a copy of a Gemma file that names its pooling, as the files of embedding models do. What it adds
-// is as long as two units of alignment, so that all behind it keeps its place.
+// pooled is a copy of a Gemma file that names its pooling, as the files of embedding models do. The addition
+// is two alignment units long, so everything after it keeps its place.
 func pooled(t *testing.T, file string) string {
 	t.Helper()
 	const counts, entries = 16, 24 // where the number of entries stands, and the entries

@@ -10,8 +10,8 @@ import (
 	"companion/messages"
 )
 
-// A4: a runtime that nobody asks is asked for one token at a slow beat, straight at its socket; one
-// that somebody asks is not. What the runtime prints of each task is the witness.
+// A4: an idle runtime is asked for one token at a slow beat, directly at its socket; a busy one is not. The
+// runtime's own output about each task proves it.
 func TestIdleProbe(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := harness.Ready(t, "[health]\nbeat = \"1s\"\nidle_probe = \"3s\"\n[log]\nlevel = \"debug\"\n")
@@ -60,9 +60,9 @@ func longAnswer(t *testing.T, c *harness.Companion) *http.Response {
 	return answer
 }
 
-// A3, A4, T10: a runtime that answers every question about its health but gives no token never becomes
-// available; one that stops giving any while somebody waits for an answer is found out within the time
-// that the idle probe takes, and replaced, and who waited gets an error.
+// A3, A4, T10: a runtime that answers every health request but generates no token never becomes available.
+// One that stops generating while a client waits is detected within the time of the idle probe and replaced,
+// and the client gets an error.
 func TestMuteRuntime(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	hub := harness.NewHub(t)

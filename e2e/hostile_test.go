@@ -15,7 +15,7 @@ import (
 	"companion/messages"
 )
 
-// attempts reads the hostile runtime's own report from the log: by name, whether it was refused.
+// attempts reads the hostile runtime's own report from the log: for each attempt, whether it was refused.
 func attempts(c *harness.Companion) map[string]bool {
 	refused := map[string]bool{}
 	for line := range strings.Lines(c.Log()) {
@@ -34,10 +34,10 @@ func attempts(c *harness.Companion) map[string]bool {
 	return refused
 }
 
-// R4, R5, R6, R8, T7: a hostile runtime that the manifest names is started by the program as any other.
-// It tries everything against the daemon that started it, its sockets, secrets and files, leaves a
-// grandchild, floods its output and does not hear the polite signal: nothing of it succeeds, inference
-// works meanwhile, and after the stop nothing of it is left.
+// R4, R5, R6, R8, T7: the program starts a hostile runtime that the manifest names like any other. It attacks
+// the daemon that started it, its sockets, secrets and files, leaves a grandchild, floods its output and
+// ignores the polite signal. No attempt succeeds, inference works meanwhile, and after the stop nothing of it
+// is left.
 func TestHostileRuntime(t *testing.T) {
 	hub := harness.NewHub(t)
 	c := hub.Companion("[runtime]\nmemory_limit = \"1GiB\"\nstop_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n")
@@ -66,7 +66,7 @@ func TestHostileRuntime(t *testing.T) {
 		t.Fatalf("the runtime is %+v: this test needs a kernel with Landlock and seccomp", status.Runtime)
 	}
 	refused := attempts(c)
-	// It may serve before its output was read to the last attempt.
+	// It may serve before the last line of its report was read.
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); refused = attempts(c) {
 		if _, tried := refused["open endless descriptors"]; tried {
 			break
@@ -101,7 +101,7 @@ func TestHostileRuntime(t *testing.T) {
 	}
 }
 
-// A4, A5, A8, T10: a runtime that closes its socket and goes on is found out, ended and replaced.
+// A4, A5, A8, T10: a runtime that closes its socket and continues to run is detected, ended and replaced.
 func TestClosedSocket(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	hub := harness.NewHub(t)
@@ -126,9 +126,9 @@ func TestClosedSocket(t *testing.T) {
 	c.Stop()
 }
 
-// P3, P4: a runtime whose memory goes over its limit where the system's own limits do not look is found
-// by what the daemon sees of it: new requests are denied at once, and when that lasts, the runtime is
-// drained, which lets the request in flight finish, and replaced.
+// P3, P4: a runtime whose memory exceeds its limit where the system's own limits do not count it is detected
+// by the daemon's observation: new requests are denied at once, and when the excess lasts, the runtime is
+// drained, so that the request in flight finishes, and replaced.
 func TestMemoryExcess(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	const sustained = resources.DefaultSustained

@@ -19,7 +19,7 @@ const (
 	completionPath = "/completions"
 )
 
-// completion is what the tests read of an answer, or of an event of a streamed one.
+// completion has the fields of an answer, or of an event of a stream, that the tests read.
 type completion struct {
 	Model   string
 	Choices []struct {
@@ -45,7 +45,7 @@ type completion struct {
 	}
 }
 
-// ask sends a good request, which must be answered.
+// ask sends a good request, which must succeed.
 func ask(t *testing.T, door *harness.Door, path, body string) completion {
 	t.Helper()
 	reply := door.Do(t.Context(), http.MethodPost, path, body)
@@ -56,14 +56,14 @@ func ask(t *testing.T, door *harness.Door, path, body string) completion {
 	return answer
 }
 
-// text asks and returns the text of the only choice.
+// text sends a request and returns the text of the only choice.
 func text(t *testing.T, door *harness.Door, path, body string) string {
 	t.Helper()
 	choice := ask(t, door, path, body).Choices[0]
 	return choice.Text + choice.Message.Content
 }
 
-// L5, L6a, L8: what the endpoint promises, kept by the real runtime behind it.
+// L5, L6a, L8: the promises of the endpoint, with the real runtime.
 func TestInference(t *testing.T) {
 	c := harness.Ready(t, "")
 	door := c.Door()
@@ -109,13 +109,13 @@ func checkCompletion(t *testing.T, door *harness.Door) {
 	}
 }
 
-// event is one server-sent event and when it came.
+// event is one server-sent event and its time of arrival.
 type event struct {
 	data string
 	at   time.Time
 }
 
-// events asks for a stream and reads it to its end.
+// events requests a stream and reads it to its end.
 func events(t *testing.T, door *harness.Door, path, body string) []event {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, door.BaseURL+path, strings.NewReader(body))
@@ -146,8 +146,8 @@ func events(t *testing.T, door *harness.Door, path, body string) []event {
 	return all
 }
 
-// checkStream tells events that come as they are made from an answer that is kept and sent at once:
-// the tokens of this one take nearly all of its time.
+// checkStream distinguishes events that arrive as they are made from a buffered answer: the tokens of this
+// one take nearly all of its time.
 func checkStream(t *testing.T, door *harness.Door) {
 	for path, body := range map[string]string{
 		chatPath:       harness.Question(48, `,"stream":true`),
@@ -193,7 +193,7 @@ func checkSeed(t *testing.T, door *harness.Door) {
 	}
 }
 
-// checkStop takes a word that the model is known to say.
+// checkStop uses a word that the model is known to generate.
 func checkStop(t *testing.T, door *harness.Door) {
 	const prompt = `{"prompt":"one two three four five","max_tokens":16,"temperature":0,"ignore_eos":true`
 	whole := text(t, door, completionPath, prompt+"}")
@@ -243,9 +243,8 @@ func checkSchema(t *testing.T, door *harness.Door) {
 	}
 }
 
-// checkTools: every way to offer tools is answered. Whether a call comes of it is up to the model: this
-// one has no template for tools, and the runtime then leaves them out, even where a call is required;
-// TestTools gives it one.
+// checkTools: every way to offer tools is answered. This model has no template for tools, and the runtime
+// then omits them, even where a call is required; TestTools uses a model with a template.
 func checkTools(t *testing.T, door *harness.Door) {
 	const question = `{"messages":[{"role":"user","content":"What is the weather in Lisbon?"},
 		{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"town\":\"Porto\"}"}}]},
@@ -303,7 +302,7 @@ func checkModelsRoute(t *testing.T, door *harness.Door) {
 	}
 }
 
-// checkRefused: what is refused names the field.
+// checkRefused: a refusal names the field.
 func checkRefused(t *testing.T, door *harness.Door) {
 	const hello = `"messages":[{"role":"user","content":"Hello."}]`
 	image := func(url string) string {

@@ -10,8 +10,8 @@ import (
 	"companion/messages"
 )
 
-// A4, A5: when the loopback token is gone from the keychain, or somebody wrote over it, inference is not
-// available, and is again once the token is stored again and read back.
+// A4, A5: when the loopback token disappears from the keychain or another program overwrites it, inference is
+// not available, and becomes available when the token is stored and read back.
 func TestLostToken(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := harness.Ready(t, "")

@@ -22,8 +22,8 @@ import (
 	"companion/messages"
 )
 
-// tokensPerSecond generates 50 tokens several times and returns the best rate: what the machine's
-// other work leaves, at its best moment.
+// tokensPerSecond generates 50 tokens several times and returns the best rate, which other load on the
+// machine affects least.
 func tokensPerSecond(b *testing.B, socket string) float64 {
 	b.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
@@ -61,8 +61,8 @@ func awaitHealth(b *testing.B, backEnd messages.BackEnd, pid int) {
 	}
 }
 
-// BenchmarkConfinement prints tokens per second of the real runtime inside the sandbox, and outside
-// of it with the same arguments; the ratio is to be at least 0.98 (issue 5).
+// BenchmarkConfinement prints tokens per second of the real runtime inside the sandbox, and outside with the
+// same arguments. The ratio must be at least 0.98.
 func BenchmarkConfinement(b *testing.B) {
 	model := harness.Parts(b).Model.File
 	file, err := os.Open(model)
@@ -128,13 +128,12 @@ func unconfined(b *testing.B, runtime messages.VerifiedRuntime, model string, ar
 	return tokensPerSecond(b, own)
 }
 
-// BenchmarkRuntimeKilled prints, for the real runtime, the time from SIGKILL to the word of it at a
-// watcher on the control socket (p99 of 200 at most 5 ms: run it with -benchtime 200x); beside it how
-// long the kernel takes to tell the exit, because it frees the model's memory first; and how much
-// longer than the bare runtime's own start it takes from there to available again, by itself (at most
-// 500 ms after a first crash). The runtime has come to rest before. The daemon, who watches it and who kills
-// the runtime are programs in sessions of their own, as under a service manager and in two terminals: the
-// kernel shares processors between sessions, and what one has just used counts against all in it.
+// BenchmarkRuntimeKilled prints, for the real runtime, the time from SIGKILL until a watcher on the control socket
+// learns of it (p99 of 200 at most 5 ms: run it with -benchtime 200x). It also prints how long the kernel takes to report
+// the exit, because it frees the model's memory first, and how much longer than the bare runtime's own start it takes
+// until inference is available again (at most 500 ms after a first crash). The runtime is idle before. Daemon, watcher
+// and killer are programs in separate sessions, as under a service manager and in two terminals: the kernel shares
+// processors between sessions, and charges the recent use of one program to its whole session.
 func BenchmarkRuntimeKilled(b *testing.B) {
 	runtime, model := harness.UnpackRuntime(b), harness.Parts(b).Model.File
 	var bare []time.Duration
@@ -179,7 +178,7 @@ func BenchmarkRuntimeKilled(b *testing.B) {
 		exit = append(exit, time.Since(began))
 		now = <-ready
 		again = append(again, now.at.Sub(gone)-median(bare))
-		// A user's start forgives what was, so that each crash is a first one.
+		// A user's start clears earlier failures, so that each crash is a first one.
 		if reason, err := client.Start(b.Context()); err != nil || reason != messages.ReasonOK {
 			b.Fatalf("start: %s, %v", reason, err)
 		}
@@ -191,9 +190,9 @@ func BenchmarkRuntimeKilled(b *testing.B) {
 	}
 }
 
-// killer starts a program that ends processes by SIGKILL, half a second after it is told to. What it returns
-// tells it, calls gone, and then returns when the signal was sent. The watcher's own program must not send
-// it: its threads would compete with the one that watches.
+// killer starts a program that kills processes by SIGKILL, half a second after the request. The returned
+// function requests a kill, calls gone, and returns the time at which the signal was sent. The watcher's own
+// program must not send it: its threads would compete with the watching one.
 func killer(b *testing.B) func(pid int, gone func()) time.Time {
 	b.Helper()
 	cmd := exec.Command("bash", "-c", `while read -r pid; do read -r -t 0.5; at=$EPOCHREALTIME; kill -9 $pid; read -r; echo $at; done`)
@@ -227,7 +226,7 @@ func killer(b *testing.B) func(pid int, gone func()) time.Time {
 	}
 }
 
-// seen is a runtime that became available, and when the watcher heard of it.
+// seen is a runtime that became available, and the time at which the watcher learned of it.
 type seen struct {
 	pid int
 	at  time.Time

@@ -14,8 +14,8 @@ import (
 	"companion/messages"
 )
 
-// C3, R2, R4, T7, T11: the real runtime under the real daemon, whose environment holds secrets, has
-// none of them, and is confined to all that this kernel offers.
+// C3, R2, R4, T7, T11: the real runtime under the real daemon, whose environment contains secrets, has none
+// of them, and has every confinement that this kernel offers.
 func TestRuntimeInheritsNothing(t *testing.T) {
 	const planted = "planted-secret-91ac"
 	c := harness.RealHub(t).Companion("")
@@ -50,12 +50,12 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 			t.Errorf("its status lacks %q", line)
 		}
 	}
-	// P1: and its load is seen.
+	// P1: the daemon observes its load.
 	c.Await("observed", 10*time.Second, func(s messages.Status) bool { return s.Runtime.ResidentBytes > 100<<20 })
 }
 
-// M10, R4: the real runtime runs as an unpinned binary too, of whose folder only the libraries are open
-// to it, and status says that nobody vouches for it.
+// M10, R4: the real runtime also runs as an unpinned binary. Only the libraries of its folder are open to it,
+// and status says that it is not pinned.
 func TestUnpinnedRuntime(t *testing.T) {
 	runtime := harness.UnpackRuntime(t)
 	c := harness.Ready(t, fmt.Sprintf("[runtime]\nallow_unpinned_binary = %q\n", filepath.Join(runtime.Dir, runtime.Executable)))

@@ -7,8 +7,8 @@ import (
 	"companion/e2e/harness"
 )
 
-// O1, O4, X5: what the two keys of the hub lower, they lower in the program, and nothing more: a hub that
-// neither announces nor sends iss, and one that names an endpoint of another origin.
+// O1, O4, X5: the two keys of the hub relax exactly one check each: for a hub that neither announces nor
+// sends iss, and for one that names an endpoint of another origin.
 func TestSignInKeys(t *testing.T) {
 	hub := harness.NewHub(t)
 	hub.Fault("no-iss", true)

@@ -16,8 +16,8 @@ import (
 	"companion/messages"
 )
 
-// M7, M8: on a full disk the reason is no_space, and no model lies under its final name. The data folder
-// is a small file system in a mount namespace of the daemon's own.
+// M7, M8: on a full disk the reason is no_space, and no model has its final name. The data folder is a small
+// file system in a mount namespace of the daemon.
 func TestDiskFull(t *testing.T) {
 	t.Run("before the first byte", func(t *testing.T) {
 		hub := harness.NewHub(t)

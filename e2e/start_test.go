@@ -17,7 +17,7 @@ import (
 
 const endWithin = 30 * time.Second
 
-// X1: a second daemon says so and ends with 8; the first is not disturbed.
+// X1: a second daemon reports the first and ends with 8; the first is not affected.
 func TestSecondDaemon(t *testing.T) {
 	c := harness.NewHub(t).Companion("")
 	first := c.Start()
@@ -34,8 +34,8 @@ func TestSecondDaemon(t *testing.T) {
 	first.Stop()
 }
 
-// X1, T4: of two starts at once, in places that are new and in used ones, one serves and the other
-// says so, ends with 8 and breaks nothing.
+// X1, T4: of two simultaneous starts, in new and in used folders, one serves; the other reports it, ends with
+// 8 and breaks nothing.
 func TestTwoStartsAtOnce(t *testing.T) {
 	hub := harness.NewHub(t)
 	for range 4 {
@@ -71,8 +71,8 @@ func TestTwoStartsAtOnce(t *testing.T) {
 	}
 }
 
-// X5: a configuration that says something unknown or wrong is refused with file, line and what is
-// accepted, by run and by check, before anything else happens.
+// X5: a configuration with an unknown key or a wrong value is refused with file, line and the accepted
+// values, by run and by check, before anything else happens.
 func TestBadConfiguration(t *testing.T) {
 	hub := harness.NewHub(t)
 	for name, test := range map[string]struct {
@@ -112,8 +112,7 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// K3: without the keychain that the configuration names the daemon ends with 7, and no token is put
-// anywhere else.
+// K3: without the configured keychain the daemon ends with 7, and the token is stored nowhere else.
 func TestNoKeychain(t *testing.T) {
 	c := harness.NewHub(t).Companion("")
 	c.Edit("kernel-keyring", "secret-service")
@@ -154,8 +153,8 @@ func files(t *testing.T, dir string) []string {
 	return found
 }
 
-// T17, M7, X2: a folder of the companion that others may enter, that is a link, or that belongs to
-// somebody else is refused with its name and what would be right.
+// T17, M7, X2: a folder of the companion that others may enter, that is a link, or that belongs to another
+// user is refused; the message names it and what would be right.
 func TestFoldersOfOthers(t *testing.T) {
 	hub := harness.NewHub(t)
 	type attack struct {

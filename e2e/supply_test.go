@@ -34,7 +34,7 @@ func pull(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 	return r.Code, []messages.Reason{status.Reason, status.Manifest.Reason}
 }
 
-// stored lists what lies under the final names of models, archives and runtimes.
+// stored lists the final names of models, archives and runtimes.
 func stored(t *testing.T, c *harness.Companion) []string {
 	t.Helper()
 	var found []string
@@ -52,8 +52,8 @@ func stored(t *testing.T, c *harness.Companion) []string {
 	return found
 }
 
-// M1, M2, M4, M6, T6: what a hostile or broken mirror, or a manifest that cannot be trusted, offers
-// is refused with exit 6, and nothing lies under a final name.
+// M1, M2, M4, M6, T6: artifacts of a hostile or broken mirror, or of a manifest that cannot be trusted, are
+// refused with exit 6, and nothing has its final name.
 func TestHostileSupply(t *testing.T) {
 	for fault, reason := range map[string]messages.Reason{
 		"flipped-byte":                "digest_mismatch",
@@ -75,7 +75,8 @@ func TestHostileSupply(t *testing.T) {
 			hub.PublishSmall()
 			hub.Fault(fault, true)
 			c := hub.Companion("")
-			// The hub's own host may be private as well: the check of addresses is not what refuses it.
+			// The hub's own host may resolve to a private address too, so the check of addresses is not
+			// what refuses it.
 			c.Edit(`"127.0.0.1"`, `"127.0.0.1", "localhost"`)
 			c.Start()
 			code, got := pulled(t, c)
@@ -91,8 +92,8 @@ func TestHostileSupply(t *testing.T) {
 			if asked := hub.ArtifactRequests(harness.HubHost); len(asked) != 0 {
 				t.Errorf("the hub's own host was asked:\n%s", asked)
 			}
-			// The same companion takes the same artifacts when the hub behaves: the fault was what
-			// kept it.
+			// The same companion accepts the same artifacts from a hub without faults: the fault was the
+			// cause.
 			hub.Fault(fault, false)
 			if code, got := pull(t, c); code != 0 {
 				t.Errorf("without the fault: exit %d, %s", code, got)
@@ -104,7 +105,7 @@ func TestHostileSupply(t *testing.T) {
 	}
 }
 
-// M1, T6: a manifest that is older than one seen before is refused, and what was verified stays.
+// M1, T6: a manifest that is older than one seen before is refused, and verified artifacts stay.
 func TestRolledBackManifest(t *testing.T) {
 	hub := harness.NewHub(t)
 	hub.PublishSmall()
@@ -123,8 +124,8 @@ func TestRolledBackManifest(t *testing.T) {
 	}
 }
 
-// M12, T6: an archive that would write elsewhere, or that is not what the manifest lists, is refused as a
-// whole. Its digest is right and the signed list is harmless: what refuses is the unpacker.
+// M12, T6: an archive that would write outside its folder, or that differs from the manifest's list, is
+// refused as a whole. Its digest is right and the signed list is harmless, so the unpacker refuses it.
 func TestHostileArchive(t *testing.T) {
 	outside := harness.TempDir(t)
 	program := harness.Entry{Name: "bin/llama-server", Body: "not a program", Mode: 0o755}
@@ -155,7 +156,7 @@ func TestHostileArchive(t *testing.T) {
 			if code, got := pulled(t, c); code != 6 || !slices.Contains(got, test.reason) {
 				t.Errorf("pull: exit %d, status says %q; want 6, %s", code, got, test.reason)
 			}
-			// Only what came whole and with the right digest is unpacked.
+			// Only a complete archive with the right digest is unpacked.
 			if !logged(c, "artifact not available", harness.RuntimeName, "the runtime's archive", test.says) {
 				t.Errorf("the log has no refusal by the unpacker with %q", test.says)
 			}
@@ -167,7 +168,7 @@ func TestHostileArchive(t *testing.T) {
 	}
 }
 
-// M12, T6: a signed list that would lead elsewhere is refused before a byte is asked for.
+// M12, T6: a signed list that would lead outside the folder is refused before a byte is requested.
 func TestHostileList(t *testing.T) {
 	hub := harness.NewHub(t)
 	hub.PublishSmall()
@@ -185,7 +186,7 @@ func TestHostileList(t *testing.T) {
 	checkNoRuntime(t, c)
 }
 
-// checkNoRuntime looks for what a refused archive could have left below the companion's places.
+// checkNoRuntime fails if a refused archive left anything below the companion's folders.
 func checkNoRuntime(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	for _, file := range stored(t, c) {
@@ -213,7 +214,7 @@ func logged(c *harness.Companion, parts ...string) bool {
 	return false
 }
 
-// M1, M3: nothing is fetched while nobody is signed in.
+// M1, M3: nothing is fetched without a session.
 func TestPullNeedsSignIn(t *testing.T) {
 	hub := harness.NewHub(t)
 	hub.PublishSmall()
@@ -227,8 +228,8 @@ func TestPullNeedsSignIn(t *testing.T) {
 	}
 }
 
-// M8: a download that is cut is taken up again where it ended. Each answer brings half of what is missing,
-// but for the last 64 KiB: from zero each time it would never end.
+// M8: an interrupted download resumes where it ended. Each answer brings half of the missing bytes, except
+// for the last 64 KiB: from zero each time it would never end.
 func TestCutDownload(t *testing.T) {
 	hub := harness.NewHub(t)
 	want := hub.PublishInert(400_000)
@@ -251,7 +252,7 @@ func TestCutDownload(t *testing.T) {
 	}
 }
 
-// M8: an artifact host and a hub that are down for a moment cost time only.
+// M8: a short outage of artifact host and hub costs only time.
 func TestHostsDownForAMoment(t *testing.T) {
 	hub := harness.NewHub(t)
 	want := hub.PublishSmall()

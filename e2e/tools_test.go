@@ -41,8 +41,8 @@ For each function call, return a json object with function name and arguments wi
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 
-// withTemplate copies a GGUF file and gives it a chat template. The new key comes before the others and
-// is a multiple of the alignment long, so that everything behind it stays aligned.
+// withTemplate copies a GGUF file and adds a chat template. The new key comes before the others and has a
+// length that is a multiple of the alignment, so that everything after it stays aligned.
 func withTemplate(t *testing.T, model, template string) string {
 	t.Helper()
 	const key, isString, alignment, headLength = "tokenizer.chat_template", 8, 32, 24
@@ -75,9 +75,9 @@ func withTemplate(t *testing.T, model, template string) string {
 	return path
 }
 
-// L6a: tools reach the real runtime and do their work there: the model is shown them, a call that is
-// required comes back as one, of the function and with the arguments that its schema allows. The model
-// of the other tests has no template for tools; this is the same one with such a template.
+// L6a: tools work with the real runtime: the model sees them, and a required call comes back with the
+// function and with arguments that its schema allows. The model of the other tests has no template for tools;
+// this is the same model with such a template.
 func TestTools(t *testing.T) {
 	t.Parallel()
 	parts := harness.Parts(t)
@@ -109,7 +109,7 @@ func TestTools(t *testing.T) {
 			t.Errorf("%s: no call came back", name)
 			continue
 		}
-		// A model this small goes on calling, and the bound of tokens may cut the last call off.
+		// A model this small continues to call, and the token bound can cut the last call off.
 		first := calls[0].Function
 		var arguments struct{ Town string }
 		err := json.Unmarshal([]byte(first.Arguments), &arguments)

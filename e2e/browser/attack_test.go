@@ -20,8 +20,8 @@ const (
 	crossSite = messages.ReasonCrossSiteForbidden
 )
 
-// The attempts of attack.js, and why the front door refuses each: called from another origin by its
-// own address, by a rebound name from another port, and by a rebound name from its own port.
+// The attempts of attack.js, and why the front door refuses each one. The page calls from another origin by
+// its own address, from a rebound name on another port, and from a rebound name on the front door's own port.
 var attempts = []struct {
 	name                         string
 	fromElsewhere, rebound, same messages.Reason
@@ -39,12 +39,12 @@ var attempts = []struct {
 	{"beacon", crossSite, host, host},
 }
 
-// origin is where the attacking page is from, and by which name it calls the front door.
+// origin is the address of the attacking page, and the name by which it calls the front door.
 type origin struct {
 	name string
 	page func(page, door int) string // its URL
 	door string                      // host
-	// planted pages have the very address of the door; nobody serves them.
+	// planted pages have the front door's own address; no server serves them.
 	planted bool
 }
 
@@ -61,7 +61,7 @@ func at(format string) func(page, door int) string {
 	return func(page, _ int) string { return fmt.Sprintf(format, page) }
 }
 
-// open opens the attacking page and returns the base by which it calls the door.
+// open opens the attacking page and returns the base URL by which it calls the front door.
 func (o origin) open(b *tab, page, door int) string {
 	b.t.Helper()
 	if o.planted {
@@ -72,8 +72,8 @@ func (o origin) open(b *tab, page, door int) string {
 	return fmt.Sprintf("http://%s:%d", o.door, door)
 }
 
-// The proof below would notice: at a door without controls every attempt arrives, and the page reads
-// whatever a page can read.
+// Check of the test itself: against a server without controls every attempt arrives, and the page reads
+// everything that a page can read.
 func TestPagesAtAnOpenDoor(t *testing.T) {
 	b, page := chromium(t), pageServer(t)
 	for _, from := range origins {
@@ -124,7 +124,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 			}
 		})
 	}
-	// A person who types the address is no attacker, and gets no further than a missing token.
+	// A person who types the address is not an attacker, and gets the answer for a missing token.
 	for address, want := range map[string]messages.Reason{"127.0.0.1": messages.ReasonMissingToken, "rebound.example": host} {
 		t.Run("address bar, "+address, func(t *testing.T) {
 			b := &tab{t, b.ctx}
@@ -138,8 +138,8 @@ func testPages(t *testing.T, c *harness.Companion) {
 	log.onlyProbes(t)
 }
 
-// nothing reports whether a page learned no more than that it was refused. The browser takes a page
-// under the door's own address for one of the door's, and shows it the refusal.
+// nothing reports whether a page learned only that it was refused. The browser treats a page under the front
+// door's own address as same-origin and shows it the refusal.
 func nothing(learned string, sameOrigin bool, reason messages.Reason) bool {
 	if learned == "" {
 		return true
@@ -151,8 +151,8 @@ func nothing(learned string, sameOrigin bool, reason messages.Reason) bool {
 		!strings.Contains(learned, harness.ModelName)
 }
 
-// accessLog reads the companion's log as it grows. It takes the level debug: below it the log does not
-// tell the health probe's own requests.
+// accessLog reads the companion's log as it grows. It needs the level debug: other levels do not log the
+// requests of the health probe.
 type accessLog struct {
 	c    *harness.Companion
 	read int // bytes
@@ -164,7 +164,7 @@ type line struct {
 	Reason       messages.Reason
 }
 
-// next returns the lines of requests since the last call, those of the health probe left out.
+// next returns the lines of requests since the last call, without those of the health probe.
 func (l *accessLog) next(t *testing.T) []line {
 	t.Helper()
 	requests, read := requestLines(t, l.c.Log()[l.read:])
@@ -181,9 +181,9 @@ func (l *accessLog) next(t *testing.T) []line {
 // skip forgets what was logged so far.
 func (l *accessLog) skip() { l.read = len(l.c.Log()) }
 
-// expect waits for the log to tell of the attempt, and wants no reason but the given one. After a
-// navigation the browser asks for the site's icon by itself, as a page of that site would, or as one of
-// nobody's when a sandbox holds the window.
+// expect waits until the log has the attempt, and fails for any reason but the given one. After a navigation
+// the browser also requests the site's icon, as a page of that site or, when a sandbox holds the window, with
+// an opaque origin.
 func (l *accessLog) expect(t *testing.T, attempt string, want messages.Reason, navigates bool) {
 	t.Helper()
 	var lines []line
@@ -204,8 +204,8 @@ func (l *accessLog) expect(t *testing.T, attempt string, want messages.Reason, n
 	}
 }
 
-// onlyProbes checks that status counts no admitted request but those that the log has for the health
-// probe, from the daemon's start on.
+// onlyProbes checks that status counts no admitted request except those that the log has for the health probe
+// since the daemon's start.
 func (l *accessLog) onlyProbes(t *testing.T) {
 	t.Helper()
 	var admitted, probes int
@@ -227,7 +227,7 @@ func (l *accessLog) onlyProbes(t *testing.T) {
 
 func (l line) probe() bool { return l.Reason == messages.ReasonOK && l.Level == "debug" }
 
-// requestLines returns the requests of a piece of the log, and how long its whole lines are.
+// requestLines returns the requests in a piece of the log, and the length of its complete lines.
 func requestLines(t *testing.T, log string) (requests []line, whole int) {
 	t.Helper()
 	whole = strings.LastIndexByte(log, '\n') + 1
@@ -243,7 +243,7 @@ func requestLines(t *testing.T, log string) (requests []line, whole int) {
 	return requests, whole
 }
 
-// await waits for what the browser or the daemon does by itself.
+// await waits for an effect that the browser or the daemon causes by itself.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {

@@ -6,7 +6,7 @@ import (
 	"companion/e2e/harness"
 )
 
-// One companion with the real runtime is what all of these attack.
+// All tests attack one companion with the real runtime.
 func TestDoor(t *testing.T) {
 	c := harness.Ready(t, "[log]\nlevel = \"debug\"\n")
 	t.Run("pages", func(t *testing.T) { testPages(t, c) })

@@ -23,10 +23,10 @@ func TestMain(m *testing.M) {
 	harness.Main(m)
 }
 
-// hostRules make every name of attackers a name of this machine, and let the browser find no other.
+// hostRules map every name of attackers to this machine, and let the browser find no other name.
 const hostRules = "MAP *.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
 
-// browseWithin ends a browser that waits for what never shows; on a busy machine the longest test
+// browseWithin ends a browser that waits for something that never appears. On a busy machine the longest test
 // takes 40 seconds.
 const browseWithin = 2 * time.Minute
 
@@ -42,8 +42,8 @@ func chromium(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.Env("HOME=" + profile),
 		chromedp.Flag("host-resolver-rules", hostRules),
-		// New Chromium refuses or asks when a page of the internet calls this machine. Others do not, and
-		// the front door must not count on it.
+		// Recent Chromium versions refuse or ask when a page of the internet calls this machine. Other
+		// browsers do not, so the front door must not rely on it.
 		chromedp.Flag("disable-features", "LocalNetworkAccessChecks"),
 	}
 	for _, flag := range strings.Fields("headless no-sandbox disable-gpu disable-quic no-first-run" +

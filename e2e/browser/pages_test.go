@@ -17,11 +17,11 @@ import (
 //go:embed attack.js
 var attackScript string
 
-// attackPage is whole in itself, so that it can be put under any address.
+// attackPage is self-contained, so that it can be put under any address.
 var attackPage = "<!doctype html><meta charset=utf-8><title>A page that attacks</title><body><script>" + attackScript + "</script>"
 
-// pageServer serves the page of attackers under every name and returns its port. Under /sandboxed the
-// page has an origin that is no other's, "null".
+// pageServer serves the attackers' page under every name and returns its port. Under /sandboxed the page has
+// an opaque origin, "null".
 func pageServer(t *testing.T) int {
 	t.Helper()
 	return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -33,8 +33,8 @@ func pageServer(t *testing.T) int {
 	}))
 }
 
-// openDoor is a server that guards nothing and tells everybody that it may be read: what the front
-// door would be if all of its controls were gone.
+// openDoor is a server without any control that lets every origin read its answers: the front door with all
+// controls removed.
 type openDoor struct {
 	port int
 

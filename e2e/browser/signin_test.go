@@ -88,8 +88,8 @@ func callbackPage(t *testing.T, responses func(func(network.EventResponseReceive
 	return nil
 }
 
-// checkCallbackPage looks at the page as the browser has it: what it says, that nothing of the request
-// is in it, and that its policy stops whatever could be put into it.
+// checkCallbackPage checks the page as the browser has it: its text, that it contains nothing of the request,
+// and that its policy blocks injected content.
 func checkCallbackPage(t *testing.T, b *tab, page *network.Response) {
 	t.Helper()
 	if page.Status != 200 {
@@ -127,8 +127,8 @@ func checkCallbackPage(t *testing.T, b *tab, page *network.Response) {
 	}
 }
 
-// injection tries what a page could do that somebody had put something into, and resolves with the
-// directives that stopped it.
+// injection tries what a page with injected content could do, and resolves with the directives that blocked
+// it.
 const injection = `new Promise((resolve) => {
   const blocked = new Set();
   addEventListener("securitypolicyviolation", (v) => blocked.add(v.effectiveDirective));
@@ -163,7 +163,7 @@ func beginLogin(t *testing.T, c *harness.Companion) (*child, string) {
 	return nil, ""
 }
 
-// serveForm starts the hub again, with its sign-in form.
+// serveForm restarts the hub with its sign-in form.
 func serveForm(t *testing.T, hub *harness.Hub) {
 	t.Helper()
 	again := start(t, "devhub", filepath.Dir(hub.Dir), nil, "serve", "--dir", hub.Dir)
@@ -175,7 +175,7 @@ func serveForm(t *testing.T, hub *harness.Hub) {
 	t.Fatal("the hub did not start again")
 }
 
-// child is a program of ours that ends with the test or with the test binary.
+// child is a program that ends with the test or with the test binary.
 type child struct {
 	lines *bufio.Scanner // of its output and errors; read it to the end before waiting for the child's
 	ended chan struct{}
@@ -215,7 +215,7 @@ func start(t *testing.T, program, home string, env []string, args ...string) *ch
 	return c
 }
 
-// end waits for the program's end and returns its code and what it printed since.
+// end waits for the program's end and returns its exit code and its output since the last read.
 func (c *child) end() (code int, printed string) {
 	var said []string
 	for c.lines.Scan() {
@@ -225,8 +225,8 @@ func (c *child) end() (code int, printed string) {
 	return c.cmd.ProcessState.ExitCode(), strings.Join(said, "\n")
 }
 
-// keyOf is the digest of the hub's public key: the one key that the browser takes without an authority
-// that it knows.
+// keyOf is the digest of the hub's public key, the one key that the browser accepts without a known
+// authority.
 func keyOf(t *testing.T, hub *harness.Hub) string {
 	t.Helper()
 	client, err := hub.Client()

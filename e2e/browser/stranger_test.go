@@ -18,18 +18,18 @@ import (
 	"companion/e2e/harness"
 )
 
-// strangerSocket is the environment variable that turns this test binary into a program that calls a
-// socket and says how that went.
+// strangerSocket is the environment variable that turns this test binary into a program that connects to a
+// socket and reports the result.
 const strangerSocket = "E2E_STRANGER_SOCKET"
 
-// What the stranger says.
+// Reports of the stranger.
 const (
 	denied   = "denied"   // could not connect, for want of permission
 	hungUp   = "hung up"  // connected and got nothing
 	answered = "answered" // got at least a byte
 )
 
-// nobody is a user who owns nothing here.
+// Uid of a user who owns no file here.
 const nobody = 65534
 
 func beStranger(socket string) int {
@@ -63,8 +63,8 @@ func call(socket string) (string, error) {
 	return answered, nil
 }
 
-// X2, R3, T3: another user cannot connect to the control socket nor to the runtime's. The folder and
-// the socket's own mode each refuse alone, and the control socket also looks at who has called.
+// X2, R3, T3: another user cannot connect to the control socket or to the runtime's. The mode of the folder
+// and the mode of the socket refuse independently, and the control socket also checks the peer's uid.
 func testStranger(t *testing.T, c *harness.Companion) {
 	sockets := map[string]string{"control.sock": "", "llama.sock": ""}
 	var folders []string
@@ -78,7 +78,7 @@ func testStranger(t *testing.T, c *harness.Companion) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is above the companion's own folders is not under test.
+	// Folders above the companion's own are not under test.
 	for dir := filepath.Dir(c.RunTime()); len(dir) >= len(c.Home); dir = filepath.Dir(dir) {
 		open(t, dir, 0o755)
 	}
@@ -117,7 +117,7 @@ func open(t *testing.T, path string, mode fs.FileMode) {
 	t.Cleanup(func() { _ = os.Chmod(path, before.Mode().Perm()) })
 }
 
-// sharedProgram is this test binary in a place where everybody may run it.
+// sharedProgram copies this test binary to a place where every user may run it.
 func sharedProgram(t *testing.T) string {
 	t.Helper()
 	dir := harness.TempDir(t)
@@ -139,8 +139,7 @@ func sharedProgram(t *testing.T) string {
 
 func asOwner(program string) *exec.Cmd { return exec.Command(program) }
 
-// asStranger runs program as another user: root can be anybody, and others have users of their own in a
-// namespace.
+// asStranger runs program as another user: directly for root, otherwise in a user namespace.
 func asStranger(program string) *exec.Cmd {
 	if os.Geteuid() == 0 {
 		cmd := asOwner(program)

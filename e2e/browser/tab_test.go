@@ -20,7 +20,7 @@ type tab struct {
 	ctx context.Context
 }
 
-// do runs steps that have to work.
+// do runs steps that must succeed.
 func (b *tab) do(doing string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	if err := chromedp.Do(b.ctx, steps...); err != nil {
@@ -28,7 +28,7 @@ func (b *tab) do(doing string, steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// evaluate runs an expression in the page, as if the user had just clicked, and waits for its promise.
+// evaluate runs an expression in the page with user activation, and waits for its promise.
 func evaluate[T any](b *tab, expression string) T {
 	b.t.Helper()
 	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise,
@@ -49,8 +49,8 @@ func (b *tab) try(attempt, door, token string) string {
 	return evaluate[string](b, fmt.Sprintf("attempt(...%s)", arguments))
 }
 
-// plant opens address with the attacking page as the answer, without asking who listens there: the
-// state of a browser whose attacker has just pointed the page's name elsewhere.
+// plant opens address with the attacking page as the answer, whatever listens there: the state of a browser
+// after the attacker has rebound the page's name.
 func (b *tab) plant(address string) {
 	b.t.Helper()
 	if _, err := chromedp.Call(b.ctx, fetch.Enable, fetch.EnableParams{
@@ -82,7 +82,7 @@ func (b *tab) plant(address string) {
 	}
 }
 
-// picture keeps what the tab shows, for a person who runs the test with -artifacts.
+// picture saves a screenshot of the tab, for a person who runs the test with -artifacts.
 func (b *tab) picture(name string) {
 	b.t.Helper()
 	image, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())

@@ -17,7 +17,7 @@ import (
 // stopGrace is how long a child may take to end in order.
 const stopGrace = 20 * time.Second
 
-// child is a program that runs beside the demonstration.
+// child is a program that the demonstration runs.
 type child struct {
 	name    string
 	process *os.Process
@@ -39,7 +39,7 @@ func (d *demo) start(name string, out io.Writer, args ...string) (*child, error)
 	if out != nil {
 		cmd.Stdout = out
 	}
-	// A terminal's Ctrl-C reaches only the demonstration, which then stops its children in order.
+	// Ctrl-C in the terminal reaches only the demonstration, which then stops its children in order.
 	cmd.SysProcAttr = childAttributes()
 	started := make(chan error, 1)
 	go func() {
@@ -60,7 +60,7 @@ func (d *demo) start(name string, out io.Writer, args ...string) (*child, error)
 	return c, nil
 }
 
-// watch reports the end of a child that nobody stopped.
+// watch reports the end of a child that the demonstration did not stop.
 func (d *demo) watch(c *child) {
 	go func() {
 		<-c.ended

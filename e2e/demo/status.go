@@ -35,7 +35,7 @@ type status struct {
 	} `json:"manifest"`
 }
 
-// await asks for the status until it is as wanted. c, where given, must stay alive meanwhile.
+// await reads the status until wanted holds. If c is not nil, it must stay alive.
 func (d *demo) await(ctx context.Context, limit time.Duration, c *child, wanted func(status) bool) (status, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -18,15 +18,15 @@ import (
 	"companion/e2e/harness"
 )
 
-// orphanWithin is the figure for how long a runtime may live on after its daemon was killed. On a
-// machine that is busy with other tests the kernel may take longer to free a model's memory; one
-// that is there after orphanAlways has outlived its daemon.
+// orphanWithin is the bound for how long a runtime lives after its daemon was killed. On a busy machine the
+// kernel can take longer to free a model's memory; a runtime that exists after orphanAlways has outlived its
+// daemon.
 const (
 	orphanWithin = 100 * time.Millisecond
 	orphanAlways = 10 * time.Second
 )
 
-// The daemon's own end, in every way there is, in one companion that is started again each time.
+// Every way in which the daemon can end, in one companion that is restarted each time.
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	c := harness.Ready(t, settings)
@@ -47,7 +47,7 @@ func killed(t *testing.T, c *harness.Companion) {
 	with, late := 0, 0
 	for round := range rounds {
 		daemon := c.Launch()
-		// Up to a little more than a start takes, so that some are killed at work.
+		// A little longer than a start takes, so that some kills hit a working daemon.
 		time.Sleep(rand.N(3 * time.Second))
 		running := c.Runtimes()
 		daemon.Kill()
@@ -72,7 +72,7 @@ func killed(t *testing.T, c *harness.Companion) {
 	c.Stop()
 }
 
-// clean starts the daemon and checks that nothing of earlier ones is in its way, or stays.
+// clean starts the daemon and checks that nothing of earlier daemons blocks the start or remains.
 func clean(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	daemon := c.Start()
@@ -180,7 +180,7 @@ func interrupted(t *testing.T, c *harness.Companion) {
 	}
 }
 
-// nothingLeft looks for runtimes, sockets, and an endpoint file that names somebody.
+// nothingLeft fails if a runtime, a socket, or an endpoint file with an address remains.
 func nothingLeft(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	if running := c.Runtimes(); len(running) != 0 {
@@ -219,7 +219,7 @@ func interruptedTwice(t *testing.T, c *harness.Companion) {
 	c.Stop()
 }
 
-// X7, R6: a runtime that is paused does not keep the daemon from ending, nor lives on.
+// X7, R6: a paused runtime neither keeps the daemon from ending nor survives it.
 func stoppedHung(t *testing.T, c *harness.Companion) {
 	daemon := c.Start()
 	status := c.Available()
@@ -249,7 +249,7 @@ func stoppedHung(t *testing.T, c *harness.Companion) {
 func corruptedBetween(t *testing.T, c *harness.Companion) {
 	c.Start()
 	c.Available()
-	c.Must("logout") // or else it is fetched anew
+	c.Must("logout") // otherwise it is fetched again
 	c.Stop()
 	flip(t, modelFile(t, c))
 	c.Start()

@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	harness.Main(m)
 }
 
-// settings make what is noticed by time quick enough for a test: a paused runtime is found after
-// beat and the probe's own three seconds.
+// settings shorten the intervals for tests: a paused runtime is found after one beat plus the probe's three
+// seconds.
 const settings = `[health]
 beat = "500ms"
 recency = "6s"
@@ -39,7 +39,7 @@ const (
 	recency      = 6 * time.Second
 	drainTimeout = 8 * time.Second
 	startTimeout = 20 * time.Second
-	// againWithin is for a runtime's start on a machine that is busy with other tests.
+	// againWithin bounds a runtime's start on a machine that is busy with other tests.
 	againWithin = time.Minute
 )
 
@@ -59,7 +59,7 @@ func repetitions(t *testing.T, variable string, otherwise int) int {
 	return n
 }
 
-// probe reads the status over the control socket, at less cost than a command.
+// probe reads the status over the control socket, which is cheaper than a command.
 func probe(t *testing.T, c *harness.Companion) (messages.Status, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -74,7 +74,7 @@ func probe(t *testing.T, c *harness.Companion) (messages.Status, bool) {
 	return status, err == nil
 }
 
-// await polls until the status is as wanted.
+// await polls until wanted holds for the status.
 func await(t *testing.T, c *harness.Companion, what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
 	t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
@@ -91,7 +91,7 @@ func await(t *testing.T, c *harness.Companion, what string, limit time.Duration,
 func available(s messages.Status) bool   { return s.CompanionAvailable }
 func unavailable(s messages.Status) bool { return !s.CompanionAvailable }
 
-// checkFacts holds a status against A5: available only while every fact holds.
+// checkFacts checks a status against A5: available only while every fact holds.
 func checkFacts(t *testing.T, s messages.Status) {
 	t.Helper()
 	f := s.Facts
@@ -101,7 +101,7 @@ func checkFacts(t *testing.T, s messages.Status) {
 	}
 }
 
-// witness follows the status and holds every line against A5.
+// witness follows the status and checks every line against A5.
 type witness struct {
 	t *testing.T
 	*harness.Watch

@@ -19,7 +19,7 @@ import (
 	"companion/messages"
 )
 
-// actors are all eleven; dependent is those that a request in flight cannot do without.
+// actors are all eleven; dependent are those that a request in flight needs.
 var (
 	actors = []messages.Actor{
 		messages.ActorLifecycle, messages.ActorJournal,
@@ -28,16 +28,16 @@ var (
 		messages.ActorProvision, messages.ActorProcess, messages.ActorResources,
 	}
 	dependent = []messages.Actor{messages.ActorFrontDoor, messages.ActorProcess}
-	// speaking is those that log in the middle of the work that every new one of them begins with, where
-	// they have taken in what others are yet to be told.
+	// speaking are the actors that log in the middle of the work with which a new one begins, when it has
+	// read messages but not yet passed all of them on.
 	speaking = []messages.Actor{
 		messages.ActorCustody, messages.ActorSession, messages.ActorManifest, messages.ActorFrontDoor, messages.ActorProvision,
 	}
 )
 
-// A9, T10: a panic in each actor under load is contained: nothing says available without the facts,
-// everything comes back by itself, the restart is counted, and a request that does not depend on the
-// actor finishes.
+// A9, T10: a panic in each actor under load is contained: nothing reports available without the facts,
+// everything recovers by itself, the restart is counted, and a request that does not depend on the actor
+// finishes.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	triggers := harness.TempDir(t)
@@ -82,9 +82,9 @@ func TestPanics(t *testing.T) {
 	c.Stop()
 }
 
-// A5, A9, T10: a runtime that is paused when the lifecycle actor dies is taken over by the next one, and is
-// ended and replaced as if that had not happened: the open stream ends with an error event, long before a
-// start's deadline.
+// A5, A9, T10: a runtime that is paused when the lifecycle actor dies is adopted by the next one, and is
+// ended and replaced as without the restart: the open stream ends with an error event, long before a start
+// deadline.
 func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	before := forgive(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -104,7 +104,7 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	if !stream.Failed || stream.Done {
 		t.Errorf("the stream has no final error event: %v", stream)
 	}
-	// 9.3 s when the machine has nothing else to do.
+	// 9.3 s on an idle machine.
 	if took > startTimeout*3/4 {
 		t.Errorf("the stream ended after %v", took)
 	}
@@ -114,8 +114,8 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	}
 }
 
-// halfTold makes the actor panic in the middle of what it does about a runtime that was killed or paused,
-// with one half told and the other not: A9 must hold there as it does between two pieces of work.
+// halfTold makes the actor panic while it handles a runtime that was killed or paused, after one of its two
+// messages: A9 must hold there as it does between two pieces of work.
 func halfTold(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor, signal syscall.Signal) {
 	t.Helper()
 	before := forgive(t, c)
@@ -141,8 +141,8 @@ func halfTold(t *testing.T, c *harness.Companion, triggers string, actor message
 	}
 }
 
-// halfStarted makes the actor panic, and its successor once more, in the middle of its first work: what the
-// third one finds must do, for the runtime and the requests in it too.
+// halfStarted makes the actor panic, and its successor once more, in the middle of its first work: the third
+// one must recover, together with the runtime and the requests in it.
 func halfStarted(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor) {
 	t.Helper()
 	before := forgive(t, c)
@@ -179,7 +179,7 @@ func trigger(t *testing.T, triggers string, actor messages.Actor) {
 	}
 }
 
-// panicked makes the actor panic once, and returns how long it took until everything was as before.
+// panicked makes the actor panic once, and returns the time until the state was as before.
 func panicked(t *testing.T, c *harness.Companion, triggers string, actor messages.Actor, streaming bool) time.Duration {
 	t.Helper()
 	before := await(t, c, "available", againWithin, available)
@@ -229,8 +229,8 @@ func restarts(s messages.Status, actor messages.Actor) int {
 	return -1
 }
 
-// load asks small questions, one after the other, until the returned function is called, which
-// tells how they ended. An answer that no fault explains fails the test.
+// load sends small requests one after another until the returned function is called, which reports how they
+// ended. An answer that no fault explains fails the test.
 func load(t *testing.T, c *harness.Companion) (stop func() map[string]int) {
 	t.Helper()
 	token, found := c.Secret(keychain.LoopbackToken)

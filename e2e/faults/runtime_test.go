@@ -12,7 +12,7 @@ import (
 	"companion/messages"
 )
 
-// The runtime under attack from outside, in one companion, one after the other.
+// Faults of the runtime from outside, one after another, in one companion.
 func TestRuntime(t *testing.T) {
 	t.Parallel()
 	c := harness.Ready(t, settings)
@@ -26,17 +26,17 @@ func TestRuntime(t *testing.T) {
 	c.Stop()
 }
 
-// forgive makes the daemon forget earlier failures, as a user's start does (A8), so that one test
-// does not push the next into a hold.
+// forgive clears earlier failures, as a user's start does (A8), so that one test does not push the next into
+// a hold.
 func forgive(t *testing.T, c *harness.Companion) messages.Status {
 	t.Helper()
 	c.Must("start")
 	return await(t, c, "available", againWithin, available)
 }
 
-// A5, A8, T10, L8: a runtime that is killed or paused makes inference unavailable within the bound,
-// as a watcher sees it; an open stream ends with an error event, within a second of a kill; and the
-// runtime is replaced without anybody asking.
+// A5, A8, T10, L8: a runtime that is killed or paused makes inference unavailable within the bound at a
+// watcher; an open stream ends with an error event, within a second after a kill; and the runtime is replaced
+// without a request.
 func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming bool, within time.Duration) {
 	before := forgive(t, c)
 	w := follow(t, c)
@@ -46,7 +46,7 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 	defer cancel()
 	var stream *harness.Stream
 	if streaming {
-		// The request is another one each time: one that ended the runtime is refused (R11).
+		// Each request is different: one that ended the runtime is refused (R11).
 		if stream = c.Door().Stream(ctx, 1500+int(signal)); stream.Status != 200 {
 			t.Fatalf("the stream: %v", stream)
 		}
@@ -75,7 +75,7 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 	if r.Restarts != before.Runtime.Restarts+1 || r.PID == before.Runtime.PID || harness.Alive(before.Runtime.PID) {
 		t.Errorf("afterwards the runtime is %+v, before %+v", r, before.Runtime)
 	}
-	// A paused runtime is ended as politely as any other, and may take the chance.
+	// A paused runtime gets the polite signal too, and may end by it.
 	if r.LastExit == nil || signal == syscall.SIGKILL && (r.LastExit.Signal != "killed" || r.LastExit.Reason != messages.ReasonProcessExited) ||
 		signal == syscall.SIGSTOP && r.LastExit.Reason != messages.ReasonRuntimeUnavailable {
 		t.Errorf("the last exit is %+v", r.LastExit)
@@ -121,7 +121,7 @@ func crashLoop(t *testing.T, c *harness.Companion) {
 			t.Fatal(err)
 		}
 		status = await(t, c, "started again or held", againWithin, func(s messages.Status) bool {
-			// The last one to be killed has had the time to say something.
+			// The last runtime had time to write a line.
 			started := s.Runtime.PID != 0 && s.Runtime.PID != last && (kills < 4 || s.CompanionAvailable)
 			return s.Runtime.Held || started
 		})
@@ -143,11 +143,11 @@ func crashLoop(t *testing.T, c *harness.Companion) {
 	answers(t, c)
 }
 
-// M9, T6, T10: a model file that has changed is never started, neither by a restart nor at the next
-// start of the daemon, and the reason is said.
+// M9, T6, T10: a model file that has changed is never started, neither by a restart nor at the next start of
+// the daemon, and status has the reason.
 func corrupted(t *testing.T, c *harness.Companion) {
 	forgive(t, c)
-	c.Must("logout") // or else it is fetched anew
+	c.Must("logout") // otherwise it is fetched again
 	before, _ := probe(t, c)
 	flip(t, modelFile(t, c))
 	c.Must("restart") // which answers before the runtime is there

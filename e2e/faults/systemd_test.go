@@ -12,8 +12,8 @@ import (
 	"companion/e2e/harness"
 )
 
-// cli.md (run), R2: a service manager that asks for it hears that the daemon is ready, what it does,
-// that it lives and that it stops; the runtime hears of no service manager.
+// cli.md (run), R2: a service manager that asks for it is notified that the daemon is ready, of its status,
+// that it lives and that it stops. The runtime gets no variable of the service manager.
 func underSystemd(t *testing.T, c *harness.Companion) {
 	path := filepath.Join(c.Home, "notify.sock")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

@@ -15,7 +15,7 @@ type Entry struct {
 	Mode             int64
 }
 
-// Archive writes a tar.gz file with the entries as they are, good or bad, and returns its path.
+// Archive writes a tar.gz file with the entries unchecked, and returns its path.
 func Archive(t testing.TB, entries ...Entry) string {
 	t.Helper()
 	path := filepath.Join(TempDir(t), "runtime.tar.gz")

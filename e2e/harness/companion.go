@@ -17,8 +17,8 @@ import (
 	"companion/messages"
 )
 
-// AvailableWithin is how long the way from a start, download included, to available may take on a
-// machine that is busy with other tests.
+// AvailableWithin bounds the time from a start, download included, to available on a machine that is busy
+// with other tests.
 const AvailableWithin = 2 * time.Minute
 
 // Companion is one user's companion: places, configuration and keychain service of its own.
@@ -34,8 +34,7 @@ type Companion struct {
 
 var services atomic.Int64
 
-// Companion makes the places and a configuration that fits the hub; more is appended to it. Nothing
-// is started.
+// Companion makes the folders and a configuration for the hub, to which it appends more. It starts nothing.
 func (h *Hub) Companion(more string) *Companion {
 	h.t.Helper()
 	return newCompanion(h.t, h, more)
@@ -169,8 +168,8 @@ func (c *Companion) Start(flags ...string) *Process {
 	return daemon
 }
 
-// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size, which Data
-// looks into. It takes util-linux's unshare, and no privilege where the system gives users namespaces.
+// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size; Data opens
+// files in it. It needs util-linux's unshare, and no privilege where the system allows user namespaces.
 func (c *Companion) StartOnSmallDisk(size string) *Process {
 	c.t.Helper()
 	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
@@ -181,7 +180,7 @@ func (c *Companion) StartOnSmallDisk(size string) *Process {
 	return c.Daemon
 }
 
-// Status is what status --json says; its second value is false when nobody answers.
+// Status is the output of status --json. The second value is false when the daemon does not answer.
 func (c *Companion) Status() (messages.Status, bool) {
 	c.t.Helper()
 	var status messages.Status
@@ -189,7 +188,7 @@ func (c *Companion) Status() (messages.Status, bool) {
 	return status, json.Unmarshal([]byte(r.Stdout), &status) == nil && status.PID != 0
 }
 
-// Await asks for the status until it is as wanted.
+// Await reads the status until wanted holds.
 func (c *Companion) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
 	c.t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
@@ -230,7 +229,7 @@ func (c *Companion) Stop() {
 	c.Daemon.Stop()
 }
 
-// Endpoint is where programs find local inference, as `env` hands it out.
+// Endpoint is the address and token of local inference, as `env` prints them.
 func (c *Companion) Endpoint() (baseURL, token string) {
 	c.t.Helper()
 	var env struct {
@@ -279,7 +278,7 @@ func (c *Companion) Watch() *Watch {
 // PID is the process id of the command.
 func (w *Watch) PID() int { return w.process.PID }
 
-// Await reads lines until one is as wanted.
+// Await reads lines until wanted holds for one.
 func (w *Watch) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
 	w.t.Helper()
 	var last messages.Status

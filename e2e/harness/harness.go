@@ -29,7 +29,7 @@ const (
 	User        = "ada"
 )
 
-// Main runs the tests, and removes what they shared.
+// Main runs the tests, and removes the folders that they shared.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if shared != "" {
@@ -42,7 +42,7 @@ func Main(m *testing.M) {
 // Tags are the build tags of the programs; set them before Main. "faults" makes actors fail on demand.
 var Tags string
 
-// shared is the folder of what is made once for all tests of a test binary.
+// shared is the folder of files that are made once for all tests of a test binary.
 var shared string
 
 var sharedDir = sync.OnceValue(func() string {

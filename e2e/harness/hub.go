@@ -36,8 +36,8 @@ var realHub struct {
 	dir string
 }
 
-// RealHub starts a hub that offers the real runtime and the real model as the defaults. They are
-// published once for all tests, so that faults must be left off.
+// RealHub starts a hub that offers the real runtime and the real model as the defaults. They are published
+// once for all tests, so tests must leave its faults off.
 func RealHub(t testing.TB) *Hub {
 	t.Helper()
 	parts := Parts(t)
@@ -106,13 +106,13 @@ func (h *Hub) Fault(name string, on bool) {
 	}
 }
 
-// Hosts of a hub: its own, and that of the artifacts.
+// Hosts of a hub: its own, and the artifact host.
 const (
 	HubHost      = "localhost"
 	ArtifactHost = "127.0.0.1"
 )
 
-// ArtifactRequests returns the lines of the hub's log that say that an artifact was asked of host.
+// ArtifactRequests returns the lines of the hub's log about requests for artifacts at host.
 func (h *Hub) ArtifactRequests(host string) []string {
 	h.t.Helper()
 	var found []string
@@ -130,8 +130,8 @@ func (h *Hub) PublishSmall() []byte {
 	return h.PublishInert(40_000)
 }
 
-// PublishInert offers a model of that many bytes and a runtime, well-formed and not able to run: enough
-// for all that happens before a spawn. It returns the model's bytes.
+// PublishInert offers a model of that many bytes and a runtime, both well-formed but unable to run: enough
+// for everything before a spawn. It returns the model's bytes.
 func (h *Hub) PublishInert(size int) []byte {
 	h.t.Helper()
 	model := make([]byte, size)

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Question asks for exactly that many tokens; more is appended to the fields of the body.
+// Question requests exactly that many tokens; more is appended to the fields of the body.
 func Question(tokens int, more string) string {
 	return fmt.Sprintf(`{"messages":[{"role":"user","content":"Tell a story."}],"ignore_eos":true,"max_tokens":%d%s}`, tokens, more)
 }
 
-// Reply is what a request to the front door came to: a status, or Err where there was none.
+// Reply is the result of a request to the front door: a status, or Err if there was none.
 type Reply struct {
 	Status int
 	Code   string // of the error, if any (L10)
@@ -28,11 +28,11 @@ type Reply struct {
 	Err    error
 }
 
-// Door asks the front door. It is safe for many goroutines; every request has its own connection.
+// Door sends requests to the front door. It is safe for concurrent use; every request has its own connection.
 type Door struct {
 	BaseURL, Token string
-	// Distinct gives each question a text of its own: a test that ends the runtime again and again must not
-	// have its questions refused for that (R11).
+	// Distinct gives each question a unique text: a test that ends the runtime repeatedly must not have its
+	// questions refused for it (R11).
 	Distinct bool
 	asked    atomic.Int64
 	client   http.Client
@@ -85,12 +85,12 @@ func (d *Door) Do(ctx context.Context, method, path, body string) Reply {
 	return reply
 }
 
-// Chat asks for tokens and waits for all of them.
+// Chat requests tokens and waits for all of them.
 func (d *Door) Chat(ctx context.Context, tokens int) Reply {
 	return d.Do(ctx, http.MethodPost, "/chat/completions", d.question(tokens, ""))
 }
 
-// Stream is a streamed answer that is being read.
+// Stream is a streamed answer in progress.
 type Stream struct {
 	Ended  chan struct{} // closed at the end; the fields below count from then on
 	Status int
@@ -101,8 +101,8 @@ type Stream struct {
 	At     time.Time
 }
 
-// Stream asks for tokens and returns when the first of them has come, or the answer has ended. The
-// answer is read until its end, or that of ctx.
+// Stream requests tokens and returns when the first has arrived or the answer has ended. It reads the answer
+// until it or ctx ends.
 func (d *Door) Stream(ctx context.Context, tokens int) *Stream {
 	s := &Stream{Ended: make(chan struct{})}
 	first := make(chan struct{})
@@ -133,7 +133,7 @@ func (s *Stream) read(ctx context.Context, d *Door, tokens int, first chan<- str
 			continue
 		}
 		s.Done, s.Failed = data == "[DONE]", strings.HasPrefix(data, `{"error"`)
-		// The first event names the role alone.
+		// The first event has only the role.
 		if s.Events++; s.Events == 2 {
 			close(first)
 		}
@@ -141,20 +141,20 @@ func (s *Stream) read(ctx context.Context, d *Door, tokens int, first chan<- str
 	s.Err = lines.Err()
 }
 
-// Whole reports whether the answer came to its proper end.
+// Whole reports whether the answer ended properly.
 func (s *Stream) Whole() bool { return s.Done && !s.Failed && s.Err == nil }
 
 func (s *Stream) String() string {
 	return fmt.Sprintf("status %d, %d events, done %v, error event %v, %v", s.Status, s.Events, s.Done, s.Failed, s.Err)
 }
 
-// Alive reports whether the process is there and no zombie.
+// Alive reports whether the process exists and is no zombie.
 func Alive(pid int) bool {
 	state := stateOf(pid)
 	return state != "" && state != "Z"
 }
 
-// stateOf is the letter of proc(5) for what the process does; empty when it is not there.
+// stateOf is the state letter of proc(5); empty if the process does not exist.
 func stateOf(pid int) string {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {

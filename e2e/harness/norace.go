@@ -2,5 +2,5 @@
 
 package harness
 
-// RaceBuilt says that the daemon runs with the race detector, which multiplies its memory.
+// RaceBuilt reports that the daemon runs with the race detector, which multiplies its memory.
 const RaceBuilt = false

@@ -18,25 +18,25 @@ import (
 const (
 	// commandWithin bounds one command; the longest answers of the model take some ten seconds.
 	commandWithin = 2 * time.Minute
-	// stopWithin is for an orderly end: drain, runtime, keychain.
+	// stopWithin bounds an orderly end: drain, runtime, keychain.
 	stopWithin = 45 * time.Second
-	// logEnd is how much of a log is shown when a test fails, in bytes.
+	// logEnd is how much of a log a failed test prints, in bytes.
 	logEnd = 6000
 )
 
-// Process is a program that runs beside the test.
+// Process is a program that a test runs.
 type Process struct {
 	t       testing.TB
 	Name    string
 	PID     int
-	LogFile string // standard error, and output where nobody reads it
+	LogFile string // standard error, and standard output if it is not read
 	process *os.Process
 	ended   chan struct{}
 	code    int // after ended; -1 for a signal
 }
 
-// start runs a program of ours until the test ends. Its output goes to stdout, or, when that is nil,
-// where its errors go: to a log file in dir.
+// start runs a program until the test ends. Its output goes to stdout or, if that is nil, with its standard
+// error to a log file in dir.
 func start(t testing.TB, dir, name string, stdout io.Writer, env []string, args ...string) *Process {
 	t.Helper()
 	return launch(t, dir, name, Binary(t, name), stdout, env, args...)
@@ -138,7 +138,7 @@ func (p *Process) Kill() {
 	<-p.ended
 }
 
-// Output is what the program printed so far where nobody else reads it.
+// Output is the program's output so far, if it goes to the log file.
 func (p *Process) Output() string {
 	data, err := os.ReadFile(p.LogFile)
 	if err != nil {
@@ -176,7 +176,7 @@ func runCommand(t testing.TB, name, stdin string, env []string, args ...string) 
 	return Result{args, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// environment is what a program gets: nothing of the test's own but what it cannot run without.
+// environment is the environment of a program: only the variables of the test that it cannot run without.
 func environment(home string, extra ...string) []string {
 	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(home, "tmp")}
 	return append(env, extra...)

@@ -20,7 +20,7 @@ const signInWithin = time.Minute
 
 var loopbackURL = regexp.MustCompile(`http://(127\.0\.0\.1|\[::1\]):\d+/\S+`)
 
-// Visit is what the browser saw of a sign-in: every URL in order, and the page at the end.
+// Visit is a sign-in as the browser saw it: every URL in order, and the last page.
 type Visit struct {
 	URLs []string
 	Page string

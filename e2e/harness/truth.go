@@ -8,10 +8,10 @@ import (
 	"companion/messages"
 )
 
-// Truth holds what one daemon says of its runtime against what the system says (A5). Give it every status
-// that comes in.
+// Truth checks what a daemon reports about its runtime against the system (A5). Pass every status to Check as
+// it arrives.
 type Truth struct {
-	// Dead and Paused are how long a runtime may be so until nothing says available any more.
+	// Dead and Paused bound how long status may report available while the runtime is dead or paused.
 	Dead, Paused time.Duration
 
 	mu    sync.Mutex
@@ -20,7 +20,7 @@ type Truth struct {
 	since time.Time // when it was first seen so
 }
 
-// Check returns what is wrong with a status that was asked for at that time.
+// Check returns what is wrong with a status that was requested at that time.
 func (h *Truth) Check(s messages.Status, asked time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// addresses is the first line of devhub serve (cli.md).
+// addresses is the first line of output of devhub serve (cli.md).
 type addresses struct{ Hub, Artifacts, CAFile, RootFile string }
 
 func serve(t *testing.T, dir string, args ...string) addresses {
@@ -82,7 +82,7 @@ func devhubRun(t *testing.T, args ...string) {
 	}
 }
 
-// fault plays one fault until the test ends.
+// fault turns one fault on until the test ends.
 func fault(t *testing.T, dir, name string) {
 	t.Helper()
 	devhubRun(t, "fault", "--dir", dir, name, "on")

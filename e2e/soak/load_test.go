@@ -20,11 +20,11 @@ import (
 	"companion/messages"
 )
 
-// pause is between two requests of a worker, so that the queue is sometimes empty.
+// pause is the time between two requests of a worker, so that the queue is sometimes empty.
 const pause = 100 * time.Millisecond
 
-// judge counts a reply, and fails the test when it is none, or not among the allowed ones. A
-// connection that is refused or closed is an answer: the front door was being restarted.
+// judge counts a reply, and fails the test for a missing one or one that is not allowed. A refused or closed
+// connection is allowed: the front door was restarting.
 func (s *soak) judge(ctx context.Context, kind string, reply harness.Reply, allowed ...int) {
 	switch {
 	case reply.Err != nil && (ctx.Err() != nil || errors.Is(reply.Err, context.DeadlineExceeded)):
@@ -44,7 +44,7 @@ func (s *soak) judge(ctx context.Context, kind string, reply harness.Reply, allo
 	time.Sleep(pause)
 }
 
-// bounded gives each request its own time, beyond the end of the run: what was asked is answered.
+// bounded gives each request its own time, beyond the end of the run, so that every request is answered.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
 }
@@ -77,7 +77,7 @@ func (s *soak) stream(ctx context.Context) {
 	time.Sleep(pause)
 }
 
-// leave is a client that goes away in the middle of a stream.
+// leave is a client that leaves in the middle of a stream.
 func (s *soak) leave(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -92,7 +92,7 @@ func (s *soak) leave(ctx context.Context) {
 	time.Sleep(pause)
 }
 
-// structured asks as enrichment does, for JSON in the shape of a schema (E6).
+// structured sends a request like enrichment: JSON in the shape of a schema (E6).
 func (s *soak) structured(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -111,7 +111,7 @@ func (s *soak) structured(ctx context.Context) {
 		err := json.Unmarshal([]byte(reply.Body), &answer)
 		if err == nil && len(answer.Choices) == 1 {
 			if answer.Choices[0].Reason == "length" {
-				// The grammar allows blanks, of which a rambling model may write all its tokens.
+				// The grammar allows blanks, and a small model may fill all its tokens with them.
 				s.count("structured", "cut at max_tokens")
 				return
 			}
@@ -144,9 +144,8 @@ func (s *soak) badBody(ctx context.Context) {
 	s.judge(ctx, "bad body", s.door.Do(ctx, http.MethodPost, "/chat/completions", bodies[rand.IntN(len(bodies))]), 400, 503)
 }
 
-// status holds what the control socket says against A5, against the runtime's process and against the front
-// door. A command that meets the control actor in
-// the middle of its restart may fail; not for long.
+// status checks the control socket's answers against A5, the runtime's process and the front door. A command
+// that meets the control actor during its restart may fail, but only briefly.
 func (s *soak) status(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -174,9 +173,9 @@ func (s *soak) status(ctx context.Context) {
 	time.Sleep(pause)
 }
 
-// doorOpen checks that the front door answers while inference is said to be available: one that does not
-// makes it unavailable within a second, for a moment at least. One that denies because the runtime's load could not
-// be read in time, on a machine as busy as this test makes it, is open (P3).
+// doorOpen checks that the front door answers while inference is reported available: a failing one makes it
+// unavailable within a second. A front door that denies because the runtime's load could not be read in time
+// on a busy machine is open (P3).
 func (s *soak) doorOpen(ctx context.Context, status messages.Status) {
 	if !status.CompanionAvailable {
 		return
@@ -192,7 +191,7 @@ func (s *soak) doorOpen(ctx context.Context, status messages.Status) {
 	}
 }
 
-// breakOne does one fault, waits a few seconds, and plays the user who starts a held runtime.
+// breakOne injects one fault, waits a few seconds, and acts as the user who starts a held runtime.
 func (s *soak) breakOne(ctx context.Context) {
 	status, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
 	if err != nil {
@@ -203,7 +202,8 @@ func (s *soak) breakOne(ctx context.Context) {
 		s.count("fault", "(started again by the user)")
 		s.c.Run("start")
 	}
-	// Mostly the next fault waits for the end of the last one, or there would be nothing to break.
+	// Usually the next fault waits for recovery from the last one; otherwise there would be nothing to
+	// break.
 	if !status.CompanionAvailable && rand.IntN(20) != 0 {
 		time.Sleep(500 * time.Millisecond)
 		return
@@ -235,7 +235,7 @@ func (s *soak) breakOne(ctx context.Context) {
 	}
 }
 
-// figures are what a process uses.
+// figures are the resources that a process uses.
 type figures struct {
 	descriptors, threads int
 	resident             int64 // bytes

@@ -1,8 +1,6 @@
-// Package soak runs the whole program under mixed load with a fault every few seconds, and looks for
-// what only shows in time: leaks, requests without an answer, wrong verdicts.
-//
-// SOAK sets how long; without it a minute, three in CI. The faults are those that package faults
-// proves one by one.
+// Package soak runs the whole program under mixed load with a fault every few seconds, and detects what shows
+// only over time: leaks, unanswered requests, wrong verdicts. SOAK sets the duration; the default is one
+// minute, and three in CI. Package faults proves the faults one by one.
 package soak
 
 import (
@@ -36,9 +34,9 @@ level = "warn"
 `
 
 const (
-	// answerWithin bounds every request: the queue's time, a runtime's start and a long answer.
+	// answerWithin bounds every request: time in the queue, a runtime's start and a long answer.
 	answerWithin = 90 * time.Second
-	// warmUp is what comes before the first measurement: pools, threads and caches fill.
+	// warmUp is the time before the first measurement, in which pools, threads and caches fill.
 	warmUp = 15 * time.Second
 )
 
@@ -58,7 +56,7 @@ func duration(t *testing.T) time.Duration {
 	}
 }
 
-// soak is one run: what is loaded and what was seen.
+// soak is one run: the companion under load and the counts.
 type soak struct {
 	t        *testing.T
 	c        *harness.Companion
@@ -80,9 +78,9 @@ func (s *soak) count(kind, outcome string) {
 	s.counts[kind][outcome]++
 }
 
-// A8, A9, L6, L8, L9, T3, T10, T16: under load and faults every request gets an answer or a clean
-// error, no right token is refused and no wrong one admitted, nothing says available without the
-// facts, nothing leaks, and the command line still answers.
+// A8, A9, L6, L8, L9, T3, T10, T16: under load and faults every request gets an answer or a clean error, no
+// right token is refused and no wrong one admitted, nothing reports available without the facts, nothing
+// leaks, and the command line answers.
 func TestSoak(t *testing.T) {
 	s := &soak{t: t, counts: map[string]map[string]int{}, triggers: harness.TempDir(t),
 		truth: &harness.Truth{Dead: 2 * time.Second, Paused: 8 * time.Second}}
@@ -119,7 +117,7 @@ func TestSoak(t *testing.T) {
 	s.goroutines(daemon)
 }
 
-// run loads the companion and breaks it until d has passed.
+// run puts the companion under load and injects faults until d has passed.
 func (s *soak) run(d time.Duration) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), d)
 	defer cancel()
@@ -136,7 +134,7 @@ func (s *soak) run(d time.Duration) {
 	workers.Wait()
 }
 
-// quiet lets the load end and measures the daemon at rest.
+// quiet waits for the end of the load and measures the idle daemon.
 func (s *soak) quiet(pid int) figures {
 	s.t.Helper()
 	s.c.Must("start")
@@ -147,13 +145,13 @@ func (s *soak) quiet(pid int) figures {
 	return measure(s.t, pid)
 }
 
-// compare holds what the daemon uses at the end against what it used after warming up.
+// compare checks the daemon's resources at the end against those after warming up.
 func (s *soak) compare(before, after figures) {
 	s.t.Helper()
 	if after.descriptors > before.descriptors+5 {
 		s.t.Errorf("descriptors grew from %d to %d", before.descriptors, after.descriptors)
 	}
-	// Go keeps the threads that it once needed; the load decides how many that is.
+	// Go keeps threads that it once needed; their number depends on the load.
 	if after.threads > before.threads+10 {
 		s.t.Errorf("threads grew from %d to %d", before.threads, after.threads)
 	}
@@ -176,8 +174,8 @@ func (s *soak) print(before, after figures) {
 	}
 }
 
-// goroutines compares how many the daemon has after all that with how many a fresh one has: both
-// are ended by SIGQUIT, at which Go prints every goroutine.
+// goroutines compares the number of goroutines after the run with a fresh daemon's: SIGQUIT ends both, and Go
+// then prints every goroutine.
 func (s *soak) goroutines(daemon *harness.Process) {
 	s.t.Helper()
 	soaked := dumped(s.t, daemon)

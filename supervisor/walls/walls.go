@@ -1,6 +1,5 @@
-// Package walls holds the rules of the house as functions over a package graph, syntax and types;
-// its tests apply them to the program and fail the build (C2). Each rule is also shown a planted
-// violation that it must find.
+// Package walls contains the rules about imports, syntax and types of the program; its tests apply them and
+// fail the build (C2). For each rule a test plants a violation that the rule must find.
 package walls
 
 import (
@@ -58,7 +57,7 @@ func under(pkg string, roots ...string) bool {
 	})
 }
 
-// secretLibraries are what only the authority wing may link: keychain and OAuth (C2).
+// secretLibraries are the libraries that only the authority wing may link: keychain and OAuth (C2).
 var secretLibraries = []string{
 	"github.com/zalando/go-keyring", "golang.org/x/oauth2", "github.com/ory/fosite", "github.com/theupdateframework/go-tuf",
 }
@@ -141,25 +140,26 @@ func wingOf(pkg string) string {
 	return wing
 }
 
-// pureRooms do no I/O, read no clock and log nothing (wall 4).
+// pureRooms are packages that do no I/O, read no clock and log nothing (wall 4).
 var pureRooms = []string{
 	module + "fsm", module + "messages", module + "adapters/door/guard", module + "adapters/completion/lane",
 }
 
-// pureImports are all that a pure room may import beside pure rooms. What is not named here is taken to do
-// I/O: nobody can list all that does. Where a package has words and deeds both, Deeds lets the words through.
+// pureImports are the only packages that a pure package may import, apart from other pure packages. A package
+// that is not on the list counts as I/O. For packages that contain both pure functions and I/O, Deeds checks
+// each use.
 var pureImports = []string{
 	"context", "crypto/sha256", "crypto/subtle", "errors", "fmt", "math", "slices", "strings", "time", "github.com/looplab/fsm",
 }
 
-// words are what a pure room may use of packages that can also read the clock or write.
+// words are the pure names of packages that can also read the clock or write.
 var words = map[string][]string{
 	"context": {"Background", "Context"},
 	"fmt":     {"Errorf", "State"},
 	"time":    {"Duration", "Millisecond", "Minute", "Time"},
 }
 
-// Purity finds pure rooms that import anything but what is known to do nothing.
+// Purity finds imports of pure packages that are not on the list.
 func Purity(g Graph) []string {
 	var found []string
 	for _, pkg := range sorted(g) {
@@ -175,7 +175,7 @@ func Purity(g Graph) []string {
 	return found
 }
 
-// Deeds finds uses of the clock, of output and of timers in a pure room.
+// Deeds finds uses of the clock, of output and of timers in a pure package.
 func Deeds(pkg *packages.Package) []string {
 	if !under(pkg.PkgPath, pureRooms...) {
 		return nil
@@ -186,7 +186,7 @@ func Deeds(pkg *packages.Package) []string {
 	})
 }
 
-// starts and listens are the ways to start a program and to listen, by package; methods have their type's
+// starts and listens are the functions that start a program or listen, by package; methods have their type's
 // name before them.
 var (
 	starts = map[string][]string{
@@ -297,7 +297,7 @@ func Unread(pkgs []*packages.Package) []string {
 	return slices.Compact(unread)
 }
 
-// SkipsVerification finds the text that turns certificate checks off, in any spelling that compiles.
+// SkipsVerification finds the identifier that turns certificate checks off.
 func SkipsVerification(pkg *packages.Package) []string {
 	var found []string
 	for _, file := range pkg.Syntax {
@@ -311,10 +311,10 @@ func SkipsVerification(pkg *packages.Package) []string {
 	return found
 }
 
-// RuntimeMessages finds types of package messages that a package of the runtime wing mentions and
-// that could carry a secret or a handle (wall 5, C1): a Secret, an interface, a function, a
-// pointer, or a channel other than the field named Reply. The marker interfaces of the mailboxes
-// are what is sent through, not what is sent.
+// RuntimeMessages finds types of package messages that a package of the runtime wing mentions and that could
+// carry a secret or a handle (wall 5, C1): a Secret, an interface, a function, a pointer, or a channel other
+// than the field named Reply. The marker interfaces of the mailboxes are the type of the channel, not of a
+// message.
 func RuntimeMessages(pkg *packages.Package, markers []string) []string {
 	if !inWing(pkg.PkgPath, "runtime") {
 		return nil
@@ -334,7 +334,7 @@ func RuntimeMessages(pkg *packages.Package, markers []string) []string {
 	return found
 }
 
-// carries says what in t could hold a secret or a handle, or nothing.
+// carries names the part of t that could hold a secret or a handle; empty if there is none.
 func carries(t types.Type, seen map[types.Type]bool) string {
 	if seen[t] {
 		return ""

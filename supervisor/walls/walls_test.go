@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// markers are the mailbox types of messages: interfaces by nature.
+// markers are the mailbox types of messages, which are interfaces.
 var markers = []string{"ToLifecycle", "ToProvision", "ToProcess"}
 
 func load(t *testing.T, mode packages.LoadMode, env []string, planted map[string][]byte, patterns ...string) []*packages.Package {
@@ -56,7 +56,7 @@ func none(t *testing.T, found []string) {
 	}
 }
 
-// program is what is built for every system.
+// program lists the packages that are built for every system.
 var program = []string{"./cmd/companion", "./supervisor", "./actors/...", "./adapters/...", "./fsm", "./messages"}
 
 // C2, T11: walls 1 to 4 over the imports of the whole program, as it is built for every system: for Linux
@@ -110,7 +110,7 @@ func TestSyntax(t *testing.T) {
 	}
 }
 
-// C2: each wall falls when something is planted behind it.
+// C2: each rule finds a planted violation.
 func TestPlantedImports(t *testing.T) {
 	tests := map[string]struct {
 		graph Graph
@@ -150,7 +150,7 @@ func TestPlantedImports(t *testing.T) {
 	none(t, append(Wings(quiet), Purity(quiet)...))
 }
 
-// C2: what is planted in a file that only another build has is found as well.
+// C2: a violation in a file of another build is found too.
 func TestPlantedElsewhere(t *testing.T) {
 	for name, test := range map[string]struct{ env, file, source string }{
 		"with C":     {"GOOS=linux CGO_ENABLED=1", "adapters/runtime/probe/planted.go", "//go:build linux && cgo\n\npackage probe; import _ \"companion/adapters/authority/keychain\""},
@@ -186,7 +186,7 @@ func overlay(t *testing.T, file, source string) map[string][]byte {
 	return map[string][]byte{path: []byte(source)}
 }
 
-// C1, C2: planted files, laid over real packages.
+// C1, C2: planted files, overlaid on real packages.
 func TestPlantedSyntax(t *testing.T) {
 	tests := map[string]struct {
 		file, source string

@@ -1,9 +1,9 @@
-// Package catalogue is the development hub's list of artifacts: it takes anybody's model file or
-// runtime archive into the artifact store, and signs the list as a TUF repository.
+// Package catalogue is the development hub's list of artifacts. It copies model files and runtime archives
+// into the artifact store, and signs the list as a TUF repository.
 //
-// The list itself is catalogue.json; the metadata is made from it, so that URLs follow the hub's ports
-// and expiry dates are renewed at each signing. Every change happens under the directory's lock and
-// ends with the timestamp, so a reader sees the old list or the new one.
+// The list is catalogue.json. The metadata is generated from it, so that URLs follow the hub's ports and
+// expiry dates are renewed at each signing. Every change happens under the directory's lock and ends with the
+// timestamp, so a reader sees the old list or the new one.
 package catalogue
 
 import (
@@ -39,7 +39,7 @@ func (e Entry) path() string {
 	return "model/" + e.Custom.Name
 }
 
-// list is catalogue.json. Version is that of the newest signed metadata.
+// list is catalogue.json. Version is the version of the newest signed metadata.
 type list struct {
 	Version int64   `json:"version"`
 	Entries []Entry `json:"entries"`
@@ -75,8 +75,8 @@ func (c *Catalogue) Sign() error {
 	return c.signLocked()
 }
 
-// add puts the entry in the place of one of the same name, and signs. A default takes that mark from
-// the others of its kind and platform; the first of its kind and platform has it without asking.
+// add replaces the entry of the same name, and signs. A new default removes the mark from the others of its
+// kind and platform; the first of its kind and platform is the default.
 func (c *Catalogue) add(e Entry) (Entry, error) {
 	unlock, err := c.place.Lock()
 	if err != nil {
@@ -109,8 +109,8 @@ func (c *Catalogue) add(e Entry) (Entry, error) {
 	return e, c.signLocked()
 }
 
-// nextVersion counts: the digest would be a natural version, but a version is shown and logged, and
-// a digest is not.
+// nextVersion counts. The digest would be a natural version, but versions are shown and logged, and digests
+// must not be.
 func nextVersion(l list, e Entry) string {
 	for _, old := range l.Entries {
 		if old.path() != e.path() {

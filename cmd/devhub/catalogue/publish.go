@@ -28,13 +28,13 @@ type Publication struct {
 	Default  bool
 	// Embedding: the model computes embeddings.
 	Embedding bool
-	// Origins that the manifest allows beside the URL's own folder; only for a URL.
+	// Origins that the manifest allows in addition to the URL's own folder; only for a URL.
 	Origins []string
 	// Executable is the archive-relative path of the program; empty: the one file named llama-server.
 	Executable string
-	// Unchecked takes the artifact as it is, also an archive that no client should unpack.
+	// Unchecked accepts the artifact as it is, even an archive that no client should unpack.
 	Unchecked bool
-	// FilesOf is another archive, whose list of files is signed instead: the manifest of a hub that lies.
+	// FilesOf is another archive, whose list of files is signed instead, for the manifest of a hostile hub.
 	FilesOf string
 }
 

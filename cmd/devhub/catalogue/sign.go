@@ -27,8 +27,8 @@ const (
 
 var roles = []string{metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP}
 
-// Twist is how signed metadata differs from the truth. The zero Twist is the truth; the others play
-// the faults of a hostile or broken hub, with good signatures.
+// Twist says how signed metadata differs from the truth. The zero Twist is the truth; the others produce the
+// faults of a hostile or broken hub, with valid signatures.
 type Twist struct {
 	Expired     bool
 	Older       bool // the first version again

@@ -60,8 +60,8 @@ func Open(dir string) (*Place, error) {
 	return p, p.ensureAuthority()
 }
 
-// prepareDir makes the directory private. An empty one that somebody made with the usual mode is
-// closed to others; one with anything else in it is not ours to change.
+// prepareDir makes the directory private. An empty one with the usual mode is closed to others; one with
+// other content is not changed.
 func (p *Place) prepareDir() error {
 	entries, err := os.ReadDir(p.Dir)
 	if err == nil && len(entries) == 0 {
@@ -72,7 +72,7 @@ func (p *Place) prepareDir() error {
 	return privatefs.EnsureDir(p.Dir)
 }
 
-// Lock excludes every other process that changes the directory, until the returned function is called.
+// Lock excludes all other processes that change the directory, until the returned function is called.
 func (p *Place) Lock() (unlock func(), err error) {
 	lock := flock.New(p.Path("lock"), flock.SetPermissions(0o600))
 	if err := lock.Lock(); err != nil {
@@ -154,8 +154,8 @@ func (p *Place) loadPorts() error {
 	return nil
 }
 
-// reservePorts picks two free ports, so that what is published before the first start has URLs that
-// stay right. They can be taken meanwhile: the server then picks others and signs the URLs again.
+// reservePorts picks two free ports, so that artifacts that are published before the first start have stable
+// URLs. If another program takes a port, the server picks a new one and signs the URLs again.
 func (p *Place) reservePorts() error {
 	var got [2]int
 	for i := range got {

@@ -57,8 +57,8 @@ func (h *Hub) artifact(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// elsewhere serves artifacts from the hub's own host, only for the faults that need it: a client that
-// wrongly goes there succeeds, so that a test sees it.
+// elsewhere serves artifacts from the hub's own host, only for the faults that need it: a client that wrongly
+// goes there succeeds, and the test sees it.
 func (h *Hub) elsewhere(w http.ResponseWriter, r *http.Request) {
 	if h.faults.Has(fault.RedirectElsewhere) || h.faults.Has(fault.SameHost) {
 		h.serveArtifact(w, r)

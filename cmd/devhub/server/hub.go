@@ -40,7 +40,7 @@ func (h *Hub) hubRoutes() http.Handler {
 	})
 }
 
-// manifest serves the signed metadata. It is public: a token that comes along is not looked at.
+// manifest serves the signed metadata. It is public and ignores tokens.
 func (h *Hub) manifest(w http.ResponseWriter, r *http.Request) {
 	if h.faults.Has(fault.ManifestFromArtifact) {
 		http.Redirect(w, r, h.place.ArtifactURL()+r.URL.Path, http.StatusFound)

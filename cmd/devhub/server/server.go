@@ -1,5 +1,5 @@
-// Package server puts the development hub on the wire: the hub under one host name, the artifacts
-// under another, both over TLS of the private authority and both on loopback only.
+// Package server serves the development hub over HTTPS: the hub under one host name, the artifacts under
+// another, both with certificates of the private authority and on loopback only.
 package server
 
 import (
@@ -171,8 +171,8 @@ func (h *Hub) close() {
 	}
 }
 
-// listen takes the asked port, or the kept one, or any when the kept one is taken. The name localhost
-// means both loopback addresses, so that a browser that tries ::1 first meets nobody else.
+// listen binds the requested port, or the kept one, or any port if the kept one is taken. The name localhost
+// means both loopback addresses, so that a browser that tries ::1 first finds no other server there.
 func listen(host string, asked, kept int) ([]net.Listener, error) {
 	first, err := listenOn("127.0.0.1", asked)
 	if asked == 0 {
