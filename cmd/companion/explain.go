@@ -22,7 +22,7 @@ func nextStep(r messages.Reason) string {
 // link is a link of the document that holds the same table.
 var link = regexp.MustCompile(`\[[^]]*\]\(([^)]*)\)`)
 
-// words says what each reason means, and steps what to do. docs/operations.md holds both; tests compare them.
+// words says what each reason means, and steps what to do. docs/cli.md has both; tests compare them.
 var words = map[messages.Reason]string{
 	messages.ReasonOK:                       "nothing is wrong",
 	messages.ReasonMalformedRequest:         "the request is not valid HTTP/1.1",

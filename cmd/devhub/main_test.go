@@ -164,7 +164,7 @@ func TestPublishDefault(t *testing.T) {
 	}
 }
 
-// A directory that somebody else can enter is refused, unless it is empty and so can be closed.
+// A directory that another user can enter is refused, unless it is empty and can be made private.
 func TestDirectoryIsPrivate(t *testing.T) {
 	open := t.TempDir()
 	if err := os.Chmod(open, 0o755); err != nil {
@@ -234,7 +234,8 @@ func TestSecondServeIsRefused(t *testing.T) {
 	unlock()
 }
 
-// serve says where it is in the first line, warns loudly, and ends in order on a signal.
+// serve prints its addresses in the first line, warns that it is not for production, and ends in order on a
+// signal.
 func TestServeProcess(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 // bytes, of which its longest name takes 48.
 const longestRunDir = 55
 
-// keychainService is the demonstration's own name in the kernel keyring, another for each clone.
+// keychainService is the demonstration's own name in the kernel keyring, different for each clone.
 func (d *demo) keychainService() string {
 	digest := sha256.Sum256([]byte(d.dir))
 	return "companion-demo-" + hex.EncodeToString(digest[:4])
@@ -29,7 +29,7 @@ type demo struct {
 	run      string // XDG_RUNTIME_DIR
 	lock     *flock.Flock
 	children []*child
-	died     chan error // of a child that nobody stopped
+	died     chan error // of a child that ended by itself
 	facts    facts
 	shown    progress
 }
@@ -40,7 +40,7 @@ type facts struct {
 	caFile                         string
 }
 
-// prepare empties the demonstration's folder and makes it again.
+// prepare removes the demonstration's folder and creates it again.
 func prepare() (*demo, error) {
 	root, err := os.Getwd()
 	if err != nil {

@@ -150,7 +150,7 @@ func (d *demo) download(ctx context.Context) (string, error) {
 	return "model and runtime have the sizes and digests that the manifest signs", err
 }
 
-// available follows the status stream, so that the time shown is the change's own.
+// available follows the status stream, so that it shows the time of the change itself.
 func (d *demo) available(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, availableDeadline)
 	defer cancel()

@@ -26,8 +26,8 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-// some fails the test when a pattern that should match many times matches seldom: then the document
-// has another form, and the checks below would pass without having looked.
+// some fails the test when a pattern matches less often than expected: then the document has another form,
+// and the checks below would pass without checking anything.
 func some(t *testing.T, what string, found [][]string, least int) [][]string {
 	t.Helper()
 	if len(found) < least {
@@ -36,7 +36,7 @@ func some(t *testing.T, what string, found [][]string, least int) [][]string {
 	return found
 }
 
-// between returns the part of a document from one heading of the second level to the next.
+// between returns the section of a document below a heading of the second level.
 func between(t *testing.T, text, heading string) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(text, "\n## "+heading+"\n")
@@ -72,7 +72,7 @@ var (
 	link  = regexp.MustCompile(`\]\(([^)#\s]+)(?:#[^)]*)?\)`)
 )
 
-// Every proof that docs/security.md cites exists where it says, and every threat has one.
+// Every proof that docs/security.md cites exists in the cited file, and every threat has one.
 func TestCitedProofs(t *testing.T) {
 	text := read(t, "docs/security.md")
 	names := 0
@@ -96,7 +96,7 @@ func TestCitedProofs(t *testing.T) {
 	}
 }
 
-// Every relative link in the documents leads to a file that is there.
+// Every relative link in the documents leads to an existing file.
 func TestDocumentLinks(t *testing.T) {
 	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil || len(documents) < 4 {
@@ -118,7 +118,7 @@ func TestDocumentLinks(t *testing.T) {
 	}
 }
 
-// X5: docs/operations.md has every configuration key with its default, what it accepts and what it is
+// X5: docs/cli.md has every configuration key with its default, what it accepts and what it is
 // for, and no other.
 func TestDocumentedKeys(t *testing.T) {
 	_, values, err := config.Load(config.Options{})
@@ -131,7 +131,7 @@ func TestDocumentedKeys(t *testing.T) {
 		refuse = append(refuse, v.Key+"=\x01")
 		real[v.Key] = config.Literal(v.Value)
 	}
-	// What a key accepts is told when it is given something else.
+	// The refusal of a bad value states what the key accepts.
 	_, _, err = config.Load(config.Options{Flags: refuse})
 	if err == nil {
 		t.Fatal("no key refuses a control character")
@@ -150,17 +150,17 @@ func TestDocumentedKeys(t *testing.T) {
 		real[section+match[2]] += " | " + strings.ReplaceAll(match[3], "|", `\|`)
 	}
 	documented := map[string]string{}
-	text := between(t, read(t, "docs/operations.md"), "Configuration")
+	text := between(t, read(t, "docs/cli.md"), "Configuration")
 	for _, match := range some(t, "keys", regexp.MustCompile("(?m)^\\| `([\\w.]+)` \\| `(.*?)` \\| (.*) \\|$").FindAllStringSubmatch(text, -1), 50) {
 		documented[match[1]] = match[2] + " | " + match[3]
 	}
 	same(t, "the key", documented, real)
 }
 
-// X3: docs/operations.md has every exit status and every reason, with the words and the status that the
+// X3: docs/cli.md has every exit status and every reason, with the words and the status that the
 // command line gives it.
 func TestDocumentedOutcomes(t *testing.T) {
-	operations, failure := read(t, "docs/operations.md"), read(t, "cmd/companion/failure.go")
+	reference, failure := read(t, "docs/cli.md"), read(t, "cmd/companion/failure.go")
 	status := map[string]string{} // of the constant
 	real, documented := map[string]string{}, map[string]string{}
 	for _, match := range some(t, "exit constants", regexp.MustCompile(`(?m)^\t(exit\w+) += (\d+)$`).FindAllStringSubmatch(failure, -1), 10) {
@@ -171,7 +171,7 @@ func TestDocumentedOutcomes(t *testing.T) {
 	for _, match := range some(t, "exit meanings", regexp.MustCompile(`(exit\w+): "([^"]+)"`).FindAllStringSubmatch(meanings, -1), 10) {
 		real[status[match[1]]] = match[2]
 	}
-	for _, match := range some(t, "exit statuses", regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]+) \|`).FindAllStringSubmatch(between(t, operations, "Exit status"), -1), 10) {
+	for _, match := range some(t, "exit statuses", regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]+) \|`).FindAllStringSubmatch(between(t, reference, "Exit status"), -1), 10) {
 		documented[match[1]] = match[2]
 	}
 	same(t, "the exit status", documented, real)
@@ -190,7 +190,7 @@ func TestDocumentedOutcomes(t *testing.T) {
 		}
 	}
 	rows := map[string][]string{}
-	for _, match := range some(t, "reasons in the document", regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\d+) \\| ([^|]+) \\| ([^|]+) \\|$").FindAllStringSubmatch(between(t, operations, "Reasons"), -1), 80) {
+	for _, match := range some(t, "reasons in the document", regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\d+) \\| ([^|]+) \\| ([^|]+) \\|$").FindAllStringSubmatch(between(t, reference, "Reasons"), -1), 80) {
 		rows[match[1]] = match[2:]
 	}
 	real, documented = map[string]string{}, map[string]string{}
@@ -209,11 +209,11 @@ func TestDocumentedOutcomes(t *testing.T) {
 	same(t, "the reason", documented, real)
 }
 
-// X3: docs/operations.md names every command of the program and every key of its status, and does not
+// X3: docs/cli.md names every command of the program and every key of its status, and does not
 // say of a command that exists that it does not.
 func TestDocumentedCommands(t *testing.T) {
-	operations := read(t, "docs/operations.md")
-	commands := between(t, operations, "Commands")
+	reference := read(t, "docs/cli.md")
+	commands := between(t, reference, "Commands")
 	_, missing, _ := strings.Cut(commands, "\n| `config")
 	files, err := filepath.Glob(filepath.Join(root, "cmd", "companion", "*.go"))
 	if err != nil {
@@ -237,7 +237,7 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 	}
 
-	keys, section := statusKeys(reflect.TypeFor[messages.Status]()), between(t, operations, "`status --json`")
+	keys, section := statusKeys(reflect.TypeFor[messages.Status]()), between(t, reference, "`status --json`")
 	if len(keys) < 40 {
 		t.Fatalf("the status has only %d keys: %q", len(keys), keys)
 	}
