@@ -17,8 +17,8 @@ import (
 	"companion/messages"
 )
 
-// maxUnpacked bounds what a runtime archive may hold, so that a mistaken file cannot keep publish
-// busy for ever. Upstream's largest (CUDA) is well below.
+// maxUnpacked bounds the content of a runtime archive, so that a wrong file cannot keep publish busy forever.
+// Upstream's largest (CUDA) is well below.
 const maxUnpacked = 8 << 30
 
 const program = "llama-server"
@@ -145,7 +145,7 @@ func (a *archive) note(name string) {
 	}
 }
 
-// check refuses what no client unpacks (M12), by the client's own rules.
+// check refuses archives that no client unpacks (M12), so that the mistake shows at publishing.
 func (a archive) check(executable string) error {
 	if a.odd != "" {
 		return fmt.Errorf("the archive's %q is neither a file nor a symbolic link", a.odd)
