@@ -62,8 +62,12 @@ var build = sync.OnceValues(func() (string, error) {
 	if RaceBuilt {
 		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "race") + "/", "companion/cmd/companion"})
 	}
+	flags := []string{"build", "-tags", Tags}
+	if without := lowlatency.Without(); without != "" {
+		flags = append(flags, "-ldflags", "-X companion/adapters/lowlatency.without="+without)
+	}
 	for _, args := range builds {
-		if out, err := exec.Command("go", append([]string{"build", "-tags", Tags, "-ldflags", "-X companion/adapters/lowlatency.without=" + lowlatency.Without()}, args...)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", append(flags, args...)...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -32,6 +33,7 @@ const benchPeer = "FRONTDOOR_BENCH_PEER"
 type streams struct {
 	Targets []streamTarget
 	Count   int
+	Bursts  int // per target
 }
 
 type streamTarget struct {
@@ -39,12 +41,11 @@ type streamTarget struct {
 	Request []byte
 }
 
-const (
-	// bursts is how many each target gets: fewer do not tell a p99 from what else the machine does.
-	bursts = 32000
-	// burstPause is between two bursts: what the last one has left to do is done.
-	burstPause = time.Millisecond
-)
+// bursts is the number of bursts per target. With fewer the p99 is mostly noise.
+var bursts = flag.Int("bursts", 32000, "bursts of streamed events per target")
+
+// burstPause between two bursts lets the targets finish what the last one has left to do.
+const burstPause = time.Millisecond
 
 // BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams, of all streams at once as
 // llama-server writes them after each step; p50 and p99 at most the bare proxy's.
@@ -60,7 +61,7 @@ func BenchmarkFiguresStream(b *testing.B) {
 	for b.Loop() {
 		for _, n := range []int{1, 8} {
 			var took [][]time.Duration
-			if err := errors.Join(ask.Encode(streams{both, n}), answer.Decode(&took)); err != nil {
+			if err := errors.Join(ask.Encode(streams{both, n, *bursts}), answer.Decode(&took)); err != nil {
 				b.Fatal(err)
 			}
 			for _, q := range []float64{0.5, 0.99} {
@@ -179,7 +180,7 @@ func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 		rigs = append(rigs, r)
 	}
 	took = make([][]time.Duration, len(rigs))
-	for i := range bursts * len(rigs) {
+	for i := range s.Bursts * len(rigs) {
 		turn := (i + i/len(rigs)) % len(rigs) // in both orders
 		for end := time.Now().Add(burstPause); time.Now().Before(end); {
 			runtime.KeepAlive(nil) // no sleep
