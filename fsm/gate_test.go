@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"math"
 	"testing"
 	"time"
 
@@ -10,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// L6, A6: exact limits, first in first out.
+// L6, A6: both limits are exact, and a new request never overtakes a waiting one.
 func TestAdmit(t *testing.T) {
 	for _, c := range []struct {
 		a    Admission
@@ -22,7 +21,7 @@ func TestAdmit(t *testing.T) {
 		{Admission{2, 2, 3, 4}, messages.ReasonAtCapacity},
 		{Admission{2, 2, 4, 4}, messages.ReasonQueueFull},
 		{Admission{1, 1, 0, 0}, messages.ReasonQueueFull},
-		{Admission{1, 2, 1, 4}, messages.ReasonAtCapacity}, // never overtake
+		{Admission{1, 2, 1, 4}, messages.ReasonAtCapacity}, // a free place belongs to the waiting request
 		{Admission{1, 2, 4, 4}, messages.ReasonQueueFull},
 		{Admission{}, messages.ReasonMalformedAdmissionState},
 		{Admission{0, -1, 0, 0}, messages.ReasonMalformedAdmissionState},
@@ -38,7 +37,7 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// L6: completing more than was admitted is told, and changes nothing.
+// L6: Complete without a running request is refused and changes nothing.
 func TestComplete(t *testing.T) {
 	for _, c := range []struct {
 		in, out Admission
@@ -54,7 +53,27 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// L6: whatever comes and goes, the bounds hold and a free place never stays empty while one waits.
+// L6: a waiting request is promoted only if there is one and a place is free.
+func TestPromote(t *testing.T) {
+	for _, c := range []struct {
+		in, out Admission
+		want    bool
+	}{
+		{Admission{0, 1, 1, 4}, Admission{1, 1, 0, 4}, true},
+		{Admission{1, 2, 4, 4}, Admission{2, 2, 3, 4}, true},
+		{Admission{1, 1, 1, 4}, Admission{1, 1, 1, 4}, false},
+		{Admission{0, 1, 0, 4}, Admission{0, 1, 0, 4}, false},
+		{Admission{3, 1, 1, 4}, Admission{3, 1, 1, 4}, false},
+		{Admission{0, 0, 1, 4}, Admission{0, 0, 1, 4}, false},
+	} {
+		if out, got := c.in.Promote(); got != c.want || out != c.out {
+			t.Errorf("%+v: got %+v %t, want %+v %t", c.in, out, got, c.out, c.want)
+		}
+	}
+}
+
+// L6: for any sequence of arrivals and completions the bounds hold, and no request waits while a place is
+// free.
 func TestAdmissionKeepsBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := Admission{MaxInFlight: rapid.IntRange(1, 4).Draw(t, "max"), QueueBound: rapid.IntRange(0, 4).Draw(t, "bound")}
@@ -71,47 +90,10 @@ func TestAdmissionKeepsBounds(t *testing.T) {
 				a, _ = a.Promote()
 			}
 			if !a.sane() || a.Queued > 0 && a.InFlight < a.MaxInFlight {
-				t.Fatalf("reached %+v", a)
+				t.Fatalf("got %+v, want counts within their bounds and no waiting request beside a free place", a)
 			}
 		}
 	})
-}
-
-// P2, P3: one row per reason and edge, and the order between them, half a second after the first moment.
-func TestResources(t *testing.T) {
-	at := time.Unix(1, 0)
-	type obs = messages.Observation
-	all := messages.ResourceLimits{ResidentBytes: 100, GPUBytes: 50, CPUPercent: 80}
-	for name, c := range map[string]struct {
-		limits messages.ResourceLimits
-		seen   obs
-		want   messages.Reason
-	}{
-		"old":                    {all, obs{At: at.Add(-1)}, messages.ReasonProbeFailed},
-		"old, no limits":         {messages.ResourceLimits{}, obs{At: at.Add(-time.Hour)}, messages.ReasonOK},
-		"from the future":        {all, obs{At: at.Add(Reuse + 1)}, messages.ReasonProbeFailed},
-		"within":                 {all, obs{At: at, ResidentBytes: 100, GPUBytes: 50, CPUPercent: 80}, messages.ReasonOK},
-		"memory":                 {all, obs{At: at, ResidentBytes: 101, GPUBytes: 51, CPUPercent: 81}, messages.ReasonRAMOverLimit},
-		"gpu":                    {all, obs{At: at, ResidentBytes: 100, GPUBytes: 51, CPUPercent: 81}, messages.ReasonVRAMOverLimit},
-		"cpu":                    {all, obs{At: at, CPUPercent: 80.1}, messages.ReasonCPUOverLimit},
-		"failed probe":           {all, obs{At: at, Failed: true}, messages.ReasonProbeFailed},
-		"failed, no limits":      {messages.ResourceLimits{}, obs{At: at, Failed: true}, messages.ReasonProbeFailed},
-		"never seen":             {all, obs{}, messages.ReasonMalformedObservation},
-		"never seen, no limits":  {messages.ResourceLimits{}, obs{}, messages.ReasonOK},
-		"negative memory":        {all, obs{At: at, ResidentBytes: -1}, messages.ReasonMalformedObservation},
-		"negative gpu":           {all, obs{At: at, GPUBytes: -1}, messages.ReasonMalformedObservation},
-		"negative cpu":           {all, obs{At: at, CPUPercent: -1}, messages.ReasonMalformedObservation},
-		"cpu not a number":       {messages.ResourceLimits{}, obs{At: at, CPUPercent: math.NaN()}, messages.ReasonMalformedObservation},
-		"cpu infinite":           {all, obs{At: at, CPUPercent: math.Inf(1)}, messages.ReasonMalformedObservation},
-		"limit negative":         {messages.ResourceLimits{ResidentBytes: -1}, obs{At: at}, messages.ReasonMalformedLimits},
-		"gpu limit negative":     {messages.ResourceLimits{GPUBytes: -1}, obs{At: at}, messages.ReasonMalformedLimits},
-		"cpu limit over 100":     {messages.ResourceLimits{CPUPercent: 100.5}, obs{At: at}, messages.ReasonMalformedLimits},
-		"cpu limit not a number": {messages.ResourceLimits{CPUPercent: math.NaN()}, obs{At: at, Failed: true}, messages.ReasonMalformedLimits},
-	} {
-		if got := Resources(c.limits, c.seen, at.Add(Reuse)); got != c.want {
-			t.Errorf("%s: got %s, want %s", name, got, c.want)
-		}
-	}
 }
 
 // A6: lifecycle before admission before resources.

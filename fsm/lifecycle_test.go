@@ -18,7 +18,7 @@ var (
 	events = []messages.Event{messages.EventStart, messages.EventHealthOK, messages.EventHealthFail, messages.EventDrain, messages.EventStopped}
 )
 
-// reach drives a new machine into state by the only path there is.
+// reach returns a machine in state, which only one path leads to.
 func reach(t *testing.T, state messages.State) *Lifecycle {
 	t.Helper()
 	machine := NewLifecycle()
@@ -35,7 +35,7 @@ func reach(t *testing.T, state messages.State) *Lifecycle {
 	return machine
 }
 
-// A1: every pair of state and event; what the contract does not list changes nothing.
+// A1: every pair of state and event; a pair that the contract does not list changes nothing.
 func TestLifecycleTable(t *testing.T) {
 	allowed := map[messages.State]map[messages.Event]messages.State{
 		messages.StateStopped:  {messages.EventStart: messages.StateStarting},
@@ -61,7 +61,7 @@ func TestLifecycleTable(t *testing.T) {
 	}
 }
 
-// A1: there is no way to ready but through a start and a health success.
+// A1: only a start followed by a health success leads to ready.
 func TestReadyOnlyThroughStart(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		machine := NewLifecycle()
@@ -115,13 +115,13 @@ func TestAvailable(t *testing.T) {
 	}
 }
 
-// A5: the monotonic clock stands still in suspend, the date does not; neither may make a success last
-// longer. A date that is set ahead is taken for suspend, one that is set back for nothing.
+// A5: the monotonic clock stops during suspend, the wall clock does not; a health success is old if either
+// says so. A wall clock that is set ahead ages the success; one that is set back is ignored.
 func TestRecencyInSuspend(t *testing.T) {
 	const recency = 15 * time.Second
 	last := time.Now()
 	for name, test := range map[string]struct {
-		awake, date time.Duration // since last, by either clock
+		awake, date time.Duration // since last, by the monotonic and by the wall clock
 		want        bool
 	}{
 		"awake":            {recency, recency, true},
@@ -134,17 +134,18 @@ func TestRecencyInSuspend(t *testing.T) {
 	} {
 		now := redated(last.Add(test.awake), test.date-test.awake)
 		if now.Sub(last) != test.awake || now.Round(0).Sub(last.Round(0)) != test.date {
-			t.Fatalf("%s: the test has made %v and %v", name, now.Sub(last), now.Round(0).Sub(last.Round(0)))
+			t.Fatalf("%s: the test built %v and %v, want %v and %v", name, now.Sub(last), now.Round(0).Sub(last.Round(0)), test.awake, test.date)
 		}
 		if got := HealthRecent(last, now, recency); got != test.want {
-			t.Errorf("%s: recent %t", name, got)
+			t.Errorf("%s: got recent %t, want %t", name, got, test.want)
 		}
 	}
 }
 
-// redated changes the date of t by d, and leaves its monotonic time.
+// redated returns t with its wall clock changed by d and its monotonic clock unchanged.
 func redated(t time.Time, d time.Duration) time.Time {
-	// The first word of a time.Time with a monotonic time: a flag, 33 bits of seconds, 30 of nanoseconds.
+	// Layout of the first word of a time.Time with a monotonic clock: a flag, 33 bits of seconds, 30 of
+	// nanoseconds.
 	wall := (*uint64)(unsafe.Pointer(&t))
 	const mask = 1<<30 - 1
 	nanos := int64(*wall>>30&(1<<33-1))*int64(time.Second) + int64(*wall&mask) + int64(d)
@@ -152,7 +153,8 @@ func redated(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// A8: the fifth failure inside five minutes is a loop; older ones are forgotten.
+// A8: the fifth failure within five minutes is a crash loop; a failure that is five minutes old no longer
+// counts.
 func TestCrashLoop(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	var failures []time.Time
@@ -163,6 +165,9 @@ func TestCrashLoop(t *testing.T) {
 		}
 	}
 	if recent, loop := CrashLoop(failures, start.Add(CrashLoopWindow+time.Second)); loop || len(recent) != 4 {
-		t.Fatalf("after the window: %d recent, loop = %t", len(recent), loop)
+		t.Fatalf("after the window: got %d recent, loop %t; want 4, false", len(recent), loop)
+	}
+	if CrashLoopFailures != 5 || CrashLoopWindow != 5*time.Minute || HealthyAfter != time.Minute {
+		t.Errorf("got %d failures in %v, forgiven after %v; want 5 in 5m, 1m", CrashLoopFailures, CrashLoopWindow, HealthyAfter)
 	}
 }

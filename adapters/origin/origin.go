@@ -1,9 +1,9 @@
-// Package origin decides whether an artifact may come from a URL (contract M4). It is pure: it
-// resolves nothing and opens nothing. What a name resolves to is checked by adapters/runtime/download
-// when it connects.
+// Package origin checks download URLs against the manifest's list of allowed origins (contract M4). It is
+// pure: it resolves no name and opens no connection. adapters/runtime/download checks the address that a
+// name resolves to when it connects.
 //
-// The comparison is by parsed parts, never by string prefix, and whatever two parsers could read
-// differently is refused instead of being put right.
+// URLs are compared by their parsed components, never by string prefix. A URL that two parsers could read
+// differently is refused, not normalized.
 package origin
 
 import (
@@ -14,9 +14,11 @@ import (
 	"companion/messages"
 )
 
-// Error says why a URL is refused. Its text never holds the URL.
+// Error says why a URL is refused. Its text never contains the URL.
+//
+// Reasons: malformed_spec, scheme_not_allowed, source_not_allowed.
 type Error struct {
-	Reason messages.Reason // malformed_spec, scheme_not_allowed or source_not_allowed
+	Reason messages.Reason
 	what   string
 }
 
@@ -24,8 +26,8 @@ func (e *Error) Error() string { return fmt.Sprintf("artifact source: %s (%s)", 
 
 // Allowed returns nil if rawURL is https and inside one of origins: same host, same port, and the
 // origin's path a prefix of whole segments. An origin is an https URL without query, such as
-// "https://models.example/v1/". A query in rawURL is allowed. A malformed origin refuses everything:
-// a list that cannot be read whole is not believed in part.
+// "https://models.example/v1/". A query in rawURL is allowed. One malformed origin refuses every URL: a list
+// that is wrong in part is not trusted at all.
 func Allowed(rawURL string, origins []string) error {
 	u, err := parse(rawURL)
 	if err != nil {
@@ -54,11 +56,16 @@ func Host(rawURL string) (string, error) {
 	return u.host, err
 }
 
+// maxURL bounds a URL, in bytes.
+const maxURL = 8192
+
+// location is a parsed https URL without its query.
 type location struct {
 	host, port string
 	segments   []string
 }
 
+// inside reports whether u lies in origin o: same host and port, and the path of o a prefix of whole segments.
 func (u location) inside(o location) bool {
 	if u.host != o.host || u.port != o.port || len(u.segments) < len(o.segments) {
 		return false
@@ -75,18 +82,18 @@ func parse(raw string) (location, error) {
 	malformed := func(what string) (location, error) {
 		return location{}, &Error{messages.ReasonMalformedSpec, what}
 	}
-	if raw == "" || len(raw) > 8192 {
+	if raw == "" || len(raw) > maxURL {
 		return malformed("empty or too long")
 	}
 	for i := range len(raw) {
-		// A browser or a proxy may read a backslash as a slash, and a space as the end.
+		// Some parsers read a backslash as a slash, and a space as the end of the URL.
 		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '\\' || c == '#' {
-			return malformed("a fragment, or a character that a URL cannot hold")
+			return malformed("a fragment, or a character that is not allowed in a URL")
 		}
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return malformed("not a URL") // url's own error quotes the URL
+		return malformed("not a URL") // the error of net/url would quote the URL
 	}
 	if u.Scheme == "" || u.Opaque != "" || u.Hostname() == "" {
 		return malformed("not an absolute URL with a host")
@@ -108,7 +115,8 @@ func parse(raw string) (location, error) {
 	return location{host, port, segments}, nil
 }
 
-// split cuts a path into decoded segments, without the empty one after a final slash.
+// split returns the decoded segments of a path, without the empty one after a final slash. It reports false
+// for segments that servers could interpret differently.
 func split(escaped string) ([]string, bool) {
 	escaped = strings.TrimSuffix(strings.TrimPrefix(escaped, "/"), "/")
 	if escaped == "" {
@@ -117,7 +125,7 @@ func split(escaped string) ([]string, bool) {
 	segments := strings.Split(escaped, "/")
 	for i, s := range segments {
 		decoded, err := url.PathUnescape(s)
-		// A percent sign that survives decoding is a second layer, which some server may peel.
+		// A percent sign that remains is double encoding, which some servers decode again.
 		if err != nil || decoded == "" || decoded == "." || decoded == ".." || strings.ContainsAny(decoded, "/\\%\x00") {
 			return nil, false
 		}

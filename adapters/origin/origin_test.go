@@ -21,7 +21,7 @@ const (
 	foreign   = messages.ReasonSourceNotAllowed
 )
 
-// M4, T6
+// M4, T6: what is inside an allowed origin, and what is refused for which reason.
 func TestAllowed(t *testing.T) {
 	one := []string{"https://models.example"}
 	deep := []string{"https://models.example/v1/", "https://mirror.example:8443/a/b"}
@@ -90,6 +90,7 @@ func TestAllowed(t *testing.T) {
 		{"https://models.example/a\r\nb", one, malformed},
 		{"https://mödels.example/a", one, malformed},
 		{"https://[fe80::1%25eth0]/a", one, malformed},
+		{"https://models.example/a\x7fb", one, malformed},
 		{"https://models.example/" + strings.Repeat("a", 9000), one, malformed},
 
 		{"https://models.example/g.gguf", []string{"https://models.example", "nonsense"}, malformed},
@@ -102,11 +103,34 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("Allowed(%q, %q) = %v, want %v", c.url, c.origins, got, c.want)
 		}
 		if err != nil && len(c.url) > 8 && strings.Contains(err.Error(), c.url) {
-			t.Errorf("the error holds the URL: %v", err)
+			t.Errorf("got an error that contains the URL: %v", err)
 		}
 	}
 }
 
+// M4: a URL of exactly the maximum length is accepted, a longer one is not.
+func TestLength(t *testing.T) {
+	const prefix, most = "https://models.example/", 8192
+	for length, want := range map[int]messages.Reason{most: messages.ReasonOK, most + 1: malformed} {
+		err := origin.Allowed(prefix+strings.Repeat("a", length-len(prefix)), []string{"https://models.example"})
+		if got := reason(t, err); got != want {
+			t.Errorf("%d bytes: got %v, want %v", length, got, want)
+		}
+	}
+}
+
+// The error says which kind of character is wrong: every control character, a space, and every byte from DEL.
+func TestForbiddenCharacters(t *testing.T) {
+	for c := range 256 {
+		err := origin.Allowed("https://models.example/a"+string([]byte{byte(c)})+"b", []string{"https://models.example"})
+		forbidden := c <= ' ' || c >= 0x7f || c == '\\' || c == '#'
+		if got := err != nil && strings.Contains(err.Error(), "not allowed in a URL"); got != forbidden {
+			t.Errorf("byte %#x: got %v, want a refusal of the character: %t", c, err, forbidden)
+		}
+	}
+}
+
+// Host is the host name in lower case, without port and brackets, and empty for a refused URL.
 func TestHost(t *testing.T) {
 	for raw, want := range map[string]string{
 		"https://Models.Example:8443/a": "models.example",
@@ -119,7 +143,7 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// M4: whatever is accepted is, read by net/url after cleaning, still inside the origin.
+// M4: a URL that is accepted is still inside the origin when net/url parses it and the path is cleaned.
 func FuzzAllowed(f *testing.F) {
 	for _, s := range []string{
 		"https://models.example/v1/g.gguf", "https://models.example.evil.net/v1/g", "https://models.example/v1/%2e%2e/x",
@@ -133,12 +157,12 @@ func FuzzAllowed(f *testing.F) {
 		}
 		u, err := url.Parse(raw)
 		if err != nil {
-			t.Fatalf("accepted %q, which does not parse", raw)
+			t.Fatalf("accepted %q, want a URL that net/url parses: %v", raw, err)
 		}
 		clean := path.Clean(u.Path)
 		if u.Scheme != "https" || u.User != nil || u.Fragment != "" || !strings.EqualFold(u.Hostname(), "models.example") ||
 			(u.Port() != "" && u.Port() != "443") || (clean != "/v1" && !strings.HasPrefix(clean, "/v1/")) {
-			t.Fatalf("accepted %q", raw)
+			t.Fatalf("accepted %q, which is outside the origin", raw)
 		}
 	})
 }
@@ -150,7 +174,7 @@ func reason(t *testing.T, err error) messages.Reason {
 	}
 	var e *origin.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("not a source.Error: %T", err)
+		t.Fatalf("got %T, want *origin.Error", err)
 	}
 	return e.Reason
 }
