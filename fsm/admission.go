@@ -2,15 +2,15 @@ package fsm
 
 import "companion/messages"
 
-// Admission is the count of requests in the runtime and waiting for it, with their bounds (L6).
+// Admission counts the requests in the runtime and in its queue, with their bounds (L6).
 type Admission struct {
 	InFlight, MaxInFlight int
 	Queued, QueueBound    int
 }
 
-// Admit decides about one more request: ReasonOK when it may go to the runtime now,
-// ReasonAtCapacity when it must wait its turn, ReasonQueueFull when it cannot wait. A request never
-// overtakes one that waits. Counts that cannot be are refused (ReasonMalformedAdmissionState).
+// Admit decides about one more request: ReasonOK if it may go to the runtime now, ReasonAtCapacity if it must
+// queue, ReasonQueueFull if the queue is full. A request never overtakes a queued one. Impossible counts give
+// ReasonMalformedAdmissionState.
 func (a Admission) Admit() messages.Reason {
 	switch {
 	case !a.sane():
@@ -24,8 +24,8 @@ func (a Admission) Admit() messages.Reason {
 	}
 }
 
-// Complete returns the counts after one request left the runtime. With ReasonOK and a waiting
-// request, the freed place is the first one's: the caller moves it by Promote.
+// Complete returns the counts after one request has left the runtime. If a request is queued, the caller must
+// call Promote next: the free place belongs to the first in the queue.
 func (a Admission) Complete() (Admission, messages.Reason) {
 	switch {
 	case !a.sane():
@@ -37,7 +37,7 @@ func (a Admission) Complete() (Admission, messages.Reason) {
 	return a, messages.ReasonOK
 }
 
-// Promote moves the first waiting request into the runtime, and reports whether it did.
+// Promote moves the first queued request into the runtime and reports whether there was one and a place.
 func (a Admission) Promote() (Admission, bool) {
 	if !a.sane() || a.Queued == 0 || a.InFlight >= a.MaxInFlight {
 		return a, false

@@ -6,14 +6,14 @@ import (
 	"companion/messages"
 )
 
-// Causes say why a fact does not hold, as the actor that took it away told; the zero Reason means
-// that nobody has vouched for it yet.
+// Causes say why a fact does not hold, as reported by the actor that withdrew it. The zero Reason means that
+// no actor has reported the fact yet.
 type Causes struct {
 	Verified, Bound, Token, Ready messages.Reason
 }
 
-// Available decides companionAvailable (A5): all facts hold at once, and the last health success
-// is no older than recency. The reason names the first fact that does not hold.
+// Available decides companionAvailable (A5): all facts hold, and the last health success is no older than
+// recency. The reason is that of the first fact that does not hold.
 func Available(facts messages.Facts, causes Causes, now time.Time, recency time.Duration) (bool, messages.Reason) {
 	switch {
 	case facts.ShuttingDown:
@@ -40,15 +40,15 @@ func because(cause messages.Reason) messages.Reason {
 	return cause
 }
 
-// HealthRecent reports whether a health success at last still counts at now. A success from the
-// future is a clock that was set back: it counts for nothing.
+// HealthRecent reports whether a health success at last still counts at now. A success in the future, from
+// before the clock was set back, does not count.
 func HealthRecent(last, now time.Time, recency time.Duration) bool {
 	return !last.IsZero() && recent(last, now, recency)
 }
 
-// recent reports whether at is no further back than bound. The monotonic clock stands still while the
-// machine sleeps, so that the date counts as well; a date that was set back extends nothing, and one that
-// was set ahead ends what is recent, which is the safe side.
+// recent reports whether at is at most bound ago by both clocks. The monotonic clock stops while the machine
+// sleeps; the wall clock does not. A wall clock that was set back extends nothing; one that was set ahead makes
+// the result false, which is the safe side.
 func recent(at, now time.Time, bound time.Duration) bool {
 	age := now.Sub(at)
 	return age >= 0 && max(age, now.Round(0).Sub(at.Round(0))) <= bound

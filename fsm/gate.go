@@ -6,8 +6,7 @@ import (
 	"companion/messages"
 )
 
-// GateRequest is what the gate knows when a request asks for the runtime. Snapshot is nil when
-// nobody has published one.
+// GateRequest is the input of Gate for one request. Snapshot is nil if none has been published.
 type GateRequest struct {
 	Snapshot  *messages.Snapshot
 	Admission Admission
@@ -17,7 +16,7 @@ type GateRequest struct {
 }
 
 // Gate decides whether a request may start (A6): lifecycle ready, then admission, then resources.
-// ReasonAtCapacity means that it may wait its turn; after that it asks again.
+// ReasonAtCapacity means that it may queue, and must pass the gate again when it leaves the queue.
 func Gate(r GateRequest) messages.Reason {
 	if r.Snapshot == nil {
 		return messages.ReasonMalformedRequestParams
@@ -35,8 +34,8 @@ func Gate(r GateRequest) messages.Reason {
 	return admitted
 }
 
-// GateLifecycle is the gate's first question alone: a request that has its place asks it once
-// more, so that no change of state lets one through.
+// GateLifecycle is the lifecycle check of Gate. A request that has been admitted repeats it, because the state
+// may have changed since.
 func GateLifecycle(s messages.State) messages.Reason {
 	switch s {
 	case messages.StateReady:

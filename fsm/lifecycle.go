@@ -9,8 +9,7 @@ import (
 	"companion/messages"
 )
 
-// Lifecycle is the state machine of A1. It has one owner, the lifecycle actor, and is not safe for
-// use by several goroutines.
+// Lifecycle is the state machine of A1. Only the lifecycle actor uses it; it is not safe for concurrent use.
 type Lifecycle struct{ machine *looplab.FSM }
 
 // NewLifecycle returns a machine in StateStopped.
@@ -28,14 +27,14 @@ func transition(event messages.Event, from, to messages.State) looplab.EventDesc
 	return looplab.EventDesc{Name: string(event), Src: []string{string(from)}, Dst: string(to)}
 }
 
-// State returns the state that holds now.
+// State returns the current state.
 func (l *Lifecycle) State() messages.State { return messages.State(l.machine.Current()) }
 
-// Apply moves the machine. Anything but ReasonOK has changed nothing: ReasonInvalidTransition for
-// an event that the state does not know, ReasonUnknownEvent for one that no state knows.
+// Apply moves the machine and returns ReasonOK. On any other result the state is unchanged:
+// ReasonInvalidTransition if the current state does not allow the event, ReasonUnknownEvent if no state does.
 func (l *Lifecycle) Apply(event messages.Event) messages.Reason {
-	// looplab/fsm stays "in transition" for ever if its context ends midway (its issue 115), so it
-	// gets one that cannot end.
+	// looplab/fsm stays in transition forever if its context ends midway (its issue 115), so it gets a
+	// context that never ends.
 	err := l.machine.Event(context.Background(), string(event))
 	var unknown looplab.UnknownEventError
 	switch {

@@ -10,10 +10,10 @@ import (
 // Reuse is how long an observation may be used (P2).
 const Reuse = 500 * time.Millisecond
 
-// Resources decides at now whether the runtime's load lets one more request in (P3): memory, GPU
-// memory, CPU, in this order; a load equal to its limit is within it. What is negative, not finite or,
-// where a limit is set, missing denies, and so does a failed probe: it never means "no load". Where a
-// limit is set, an observation older than Reuse is one that failed to be made anew.
+// Resources decides at now whether the runtime's load permits one more request (P3). It checks memory, GPU
+// memory and CPU, in this order; a load equal to its limit is permitted. Negative and non-finite values deny,
+// and so does a failed probe: it never means that there is no load. If a limit is set, a missing observation
+// denies as well, and one older than Reuse counts as a failed probe.
 func Resources(limits messages.ResourceLimits, seen messages.Observation, now time.Time) messages.Reason {
 	limited := limits != messages.ResourceLimits{}
 	switch {

@@ -3,7 +3,7 @@ package messages
 // Actor names an actor in logs, in status and in the messages about it.
 type Actor string
 
-// The actors of the house; the first path element is the wing.
+// The actors. The first path element is the wing.
 const (
 	ActorLifecycle Actor = "lifecycle"
 	ActorJournal   Actor = "journal"

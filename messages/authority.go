@@ -2,7 +2,7 @@ package messages
 
 import "time"
 
-// User is who is signed in, as the hub's session endpoint says.
+// User is the signed-in user, as returned by the hub's session endpoint.
 type User struct {
 	Subject  string `json:"sub"`
 	Provider string `json:"provider"`
@@ -14,11 +14,11 @@ type User struct {
 // Session is the stored sign-in (K5). Never sent outside the authority wing.
 type Session struct {
 	AccessToken  Secret
-	RefreshToken Secret // zero when the hub gave none
+	RefreshToken Secret // zero if the hub issued none
 	Meta         SessionMeta
 }
 
-// SessionMeta is the part of the session that is no secret.
+// SessionMeta is the part of the session that is not secret.
 type SessionMeta struct {
 	Issuer        string    `json:"issuer"`
 	ClientID      string    `json:"clientId"`
@@ -28,12 +28,12 @@ type SessionMeta struct {
 	User          User      `json:"user"`
 }
 
-// ToCustody is what the custody actor accepts from the session actor. Nobody else holds this
-// mailbox: its answers carry the user's tokens (C1).
+// ToCustody is what the custody actor accepts from the session actor. No other actor has this mailbox: the
+// replies carry the user's tokens (C1).
 type ToCustody interface{ toCustody() }
 
-// LoadSession asks for the stored session. A torn or missing one answers with Found false and
-// ReasonOK; a failing keychain with its reason (K4, K5).
+// LoadSession asks for the stored session. If it is incomplete or missing, the reply has Found false and
+// ReasonOK; if the keychain fails, it has the keychain's reason (K4, K5).
 type LoadSession struct{ Reply chan<- LoadedSession }
 
 // LoadedSession answers LoadSession.
@@ -53,14 +53,14 @@ type StoreSession struct {
 // ClearSession removes the session, metadata first.
 type ClearSession struct{ Reply chan<- Reason }
 
-// LoopbackRequest is what the custody actor accepts from lifecycle and front door, in a mailbox of
-// its own: no answer to it carries a secret of the session (C1).
+// LoopbackRequest is what the custody actor accepts from lifecycle and front door, in a mailbox of its own:
+// no reply to it carries a secret of the session (C1).
 type LoopbackRequest interface{ loopbackRequest() }
 
-// DeliverLoopbackToken asks custody to tell the front door the token again: the front door is new.
+// DeliverLoopbackToken asks custody to send the token again to a front door that has restarted.
 type DeliverLoopbackToken struct{}
 
-// ConfirmCustody asks to look and say again whether the token is stored: the lifecycle actor is new (A9).
+// ConfirmCustody asks custody to report again whether the token is stored: lifecycle has restarted (A9).
 type ConfirmCustody struct{}
 
 // ClearLoopbackToken removes the loopback token at clean shutdown (K6).
@@ -83,15 +83,14 @@ type AccessTokenRequest struct {
 	Refused Secret
 }
 
-// AccessToken answers AccessTokenRequest: ReasonOK with a token, or why there is none.
+// AccessToken answers AccessTokenRequest: ReasonOK with a token, or the reason why there is none.
 // ReasonSignInNeeded says that the user must sign in.
 type AccessToken struct {
 	Token  Secret
 	Reason Reason
 }
 
-// SessionCommand is what the control actor may ask of the session actor; no answer carries a
-// secret (X2).
+// SessionCommand is what the control actor may send to the session actor. No reply carries a secret (X2).
 type SessionCommand interface{ sessionCommand() }
 
 // Login begins a sign-in. Page is sent at most once, when the user can begin; Done is sent exactly once. When Cancelled is
@@ -161,13 +160,13 @@ const (
 type SessionView struct {
 	State  SessionState
 	User   User
-	Reason Reason // ReasonOK, or why the state is not known or not signed in
+	Reason Reason // ReasonOK, or why the user is not signed in or the state is unknown
 }
 
-// ManifestCommand is what the control actor may ask of the manifest actor.
+// ManifestCommand is what the control, session and lifecycle actors may send to the manifest actor.
 type ManifestCommand interface{ manifestCommand() }
 
-// SessionChanged tells the manifest actor that somebody signed in or out. Sent by session.
+// SessionChanged says that the user has signed in or out. Sent by session.
 type SessionChanged struct{}
 
 // Pull refreshes the manifest and fetches: Name empty means the wanted model and runtime.
@@ -176,7 +175,7 @@ type Pull struct {
 	Reply chan<- Reason
 }
 
-// ListModels asks what the manifest offers and what of it is here.
+// ListModels asks for the models of the manifest and which of them are on disk.
 type ListModels struct{ Reply chan<- ModelList }
 
 // ModelList answers ListModels.
@@ -197,8 +196,8 @@ type ModelRow struct {
 	PartialBytes int64  `json:"partialBytes"`
 }
 
-// RepeatWant asks to send the last Want to provision again: the provision actor is new (A9). Sent
-// by lifecycle.
+// RepeatWant asks to send the last Want again to a provision actor that has restarted (A9). Sent by
+// lifecycle.
 type RepeatWant struct{}
 
 // PairReady says that this model and runtime became ready, so that they are recorded as the last known

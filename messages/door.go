@@ -5,25 +5,24 @@ import "time"
 // ToFrontDoor is what the front door actor accepts.
 type ToFrontDoor interface{ toFrontDoor() }
 
-// UseLoopbackToken gives the front door the token of this start. Sent by custody, and by nobody
-// else.
+// UseLoopbackToken gives the front door the loopback token of this start. Only custody sends it.
 type UseLoopbackToken struct{ Token Secret }
 
-// DropLoopbackToken takes the token away: every caller is refused from then on.
+// DropLoopbackToken removes the token: every caller is refused from then on.
 type DropLoopbackToken struct{}
 
-// UseProbeToken gives the front door the health probe's own token: good for GET /v1/models alone
+// UseProbeToken gives the front door the token of the health probe, which is valid only for GET /v1/models
 // (A4). Sent by health.
 type UseProbeToken struct{ Token Secret }
 
-// Drain asks to be told when no request is in flight; the gate refuses new ones by the snapshot
-// (A7). The reply is the number of requests still running: 0, or what was left at the deadline.
+// Drain asks for a reply when no request is in flight. The gate refuses new requests, by the snapshot (A7).
+// The reply is the number of requests that still run: 0, or those left at the deadline.
 type Drain struct {
 	Deadline time.Time
 	Reply    chan<- int
 }
 
-// ConfirmFrontDoor asks to say again what is bound: the lifecycle actor is new (A9).
+// ConfirmFrontDoor asks the front door to report again what is bound: lifecycle has restarted (A9).
 type ConfirmFrontDoor struct{}
 
 func (UseLoopbackToken) toFrontDoor()  {}
@@ -35,16 +34,16 @@ func (ConfirmFrontDoor) toFrontDoor()  {}
 // ToHealth is what the health actor accepts.
 type ToHealth interface{ toHealth() }
 
-// DeliverProbeToken asks health to tell the front door its token again: the front door is new.
+// DeliverProbeToken asks health to send its token again to a front door that has restarted.
 type DeliverProbeToken struct{}
 
-// ConfirmHealth asks for a probe now: the lifecycle actor is new (A9).
+// ConfirmHealth asks for a probe now: lifecycle has restarted, or the front door has (A9).
 type ConfirmHealth struct{}
 
 func (DeliverProbeToken) toHealth() {}
 func (ConfirmHealth) toHealth()     {}
 
-// DoorView is what status and metrics show of the front door: counts, never content (L11).
+// DoorView is the part of status and metrics about the front door: counts, never content (L11).
 type DoorView struct {
 	BaseURL     string
 	InFlight    int
@@ -55,10 +54,10 @@ type DoorView struct {
 	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
 	EndedRuntime int
 	Latency      []LatencyBucket // of admitted requests
-	// LatencyCount and LatencySum are of all of them, those over the last bound as well.
+	// LatencyCount and LatencySum include the requests over the last bound.
 	LatencyCount int64
 	LatencySum   time.Duration
-	// LastActivity is when the runtime last gave a request something of its answer: the idle probe waits on it.
+	// LastActivity is when the runtime last sent a part of a response. The idle probe depends on it.
 	LastActivity time.Time
 }
 

@@ -25,12 +25,12 @@ const (
 	EventStopped    Event = "stopped"
 )
 
-// Launch numbers one attempt to run the runtime. Whatever the process and health actors report
-// carries it, so that a late word about an earlier launch changes nothing (A9).
+// Launch numbers the attempts to run the runtime. Every report of the process and health actors carries it,
+// so that a late report about an earlier launch changes nothing (A9).
 type Launch uint64
 
-// Facts are what availability is decided from (A5). Each was vouched for by one actor, and is
-// dropped when that actor is new again (A9). LastHealth is zero when there was none.
+// Facts are the inputs of availability (A5). Each is reported by one actor and dropped when that actor ends
+// or restarts (A9). LastHealth is the time of the last health success, or zero.
 type Facts struct {
 	Verified     bool
 	Ready        bool
@@ -65,14 +65,14 @@ type ExitReport struct {
 	LastLines []string  `json:"lastLines,omitempty"`
 }
 
-// Failures is what the restart policy remembers (A8).
+// Failures is the history that the restart policy uses (A8).
 type Failures struct {
 	At       []time.Time
 	HeldTill time.Time // zero: no crash loop is held
 }
 
-// Snapshot is the immutable picture that the lifecycle actor publishes at every change (A2). Gate,
-// front door, health, control and resources read it; nobody else writes it.
+// Snapshot is the immutable state that the lifecycle actor publishes at every change (A2). Gate, front door,
+// health, control and resources read it.
 type Snapshot struct {
 	State     State
 	Available bool   // companionAvailable
@@ -80,26 +80,26 @@ type Snapshot struct {
 	Since     time.Time
 	Facts     Facts
 	BaseURL   string  // of the front door, when bound
-	Launch    Launch  // of the current or last attempt
-	Proven    Launch  // the last that was ready; Launch itself in a start that only adopts its runtime
-	BackEnd   BackEnd // zero until the process behind it was checked
+	Launch    Launch  // the current or last launch
+	Proven    Launch  // the last launch that was ready; equal to Launch while a runtime is adopted
+	BackEnd   BackEnd // zero until the peer process has been checked
 	Model     Model
 	Restarts  int         // crashes answered by a new launch since the daemon started
-	LastExit  *ExitReport // the last exit nobody asked for
-	RetryAt   time.Time   // when a crashed runtime is started again; zero when nothing waits
+	LastExit  *ExitReport // the last exit that was not requested
+	RetryAt   time.Time   // when a crashed runtime is started again; zero if none is
 	Held      bool        // a crash loop is held (A8)
-	Failures  *Failures   // for the next incarnation of the lifecycle actor; nil when there were none
+	Failures  *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
 	Wanted    bool        // the user wants the runtime to run
 }
 
 // ToLifecycle is what the lifecycle actor accepts.
 type ToLifecycle interface{ toLifecycle() }
 
-// ActorStarted says that an actor begins with empty state: drop every fact it vouched for (A9).
+// ActorStarted says that an actor starts with empty state: drop every fact that it has reported (A9).
 type ActorStarted struct{ Actor Actor }
 
-// ActorEnded says that an actor's Serve has ended: drop every fact it vouched for (A9). Its successor
-// may be a pause of its supervisor away. Sent by the supervision tree.
+// ActorEnded says that an actor's Serve has ended: drop every fact that it has reported (A9). The supervisor
+// may wait before it restarts the actor. Sent by the supervision tree.
 type ActorEnded struct{ Actor Actor }
 
 // ArtifactsVerified says that model and runtime are on disk with the digests of the manifest (M6).
@@ -122,7 +122,7 @@ type IntegrityLost struct {
 	Reason   Reason
 }
 
-// DoorBound says that the front door listens (L1). Sent by frontdoor.
+// DoorBound says that the front door is listening (L1). Sent by frontdoor.
 type DoorBound struct{ BaseURL string }
 
 // DoorLost says that the front door no longer listens.
@@ -131,10 +131,10 @@ type DoorLost struct{ Reason Reason }
 // TokenStored says that the loopback token was stored and read back (A4, K7). Sent by custody.
 type TokenStored struct{}
 
-// TokenLost says that the loopback token could not be stored, is gone, or cannot be read back.
+// TokenLost says that the loopback token could not be stored, is gone, or cannot be read back. Sent by custody.
 type TokenLost struct{ Reason Reason }
 
-// RuntimeStarted says that the child runs; its socket may not be there yet. Sent by process.
+// RuntimeStarted says that the child runs; its socket may not exist yet. Sent by process.
 type RuntimeStarted struct {
 	Launch Launch
 	PID    int
@@ -142,15 +142,15 @@ type RuntimeStarted struct {
 	Model, Runtime [32]byte
 }
 
-// BackEndUp says that the back end answers, and that the one who answers is our child (R3).
+// BackEndUp says that the back end answers and that the peer is our child (R3). Sent by process.
 type BackEndUp struct {
 	Launch  Launch
 	BackEnd BackEnd
 	Model   Model
 }
 
-// IdentityChanged says that a verified file is no longer the one that was verified (M9): it must be
-// hashed again before a start. Sent by process.
+// IdentityChanged says that a verified file was replaced or modified (M9): it must be hashed again before a
+// start. Sent by process.
 type IdentityChanged struct {
 	Launch   Launch
 	Artifact string
@@ -164,7 +164,7 @@ type RuntimeExited struct {
 	Exit      ExitReport
 }
 
-// RuntimeAbsent answers Confirm and Kill when no runtime runs. Launch is that of the Kill, else zero.
+// RuntimeAbsent answers ConfirmProcess and Kill if no runtime runs. Launch is that of the Kill, else zero.
 // Sent by process.
 type RuntimeAbsent struct{ Launch Launch }
 
@@ -174,36 +174,35 @@ type HealthSucceeded struct {
 	At     time.Time
 }
 
-// HealthFailed is one failed probe. Hung means that the process lives but does not compute, so it
-// must be ended and replaced.
+// HealthFailed is one failed probe. Hung means that the process lives but does not compute, so it must be
+// replaced. Sent by health; process sends it with ReasonProcessExited when the runtime begins to die.
 type HealthFailed struct {
 	Launch Launch
 	Reason Reason
 	Hung   bool
 }
 
-// MemoryExceeded says that the runtime was over its memory limit for long enough (P4). Sent by
-// resources, again and again while that lasts.
+// MemoryExceeded says that the runtime has been over its memory limit for long enough (P4). Sent by resources,
+// repeatedly while that lasts.
 type MemoryExceeded struct{ Launch Launch }
 
-// StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply comes at once:
-// ReasonOK, or why there is nothing to start yet. The wish is kept in either case.
+// StartRequested asks to run the runtime, and ends a crash-loop hold (A8). The reply is immediate: ReasonOK, or
+// why nothing can start yet. In both cases the runtime is wanted from then on.
 type StartRequested struct{ Reply chan<- Reason }
 
-// StopRequested asks to drain and stop the runtime; the reply comes when it has ended, or, with
-// ReasonInvalidTransition, when somebody wants it to run again before that.
+// StopRequested asks to drain and stop the runtime. The reply comes when it has ended, or is
+// ReasonInvalidTransition if a start is requested before that.
 type StopRequested struct{ Reply chan<- Reason }
 
-// RestartRequested asks for a drain, a stop and a start; the reply comes when the start begins, or,
-// as for StartRequested, when there is nothing to start. A stop before that answers it with
-// ReasonInvalidTransition.
+// RestartRequested asks for a drain, a stop and a start. The reply comes when the start begins or, as for
+// StartRequested, if nothing can start. It is ReasonInvalidTransition if a stop is requested before that.
 type RestartRequested struct{ Reply chan<- Reason }
 
-// ShutdownRequested begins the orderly shutdown (X7): stop admitting, drain, stop the runtime,
-// clear the token. The reply comes when all is done; the tree may then be cancelled.
+// ShutdownRequested starts the orderly shutdown (X7): stop admitting, drain, stop the runtime, clear the
+// token. After the reply the supervision tree may be cancelled.
 type ShutdownRequested struct{ Reply chan<- struct{} }
 
-// Ping asks for a sign of life. Sent for the service manager's watchdog.
+// Ping asks for an immediate reply, for the watchdog of the service manager.
 type Ping struct{ Reply chan<- struct{} }
 
 func (Ping) toLifecycle()              {}

@@ -1,19 +1,18 @@
 package messages
 
-// TargetCustom is the custom object of a TUF target (M2): what an artifact is and where its bytes
-// may come from. Length and SHA-256 are the target's own. The TUF path of a target is
-// "model/NAME" or "runtime/OS/ARCH/NAME". The development hub writes it, the TUF adapter reads it
-// and refuses unknown keys.
+// TargetCustom is the custom object of a TUF target (M2): the kind of the artifact and where it may be
+// downloaded from. Length and SHA-256 are fields of the target itself. The TUF path of a target is "model/NAME"
+// or "runtime/OS/ARCH/NAME". The development hub writes it; the TUF adapter reads it and refuses unknown keys.
 type TargetCustom struct {
 	Kind    ArtifactKind `json:"kind"`
 	Name    string       `json:"name"`
 	Version string       `json:"version"`
-	// Default marks the artifact that serves when the configuration names none.
+	// Default marks the artifact that is used if the configuration names none.
 	Default bool `json:"default,omitempty"`
-	// URLs where the bytes are, https, in order of preference; each inside one of Origins (M4).
+	// URLs to download from, https, in order of preference; each inside one of Origins (M4).
 	URLs    []string `json:"urls"`
 	Origins []string `json:"origins"`
-	// Embedding: the model computes embeddings (L5).
+	// Embedding says that the model computes embeddings (L5).
 	Embedding bool `json:"embedding,omitempty"`
 	// Platform of a runtime, such as "linux/amd64".
 	Platform string `json:"platform,omitempty"`

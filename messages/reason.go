@@ -1,7 +1,7 @@
 package messages
 
-// Reason is one of the constants below, never built from input (reasons.md). New ones are added to
-// the specification first.
+// Reason is a reason code: one of the constants below, never built from input (reasons.md). New ones are added
+// to the specification first.
 type Reason string
 
 // ReasonOK is shared by guard, integrity, availability and replies.
@@ -71,7 +71,7 @@ const (
 	ReasonProbeFailed          Reason = "probe_failed"
 )
 
-// ReasonMalformedRequestParams is the gate's own: it was asked about no request.
+// ReasonMalformedRequestParams says that the gate was called without a snapshot.
 const ReasonMalformedRequestParams Reason = "malformed_request_params"
 
 // OAuth (O1–O8).
@@ -96,7 +96,7 @@ const (
 	ReasonRefreshInterrupted       Reason = "refresh_interrupted"
 )
 
-// Session decisions (O8): anything malformed or missing is reauth.
+// Session decisions (O8): a malformed or missing session leads to reauth.
 const (
 	ReasonSessionValid   Reason = "valid"
 	ReasonSessionRefresh Reason = "refresh"
@@ -116,7 +116,7 @@ const (
 	ReasonKeychainNoCollection Reason = "keychain_no_collection"
 )
 
-// ReasonInternalError says that the daemon itself failed; the log has the details.
+// ReasonInternalError says that the daemon failed; the log has the details.
 const ReasonInternalError Reason = "internal_error"
 
 // Manifest (M1).

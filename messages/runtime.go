@@ -11,8 +11,8 @@ const (
 	KindRuntime ArtifactKind = "runtime"
 )
 
-// Artifact is one target of the verified manifest, as the runtime group may know it (M3): what it
-// is called, where its bytes may come from, and what they must be.
+// Artifact is one target of the verified manifest, as the runtime wing may know it (M3): its name, where it may
+// be downloaded from, its digest and its size.
 type Artifact struct {
 	Name    string
 	Version string
@@ -47,7 +47,7 @@ type FileIdentity struct {
 	ModifiedNano, ChangeNano int64
 }
 
-// VerifiedModel is a model file whose digest was right. Path is for the runtime wing and is never
+// VerifiedModel is a model file whose digest has been verified. Path is for the runtime wing and is never
 // logged.
 type VerifiedModel struct {
 	Name, Version string
@@ -97,7 +97,7 @@ type Want struct {
 	FetchRefused Reason
 }
 
-// Fetch asks for one artifact without making it the served one (pull NAME).
+// Fetch asks to download one artifact without serving it (pull NAME).
 type Fetch struct {
 	Artifact Artifact
 	Reply    chan<- Reason
@@ -106,7 +106,7 @@ type Fetch struct {
 // Reverify asks to hash what the last Want named again (M9). Sent by lifecycle.
 type Reverify struct{}
 
-// Held asks which artifacts are here and verified (models).
+// Held asks which artifacts are on disk and verified (models).
 type Held struct {
 	Artifacts []Artifact
 	Reply     chan<- []HeldArtifact
@@ -120,7 +120,7 @@ type HeldArtifact struct {
 	PartialBytes  int64
 }
 
-// ConfirmProvision asks to say again what is verified: the lifecycle actor is new (A9).
+// ConfirmProvision asks provision to report again what is verified: lifecycle has restarted (A9).
 type ConfirmProvision struct{}
 
 func (Want) toProvision()             {}
@@ -132,33 +132,33 @@ func (ConfirmProvision) toProvision() {}
 // ToProcess is what the process actor accepts.
 type ToProcess interface{ toProcess() }
 
-// Spawn starts the runtime. The answers are RuntimeStarted, BackEndUp, and in every case exactly
-// one RuntimeExited. A Spawn with a higher number ends the launch that runs and takes its place: the
-// sender has lost sight of that one. One with a lower number is answered with RuntimeExited.
+// Spawn starts the runtime. The answers are RuntimeStarted, BackEndUp and, in every case, exactly one
+// RuntimeExited. A Spawn with a higher number kills the current launch, which the sender no longer knows of,
+// and replaces it. A Spawn with a lower number is answered with RuntimeExited.
 type Spawn struct {
 	Launch  Launch
 	Model   VerifiedModel
 	Runtime VerifiedRuntime
 }
 
-// Kill ends the group of the launch: politely, then by force (R6). RuntimeExited answers it; when
-// nothing runs, RuntimeAbsent does.
+// Kill ends the process group of the launch by SIGTERM, then SIGKILL (R6). The answer is RuntimeExited, or
+// RuntimeAbsent if nothing runs.
 type Kill struct{ Launch Launch }
 
-// ConfirmProcess asks to say again what runs: the lifecycle actor is new (A9).
+// ConfirmProcess asks the process actor to report again what runs: lifecycle has restarted (A9).
 type ConfirmProcess struct{}
 
 func (Spawn) toProcess()          {}
 func (Kill) toProcess()           {}
 func (ConfirmProcess) toProcess() {}
 
-// Sandbox is the level that the canaries proved (R4).
+// Sandbox is the confinement level that the canaries have proved (R4).
 type Sandbox struct {
 	Landlock int  `json:"landlock"` // ABI in force, 0 when none
 	Seccomp  bool `json:"seccomp"`
 }
 
-// ProcessView is what status shows of the runtime process. Published by process.
+// ProcessView is the part of status about the runtime process. Published by process.
 type ProcessView struct {
 	Name, Version string
 	PID           int    // 0 when none runs
@@ -168,19 +168,19 @@ type ProcessView struct {
 	StartedAt     time.Time
 }
 
-// Observation is what the probe saw of the runtime's own process (P1). Failed means that the probe
-// could not observe a running runtime: requests are denied, never let through (P3).
+// Observation is a measurement of the runtime process (P1). Failed means that a running runtime could not be
+// observed: if so, requests are denied (P3).
 type Observation struct {
 	At            time.Time
 	PID           int
 	ResidentBytes int64
 	CPUPercent    float64
 	CPUTime       time.Duration // since the process began
-	GPUBytes      int64         // device aggregate, 0 when it cannot be read
+	GPUBytes      int64         // sum over all devices, 0 if it cannot be read
 	Failed        bool
 }
 
-// ResourceLimits are the configured ceilings; zero means no limit (P3).
+// ResourceLimits are the configured limits; zero means none (P3).
 type ResourceLimits struct {
 	ResidentBytes int64
 	GPUBytes      int64

@@ -4,16 +4,16 @@ import "fmt"
 
 const redacted = "[redacted]"
 
-// Secret holds bytes that must never be printed, logged or encoded: the loopback token, the access
-// and refresh tokens, a client's authorization code. Every verb, encoder and log field shows
-// "[redacted]"; the bytes are reachable by Reveal alone, whose uses can be grepped (rule 2, T12).
-// The zero Secret is empty. Not safe for constant-time use by ==: compare digests instead.
+// Secret holds bytes that must never be printed, logged or encoded: the loopback token, the access and refresh
+// tokens, an authorization code. Every format verb, encoder and log field gives "[redacted]"; only Reveal
+// returns the bytes (rule 2, T12). The zero Secret is empty. Compare digests in constant time, never Secrets
+// by ==.
 type Secret struct{ value *string }
 
 // NewSecret wraps value.
 func NewSecret(value string) Secret { return Secret{&value} }
 
-// Reveal returns the bytes. Callers: the adapter that must send or store them, nobody else.
+// Reveal returns the bytes. Only an adapter that must send or store them may call it.
 func (s Secret) Reveal() string {
 	if s.value == nil {
 		return ""
@@ -21,7 +21,7 @@ func (s Secret) Reveal() string {
 	return *s.value
 }
 
-// IsZero reports whether there is no secret at all.
+// IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.value == nil || *s.value == "" }
 
 func (s Secret) String() string                { return redacted }

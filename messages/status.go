@@ -2,8 +2,8 @@ package messages
 
 import "time"
 
-// Status is the shape of `companion status --json` (cli.md); scripts rely on every key. Assembled
-// by the control actor from the views that the others publish.
+// Status is the document of `companion status --json` (cli.md); scripts rely on every key. The control actor
+// assembles it from the views that the other actors publish.
 type Status struct {
 	Version            string          `json:"version"`
 	PID                int             `json:"pid"`
@@ -32,8 +32,8 @@ type StatusFacts struct {
 	LastHealth   *time.Time `json:"lastHealth"`
 }
 
-// StatusFrontDoor is the front door's part. Latency is cumulative: requests by upper bound in
-// milliseconds; LatencyCount and LatencySumMilliseconds are of all of them.
+// StatusFrontDoor is the part about the front door. Latency is a cumulative histogram with upper bounds in
+// milliseconds; LatencyCount and LatencySumMilliseconds include all requests.
 type StatusFrontDoor struct {
 	BaseURL     string           `json:"baseURL"`
 	InFlight    int              `json:"inFlight"`
@@ -56,8 +56,8 @@ type StatusLatency struct {
 	Count            int64   `json:"count"`
 }
 
-// StatusModel is the served or wanted model. Grace says that the manifest has expired and the model
-// still serves (M1).
+// StatusModel is the served or wanted model. Grace says that the manifest has expired and the model still
+// serves (M1).
 type StatusModel struct {
 	Name     string `json:"name"`
 	Version  string `json:"version"`
@@ -65,7 +65,7 @@ type StatusModel struct {
 	Grace    bool   `json:"grace"`
 }
 
-// StatusRuntime is the runtime process. RetryAt and Held tell what follows a crash (A8).
+// StatusRuntime is the runtime process. RetryAt and Held say what happens after a crash (A8).
 type StatusRuntime struct {
 	Name          string      `json:"name"`
 	Version       string      `json:"version"`
@@ -82,7 +82,7 @@ type StatusRuntime struct {
 	Held          bool        `json:"held,omitempty"`
 }
 
-// StatusSession is the sign-in. User is a display name, empty when signed out.
+// StatusSession is the sign-in. User is a display name, empty if signed out.
 type StatusSession struct {
 	State  SessionState `json:"state"`
 	User   string       `json:"user"`

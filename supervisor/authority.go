@@ -18,11 +18,11 @@ import (
 	"companion/messages"
 )
 
-// scope is what the daemon asks of the hub (hub.md): a member's rights, never more.
+// scope is the OAuth scope that the daemon requests (hub.md): the rights of a member, never more.
 const scope = "vault:read vault:write"
 
-// authorityWing builds what may hold the user's secrets: custody, session, manifest. hub is the
-// client that speaks to the hub; fatal hears that there is no keychain to begin with.
+// authorityWing builds the actors that may hold the user's secrets: custody, session, manifest. hub is the HTTP
+// client for the hub; fatal is called if there is no keychain at the start.
 func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Reason)) ([]suture.Service, error) {
 	s := o.Settings
 	secrets, err := keychain.Open(keychain.Options{Backend: s.Keychain.Backend, Service: s.Keychain.Service})
@@ -59,8 +59,8 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	}, nil
 }
 
-// custodyBeat is how often the stored loopback token is looked at: as soon as a success of the probe
-// ages out by default (A5). Where a look may raise a dialog there is no beat.
+// custodyBeat is how often custody checks the stored loopback token: as often as a health success ages out by
+// default (A5). Where reading the keychain may open a dialog, it is zero: no check.
 func custodyBeat() time.Duration {
 	if keychain.MayAsk {
 		return 0
@@ -68,8 +68,7 @@ func custodyBeat() time.Duration {
 	return 15 * time.Second
 }
 
-// signedManifest opens the client of the manifest. That a root is named and can be used, cmd/companion
-// has told the user in the words of the configuration; here it is read.
+// signedManifest opens the TUF client. cmd/companion has already validated manifest.root_file.
 func signedManifest(o Options, hub *http.Client) (manifest.Repository, error) {
 	s := o.Settings
 	if s.Manifest.RootFile == "" {
@@ -89,8 +88,8 @@ func signedManifest(o Options, hub *http.Client) (manifest.Repository, error) {
 	return client, nil
 }
 
-// noRoot is the repository of a daemon whose configuration names no root: no manifest can be trusted. The daemon runs all
-// the same, so that status can say what is missing.
+// noRoot is the repository if the configuration has no manifest.root_file: no manifest can be trusted. The
+// daemon runs nevertheless, so that status can say what is missing.
 type noRoot struct{}
 
 func (noRoot) Refresh(context.Context, messages.Secret) (tuf.Catalogue, error) {

@@ -5,11 +5,11 @@ import (
 	"companion/messages"
 )
 
-// boxSize bounds each mailbox. Actors answer at once, so more than a few waiting messages mean that
-// an actor is restarting; what does not fit then waits at the sender, with a context.
+// boxSize bounds each mailbox. Actors handle messages at once, so a full mailbox means that its actor is
+// restarting; further messages wait at their senders, with a context.
 const boxSize = 64
 
-// boxes are the mailboxes and watches of the house. They outlive every restart of an actor.
+// boxes are all mailboxes and watches. They outlive the restarts of the actors.
 type boxes struct {
 	lifecycle   chan messages.ToLifecycle
 	custody     chan messages.ToCustody

@@ -14,7 +14,8 @@ import (
 	"companion/messages"
 )
 
-// doorWing builds what may hold the loopback token and nothing more: front door, health, control.
+// doorWing builds the actors that may hold the loopback token and no other secret: front door, health,
+// control.
 func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
 		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
@@ -51,7 +52,7 @@ func bounds(o Options) frontdoor.Bounds {
 	bounds.Resources = limits(o)
 	bounds.HeadBytes, bounds.HeadTime = int(door.MaxHead), door.HeadTimeout
 	bounds.BodyBytes, bounds.BodyTime = door.MaxBody, door.BodyTimeout
-	bounds.BodyMemory = max(bounds.BodyMemory, 4*door.MaxBody) // one of the largest fits, beside its new form
+	bounds.BodyMemory = max(bounds.BodyMemory, 4*door.MaxBody) // room for one body of the largest size and its re-encoded form
 	bounds.IdleTime, bounds.Connections, bounds.WriteStall = door.IdleTimeout, door.MaxConnections, door.StallTimeout
 	return bounds
 }

@@ -7,8 +7,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// instrument gives the actor as it is; a build with the tag "faults" can make it fail on demand.
+// instrument returns the actor unchanged. A build with the tag "faults" can make it fail on demand.
 func instrument(actor suture.Service) suture.Service { return actor }
 
-// instrumentLog gives the logger as it is; a build with the tag "faults" can make an actor fail when it logs.
+// instrumentLog returns the logger unchanged. A build with the tag "faults" can make an actor fail when it
+// logs.
 func instrumentLog(logger *zap.Logger) *zap.Logger { return logger }

@@ -16,11 +16,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// faultFolder names the environment variable whose folder is looked at: a file in it that is named
-// like an actor, with "-" for "/", makes that actor end in order and panic once, and is removed. With
-// midWork behind its name it makes the actor panic in the middle of its work instead, with half of it
-// told: at the next line that its loop logs. For end-to-end tests only; the tag is never set for a build
-// that is given to anybody.
+// faultFolder is the environment variable with the folder of fault requests. A file there that is named like an
+// actor, with "-" for "/", makes that actor return from Serve and panic once, and is removed. With the suffix
+// midWork the actor panics in the middle of its work instead: at the next line that its loop logs. For
+// end-to-end tests only; releases are never built with this tag.
 const (
 	faultFolder = "COMPANION_FAULTS"
 	midWork     = ".mid-work"
@@ -40,7 +39,7 @@ func instrumentLog(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-// inLoop reports whether the calling goroutine is that of an actor's Serve.
+// inLoop reports whether the calling goroutine runs an actor's Serve.
 func inLoop() bool {
 	stack := make([]byte, 1<<16)
 	return strings.Contains(string(stack[:runtime.Stack(stack, false)]), "supervisor.faulty.Serve(")

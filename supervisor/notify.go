@@ -12,9 +12,9 @@ import (
 	"companion/messages"
 )
 
-// notifier tells systemd that the daemon is ready, what it does, and that it lives, where the
-// service manager asked for it. The watchdog is fed only while the lifecycle actor answers: a
-// daemon whose heart hangs is restarted by the manager.
+// notifier sends readiness, status and watchdog notifications to systemd (sd_notify), if the service manager
+// asks for them. It sends watchdog notifications only while the lifecycle actor answers, so that the service
+// manager restarts a daemon that hangs.
 type notifier struct {
 	snapshot  *actorkit.Watch[messages.Snapshot]
 	lifecycle chan<- messages.ToLifecycle
@@ -23,7 +23,7 @@ type notifier struct {
 
 func (n *notifier) String() string { return "systemd" }
 
-// Serve returns at once with suture's leave to stay away when nobody asked for notifications.
+// Serve returns suture.ErrDoNotRestart at once if the service manager asks for no notifications.
 func (n *notifier) Serve(ctx context.Context) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -53,7 +53,7 @@ func (n *notifier) Serve(ctx context.Context) error {
 	}
 }
 
-// lives asks the lifecycle actor for a sign of life.
+// lives reports whether the lifecycle actor answers a Ping.
 func (n *notifier) lives(ctx context.Context, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

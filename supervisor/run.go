@@ -1,6 +1,7 @@
-// Package supervisor is the composition root: it alone knows every wing, builds each in a scope of
-// its own, gives every actor its mailboxes, and supervises the tree (C1). Read Run top to bottom
-// to know who exists and how the daemon begins and ends. Only cmd/companion imports it.
+// Package supervisor is the composition root of the daemon: it builds all actors, connects them by mailboxes
+// and runs the suture supervision tree (C1). Each wing is built in a function of its own, so that no wing gets
+// what belongs to another. Read Run from top to bottom to see which actors exist and how the daemon starts and
+// stops. Only cmd/companion imports it.
 package supervisor
 
 import (
@@ -23,19 +24,19 @@ import (
 	"companion/messages"
 )
 
-// Options is what `companion run` gives.
+// Options are the inputs of Run, from `companion run`.
 type Options struct {
 	Settings config.Settings
 	Places   config.Places
 	Version  string
 	Logger   *zap.Logger
 	Journal  *logfile.Journal
-	// OnReady is called once, with the base URL, when local inference is available for the first
-	// time; nil: nobody is told.
+	// OnReady is called once, with the base URL, when local inference is available for the first time. It
+	// may be nil.
 	OnReady func(baseURL string)
 }
 
-// Error says why the daemon could not start or had to end.
+// Error says why the daemon could not start or had to stop.
 type Error struct {
 	Reason messages.Reason
 	what   string
@@ -43,12 +44,12 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s (%s)", e.what, e.Reason) }
 
-// shutdownMargin is what an orderly shutdown may take besides the drain and the end of the runtime.
+// shutdownMargin is the time for an orderly shutdown besides the drain and the end of the runtime.
 const shutdownMargin = 5 * time.Second
 
-// Run is the daemon, until ctx ends; then it stops in order: admit nothing more, drain, stop the
-// runtime, clear the token, end the tree (X7). It returns nil after that, or an *Error where there
-// is no keychain to begin with (K3), or what was wrong with the places or the configuration.
+// Run runs the daemon until ctx ends, then shuts down in order: stop admitting requests, drain, stop the
+// runtime, clear the token, end the tree (X7). It returns nil after that, an *Error if there is no keychain at
+// the start (K3), or another error if a folder or the configuration is not usable.
 func Run(ctx context.Context, o Options) error {
 	if err := spawn.Harden(); err != nil {
 		return fmt.Errorf("protecting the daemon's memory (X8): %w", err)
@@ -115,8 +116,8 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// shutDown has the conversation that comes before the tree is cut: suture stops all services of a
-// supervisor together, which would end the runtime under running requests.
+// shutDown asks the lifecycle actor for the orderly shutdown and waits for it. suture stops all services of a
+// supervisor at the same time, which would end the runtime while requests run.
 func shutDown(ctx context.Context, b boxes, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -135,7 +136,7 @@ func lifecycleActor(o Options, b boxes, requestsEnded func(messages.Launch) bool
 	})
 }
 
-// announcer calls tell at the first moment of availability, and stays away after that.
+// announcer calls tell when inference is available for the first time, then ends.
 type announcer struct {
 	snapshot *actorkit.Watch[messages.Snapshot]
 	tell     func(baseURL string)

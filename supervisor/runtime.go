@@ -17,11 +17,11 @@ import (
 	"companion/messages"
 )
 
-// outputActor names the runtime's own lines in the log (R8).
+// outputActor is the actor name of the runtime's output in the log (R8).
 const outputActor = "llama-server"
 
-// runtimeWing builds what touches the network's bytes and the runtime process, and holds no secret:
-// provision, process, resources. roots are the certificates it may trust; nil: the system's.
+// runtimeWing builds the actors that download artifacts and run the runtime process, and hold no secret:
+// provision, process, resources. roots are the certificate authorities for downloads; nil means the system's.
 func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, error) {
 	artifacts, err := store.Open(o.Places.Data)
 	if err != nil {
@@ -50,5 +50,5 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 	}, nil
 }
 
-// platform names this machine as the manifest does (M2).
+// platform is this machine's platform in the manifest (M2), such as "linux/amd64".
 func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

@@ -15,9 +15,9 @@ import (
 	"companion/messages"
 )
 
-// restartPolicy of every supervisor in the tree: an actor that fails comes back at once, ten times
-// in as many seconds; after that its wing pauses for a second, so that a fault that stays costs
-// little and is still left by itself.
+// restartPolicy of every supervisor in the tree: a failed actor restarts at once, up to ten times in ten
+// seconds. After that its wing waits for a second, so that a permanent fault costs little and a temporary one
+// still ends by itself.
 var restartPolicy = suture.Spec{
 	FailureThreshold: 10,
 	FailureDecay:     10,
@@ -26,14 +26,14 @@ var restartPolicy = suture.Spec{
 	Sprint:           actorkit.DescribePanic,
 }
 
-// stopPatience bounds the wait for one actor at the end.
+// stopPatience bounds the wait for one actor when the tree ends.
 const stopPatience = 10 * time.Second
 
-// tree is the root supervisor, one supervisor per wing below it, and what is known of restarts.
+// tree is the root supervisor with one supervisor per wing, and the counts of restarts.
 type tree struct {
 	root  *suture.Supervisor
 	views *actorkit.Watch[[]messages.ActorView]
-	ends  chan<- messages.ToLifecycle // hears of every end of an actor of a wing
+	ends  chan<- messages.ToLifecycle // gets ActorEnded for every actor of a wing
 	log   *zap.Logger
 
 	mu   sync.Mutex // the hook runs on the goroutine of each supervisor
@@ -48,7 +48,7 @@ func newTree(ends chan<- messages.ToLifecycle, log *zap.Logger) *tree {
 	return t
 }
 
-// wing adds a supervisor for the given actors. It takes over the root's hook.
+// wing adds a supervisor for the given actors. suture gives it the root's event hook.
 func (t *tree) wing(name string, actors ...suture.Service) {
 	spec := restartPolicy
 	spec.EventHook = t.hook
@@ -60,8 +60,8 @@ func (t *tree) wing(name string, actors ...suture.Service) {
 	t.root.Add(wing)
 }
 
-// told is an actor whose end the lifecycle actor hears of at once. Its successor tells it too, but may
-// be a pause of the supervisor away, and meanwhile nothing may stand on what the dead one said (A9).
+// told sends ActorEnded to the lifecycle actor when Serve of the actor ends. The next incarnation reports as
+// well, but the supervisor may wait before it starts one, and until then no fact of the old one may hold (A9).
 type told struct {
 	suture.Service
 	ends chan<- messages.ToLifecycle
@@ -73,13 +73,13 @@ func (t told) Serve(ctx context.Context) error {
 	defer func() {
 		select {
 		case t.ends <- messages.ActorEnded{Actor: messages.Actor(t.String())}:
-		default: // full: the lifecycle actor itself has ended, which withdraws everything
+		default: // full: the lifecycle actor has ended too, which withdraws every fact
 		}
 	}()
 	return t.Service.Serve(ctx)
 }
 
-// add puts an actor directly below the root.
+// add adds an actor directly below the root.
 func (t *tree) add(actor suture.Service) {
 	t.register(actor)
 	t.root.Add(instrument(actor))
@@ -92,8 +92,8 @@ func (t *tree) register(actor suture.Service) {
 	t.views.Set(slices.Clone(t.rows))
 }
 
-// hook makes every restart a log line and a counter (A9). It runs on a supervisor's own goroutine,
-// so it neither blocks nor asks a supervisor anything.
+// hook logs and counts every restart (A9). It runs on the goroutine of a supervisor, so it must not block or
+// call a supervisor.
 func (t *tree) hook(event suture.Event) {
 	switch e := event.(type) {
 	case suture.EventServicePanic:

@@ -12,11 +12,11 @@ import (
 	"companion/messages"
 )
 
-// settle is how long after the first availability the start is taken to be over.
+// settle is the time from the first availability to the release of the memory of the start.
 const settle = 2 * time.Second
 
-// trimmer gives back, once, what only the start needed: a daemon idles for days on a handful of
-// the pages that its start touched. What is needed again comes back by itself.
+// trimmer releases once the memory that only the start of the daemon needed: an idle daemon uses few of those
+// pages. The kernel loads a page again when it is used.
 type trimmer struct {
 	snapshot *actorkit.Watch[messages.Snapshot]
 	log      *zap.Logger

@@ -15,13 +15,13 @@ type mapping struct {
 	from, to  uintptr
 	writable  bool
 	file      string
-	anonymous bool // holds pages that differ from the file: relocations that the loader wrote, then sealed
+	anonymous bool // has pages that differ from the file: relocations that the loader wrote and then made read-only
 }
 
-// dropProgramPages unmaps the pages of the program's own file, code and constants, until they are
-// touched again. They stay in the page cache, so a page that is needed costs a minor fault; until
-// then it does not count as resident. A mapping that is writable, or that holds a single page that
-// is not the file's, is left alone: what it holds exists nowhere else.
+// dropProgramPages removes the pages of the program's own file, code and constants, from resident memory
+// (MADV_DONTNEED). They stay in the page cache, so a page that is used again costs a minor fault. Mappings that
+// are writable, or that have pages that differ from the file, are left alone: their content exists nowhere
+// else.
 func dropProgramPages() error {
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package supervisor
 
-// dropProgramPages does nothing: elsewhere the system trims idle programs by itself.
+// dropProgramPages does nothing: other systems trim idle programs by themselves.
 func dropProgramPages() error { return nil }

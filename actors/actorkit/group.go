@@ -2,8 +2,8 @@ package actorkit
 
 import "sync"
 
-// Group runs work beside one Serve. A panic in it is handed to the loop, so that it ends the actor,
-// where the supervisor contains it, and not the program.
+// Group runs the background goroutines of one Serve. A panic in one of them is passed to the actor's loop:
+// it ends the actor, which its supervisor restarts, not the program.
 type Group struct {
 	running sync.WaitGroup
 	panics  chan any
@@ -12,14 +12,14 @@ type Group struct {
 // NewGroup returns an empty group.
 func NewGroup() *Group { return &Group{panics: make(chan any, 1)} }
 
-// Go runs f, which must end with its actor's context.
+// Go runs f in a goroutine. f must return when the actor's context ends.
 func (g *Group) Go(f func()) {
 	g.running.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				select {
 				case g.panics <- p:
-				default: // one is enough to end the actor
+				default: // the first panic already ends the actor
 				}
 			}
 		}()
@@ -27,8 +27,8 @@ func (g *Group) Go(f func()) {
 	})
 }
 
-// Panicked gives the value of a panic in some work; the loop panics with it.
+// Panicked delivers the value of the first panic. The loop must re-panic with it.
 func (g *Group) Panicked() <-chan any { return g.panics }
 
-// Wait returns when all work has ended.
+// Wait blocks until all goroutines have returned.
 func (g *Group) Wait() { g.running.Wait() }

@@ -1,12 +1,11 @@
 // Package actorkit is the kit for actors: mailbox messages (Tell, Ask), latest-value cells (Watch),
 // queued sends (Outbox) and background goroutines of an actor (Group).
 //
-// A mailbox is a bounded channel that the wiring owns, so that it outlives an actor's restarts.
-// Tell sends with a way out; Ask sends a message that carries a reply channel of capacity one and
-// waits for the answer. A Watch holds the latest value of what one actor publishes: readers take
-// the value without waiting for its owner, or wait for a change; a slow reader skips values and
-// always ends on the newest. An Outbox lets a loop speak without waiting. Nothing here blocks without
-// a context.
+// A mailbox is a bounded channel that the composition root owns, so that it outlives an actor's restarts.
+// Tell sends, or gives up when its context ends. Ask sends a message with a reply channel of capacity one and
+// waits for the reply. A Watch holds the latest value that one actor publishes: readers get it without
+// waiting for the actor, or wait for a change; a slow reader skips values and always gets the newest. An
+// Outbox queues messages, so that a loop never blocks on a receiver. Nothing here blocks without a context.
 package actorkit
 
 import (
@@ -25,7 +24,7 @@ func Tell[M any](ctx context.Context, box chan<- M, m M) error {
 	}
 }
 
-// Ask sends the message that make builds around a fresh reply channel, and waits for the reply.
+// Ask sends the message that build makes with a new reply channel, and waits for the reply.
 func Ask[M, R any](ctx context.Context, box chan<- M, build func(reply chan<- R) M) (R, error) {
 	reply := make(chan R, 1)
 	var none R
@@ -48,7 +47,7 @@ type Watch[T any] struct {
 	changed chan struct{}
 }
 
-// NewWatch makes a cell that holds first.
+// NewWatch returns a cell whose value is first.
 func NewWatch[T any](first T) *Watch[T] {
 	return &Watch[T]{value: first, changed: make(chan struct{})}
 }

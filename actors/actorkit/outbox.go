@@ -1,21 +1,21 @@
 package actorkit
 
-// Outbox holds messages for one receiver, in order, until its owner's select has sent them: so a
-// receiver that does not take its messages never holds the owner's loop. The owner selects on
+// Outbox queues messages for one receiver, in order, until the owner's select loop sends them, so that a
+// slow receiver never blocks the loop. The owner selects on
 //
 //	case o.Out() <- o.Head():
 //		o.Sent()
 //
-// and is the only one to use the Outbox.
+// and is the only user of the Outbox.
 type Outbox[M any] struct {
 	Box   chan<- M
 	queue []M
 }
 
-// Put adds a message.
+// Put appends a message.
 func (o *Outbox[M]) Put(m M) { o.queue = append(o.queue, m) }
 
-// Out is the channel to send on; nil, which no select takes, when nothing waits.
+// Out returns the channel to send on, or nil, which blocks forever in a select, if the queue is empty.
 func (o *Outbox[M]) Out() chan<- M {
 	if len(o.queue) == 0 {
 		return nil
@@ -23,7 +23,7 @@ func (o *Outbox[M]) Out() chan<- M {
 	return o.Box
 }
 
-// Head is the message to send next, or nothing.
+// Head returns the message to send next, or the zero value.
 func (o *Outbox[M]) Head() M {
 	if len(o.queue) == 0 {
 		var none M
@@ -32,5 +32,5 @@ func (o *Outbox[M]) Head() M {
 	return o.queue[0]
 }
 
-// Sent takes the head away.
+// Sent removes the head.
 func (o *Outbox[M]) Sent() { o.queue = o.queue[1:] }

@@ -1,14 +1,13 @@
-// Package privatefs makes and checks the folders and files that belong to one user alone: the state,
-// data, trust and run-time folders (T17, M7, X2, L2). What another user owns, could enter, or has
-// replaced by a link is refused with an Error that says what was found and what would be right;
-// nothing is repaired silently, because a folder that was open may already hold somebody else's
-// files.
+// Package privatefs creates and checks files and folders that only their owner may access (modes 0600 and
+// 0700): the state, data, trust and runtime folders (T17, M7, X2, L2). It refuses what another user owns or
+// could enter, and symbolic links, with an Error that says what was found and what would be right. It never
+// repairs permissions: a folder that was open may already contain files of another user.
 package privatefs
 
 import "fmt"
 
-// Error says why a folder or file is not private. Path is one of the companion's own places, never
-// that of a model or binary.
+// Error says why a folder or file is not private. Path is one of the companion's own folders, never the path
+// of a model or binary.
 type Error struct {
 	Path  string
 	Found string

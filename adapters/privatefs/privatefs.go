@@ -13,8 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// EnsureDir makes path, and its parents, with mode 0700, or checks the one that is there as
-// CheckDir does.
+// EnsureDir creates path and its parents with mode 0700. If path exists, it is checked as by CheckDir.
 func EnsureDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("making the private folder %s: %w", path, err)
@@ -22,8 +21,8 @@ func EnsureDir(path string) error {
 	return CheckDir(path)
 }
 
-// CheckDir refuses path with an Error unless it is a directory (no symbolic link) that the user of
-// this process owns and that nobody else may enter.
+// CheckDir returns an *Error unless path is a directory, not a symbolic link, that the user of this process
+// owns and no other user may enter.
 func CheckDir(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -32,8 +31,8 @@ func CheckDir(path string) error {
 	return check(path, info, fs.ModeDir, 0o700)
 }
 
-// CheckFile refuses path with an Error unless it is a regular file with one link that the user of
-// this process owns and that nobody else may read or write.
+// CheckFile returns an *Error unless path is a regular file with one link that the user of this process owns
+// and no other user may read or write.
 func CheckFile(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -86,8 +85,8 @@ func describe(kind fs.FileMode) string {
 	}
 }
 
-// WriteFile replaces path by data in one step, with mode 0600 and the directory synced: after a
-// crash there is the old content or the new, never a part. The directory must be private.
+// WriteFile atomically replaces the content of path, with mode 0600, and syncs the directory: after a crash
+// the file has the old content or the new one. The directory must be private.
 func WriteFile(path string, data []byte) error {
 	if err := CheckDir(filepath.Dir(path)); err != nil {
 		return err
@@ -95,7 +94,7 @@ func WriteFile(path string, data []byte) error {
 	return Replace(path, data)
 }
 
-// Replace is WriteFile in a folder of the user's choice, which may be open to others.
+// Replace is WriteFile for a folder that the user chooses, which other users may be able to enter.
 func Replace(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {

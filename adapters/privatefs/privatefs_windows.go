@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// EnsureDir makes path. On Windows the profile folder's own access list keeps other users out;
-// tested under Wine, untested on real machines.
+// EnsureDir creates path. On Windows the access list of the profile folder keeps other users out. Tested
+// under Wine, not on real machines.
 func EnsureDir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("making the private folder %s: %w", path, err)
@@ -19,7 +19,7 @@ func EnsureDir(path string) error {
 	return CheckDir(path)
 }
 
-// CheckDir refuses what is not a plain directory.
+// CheckDir returns an *Error unless path is a directory.
 func CheckDir(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -31,7 +31,7 @@ func CheckDir(path string) error {
 	return nil
 }
 
-// CheckFile refuses what is not a regular file.
+// CheckFile returns an *Error unless path is a regular file.
 func CheckFile(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -43,8 +43,8 @@ func CheckFile(path string) error {
 	return nil
 }
 
-// WriteFile replaces path by data through a temporary file beside it, whose name begins as that of
-// the other systems does, so that the same sweep finds what a crash left.
+// WriteFile replaces the content of path through a temporary file in the same folder. Its name has the same
+// prefix as on the other systems, so that the same clean-up finds it after a crash.
 func WriteFile(path string, data []byte) error {
 	if err := CheckDir(filepath.Dir(path)); err != nil {
 		return err
@@ -52,7 +52,7 @@ func WriteFile(path string, data []byte) error {
 	return Replace(path, data)
 }
 
-// Replace is WriteFile in a folder of the user's choice, which may be open to others.
+// Replace is WriteFile for a folder that the user chooses, which other users may be able to enter.
 func Replace(path string, data []byte) error {
 	dir, name := filepath.Split(path)
 	if err := CheckFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -12,18 +12,18 @@ import (
 	"companion/messages"
 )
 
-// readinessBeat is the pause between two questions to a back end that does not answer yet, and
-// readinessPatience how long one answer may take.
+// readinessBeat is the pause between two health requests to a back end that does not answer yet, and
+// readinessPatience the timeout of one request.
 const (
 	readinessBeat     = 5 * time.Millisecond
 	readinessPatience = 5 * time.Second
 )
 
-// launch is one attempt to run the runtime. The fields after kill belong to the actor's loop.
+// launch is one attempt to run the runtime. Only the actor's loop uses the fields after kill.
 type launch struct {
 	spawn messages.Spawn
-	kill  chan struct{} // closed when the exit was asked for
-	grace time.Duration // from the polite signal to the hard one; written before kill is closed
+	kill  chan struct{} // closed when the exit is requested
+	grace time.Duration // from SIGTERM to SIGKILL; written before kill is closed
 
 	started *messages.RuntimeStarted
 	up      *messages.BackEndUp
@@ -33,7 +33,7 @@ func newLaunch(m messages.Spawn) *launch {
 	return &launch{spawn: m, kill: make(chan struct{})}
 }
 
-// requestKill asks for the exit, once. Only the actor's loop calls it.
+// requestKill requests the exit; later calls do nothing. Only the actor's loop calls it.
 func (l *launch) requestKill(grace time.Duration) {
 	if !l.killRequested() {
 		l.grace = grace
@@ -50,18 +50,18 @@ func (l *launch) killRequested() bool {
 	}
 }
 
-// event is what a launch reports to the loop: one of its fields.
+// event is a report of a launch to the loop. Exactly one field is set, or exited and lost.
 type event struct {
 	started *spawn.Started
 	up      *messages.BackEndUp
 	ending  bool
 	exited  *messages.RuntimeExited
-	lost    []messages.ToLifecycle // told before exited
+	lost    []messages.ToLifecycle // sent to the lifecycle actor before exited
 }
 
-// run carries the launch from spawn to exit. It returns when the child has ended; when ctx ends, the
-// child is killed at once. What run starts goes to the group, and ends soon after it: a panic there ends
-// the actor, and with it ctx.
+// run spawns the runtime, waits until it is ready, and reports its exit. It returns when the child has ended;
+// when ctx ends, the child is killed without grace. Its goroutines belong to group and end soon after it: a
+// panic in one of them ends the actor, and with it ctx.
 func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, events chan<- event) {
 	tell := func(e event) {
 		select {
@@ -81,7 +81,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		})
 		return
 	}
-	defer kill(started.Handle) // after a panic; else it has ended
+	defer kill(started.Handle) // needed after a panic only; otherwise the child has ended
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	tell(event{started: &started})
@@ -130,7 +130,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	}
 }
 
-// kill ends the group without grace.
+// kill ends the process group with SIGKILL.
 func kill(h *spawn.Handle) {
 	at, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -149,7 +149,8 @@ func (a *Actor) backEndUp(l *launch, s spawn.Started) *messages.BackEndUp {
 	}
 }
 
-// awaitReady asks the back end until it answers, somebody else does, or the start deadline passes.
+// awaitReady polls the back end until it answers, a process that is not our child answers, or the start
+// deadline passes.
 func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, began.Add(a.StartDeadline), errStartTimeout)
 	defer cancel()
@@ -170,7 +171,7 @@ func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time
 
 var errStartTimeout = &spawn.Error{Reason: messages.ReasonStartTimeout, Doing: "waiting for the first healthy answer"}
 
-// reasonOf is the reason that an error of spawn carries.
+// reasonOf returns the reason of an error of spawn.
 func reasonOf(err error) messages.Reason {
 	var e *spawn.Error
 	if errors.As(err, &e) {

@@ -1,10 +1,9 @@
-// Package process is the actor that owns the runtime process: one child at a time, spawned and
-// killed on the lifecycle actor's word, and every exit reported exactly once.
+// Package process is the actor that spawns, supervises and kills the llama-server process: one child at a
+// time, as the lifecycle actor orders, with every exit reported exactly once.
 //
-// The loop holds the state. Each launch runs beside it in a goroutine of its own
-// (launch.go), which spawns, waits until the back end answers, kills and reports; what happens comes
-// back as an event. Words to the lifecycle actor wait in an outbox, so that the loop answers even
-// while that actor is busy.
+// The loop holds the state. Each launch runs in a goroutine of its own (launch.go), which spawns the child,
+// waits until the back end answers, kills it and sends events to the loop. Messages to the lifecycle actor
+// wait in an outbox, so that the loop answers even while that actor is busy.
 package process
 
 import (
@@ -27,7 +26,7 @@ const (
 	DefaultKillGrace     = 5 * time.Second
 )
 
-// Deps is what the actor is given.
+// Deps are the mailboxes, settings and loggers that the composition root passes in.
 type Deps struct {
 	Inbox     <-chan messages.ToProcess
 	Lifecycle chan<- messages.ToLifecycle
@@ -36,23 +35,23 @@ type Deps struct {
 	RunDir      string // private folder for the sockets
 	RecordPath  string // in a private folder: the identity of the child (R7)
 	Context     int    // tokens of each request
-	Threads     int    // 0: the runtime's choice
+	Threads     int    // 0: the runtime chooses
 	MaxInFlight int
 	MemoryLimit int64 // bytes, 0: none
 	GPU         bool
 	Sandbox     spawn.Mode
-	// StartDeadline bounds the time from Spawn to the first healthy answer (A3), KillGrace the time
-	// from the polite signal to the hard one (R6); zero means the default.
+	// StartDeadline bounds the time from Spawn to the first healthy answer (A3), KillGrace the time from
+	// SIGTERM to SIGKILL (R6). Zero means the default.
 	StartDeadline, KillGrace time.Duration
 
 	Log    *zap.Logger // the actor's own
-	Output *zap.Logger // the runtime's lines, as an actor of their own (R8)
+	Output *zap.Logger // the runtime's output, logged under an actor name of its own (R8)
 }
 
 // Actor is a suture.Service.
 type Actor struct {
 	Deps
-	health func(context.Context, messages.BackEnd, int) error // spawn.Health, but for tests
+	health func(context.Context, messages.BackEnd, int) error // spawn.Health, except in tests
 }
 
 // New makes the actor. Nothing starts before Serve.
@@ -68,7 +67,7 @@ func New(d Deps) *Actor {
 
 func (a *Actor) String() string { return string(messages.ActorProcess) }
 
-// Serve runs the actor until ctx ends. When it returns, or panics, no child is left.
+// Serve runs the actor until ctx ends. When it returns or panics, no child is left.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	launches := actorkit.NewGroup()
@@ -110,7 +109,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	}
 }
 
-// loop is the state of one Serve; nobody else sees it.
+// loop is the state of one Serve. Only its goroutine uses it.
 type loop struct {
 	actor    *Actor
 	launches *actorkit.Group
@@ -119,7 +118,7 @@ type loop struct {
 	outbox  []messages.ToLifecycle
 	current *launch
 	next    *messages.Spawn // waits for current to end
-	asked   bool            // a ConfirmProcess waits for its answer
+	asked   bool            // a ConfirmProcess has not been answered yet
 }
 
 func (l *loop) tell(words ...messages.ToLifecycle) { l.outbox = append(l.outbox, words...) }
@@ -141,8 +140,8 @@ func (l *loop) take(ctx context.Context, m messages.ToProcess) {
 			l.tell(confirm(l.current)...)
 		}
 	case messages.ConfirmProcess:
-		// A launch that is not there yet answers when it is, and one that is being ended when it has
-		// ended and nothing follows it.
+		// While a launch is being spawned, RuntimeStarted answers; while one is being killed, RuntimeAbsent
+		// does after its exit, unless another launch follows.
 		if l.next != nil || l.current != nil && (l.current.started == nil || l.current.killRequested()) {
 			l.asked = true
 			return
@@ -151,7 +150,7 @@ func (l *loop) take(ctx context.Context, m messages.ToProcess) {
 	}
 }
 
-// happened takes what the current launch reports.
+// happened handles an event of the current launch.
 func (l *loop) happened(ctx context.Context, e event) {
 	l.tell(l.actor.handle(l.current, e)...)
 	switch {
@@ -162,8 +161,8 @@ func (l *loop) happened(ctx context.Context, e event) {
 	}
 }
 
-// spawn begins the launch, or lets it wait until the one that runs has ended: at once, because a
-// sender who starts a newer one has lost sight of it.
+// spawn starts the launch, or queues it and kills the current one without grace: a lifecycle actor that asks
+// for a newer launch no longer knows of the current one.
 func (l *loop) spawn(ctx context.Context, m messages.Spawn) {
 	switch {
 	case l.current == nil:
@@ -197,8 +196,8 @@ func (l *loop) ended(ctx context.Context) {
 	}
 }
 
-// notStarted answers a Spawn that is out of date, or was overtaken by a newer one or by its Kill
-// before it began.
+// notStarted answers a Spawn that is older than the current launch, or that a newer Spawn or its own Kill
+// has cancelled before it began.
 func notStarted(l messages.Launch, requested bool) messages.RuntimeExited {
 	return messages.RuntimeExited{Launch: l, Requested: requested, Exit: messages.ExitReport{
 		At: time.Now(), Code: -1, Reason: messages.ReasonSpawnFailed,
@@ -206,7 +205,7 @@ func notStarted(l messages.Launch, requested bool) messages.RuntimeExited {
 	}}
 }
 
-// confirm says what runs. A launch that is being spawned says so by itself, soon.
+// confirm returns the answer to ConfirmProcess. A launch that is being spawned will report by itself.
 func confirm(l *launch) []messages.ToLifecycle {
 	switch {
 	case l == nil:
@@ -220,7 +219,7 @@ func confirm(l *launch) []messages.ToLifecycle {
 	}
 }
 
-// handle takes what a launch reports, and returns what the lifecycle actor must hear.
+// handle processes an event and returns the messages for the lifecycle actor.
 func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 	switch {
 	case e.started != nil:
@@ -240,7 +239,7 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 		a.Log.Info("back end answers")
 		return []messages.ToLifecycle{*l.up}
 	case e.ending && !l.killRequested():
-		// The exit itself is told when the memory of the runtime has been freed.
+		// RuntimeExited follows when the kernel has freed the memory of the runtime.
 		return []messages.ToLifecycle{messages.HealthFailed{Launch: l.spawn.Launch, Reason: messages.ReasonProcessExited}}
 	case e.exited != nil:
 		a.View.Set(messages.ProcessView{})
@@ -253,7 +252,7 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 	}
 }
 
-// spec is the start that m asks for.
+// spec translates m for the spawn package.
 func (a *Actor) spec(m messages.Spawn) spawn.Spec {
 	return spawn.Spec{
 		Model: m.Model, Runtime: m.Runtime,
@@ -264,15 +263,15 @@ func (a *Actor) spec(m messages.Spawn) spawn.Spec {
 	}
 }
 
-// Lines per second of the runtime's output that reach the log, and the burst of a start: a flood
-// must not push everything else out of it.
+// Limits of the runtime's output in the log, in lines per second and as the burst at a start, so that a flood
+// does not displace everything else.
 const (
 	linesPerSecond = 50
 	linesAtOnce    = 500
 )
 
-// outputLogger logs the lines of one launch, and how many a flood cost. It is called by one goroutine
-// at a time.
+// outputLogger returns a function that logs the lines of one launch and counts the dropped ones. The function
+// must not be called concurrently.
 func (a *Actor) outputLogger() func(string) {
 	limiter := rate.NewLimiter(linesPerSecond, linesAtOnce)
 	dropped := 0
@@ -289,7 +288,7 @@ func (a *Actor) outputLogger() func(string) {
 	}
 }
 
-// lost translates a refusal of spawn into what the lifecycle actor must know about the artifact.
+// lost translates a refusal of spawn into the messages about the artifact that is not as verified.
 func lost(m messages.Spawn, err error) []messages.ToLifecycle {
 	var refusal *spawn.Error
 	if !errors.As(err, &refusal) || refusal.Artifact == "" {

@@ -8,15 +8,15 @@ import (
 	"companion/messages"
 )
 
-// errStuck is the failure of an observation that has not come back.
+// errStuck is the error of an observation that does not return.
 var errStuck = errors.New("the probe does not answer")
 
-// observer asks a probe beside the loop, one question at a time: a GPU driver that hangs cannot be
-// interrupted, and must not take the actor with it.
+// observer runs a probe in a goroutine, one observation at a time: a hanging GPU driver cannot be interrupted
+// and must not block the actor.
 type observer struct {
 	probe   Prober
 	answers chan answer
-	asked   bool // an answer is to come
+	asked   bool // an observation is running
 }
 
 type answer struct {
@@ -27,9 +27,9 @@ type answer struct {
 
 func newObserver(p Prober) *observer { return &observer{probe: p, answers: make(chan answer, 1)} }
 
-// observe waits for an answer for a bounded time. While an earlier question is open no new one is
-// asked; its late answer, being old, is dropped. A panic of the probe is raised again here, in the
-// actor's loop, where the supervisor contains it.
+// observe starts an observation and waits for it for a bounded time. While an earlier one runs, no new one
+// starts; the late result is dropped because it is old. A panic of the probe is raised again here, in the
+// actor's loop, so that the supervisor handles it.
 func (o *observer) observe(ctx context.Context, pid int) (messages.Observation, error) {
 	if o.asked {
 		select {
@@ -67,7 +67,7 @@ func (a answer) raise() {
 	}
 }
 
-// close gives the probe back, unless it is stuck still: what hangs in it uses it, and is left behind.
+// close closes the probe, unless it still hangs: then the hanging call uses it, and it is leaked.
 func (o *observer) close() {
 	if o.asked {
 		select {

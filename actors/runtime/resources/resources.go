@@ -1,8 +1,7 @@
-// Package resources is the actor that observes the runtime's load while it runs, for the gate and
-// for status, and asks for a restart when memory stays over its limit (P1–P4).
+// Package resources is the actor that monitors CPU, memory and GPU memory of the runtime process, for the
+// gate and for status, and reports memory that stays over its limit (P1–P4).
 //
-// It beats only while a runtime runs; between runs it waits for the process actor's view to change
-// and does nothing else.
+// It observes only while a runtime runs; between runs it waits for the process actor's view to change.
 package resources
 
 import (
@@ -17,33 +16,33 @@ import (
 	"companion/messages"
 )
 
-// An observation is used for fsm.Reuse at most (P2), which the gate sees to. A new one is begun Beat
-// after the last was, and is published as failed when it has not come after patience.
+// The gate uses an observation for at most fsm.Reuse (P2). A new one starts Beat after the start of the last
+// one, and is published as failed if it takes longer than patience.
 const (
 	Beat     = 200 * time.Millisecond
 	patience = fsm.Reuse - Beat
 
-	// IdleBeat is for a configuration without limits: no request is decided by an observation then, it is
-	// shown, and health compares two, each at its own time. So an idle daemon wakes the machine less.
+	// IdleBeat replaces Beat in a configuration without limits, so that an idle daemon wakes the machine
+	// less: then no request depends on an observation. Status shows it, and health compares two.
 	IdleBeat = 2 * time.Second
 )
 
 // DefaultSustained is how long memory must stay over its limit before the runtime is replaced.
 const DefaultSustained = 10 * time.Second
 
-// Prober observes one process; *probe.Probe in the program.
+// Prober observes one process. The program uses *probe.Probe.
 type Prober interface {
 	Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error)
 	Close()
 }
 
-// Deps is what the actor is given.
+// Deps are the views, limits and mailbox that the composition root passes in.
 type Deps struct {
-	Process     *actorkit.Watch[messages.ProcessView] // tells the process id
-	Snapshot    *actorkit.Watch[messages.Snapshot]    // tells the launch
+	Process     *actorkit.Watch[messages.ProcessView] // gives the process id
+	Snapshot    *actorkit.Watch[messages.Snapshot]    // gives the launch
 	Lifecycle   chan<- messages.ToLifecycle
 	Observation *actorkit.Watch[messages.Observation]
-	// NewProbe makes the probe of one Serve; nil means probe.New.
+	// NewProbe returns the probe of one Serve; nil means probe.New.
 	NewProbe  func() Prober
 	Limits    messages.ResourceLimits
 	Sustained time.Duration // zero means DefaultSustained
@@ -69,7 +68,7 @@ func (a *Actor) String() string { return string(messages.ActorResources) }
 // Serve runs the actor until ctx ends.
 func (a *Actor) Serve(ctx context.Context) error {
 	a.Observation.Set(messages.Observation{})
-	defer a.Observation.Set(messages.Observation{}) // nothing is decided by what a dead actor has seen
+	defer a.Observation.Set(messages.Observation{}) // the gate must not use an observation of an actor that has ended
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.ActorStarted{Actor: messages.ActorResources}); err != nil {
 		return ctx.Err()
 	}
@@ -92,7 +91,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		a.Observation.Set(seen)
 		launch := a.Snapshot.Get().Launch
 		if watch.add(seen, launch, a.Limits.ResidentBytes) >= a.Sustained {
-			watch.since = seen.At // told again when it lasts: nobody may have been there to act on it
+			watch.since = seen.At // repeat the report while it lasts: lifecycle may have been restarting
 			a.Log.Warn("memory over its limit", zap.String("reason", string(messages.ReasonRAMOverLimit)),
 				zap.Int64("residentBytes", seen.ResidentBytes), zap.Int64("limit", a.Limits.ResidentBytes))
 			if err := actorkit.Tell[messages.ToLifecycle](ctx, a.Lifecycle, messages.MemoryExceeded{Launch: launch}); err != nil {
@@ -108,7 +107,8 @@ func (a *Actor) Serve(ctx context.Context) error {
 	}
 }
 
-// beat is the time from one observation to the next. A failed one denies requests (P3), so it is soon made good.
+// beat is the time from one observation to the next. After a failed one, which denies requests (P3), it is
+// short.
 func (a *Actor) beat(seen messages.Observation) time.Duration {
 	if a.Limits == (messages.ResourceLimits{}) && !seen.Failed {
 		return IdleBeat
@@ -116,7 +116,7 @@ func (a *Actor) beat(seen messages.Observation) time.Duration {
 	return Beat
 }
 
-// observe is one observation; one that fails is published as such, and logged when it is the first.
+// observe publishes one observation. A failed one is published as failed, and logged if the last one was not.
 func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Observation {
 	seen, err := o.observe(ctx, pid)
 	if err != nil {
@@ -128,14 +128,14 @@ func (a *Actor) observe(ctx context.Context, o *observer, pid int) messages.Obse
 	return seen
 }
 
-// excess measures for how long one launch has been over its memory limit without a break.
+// excess measures how long one launch has been over its memory limit without interruption.
 type excess struct {
 	launch messages.Launch
 	since  time.Time
 }
 
-// add takes an observation and returns the time over the limit so far. An observation that failed
-// neither ends nor extends it.
+// add records an observation and returns the time over the limit so far. A failed observation neither ends
+// nor extends it.
 func (e *excess) add(seen messages.Observation, launch messages.Launch, limit int64) time.Duration {
 	if launch != e.launch {
 		*e = excess{launch: launch}

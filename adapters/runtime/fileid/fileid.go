@@ -1,5 +1,5 @@
-// Package fileid tells which file an open descriptor is, so that the one who verified a file and the
-// one who uses it later mean the same by "the same" (M9).
+// Package fileid returns the identity of an open file: device, inode, size and times. The package that
+// verifies a file and the one that uses it later compare it to detect a replaced or changed file (M9).
 package fileid
 
 import (
@@ -11,7 +11,7 @@ import (
 	"companion/messages"
 )
 
-// Of reads what pins a verified file. Its error names no path.
+// Of returns the identity of an open file. Its error does not contain the path.
 func Of(f *os.File) (messages.FileIdentity, error) {
 	id, err := of(f)
 	if err != nil {

@@ -9,16 +9,15 @@ import (
 	"companion/messages"
 )
 
-// of takes NTFS's volume and file index for device and inode. Tested under Wine, untested on real
-// machines.
+// of uses the volume serial number and file index of NTFS as device and inode. Tested under Wine, not on
+// real machines.
 func of(f *os.File) (messages.FileIdentity, error) {
 	handle := windows.Handle(f.Fd())
 	var info windows.ByHandleFileInformation
 	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
 		return messages.FileIdentity{}, err
 	}
-	// winbase.h: FILE_BASIC_INFO. Its times are of 64 bits, on which its size depends: the system
-	// takes no smaller one.
+	// FILE_BASIC_INFO of winbase.h. Its times have 64 bits; Windows refuses a smaller buffer.
 	var basic struct {
 		Creation, LastAccess, LastWrite, Change int64
 		Attributes                              uint32
@@ -35,7 +34,7 @@ func of(f *os.File) (messages.FileIdentity, error) {
 	}, nil
 }
 
-// nano turns hundreds of nanoseconds since 1601 into nanoseconds since 1970.
+// nano converts units of 100 ns since 1601 to nanoseconds since 1970.
 func nano(t int64) int64 {
 	return (&windows.Filetime{LowDateTime: uint32(t), HighDateTime: uint32(t >> 32)}).Nanoseconds()
 }

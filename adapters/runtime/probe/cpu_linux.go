@@ -13,15 +13,15 @@ import (
 // ticksPerSecond is USER_HZ, which is 100 wherever Go runs on Linux.
 const ticksPerSecond = 100
 
-// processorTime returns the seconds of processor time that a process has used, and when it started,
-// in seconds since the boot: fields 14, 15 and 22 of /proc/PID/stat. Not gopsutil's Times: that asks
-// for the time of the boot, and for it reads the environment of process 1.
+// processorTime returns the CPU time of a process and its start time since boot, in seconds: fields 14, 15
+// and 22 of /proc/PID/stat. gopsutil's Times is not used, because it also determines the boot time, for which
+// it reads the environment of process 1 (P1).
 func processorTime(_ context.Context, pid int) (used, started float64, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, err
 	}
-	// The second field is a name in parentheses, which may hold anything.
+	// The second field is a name in parentheses that may contain any character.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	const user, system, start = 14 - 3, 15 - 3, 22 - 3
 	if len(fields) <= start {
@@ -36,7 +36,7 @@ func processorTime(_ context.Context, pid int) (used, started float64, err error
 	return numbers[0] + numbers[1], numbers[2], err
 }
 
-// age is how long ago a process started that did so some seconds after the boot.
+// age returns the time since a process started, given its start time since boot.
 func age(started float64) (time.Duration, error) {
 	uptime, err := os.ReadFile("/proc/uptime")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// processorTime returns the seconds of processor time that a process has used, and when it started,
-// in seconds since 1970. Untested on real machines.
+// processorTime returns the CPU time of a process and its start time since 1970, in seconds. Not tested on
+// real machines.
 func processorTime(ctx context.Context, pid int) (used, started float64, err error) {
 	watched := &process.Process{Pid: int32(pid)}
 	times, err := watched.TimesWithContext(ctx)
@@ -24,7 +24,7 @@ func processorTime(ctx context.Context, pid int) (used, started float64, err err
 	return times.User + times.System, float64(created) / 1000, nil
 }
 
-// age is how long ago a process started.
+// age returns the time since a process started.
 func age(started float64) (time.Duration, error) {
 	return time.Since(time.UnixMilli(int64(started * 1000))), nil
 }

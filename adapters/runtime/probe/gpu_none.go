@@ -2,7 +2,7 @@
 
 package probe
 
-// noGPU stands where NVML cannot be loaded.
+// noGPU is used where NVML cannot be loaded.
 type noGPU struct{}
 
 func newGPU() gpu         { return noGPU{} }

@@ -4,8 +4,8 @@ package probe
 
 import "github.com/NVIDIA/go-nvml/pkg/nvml"
 
-// nvmlGPU asks NVML for each device's memory in use, and for nothing about processes. It has one
-// owner, the Probe.
+// nvmlGPU reads the memory in use on each device through NVML, and nothing about processes. Only its Probe
+// uses it.
 type nvmlGPU struct {
 	library nvml.Interface
 	state   nvmlState

@@ -1,6 +1,6 @@
-// Package probe observes the load of one process, the runtime's own: resident memory and share of
-// the processors through gopsutil, and GPU memory as an aggregate of the devices through NVML. No
-// other process is listed, read, named or kept, and no privilege is asked for (P1).
+// Package probe measures resident memory and CPU use of one process, the model runtime, through gopsutil, and
+// the GPU memory in use on all devices through NVML. It lists, reads and names no other process and needs no
+// privilege (P1).
 package probe
 
 import (
@@ -15,28 +15,28 @@ import (
 	"companion/messages"
 )
 
-// Probe remembers what it needs between two observations: the processor time so far. It has one
-// owner.
+// Probe measures one process at a time and keeps its CPU time between two observations. It is not safe for
+// concurrent use.
 type Probe struct {
 	gpu  gpu
 	last messages.Observation
 }
 
-// gpu reads the memory in use on all devices, in bytes, or 0 when there is no way to know.
+// gpu returns the memory in use on all devices, in bytes, or 0 if it cannot be read.
 type gpu interface {
 	used() int64
 	close()
 }
 
-// New makes a probe. NVML is loaded at the first observation; a machine without it shows 0.
+// New returns a probe. NVML is loaded at the first observation; without it the GPU memory is 0.
 func New() *Probe { return &Probe{gpu: newGPU()} }
 
-// Close gives NVML back.
+// Close releases NVML.
 func (p *Probe) Close() { p.gpu.close() }
 
-// Observe returns the load of the process pid at now. The processor share is that since the
-// observation before, of all processors, from 0 to 100; a first observation counts from the start of
-// the process. An error says that the process cannot be observed; Failed is set then.
+// Observe returns the load of the process pid at now. The CPU share is a percentage of all processors, from 0
+// to 100, since the previous observation or, for the first one, since the start of the process. If the process
+// cannot be observed, it returns an error and sets Failed.
 func (p *Probe) Observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
 	seen, err := p.observe(ctx, pid, now)
 	if err != nil {
@@ -49,7 +49,7 @@ func (p *Probe) Observe(ctx context.Context, pid int, now time.Time) (messages.O
 
 func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.Observation, error) {
 	var none messages.Observation
-	// Not NewProcess: it asks about more than this process.
+	// NewProcess would read more than this process.
 	watched := &process.Process{Pid: int32(pid)}
 	memory, err := watched.MemoryInfoWithContext(ctx)
 	if err != nil {
@@ -72,8 +72,8 @@ func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.O
 	}, nil
 }
 
-// share is the part of all processors, in percent, that used seconds are of the time that passed.
-// Processor time comes in ticks of 10 ms, so that a short interval can seem to hold more than there is.
+// share returns used CPU seconds as a percentage of what all processors had in the time that passed. CPU time
+// has a resolution of 10 ms, so the result for a short interval is capped at 100.
 func share(used float64, passed time.Duration, processors int) float64 {
 	if passed <= 0 || used <= 0 {
 		return 0
