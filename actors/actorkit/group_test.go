@@ -2,8 +2,7 @@ package actorkit
 
 import "testing"
 
-// A9: a panic beside the loop reaches the loop, and only there ends anything; more of them than the
-// loop has taken hold nobody up.
+// A9: a panic in a background goroutine is delivered to the loop, and further panics do not block Wait.
 func TestPanicReachesTheLoop(t *testing.T) {
 	group := NewGroup()
 	for range 3 {
@@ -13,6 +12,6 @@ func TestPanicReachesTheLoop(t *testing.T) {
 	group.Go(func() { done = true })
 	group.Wait()
 	if got := <-group.Panicked(); got != "fault" || !done {
-		t.Fatalf("the loop heard %v, other work done: %v", got, done)
+		t.Fatalf("got panic value %v, other goroutine done %t; want fault, true", got, done)
 	}
 }

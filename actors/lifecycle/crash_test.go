@@ -9,8 +9,8 @@ import (
 	"companion/messages"
 )
 
-// A8, A9: an actor that dies under a ready runtime is no crash of the runtime, however often; one
-// that dies at every start is a crash loop.
+// A8, A9: a process actor that ends while the runtime is ready does not count as a crash, however often; one
+// that ends at every start leads to a crash loop.
 func TestProcessActorCrashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -33,8 +33,8 @@ func TestProcessActorCrashes(t *testing.T) {
 	})
 }
 
-// A9: between the end of a process actor and its successor nothing is started, and nothing that the
-// dead one still has to say is believed.
+// A9: between the end of a process actor and the start of the next one nothing is started, and late reports of
+// the old one are ignored.
 func TestPauseWithoutProcessActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -52,8 +52,8 @@ func TestPauseWithoutProcessActor(t *testing.T) {
 	})
 }
 
-// A5, A9: a lifecycle actor that ended leaves nothing available behind, and keeps what its successor
-// takes up.
+// A5, A9: when the lifecycle actor ends, the published snapshot says not available and keeps what the next
+// incarnation needs.
 func TestEndedOwnerWithdraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -66,7 +66,7 @@ func TestEndedOwnerWithdraws(t *testing.T) {
 	})
 }
 
-// A5: a success that was on its way when the runtime died does not bring availability back.
+// A5: a health success that was sent before the runtime died does not restore availability.
 func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -74,7 +74,7 @@ func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
 		w.ready(t)
 		got := w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited}, messages.HealthSucceeded{Launch: 1, At: time.Now()})
 		if got.Available {
-			t.Fatalf("available on the word of a dead runtime: %+v", got)
+			t.Fatalf("available on a success of a dead runtime: %+v", got)
 		}
 		got = w.send(exited(1, messages.ReasonProcessExited))
 		w.pass(time.Until(got.RetryAt))
@@ -82,7 +82,7 @@ func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
 	})
 }
 
-// A2, A8: an answer to the question from before a Spawn is no exit of what was spawned.
+// A2, A8: RuntimeAbsent that answers a ConfirmProcess from before the Spawn is not an exit of the new launch.
 func TestStaleAbsenceIsNoExit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -96,7 +96,7 @@ func TestStaleAbsenceIsNoExit(t *testing.T) {
 	})
 }
 
-// A9: a new front door is available only once it has been seen to work, and that is asked for.
+// A9: after a restart of the front door, lifecycle requests a probe and stays unavailable until it succeeds.
 func TestNewFrontDoorIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -105,7 +105,7 @@ func TestNewFrontDoorIsProbed(t *testing.T) {
 		taken[messages.ConfirmHealth](w.health)
 		got := w.send(messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.DoorBound{BaseURL: "http://127.0.0.1:2/v1"})
 		if got.Available || len(taken[messages.ConfirmHealth](w.health)) != 1 {
-			t.Fatalf("available %v on the strength of the old front door, or nobody was asked", got.Available)
+			t.Fatalf("available %v on a success through the old front door, or no probe was requested", got.Available)
 		}
 		if got = w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
 			t.Fatalf("not available again: %+v", got)
@@ -113,8 +113,8 @@ func TestNewFrontDoorIsProbed(t *testing.T) {
 	})
 }
 
-// A9: what runs on the word of an earlier incarnation, and is not what the last one had asked for, is
-// ended, not adopted.
+// A9: a running launch that is older than the one that the previous incarnation had asked for is killed, not
+// adopted.
 func TestSupersededLaunchIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -140,7 +140,7 @@ func TestSupersededLaunchIsEnded(t *testing.T) {
 	})
 }
 
-// A5, A8: a runtime whose exit does not follow the word that it dies is ended and replaced.
+// A5, A8: a runtime whose exit does not follow the report that it begins to die is killed and replaced.
 func TestExitThatDoesNotFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -149,7 +149,7 @@ func TestExitThatDoesNotFollow(t *testing.T) {
 		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited})
 		w.pass(exitPatience - 1)
 		if len(taken[messages.Kill](w.process)) != 0 {
-			t.Fatal("ended although its exit may still follow")
+			t.Fatal("killed although its exit may still follow")
 		}
 		w.pass(1)
 		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
@@ -162,7 +162,7 @@ func TestExitThatDoesNotFollow(t *testing.T) {
 	})
 }
 
-// P4: memory over its limit ends a start as well: what came of it would deny every request.
+// P4: memory over its limit ends a start as well, because every request would be denied afterwards.
 func TestMemoryExceededWhileStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

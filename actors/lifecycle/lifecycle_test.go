@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// A3, A5: available needs every fact, whatever the order in which they come.
+// A3, A5: availability needs every fact, in whatever order they arrive.
 func TestAvailableNeedsEveryFact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -19,7 +19,7 @@ func TestAvailableNeedsEveryFact(t *testing.T) {
 			t.Fatal("started without a verified model and runtime")
 		}
 		if got := w.send(verified(1)); got.Model.Name != "m" {
-			t.Fatalf("what will serve has no name: %+v", got)
+			t.Fatalf("no name of the model that will serve: %+v", got)
 		}
 		launch := taken[messages.Spawn](w.process)[0].Launch
 		got := w.send(messages.RuntimeStarted{Launch: launch}, messages.BackEndUp{Launch: launch}, messages.HealthSucceeded{Launch: launch, At: time.Now()})
@@ -32,7 +32,7 @@ func TestAvailableNeedsEveryFact(t *testing.T) {
 	})
 }
 
-// A5: each of these ends availability at once.
+// A5: each of these messages ends availability at once.
 func TestAvailabilityEnds(t *testing.T) {
 	tests := map[string]struct {
 		message messages.ToLifecycle
@@ -50,13 +50,13 @@ func TestAvailabilityEnds(t *testing.T) {
 		"memory":           {messages.MemoryExceeded{Launch: 1}, messages.ReasonRAMOverLimit},
 		"stop":             {messages.StopRequested{Reply: make(chan messages.Reason, 1)}, messages.ReasonNotReady},
 		"shutdown":         {messages.ShutdownRequested{Reply: make(chan struct{}, 1)}, messages.ReasonNotReady},
-		// A9: what a dead actor once said counts for nothing.
+		// A9: facts of an actor that has restarted are dropped,
 		"new provision":  {messages.ActorStarted{Actor: messages.ActorProvision}, messages.ReasonNotReady},
 		"new custody":    {messages.ActorStarted{Actor: messages.ActorCustody}, messages.ReasonNotReady},
 		"new front door": {messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
 		"new health":     {messages.ActorStarted{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
 		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonNotReady},
-		// A9: nor while its successor is a pause away.
+		// and already when it ends.
 		"no provision":  {messages.ActorEnded{Actor: messages.ActorProvision}, messages.ReasonNotReady},
 		"no custody":    {messages.ActorEnded{Actor: messages.ActorCustody}, messages.ReasonNotReady},
 		"no front door": {messages.ActorEnded{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
@@ -77,7 +77,7 @@ func TestAvailabilityEnds(t *testing.T) {
 	}
 }
 
-// A5: the last health success ages out by itself, one instant after the bound and not before.
+// A5: the last health success ages out by a timer, just after the bound and not before.
 func TestHealthAgesOutByTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -95,7 +95,7 @@ func TestHealthAgesOutByTimer(t *testing.T) {
 	})
 }
 
-// A9: a late word about an earlier launch changes nothing.
+// A9: late reports about an earlier launch change nothing.
 func TestLateWordsChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -111,8 +111,8 @@ func TestLateWordsChangeNothing(t *testing.T) {
 	})
 }
 
-// A8: a crash is answered by a new launch with growing waits; five in five minutes are held, and
-// the hold is left by time or by the user.
+// A8: after a crash the runtime is restarted with growing delays; five crashes in five minutes lead to a hold,
+// which ends by time or by a start of the user.
 func TestRestartAndCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -152,7 +152,7 @@ func TestRestartAndCrashLoop(t *testing.T) {
 	})
 }
 
-// A8: a healthy minute forgives earlier failures.
+// A8: a healthy minute clears the earlier failures.
 func TestHealthyMinuteForgives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -170,7 +170,7 @@ func TestHealthyMinuteForgives(t *testing.T) {
 	})
 }
 
-// A3: a start ends at its deadline; the runtime is ended before another is tried.
+// A3: a start ends at its deadline, and the next launch waits for the exit of the runtime.
 func TestStartDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -192,7 +192,7 @@ func TestStartDeadline(t *testing.T) {
 	})
 }
 
-// A7, X7, K6: a stop drains, then ends; a shutdown clears the token as well, and both answer.
+// A7, X7, K6: a stop drains and then kills; a shutdown also clears the token; both reply.
 func TestDrainAndShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -212,7 +212,7 @@ func TestDrainAndShutdown(t *testing.T) {
 		}
 		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if <-stopped != messages.ReasonOK || w.snapshot.Get().LastExit != nil {
-			t.Fatal("an asked-for stop is no crash")
+			t.Fatal("a requested stop was counted as a crash")
 		}
 		started := make(chan messages.Reason, 1)
 		w.send(messages.StartRequested{Reply: started})
@@ -222,7 +222,7 @@ func TestDrainAndShutdown(t *testing.T) {
 		}
 		ended := make(chan struct{}, 1)
 		w.send(messages.ShutdownRequested{Reply: ended})
-		w.pass(DefaultDrainDeadline + time.Second) // the front door never answers
+		w.pass(DefaultDrainDeadline + time.Second) // the front door never replies
 		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
 		clears := taken[messages.ClearLoopbackToken](w.custody)
 		if len(clears) != 1 || len(ended) != 0 {
@@ -236,13 +236,13 @@ func TestDrainAndShutdown(t *testing.T) {
 	})
 }
 
-// vouch is what the other actors answer to a new incarnation while the first launch runs, but for health.
+// vouch sends the reports of all actors but health to a new incarnation while the first launch runs.
 func (w *world) vouch() messages.Snapshot {
 	return w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
 		messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
 }
 
-// A9: a new incarnation trusts nothing, asks everybody, and adopts the runtime that still runs.
+// A9: a new incarnation starts without facts, asks all actors, and adopts the runtime that still runs.
 func TestNewIncarnationAdopts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -251,7 +251,7 @@ func TestNewIncarnationAdopts(t *testing.T) {
 		w.serve()
 		defer w.close()
 		if got := w.snapshot.Get(); got.Available || got.State != messages.StateStopped {
-			t.Fatalf("available on memory: %+v", got)
+			t.Fatalf("available without reports: %+v", got)
 		}
 		if len(taken[messages.ConfirmProcess](w.process)) == 0 {
 			t.Fatal("process was not asked")
@@ -272,7 +272,7 @@ func TestNewIncarnationAdopts(t *testing.T) {
 	})
 }
 
-// A9, T10: an adopted runtime that turns out to hang is ended and replaced; the next one has proved nothing.
+// A9, T10: an adopted runtime that hangs is killed and replaced; the next launch is not proven.
 func TestHungAdoptedIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -293,7 +293,7 @@ func TestHungAdoptedIsReplaced(t *testing.T) {
 	})
 }
 
-// M12: a newer model that does not become ready gives way to the one that was.
+// M12: if a newer model does not become ready, the previous one is started again.
 func TestFallsBackToProven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -314,7 +314,7 @@ func TestFallsBackToProven(t *testing.T) {
 	})
 }
 
-// M12: a newer model that is offered while another starts follows it as soon as that one is ready.
+// M12: a newer model that is offered during a start replaces the started one as soon as that is ready.
 func TestNewerWhileStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -332,7 +332,7 @@ func TestNewerWhileStarting(t *testing.T) {
 	})
 }
 
-// M1: what the manifest allows no more while it starts is ended, and not started again.
+// M1: a starting model that the manifest no longer allows is killed and not started again.
 func TestWithdrawnWhileStarting(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonNoSuchTarget, messages.ReasonManifestExpired} {
 		synctest.Test(t, func(t *testing.T) {
@@ -350,7 +350,7 @@ func TestWithdrawnWhileStarting(t *testing.T) {
 	}
 }
 
-// A2, C1: a receiver that never takes its messages holds up nobody.
+// A2, C1: a receiver that never reads its mailbox does not block the lifecycle actor.
 func TestStuckReceiversDoNotHoldTheLifecycle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

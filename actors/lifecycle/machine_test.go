@@ -13,17 +13,17 @@ import (
 	"companion/messages"
 )
 
-// machine is the lifecycle without time: what each thing that happens makes of the state, once everybody
-// has done what it leads to. How long a wait takes it does not know, only that one ends.
+// machine is a model of the lifecycle without time: the state after each step, when all actors have done what
+// follows from it. It knows that a wait ends, not how long it takes.
 type machine struct {
 	wish
 	state    messages.State
-	spawning bool // what runs is not there yet
-	unheard  bool // and a new lifecycle actor has not been told of it
-	again    bool // nor has it ended it yet, as the user wants
-	dying    bool // its end will be told, or else it is ended
-	excused  bool // it is drained for no fault of its own
-	waits    bool // a retry or the end of a hold has to come first
+	spawning bool // the launch has not been reported as started
+	unheard  bool // and the lifecycle actor, which is new, does not know of it
+	again    bool // and the user wants it replaced
+	dying    bool // it has begun to die: its exit follows, or it is killed
+	excused  bool // it is drained, which is not a crash
+	waits    bool // for a retry or the end of a hold
 }
 
 var machineSteps = []string{
@@ -31,8 +31,8 @@ var machineSteps = []string{
 	"start", "stop", "restart", "artifacts come", "artifacts lost", "process restarts", "provision restarts", "lifecycle restarts",
 }
 
-// A1, A2, A8, A9: whatever happens, in whatever order: when everybody has done what it leads to, the
-// published state is the one that the model says, and something runs exactly when the model says so.
+// A1, A2, A8, A9: for any sequence of steps the published state equals that of the model, and a runtime runs
+// exactly if the model says so.
 func TestMachineAgrees(t *testing.T) {
 	seen := map[messages.State]int{}
 	rapid.Check(t, func(rt *rapid.T) {
@@ -59,8 +59,8 @@ func TestMachineAgrees(t *testing.T) {
 	}
 }
 
-// M6, A5, A9: a launch that a new lifecycle actor hears of only after its bytes were found to be wrong is
-// ended, not adopted.
+// M6, A5, A9: a launch that is reported to a new lifecycle actor after its artifacts were found to be wrong is
+// killed, not adopted.
 func TestWrongBytesAreNotAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		steps := []string{"artifacts come", "lifecycle restarts", "artifacts lost", "spawned", "artifacts come"}
@@ -94,7 +94,7 @@ func agree(steps []string, seen map[messages.State]int) error {
 	return nil
 }
 
-// outlast lets what the state waits for come: a deadline, a retry, the end of a hold.
+// outlast waits for the next deadline, retry or end of a hold.
 func (h *house) outlast(m machine) {
 	switch got := h.snapshot.Get(); {
 	case m.waits && got.Held:
@@ -110,14 +110,14 @@ func (h *house) outlast(m machine) {
 	}
 }
 
-// after does one step. held says whether the wait, if there is one, is that of a crash loop.
+// after does one step of the model. held says whether a wait is that of a crash loop.
 func (m *machine) after(step string, held bool) {
 	switch runs := m.state != messages.StateStopped; step {
 	case "spawned":
 		m.spawned()
 	case "spawn fails":
 		if m.spawning {
-			m.end(!m.unheard) // one that was not asked for counts for nothing
+			m.end(!m.unheard) // this incarnation did not ask for it: not a crash
 			m.unheard = false
 		}
 	case "healthy":
@@ -168,8 +168,8 @@ func (m *machine) after(step string, held bool) {
 	m.begin()
 }
 
-// spawned tells that the process is there. A lifecycle actor that did not ask for it adopts it, if it is
-// wanted still.
+// spawned is the report that the process has started. A lifecycle actor that did not ask for it adopts it if
+// it is wanted.
 func (m *machine) spawned() {
 	if !m.spawning {
 		return
@@ -207,8 +207,8 @@ func (m *machine) command(step string) {
 	}
 }
 
-// restarted is a new lifecycle actor: it takes over what runs, and knows no more of what was under way
-// than that a crash loop is held.
+// restarted is a new incarnation of the lifecycle actor. It adopts what runs; of what was in progress it knows
+// only that a crash loop is held.
 func (m *machine) restarted(held bool) {
 	m.dying, m.excused, m.again, m.waits = false, false, false, m.waits && held
 	switch {
@@ -222,7 +222,7 @@ func (m *machine) restarted(held bool) {
 	}
 }
 
-// fail ends what runs for a fault of its own.
+// fail ends what runs as a crash.
 func (m *machine) fail() {
 	if m.state != messages.StateStopped {
 		m.end(!m.excused)

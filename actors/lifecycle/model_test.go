@@ -12,19 +12,19 @@ import (
 	"companion/messages"
 )
 
-// wish is the model without time: what the user wants, and whether there is anything to run. Whatever
-// happens in between, these two decide where the lifecycle ends when the house works again.
+// wish is the simplest model: what the user wants, and whether the artifacts are verified. These two alone decide
+// the final state once all actors work again.
 type wish struct{ wanted, verified bool }
 
-// house answers the lifecycle actor as the other actors do, when it is let.
+// house plays all other actors. It answers the lifecycle actor when a step lets it.
 type house struct {
 	*world
 	wish     wish
 	running  messages.Launch // zero: none
-	spawning bool            // running is not there yet
-	asked    bool            // process owes an answer to ConfirmProcess
+	spawning bool            // RuntimeStarted has not been sent for running
+	asked    bool            // a ConfirmProcess has not been answered yet
 	replies  []chan messages.Reason
-	busy     bool // a drain ends at the step "drained" only
+	busy     bool // a drain ends only at the step "drained"
 	drains   []chan<- int
 }
 
@@ -34,9 +34,9 @@ var houseSteps = []string{
 	"process restarts", "provision restarts", "lifecycle restarts", "a second",
 }
 
-// A3, A8, A9, X7: whatever happens, in whatever order, and whichever actor dies at whatever moment: when
-// the house works again, what is wanted and verified runs and is available within a minute, or, after a
-// crash loop, when its hold is over; what is not wanted has ended; and every command has been answered.
+// A3, A8, A9, X7: for any sequence of events and actor restarts, once all actors work again: a runtime that is
+// wanted and verified is available within a minute or, after a crash loop, when the hold is over; one that is
+// not wanted has ended; and every command has been answered.
 func TestWishComesTrue(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.SampledFrom(houseSteps), 1, 40).Draw(rt, "steps")
@@ -48,7 +48,7 @@ func TestWishComesTrue(t *testing.T) {
 	})
 }
 
-// A8, A9, X7: the lifecycle actor dies while a launch is being spawned, and that spawn fails.
+// A8, A9, X7: the lifecycle actor restarts while a launch is being spawned, and the spawn fails.
 func TestSpawnFailsUnderANewIncarnation(t *testing.T) {
 	for _, last := range []string{"works", "stop"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -130,7 +130,7 @@ func (h *house) step(name string) {
 		h.send(messages.ActorStarted{Actor: messages.ActorProvision})
 	case "lifecycle restarts":
 		h.close()
-		h.replies = nil // those who asked the dead one wait until their own deadline
+		h.replies = nil // requests to the old incarnation end by their own deadlines
 		h.serve()
 	case "a second":
 		h.pass(time.Second)
@@ -143,7 +143,7 @@ func (h *house) reply() chan messages.Reason {
 	return reply
 }
 
-// settle lets everybody do their work, and whatever is spawned become healthy.
+// settle runs all actors for d, and lets every spawned launch become healthy.
 func (h *house) settle(d time.Duration) {
 	for range int(d / time.Second) {
 		h.work()
@@ -154,7 +154,7 @@ func (h *house) settle(d time.Duration) {
 	h.work()
 }
 
-// work answers what waits in the mailboxes, in a fixed order.
+// work handles all messages in the mailboxes, in a fixed order.
 func (h *house) work() {
 	for {
 		switch {
@@ -195,7 +195,7 @@ func (h *house) drained() {
 	synctest.Wait()
 }
 
-// toProcess keeps the word that messages.ToProcess gives.
+// toProcess behaves as documented at messages.ToProcess.
 func (h *house) toProcess(m messages.ToProcess) {
 	switch m := m.(type) {
 	case messages.Spawn:

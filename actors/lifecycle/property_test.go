@@ -11,10 +11,10 @@ import (
 	"companion/messages"
 )
 
-// step is one thing that some actor, the user or the clock does.
+// step is one action of an actor, the user or the clock.
 type step struct {
 	name  string
-	stale bool // speaks of another launch than the one that runs
+	stale bool // about another launch than the current one
 }
 
 var stepNames = []string{
@@ -24,16 +24,15 @@ var stepNames = []string{
 	"start", "stop", "restart", "drained", "a second", "twenty seconds", "ten minutes", "lifecycle restarts",
 }
 
-// model knows what the contract says of availability, without any of the actor's machinery: which
-// facts hold, and which launch runs in which state.
+// model holds the facts that should hold by the contract, independently of the actor's implementation.
 type model struct {
 	verified, bound, token bool
 	healthy                time.Time
 }
 
-// A1, A2, A3, A5, A6, A9: random words from random actors in random order. After each one: the state
-// moved only along the table; available never holds without every fact that was vouched for and not
-// taken back; and ready only comes from starting.
+// A1, A2, A3, A5, A6, A9: random messages from random actors in random order. After each one, the state has
+// moved only along the table, availability implies every reported fact, and ready is reached only from
+// starting.
 func TestLifecycleProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
@@ -89,9 +88,8 @@ func invariants(before, after messages.Snapshot, m model, s step) error {
 		time.Since(m.healthy) <= DefaultRecency && !after.Available {
 		return fmt.Errorf("not available although every fact holds")
 	}
-	// One message may take a crash from ready through draining to stopped and on to starting: a
-	// snapshot shows where it ended. What no single message may do is skip starting on the way to
-	// ready.
+	// One message may cause several transitions, such as from ready through draining and stopped to starting,
+	// and the snapshot shows the last one. No single message may lead from stopped to ready.
 	if after.State == messages.StateReady && before.State == messages.StateStopped {
 		return fmt.Errorf("ready from stopped")
 	}
@@ -101,7 +99,7 @@ func invariants(before, after messages.Snapshot, m model, s step) error {
 	return nil
 }
 
-// play does one step and tells the model of it.
+// play does one step and updates the model.
 func (w *world) play(s step, m *model) messages.Snapshot {
 	launch := w.snapshot.Get().Launch
 	running := w.snapshot.Get().State != messages.StateStopped

@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// crash ends the newest launch again and again until the crash loop is held.
+// crash ends launch after launch until the crash loop is held.
 func (w *world) crash(t *testing.T) {
 	t.Helper()
 	for range fsm.CrashLoopFailures {
@@ -23,18 +23,18 @@ func (w *world) crash(t *testing.T) {
 	}
 }
 
-// X3, A3: a start or restart with nothing to start is answered at once, with the reason where there is
-// one, and is remembered: the runtime starts when there is something.
+// X3, A3: a start or restart without verified artifacts is answered at once, with the reason if it is known, and
+// is remembered: the runtime starts when they are verified.
 func TestNothingToStartIsSaidAtOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		before []messages.ToLifecycle
 		want   messages.Reason
-		looks  int // how often provision is asked to look again
+		looks  int // how many Reverify messages provision gets
 	}{
-		"nobody has said anything": {nil, messages.ReasonNotReady, 0},
-		"signed out":               {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonSignInNeeded}}, messages.ReasonSignInNeeded, 1},
-		"on its way":               {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonNotReady}}, messages.ReasonNotReady, 0},
-		"process has not answered": {[]messages.ToLifecycle{messages.ActorEnded{Actor: messages.ActorProcess}}, messages.ReasonNotReady, 0},
+		"no report yet":    {nil, messages.ReasonNotReady, 0},
+		"signed out":       {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonSignInNeeded}}, messages.ReasonSignInNeeded, 1},
+		"on its way":       {[]messages.ToLifecycle{messages.IntegrityLost{Reason: messages.ReasonNotReady}}, messages.ReasonNotReady, 0},
+		"no process actor": {[]messages.ToLifecycle{messages.ActorEnded{Actor: messages.ActorProcess}}, messages.ReasonNotReady, 0},
 	} {
 		for command, request := range map[string]func(chan<- messages.Reason) messages.ToLifecycle{
 			"start":   func(r chan<- messages.Reason) messages.ToLifecycle { return messages.StartRequested{Reply: r} },
@@ -52,7 +52,7 @@ func TestNothingToStartIsSaidAtOnce(t *testing.T) {
 						t.Fatalf("not answered with %s, or not remembered: %+v", test.want, got)
 					}
 					if looks := len(taken[messages.Reverify](w.provision)); looks != test.looks {
-						t.Errorf("provision was asked to look again %d times", looks)
+						t.Errorf("Reverify messages: got %d, want %d", looks, test.looks)
 					}
 					w.send(messages.ActorStarted{Actor: messages.ActorProcess}, verified(1))
 					if len(taken[messages.Spawn](w.process)) != 1 {
@@ -64,8 +64,8 @@ func TestNothingToStartIsSaidAtOnce(t *testing.T) {
 	}
 }
 
-// X3, A9: a restart that comes before a new incarnation knows what runs ends that, and is answered when
-// the next launch begins.
+// X3, A9: a restart that is requested before a new incarnation knows of the running launch ends that launch, and
+// is answered when the next one starts.
 func TestRestartOfAnAdopted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -85,8 +85,8 @@ func TestRestartOfAnAdopted(t *testing.T) {
 	})
 }
 
-// X3: a stop that a start overtakes, and a restart that a stop overtakes, are told so; neither claims to
-// have happened.
+// X3: a stop that is cancelled by a start, and a restart that is cancelled by a stop, are answered with
+// invalid_transition.
 func TestOvertakenCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -114,8 +114,8 @@ func TestOvertakenCommands(t *testing.T) {
 	})
 }
 
-// A8, A9: a crash loop stays held when the lifecycle actor is new, until time or the user ends it; and
-// failures before the hold count on.
+// A8, A9: a hold survives a restart of the lifecycle actor until time or the user ends it, and so do the
+// failures before a hold.
 func TestHoldOutlivesTheActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

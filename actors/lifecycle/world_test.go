@@ -15,8 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world plays every other actor by hand: it sends what they would send, and sees what they would
-// receive.
+// world holds the mailboxes of all other actors, so that a test sends and receives in their place.
 type world struct {
 	inbox     chan messages.ToLifecycle
 	process   chan messages.ToProcess
@@ -64,7 +63,7 @@ func (w *world) close() {
 	<-w.ended
 }
 
-// send delivers one message and waits until the actor has nothing left to do.
+// send delivers messages one by one and waits after each until the actor is idle.
 func (w *world) send(ms ...messages.ToLifecycle) messages.Snapshot {
 	for _, m := range ms {
 		w.inbox <- m
@@ -73,14 +72,14 @@ func (w *world) send(ms ...messages.ToLifecycle) messages.Snapshot {
 	return w.snapshot.Get()
 }
 
-// pass lets time go by.
+// pass advances the time by d.
 func (w *world) pass(d time.Duration) messages.Snapshot {
 	time.Sleep(d)
 	synctest.Wait()
 	return w.snapshot.Get()
 }
 
-// taken empties a mailbox and returns its messages of type M.
+// taken drains a mailbox and returns its messages of type M.
 func taken[M, B any](box chan B) []M {
 	var ms []M
 	for {
@@ -102,14 +101,14 @@ func verified(version byte) messages.ArtifactsVerified {
 	}
 }
 
-// ready brings the world to available with launch 1.
+// ready makes inference available with launch 1.
 func (w *world) ready(t *testing.T) {
 	t.Helper()
 	w.send(messages.RuntimeAbsent{}, messages.DoorBound{BaseURL: "http://127.0.0.1:1/v1"}, messages.TokenStored{}, verified(1))
 	w.up(t)
 }
 
-// up answers the newest Spawn until the runtime is healthy.
+// up answers the newest Spawn up to a health success.
 func (w *world) up(t *testing.T) messages.Launch {
 	t.Helper()
 	spawns := taken[messages.Spawn](w.process)

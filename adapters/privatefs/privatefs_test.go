@@ -14,7 +14,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// T17: what another user could enter, owns or has replaced is refused with what would be right.
+// T17: a folder or file that another user could access, owns or has replaced by a link is refused, and the error
+// says what would be right.
 func TestCheckDirRefuses(t *testing.T) {
 	base := t.TempDir()
 	open := filepath.Join(base, "open")
@@ -44,7 +45,7 @@ func TestCheckDirRefuses(t *testing.T) {
 	must(t, EnsureDir(filepath.Join(base, "new", "deep")))
 }
 
-// T17, L2: a file is replaced whole, with mode 0600, and never through a link.
+// T17, L2: a file is replaced atomically, with mode 0600, and never through a link.
 func TestWriteFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "private")
 	must(t, EnsureDir(dir))

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// T17: what is no plain folder or file is refused with what would be right.
+// T17: anything but a directory or regular file is refused, and the error says what would be right.
 func TestRefuses(t *testing.T) {
 	base := t.TempDir()
 	folder, file := filepath.Join(base, "new", "deep"), filepath.Join(base, "file")
@@ -36,7 +36,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// T17, L2: a file is replaced whole, and nothing is left beside it.
+// T17, L2: a file is replaced atomically, and no temporary file is left.
 func TestWriteFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")

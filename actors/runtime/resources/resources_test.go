@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scale is a probe that shows what the test puts on it, and counts.
+// scale is a probe whose results the test sets; it counts the observations.
 type scale struct {
 	mu     sync.Mutex
 	bytes  int64
@@ -109,8 +109,8 @@ func wait(d time.Duration) {
 	synctest.Wait()
 }
 
-// P1, P2: nothing is observed while nothing runs; while something does, the published observation is
-// never older than half a second; afterwards nothing of it stays.
+// P1, P2: nothing is observed while no runtime runs; while one runs, the published observation is never older
+// than half a second; afterwards it is cleared.
 func TestObservesWhileARuntimeRuns(t *testing.T) {
 	serve(t, 1<<30, func(b *bench) {
 		wait(time.Hour)
@@ -136,8 +136,7 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 	})
 }
 
-// P2: a probe that takes its time is asked again so soon that what it says is seldom too old to be used,
-// and the next one never waits for a beat after that.
+// P2: a slow probe starts again immediately, so that its observations are rarely too old to be used.
 func TestSlowProbe(t *testing.T) {
 	serve(t, 1<<30, func(b *bench) {
 		b.scale.takes = 240 * time.Millisecond
@@ -152,8 +151,8 @@ func TestSlowProbe(t *testing.T) {
 	})
 }
 
-// P2, P3: without limits nothing is decided by an observation, and an idle daemon is left in peace; one
-// that failed denies requests, and is made good as soon as with limits.
+// P2, P3: without limits no request depends on an observation, so it is made rarely; after a failed one, which
+// denies requests, the next follows as soon as with limits.
 func TestIdleBeat(t *testing.T) {
 	serve(t, 0, func(b *bench) {
 		b.scale.put(5, nil)
@@ -194,8 +193,8 @@ func TestFailedProbe(t *testing.T) {
 	})
 }
 
-// A9, P3: a probe that is stuck for good, and hears no context, costs neither the actor's answers nor
-// its end; a late answer is not taken for a new one.
+// A9, P3: a probe that hangs and ignores its context blocks neither the actor nor its end; a late result is
+// dropped.
 func TestStuckProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -239,8 +238,7 @@ func (d *deadProbe) Observe(_ context.Context, pid int, now time.Time) (messages
 
 func (d *deadProbe) Close() {}
 
-// A9: a probe that panics, at once or when nobody waits for it any more, ends the actor and nothing else:
-// the supervisor restarts it.
+// A9: a probe that panics, at once or after its timeout, ends only the actor, which the supervisor restarts.
 func TestPanickingProbe(t *testing.T) {
 	for name, late := range map[string]bool{"at once": false, "late": true} {
 		t.Run(name, func(t *testing.T) {
@@ -277,8 +275,8 @@ func (b *badProbe) Observe(context.Context, int, time.Time) (messages.Observatio
 
 func (b *badProbe) Close() { b.closed = true }
 
-// P4: memory over its limit for long enough is told, and told again as long as it lasts; a shorter excess
-// is not, and a limit of nothing is none.
+// P4: memory that is over its limit for long enough is reported, repeatedly while that lasts; a shorter excess is
+// not, and a limit of zero means none.
 func TestSustainedExcess(t *testing.T) {
 	type step struct {
 		bytes  int64
@@ -342,7 +340,7 @@ func TestRealProbe(t *testing.T) {
 	for fresh := 0; fresh < 3; {
 		observation, changed := seen.Next()
 		if observation.ResidentBytes > 0 && !observation.Failed {
-			// P2: each beat has an observation of its own.
+			// P2: each beat has a new observation.
 			if observation.At.Equal(before) {
 				t.Fatalf("the observation of %v again", before)
 			}

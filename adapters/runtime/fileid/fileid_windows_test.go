@@ -10,8 +10,8 @@ import (
 	"companion/messages"
 )
 
-// M9: a file is the same through every descriptor and under another name; another content, time or
-// file is another.
+// M9: the identity of a file is the same through every descriptor and name, and differs after a change of
+// content or time and for another file.
 func TestIdentity(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model")
 	must := func(errs ...error) {

@@ -9,8 +9,8 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 )
 
-// fakeNVML offers what the probe needs. The mocks panic at every other call, so that listing the
-// processes of a device, or asking what they are, fails the test.
+// fakeNVML implements what the probe needs. The mocks panic at every other call, so that listing the processes
+// of a device fails the test.
 func fakeNVML(initialised nvml.Return, used ...uint64) *mock.Interface {
 	return &mock.Interface{
 		InitFunc:           func() nvml.Return { return initialised },
@@ -50,7 +50,7 @@ func TestGPUMemory(t *testing.T) {
 	}
 }
 
-// P1: the real library, where this machine has it, or its absence, is no failure.
+// P1: both the real library and its absence work without an error.
 func TestRealNVML(t *testing.T) {
 	g := newGPU()
 	defer g.close()

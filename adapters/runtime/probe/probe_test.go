@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// P1: memory and processor share of a real process, this one.
+// P1: memory and CPU share of a real process, this one.
 func TestObserve(t *testing.T) {
 	p := New()
 	defer p.Close()
@@ -34,15 +34,15 @@ func TestObserve(t *testing.T) {
 	for sink := 0.0; time.Since(begin) < 200*time.Millisecond; {
 		sink = math.Sqrt(sink + 1)
 	}
-	// One busy thread for two tenths of what is said to be six tenths of a second.
+	// One busy thread for 0.2 s, in an interval that is given as 0.6 s.
 	second, err := p.Observe(t.Context(), os.Getpid(), begin.Add(600*time.Millisecond))
 	if err != nil || second.CPUPercent <= 0 || second.CPUPercent > 100 {
 		t.Errorf("observed %+v, %v", second, err)
 	}
 }
 
-// P3: a process that cannot be observed is a failure, not a load of nothing, also just after a
-// success for another.
+// P3: a process that cannot be observed gives an error, not a load of zero, also just after an observation of
+// another process.
 func TestFailure(t *testing.T) {
 	p := New()
 	defer p.Close()
@@ -80,7 +80,7 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// observeEnv makes this test binary a program that only observes the process of that id.
+// observeEnv is the environment variable that makes this test binary observe the process with that id.
 const observeEnv = "PROBE_TEST_OBSERVE"
 
 func observeOnly() {
@@ -95,7 +95,7 @@ func observeOnly() {
 	os.Exit(0)
 }
 
-// BenchmarkObserve prints what one observation costs.
+// BenchmarkObserve measures one observation.
 func BenchmarkObserve(b *testing.B) {
 	p := New()
 	defer p.Close()

@@ -12,8 +12,7 @@ import (
 
 var processFile = regexp.MustCompile(`"/proc/(\d+)(/[^"]*)?"|"/proc/?"`)
 
-// P1, T9: under a system-call trace the probe opens the files of the watched process and of no
-// other, and lists none.
+// P1, T9: under strace, the probe opens files of the observed process only and lists no processes.
 func TestOpensNoOtherProcess(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -42,7 +41,7 @@ func TestOpensNoOtherProcess(t *testing.T) {
 		case found[1] == watched:
 			own++
 		case found[1] == "" && !strings.Contains(line, "getdents") && !strings.Contains(line, "O_DIRECTORY"):
-			// Looking whether /proc is mounted tells nothing of a process.
+			// Checking whether /proc is mounted reads nothing about a process.
 		default:
 			t.Errorf("opened: %s", line)
 		}
