@@ -153,6 +153,8 @@ func TestRefused(t *testing.T) {
 		{format(`{"type":"integer","minimum":3,"exclusiveMinimum":true}`), "response_format.json_schema.schema.minimum"}, {format(`{"type":"integer","minimum":3,"maximum":2}`), "response_format.json_schema.schema.maximum"}, {format(`{"type":"integer","minimum":-9223372036854775808,"maximum":1}`), "response_format.json_schema.schema.minimum"},
 		{format(`{}`), "response_format.json_schema.schema"}, {format(`{"$ref":"#"}`), "response_format.json_schema.schema.$ref"}, {format(`{"$ref":"#/x"}`), "response_format.json_schema.schema"}, {format(`{"$dynamicRef":"#/x"}`), "response_format.json_schema.schema.$dynamicRef"},
 		{format(`{"allOf":[{"type":"string"}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"properties":{"a":{}}},{"properties":{"a":{}}}]}`), "response_format.json_schema.schema"},
+		{format(`{"allOf":[{"enum":["a"]},{"enum":["b"]}]}`), "response_format.json_schema.schema"}, {format(`{"allOf":[{"enum":["a"]},{"properties":{"a":{}}}]}`), "response_format.json_schema.schema"},
+		{format(`{"prefixItems":[` + strings.Repeat(`{"required":[],"properties":`+collidingMembers(500)+`},`, 3) + `{}]}`), "response_format.json_schema.schema"},
 		{format(`{"items":{"pattern":"^*$"}}`), "response_format.json_schema.schema.items.pattern"}, {format(`{"not":{"pattern":"["}}`), "response_format.json_schema.schema.not.pattern"},
 		{format(`{"allOf":[{"$ref":"#/$defs/a"}],"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}`), "response_format.json_schema.schema"},
 		{format(`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"$ref":"#/$defs/a"},{"type":"null"}]}}}`), "response_format.json_schema.schema"},
@@ -164,7 +166,7 @@ func TestRefused(t *testing.T) {
 		{format(`{"properties":{"a":{"$ref":"#/$defs/a.b"},"b":{"$ref":"#/$defs/a-b"},"c":{"$ref":"#/$defs/a:b"}},"$defs":{"a.b":{},"a-b":{},"a:b":{"type":"null"}}}`), "response_format.json_schema.schema"},
 		{`{` + hi + `,"tools":[` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{}}}`) + `,` + toolWith(`{"$ref":"#/$defs/y","$defs":{"y":{"type":"object"}}}`) + `]}`, "tools[1].function.parameters"},
 		{format(`{"enum":` + numbers(maxWidth+1) + `}`), "response_format.json_schema.schema"}, {format(`{"items":{"anyOf":[{"type":"string"}` + strings.Repeat(`,{"type":"string"}`, maxCopies) + `]}}`), "response_format.json_schema.schema"},
-		{`{` + hi + `,"n":4,"response_format":{"type":"json_schema","json_schema":{"schema":{"enum":` + numbers(maxWidth/4) + `}}}}`, "response_format.json_schema.schema"},
+		{`{` + hi + `,"n":4,"response_format":{"type":"json_schema","json_schema":{"schema":{"enum":` + numbers(maxWidth/4+1) + `}}}}`, "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
 		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
@@ -253,6 +255,15 @@ func numbers(n int) string {
 		fmt.Fprintf(&b, ",%d", i)
 	}
 	return "[" + b.String()[1:] + "]"
+}
+
+// collidingMembers returns an object of n schemas whose names become the same in the runtime.
+func collidingMembers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"%c":{}`, 0x4e00+i)
+	}
+	return "{" + b.String()[1:] + "}"
 }
 
 // schemaMembers returns an object of n schemas.

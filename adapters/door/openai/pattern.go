@@ -83,7 +83,7 @@ func parsePattern(source []byte) (pattern, error) {
 		return pattern{}, patternUnbalanced
 	}
 	cost, err := p.weigh(whole)
-	return pattern{append(p.out, '$'), len(p.items), cost}, err
+	return pattern{append(p.out, '$'), p.written, cost}, err
 }
 
 // patternParser is a recursive-descent parser. Its depth is bounded by maxPattern.
@@ -92,6 +92,8 @@ type patternParser struct {
 	out   []byte
 	items []patternItem
 	edges int
+
+	written int // items without those that stand for further repetitions
 }
 
 // patternItem is a character, a class or a dot: one place in the pattern that reads one character.
@@ -175,11 +177,12 @@ func (p *patternParser) connect(from, to []int16) error {
 }
 
 func (p *patternParser) quantified(depth int) (fragment, error) {
-	start, single := len(p.out), p.peek() != '('
+	start, single, source, items := len(p.out), p.peek() != '(', p.rest, len(p.items)
 	f, err := p.atom(depth)
 	if err != nil {
 		return fragment{}, err
 	}
+	source, items = source[:len(source)-len(p.rest)], len(p.items)-items
 	low, high, n, err := p.quantifier()
 	if err != nil || n == 0 {
 		return f, err
@@ -191,7 +194,43 @@ func (p *patternParser) quantified(depth int) (fragment, error) {
 	if _, _, again, err := p.quantifier(); err != nil || again > 0 {
 		return fragment{}, patternTwice
 	}
+	if copies := max(low, high); copies > 1 && !f.nullable && len(p.items)+(copies-1)*items <= maxUnrolled {
+		return p.unroll(f, source, depth, low, high)
+	}
 	return p.repeat(f, low, high)
+}
+
+// maxUnrolled bounds the items of a pattern with those that stand for further repetitions of others.
+const maxUnrolled = 128
+
+// unroll makes items for each repetition, so that weigh can tell them apart.
+func (p *patternParser) unroll(f fragment, source []byte, depth, low, high int) (fragment, error) {
+	all, last := f, f.last
+	if low > 1 {
+		all.last = nil
+	}
+	rest, out, written := p.rest, p.out, p.written
+	for i := 2; i <= max(low, high); i++ {
+		p.rest = source
+		next, err := p.atom(depth)
+		if err == nil {
+			err = p.connect(last, next.first)
+		}
+		if err != nil {
+			return fragment{}, err
+		}
+		if last = next.last; i >= low {
+			all.last = append(slices.Clone(all.last), last...)
+		}
+		f.first = next.first
+	}
+	p.rest, p.out, p.written = rest, out, written
+	if high == unlimited {
+		if err := p.connect(last, f.first); err != nil {
+			return fragment{}, err
+		}
+	}
+	return p.repeated(all, low, high)
 }
 
 // unlimited is the upper bound of *, + and {n,}.
@@ -206,11 +245,16 @@ func (p *patternParser) repeat(f fragment, low, high int) (fragment, error) {
 			return fragment{}, err
 		}
 	}
-	times := high
-	switch {
-	case high == 0:
+	if high == 0 {
 		return fragment{nullable: true}, nil
-	case high == unlimited:
+	}
+	return p.repeated(f, low, high)
+}
+
+// repeated counts what a repetition costs.
+func (p *patternParser) repeated(f fragment, low, high int) (fragment, error) {
+	times := high
+	if high == unlimited {
 		times = low + 1
 	}
 	// The grammar parser multiplies the rules of a group by its repetitions and refuses 2000.
@@ -325,6 +369,7 @@ func (p *patternParser) item(set charSet, entries int) (fragment, error) {
 	if len(p.items) == maxPatternItems {
 		return fragment{}, patternLong
 	}
+	p.written++
 	at := []int16{int16(len(p.items))}
 	p.items = append(p.items, patternItem{set: set, entries: entries})
 	return fragment{first: at, last: at, unrolled: 1}, nil

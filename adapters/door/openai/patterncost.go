@@ -1,6 +1,9 @@
 package openai
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // patternCost is what a pattern costs the runtime for one token, in the units of maxWidth and maxPaths.
 type patternCost struct {
@@ -20,9 +23,10 @@ const (
 	entryWeight = 8
 )
 
-// weigh bounds the cost of a parsed pattern. A deterministic pattern, in which the next character always
-// tells which item reads it, is at one place at a time, and costs what may come after that place. Another
-// one may be at all its items at once, in all their repetitions.
+// weigh bounds the cost of a parsed pattern, of which there are three kinds. In a deterministic one the next
+// character always tells which item reads it: it is at one place at a time, and costs what may come after that
+// place. In an unambiguous one no text leads to the same item in two ways: it may be at all its items at once.
+// An ambiguous one may be at all its items at once in each of their repetitions, in many ways.
 func (p *patternParser) weigh(whole fragment) (patternCost, error) {
 	cost := patternCost{width: p.weight(whole.first) + 1, paths: 1, rules: int32(whole.counted)}
 	deterministic := p.distinct(whole.first)
@@ -33,6 +37,11 @@ func (p *patternParser) weigh(whole fragment) (patternCost, error) {
 		heaviest = max(heaviest, item.weight())
 	}
 	if deterministic {
+		return cost, nil
+	}
+	if !p.ambiguous(whole.first) {
+		cost.width = max(cost.width, min(int32(len(p.items)), int32(whole.unrolled))*heaviest)
+		cost.paths = int32(len(p.items))
 		return cost, nil
 	}
 	cost.width = max(cost.width, int32(whole.unrolled)*heaviest)
@@ -61,6 +70,69 @@ func (p *patternParser) distinct(items []int16) bool {
 		seen = seen.or(p.items[i].set)
 	}
 	return true
+}
+
+// itemPairs is scratch memory of ambiguous.
+type itemPairs struct {
+	seen  [maxPatternItems * maxPatternItems / 64]uint64
+	queue []uint16
+}
+
+var itemPairsPool = sync.Pool{New: func() any { return new(itemPairs) }}
+
+// ambiguous reports whether some text leads from one item, or from the start, to another item in two ways. It
+// follows all pairs of items to which the same text leads.
+func (p *patternParser) ambiguous(first []int16) bool {
+	pairs := itemPairsPool.Get().(*itemPairs)
+	defer itemPairsPool.Put(pairs)
+	clear(pairs.seen[:])
+	pairs.queue = pairs.queue[:0]
+	fork := func(follow []int16) bool {
+		for i := range follow {
+			if p.meet(pairs, follow[i:i+1], follow[i+1:]) {
+				return true
+			}
+		}
+		return false
+	}
+	if fork(first) {
+		return true
+	}
+	for i := range p.items {
+		if fork(p.items[i].follow) {
+			return true
+		}
+	}
+	for len(pairs.queue) > 0 {
+		last := len(pairs.queue) - 1
+		a, b := pairs.queue[last]/maxPatternItems, pairs.queue[last]%maxPatternItems
+		pairs.queue = pairs.queue[:last]
+		if p.meet(pairs, p.items[a].follow, p.items[b].follow) {
+			return true
+		}
+	}
+	return false
+}
+
+// meet adds the pairs of an item of left and one of right that read the same character. It reports whether two
+// are the same item.
+func (p *patternParser) meet(pairs *itemPairs, left, right []int16) bool {
+	for _, a := range left {
+		for _, b := range right {
+			if a == b {
+				return true
+			}
+			if !p.items[a].set.overlaps(p.items[b].set) {
+				continue
+			}
+			pair := uint16(min(a, b))*maxPatternItems + uint16(max(a, b))
+			if bit := uint64(1) << (pair % 64); pairs.seen[pair/64]&bit == 0 {
+				pairs.seen[pair/64] |= bit
+				pairs.queue = append(pairs.queue, pair)
+			}
+		}
+	}
+	return false
 }
 
 // paths bounds in how many ways a text of tokenLength characters can be read, whole or in part. For each

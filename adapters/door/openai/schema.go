@@ -182,6 +182,7 @@ type schemaNode struct {
 	place      uint64
 	target     uint64 // of a reference
 	name       uint64 // of a property
+	rule       uint64 // the name as the runtime uses it for a rule, if that differs
 	value      uint64 // of a const, or of an enum with one value
 	content    uint64 // of a definition: the hash of its whole text
 	pattern    patternCost

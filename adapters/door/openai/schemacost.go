@@ -28,6 +28,7 @@ const (
 	buildLiteral   = 4   // a byte of a name, const or enum
 	perNameByte    = 0.1 // a byte of a rule's name, each time that the name is made
 	perCopiedByte  = 0.05
+	perCollision   = 0.2       // for two rules whose names become the same, which are then numbered in turn
 	perOptionalCub = 1.0 / 200 // the list of what may still come, copied for each property and each start
 )
 
@@ -83,6 +84,13 @@ func (s *schemas) check(answers int) *Error {
 	for _, root := range s.roots {
 		targets = append(targets, schemaTarget{root.node, root})
 	}
+	alike := map[uint64]int{}
+	for i := range s.nodes {
+		if rule := s.nodes[i].rule; rule != 0 {
+			g.total += int(float64(alike[rule]) * perCollision)
+			alike[rule]++
+		}
+	}
 	for _, ref := range s.references { // the runtime copies the schema for each
 		g.total += int(float64(s.roots[ref.root].bytes) * perCopiedByte)
 	}
@@ -114,7 +122,7 @@ func (g *grammarCost) within(n int32, answers, roots int) *Error {
 		return fault(faultTooCostly, "")
 	case cost.paths > maxPaths, cost.copies > maxCopies:
 		return fault(faultAmbiguous, "")
-	case (int(cost.width)+roots)*answers > maxWidth:
+	case max(int(cost.width), roots)*answers > maxWidth:
 		return fault(faultTooManyAlternatives, strconv.Itoa(maxWidth/answers))
 	}
 	return nil
@@ -292,6 +300,9 @@ func (g *grammarCost) merge(n int32, depth int) (m merged, err *Error) {
 				return nil
 			})
 		case node.keywords&keywordEnum != 0:
+			if m.values > 0 {
+				return fault(faultUnsupported, "an allOf with more than one enum")
+			}
 			m.values += int(node.values)
 			return nil
 		}
@@ -303,5 +314,8 @@ func (g *grammarCost) merge(n int32, depth int) (m merged, err *Error) {
 		}
 		return component(c, true, depth)
 	})
+	if err == nil && m.values > 0 && (len(m.properties) > 0) {
+		err = fault(faultUnsupported, "an allOf with an enum and something else")
+	}
 	return m, err
 }

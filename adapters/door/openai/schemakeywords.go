@@ -88,17 +88,25 @@ func (r *reader) reference(node int32) *Error {
 		target = under(target, token)
 	}
 	s.nodes[node].target = target
-	named := make([]byte, 0, 64)
-	for _, c := range b {
-		switch {
+	named, _ := ruleName(b)
+	s.references = append(s.references, schemaReference{node, int32(len(s.roots)), hashOf(b), named})
+	return nil
+}
+
+// ruleName hashes a name as the runtime uses it for a rule, in which each run of characters other than letters, digits
+// and hyphens becomes one hyphen. plain reports whether the name has none of them.
+func ruleName[B []byte | string](name B) (hash uint64, plain bool) {
+	rule := make([]byte, 0, 64)
+	plain = true
+	for i := range len(name) {
+		switch c := name[i]; {
 		case alphanumeric(c) || c == '-':
-			named = append(named, c)
-		case len(named) == 0 || named[len(named)-1] != 0:
-			named = append(named, 0)
+			rule = append(rule, c)
+		case len(rule) == 0 || rule[len(rule)-1] != 0:
+			rule, plain = append(rule, 0), false
 		}
 	}
-	s.references = append(s.references, schemaReference{node, int32(len(s.roots)), hashOf(b), hashOf(named)})
-	return nil
+	return hashOf(rule), plain
 }
 
 // schemaMap reads an object whose members are schemas.
@@ -135,6 +143,9 @@ func (r *reader) schemaMap(f *schemaFrame, as role, place uint64) (count int, er
 			r.schemas.nodes[child].content = hashOf(r.out[mark:])
 		}
 		r.schemas.nodes[child].name = hashOfString(name)
+		if rule, plain := ruleName(name); !plain {
+			r.schemas.nodes[child].rule = rule
+		}
 		if as == roleProperty && !plainName(name) {
 			r.schemas.nodes[f.node].keywords |= keywordOther
 		}
