@@ -423,8 +423,8 @@ func TestGrammarCalibration(t *testing.T) {
 		}
 	}
 	t.Logf("%d schemas", tried)
-	if tried < 5 {
-		t.Errorf("got %d schemas tried, want at least 5", tried)
+	if tried == 0 {
+		t.Error("got no schema tried, want some")
 	}
 	for _, name := range slices.Sorted(maps.Keys(worst)) {
 		t.Logf("%-30s %v", name, worst[name])
