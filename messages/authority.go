@@ -32,9 +32,12 @@ type SessionMeta struct {
 // replies carry the user's tokens (C1).
 type ToCustody interface{ toCustody() }
 
-// LoadSession asks for the stored session. If it is incomplete or missing, the reply has Found false and
-// ReasonOK; if the keychain fails, it has the keychain's reason (K4, K5).
-type LoadSession struct{ Reply chan<- LoadedSession }
+// LoadSession asks for the stored session. A torn or missing one answers with Found false and ReasonOK; a failing keychain with
+// its reason (K4, K5). Ask, here and below, allows one dialog of the keychain: the user has just asked for something.
+type LoadSession struct {
+	Ask   bool
+	Reply chan<- LoadedSession
+}
 
 // LoadedSession answers LoadSession.
 type LoadedSession struct {
@@ -47,11 +50,15 @@ type LoadedSession struct {
 // reason.
 type StoreSession struct {
 	Session Session
+	Ask     bool
 	Reply   chan<- Reason
 }
 
 // ClearSession removes the session, metadata first.
-type ClearSession struct{ Reply chan<- Reason }
+type ClearSession struct {
+	Ask   bool
+	Reply chan<- Reason
+}
 
 // LoopbackRequest is what the custody actor accepts from lifecycle and front door, in a mailbox of its own:
 // no reply to it carries a secret of the session (C1).
@@ -158,9 +165,13 @@ const (
 
 // SessionView is published by the session actor.
 type SessionView struct {
-	State  SessionState
-	User   User
-	Reason Reason // ReasonOK, or why the user is not signed in or the state is unknown
+	State   SessionState
+	User    User
+	Reason  Reason    // ReasonOK, or why the state is not known or not signed in
+	Expires time.Time // of the access token; zero when signed out
+	// Trouble is the last thing that went wrong with refresh, sign-out or storing and is not mended: empty, or its reason.
+	Trouble   Reason
+	TroubleAt time.Time
 }
 
 // ManifestCommand is what the control, session and lifecycle actors may send to the manifest actor.

@@ -82,11 +82,15 @@ type StatusRuntime struct {
 	Held          bool        `json:"held,omitempty"`
 }
 
-// StatusSession is the sign-in. User is a display name, empty if signed out.
+// StatusSession is the sign-in. User is a display name, empty when signed out. Trouble is the last thing that went wrong with
+// the session and is not mended.
 type StatusSession struct {
-	State  SessionState `json:"state"`
-	User   string       `json:"user"`
-	Reason Reason       `json:"reason,omitempty"`
+	State         SessionState `json:"state"`
+	User          string       `json:"user"`
+	Reason        Reason       `json:"reason,omitempty"`
+	AccessExpires *time.Time   `json:"accessExpires,omitempty"`
+	Trouble       Reason       `json:"trouble,omitempty"`
+	TroubleAt     *time.Time   `json:"troubleAt,omitempty"`
 }
 
 // StatusManifest is the signed manifest.

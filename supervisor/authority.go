@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/thejerf/suture/v4"
+	"go.uber.org/zap"
 
 	"companion/actors/authority/custody"
 	"companion/actors/authority/manifest"
 	"companion/actors/authority/session"
 	"companion/adapters/authority/keychain"
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
 	"companion/adapters/authority/tuf"
 	"companion/messages"
 )
@@ -25,7 +28,13 @@ const scope = "vault:read vault:write"
 // client for the hub; fatal is called if there is no keychain at the start.
 func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Reason)) ([]suture.Service, error) {
 	s := o.Settings
-	secrets, err := keychain.Open(keychain.Options{Backend: s.Keychain.Backend, Service: s.Keychain.Service})
+	secrets, err := keychain.Open(keychain.Options{
+		Backend: s.Keychain.Backend, Service: s.Keychain.Service,
+		Panicked: func(value string, stack []byte) {
+			o.Logger.Named(string(messages.ActorCustody)).Error("keychain library panicked",
+				zap.String("reason", string(messages.ReasonInternalError)), zap.String("value", value), zap.ByteString("stack", stack))
+		},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the keychain: %w", err)
 	}
@@ -44,12 +53,15 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	return []suture.Service{
 		custody.New(custody.Deps{
 			Inbox: b.custody, Loopback: b.loopback, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor,
-			Keychain: secrets, Beat: custodyBeat(), Fatal: fatal, Log: o.Logger.Named(string(messages.ActorCustody)),
+			Keychain: secrets, Beat: custodyBeat(), Fatal: fatal, Changed: b.keychainChanged,
+			Watch: func(ctx context.Context, changed func()) { keychain.Watch(ctx, s.Keychain.Backend, changed) },
+			Log:   o.Logger.Named(string(messages.ActorCustody)),
 		}),
 		session.New(session.Deps{
 			Inbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
-			Hub: session.HubOf(signIn), View: b.sessionView,
-			Log: o.Logger.Named(string(messages.ActorSession)),
+			Hub: session.HubOf(signIn), View: b.sessionView, KeychainChanged: b.keychainChanged,
+			Notes: sessionnote.File(filepath.Join(o.Places.State, "session.json")),
+			Log:   o.Logger.Named(string(messages.ActorSession)),
 		}),
 		manifest.New(manifest.Deps{
 			Inbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
@@ -62,7 +74,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 // custodyBeat is how often custody checks the stored loopback token: as often as a health success ages out by
 // default (A5). Where reading the keychain may open a dialog, it is zero: no check.
 func custodyBeat() time.Duration {
-	if keychain.MayAsk {
+	if keychain.AsksByItself {
 		return 0
 	}
 	return 15 * time.Second

@@ -22,12 +22,13 @@ type boxes struct {
 	provision   chan messages.ToProvision
 	process     chan messages.ToProcess
 
-	snapshot     *actorkit.Watch[messages.Snapshot]
-	sessionView  *actorkit.Watch[messages.SessionView]
-	manifestView *actorkit.Watch[messages.ManifestView]
-	processView  *actorkit.Watch[messages.ProcessView]
-	transfers    *actorkit.Watch[[]messages.Transfer]
-	observation  *actorkit.Watch[messages.Observation]
+	snapshot        *actorkit.Watch[messages.Snapshot]
+	keychainChanged *actorkit.Watch[int] // counts the keychain's signals
+	sessionView     *actorkit.Watch[messages.SessionView]
+	manifestView    *actorkit.Watch[messages.ManifestView]
+	processView     *actorkit.Watch[messages.ProcessView]
+	transfers       *actorkit.Watch[[]messages.Transfer]
+	observation     *actorkit.Watch[messages.Observation]
 }
 
 func newBoxes() boxes {
@@ -43,11 +44,12 @@ func newBoxes() boxes {
 		provision:   make(chan messages.ToProvision, boxSize),
 		process:     make(chan messages.ToProcess, boxSize),
 
-		snapshot:     actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped, Reason: messages.ReasonNotReady, Wanted: true}),
-		sessionView:  actorkit.NewWatch(messages.SessionView{State: messages.SessionUnknown}),
-		manifestView: actorkit.NewWatch(messages.ManifestView{}),
-		processView:  actorkit.NewWatch(messages.ProcessView{}),
-		transfers:    actorkit.NewWatch[[]messages.Transfer](nil),
-		observation:  actorkit.NewWatch(messages.Observation{}),
+		snapshot:        actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped, Reason: messages.ReasonNotReady, Wanted: true}),
+		keychainChanged: actorkit.NewWatch(0),
+		sessionView:     actorkit.NewWatch(messages.SessionView{State: messages.SessionUnknown}),
+		manifestView:    actorkit.NewWatch(messages.ManifestView{}),
+		processView:     actorkit.NewWatch(messages.ProcessView{}),
+		transfers:       actorkit.NewWatch[[]messages.Transfer](nil),
+		observation:     actorkit.NewWatch(messages.Observation{}),
 	}
 }

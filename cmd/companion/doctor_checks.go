@@ -84,7 +84,7 @@ func checkDisk(_ context.Context, x *examination) []finding {
 }
 
 func checkKeychain(ctx context.Context, x *examination) []finding {
-	if keychain.MayAsk {
+	if keychain.AsksByItself {
 		return []finding{warning("", "not asked: a question could raise a dialog on this system")}
 	}
 	chain, err := keychain.Open(keychain.Options{Backend: x.s.Keychain.Backend, Service: x.s.Keychain.Service})

@@ -56,7 +56,7 @@ func loopbackToken(ctx context.Context, s config.Settings) (messages.Secret, err
 	if err != nil {
 		return messages.Secret{}, err
 	}
-	token, found, err := chain.Get(ctx, keychain.LoopbackToken)
+	token, found, err := chain.Get(keychain.Ask(ctx), keychain.LoopbackToken)
 	if err != nil {
 		return messages.Secret{}, err
 	}

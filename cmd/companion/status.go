@@ -343,6 +343,14 @@ func sandboxRow(r messages.StatusRuntime) string {
 }
 
 func sessionRow(s messages.StatusSession) string {
+	row := sessionState(s)
+	if s.Trouble != "" && s.Trouble != s.Reason {
+		row += "; " + explain(s.Trouble)
+	}
+	return row
+}
+
+func sessionState(s messages.StatusSession) string {
 	switch s.State {
 	case messages.SessionSignedIn:
 		return "signed in as " + s.User

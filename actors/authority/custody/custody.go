@@ -1,15 +1,15 @@
-// Package custody is the actor that keeps the user's secrets: the loopback token of this start of the
-// daemon, and the stored session (contract K). It alone calls the keychain's write operations.
+// Package custody is the actor that keeps the user's secrets: the loopback token of this start of the daemon, and the stored
+// session (contract K). It alone calls the keychain's write operations.
 //
-// The loopback token is made once, by New, and stored by Serve; the front door hears it only after it
-// was stored and read back. Where the keychain fails, the token is lost and not kept in another place
-// (K3): custody says why and tries again, because a person may unlock it. A restart of this actor
-// stores the same token again.
+// New makes the loopback token, and Serve stores it; the front door gets it only after it was stored and read back. When the
+// keychain fails, the token is lost and kept nowhere else (K3): custody says why and tries again, at once when the keychain
+// signals a change, and otherwise with a backoff. A restart of this actor stores the same token again.
 //
-// That it was stored once proves nothing later (A4): it is read again at a slow beat and whenever the
-// lifecycle actor asks. A token that is gone or another one is lost (A5), and stored again. One that
-// cannot be read counts as lost for as long as that lasts, because nobody can be given it (K3), though
-// nothing is deleted (K7). Only the first store of a Serve may raise an unlock dialog.
+// The token is read again at a slow beat and whenever the lifecycle actor asks (A4). One that is missing or different is lost
+// (A5), and stored again. One that cannot be read counts as lost for as long as that lasts, because no program can get it
+// (K3), though nothing is deleted (K7).
+//
+// The first store of the daemon may raise one dialog, and each user action of the session actor one; nothing else does.
 package custody
 
 import (
@@ -43,8 +43,12 @@ type Deps struct {
 	Keychain  Keychain
 	// Beat is how often the stored token is read again; zero: only when the lifecycle actor asks.
 	Beat time.Duration
-	// Fatal hears, at most once, that there is no keychain service to begin with: the daemon cannot do its
-	// work and ends with exit code 7. It must not block. Nil means that nobody wants to know.
+	// Watch calls changed when the keychain may answer differently than before, until ctx ends; nil: there are no such signals.
+	Watch func(ctx context.Context, changed func())
+	// Changed counts the calls of changed, for the session actor; nil: nothing watches.
+	Changed *actorkit.Watch[int]
+	// Fatal, if not nil, is called at most once: there is no keychain service to begin with. The daemon cannot do its work and
+	// ends with exit code 7. Fatal must not block.
 	Fatal func(messages.Reason)
 	Log   *zap.Logger
 }
@@ -54,26 +58,39 @@ type Actor struct {
 	deps  Deps
 	token messages.Secret
 	fatal chan struct{} // holds one element until Fatal was called
+	ask   chan struct{} // holds one element until the first store, which may raise a dialog
 }
 
 // New makes the loopback token of this start (K6).
 func New(deps Deps) *Actor {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand crashes the program instead
-	a := &Actor{deps: deps, token: messages.NewSecret(base64.RawURLEncoding.EncodeToString(b)), fatal: make(chan struct{}, 1)}
+	a := &Actor{deps: deps, token: messages.NewSecret(base64.RawURLEncoding.EncodeToString(b)), fatal: make(chan struct{}, 1), ask: make(chan struct{}, 1)}
 	a.fatal <- struct{}{}
+	a.ask <- struct{}{}
 	return a
 }
 
 func (a *Actor) String() string { return string(messages.ActorCustody) }
 
-// maxJobs bounds what waits for the keychain; whoever comes then is told that it is busy.
+// maxJobs bounds what waits for the keychain; more is answered keychain_timeout.
 const maxJobs = 32
+
+// How long the removal of the loopback token may take at shutdown. A keychain that answers does it in milliseconds; one whose
+// last call hangs or has timed out gets less.
+const (
+	clearWithin     = time.Second
+	clearWithinHung = 100 * time.Millisecond
+	// hungAfter is how long a call takes that does not wait for a dialog and does not hang.
+	hungAfter = 250 * time.Millisecond
+)
 
 // job is one piece of keychain work; after it, done runs in the loop.
 type job struct {
 	work func(ctx context.Context) messages.Reason
 	done func(messages.Reason)
+	// loopback says that the job is about the loopback token, and need not be finished at shutdown.
+	loopback bool
 }
 
 // loop is the state of one Serve; only its goroutine touches it.
@@ -81,18 +98,22 @@ type loop struct {
 	deps  Deps
 	token messages.Secret
 	fatal chan struct{}
+	ask   chan struct{}
 
 	beside    *actorkit.Group
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 	frontDoor actorkit.Outbox[messages.ToFrontDoor]
 
 	queue    []job // the first one runs
+	began    time.Time
+	cancel   context.CancelFunc // of the job that runs
 	finished chan messages.Reason
+	changed  chan struct{} // capacity one: the keychain may answer differently
 
 	stored  bool
+	hung    bool            // the last call timed out
 	cleared bool            // at shutdown: nothing stores the token again
 	lost    messages.Reason // why it is not stored, once that is known
-	asked   bool            // the user was, by the first store
 	retry   *time.Timer
 	beat    *time.Timer // stopped while the token is not stored: retry does the work then
 	pauses  *backoff.ExponentialBackOff
@@ -102,11 +123,12 @@ type loop struct {
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
-		deps: a.deps, token: a.token, fatal: a.fatal,
+		deps: a.deps, token: a.token, fatal: a.fatal, ask: a.ask,
 		beside:    actorkit.NewGroup(),
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		frontDoor: actorkit.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
 		finished:  make(chan messages.Reason, 1),
+		changed:   make(chan struct{}, 1),
 		retry:     time.NewTimer(time.Hour),
 		beat:      time.NewTimer(time.Hour),
 		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
@@ -117,11 +139,36 @@ func (a *Actor) Serve(ctx context.Context) error {
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorCustody})
 	l.storeToken(ctx)
+	if l.deps.Watch != nil {
+		l.beside.Go(func() { l.deps.Watch(ctx, l.notice) })
+	}
 	return l.run(ctx)
 }
 
-// end waits for the work and answers those who wait for it, so that nobody waits for an actor that is
-// gone.
+// notice tells the loop that the keychain has changed; it runs beside the loop.
+func (l *loop) notice() {
+	select {
+	case l.changed <- struct{}{}:
+	default: // the loop has not looked yet
+	}
+}
+
+// keychainChanged follows a signal of the keychain: what failed is tried again at once, what is stored is looked at.
+func (l *loop) keychainChanged(ctx context.Context) {
+	if l.deps.Changed != nil {
+		l.deps.Changed.Set(l.deps.Changed.Get() + 1)
+	}
+	switch {
+	case l.cleared:
+	case l.stored:
+		l.confirm(ctx, func() {})
+	default:
+		l.pauses.Reset()
+		l.storeToken(ctx)
+	}
+}
+
+// end waits for the work and answers every caller, so that none waits for an actor that is gone.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
 	l.beside.Wait()
@@ -146,10 +193,14 @@ func (l *loop) run(ctx context.Context) error {
 		case m := <-l.deps.Loopback:
 			l.handleLoopback(ctx, m)
 		case reason := <-l.finished:
-			// It leaves the line only now, so that work which done puts in line does not begin twice.
+			l.hung = reason == messages.ReasonKeychainTimeout
+			l.cancel()
+			// Dequeue after done, so that a job that done enqueues is not started twice.
 			l.queue[0].done(reason)
 			l.queue = l.queue[1:]
 			l.begin(ctx)
+		case <-l.changed:
+			l.keychainChanged(ctx)
 		case <-l.retry.C:
 			l.storeToken(ctx)
 		case <-l.beat.C:
@@ -165,11 +216,17 @@ func (l *loop) handleSession(ctx context.Context, m messages.ToCustody) {
 	case messages.LoadSession:
 		l.load(ctx, m)
 	case messages.StoreSession:
-		l.enqueue(ctx, func(ctx context.Context) messages.Reason { return storeSession(ctx, l.deps.Keychain, m.Session) },
-			func(r messages.Reason) { m.Reply <- r })
+		l.enqueue(ctx, job{
+			work: func(ctx context.Context) messages.Reason {
+				return storeSession(asking(ctx, m.Ask), l.deps.Keychain, m.Session)
+			},
+			done: func(r messages.Reason) { m.Reply <- r },
+		})
 	case messages.ClearSession:
-		l.enqueue(ctx, func(ctx context.Context) messages.Reason { return clearSession(ctx, l.deps.Keychain) },
-			func(r messages.Reason) { m.Reply <- r })
+		l.enqueue(ctx, job{
+			work: func(ctx context.Context) messages.Reason { return clearSession(asking(ctx, m.Ask), l.deps.Keychain) },
+			done: func(r messages.Reason) { m.Reply <- r },
+		})
 	}
 }
 
@@ -192,13 +249,21 @@ func (l *loop) handleLoopback(ctx context.Context, m messages.LoopbackRequest) {
 
 func (l *loop) load(ctx context.Context, m messages.LoadSession) {
 	var loaded messages.LoadedSession
-	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
-		loaded = loadSession(ctx, l.deps.Keychain)
+	l.enqueue(ctx, job{work: func(ctx context.Context) messages.Reason {
+		loaded = loadSession(asking(ctx, m.Ask), l.deps.Keychain)
 		return loaded.Reason
-	}, func(r messages.Reason) {
+	}, done: func(r messages.Reason) {
 		loaded.Reason = r
 		m.Reply <- loaded
-	})
+	}})
+}
+
+// asking allows one dialog where ask is set.
+func asking(ctx context.Context, ask bool) context.Context {
+	if ask {
+		return keychain.Ask(ctx)
+	}
+	return ctx
 }
 
 // report says what is known of the token; while that is nothing, the end of the store will say it.
@@ -215,16 +280,17 @@ func (l *loop) storeToken(ctx context.Context) {
 	if l.cleared || l.stored {
 		return
 	}
-	quietly := l.asked
-	l.asked = true
-	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
-		if quietly {
-			ctx = keychain.Quiet(ctx)
-		}
-		return keychain.ReasonOf(l.deps.Keychain.Set(ctx, keychain.LoopbackToken, l.token))
-	}, func(reason messages.Reason) {
+	ask := false
+	select {
+	case <-l.ask:
+		ask = true
+	default:
+	}
+	l.enqueue(ctx, job{loopback: true, work: func(ctx context.Context) messages.Reason {
+		return keychain.ReasonOf(l.deps.Keychain.Set(asking(ctx, ask), keychain.LoopbackToken, l.token))
+	}, done: func(reason messages.Reason) {
 		switch {
-		case l.cleared:
+		case l.cleared, l.stored: // an earlier try of two in the queue has stored it
 		case reason == messages.ReasonOK:
 			l.stored, l.lost = true, ""
 			l.pauses.Reset()
@@ -239,14 +305,14 @@ func (l *loop) storeToken(ctx context.Context) {
 		default:
 			l.tokenLost(reason)
 		}
-	})
+	}})
 }
 
 // confirm reads the stored token again; confirmed runs when it is still there (A4, A5).
 func (l *loop) confirm(ctx context.Context, confirmed func()) {
-	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
-		return readBack(keychain.Quiet(ctx), l.deps.Keychain, l.token)
-	}, func(reason messages.Reason) {
+	l.enqueue(ctx, job{loopback: true, work: func(ctx context.Context) messages.Reason {
+		return readBack(ctx, l.deps.Keychain, l.token)
+	}, done: func(reason messages.Reason) {
 		switch {
 		case !l.stored: // cleared, or found to be lost by the look before
 		case reason == messages.ReasonOK:
@@ -260,7 +326,7 @@ func (l *loop) confirm(ctx context.Context, confirmed func()) {
 				l.storeToken(ctx)
 			}
 		}
-	})
+	}})
 }
 
 // readBack says whether the keychain holds this token: missing_token and invalid_token say that it holds
@@ -302,25 +368,36 @@ func (l *loop) tokenLost(reason messages.Reason) {
 	}
 }
 
-// clearToken removes the token at clean shutdown (K6). What is queued before it ends first, so that no
-// late store brings the token back.
+// clearToken removes the token at clean shutdown (K6). Session work that is queued ends first; other work about the loopback
+// token is cut short, and runs before the removal, so that no late store brings the token back. A keychain that hangs does not
+// hold the shutdown: the token of an earlier start is worthless.
 func (l *loop) clearToken(ctx context.Context, m messages.ClearLoopbackToken) {
 	l.cleared, l.stored, l.lost = true, false, messages.ReasonMissingToken
 	l.retry.Stop()
 	l.beat.Stop()
 	l.frontDoor.Put(messages.DropLoopbackToken{})
-	l.enqueue(ctx, func(ctx context.Context) messages.Reason {
+	within, busy := clearWithin, len(l.queue) > 0
+	hung := busy && time.Since(l.began) > hungAfter || !busy && l.hung
+	if hung {
+		within = clearWithinHung
+	}
+	if busy && (hung || l.queue[0].loopback) {
+		l.cancel()
+	}
+	l.enqueue(ctx, job{loopback: true, work: func(ctx context.Context) messages.Reason {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
 		return keychain.ReasonOf(l.deps.Keychain.Delete(ctx, keychain.LoopbackToken))
-	}, func(r messages.Reason) { m.Reply <- r })
+	}, done: func(r messages.Reason) { m.Reply <- r }})
 }
 
 // enqueue puts keychain work in line. One runs at a time, in order (K5).
-func (l *loop) enqueue(ctx context.Context, work func(context.Context) messages.Reason, done func(messages.Reason)) {
+func (l *loop) enqueue(ctx context.Context, j job) {
 	if len(l.queue) >= maxJobs {
-		done(messages.ReasonKeychainTimeout)
+		j.done(messages.ReasonKeychainTimeout)
 		return
 	}
-	l.queue = append(l.queue, job{work, done})
+	l.queue = append(l.queue, j)
 	if len(l.queue) == 1 {
 		l.begin(ctx)
 	}
@@ -331,5 +408,7 @@ func (l *loop) begin(ctx context.Context) {
 		return
 	}
 	work := l.queue[0].work
+	l.began = time.Now()
+	ctx, l.cancel = context.WithCancel(ctx)
 	l.beside.Go(func() { l.finished <- work(ctx) })
 }

@@ -237,6 +237,106 @@ func TestHungKeychain(t *testing.T) {
 	})
 }
 
+// K7: in the first hour of a locked keychain one dialog is raised, however often the session is loaded; each action of the
+// user may raise one more.
+func TestOneDialogPerAction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse()
+		h.keychain.set(failing(messages.ReasonKeychainLocked))
+		h.start(t)
+		asking := func() (n int) {
+			for _, call := range h.keychain.calls() {
+				if !strings.HasPrefix(call, "quiet ") {
+					n++
+				}
+			}
+			return n
+		}
+		for range 60 {
+			h.load()
+			h.store(testSession(1))
+			time.Sleep(time.Minute)
+		}
+		if n := asking(); n != 1 {
+			t.Errorf("%d calls of the first hour may raise a dialog, want 1", n)
+		}
+		reply := make(chan messages.LoadedSession, 1)
+		h.mailbox <- messages.LoadSession{Ask: true, Reply: reply}
+		<-reply
+		if n := asking(); n != 2 {
+			t.Errorf("%d calls may raise a dialog after a user's action, want 2", n)
+		}
+		panics := true // for one call
+		h.keychain.set(func(string, keychain.Account) error {
+			if panics {
+				panics = false
+				panic("a broken keychain library")
+			}
+			return nil
+		})
+		h.load()
+		time.Sleep(5 * time.Second) // the supervisor's pause
+		if n := asking(); n != 2 {
+			t.Errorf("the restart of the actor asked again: %d calls, want 2", n)
+		}
+	})
+}
+
+// K7: a signal of the keychain is followed at once, and passed on: an unlocked keychain gets the token, a locked one loses it.
+func TestKeychainSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse()
+		h.keychain.set(failing(messages.ReasonKeychainLocked))
+		h.start(t)
+		synctest.Wait()
+		time.Sleep(time.Hour) // the backoff is at its slowest
+		said(h.lifecycle)
+		began := time.Now()
+		h.keychain.set(nil)
+		h.signal()
+		want(t, said(h.lifecycle), storedMsg)
+		h.keychain.set(failing(messages.ReasonKeychainLocked))
+		h.signal()
+		want(t, said(h.lifecycle), "messages.TokenLost{Reason:keychain_locked}")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v, want no waiting", took)
+		}
+		if n := h.changed.Get(); n != 2 {
+			t.Errorf("%d changes were passed on, want 2", n)
+		}
+	})
+}
+
+// K6, K7: a keychain that hangs does not hold the shutdown.
+func TestShutdownWhileKeychainHangs(t *testing.T) {
+	for name, row := range map[string]struct {
+		since time.Duration // how long it has hung
+		most  time.Duration
+	}{
+		"since a moment ago": {0, clearWithin},
+		"for a while":        {beat + time.Second, clearWithinHung},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse()
+				h.start(t)
+				synctest.Wait()
+				h.keychain.change(func(k *fakeKeychain) { k.hang = true })
+				time.Sleep(row.since)
+				began := time.Now()
+				reply := make(chan messages.Reason, 1)
+				h.loopback <- messages.ClearLoopbackToken{Reply: reply}
+				if r := <-reply; r != messages.ReasonKeychainTimeout {
+					t.Errorf("the reply is %s, want %s", r, messages.ReasonKeychainTimeout)
+				}
+				if took := time.Since(began); took > row.most {
+					t.Errorf("the reply took %v, want at most %v", took, row.most)
+				}
+			})
+		})
+	}
+}
+
 // Rule 2: nothing that custody says or logs shows a secret.
 func TestLogsHoldNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"companion/actors/actorkit"
 	"companion/adapters/authority/keychain"
 	"companion/messages"
 )
@@ -22,17 +23,23 @@ type fakeKeychain struct {
 	mu    sync.Mutex
 	items map[keychain.Account]string
 	log   []string
-	fault func(op string, a keychain.Account) error // under no lock; nil means all is well
+	fault func(op string, a keychain.Account) error // called without the lock; nil means no fault
+	hang  bool                                      // calls end with their context only
 }
 
 func (k *fakeKeychain) enter(ctx context.Context, op string, a keychain.Account) error {
 	k.mu.Lock()
 	fault := k.fault
-	if keychain.IsQuiet(ctx) {
+	if !keychain.MayAsk(ctx) {
 		op = "quiet " + op
 	}
 	k.log = append(k.log, op+" "+string(a))
+	hang := k.hang
 	k.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return &keychain.Error{Op: op, Account: a, Reason: messages.ReasonKeychainTimeout}
+	}
 	if fault != nil {
 		if err := fault(op, a); err != nil {
 			return err
@@ -110,6 +117,8 @@ type house struct {
 	lifecycle chan messages.ToLifecycle
 	frontDoor chan messages.ToFrontDoor
 	fatal     chan messages.Reason
+	changed   *actorkit.Watch[int]
+	signal    func() // a change that the keychain signals; set once the actor runs
 	logs      *observer.ObservedLogs
 	actor     *Actor
 }
@@ -119,10 +128,11 @@ func newHouse() *house {
 	h := &house{
 		keychain: &fakeKeychain{items: map[keychain.Account]string{}}, mailbox: make(chan messages.ToCustody, 8), loopback: make(chan messages.LoopbackRequest, 8),
 		lifecycle: make(chan messages.ToLifecycle, 100), frontDoor: make(chan messages.ToFrontDoor, 100),
-		fatal: make(chan messages.Reason, 8), logs: logs,
+		fatal: make(chan messages.Reason, 8), logs: logs, changed: actorkit.NewWatch(0),
 	}
 	h.actor = New(Deps{
 		Inbox: h.mailbox, Loopback: h.loopback, Lifecycle: h.lifecycle, FrontDoor: h.frontDoor, Keychain: h.keychain,
+		Watch: func(ctx context.Context, changed func()) { h.signal = changed; <-ctx.Done() }, Changed: h.changed,
 		Beat: beat, Fatal: func(r messages.Reason) { h.fatal <- r }, Log: zap.New(core),
 	})
 	return h

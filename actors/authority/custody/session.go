@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"companion/adapters/authority/keychain"
+	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
 
@@ -25,29 +26,42 @@ func loadSession(ctx context.Context, k Keychain) messages.LoadedSession {
 		return none(err)
 	}
 	var stored storedMeta
+	var s messages.Session
 	if err := json.Unmarshal([]byte(raw.Reveal()), &stored, json.RejectUnknownMembers(true)); err != nil {
 		return none(nil)
 	}
-	s := messages.Session{Meta: stored.Meta}
+	// A late write of a keychain that hung can mix the parts of two sessions: the metadata names its tokens.
+	whole := func() bool {
+		return stored.Access == "" || stored.Access == sessionnote.Digest(s.AccessToken) && stored.RefreshIs == sessionnote.Digest(s.RefreshToken)
+	}
+	s.Meta = stored.Meta
 	if s.AccessToken, found, err = k.Get(ctx, keychain.AccessToken); err != nil || !found {
 		return none(err)
 	}
 	if s.RefreshToken, found, err = k.Get(ctx, keychain.RefreshToken); err != nil || found != stored.Refresh {
 		return none(err)
 	}
+	if !whole() {
+		return none(nil)
+	}
 	return messages.LoadedSession{Session: s, Found: true, Reason: messages.ReasonOK}
 }
 
-// storedMeta is the session-metadata item. Refresh says whether a refresh token belongs to it.
+// storedMeta is the session-metadata item. Refresh says whether a refresh token belongs to it; Access and RefreshIs are the
+// digests of the tokens, and empty in an item of an earlier version.
 type storedMeta struct {
-	Meta    messages.SessionMeta `json:"meta"`
-	Refresh bool                 `json:"refresh"`
+	Meta      messages.SessionMeta `json:"meta"`
+	Refresh   bool                 `json:"refresh"`
+	Access    string               `json:"access,omitempty"`
+	RefreshIs string               `json:"refreshIs,omitempty"`
 }
 
 // storeSession writes a session so that a crash at any point leaves it whole or none: its metadata goes
 // first and comes last (K5). A failed store leaves none.
 func storeSession(ctx context.Context, k Keychain, s messages.Session) messages.Reason {
-	raw, err := json.Marshal(storedMeta{s.Meta, !s.RefreshToken.IsZero()})
+	raw, err := json.Marshal(storedMeta{
+		s.Meta, !s.RefreshToken.IsZero(), sessionnote.Digest(s.AccessToken), sessionnote.Digest(s.RefreshToken),
+	})
 	if err != nil {
 		return messages.ReasonInvalidSecret
 	}
@@ -64,7 +78,7 @@ func storeSession(ctx context.Context, k Keychain, s messages.Session) messages.
 		err = k.Set(ctx, keychain.SessionMetadata, messages.NewSecret(string(raw)))
 	}
 	if err != nil {
-		// Tokens that nothing refers to need not lie around; without metadata they are no session anyway.
+		// Without metadata the tokens are no session; remove what can be removed.
 		_ = k.Delete(ctx, keychain.RefreshToken)
 		_ = k.Delete(ctx, keychain.AccessToken)
 	}

@@ -126,3 +126,48 @@ func TestCrashBetweenWrites(t *testing.T) {
 		}
 	})
 }
+
+// recording keeps the writes that pass through it, to apply them in another order.
+type recording struct {
+	*fakeKeychain
+	writes []func(k *fakeKeychain)
+}
+
+func (r *recording) Set(_ context.Context, a keychain.Account, s messages.Secret) error {
+	r.writes = append(r.writes, func(k *fakeKeychain) { k.items[a] = s.Reveal() })
+	return nil
+}
+
+func (r *recording) Delete(_ context.Context, a keychain.Account) error {
+	r.writes = append(r.writes, func(k *fakeKeychain) { delete(k.items, a) })
+	return nil
+}
+
+// K5, K7 as a property: the writes of two stores land in any order and number, as when a keychain that hung finishes late.
+// What loads then is one of the two sessions or none, never a mixture.
+func TestLateWrites(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := &recording{}
+		sessions := []messages.Session{testSession(1), testSession(2)}
+		if rapid.Bool().Draw(t, "first without refresh") {
+			sessions[0].RefreshToken = messages.Secret{}
+		}
+		for _, s := range sessions {
+			storeSession(context.Background(), r, s)
+		}
+		k := &fakeKeychain{items: map[keychain.Account]string{}}
+		for _, i := range rapid.SliceOfN(rapid.IntRange(0, len(r.writes)-1), 0, 20).Draw(t, "writes") {
+			r.writes[i](k)
+		}
+		got := loadSession(context.Background(), k)
+		if !got.Found {
+			return
+		}
+		for _, s := range sessions {
+			if got.Session.Meta == s.Meta && got.Session.AccessToken.Reveal() == s.AccessToken.Reveal() && got.Session.RefreshToken.Reveal() == s.RefreshToken.Reveal() {
+				return
+			}
+		}
+		t.Fatalf("a mixture: %+v with %s and %s", got.Session.Meta, got.Session.AccessToken.Reveal(), got.Session.RefreshToken.Reveal())
+	})
+}

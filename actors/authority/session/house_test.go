@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 
 	"companion/actors/actorkit"
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
 
@@ -36,9 +39,12 @@ type fakeHub struct {
 	fault     func() error  // of Refresh, before anything is rotated
 	lose      bool          // rotate, then lose the answer
 	took      time.Duration // how long a refresh takes
+	scope     string        // in the hub's answers
+	noRevoke  bool          // the revocation endpoint cannot be reached
 	whoAmI    func(access string) (messages.User, error)
 	callback  chan error // what the browser brings to Wait; nil is success
 	began     int
+	device    int
 	closed    []bool
 }
 
@@ -47,7 +53,7 @@ func newFakeHub(t *testing.T) *fakeHub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeHub{oauth: c, good: map[string]bool{}, callback: make(chan error, 1)}
+	return &fakeHub{oauth: c, scope: "vault:read", good: map[string]bool{}, callback: make(chan error, 1)}
 }
 
 func (h *fakeHub) Decide(s messages.Session, now time.Time) messages.Reason {
@@ -60,11 +66,14 @@ func (h *fakeHub) issue() oauth.Tokens {
 	h.good[refresh] = true
 	return oauth.Tokens{
 		Access: messages.NewSecret(fmt.Sprintf("access-%d", h.serial)), Refresh: messages.NewSecret(refresh),
-		Expires: time.Now().Add(life), Scope: "vault:read",
+		Issued: time.Now().Round(0), Expires: time.Now().Round(0).Add(life), Scope: h.scope,
 	}
 }
 
-func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret, _ func() error) (oauth.Tokens, error) {
+func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret, sending func() error) (oauth.Tokens, error) {
+	if err := sending(); err != nil {
+		return oauth.Tokens{}, &oauth.Error{Reason: messages.ReasonInternalError, Retry: oauth.RetryLater}
+	}
 	h.mu.Lock()
 	h.refreshes++
 	h.running++
@@ -99,6 +108,9 @@ func (h *fakeHub) Refresh(ctx context.Context, _ string, refresh messages.Secret
 func (h *fakeHub) Revoke(_ context.Context, _ string, refresh messages.Secret) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.noRevoke {
+		return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed}
+	}
 	h.revoked = append(h.revoked, refresh.Reveal())
 	h.good[refresh.Reveal()] = false
 	return nil
@@ -118,6 +130,13 @@ func (h *fakeHub) Begin(context.Context) (Attempt, error) {
 	defer h.mu.Unlock()
 	h.began++
 	return &fakeAttempt{h}, nil
+}
+
+func (h *fakeHub) BeginDevice(ctx context.Context) (Attempt, error) {
+	h.mu.Lock()
+	h.device++
+	h.mu.Unlock()
+	return h.Begin(ctx)
 }
 
 type fakeAttempt struct{ hub *fakeHub }
@@ -158,27 +177,77 @@ type house struct {
 	view     *actorkit.Watch[messages.SessionView]
 	logs     *observer.ObservedLogs
 
+	changed *actorkit.Watch[int]
+	cut     func() // from now on nothing reaches disk or keychain
+	notes   *fakeNotes
+
 	mu     sync.Mutex
 	kept   messages.LoadedSession
 	reason messages.Reason // of custody, ReasonOK unless set
 	stores int
+	loads  int
+	asks   int // messages that allow a dialog
 }
 
-func newHouse(t *testing.T) *house {
-	core, logs := observer.New(zap.DebugLevel)
-	h := &house{
-		hub: newFakeHub(t), commands: make(chan messages.SessionCommand, 8), tokens: make(chan messages.AccessTokenRequest, 8),
-		manifest: make(chan messages.ManifestCommand, 100), logs: logs,
-		view: actorkit.NewWatch(messages.SessionView{}), reason: messages.ReasonOK,
-		kept: messages.LoadedSession{Reason: messages.ReasonOK},
+// fakeNotes is a file in memory that a test can break.
+type fakeNotes struct {
+	mu     sync.Mutex
+	note   sessionnote.Note
+	broken bool
+}
+
+func (n *fakeNotes) Read() (sessionnote.Note, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.note, nil
+}
+
+func (n *fakeNotes) Write(note sessionnote.Note) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.broken {
+		return errors.New("no space left on device")
 	}
+	n.note = note
+	return nil
+}
+
+func (n *fakeNotes) get() sessionnote.Note { note, _ := n.Read(); return note }
+
+func newHouse(t *testing.T) *house {
+	h := &house{hub: newFakeHub(t), notes: &fakeNotes{}, reason: messages.ReasonOK, kept: messages.LoadedSession{Reason: messages.ReasonOK}}
+	h.assemble(t.Context())
+	return h
+}
+
+// assemble makes the actor and its neighbours around the hub, notes and keychain that h has.
+func (h *house) assemble(ctx context.Context) {
+	core, logs := observer.New(zap.DebugLevel)
+	h.logs = logs
+	h.commands, h.tokens = make(chan messages.SessionCommand, 8), make(chan messages.AccessTokenRequest, 8)
+	h.manifest = make(chan messages.ManifestCommand, 1000)
+	h.view, h.changed = actorkit.NewWatch(messages.SessionView{}), actorkit.NewWatch(0)
 	custody := make(chan messages.ToCustody)
-	go h.custody(t.Context(), custody)
+	ctx, h.cut = context.WithCancel(ctx)
+	go h.custody(ctx, custody)
 	h.actor = New(Deps{
 		Inbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
-		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Log: zap.New(core),
+		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Notes: notesUntil{h.notes, ctx}, KeychainChanged: h.changed,
+		Log: zap.New(core),
 	})
-	return h
+}
+
+// notesUntil is a disk that a killed process no longer writes to.
+type notesUntil struct {
+	*fakeNotes
+	ctx context.Context
+}
+
+func (n notesUntil) Write(note sessionnote.Note) error {
+	if n.ctx.Err() != nil {
+		return n.ctx.Err()
+	}
+	return n.fakeNotes.Write(note)
 }
 
 func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
@@ -190,6 +259,8 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 			h.mu.Lock()
 			switch m := m.(type) {
 			case messages.LoadSession:
+				h.loads++
+				h.count(m.Ask)
 				answer := h.kept
 				if h.reason != messages.ReasonOK {
 					answer = messages.LoadedSession{Reason: h.reason}
@@ -197,12 +268,14 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 				m.Reply <- answer
 			case messages.StoreSession:
 				h.stores++
+				h.count(m.Ask)
 				h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
 				if h.reason == messages.ReasonOK {
 					h.kept = messages.LoadedSession{Session: m.Session, Found: true, Reason: messages.ReasonOK}
 				}
 				m.Reply <- h.reason
 			case messages.ClearSession:
+				h.count(m.Ask)
 				if h.reason == messages.ReasonOK {
 					h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
 				}
@@ -210,6 +283,12 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 			}
 			h.mu.Unlock()
 		}
+	}
+}
+
+func (h *house) count(ask bool) {
+	if ask {
+		h.asks++
 	}
 }
 
@@ -226,6 +305,25 @@ func (h *house) breakCustody(r messages.Reason) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reason = r
+}
+
+// change sets a fault of the hub while the actor runs.
+func (h *house) change(set func(*fakeHub)) {
+	h.hub.mu.Lock()
+	defer h.hub.mu.Unlock()
+	set(h.hub)
+}
+
+func (h *house) revoked() []string {
+	h.hub.mu.Lock()
+	defer h.hub.mu.Unlock()
+	return slices.Clone(h.hub.revoked)
+}
+
+func (h *house) refreshes() int {
+	h.hub.mu.Lock()
+	defer h.hub.mu.Unlock()
+	return h.hub.refreshes
 }
 
 func (h *house) stored() messages.LoadedSession {
@@ -253,6 +351,12 @@ func (h *house) logout() messages.Reason {
 	reply := make(chan messages.LogoutResult, 1)
 	h.commands <- messages.Logout{Reply: reply}
 	return (<-reply).Reason
+}
+
+func (h *house) logoutResult() messages.LogoutResult {
+	reply := make(chan messages.LogoutResult, 1)
+	h.commands <- messages.Logout{Reply: reply}
+	return <-reply
 }
 
 func (h *house) login() (page chan messages.LoginPage, done chan messages.LoginResult, cancel context.CancelFunc) {

@@ -10,11 +10,7 @@ import (
 	"companion/messages"
 )
 
-// revokeTimeout bounds the best effort of O9: signing out must not wait for an unreachable hub.
-const revokeTimeout = 5 * time.Second
-
-// startLogin begins a sign-in beside the loop. A second one takes the place of the first, whose terminal
-// may be gone.
+// startLogin begins a sign-in beside the loop. A second one takes the place of the first, whose terminal may be gone.
 func (l *loop) startLogin(m messages.Login) {
 	if l.login != nil {
 		l.login()
@@ -35,15 +31,31 @@ func (l *loop) startLogin(m messages.Login) {
 	})
 }
 
-// attempt runs one sign-in as far as the grant, and hands that to a task.
+// attempt runs one sign-in as far as the grant, and hands that to a task. However it ends, a panic included, the listener is
+// closed and the command line has an answer.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m messages.Login) {
+	var attempt Attempt
+	defer func() {
+		if p := recover(); p != nil {
+			cancel()
+			if attempt != nil {
+				attempt.Close(false)
+			}
+			finish(m, messages.LoginResult{Reason: messages.ReasonInternalError})
+			panic(p) // for the group, which hands it to the loop
+		}
+	}()
 	failed := func(err error) {
 		cancel()
 		e := oauth.AsError(err)
 		l.deps.Log.Warn("sign-in failed", zap.String("reason", string(e.Reason)), zap.String("detail", e.Detail))
 		finish(m, messages.LoginResult{Reason: e.Reason, Detail: e.Detail})
 	}
-	attempt, err := l.deps.Hub.Begin(ctx)
+	begin := l.deps.Hub.Begin
+	if m.Device {
+		begin = l.deps.Hub.BeginDevice
+	}
+	attempt, err := begin(ctx)
 	if err != nil {
 		failed(err)
 		return
@@ -60,12 +72,12 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 	}
 	user, err := l.deps.Hub.WhoAmI(ctx, grant.Access)
 	if err != nil {
-		// The tokens are good whoever they belong to; status shows no name until the next sign-in.
+		// The tokens work without a name; status shows none until the next sign-in.
 		l.deps.Log.Warn("user not known", zap.String("reason", string(oauth.AsError(err).Reason)))
 	}
 	if ctx.Err() != nil { // cancelled, or replaced by another sign-in
 		attempt.Close(false)
-		l.revoke(l.ctx, sessionOf(grant, user))
+		l.revoke(context.WithoutCancel(l.ctx), sessionOf(grant, user))
 		failed(&oauth.Error{Doing: "signing in", Reason: messages.ReasonCallbackTimeout})
 		return
 	}
@@ -97,12 +109,24 @@ func sessionOf(grant oauth.Grant, user messages.User) messages.Session {
 	}
 }
 
-// finishLogin stores what a sign-in has brought; only then does the browser say that it worked.
+// finishLogin stores the new session, and only then shows the browser that it worked. The session that it replaces is revoked
+// at the hub, also one that is still in a keychain that could not be read before.
 func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session, cancel context.CancelFunc, done chan<- struct{}) {
 	var reason messages.Reason
-	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
-		reason = l.askStore(ctx, s)
-		if reason != messages.ReasonOK {
+	var old messages.Session
+	known := l.known && !l.signOut
+	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
+		old, reason = now, messages.ReasonOK
+		if !known {
+			loaded := l.askLoad(ctx, true)
+			old, reason = loaded.Session, loaded.Reason
+		}
+		if reason == messages.ReasonOK {
+			reason = l.askStore(ctx, s, known)
+		}
+		if reason == messages.ReasonOK {
+			l.noteStored()
+		} else {
 			l.revoke(ctx, s)
 		}
 		attempt.Close(reason == messages.ReasonOK)
@@ -115,53 +139,21 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 			result.User = messages.User{}
 			l.lostStore(reason)
 		} else {
-			l.unstored = false
+			l.unstored, l.signOut = false, false
+			l.revokeLater(old, l.doubtful)
+			l.doubtful = messages.Session{}
 			l.become(s)
 		}
 		finish(m, result)
 	}})
 }
 
-// lostStore follows a store that failed: custody has removed the metadata of the session that was
-// there, so what memory holds is stored again.
+// lostStore follows a store that failed: custody has removed the metadata of the session that was there, so what memory holds
+// is stored again.
 func (l *loop) lostStore(reason messages.Reason) {
 	if l.known && !l.session.AccessToken.IsZero() {
 		l.stored(reason)
 	}
-}
-
-// logout ends a running sign-in, revokes at the hub, best effort, and clears the session (O9).
-func (l *loop) logout(m messages.Logout) {
-	if l.login != nil {
-		l.login()
-	}
-	var reason, hub messages.Reason
-	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
-		hub = l.revoke(ctx, now)
-		reason = l.askClear(ctx)
-	}, then: func() {
-		// Revoked is signed out, also while a locked keychain still holds what is worth nothing now.
-		l.become(messages.Session{})
-		l.stored(reason)
-		m.Reply <- messages.LogoutResult{Reason: reason, Hub: hub}
-	}, drop: func() {
-		m.Reply <- messages.LogoutResult{Reason: messages.ReasonKeychainTimeout, Hub: messages.ReasonTokenExchangeFailed}
-	}})
-}
-
-// revoke tells the hub, and returns ReasonOK or why it could not be told.
-func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
-	if s.RefreshToken.IsZero() {
-		return messages.ReasonOK
-	}
-	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
-	defer cancel()
-	if err := l.deps.Hub.Revoke(ctx, s.Meta.ClientID, s.RefreshToken); err != nil {
-		reason := oauth.AsError(err).Reason
-		l.deps.Log.Warn("session not revoked at the hub", zap.String("reason", string(reason)))
-		return reason
-	}
-	return messages.ReasonOK
 }
 
 // whoAmI asks the hub, with a token that is valid now.
@@ -169,6 +161,8 @@ func (l *loop) whoAmI(m messages.WhoAmI) {
 	reply := make(chan messages.AccessToken, 1)
 	l.accessToken(reply)
 	l.beside.Go(func() {
+		result := messages.WhoAmIResult{Reason: messages.ReasonInternalError}
+		defer func() { m.Reply <- result }() // after a panic too
 		var token messages.AccessToken
 		select {
 		case token = <-reply:
@@ -176,24 +170,23 @@ func (l *loop) whoAmI(m messages.WhoAmI) {
 			token.Reason = messages.ReasonSignInNeeded
 		}
 		if token.Reason != messages.ReasonOK {
-			m.Reply <- messages.WhoAmIResult{Reason: token.Reason}
+			result.Reason = token.Reason
 			return
 		}
 		user, err := l.deps.Hub.WhoAmI(l.ctx, token.Token)
 		if err != nil {
-			reason := oauth.AsError(err).Reason
-			if reason == messages.ReasonSignInNeeded {
+			result.Reason = oauth.AsError(err).Reason
+			if result.Reason == messages.ReasonSignInNeeded {
 				l.later(func() { l.refused(token.Token) })
 			}
-			m.Reply <- messages.WhoAmIResult{Reason: reason}
 			return
 		}
-		m.Reply <- messages.WhoAmIResult{User: user, Reason: messages.ReasonOK}
+		result = messages.WhoAmIResult{User: user, Reason: messages.ReasonOK}
 	})
 }
 
-// refused follows a hub that no longer takes a token which should be valid: it counts as expired, and
-// the next use of the session will refresh it or find that it is over.
+// refused follows a hub that rejects a token that should be valid: it counts as expired, and the next use of the session
+// refreshes it or finds that it is over.
 func (l *loop) refused(token messages.Secret) {
 	if l.session.AccessToken == token {
 		l.session.Meta.AccessExpires = time.Now()

@@ -1,10 +1,13 @@
-// Package session is the actor that knows who is signed in (contract O8, O9). It signs in and out,
-// hands access tokens to the manifest actor, and refreshes them: at most one refresh at a time, never
-// again after an answer was lost.
+// Package session is the actor that owns the sign-in (contract O8, O9). It signs in and out, gives access tokens to the
+// manifest actor, and refreshes them ahead of their expiry: at most one refresh at a time, and never again with a token that
+// may have been sent.
 //
-// Everything that changes what is stored — loading, refreshing, finishing a sign-in, signing out — is
-// a task, and tasks run one after the other beside the loop, so that a late refresh can never write
-// over a newer sign-in. Waiting for the browser is no task: it may take minutes and changes nothing.
+// Everything that changes what is stored — loading, refreshing, finishing a sign-in, signing out — is a task, and tasks run
+// one after the other beside the loop, so that a late refresh cannot overwrite a newer sign-in. Waiting for the browser is no
+// task: it may take minutes and changes nothing.
+//
+// Expiry and refresh follow the wall clock, which a timer does not: timers stand still while the machine sleeps. So the loop
+// looks at the clock at a slow beat.
 package session
 
 import (
@@ -16,19 +19,21 @@ import (
 
 	"companion/actors/actorkit"
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
 
 // Hub is the authorization server: oauth.Client by way of HubOf, or a fault in its place.
 type Hub interface {
 	Begin(ctx context.Context) (Attempt, error)
+	BeginDevice(ctx context.Context) (Attempt, error)
 	Refresh(ctx context.Context, clientID string, refresh messages.Secret, sending func() error) (oauth.Tokens, error)
 	Revoke(ctx context.Context, clientID string, refresh messages.Secret) error
 	WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error)
 	Decide(s messages.Session, now time.Time) messages.Reason
 }
 
-// Attempt is oauth.Attempt.
+// Attempt is oauth.Attempt or oauth.DeviceAttempt.
 type Attempt interface {
 	Page() messages.LoginPage
 	Wait(ctx context.Context) (oauth.Grant, error)
@@ -48,16 +53,33 @@ func (h hub) Begin(ctx context.Context) (Attempt, error) {
 	return a, nil
 }
 
+func (h hub) BeginDevice(ctx context.Context) (Attempt, error) {
+	a, err := h.Client.BeginDevice(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Notes keeps what must survive the daemon although the keychain may be locked: a sessionnote.File.
+type Notes interface {
+	Read() (sessionnote.Note, error)
+	Write(sessionnote.Note) error
+}
+
 // Deps is what the actor is given.
 type Deps struct {
 	Inbox     <-chan messages.SessionCommand
-	Tokens    <-chan messages.AccessTokenRequest // from the manifest actor, and nobody else
+	Tokens    <-chan messages.AccessTokenRequest // from the manifest actor only
 	Custody   chan<- messages.ToCustody
 	Manifest  chan<- messages.ManifestCommand
 	Lifecycle chan<- messages.ToLifecycle
 	Hub       Hub
-	View      *actorkit.Watch[messages.SessionView]
-	Log       *zap.Logger
+	Notes     Notes
+	// KeychainChanged changes when the keychain may answer differently than before.
+	KeychainChanged *actorkit.Watch[int]
+	View            *actorkit.Watch[messages.SessionView]
+	Log             *zap.Logger
 }
 
 // Actor is the session actor.
@@ -68,18 +90,18 @@ func New(deps Deps) *Actor { return &Actor{deps} }
 
 func (a *Actor) String() string { return string(messages.ActorSession) }
 
-// maxWaiting bounds who waits for an access token.
-const maxWaiting = 64
+// beatEvery is how often the loop looks at the wall clock.
+const beatEvery = 20 * time.Second
 
-// task is work that changes what is stored. It gets the session as it is when its turn comes. After it,
-// then runs in the loop; drop runs instead when the actor ends first.
+// task is work that changes what is stored. It gets the session as it is when its turn comes. After it, then runs in the loop;
+// drop runs instead when the actor ends first.
 type task struct {
 	work func(ctx context.Context, now messages.Session)
 	then func()
 	drop func()
 }
 
-// loop is the state of one Serve; only its goroutine touches it.
+// loop is the state of one Serve; only its goroutine touches it. Work of tasks touches note alone, one task at a time.
 type loop struct {
 	deps   Deps
 	ctx    context.Context
@@ -88,9 +110,12 @@ type loop struct {
 	manifest  actorkit.Outbox[messages.ManifestCommand]
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
-	known   bool // the keychain has answered
-	session messages.Session
-	reason  messages.Reason // why there is no session, or why the last refresh failed
+	known    bool // the keychain has answered
+	session  messages.Session
+	reason   messages.Reason  // why there is no session, or why the last refresh failed
+	doubtful messages.Session // its refresh token may be spent: it is only revoked
+	view     messages.SessionView
+	note     sessionnote.Note
 
 	tasks      []task // the first one runs
 	finished   chan struct{}
@@ -99,9 +124,16 @@ type loop struct {
 	waiting    []chan<- messages.AccessToken
 	login      context.CancelFunc // of the attempt that runs, or nil
 
-	retry    *time.Timer // loads again while the keychain fails, or brings it up to date
-	unstored bool        // the keychain does not hold what memory does
-	pauses   *backoff.ExponentialBackOff
+	retry     *time.Timer // loads again while the keychain fails, or brings it up to date
+	unstored  bool        // the keychain does not hold what memory does
+	signOut   bool        // what the keychain holds is to be revoked and removed
+	unrevoked []messages.Session
+	revoking  bool
+	pauses    *backoff.ExponentialBackOff // of the keychain
+
+	beat     *time.Ticker
+	lastBeat time.Time // by the wall clock, like the times below
+	due      time.Time // of the next refresh
 	nextTry  time.Time // no refresh before
 	hubPause *backoff.ExponentialBackOff
 }
@@ -113,29 +145,39 @@ func (a *Actor) Serve(ctx context.Context) error {
 		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
 		manifest:  actorkit.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		view:      messages.SessionView{State: messages.SessionUnknown, Reason: messages.ReasonOK},
 		finished:  make(chan struct{}, 1),
 		inside:    make(chan func()),
 		retry:     time.NewTimer(time.Hour),
 		pauses:    pauses(2 * time.Minute),
-		hubPause:  pauses(10 * time.Minute),
+		beat:      time.NewTicker(beatEvery),
+		lastBeat:  wall(),
+		hubPause:  pauses(longestHubPause),
 	}
 	l.retry.Stop()
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorSession})
-	l.deps.View.Set(messages.SessionView{State: messages.SessionUnknown, Reason: messages.ReasonOK})
+	l.deps.View.Set(l.view)
 	l.load()
 	return l.run()
 }
+
+// longestHubPause bounds the backoff of refreshes and revocations.
+const longestHubPause = 10 * time.Minute
 
 func pauses(most time.Duration) *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(2*time.Second), backoff.WithMultiplier(2),
 		backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0))
 }
 
+// wall is the time without its monotonic reading.
+func wall() time.Time { return time.Now().Round(0) }
+
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
 	l.beside.Wait()
 	l.retry.Stop()
+	l.beat.Stop()
 	l.answerWaiting(messages.AccessToken{Reason: messages.ReasonSignInNeeded})
 	for _, t := range l.tasks {
 		if t.drop != nil {
@@ -145,6 +187,7 @@ func (l *loop) end(cancel context.CancelFunc) {
 }
 
 func (l *loop) run() error {
+	_, keychainChanged := l.deps.KeychainChanged.Next()
 	for {
 		select {
 		case <-l.ctx.Done():
@@ -161,12 +204,18 @@ func (l *loop) run() error {
 		case f := <-l.inside:
 			f()
 		case <-l.finished:
-			// It leaves the line only now, so that a task which then puts in line does not begin twice.
+			// Dequeue after then, so that a task that then enqueues is not started twice.
 			l.tasks[0].then()
 			l.tasks = l.tasks[1:]
 			l.begin()
+		case <-keychainChanged:
+			_, keychainChanged = l.deps.KeychainChanged.Next()
+			l.pauses.Reset()
+			l.tryAgain()
 		case <-l.retry.C:
 			l.tryAgain()
+		case <-l.beat.C:
+			l.lookAtClock()
 		case p := <-l.beside.Panicked():
 			panic(p)
 		}
@@ -211,34 +260,83 @@ func (l *loop) later(f func()) {
 	}
 }
 
-// load asks custody for the stored session.
+// load asks custody for the stored session, and the disk for the note about it.
 func (l *loop) load() {
 	var loaded messages.LoadedSession
 	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
-		var err error
-		loaded, err = actorkit.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
-			return messages.LoadSession{Reply: reply}
-		})
-		if err != nil {
-			loaded = messages.LoadedSession{Reason: messages.ReasonKeychainTimeout}
-		}
+		l.readNote()
+		loaded = l.askLoad(ctx, false)
 	}, then: func() {
-		if loaded.Reason != messages.ReasonOK {
+		switch {
+		case l.known: // a sign-in or sign-out was faster
+		case loaded.Reason != messages.ReasonOK:
 			l.reason = loaded.Reason
 			l.deps.Log.Warn("session not readable", zap.String("reason", string(loaded.Reason)))
-			l.deps.View.Set(messages.SessionView{State: messages.SessionUnknown, Reason: loaded.Reason})
+			l.publish(messages.SessionView{State: messages.SessionUnknown, Reason: loaded.Reason})
 			l.answerWaiting(messages.AccessToken{Reason: loaded.Reason})
 			l.retry.Reset(l.pauses.NextBackOff())
-			return
+		case l.note.SignedOut:
+			l.become(messages.Session{})
+			l.signOut = true
+			l.finishSignOut()
+		default:
+			l.pauses.Reset()
+			l.loaded(loaded.Session)
 		}
-		l.pauses.Reset()
-		l.become(loaded.Session)
 	}})
 }
+
+// loaded takes a session from the keychain. One whose refresh token was being sent when the daemon ended cannot be refreshed:
+// the hub may have spent the token, and a second use would end the whole family (O8).
+func (l *loop) loaded(s messages.Session) {
+	if l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
+		l.interrupted(s)
+		l.store()
+		return
+	}
+	l.become(s)
+}
+
+// interrupted goes on with a session whose refresh token may be spent, for as long as its access token lives.
+func (l *loop) interrupted(s messages.Session) {
+	l.doubtful = s
+	s.RefreshToken = messages.Secret{}
+	l.become(s)
+	l.trouble(messages.ReasonRefreshInterrupted)
+}
+
+// readNote reads the note from the disk.
+func (l *loop) readNote() {
+	note, err := l.deps.Notes.Read()
+	if err != nil {
+		l.deps.Log.Error("session note not readable", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
+		return
+	}
+	l.note = note
+}
+
+// writeNote changes the note in memory and on the disk.
+func (l *loop) writeNote(change func(*sessionnote.Note)) error {
+	note := l.note
+	if change(&note); note == l.note {
+		return nil
+	}
+	if err := l.deps.Notes.Write(note); err != nil {
+		l.deps.Log.Error("session note not written", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
+		return err
+	}
+	l.note = note
+	return nil
+}
+
+// noteStored follows a keychain that holds what memory does: nothing in it was sent, and nothing is to be removed.
+func (l *loop) noteStored() { _ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{} }) }
 
 // tryAgain follows a keychain that failed.
 func (l *loop) tryAgain() {
 	switch {
+	case l.signOut:
+		l.finishSignOut()
 	case !l.known:
 		l.load()
 	case l.unstored:
@@ -252,10 +350,13 @@ func (l *loop) store() {
 	l.enqueue(task{
 		work: func(ctx context.Context, now messages.Session) {
 			if now.AccessToken.IsZero() {
-				reason = l.askClear(ctx)
-				return
+				reason = l.askClear(ctx, false)
+			} else {
+				reason = l.askStore(ctx, now, false)
 			}
-			reason = l.askStore(ctx, now)
+			if reason == messages.ReasonOK {
+				l.noteStored()
+			}
 		},
 		then: func() { l.stored(reason) },
 	})
@@ -272,15 +373,25 @@ func (l *loop) stored(reason messages.Reason) {
 	l.retry.Reset(l.pauses.NextBackOff())
 }
 
-func (l *loop) askStore(ctx context.Context, s messages.Session) messages.Reason {
+func (l *loop) askLoad(ctx context.Context, ask bool) messages.LoadedSession {
+	loaded, err := actorkit.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
+		return messages.LoadSession{Ask: ask, Reply: reply}
+	})
+	if err != nil {
+		return messages.LoadedSession{Reason: messages.ReasonKeychainTimeout}
+	}
+	return loaded
+}
+
+func (l *loop) askStore(ctx context.Context, s messages.Session, ask bool) messages.Reason {
 	return l.askCustody(ctx, func(reply chan<- messages.Reason) messages.ToCustody {
-		return messages.StoreSession{Session: s, Reply: reply}
+		return messages.StoreSession{Session: s, Ask: ask, Reply: reply}
 	})
 }
 
-func (l *loop) askClear(ctx context.Context) messages.Reason {
+func (l *loop) askClear(ctx context.Context, ask bool) messages.Reason {
 	return l.askCustody(ctx, func(reply chan<- messages.Reason) messages.ToCustody {
-		return messages.ClearSession{Reply: reply}
+		return messages.ClearSession{Ask: ask, Reply: reply}
 	})
 }
 
@@ -292,21 +403,34 @@ func (l *loop) askCustody(ctx context.Context, build func(chan<- messages.Reason
 	return reason
 }
 
-// become takes s as the session, says so, and serves who waited. The zero session is nobody's.
+// become takes s as the session, publishes it, and answers the waiting requests. The zero session is no one's.
 func (l *loop) become(s messages.Session) {
-	l.known, l.session, l.nextTry = true, s, time.Time{}
+	l.known, l.session, l.nextTry, l.due = true, s, time.Time{}, dueOf(s)
 	l.hubPause.Reset()
-	view := messages.SessionView{State: messages.SessionSignedIn, User: s.Meta.User, Reason: messages.ReasonOK}
+	view := messages.SessionView{State: messages.SessionSignedIn, User: s.Meta.User, Reason: messages.ReasonOK, Expires: s.Meta.AccessExpires}
 	if l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
 		l.session = messages.Session{}
 		view = messages.SessionView{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded}
 	}
 	l.deps.Log.Info("session "+string(view.State), zap.String("reason", string(view.Reason)))
-	l.deps.View.Set(view)
+	l.publish(view)
 	l.manifest.Put(messages.SessionChanged{})
 	waiting := l.waiting
 	l.waiting = nil
 	for _, reply := range waiting {
 		l.accessToken(reply)
 	}
+	l.refreshIfDue(wall())
+}
+
+// publish shows view, without trouble.
+func (l *loop) publish(view messages.SessionView) {
+	l.view = view
+	l.deps.View.Set(view)
+}
+
+// trouble adds what went wrong to the view.
+func (l *loop) trouble(reason messages.Reason) {
+	l.view.Trouble, l.view.TroubleAt = reason, wall()
+	l.deps.View.Set(l.view)
 }

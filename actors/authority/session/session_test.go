@@ -148,6 +148,7 @@ func TestStoreIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
 		h.signedIn(0)
+		h.hub.took = time.Second // the refresh at the start is under way when the keychain is locked
 		h.start(t)
 		h.breakCustody(messages.ReasonKeychainLocked)
 		wantToken(t, h.token(), "access-2", messages.ReasonOK)

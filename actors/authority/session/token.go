@@ -2,52 +2,57 @@ package session
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
 
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
 
-// lastWords is how long a refresh may go on after the actor was told to end. Its answer carries the
-// only refresh token that is still good, so cutting it off would cost the user a sign-in.
+// lastWords is how long a refresh may go on after the actor was told to end. Its answer carries the only refresh token that
+// is still good, so cutting it off would cost the user a sign-in.
 const lastWords = 3 * time.Second
 
-// accessToken answers with a token that is valid now, refreshing it first where that is needed (O8).
+// accessToken answers with a token that is valid now, refreshing it first where that is needed (O8). While a refresh runs, all
+// requests wait for it, however many there are.
 func (l *loop) accessToken(reply chan<- messages.AccessToken) {
 	if !l.known && l.reason != "" {
 		reply <- messages.AccessToken{Reason: l.reason}
 		return
 	}
 	if !l.known {
-		l.wait(reply)
+		l.waiting = append(l.waiting, reply)
 		return
 	}
 	switch l.deps.Hub.Decide(l.session, time.Now()) {
 	case messages.ReasonSessionValid:
 		reply <- messages.AccessToken{Token: l.session.AccessToken, Reason: messages.ReasonOK}
 	case messages.ReasonSessionRefresh:
-		if time.Now().Before(l.nextTry) {
+		if wall().Before(l.nextTry) {
 			reply <- messages.AccessToken{Reason: l.reason}
 			return
 		}
-		l.wait(reply)
+		l.waiting = append(l.waiting, reply)
 		l.refresh()
 	default:
 		reply <- messages.AccessToken{Reason: messages.ReasonSignInNeeded}
-		if !l.session.AccessToken.IsZero() {
-			l.become(messages.Session{}) // it ran out, and nothing can renew it
-		}
+		l.ranOut()
 	}
 }
 
-func (l *loop) wait(reply chan<- messages.AccessToken) {
-	if len(l.waiting) >= maxWaiting {
-		reply <- messages.AccessToken{Reason: messages.ReasonAtCapacity}
+// ranOut follows an access token that has expired and that nothing can renew.
+func (l *loop) ranOut() {
+	if l.session.AccessToken.IsZero() {
 		return
 	}
-	l.waiting = append(l.waiting, reply)
+	why := l.view.Trouble
+	l.become(messages.Session{})
+	if why != "" {
+		l.trouble(why)
+	}
 }
 
 func (l *loop) answerWaiting(answer messages.AccessToken) {
@@ -57,8 +62,52 @@ func (l *loop) answerWaiting(answer messages.AccessToken) {
 	l.waiting = nil
 }
 
-// refresh trades the refresh token for a new session and stores that before anybody uses it: a rotated
-// token that only memory holds would be lost with the process.
+// dueOf is when s is refreshed ahead of its expiry: with a tenth to a fifth of its life left, at random, so that companions
+// that were started together do not come to the hub together.
+func dueOf(s messages.Session) time.Time {
+	if s.RefreshToken.IsZero() {
+		return time.Time{}
+	}
+	expires, issued := s.Meta.AccessExpires, s.Meta.AccessIssued
+	if issued.IsZero() {
+		return expires.Add(-oauth.Skew - rand.N(oauth.Skew))
+	}
+	life := expires.Sub(issued)
+	return expires.Add(-min(oauth.Skew+life/10+rand.N(life/10+1), life/2))
+}
+
+// lookAtClock runs at every beat. It refreshes what is due, and notices that an access token has run out. When the wall clock
+// has moved further than the beat, the machine has slept or the clock was set: then a pause of the backoff means nothing.
+func (l *loop) lookAtClock() {
+	now := wall()
+	if moved := now.Sub(l.lastBeat); moved < 0 || moved > 2*beatEvery {
+		l.nextTry = time.Time{}
+		l.hubPause.Reset()
+	}
+	l.lastBeat = now
+	if !l.known || l.session.AccessToken.IsZero() {
+		return
+	}
+	if l.deps.Hub.Decide(l.session, now) == messages.ReasonSignInNeeded {
+		l.ranOut()
+		return
+	}
+	l.refreshIfDue(now)
+}
+
+// refreshIfDue refreshes a session ahead of its expiry, and one whose access token cannot be used any more.
+func (l *loop) refreshIfDue(now time.Time) {
+	if l.session.RefreshToken.IsZero() || now.Before(l.nextTry) {
+		return
+	}
+	if !now.Before(l.due) || l.deps.Hub.Decide(l.session, now) == messages.ReasonSessionRefresh {
+		l.refresh()
+	}
+}
+
+// refresh trades the refresh token for a new session and stores that before it is used: a rotated token that only memory holds
+// would be lost with the process. A note on the disk names the token before it is sent, and goes when the hub's answer is
+// known and stored: after a crash in between, the token is not sent again.
 func (l *loop) refresh() {
 	if l.refreshing {
 		return
@@ -74,21 +123,30 @@ func (l *loop) refresh() {
 		}
 		outliving, cancel := outlive(ctx, lastWords)
 		defer cancel()
-		tokens, err := l.deps.Hub.Refresh(outliving, old.Meta.ClientID, old.RefreshToken, nil)
+		tokens, err := l.deps.Hub.Refresh(outliving, old.Meta.ClientID, old.RefreshToken, func() error {
+			return l.writeNote(func(n *sessionnote.Note) { n.InFlight = sessionnote.Digest(old.RefreshToken) })
+		})
 		next = old
-		switch {
-		case err == nil:
+		if err == nil {
 			next.AccessToken, next.RefreshToken = tokens.Access, tokens.Refresh
 			next.Meta.AccessIssued, next.Meta.AccessExpires = tokens.Issued, tokens.Expires
 			if tokens.Scope != "" {
 				next.Meta.Scope = tokens.Scope
 			}
-			stored = l.askStore(outliving, next)
-		default:
+			stored = l.askStore(outliving, next, false)
+		} else {
 			failed = oauth.AsError(err)
-			if failed.SessionOver() || failed.Retry == oauth.RetryUnsafe {
-				stored = l.askClear(outliving)
+			switch {
+			case failed.SessionOver():
+				stored = l.askClear(outliving, false)
+			case failed.Retry == oauth.RetryUnsafe: // the note stays until the refresh token is out of the keychain
+				stored = l.storeWithoutRefresh(outliving, old)
+			default:
+				stored = messages.ReasonOK // nothing was spent
 			}
+		}
+		if stored == messages.ReasonOK {
+			l.noteStored()
 		}
 	}, then: func() {
 		l.refreshing = false
@@ -100,21 +158,45 @@ func (l *loop) refreshed(next messages.Session, failed *oauth.Error, stored mess
 	if failed == nil {
 		l.deps.Log.Info("session refreshed")
 		l.hubPause.Reset()
-		l.session, l.nextTry = next, time.Time{}
+		l.session, l.nextTry, l.due = next, time.Time{}, dueOf(next)
+		l.view.Trouble, l.view.TroubleAt, l.view.Expires = "", time.Time{}, next.Meta.AccessExpires
+		l.publish(l.view)
 		l.stored(stored)
 		l.answerWaiting(messages.AccessToken{Token: next.AccessToken, Reason: messages.ReasonOK})
 		return
 	}
 	l.deps.Log.Warn("session not refreshed", zap.String("reason", string(failed.Reason)), zap.String("detail", failed.Detail))
-	if failed.SessionOver() || failed.Retry == oauth.RetryUnsafe {
-		// Over, or perhaps spent: a rotated token sent twice would end the whole family (O8).
+	switch {
+	case failed.SessionOver():
 		l.become(messages.Session{})
+		l.trouble(failed.Reason)
 		l.stored(stored)
+		return
+	case failed.Retry == oauth.RetryUnsafe:
+		l.interrupted(l.session)
+		l.stored(stored)
+		return
+	case l.session.RefreshToken.IsZero(): // signed out before the task's turn came
+		l.answerWaiting(messages.AccessToken{Reason: messages.ReasonSignInNeeded})
 		return
 	}
 	l.reason = failed.Reason
-	l.nextTry = time.Now().Add(l.hubPause.NextBackOff())
-	l.answerWaiting(messages.AccessToken{Reason: failed.Reason})
+	l.nextTry = wall().Add(l.hubPause.NextBackOff())
+	l.trouble(failed.Reason)
+	waiting := l.waiting
+	l.waiting = nil
+	for _, reply := range waiting { // a refresh ahead of expiry leaves a token that still works
+		l.accessToken(reply)
+	}
+}
+
+// storeWithoutRefresh stores what is left of s when its refresh token may be spent: nothing, if its access token has expired.
+func (l *loop) storeWithoutRefresh(ctx context.Context, s messages.Session) messages.Reason {
+	s.RefreshToken = messages.Secret{}
+	if l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
+		return l.askClear(ctx, false)
+	}
+	return l.askStore(ctx, s, false)
 }
 
 // outlive returns a context that ends d after ctx does.

@@ -11,14 +11,13 @@ import (
 	"companion/messages"
 )
 
-// kernelKeyring keeps items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)):
-// in kernel memory, never on disk, gone at reboot. Meant for machines without a desktop session, and
-// chosen by name only (K2).
+// kernelKeyring keeps items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)): in kernel memory, never
+// on disk, gone at reboot. It is for machines without a desktop session, and chosen by name only (K2).
 //
-// Keys carry the kernel's default permissions: only who possesses a key may read it. A process
-// possesses what its own keyrings reach, and whether those reach the user keyring depends on how the
-// session began (a systemd service's does not). So each call links the user keyring into the calling
-// thread's keyring for as long as it lasts; any process of the same user may do the same.
+// Keys have the kernel's default permissions: only a process that possesses a key may read it. A process possesses what its
+// own keyrings reach, and whether those reach the user keyring depends on how the session began (a systemd service's does
+// not). So each call links the user keyring into the calling thread's keyring while it runs; any process of the same user may
+// do the same.
 type kernelKeyring struct{}
 
 const keyType = "user"
@@ -60,8 +59,8 @@ func (kernelKeyring) delete(_ context.Context, service, account string) error {
 		if err != nil {
 			return err
 		}
-		// Revoking makes the payload unreachable whoever else links the key, and gives back its quota at
-		// once; invalidating would leave both to the kernel's garbage collector.
+		// Revoking makes the payload unreachable from every keyring that links the key, and gives back its quota at once.
+		// Invalidating leaves both to the kernel's garbage collector.
 		if _, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0); err != nil {
 			return fmt.Errorf("revoking the key: %w", err)
 		}
@@ -99,7 +98,9 @@ func kernelReason(err error) error {
 		return nil
 	case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYREVOKED), errors.Is(err, unix.EKEYEXPIRED):
 		return errAbsent
-	case errors.Is(err, unix.EDQUOT):
+	case errors.Is(err, unix.EDQUOT): // the quota of the user's keys, by number or by bytes
+		return fail(messages.ReasonKeychainFull, err)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.E2BIG): // add_key(2): a payload beyond 32767 bytes
 		return fail(messages.ReasonSecretTooLarge, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fail(messages.ReasonKeychainDenied, err)

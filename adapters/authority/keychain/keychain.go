@@ -1,13 +1,14 @@
 // Package keychain keeps the user's four secrets in the operating system's keychain (contract K).
 //
-// There are four accounts and three operations, and nothing else: no list, no search, no dump. The
-// back end is named by the configuration and never replaced by another (K3): when it is absent,
-// locked or refuses, the caller gets an *Error with the reason, and what depends on it stops. A
-// missing item is a normal answer (found false), told apart from a failing back end (K4).
+// There are four accounts and three operations: no list, no search, no dump. The configuration names the back end, and no
+// other one ever replaces it (K3): when it is absent, locked or refuses, the caller gets an *Error with the reason. A missing
+// item is a normal answer (found false), distinct from a failing back end (K4).
 //
-// Every call runs on one worker per Keychain with a deadline (K7). One, so that a slow write can
-// never overtake or undo a later one; with a deadline, so that a stopped service or an unlock dialog
-// hangs nobody. A write whose caller has given up may still happen, always before the next call.
+// A call asks the user nothing unless its context comes from Ask, which allows one dialog.
+//
+// Calls run one at a time, on a worker with a deadline (K7): a slow write does not overtake or undo a later one, and a stopped
+// service or a dialog does not hold the caller. A worker whose call hangs long after its deadline is given up and replaced. A
+// panic of the back end's library is an error of that call.
 package keychain
 
 import (
@@ -16,7 +17,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -59,16 +64,32 @@ type Options struct {
 	Service string // names this companion's items among others' in the same keychain
 	// Timeout bounds each call; zero means 30 s.
 	Timeout time.Duration
+	// Panicked, if not nil, hears of a panic in the back end. The value is one of the runtime's own errors, or the type of
+	// another one, whose text could quote a secret. It must not block.
+	Panicked func(value string, stack []byte)
 }
 
-type quiet struct{}
+type dialogs struct{}
 
-// Quiet returns a context under which no call asks a person to unlock: the answer is keychain_locked. Only
-// macOS cannot tell beforehand; see MayAsk.
-func Quiet(ctx context.Context) context.Context { return context.WithValue(ctx, quiet{}, true) }
+// Ask returns a context under which all calls together may raise one dialog, such as one to unlock. The caller acts for the
+// user who has just asked for something. Without it a call that would need a dialog fails with keychain_locked.
+func Ask(ctx context.Context) context.Context {
+	left := new(atomic.Int32)
+	left.Store(1)
+	return context.WithValue(ctx, dialogs{}, left)
+}
 
-// IsQuiet reports whether ctx comes from Quiet.
-func IsQuiet(ctx context.Context) bool { return ctx.Value(quiet{}) != nil }
+// MayAsk reports whether a call under ctx may still raise a dialog.
+func MayAsk(ctx context.Context) bool {
+	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
+	return ok && left.Load() > 0
+}
+
+// takeDialog spends the dialog of ctx, if it has one left.
+func takeDialog(ctx context.Context) bool {
+	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
+	return ok && left.CompareAndSwap(1, 0)
+}
 
 // Error says why the keychain could not answer. Its text holds neither value nor back-end text; the
 // cause is there for errors.Is.
@@ -85,12 +106,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// ReasonOf returns the reason of a keychain error: ReasonOK for nil, ReasonKeychainUnavailable for
-// an error of another kind.
+// ReasonOf returns the reason of a keychain error: ReasonOK for nil and for a missing item, ReasonKeychainUnavailable for an
+// error of another kind.
 func ReasonOf(err error) messages.Reason {
 	var e *Error
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errAbsent):
 		return messages.ReasonOK
 	case errors.As(err, &e):
 		return e.Reason
@@ -112,9 +133,9 @@ func (f *failure) Unwrap() error { return f.cause }
 
 func fail(reason messages.Reason, cause error) error { return &failure{reason, cause} }
 
-// backEnd is one keychain. Calls never overlap. Where it can it ends with ctx; where it cannot (a
-// library without time-outs) it stays behind on the worker. set replaces; get and delete answer
-// errAbsent for a missing item; other errors are a *failure.
+// backEnd is one keychain. Calls do not overlap, unless a worker was given up. A call ends with ctx where it can; where it
+// cannot (a library without time-outs) it stays behind on its worker. set replaces; get and delete answer errAbsent for a
+// missing item; other errors are a *failure. A dialog is raised only after takeDialog.
 type backEnd interface {
 	get(ctx context.Context, service, account string) (string, error)
 	set(ctx context.Context, service, account, value string) error
@@ -123,11 +144,34 @@ type backEnd interface {
 
 // Keychain is one service's four items. Safe for concurrent use.
 type Keychain struct {
-	service string
-	timeout time.Duration
-	back    backEnd
-	worker  chan struct{} // holds one element while a call runs
+	service  string
+	timeout  time.Duration
+	back     backEnd
+	panicked func(value string, stack []byte)
+	// asksByItself says that the back end raises dialogs that it does not ask leave for.
+	asksByItself bool
+
+	mu      sync.Mutex
+	worker  *worker
+	givenUp int             // workers that still hang
+	locked  messages.Reason // the last answer, if it was one that a dialog could change
 }
+
+// worker runs one call at a time.
+type worker struct {
+	slot  chan struct{} // holds one element while a call runs
+	since time.Time     // when that call began; guarded by Keychain.mu
+}
+
+func newWorker() *worker { return &worker{slot: make(chan struct{}, 1)} }
+
+const (
+	// giveUpAfter is how many deadlines a call may hang until its worker is replaced. Its write may then land after a later
+	// one, so it is late enough for every back end that only is slow.
+	giveUpAfter = 3
+	// maxGivenUp bounds the goroutines and threads that hang for ever.
+	maxGivenUp = 4
+)
 
 // Open picks the back end that the options name. A back end that this platform lacks is an *Error
 // with ReasonKeychainUnavailable; a service that is not there shows at the first call.
@@ -146,7 +190,9 @@ func newKeychain(back backEnd, o Options) *Keychain {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	return &Keychain{service: o.Service, timeout: o.Timeout, back: back, worker: make(chan struct{}, 1)}
+	return &Keychain{
+		service: o.Service, timeout: o.Timeout, back: back, panicked: o.Panicked, asksByItself: AsksByItself, worker: newWorker(),
+	}
 }
 
 // Get returns the item; found is false when there is none. A stored value outside the bounds of K1 is
@@ -205,32 +251,122 @@ func (k *Keychain) run(ctx context.Context, op string, account Account, call fun
 	if !slices.Contains(known, account) {
 		return &Error{Op: op, Reason: messages.ReasonUnknownAccount}
 	}
+	if reason := k.spare(ctx); reason != "" {
+		return &Error{Op: op, Account: account, Reason: reason}
+	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	timedOut := func() error {
 		return &Error{Op: op, Account: account, Reason: messages.ReasonKeychainTimeout, cause: context.Cause(ctx)}
 	}
-	select {
-	case k.worker <- struct{}{}:
-	case <-ctx.Done():
+	w := k.acquire(ctx)
+	if w == nil {
 		return timedOut()
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer func() { <-k.worker }()
-		done <- call(ctx)
+		defer k.release(w)
+		done <- k.contain(ctx, call)
 	}()
 	var err error
 	select {
 	case err = <-done:
 	case <-ctx.Done():
+		late := time.NewTimer(grace)
+		defer late.Stop()
 		select {
 		case err = <-done:
-		case <-time.After(grace):
+		case <-late.C:
 			return timedOut()
 		}
 	}
-	return wrap(op, account, err)
+	err = wrap(op, account, err)
+	k.remember(ReasonOf(err))
+	return err
+}
+
+// contain turns a panic of the back end into an error.
+func (k *Keychain) contain(ctx context.Context, call func(context.Context) error) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		value := fmt.Sprintf("%T", p)
+		if e, ok := p.(runtime.Error); ok {
+			value = e.Error()
+		}
+		if k.panicked != nil {
+			k.panicked(value, debug.Stack())
+		}
+		err = fail(messages.ReasonKeychainUnavailable, errors.New("the keychain's library panicked: "+value))
+	}()
+	return call(ctx)
+}
+
+// acquire waits for the worker; nil says that ctx has ended.
+func (k *Keychain) acquire(ctx context.Context) *worker {
+	for {
+		w := k.current()
+		select {
+		case w.slot <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		k.mu.Lock()
+		if w == k.worker {
+			w.since = time.Now()
+			k.mu.Unlock()
+			return w
+		}
+		k.mu.Unlock() // it was given up meanwhile
+		<-w.slot
+	}
+}
+
+// current returns the worker to use: a new one in the place of one that hangs.
+func (k *Keychain) current() *worker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	busy := len(k.worker.slot) > 0 && !k.worker.since.IsZero()
+	if busy && time.Since(k.worker.since) > giveUpAfter*k.timeout && k.givenUp < maxGivenUp {
+		k.givenUp++
+		k.worker = newWorker()
+	}
+	return k.worker
+}
+
+// release frees w, or counts it off if it was given up.
+func (k *Keychain) release(w *worker) {
+	k.mu.Lock()
+	w.since = time.Time{}
+	if w != k.worker {
+		k.givenUp--
+	}
+	k.mu.Unlock()
+	<-w.slot
+}
+
+// spare answers without a call where the call would raise a dialog that ctx does not allow: on a platform whose back end asks
+// by itself, the last refusal stands until a call that may ask.
+func (k *Keychain) spare(ctx context.Context) messages.Reason {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.asksByItself || k.locked == "" || takeDialog(ctx) {
+		return ""
+	}
+	return k.locked
+}
+
+func (k *Keychain) remember(reason messages.Reason) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch reason {
+	case messages.ReasonKeychainLocked, messages.ReasonKeychainDenied:
+		k.locked = reason
+	case messages.ReasonOK:
+		k.locked = ""
+	}
 }
 
 func wrap(op string, account Account, err error) error {

@@ -45,6 +45,12 @@ func (f *fake) enter() error {
 	return f.err
 }
 
+func (f *fake) setHang(hang chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hang = hang
+}
+
 func (f *fake) get(_ context.Context, service, account string) (string, error) {
 	if err := f.enter(); err != nil {
 		return "", err
@@ -199,6 +205,93 @@ func TestHungBackEnd(t *testing.T) {
 		}
 		wantValue(t, k, AccessToken, "second")
 	})
+}
+
+// panicking is a back end whose library is broken.
+type panicking struct {
+	fake
+	with any
+}
+
+func (p *panicking) get(context.Context, string, string) (string, error) { panic(p.with) }
+
+// K7: a panic of the back end's library is an error of that call, with a stack for the log and without the text of a foreign
+// value; the next call works.
+func TestPanicIsContained(t *testing.T) {
+	var heard []string
+	back := &panicking{with: "a library that quotes the token planted-secret"}
+	k := newKeychain(back, Options{Service: "s", Panicked: func(value string, stack []byte) {
+		heard = append(heard, value)
+		if !strings.Contains(string(stack), "keychain_test.go") {
+			t.Errorf("the stack does not lead to the panic:\n%s", stack)
+		}
+	}})
+	for range 3 {
+		_, _, err := k.Get(t.Context(), AccessToken)
+		wantReason(t, err, messages.ReasonKeychainUnavailable)
+	}
+	var broken map[string]int
+	back.with = func() (p any) { defer func() { p = recover() }(); broken["x"] = 1; return nil }()
+	_, _, err := k.Get(t.Context(), AccessToken)
+	wantReason(t, err, messages.ReasonKeychainUnavailable)
+	if err := k.Delete(t.Context(), AccessToken); err != nil {
+		t.Errorf("the call after a panic: %v", err)
+	}
+	if got, want := fmt.Sprint(heard), "[string string string assignment to entry in nil map]"; got != want {
+		t.Errorf("heard %s, want %s", got, want)
+	}
+}
+
+// K7: a worker that hangs for several deadlines is replaced, and what it does later frees it. There is a bound.
+func TestWorkerIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		k := newKeychain(f, Options{Service: "s", Timeout: 5 * time.Second})
+		var hangs []chan struct{}
+		for range maxGivenUp + 1 {
+			hang := make(chan struct{})
+			hangs = append(hangs, hang)
+			f.setHang(hang)
+			wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("late")), messages.ReasonKeychainTimeout)
+			f.setHang(nil)
+			time.Sleep(giveUpAfter * 5 * time.Second)
+		}
+		wantReason(t, k.Delete(t.Context(), AccessToken), messages.ReasonKeychainTimeout)
+		close(hangs[0])
+		synctest.Wait()
+		if err := k.Set(t.Context(), AccessToken, messages.NewSecret("now")); err != nil {
+			t.Fatalf("after one of %d hanging workers came back: %v", len(hangs), err)
+		}
+		wantValue(t, k, AccessToken, "now")
+		for _, hang := range hangs[1:] {
+			close(hang)
+		}
+		synctest.Wait()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.givenUp != 0 {
+			t.Errorf("%d workers count as given up, want 0", k.givenUp)
+		}
+	})
+}
+
+// K7: where the back end asks by itself (macOS), the last refusal stands until a call that may ask: one dialog per action.
+func TestBackEndThatAsksByItself(t *testing.T) {
+	f := &fake{err: fail(messages.ReasonKeychainDenied, nil)}
+	k := newKeychain(f, Options{Service: "s"})
+	k.asksByItself = true
+	for range 5 {
+		_, _, err := k.Get(t.Context(), AccessToken)
+		wantReason(t, err, messages.ReasonKeychainDenied)
+	}
+	if f.calls != 1 {
+		t.Errorf("%d calls reached the back end, want 1", f.calls)
+	}
+	f.err = nil
+	if err := k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")); err != nil {
+		t.Fatal(err)
+	}
+	wantValue(t, k, AccessToken, "v")
 }
 
 // Rule 2: no error text holds the value.

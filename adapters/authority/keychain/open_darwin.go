@@ -11,9 +11,8 @@ import (
 	"companion/messages"
 )
 
-// MayAsk says whether a quiet call can raise a dialog: the system's tool asks by itself when the
-// keychain is locked.
-const MayAsk = true
+// AsksByItself says whether the back end raises dialogs without leave: the system's tool does when the keychain is locked.
+const AsksByItself = true
 
 func open(name string) (backEnd, error) {
 	switch name {

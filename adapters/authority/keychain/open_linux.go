@@ -2,8 +2,8 @@ package keychain
 
 import "fmt"
 
-// MayAsk says whether a quiet call can raise a dialog.
-const MayAsk = false
+// AsksByItself says whether the back end raises dialogs without leave.
+const AsksByItself = false
 
 func open(name string) (backEnd, error) {
 	switch name {

@@ -7,8 +7,8 @@ import (
 	"runtime"
 )
 
-// MayAsk says whether a quiet call can raise a dialog.
-const MayAsk = false
+// AsksByItself says whether the back end raises dialogs without leave.
+const AsksByItself = false
 
 func open(string) (backEnd, error) {
 	return nil, fmt.Errorf("no keychain back end for %s", runtime.GOOS)

@@ -11,8 +11,8 @@ import (
 	"companion/messages"
 )
 
-// MayAsk says whether a quiet call can raise a dialog.
-const MayAsk = false
+// AsksByItself says whether the back end raises dialogs without leave.
+const AsksByItself = false
 
 func open(name string) (backEnd, error) {
 	switch name {

@@ -4,7 +4,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,13 +17,16 @@ import (
 	"companion/messages"
 )
 
-// fakeService is a Secret Service that asks a person about everything, and a person who dismisses every
-// dialog. GNOME Keyring cannot be made to do that without a desktop.
+// fakeService is a Secret Service that asks the user about everything, and a user who dismisses every dialog or answers
+// none. GNOME Keyring cannot be made to do that without a desktop.
 type fakeService struct {
 	bus       *dbus.Conn
 	mu        sync.Mutex
 	prompts   int
+	dismissed int
 	unlockAsk bool // unlocking asks first
+	silent    bool // dialogs stay open
+	none      bool // there is no collection
 }
 
 const promptPath = dbus.ObjectPath("/org/freedesktop/secrets/prompt/p1")
@@ -34,89 +40,198 @@ func (f *fakeService) Unlock(objects []dbus.ObjectPath) ([]dbus.ObjectPath, dbus
 	return objects, "/", nil
 }
 
-func (f *fakeService) OpenSession(string, dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
+// OpenSession offers plain transport only, like services before the encrypted one.
+func (f *fakeService) OpenSession(algorithm string, _ dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
+	if algorithm != algorithmPlain {
+		return dbus.MakeVariant(""), "/", dbus.NewError("org.freedesktop.DBus.Error.NotSupported", nil)
+	}
 	return dbus.MakeVariant(""), "/org/freedesktop/secrets/session/s1", nil
 }
 
 func (f *fakeService) Close() *dbus.Error { return nil }
 
-// CreateItem says that the user must be asked; go-keyring takes the end of the dialog for success.
-func (f *fakeService) CreateItem(map[string]dbus.Variant, fakeSecret, bool) (dbus.ObjectPath, dbus.ObjectPath, *dbus.Error) {
-	return "/", promptPath, nil
+func (f *fakeService) ReadAlias(string) (dbus.ObjectPath, *dbus.Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.none {
+		return "/", nil
+	}
+	return loginCollection, nil
 }
 
-type fakeSecret struct {
-	Session     dbus.ObjectPath
-	Parameters  []byte
-	Value       []byte
-	ContentType string
+// CreateItem says that the user must be asked.
+func (f *fakeService) CreateItem(map[string]dbus.Variant, secret, bool) (dbus.ObjectPath, dbus.ObjectPath, *dbus.Error) {
+	return "/", promptPath, nil
 }
 
 func (f *fakeService) SearchItems(map[string]string) ([]dbus.ObjectPath, *dbus.Error) {
 	return []dbus.ObjectPath{}, nil
 }
 
-// Prompt is dismissed at once.
+// Prompt is dismissed at once, unless the fake is silent.
 func (f *fakeService) Prompt(string) *dbus.Error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.prompts++
-	f.mu.Unlock()
-	go func() { _ = f.bus.Emit(promptPath, secretsPrompt+".Completed", true, dbus.MakeVariant("")) }()
+	if !f.silent {
+		go func() { _ = f.bus.Emit(promptPath, secretsPrompt+".Completed", true, dbus.MakeVariant("")) }()
+	}
 	return nil
 }
 
-func (f *fakeService) set(unlockAsk bool) {
+// Dismiss takes the dialog away.
+func (f *fakeService) Dismiss() *dbus.Error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.unlockAsk = unlockAsk
+	f.dismissed++
+	return nil
 }
 
-func (f *fakeService) asked() int {
+func (f *fakeService) change(set func(*fakeService)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.prompts
+	set(f)
 }
 
-// K7: a dismissed unlock dialog is "locked"; a dismissed dialog for storing, which go-keyring reports as
-// success, is "denied" because the value does not read back. Neither waits for the deadline.
-func TestDismissedDialogs(t *testing.T) {
-	if os.Getenv("KEYCHAIN_TEST_BUS") == "" {
-		if _, err := exec.LookPath("dbus-run-session"); err != nil {
-			t.Fatal("dbus-run-session is missing: install the package dbus")
-		}
-		config := filepath.Join(t.TempDir(), "bus.conf")
-		if err := os.WriteFile(config, []byte(busConfig), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		again(t, []string{"KEYCHAIN_TEST_BUS=1"}, "dbus-run-session", "--config-file="+config, "--")
+func (f *fakeService) counts() (prompts, dismissed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.prompts, f.dismissed
+}
+
+// onBus runs the rest of the test in a process of its own with a private session bus. It returns false in the outer process.
+func onBus(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv("KEYCHAIN_TEST_BUS") != "" {
+		return true
+	}
+	if _, err := exec.LookPath("dbus-daemon"); err != nil {
+		t.Fatal("dbus-daemon is missing: install the package dbus")
+	}
+	config := filepath.Join(t.TempDir(), "bus.conf")
+	if err := os.WriteFile(config, []byte(busConfig), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bus := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
+	out, err := bus.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = bus.Process.Kill()
+		_ = bus.Wait()
+	}()
+	address := make([]byte, 500)
+	n, err := out.Read(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	again(t, []string{
+		"KEYCHAIN_TEST_BUS=" + strconv.Itoa(bus.Process.Pid), "DBUS_SESSION_BUS_ADDRESS=" + strings.TrimSpace(string(address[:n])),
+		"HOME=" + home, "XDG_DATA_HOME=" + home, "XDG_RUNTIME_DIR=" + home,
+	})
+	return false
+}
+
+// K7: a dismissed unlock dialog is "locked", a dismissed dialog for storing is "denied". A call without leave raises none, and
+// all calls of one action raise one.
+func TestDialogs(t *testing.T) {
+	if !onBus(t) {
 		return
 	}
 	fake, locked := serveFake(t)
-	defer closeSharedBus(t)
 	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
-	began := time.Now()
+	wantDialogs := func(want int) {
+		t.Helper()
+		if got, _ := fake.counts(); got != want {
+			t.Fatalf("%d dialogs so far, want %d", got, want)
+		}
+	}
+	value := messages.NewSecret("v")
 
-	wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainDenied)
-	if fake.asked() != 1 {
-		t.Fatalf("%d dialogs", fake.asked())
-	}
-	fake.set(true)
+	wantReason(t, k.Set(t.Context(), AccessToken, value), messages.ReasonKeychainLocked)
+	wantDialogs(0)
+	wantReason(t, k.Set(Ask(t.Context()), AccessToken, value), messages.ReasonKeychainDenied)
+	wantDialogs(1)
+
+	fake.change(func(f *fakeService) { f.unlockAsk = true })
 	locked(true)
+	for range 3 {
+		_, _, err := k.Get(t.Context(), AccessToken)
+		wantReason(t, err, messages.ReasonKeychainLocked)
+		wantReason(t, k.Set(t.Context(), AccessToken, value), messages.ReasonKeychainLocked)
+		wantReason(t, k.Delete(t.Context(), AccessToken), messages.ReasonKeychainLocked)
+	}
+	wantDialogs(1)
+	action := Ask(t.Context())
+	for range 3 {
+		_, _, err := k.Get(action, AccessToken)
+		wantReason(t, err, messages.ReasonKeychainLocked)
+		wantReason(t, k.Set(action, AccessToken, value), messages.ReasonKeychainLocked)
+	}
+	wantDialogs(2)
+
+	// A dialog that nobody answers in time is taken away.
+	fake.change(func(f *fakeService) { f.silent = true })
+	short := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 200 * time.Millisecond})
+	_, _, err := short.Get(Ask(t.Context()), AccessToken)
+	wantReason(t, err, messages.ReasonKeychainLocked)
+	wantDialogs(3)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		// One for the store dialog that was not allowed, one for this.
+		if _, dismissed := fake.counts(); dismissed == 2 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d dialogs were taken away, want 2", dismissed)
+		}
+	}
+}
+
+// K3, K7: a service without a default collection has its own reason, and so has one that goes away under a dialog.
+func TestNoCollection(t *testing.T) {
+	if !onBus(t) {
+		return
+	}
+	fake, _ := serveFake(t)
+	fake.change(func(f *fakeService) { f.none = true })
+	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
 	_, _, err := k.Get(t.Context(), AccessToken)
-	wantReason(t, err, messages.ReasonKeychainLocked)
-	if fake.asked() != 2 {
-		t.Fatalf("%d dialogs: not exactly one for unlocking", fake.asked())
+	wantReason(t, err, messages.ReasonKeychainNoCollection)
+
+	fake.change(func(f *fakeService) { f.none, f.silent = false, true })
+	go func() {
+		for prompts, _ := fake.counts(); prompts == 0; prompts, _ = fake.counts() {
+			time.Sleep(time.Millisecond)
+		}
+		_ = fake.bus.Close()
+	}()
+	wantReason(t, k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainUnavailable)
+}
+
+// K7: the session bus goes away while a dialog is open, at logout for example. That is an error, and not the end of the
+// process.
+func TestBusGone(t *testing.T) {
+	if !onBus(t) {
+		return
 	}
-	// A quiet call of either kind asks nobody.
-	_, _, err = k.Get(Quiet(t.Context()), AccessToken)
-	wantReason(t, err, messages.ReasonKeychainLocked)
-	wantReason(t, k.Set(Quiet(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainLocked)
-	if fake.asked() != 2 {
-		t.Fatalf("%d dialogs: a quiet call asked", fake.asked())
+	fake, _ := serveFake(t)
+	fake.change(func(f *fakeService) { f.silent = true })
+	bus, err := strconv.Atoi(os.Getenv("KEYCHAIN_TEST_BUS"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Fatalf("took %v", took)
-	}
+	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
+	go func() {
+		for prompts, _ := fake.counts(); prompts == 0; prompts, _ = fake.counts() {
+			time.Sleep(time.Millisecond)
+		}
+		_ = syscall.Kill(bus, syscall.SIGKILL)
+	}()
+	wantReason(t, k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainUnavailable)
 }
 
 // serveFake puts the fake on the session bus. The returned function locks or unlocks its collection.
@@ -128,9 +243,8 @@ func serveFake(t *testing.T) (*fakeService, func(bool)) {
 	}
 	t.Cleanup(func() { _ = bus.Close() })
 	f := &fakeService{bus: bus}
-	const collection = "org.freedesktop.Secret.Collection"
 	for path, iface := range map[dbus.ObjectPath]string{
-		secretsPath: secretsService, loginCollection: collection, promptPath: secretsPrompt,
+		secretsPath: secretsService, loginCollection: secretsCollection, promptPath: secretsPrompt,
 		"/org/freedesktop/secrets/session/s1": "org.freedesktop.Secret.Session",
 	} {
 		if err := bus.Export(f, path, iface); err != nil {
@@ -138,16 +252,16 @@ func serveFake(t *testing.T) (*fakeService, func(bool)) {
 		}
 	}
 	if _, err := prop.Export(bus, secretsPath, prop.Map{secretsService: {
-		"Collections": {Value: []dbus.ObjectPath{loginCollection}},
+		"Collections": {Value: []dbus.ObjectPath{}},
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	properties, err := prop.Export(bus, loginCollection, prop.Map{collection: {"Locked": {Value: false}}})
+	properties, err := prop.Export(bus, loginCollection, prop.Map{secretsCollection: {"Locked": {Value: false}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if reply, err := bus.RequestName(secretsName, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
 		t.Fatalf("%v %v", reply, err)
 	}
-	return f, func(locked bool) { properties.SetMust(collection, "Locked", locked) }
+	return f, func(locked bool) { properties.SetMust(secretsCollection, "Locked", locked) }
 }

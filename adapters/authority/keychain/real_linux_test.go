@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"github.com/zalando/go-keyring"
 	"golang.org/x/sys/unix"
 
 	"companion/messages"
@@ -61,7 +61,7 @@ func TestKernelKeyringAcrossSessions(t *testing.T) {
 	again(t, []string{name + "=" + uniqueService(t)})
 }
 
-// K2: as an ordinary user; where the quota is spent, set says so and stores nothing.
+// K2: as an ordinary user; where the quota is spent, set says that the keyring is full, and stores nothing.
 func TestKernelKeyringQuota(t *testing.T) {
 	const name = "KEYCHAIN_TEST_QUOTA"
 	if os.Getenv(name) == "" {
@@ -93,7 +93,7 @@ func TestKernelKeyringQuota(t *testing.T) {
 	}
 	k := newKeychain(kernelKeyring{}, Options{Service: service + "-quota"})
 	err := k.Set(t.Context(), AccessToken, messages.NewSecret(strings.Repeat("a", MaxValue)))
-	wantReason(t, err, messages.ReasonSecretTooLarge)
+	wantReason(t, err, messages.ReasonKeychainFull)
 	wantAbsent(t, k, AccessToken)
 }
 
@@ -105,19 +105,10 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 
 // K1–K4, K7 on a real GNOME Keyring on a private D-Bus: absent service, empty, locked, stopped.
 func TestSecretService(t *testing.T) {
-	if os.Getenv("KEYCHAIN_TEST_BUS") == "" {
-		for _, program := range []string{"dbus-run-session", "gnome-keyring-daemon"} {
-			if _, err := exec.LookPath(program); err != nil {
-				t.Fatalf("%s is missing: install the packages dbus and gnome-keyring", program)
-			}
-		}
-		config := filepath.Join(t.TempDir(), "bus.conf")
-		if err := os.WriteFile(config, []byte(busConfig), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		home := t.TempDir()
-		again(t, []string{"KEYCHAIN_TEST_BUS=1", "HOME=" + home, "XDG_DATA_HOME=" + home, "XDG_RUNTIME_DIR=" + home},
-			"dbus-run-session", "--config-file="+config, "--")
+	if _, err := exec.LookPath("gnome-keyring-daemon"); err != nil {
+		t.Fatal("gnome-keyring-daemon is missing: install the package gnome-keyring")
+	}
+	if !onBus(t) {
 		return
 	}
 	service := uniqueService(t)
@@ -127,7 +118,6 @@ func TestSecretService(t *testing.T) {
 	wantReason(t, err, messages.ReasonKeychainUnavailable)
 
 	daemon := startKeyring(t)
-	defer closeSharedBus(t)
 	testBackEnd(t, secretService{}, service, MaxValue)
 	if err := k.Set(t.Context(), RefreshToken, messages.NewSecret("kept")); err != nil {
 		t.Fatal(err)
@@ -203,6 +193,149 @@ func startKeyring(t *testing.T) *os.Process {
 			t.Fatal("gnome-keyring-daemon did not come up")
 		}
 	}
+}
+
+// K7, K3: on a real GNOME Keyring, Watch hears of its coming, locking, and going, and not of our own writes.
+func TestWatch(t *testing.T) {
+	if !onBus(t) {
+		return
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	changes := make(chan struct{}, 100)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		Watch(ctx, BackendAuto, func() { changes <- struct{}{} })
+	}()
+	defer func() { cancel(); <-ended }()
+	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 5 * time.Second})
+	hears := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("Watch did not tell that %s", what)
+		}
+		for len(changes) > 0 {
+			<-changes
+		}
+	}
+	settleWatch(t)
+	daemon := startKeyring(t)
+	hears("the service has come")
+	for range 20 {
+		if err := k.Set(t.Context(), AccessToken, messages.NewSecret("v")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settleWatch(t)
+	if n := len(changes); n > 1 { // one may be left of the service's start: absent, then a collection
+		t.Errorf("20 writes of our own were told as %d changes", n)
+	}
+	for len(changes) > 0 {
+		<-changes
+	}
+	lockKeyring(t)
+	hears("the collection was locked")
+	if err := daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	hears("the service has gone")
+}
+
+// settleWatch gives Watch the time of some round trips over the bus.
+func settleWatch(t *testing.T) {
+	t.Helper()
+	bus, err := dbus.ConnectSessionBus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bus.Close() }()
+	for range 200 {
+		if err := bus.BusObject().Call("org.freedesktop.DBus.GetId", 0).Err; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// K1, K2: go-keyring, an implementation that is not ours, reads what this package stores in a real GNOME Keyring, and the
+// other way round. An eavesdropper on the bus sees the value with go-keyring's plain transport, and never with ours.
+func TestEncryptedTransport(t *testing.T) {
+	if !onBus(t) {
+		return
+	}
+	startKeyring(t)
+	defer closeSharedBus(t)
+	service := uniqueService(t)
+	k := newKeychain(secretService{}, Options{Service: service, Timeout: 5 * time.Second})
+	recorded := eavesdrop(t)
+	for _, value := range []string{"a", "fifteen bytes..", "sixteen bytes...", "seventeen bytes..", strings.Repeat("ä", MaxValue/2)} {
+		if err := k.Set(t.Context(), RefreshToken, messages.NewSecret(value)); err != nil {
+			t.Fatal(err)
+		}
+		wantValue(t, k, RefreshToken, value)
+		if text := recorded(); len(value) > 8 && strings.Contains(text, value) {
+			t.Errorf("the value %.20q was on the bus in plain", value)
+		} else if !strings.Contains(text, "CreateItem") {
+			t.Fatal("the eavesdropper saw nothing: this test proves nothing")
+		}
+		if got, err := keyring.Get(service, string(RefreshToken)); err != nil || got != value {
+			t.Errorf("go-keyring reads %.20q, %v, want %.20q", got, err, value)
+		}
+		recorded()
+	}
+	if err := keyring.Set(service, string(AccessToken), "stored by go-keyring"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(recorded(), "stored by go-keyring") {
+		t.Error("the eavesdropper does not see plain transport: this test proves nothing")
+	}
+	wantValue(t, k, AccessToken, "stored by go-keyring")
+}
+
+// eavesdrop records all messages of the bus; the returned function gives and forgets the record.
+func eavesdrop(t *testing.T) func() string {
+	t.Helper()
+	monitor, err := dbus.ConnectSessionBus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = monitor.Close() })
+	if err := monitor.BusObject().Call("org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, []string{}, uint32(0)).Err; err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan *dbus.Message, 10000)
+	monitor.Eavesdrop(seen)
+	return func() string {
+		settleWatch(t)
+		var all strings.Builder
+		for len(seen) > 0 {
+			m := <-seen
+			fmt.Fprintf(&all, "%v ", m.Headers[dbus.FieldMember])
+			for _, part := range m.Body {
+				fmt.Fprintf(&all, "%s\n", flat(part))
+			}
+		}
+		return all.String()
+	}
+}
+
+// flat renders a message body with its byte strings as text.
+func flat(v any) string {
+	switch v := v.(type) {
+	case []byte:
+		return string(v)
+	case []any:
+		var all strings.Builder
+		for _, part := range v {
+			all.WriteString(flat(part) + " ")
+		}
+		return all.String()
+	case dbus.Variant:
+		return flat(v.Value())
+	}
+	return fmt.Sprint(v)
 }
 
 func lockKeyring(t *testing.T) {

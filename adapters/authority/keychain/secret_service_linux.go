@@ -5,166 +5,324 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/godbus/dbus/v5"
-	"github.com/zalando/go-keyring"
 
 	"companion/messages"
 )
 
-// secretService is the freedesktop.org Secret Service (GNOME Keyring, KWallet), by way of
-// go-keyring. The library waits for ever on a stopped service and on an unlock dialog, and starts a
-// bus of its own when there is none; so each call first asks the same service the same things over a
-// private connection that ends with the context, and unlocks there.
+// secretService is the freedesktop.org Secret Service (GNOME Keyring, KeePassXC, KWallet). It speaks the protocol itself:
+// go-keyring waits for ever for a stopped service and for a dialog, raises dialogs nobody asked for, crashes when the bus goes
+// away under a dialog, and sends secrets over the bus in plain. Items have go-keyring's attributes, so that an item stored by
+// an earlier version is found.
+//
+// Each call uses a connection of its own, which ends with the call.
 type secretService struct{}
 
 const (
-	secretsName    = "org.freedesktop.secrets"
-	secretsPath    = dbus.ObjectPath("/org/freedesktop/secrets")
-	secretsService = "org.freedesktop.Secret.Service"
-	secretsPrompt  = "org.freedesktop.Secret.Prompt"
-	// loginCollection is go-keyring's first choice; the default alias is its second.
+	secretsName       = "org.freedesktop.secrets"
+	secretsPath       = dbus.ObjectPath("/org/freedesktop/secrets")
+	secretsService    = "org.freedesktop.Secret.Service"
+	secretsCollection = "org.freedesktop.Secret.Collection"
+	secretsItem       = "org.freedesktop.Secret.Item"
+	secretsPrompt     = "org.freedesktop.Secret.Prompt"
+	noPrompt          = dbus.ObjectPath("/")
+	// loginCollection is preferred to the default alias, as go-keyring does.
 	loginCollection = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
 )
 
-func (secretService) get(ctx context.Context, service, account string) (string, error) {
-	if err := unlockSecrets(ctx); err != nil {
-		return "", err
-	}
-	value, err := keyring.Get(service, account)
-	return value, secretServiceReason(err)
+// dismissWithin is how long the connection outlives its call, to take an open dialog away.
+const dismissWithin = 100 * time.Millisecond
+
+func (secretService) get(ctx context.Context, service, account string) (value string, err error) {
+	err = withVault(ctx, func(v *vault) error {
+		items, err := v.find(service, account)
+		if err != nil {
+			return err
+		}
+		value, err = v.read(items[0])
+		return err
+	})
+	return value, err
 }
 
 func (secretService) set(ctx context.Context, service, account, value string) error {
-	if err := unlockSecrets(ctx); err != nil {
-		return err
-	}
-	return secretServiceReason(keyring.Set(service, account, value))
+	return withVault(ctx, func(v *vault) error { return v.write(service, account, value) })
 }
 
 func (secretService) delete(ctx context.Context, service, account string) error {
-	if err := unlockSecrets(ctx); err != nil {
+	return withVault(ctx, func(v *vault) error {
+		items, err := v.find(service, account)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			var prompt dbus.ObjectPath
+			if err := v.call(item, secretsItem+".Delete").Store(&prompt); err != nil {
+				return fmt.Errorf("deleting the item: %w", err)
+			}
+			if err := v.answer(prompt, messages.ReasonKeychainDenied); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// vault is one connection to the service with its collection unlocked.
+type vault struct {
+	ctx        context.Context
+	conn       *dbus.Conn
+	collection dbus.ObjectPath
+}
+
+// withVault runs use on an unlocked collection. Where it is locked and ctx allows a dialog, the user is asked.
+func withVault(ctx context.Context, use func(*vault) error) error {
+	conn, end, err := connect(ctx)
+	if err != nil {
 		return err
 	}
-	return secretServiceReason(keyring.Delete(service, account))
+	defer end()
+	v := &vault{ctx: ctx, conn: conn}
+	if err := v.open(); err != nil {
+		return reasoned(ctx, err)
+	}
+	return reasoned(ctx, use(v))
 }
 
-// unlockSecrets makes sure that the service answers and that the collection which go-keyring uses is
-// unlocked, asking the user where it is not, unless the call is a quiet one.
-func unlockSecrets(ctx context.Context) error {
-	conn, err := dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(ctx))
+// connect makes a private connection to the session bus; a bus that is not there is not started.
+func connect(ctx context.Context) (conn *dbus.Conn, end func(), err error) {
+	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dismissWithin, cancel) })
+	conn, err = dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(connCtx))
 	if err != nil {
-		return fail(messages.ReasonKeychainUnavailable, fmt.Errorf("connecting to the session bus: %w", err))
+		stop()
+		cancel()
+		return nil, nil, fail(messages.ReasonKeychainUnavailable, fmt.Errorf("connecting to the session bus: %w", err))
 	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.Auth(nil); err != nil {
-		return orTimeout(ctx, fmt.Errorf("authenticating to the session bus: %w", err))
+	end = func() {
+		stop()
+		_ = conn.Close()
+		cancel()
 	}
-	if err := conn.Hello(); err != nil {
-		return orTimeout(ctx, fmt.Errorf("greeting the session bus: %w", err))
+	if err = conn.Auth(nil); err == nil {
+		err = conn.Hello()
 	}
-	collection, err := findCollection(ctx, conn)
 	if err != nil {
-		return orTimeout(ctx, err)
+		end()
+		return nil, nil, reasoned(ctx, fmt.Errorf("greeting the session bus: %w", err))
 	}
-	var locked bool
-	err = conn.Object(secretsName, collection).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0,
-		"org.freedesktop.Secret.Collection", "Locked").Store(&locked)
-	if err != nil {
-		return orTimeout(ctx, fmt.Errorf("reading whether the collection is locked: %w", err))
-	}
-	if !locked {
-		return nil
-	}
-	if IsQuiet(ctx) {
-		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and nobody is asked"))
-	}
-	return unlock(ctx, conn, collection)
+	return conn, end, nil
 }
 
-func findCollection(ctx context.Context, conn *dbus.Conn) (dbus.ObjectPath, error) {
-	service := conn.Object(secretsName, secretsPath)
+func (v *vault) call(path dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	return v.conn.Object(secretsName, path).CallWithContext(v.ctx, method, 0, args...)
+}
+
+func (v *vault) property(path dbus.ObjectPath, iface, name string, into any) error {
+	if err := v.call(path, "org.freedesktop.DBus.Properties.Get", iface, name).Store(into); err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	return nil
+}
+
+// open finds the collection and unlocks it.
+func (v *vault) open() error {
+	locked, err := v.look()
+	if err != nil || !locked {
+		return err
+	}
+	return v.unlock(v.collection)
+}
+
+// look finds the collection, and whether it is locked, without asking the user.
+func (v *vault) look() (locked bool, err error) {
 	var all []dbus.ObjectPath
-	err := service.CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, secretsService, "Collections").Store(&all)
-	if err != nil {
-		return "", fmt.Errorf("reading the collections: %w", err)
+	if err := v.property(secretsPath, secretsService, "Collections", &all); err != nil {
+		return false, err
 	}
-	if slices.Contains(all, loginCollection) {
-		return loginCollection, nil
+	v.collection = loginCollection
+	if !slices.Contains(all, loginCollection) {
+		if err := v.call(secretsPath, secretsService+".ReadAlias", "default").Store(&v.collection); err != nil {
+			return false, fmt.Errorf("reading the default collection: %w", err)
+		}
 	}
-	var path dbus.ObjectPath
-	if err := service.CallWithContext(ctx, secretsService+".ReadAlias", 0, "default").Store(&path); err != nil {
-		return "", fmt.Errorf("reading the default collection: %w", err)
+	if v.collection == "/" {
+		return false, fail(messages.ReasonKeychainNoCollection, errors.New("the service has no default collection"))
 	}
-	if path == "/" {
-		return "", errors.New("the secret service has no default collection")
-	}
-	return path, nil
+	err = v.property(v.collection, secretsCollection, "Locked", &locked)
+	return locked, err
 }
 
-// unlock asks the service to unlock, and the user through its prompt. Whatever ends it other than
-// success is "locked": the dialog was dismissed, or nobody answered in time.
-func unlock(ctx context.Context, conn *dbus.Conn, collection dbus.ObjectPath) error {
+// unlock asks the service to unlock a collection or an item, and the user through its dialog. A dialog that is dismissed or
+// not answered in time leaves it locked.
+func (v *vault) unlock(object dbus.ObjectPath) error {
+	if !takeDialog(v.ctx) {
+		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and this call asks nobody"))
+	}
 	var unlocked []dbus.ObjectPath
 	var prompt dbus.ObjectPath
-	err := conn.Object(secretsName, secretsPath).CallWithContext(ctx, secretsService+".Unlock", 0,
-		[]dbus.ObjectPath{collection}).Store(&unlocked, &prompt)
-	if err != nil {
+	if err := v.call(secretsPath, secretsService+".Unlock", []dbus.ObjectPath{object}).Store(&unlocked, &prompt); err != nil {
 		return fail(messages.ReasonKeychainLocked, fmt.Errorf("asking to unlock: %w", err))
 	}
-	if prompt == "/" {
+	if prompt == noPrompt {
 		return nil
 	}
-	completed := make(chan *dbus.Signal, 1)
-	conn.Signal(completed)
-	err = conn.AddMatchSignalContext(ctx, dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(secretsPrompt))
+	return v.ask(prompt, messages.ReasonKeychainLocked)
+}
+
+// answer completes a call that may want a dialog of its own. Without leave for a dialog the call has not happened, and the
+// keychain counts as locked.
+func (v *vault) answer(prompt dbus.ObjectPath, dismissed messages.Reason) error {
+	if prompt == noPrompt || prompt == "" {
+		return nil
+	}
+	if !takeDialog(v.ctx) {
+		_ = v.conn.Object(secretsName, prompt).Call(secretsPrompt+".Dismiss", dbus.FlagNoReplyExpected).Err
+		return fail(messages.ReasonKeychainLocked, errors.New("the service wants to ask the user, and this call asks nobody"))
+	}
+	return v.ask(prompt, dismissed)
+}
+
+// ask shows a dialog of the service and waits for its end. dismissed is the reason when the user refuses or does not answer.
+func (v *vault) ask(prompt dbus.ObjectPath, dismissed messages.Reason) error {
+	// godbus drops signals that do not fit.
+	signals := make(chan *dbus.Signal, 64)
+	v.conn.Signal(signals)
+	defer v.conn.RemoveSignal(signals)
+	err := v.conn.AddMatchSignalContext(v.ctx, dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(secretsPrompt))
 	if err == nil {
-		err = conn.Object(secretsName, prompt).CallWithContext(ctx, secretsPrompt+".Prompt", 0, "").Err
+		err = v.conn.AddMatchSignalContext(v.ctx, matchOwner()...)
+	}
+	if err == nil {
+		err = v.call(prompt, secretsPrompt+".Prompt", "").Err
 	}
 	if err != nil {
-		return fail(messages.ReasonKeychainLocked, fmt.Errorf("prompting to unlock: %w", err))
+		return fail(dismissed, fmt.Errorf("showing the dialog: %w", err))
 	}
 	for {
 		select {
-		case signal, open := <-completed:
+		case signal, open := <-signals:
 			switch {
-			case !open:
-				return fail(messages.ReasonKeychainLocked, errors.New("the bus went away while the unlock dialog was open"))
+			case !open || signal == nil:
+				return fail(messages.ReasonKeychainUnavailable, errors.New("the bus went away while the dialog was open"))
+			case serviceLeft(signal):
+				return fail(messages.ReasonKeychainUnavailable, errors.New("the service went away while the dialog was open"))
 			case signal.Path != prompt || signal.Name != secretsPrompt+".Completed":
-				continue // the bus's own signals arrive here too
+				continue
 			case len(signal.Body) < 1 || signal.Body[0] != false:
-				return fail(messages.ReasonKeychainLocked, errors.New("the unlock dialog was dismissed"))
+				return fail(dismissed, errors.New("the dialog was dismissed"))
 			}
 			return nil
-		case <-ctx.Done():
-			return fail(messages.ReasonKeychainLocked, ctx.Err())
+		case <-v.ctx.Done():
+			_ = v.conn.Object(secretsName, prompt).Call(secretsPrompt+".Dismiss", dbus.FlagNoReplyExpected).Err
+			return fail(dismissed, v.ctx.Err())
 		}
 	}
 }
 
-// orTimeout tells a service that did not answer in time from one that answered with an error.
-func orTimeout(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return fail(messages.ReasonKeychainTimeout, err)
+// matchOwner matches the signal that the service has come or gone.
+func matchOwner() []dbus.MatchOption {
+	return []dbus.MatchOption{
+		dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, secretsName),
 	}
-	return secretServiceReason(err)
 }
 
-func secretServiceReason(err error) error {
-	if err == nil {
-		return nil
+// serviceLeft reports whether signal says that the service's name has no owner any more.
+func serviceLeft(signal *dbus.Signal) bool {
+	return signal.Name == "org.freedesktop.DBus.NameOwnerChanged" && len(signal.Body) == 3 && signal.Body[0] == secretsName && signal.Body[2] == ""
+}
+
+func attributes(service, account string) map[string]string {
+	return map[string]string{"username": account, "service": service}
+}
+
+// find returns the items of the account, at least one, or errAbsent.
+func (v *vault) find(service, account string) ([]dbus.ObjectPath, error) {
+	var items []dbus.ObjectPath
+	if err := v.call(v.collection, secretsCollection+".SearchItems", attributes(service, account)).Store(&items); err != nil {
+		return nil, fmt.Errorf("searching the item: %w", err)
 	}
-	if errors.Is(err, keyring.ErrNotFound) {
-		return errAbsent
+	if len(items) == 0 {
+		return nil, errAbsent
 	}
+	return items, nil
+}
+
+// secret is the Secret structure of the protocol.
+type secret struct {
+	Session     dbus.ObjectPath
+	Parameters  []byte
+	Value       []byte
+	ContentType string
+}
+
+func (v *vault) read(item dbus.ObjectPath) (string, error) {
+	s, err := v.openSession()
+	if err != nil {
+		return "", err
+	}
+	var got secret
+	err = v.call(item, secretsItem+".GetSecret", s.path).Store(&got)
+	if errorName(err) == errLockedName { // KeePassXC locks single items
+		if err := v.unlock(item); err != nil {
+			return "", err
+		}
+		err = v.call(item, secretsItem+".GetSecret", s.path).Store(&got)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the item: %w", err)
+	}
+	value, err := s.decrypt(got)
+	return string(value), err
+}
+
+func (v *vault) write(service, account, value string) error {
+	s, err := v.openSession()
+	if err != nil {
+		return err
+	}
+	encrypted, err := s.encrypt([]byte(value))
+	if err != nil {
+		return err
+	}
+	properties := map[string]dbus.Variant{
+		secretsItem + ".Label":      dbus.MakeVariant(service + ": " + account),
+		secretsItem + ".Attributes": dbus.MakeVariant(attributes(service, account)),
+	}
+	var item, prompt dbus.ObjectPath
+	if err := v.call(v.collection, secretsCollection+".CreateItem", properties, encrypted, true).Store(&item, &prompt); err != nil {
+		return fmt.Errorf("storing the item: %w", err)
+	}
+	return v.answer(prompt, messages.ReasonKeychainDenied)
+}
+
+const errLockedName = "org.freedesktop.Secret.Error.IsLocked"
+
+// errorName is the D-Bus name of err, or empty.
+func errorName(err error) string {
 	var d dbus.Error
 	if p := (*dbus.Error)(nil); errors.As(err, &p) {
-		d = *p
-	} else {
-		_ = errors.As(err, &d)
+		return p.Name
 	}
-	switch d.Name {
-	case "org.freedesktop.Secret.Error.IsLocked":
+	if errors.As(err, &d) {
+		return d.Name
+	}
+	return ""
+}
+
+// reasoned gives err its reason. A service that does not answer in time is told from one that answers with an error.
+func reasoned(ctx context.Context, err error) error {
+	var f *failure
+	switch {
+	case err == nil, errors.Is(err, errAbsent), errors.As(err, &f):
+		return err
+	case ctx.Err() != nil:
+		return fail(messages.ReasonKeychainTimeout, err)
+	}
+	switch errorName(err) {
+	case errLockedName:
 		return fail(messages.ReasonKeychainLocked, err)
 	case "org.freedesktop.DBus.Error.AccessDenied", "org.freedesktop.DBus.Error.AuthFailed":
 		return fail(messages.ReasonKeychainDenied, err)

@@ -1,0 +1,192 @@
+package session
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/adapters/authority/sessionnote"
+	"companion/messages"
+)
+
+// O9: a sign-out while the keychain is locked is finished as soon as it can be read, in this process or the next: the session
+// is revoked and removed, and nobody is signed in in between.
+func TestLogoutWhileLocked(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		for _, signal := range []bool{false, true} {
+			t.Run(fmt.Sprintf("restart %v, signal %v", restart, signal), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHouse(t)
+					h.signedIn(time.Hour)
+					h.breakCustody(messages.ReasonKeychainLocked)
+					h.start(t)
+					if r := h.logoutResult(); r.Reason != messages.ReasonKeychainLocked || r.Hub != messages.ReasonOK {
+						t.Errorf("signing out: %+v, want %s", r, messages.ReasonKeychainLocked)
+					}
+					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+					if v := h.view.Get(); v.Trouble != messages.ReasonKeychainLocked {
+						t.Errorf("the view is %+v, want the trouble shown", v)
+					}
+					wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
+					if restart {
+						next := &house{hub: h.hub, notes: h.notes, kept: h.kept, reason: messages.ReasonKeychainLocked}
+						next.assemble(t.Context())
+						next.start(t)
+						h = next
+					}
+					time.Sleep(time.Hour)
+					if len(h.revoked()) != 0 || !h.stored().Found {
+						t.Fatalf("locked: revoked %v, stored %v", h.revoked(), h.stored().Found)
+					}
+					h.breakCustody(messages.ReasonOK)
+					if signal {
+						h.changed.Set(1)
+						synctest.Wait()
+					} else {
+						time.Sleep(5 * time.Minute)
+					}
+					if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" || h.stored().Found {
+						t.Errorf("unlocked: revoked %s, stored %v, want [refresh-1] and nothing", got, h.stored().Found)
+					}
+					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+					if v := h.view.Get(); v.Trouble != "" || h.notes.get() != (sessionnote.Note{}) {
+						t.Errorf("when all is done: view %+v, note %+v", v, h.notes.get())
+					}
+				})
+			})
+		}
+	}
+}
+
+// O9: a hub that cannot be told of a sign-out is said, and told as soon as it answers.
+func TestLogoutWithoutHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(time.Hour)
+		h.hub.noRevoke = true
+		h.start(t)
+		if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonTokenExchangeFailed {
+			t.Errorf("signing out: %+v, want it done here and not at the hub", r)
+		}
+		if v := h.view.Get(); v.State != messages.SessionSignedOut || v.Trouble != messages.ReasonTokenExchangeFailed || h.stored().Found {
+			t.Errorf("the view is %+v, stored %v", v, h.stored().Found)
+		}
+		time.Sleep(time.Hour)
+		h.change(func(f *fakeHub) { f.noRevoke = false })
+		time.Sleep(15 * time.Minute)
+		if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
+			t.Errorf("revoked %s, want [refresh-1]", got)
+		}
+		if v := h.view.Get(); v.Trouble != "" {
+			t.Errorf("the view is %+v, want no trouble", v)
+		}
+	})
+}
+
+// O9: a second sign-in revokes the first one, also when the keychain that holds it was locked until then.
+func TestSecondLoginRevokesTheFirst(t *testing.T) {
+	for _, locked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("locked %v", locked), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.signedIn(time.Hour)
+				if locked {
+					h.breakCustody(messages.ReasonKeychainLocked)
+				}
+				h.start(t)
+				_, done, cancel := h.login()
+				defer cancel()
+				h.breakCustody(messages.ReasonOK)
+				h.hub.callback <- nil
+				if r := <-done; r.Reason != messages.ReasonOK {
+					t.Fatalf("signing in: %+v", r)
+				}
+				synctest.Wait()
+				if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
+					t.Errorf("revoked %s, want [refresh-1]", got)
+				}
+				if got := h.stored().Session.RefreshToken.Reveal(); got != "refresh-2" {
+					t.Errorf("stored %s, want refresh-2", got)
+				}
+			})
+		})
+	}
+}
+
+// K7: in the first hour of a locked keychain the session asks for no dialog; each sign-in and sign-out may ask for one.
+func TestOneDialogPerAction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(time.Hour)
+		h.breakCustody(messages.ReasonKeychainLocked)
+		h.start(t)
+		time.Sleep(time.Hour)
+		asks := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.asks }
+		if asks() != 0 || h.loads < 10 {
+			t.Errorf("%d of %d loads allow a dialog, want none of many", asks(), h.loads)
+		}
+		h.logout()
+		if asks() != 1 {
+			t.Errorf("%d messages allow a dialog after signing out, want 1", asks())
+		}
+		_, done, cancel := h.login()
+		defer cancel()
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonKeychainLocked {
+			t.Errorf("signing in: %+v, want %s", r, messages.ReasonKeychainLocked)
+		}
+		if asks() != 2 {
+			t.Errorf("%d messages allow a dialog after signing in, want 2", asks())
+		}
+	})
+}
+
+// O2, A9: a panic during a sign-in closes the attempt and answers the command line; the actor restarts.
+func TestPanicDuringLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.hub.whoAmI = func(string) (messages.User, error) { panic("a broken library") }
+		h.start(t)
+		_, done, cancel := h.login()
+		defer cancel()
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonInternalError {
+			t.Errorf("the command line got %+v, want %s", r, messages.ReasonInternalError)
+		}
+		time.Sleep(5 * time.Second)
+		if len(h.hub.closed) != 1 || h.hub.closed[0] {
+			t.Errorf("attempts closed: %v, want one, not signed in", h.hub.closed)
+		}
+		reply := make(chan messages.WhoAmIResult, 1)
+		h.hub.whoAmI = func(string) (messages.User, error) { panic("a broken library") }
+		_, done, cancel = h.login()
+		defer cancel()
+		h.change(func(f *fakeHub) { f.whoAmI = nil })
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonOK {
+			t.Fatalf("signing in after the restart: %+v", r)
+		}
+		h.change(func(f *fakeHub) { f.whoAmI = func(string) (messages.User, error) { panic("a broken library") } })
+		h.commands <- messages.WhoAmI{Reply: reply}
+		if r := <-reply; r.Reason != messages.ReasonInternalError {
+			t.Errorf("whoami got %+v, want %s", r, messages.ReasonInternalError)
+		}
+	})
+}
+
+// O11: a device sign-in is one like any other.
+func TestDeviceLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.start(t)
+		page, done := make(chan messages.LoginPage, 1), make(chan messages.LoginResult, 1)
+		h.commands <- messages.Login{Device: true, Page: page, Done: done, Cancelled: make(chan struct{})}
+		<-page
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonOK || h.hub.device != 1 {
+			t.Errorf("%+v, %d device attempts, want ok and 1", r, h.hub.device)
+		}
+		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
+	})
+}

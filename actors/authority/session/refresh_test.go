@@ -1,0 +1,289 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
+	"companion/messages"
+)
+
+// O8: a thousand requests during an expiry are one refresh and a thousand answers.
+func TestThousandRequestsOneRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 1000
+		h := newHouse(t)
+		h.signedIn(0)
+		h.hub.took = 5 * time.Second
+		h.start(t)
+		replies := make(chan messages.AccessToken, many)
+		for range many {
+			h.tokens <- messages.AccessTokenRequest{Reply: replies}
+		}
+		for range many {
+			wantToken(t, <-replies, "access-2", messages.ReasonOK)
+		}
+		if n := h.refreshes(); n != 1 {
+			t.Errorf("%d refreshes, want 1", n)
+		}
+	})
+}
+
+// O8: a session is refreshed ahead of its expiry although no request needs it, again and again; the old token serves meanwhile.
+func TestRefreshAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(life)
+		h.start(t)
+		for n := range 20 {
+			if got := h.token(); got.Reason != messages.ReasonOK || !h.stored().Session.Meta.AccessExpires.After(time.Now().Add(oauth.Skew)) {
+				t.Fatalf("after %d minutes: %s, expires %v", 5*n, got.Reason, h.stored().Session.Meta.AccessExpires)
+			}
+			time.Sleep(5 * time.Minute)
+		}
+		if n := h.refreshes(); n < 6 || n > 10 {
+			t.Errorf("%d refreshes in 100 minutes of tokens that live 15, want 6 to 10", n)
+		}
+		if v := h.view.Get(); v.Expires.Before(time.Now()) || v.Trouble != "" {
+			t.Errorf("the view is %+v, want a time of expiry and no trouble", v)
+		}
+	})
+}
+
+// O8: when a refresh is due is spread over a tenth of the token's life, and always before the skew.
+func TestDueOf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		issued := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
+		life := time.Duration(rapid.IntRange(1, 1<<20).Draw(t, "seconds")) * time.Second
+		s := messages.Session{RefreshToken: messages.NewSecret("r"), Meta: messages.SessionMeta{AccessIssued: issued, AccessExpires: issued.Add(life)}}
+		due := dueOf(s)
+		if left := s.Meta.AccessExpires.Sub(due); left > life/2 || left < min(oauth.Skew+life/10, life/2) || left > oauth.Skew+life/5+1 {
+			t.Fatalf("a token that lives %v is refreshed with %v left", life, left)
+		}
+	})
+	seen := map[time.Time]bool{}
+	for range 20 {
+		seen[dueOf(messages.Session{RefreshToken: messages.NewSecret("r"), Meta: messages.SessionMeta{
+			AccessIssued: time.Unix(0, 0), AccessExpires: time.Unix(900, 0)}})] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("20 sessions are refreshed at %d moments, want them spread", len(seen))
+	}
+}
+
+// O8: the daemon was killed while a refresh was under way. The hub may have spent the token: it is not sent again. The access
+// token serves while it lives, status says what happened, and the next sign-in revokes what is left.
+func TestKilledDuringRefresh(t *testing.T) {
+	for name, row := range map[string]struct {
+		left time.Duration
+		want messages.SessionState
+	}{
+		"access token lives":  {10 * time.Minute, messages.SessionSignedIn},
+		"access token is old": {0, messages.SessionSignedOut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.signedIn(row.left)
+				h.hub.good["refresh-1"] = false // the hub has rotated it, and nothing was stored
+				h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-1"))
+				h.start(t)
+				if v := h.view.Get(); v.State != row.want || v.Trouble != messages.ReasonRefreshInterrupted {
+					t.Errorf("the view is %+v, want %s with trouble %s", v, row.want, messages.ReasonRefreshInterrupted)
+				}
+				if row.want == messages.SessionSignedIn {
+					wantToken(t, h.token(), "access-1", messages.ReasonOK)
+				}
+				time.Sleep(time.Hour)
+				wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
+				if v := h.view.Get(); v.State != messages.SessionSignedOut || v.Trouble != messages.ReasonRefreshInterrupted {
+					t.Errorf("an hour later the view is %+v, want signed out with the trouble", v)
+				}
+				if h.refreshes() != 0 {
+					t.Errorf("the token was sent %d times, want never", h.refreshes())
+				}
+				_, done, cancel := h.login()
+				defer cancel()
+				h.hub.callback <- nil
+				if r := <-done; r.Reason != messages.ReasonOK {
+					t.Fatalf("signing in again: %+v", r)
+				}
+				synctest.Wait()
+				if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
+					t.Errorf("revoked %s, want [refresh-1]", got)
+				}
+				if v := h.view.Get(); v.State != messages.SessionSignedIn || v.Trouble != "" || h.notes.get() != (sessionnote.Note{}) {
+					t.Errorf("after signing in: view %+v, note %+v, want no trouble and no note", v, h.notes.get())
+				}
+			})
+		})
+	}
+}
+
+// O8, O9 as a property: the actor is killed at any moment, with any fault of hub and keychain, and started again on what disk
+// and keychain hold. No refresh token is sent twice, and a user who signed out stays signed out.
+func TestKilledAnywhere(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		lives := rapid.SliceOfN(rapid.IntRange(0, 3000), 1, 8).Draw(rt, "lives in seconds")
+		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"token", "fail", "lose", "mend", "lock", "unlock", "logout", ""}), len(lives), len(lives)).Draw(rt, "steps")
+		var problem string
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t)
+			h.signedIn(0)
+			h.hub.took = time.Second
+			gone := false
+			for i, seconds := range lives {
+				// SIGKILL: the actor gets no time for last words. Its goroutines go on here, but what they say reaches nobody.
+				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason}
+				next.hub.fault, next.hub.lose = nil, false
+				ctx, kill := context.WithCancel(t.Context())
+				next.assemble(ctx)
+				done := make(chan error, 1)
+				go func() { done <- next.actor.Serve(ctx) }()
+				switch steps[i] {
+				case "token":
+					next.tokens <- messages.AccessTokenRequest{Reply: make(chan messages.AccessToken, 1)}
+				case "fail":
+					next.change(func(f *fakeHub) {
+						f.fault = func() error { return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater} }
+					})
+				case "lose":
+					next.change(func(f *fakeHub) { f.lose = true })
+				case "lock":
+					next.breakCustody(messages.ReasonKeychainLocked)
+				case "unlock", "mend":
+					next.breakCustody(messages.ReasonOK)
+				case "logout":
+					next.commands <- messages.Logout{Reply: make(chan messages.LogoutResult, 1)}
+					synctest.Wait()
+					gone = true
+				}
+				time.Sleep(time.Duration(seconds) * time.Millisecond)
+				next.cut()
+				kill()
+				<-done
+				h = next
+			}
+			last := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
+			last.hub.fault, last.hub.lose = nil, false
+			last.assemble(t.Context())
+			last.start(t)
+			time.Sleep(time.Hour)
+			if last.hub.reused > 0 {
+				problem = fmt.Sprintf("%d refresh tokens were sent twice", last.hub.reused)
+			}
+			if gone && last.view.Get().State == messages.SessionSignedIn {
+				problem = "a user who signed out is signed in again"
+			}
+		})
+		if problem != "" {
+			rt.Fatal(problem)
+		}
+	})
+}
+
+// O8: without a note on the disk no refresh token is sent; the session waits for the disk.
+func TestNoRefreshWithoutNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(0)
+		h.notes.broken = true
+		h.start(t)
+		wantToken(t, h.token(), "", messages.ReasonInternalError)
+		if !h.hub.good["refresh-1"] || !h.stored().Found {
+			t.Error("the refresh token was sent, or the session is gone")
+		}
+		h.notes.mu.Lock()
+		h.notes.broken = false
+		h.notes.mu.Unlock()
+		time.Sleep(time.Minute)
+		wantToken(t, h.token(), "access-2", messages.ReasonOK)
+	})
+}
+
+// O8: the clock was wrong by a year in either direction, or the machine slept for three days: the right state comes within a
+// minute, and no request is needed for that.
+func TestClock(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for name, shift := range map[string]time.Duration{"a year ahead": year, "a year behind": -year, "three days of sleep": 3 * 24 * time.Hour, "a day behind": -24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.signedIn(life)
+				// The bubble's clock cannot jump, so the session's times are moved the other way.
+				meta := &h.kept.Session.Meta
+				meta.AccessIssued, meta.AccessExpires = meta.AccessIssued.Add(-shift), meta.AccessExpires.Add(-shift)
+				h.start(t)
+				time.Sleep(time.Minute)
+				wantToken(t, h.token(), "access-2", messages.ReasonOK)
+				if v := h.view.Get(); v.State != messages.SessionSignedIn || v.Expires.Sub(time.Now()) > life {
+					t.Errorf("the view is %+v", v)
+				}
+				if h.refreshes() != 1 {
+					t.Errorf("%d refreshes, want 1", h.refreshes())
+				}
+			})
+		})
+	}
+	// A backoff of minutes does not survive a sleep.
+	l := &loop{lastBeat: wall().Add(-time.Hour), nextTry: wall().Add(10 * time.Minute), hubPause: pauses(longestHubPause)}
+	if l.lookAtClock(); !l.nextTry.IsZero() {
+		t.Errorf("after a sleep the next try is at %v, want now", l.nextTry)
+	}
+	l = &loop{lastBeat: wall().Add(time.Hour), nextTry: wall().Add(2 * time.Hour), hubPause: pauses(longestHubPause)}
+	if l.lookAtClock(); !l.nextTry.IsZero() {
+		t.Errorf("after the clock was set back the next try is at %v, want now", l.nextTry)
+	}
+}
+
+// O8: an access token without a refresh token runs out, and the view says so without a request.
+func TestRunsOutByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(life)
+		h.kept.Session.RefreshToken = messages.Secret{}
+		h.start(t)
+		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
+		time.Sleep(life)
+		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+	})
+}
+
+// O5, O8: the stored scope is what was granted; a refresh without scope does not change it.
+func TestScopeStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(0)
+		h.kept.Session.Meta.Scope = "vault:read"
+		h.hub.scope = ""
+		h.start(t)
+		wantToken(t, h.token(), "access-2", messages.ReasonOK)
+		if got := h.stored().Session.Meta.Scope; got != "vault:read" {
+			t.Errorf("the stored scope is %q, want vault:read", got)
+		}
+	})
+}
+
+// O8: the last trouble is shown, and goes away with it.
+func TestTroubleIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(0)
+		h.hub.fault = func() error { return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater} }
+		h.start(t)
+		if v := h.view.Get(); v.Trouble != messages.ReasonTokenExchangeFailed || v.TroubleAt.IsZero() || v.State != messages.SessionSignedIn {
+			t.Errorf("the view is %+v, want the trouble", v)
+		}
+		h.change(func(f *fakeHub) { f.fault = nil })
+		time.Sleep(time.Minute)
+		if v := h.view.Get(); v.Trouble != "" || !v.TroubleAt.IsZero() {
+			t.Errorf("the view is %+v, want no trouble", v)
+		}
+	})
+}
