@@ -169,7 +169,7 @@ func dial(ctx context.Context, backEnd messages.BackEnd) (net.Conn, error) {
 	return conn, nil
 }
 
-// do returns the status and the whole answer. Errors of net/http quote addresses, and that of a Unix socket
+// do returns the status and the whole answer. Errors of net/http quote addresses, and the error of a Unix socket
 // is a path, so callers write their own texts.
 func do(client *http.Client, request *http.Request) (status int, body []byte, err error) {
 	answer, err := client.Do(request)

@@ -16,7 +16,6 @@ var mannered = regexp.MustCompile(`(?i)\b(whoever|whomever|nobody|somebody|anew|
 // notRewritten are the folders, and the documents, whose comments are not in plain English yet. Remove an entry when its
 // folder is rewritten: the test fails for an entry that has no mannered word left. Never add one.
 var notRewritten = map[string]bool{
-	"actors/actorkit":                 true,
 	"actors/authority/custody":        true,
 	"actors/authority/manifest":       true,
 	"actors/authority/session":        true,
@@ -27,7 +26,6 @@ var notRewritten = map[string]bool{
 	"actors/logfile":                  true,
 	"actors/runtime/process":          true,
 	"actors/runtime/provision":        true,
-	"actors/runtime/resources":        true,
 	"adapters/authority/keychain":     true,
 	"adapters/authority/oauth":        true,
 	"adapters/authority/transport":    true,
@@ -42,8 +40,6 @@ var notRewritten = map[string]bool{
 	"adapters/door/http1":             true,
 	"adapters/door/loopback":          true,
 	"adapters/door/openai":            true,
-	"adapters/door/relay":             true,
-	"adapters/privatefs":              true,
 	"adapters/runtime/download":       true,
 	"adapters/runtime/spawn":          true,
 	"adapters/runtime/spawn/lifeline": true,
@@ -55,7 +51,6 @@ var notRewritten = map[string]bool{
 	"e2e/emulate/guest":               true,
 	"fsm":                             true,
 	"messages":                        true,
-	"supervisor":                      true,
 }
 
 // Comments and documents are in plain English.
