@@ -109,7 +109,7 @@ func (a *app) root() *cobra.Command {
 		a.runCommand(), a.statusCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(),
 		a.modelsCommand(), a.pullCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
 		a.envCommand(), a.execCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
-		a.logsCommand(), a.metricsCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), completionCommand(),
+		a.logsCommand(), a.metricsCommand(), a.doctorCommand(), a.serviceCommand(), a.configCommand(), a.versionCommand(), completionCommand(),
 	)
 	document(root)
 	return root

@@ -218,7 +218,11 @@ func (a *app) fail(err error) int {
 	if f.hint != "" {
 		a.say("hint: %s", f.hint)
 	}
-	if name := checkOf[f.exit]; name != "" {
+	name := checkOf[f.exit]
+	if f.code == "not_answering" {
+		name = "daemon"
+	}
+	if name != "" {
 		a.say("check: `companion doctor %s`", name)
 	}
 	return f.exit
