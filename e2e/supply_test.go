@@ -24,7 +24,14 @@ func pulled(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 func pull(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 	t.Helper()
 	r := c.Run("pull")
-	if strings.Contains(r.Stdout+r.Stderr, "https://") || strings.Contains(r.Stdout+r.Stderr, c.Home) {
+	said := r.Stdout + r.Stderr
+	if strings.Contains(said, string(messages.ReasonNoSpace)) { // which names the folder that is full
+		if !strings.Contains(said, c.Data()) || !strings.Contains(said, " free") {
+			t.Errorf("got %q, want the folder and its free space", said)
+		}
+		said = strings.ReplaceAll(said, c.Data(), "")
+	}
+	if strings.Contains(said, "https://") || strings.Contains(said, c.Home) {
 		t.Errorf("pull shows a URL or a path: %s%s", r.Stdout, r.Stderr)
 	}
 	if r.Code != 0 && r.Stderr == "" {

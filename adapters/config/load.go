@@ -241,6 +241,15 @@ func variables() map[string]string {
 	return names
 }
 
+// Keys lists the names of all keys, in the order of the commented file.
+func Keys() []string {
+	names := make([]string, len(table))
+	for i, k := range table {
+		names[i] = k.name
+	}
+	return names
+}
+
 // nearKey is the variable that name is probably meant to be; empty where there is none.
 func nearKey(name string) string {
 	best, bestAt := "", 3

@@ -111,6 +111,7 @@ func (a *app) root() *cobra.Command {
 		a.envCommand(), a.execCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
 		a.logsCommand(), a.metricsCommand(), a.doctorCommand(), a.serviceCommand(), a.configCommand(), a.versionCommand(), completionCommand(),
 	)
+	completeFlags(root)
 	document(root)
 	return root
 }

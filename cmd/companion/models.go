@@ -72,7 +72,8 @@ func modelTable(rows []messages.ModelRow) string {
 func (a *app) pullCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "pull [NAME]", Short: "Fetch and verify a model, or the selected model and runtime",
-		Args: args(cobra.MaximumNArgs(1)),
+		Args:              args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: a.completeModels,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			client, err := a.control()
 			if err != nil {
