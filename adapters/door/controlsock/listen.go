@@ -89,7 +89,7 @@ func removeStale(path string) error {
 		_ = conn.Close()
 		return ErrInUse
 	}
-	if queueFull(err) { // suspended, and alive
+	if queueFull(err) { // the daemon is suspended, but alive
 		return ErrInUse
 	}
 	if !nobodyListens(err) {

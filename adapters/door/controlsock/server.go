@@ -19,7 +19,7 @@ import (
 const (
 	headWithin  = 5 * time.Second
 	bodyWithin  = 5 * time.Second
-	writeWithin = 10 * time.Second // for each answer, and for each line of a stream
+	writeWithin = 10 * time.Second // for an answer, and for a line of a stream
 	idleWithin  = 30 * time.Second
 	closeWithin = 2 * time.Second
 	maxHead     = 8 << 10
@@ -37,9 +37,8 @@ type Server struct {
 	Log       *zap.Logger
 }
 
-// Serve answers connections of ln until ctx ends, and returns when every handler has; it closes ln.
-// The end of ctx ends every command that is still waiting. The error is nil when ctx asked for the
-// end.
+// Serve serves the connections of ln until ctx ends. It closes ln and returns when every handler has
+// returned. The end of ctx ends every command that still waits; then the error is nil.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var handlers sync.WaitGroup
 	mux := s.routes()
@@ -62,7 +61,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	case err = <-ended:
 		err = fmt.Errorf("serving the control socket: %w", err)
 	case <-ctx.Done():
-		// Handlers end with ctx; whoever is too slow to take the last bytes is cut off.
+		// Handlers end with ctx. A client that is slow to take the last bytes is cut off.
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
 		_ = srv.Shutdown(grace)
 		cancel()
@@ -110,8 +109,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// watch streams the status. What is written must not wait for a buffer: a watcher is to see the
-// loss of availability within milliseconds.
+// watch streams the status. Each line is flushed, because a watcher must see the loss of availability within
+// milliseconds.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	var tick <-chan time.Time
 	if text := r.URL.Query().Get("every"); text != "" {
@@ -149,8 +148,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sameLifecycle reports whether nothing changed that a watcher is told of. Since also tells apart
-// two moments that look alike because the watcher missed what was between them.
+// sameLifecycle reports whether nothing changed that watchers are told of. Since differs when the watcher
+// missed a change and its reversal.
 func sameLifecycle(a, b messages.Status) bool {
 	return a.CompanionAvailable == b.CompanionAvailable && a.Lifecycle == b.Lifecycle && a.Since.Equal(b.Since)
 }
@@ -179,7 +178,7 @@ func command(do func(context.Context) (messages.Reason, error)) http.HandlerFunc
 	}
 }
 
-// decode reads the small JSON object of a command, and answers what it cannot read itself.
+// decode reads the small JSON object of a command. If it cannot, it answers.
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyWithin))
@@ -189,7 +188,8 @@ func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 		answer(w, http.StatusBadRequest, errorBody{&Error{CodeBadRequest, "the body of the command cannot be read"}})
 		return false
 	}
-	// The command itself may take longer; net/http would take a passed deadline for a client gone.
+	// The command itself may take longer. net/http would take a deadline that has passed for a client that
+	// has left.
 	_ = control.SetReadDeadline(time.Time{})
 	return true
 }
@@ -203,7 +203,7 @@ func answerOr(w http.ResponseWriter, err error, body any) {
 	answer(w, status, errorBody{why})
 }
 
-// refusal words an error for the other end. Its text may hold anything, so none of it is passed on.
+// refusal returns the error for the client. The text of err may hold anything, so none of it is passed on.
 func refusal(err error) (int, *Error) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return http.StatusGatewayTimeout, &Error{CodeTimeout, "the companion did not answer in time"}
@@ -218,7 +218,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// lines writes one JSON value a line, each sent off at once.
+// lines writes one JSON value a line and flushes each.
 type lines struct {
 	control *http.ResponseController
 	encoder *json.Encoder

@@ -126,7 +126,7 @@ func TestWindowBounds(t *testing.T) {
 	}
 	for name, w := range map[string]*Window{
 		"negative cursor": {max: 1, length: 1, times: make([]int64, 1), next: -1}, "negative max": {max: -1, length: 1},
-		"negative length": {max: 1, length: -1, times: make([]int64, 1)}, "cursor at the end": {max: 2, length: 1, times: make([]int64, 2), next: 2},
+		"negative length": {max: 1, length: -1, times: make([]int64, 1)}, "zero length": {max: 1, times: make([]int64, 1)}, "cursor at the end": {max: 2, length: 1, times: make([]int64, 2), next: 2},
 		"one event too many": {max: 1, length: 1, times: make([]int64, 2)},
 	} {
 		if got := w.take(5); got != broken {

@@ -118,10 +118,10 @@ func TestDecide(t *testing.T) {
 		}
 	}
 	if v, _ := Decide(&Request{Malformed: true}, known, four, roomy()); v != malformed {
-		t.Errorf("a refused raw head: %+v", v)
+		t.Errorf("a malformed head: got %+v, want %+v", v, malformed)
 	}
 	if _, who := Decide(&Request{Method: "GET", Host: goodHost, Header: headers("x-api-key: " + probeToken)}, known, four, roomy()); who != Probe {
-		t.Errorf("the probe's token is caller %d", who)
+		t.Errorf("the probe's token: got caller %d, want %d", who, Probe)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestOrder(t *testing.T) {
 	guess := &Request{Method: "GET", Host: goodHost, Header: headers("x-api-key: guess")}
 	Decide(guess, known, four, full)
 	if v, _ := Decide(guess, known, four, full); v != rateLimited {
-		t.Errorf("a wrong token in a full window: %+v", v)
+		t.Errorf("a wrong token in a full window: got %+v, want %+v", v, rateLimited)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestBrokenWindow(t *testing.T) {
 func TestFailsClosed(t *testing.T) {
 	r := &Request{Method: "GET", Host: goodHost, Header: headers(auth)}
 	if v, _ := Decide(r, NewTokens(messages.Secret{}, messages.Secret{}), four, roomy()); v != tokenInvalid {
-		t.Errorf("no token configured: %+v", v)
+		t.Errorf("no token configured: got %+v, want %+v", v, tokenInvalid)
 	}
 	reported := 0
 	r.Panicked = func(value any) {
@@ -239,17 +239,17 @@ func TestFailsClosed(t *testing.T) {
 		t.Errorf("no tokens at all: got %+v and %d reported panics, want %+v and 1", v, reported, malformed)
 	}
 	if v, _ := Decide(r, known, four, nil); v != malformed {
-		t.Errorf("no windows at all: %+v", v)
+		t.Errorf("no windows: got %+v, want %+v", v, malformed)
 	}
 	if v, _ := Decide(r, known, nil, roomy()); v != hostForbidden {
-		t.Errorf("no hosts: %+v", v)
+		t.Errorf("no hosts: got %+v, want %+v", v, hostForbidden)
 	}
 	if v, _ := Decide(&Request{Method: "GET", Host: "evil.example:1", Header: headers(auth)}, known, []string{"evil.example:1"}, roomy()); v != hostForbidden {
-		t.Errorf("a list that names no loopback host: %+v", v)
+		t.Errorf("a list without a loopback host: got %+v, want %+v", v, hostForbidden)
 	}
 	six := Hosts("::1", "80")
 	if v, _ := Decide(&Request{Method: "GET", Host: "[::1]:80", Header: headers(auth)}, known, six, roomy()); v != ok {
-		t.Errorf("[::1]: %+v", v)
+		t.Errorf("[::1]: got %+v, want %+v", v, ok)
 	}
 }
 
@@ -258,7 +258,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 	for name, r := range cases() {
 		w := roomy()
 		if n := testing.AllocsPerRun(200, func() { r.Now += minute; Decide(r, known, four, w) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+			t.Errorf("%s: got %v allocations, want 0", name, n)
 		}
 	}
 }

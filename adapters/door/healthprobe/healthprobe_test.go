@@ -53,7 +53,7 @@ func check(t *testing.T, err error, reason messages.Reason, fault Fault) {
 	t.Helper()
 	if reason == messages.ReasonOK {
 		if err != nil {
-			t.Errorf("failed: %v", err)
+			t.Errorf("got %v, want success", err)
 		}
 		return
 	}
@@ -91,7 +91,7 @@ func TestDoor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method != http.MethodGet || r.URL.Path != "/v1/models" || r.Header.Get("Authorization") != "Bearer probe" {
-					t.Errorf("asked %s %s", r.Method, r.URL.Path)
+					t.Errorf("got %s %s, want GET /v1/models with the probe token", r.Method, r.URL.Path)
 				}
 				test.handler(w, r)
 			}))
@@ -105,7 +105,7 @@ func TestDoor(t *testing.T) {
 			err := New().Door(ctx, server.URL+"/v1", messages.NewSecret("probe"), "gemma")
 			check(t, err, test.reason, test.fault)
 			if err != nil && (strings.Contains(err.Error(), "Bearer") || strings.Contains(err.Error(), "127.0.0.1")) {
-				t.Errorf("the error shows too much: %v", err)
+				t.Errorf("got the error %v, want one without token and address", err)
 			}
 		})
 	}
@@ -124,7 +124,7 @@ func TestDoor(t *testing.T) {
 // this holds also where that changes.)
 func TestNoProxy(t *testing.T) {
 	if New().door.Transport.(*http.Transport).Proxy != nil {
-		t.Error("a proxy is looked up")
+		t.Error("got a proxy function, want none")
 	}
 }
 
@@ -145,7 +145,7 @@ func TestModels(t *testing.T) {
 	err := New().Models(t.Context(), gone, "gemma")
 	check(t, err, messages.ReasonRuntimeUnavailable, FaultRuntime)
 	if strings.Contains(err.Error(), gone.Address) {
-		t.Errorf("the error shows the socket's path: %v", err)
+		t.Errorf("got the error %v, want one without the socket's path", err)
 	}
 }
 
@@ -171,16 +171,16 @@ func TestGenerate(t *testing.T) {
 			backEnd := onSocket(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				var ask map[string]any
 				if err := json.NewDecoder(r.Body).Decode(&ask); err != nil || ask["model"] != "gemma" {
-					t.Errorf("asked for %v, %v", ask, err)
+					t.Errorf("got the request %v, %v, want one for gemma", ask, err)
 				}
 				wantPath := "/v1/completions"
 				if test.model.Embedding {
 					wantPath = "/v1/embeddings"
 				} else if ask["max_tokens"] != 1.0 {
-					t.Errorf("asked for %v tokens", ask["max_tokens"])
+					t.Errorf("got a request for %v tokens, want 1", ask["max_tokens"])
 				}
 				if r.URL.Path != wantPath || r.Header.Get("Authorization") != "" {
-					t.Errorf("asked %s with %q", r.URL.Path, r.Header.Get("Authorization"))
+					t.Errorf("got a request to %s with token %q, want %s without one", r.URL.Path, r.Header.Get("Authorization"), wantPath)
 				}
 				test.handler(w, r)
 			}))

@@ -77,13 +77,13 @@ func TestGone(t *testing.T) {
 				}
 				conn := From(r.Context())
 				if conn.Gone() {
-					t.Error("gone before it left")
+					t.Error("before the client left: got gone, want not")
 				}
 				began <- struct{}{}
 				<-acted
 				if c.leave == nil {
 					if n := testing.AllocsPerRun(100, func() { conn.Gone() }); n > 0 && runtime.GOOS == "linux" {
-						t.Errorf("%v allocations", n)
+						t.Errorf("got %v allocations, want 0", n)
 					}
 				} else {
 					for end := time.Now().Add(2 * time.Second); !conn.Gone() && time.Now().Before(end); {
@@ -91,7 +91,7 @@ func TestGone(t *testing.T) {
 					}
 				}
 				if gone := conn.Gone(); gone != (r.Context().Err() != nil) {
-					t.Errorf("gone: %v, its context: %v", gone, r.Context().Err())
+					t.Errorf("got gone %v and context error %v, want both or neither", gone, r.Context().Err())
 				}
 				told <- conn.Gone()
 			})
@@ -106,7 +106,7 @@ func TestGone(t *testing.T) {
 			}
 			close(acted)
 			if gone := <-told; gone != (c.leave != nil) {
-				t.Errorf("gone: %v", gone)
+				t.Errorf("got gone %v, want %v", gone, c.leave != nil)
 			}
 		})
 	}

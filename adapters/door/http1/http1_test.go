@@ -44,7 +44,7 @@ func FuzzHead(f *testing.F) {
 		}
 		theirs, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(in[:end])))
 		if err != nil {
-			t.Fatalf("accepted what net/http refuses (%v): %q", err, in[:end])
+			t.Fatalf("%q: got accepted, want refused as by net/http: %v", in[:end], err)
 		}
 		length := head.Length
 		if head.Chunked {
@@ -52,11 +52,11 @@ func FuzzHead(f *testing.F) {
 		}
 		if mine.method != theirs.Method || mine.path != theirs.URL.Path || mine.path != theirs.URL.EscapedPath() || mine.host != theirs.Host || length != theirs.ContentLength ||
 			theirs.ProtoMajor != 1 || theirs.ProtoMinor != 1 || theirs.URL.Host != "" || head.closes && !theirs.Close {
-			t.Fatalf("read %q as %s %s %s %d, net/http as %s %s %s %d", in[:end], mine.method, mine.path, mine.host, length, theirs.Method, theirs.URL, theirs.Host, theirs.ContentLength)
+			t.Fatalf("%q: got %s %s %s %d, want %s %s %s %d as from net/http", in[:end], mine.method, mine.path, mine.host, length, theirs.Method, theirs.URL, theirs.Host, theirs.ContentLength)
 		}
 		for _, k := range kept {
 			if k.canonical != "Upgrade" && !slices.Equal(mine.header[k.canonical], theirs.Header[k.canonical]) {
-				t.Fatalf("%s: %q, net/http says %q", k.canonical, mine.header[k.canonical], theirs.Header[k.canonical])
+				t.Fatalf("%s: got %q, want %q as from net/http", k.canonical, mine.header[k.canonical], theirs.Header[k.canonical])
 			}
 		}
 	})
@@ -178,7 +178,7 @@ func TestWriteStall(t *testing.T) {
 		conn := dial()
 		_, _ = io.WriteString(conn, good)
 		if took := <-failed; took > 25*time.Second {
-			t.Errorf("cut off after %v", took)
+			t.Errorf("got cut off after %v, want within 25s", took)
 		}
 		conn.Close()
 	})
@@ -215,13 +215,13 @@ func TestAnswerLengths(t *testing.T) {
 			for round := range 2 {
 				if _, err := io.WriteString(conn, good); err != nil {
 					if c.reused || round == 0 {
-						t.Errorf("%s: round %d: %v", name, round, err)
+						t.Errorf("%s: request %d: got %v, want it sent", name, round, err)
 					}
 					break
 				}
 				resp, err := http.ReadResponse(in, nil)
 				if err != nil {
-					t.Errorf("%s: %v", name, err)
+					t.Errorf("%s: got %v, want an answer", name, err)
 					break
 				}
 				got, _ := io.ReadAll(resp.Body)
@@ -229,7 +229,7 @@ func TestAnswerLengths(t *testing.T) {
 					t.Errorf("%s: %d bytes, want %d", name, len(got), len(c.body))
 				}
 				if round == 1 && !c.reused {
-					t.Errorf("%s: the connection was used again", name)
+					t.Errorf("%s: got a second answer on the connection, want it closed", name)
 				}
 			}
 			conn.Close()

@@ -51,10 +51,10 @@ func TestDribblingReader(t *testing.T) {
 				}
 			}()
 			if err := <-failed; (err != nil) != c.cutOff {
-				t.Errorf("%v, after a flush of %v", err, longest)
+				t.Errorf("got %v after a flush of %v, want cut off: %v", err, longest, c.cutOff)
 			}
 			if longest > stall.WriteStall+500*time.Millisecond {
-				t.Errorf("a flush took %v", longest)
+				t.Errorf("got a flush of %v, want at most %v", longest, stall.WriteStall+500*time.Millisecond)
 			}
 			t.Logf("the longest flush took %v", longest)
 			client.Close()

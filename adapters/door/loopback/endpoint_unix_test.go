@@ -19,16 +19,16 @@ func TestEndpointIsPrivate(t *testing.T) {
 	for p, mode := range map[string]fs.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
 		info, err := os.Stat(p)
 		if err != nil || info.Mode().Perm() != mode {
-			t.Errorf("%s: %v %v", p, info.Mode(), err)
+			t.Errorf("%s: got mode %v, %v, want a private one", p, info.Mode(), err)
 		}
 	}
 	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := WriteEndpoint(path, Endpoint{}); err == nil {
-		t.Error("wrote into a folder that others can read")
+		t.Error("writing into a folder that others can read: got nil, want an error")
 	}
 	if _, err := ReadEndpoint(path); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("read from a folder that others can reach: %v", err)
+		t.Errorf("reading from a folder that others can reach: got %v, want a refusal", err)
 	}
 }

@@ -24,14 +24,14 @@ func TestListen(t *testing.T) {
 	for address, ip := range map[string]string{"127.0.0.1": "127.0.0.1", "[::1]": "::1"} {
 		l, bound, err := Listen(t.Context(), address, 0)
 		if err != nil {
-			t.Fatalf("%s: %v", address, err)
+			t.Fatalf("%s: got %v, want a listener", address, err)
 		}
 		defer l.Close()
 		if bound.Addr() != netip.MustParseAddr(ip) || bound.Port() == 0 {
-			t.Errorf("%s: bound to %v", address, bound)
+			t.Errorf("%s: got bound to %v, want that address", address, bound)
 		}
 		if want := "http://" + bound.String() + "/v1"; BaseURL(bound) != want {
-			t.Errorf("base URL %s, want %s", BaseURL(bound), want)
+			t.Errorf("got base URL %s, want %s", BaseURL(bound), want)
 		}
 	}
 }
@@ -42,7 +42,7 @@ func TestNoOtherAddress(t *testing.T) {
 		_, _, err := Listen(t.Context(), address, 0)
 		var e *Error
 		if !errors.As(err, &e) || e.Reason != messages.ReasonBindFailed {
-			t.Errorf("%q: %v", address, err)
+			t.Errorf("%q: got %v, want an error with its reason", address, err)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func TestCheck(t *testing.T) {
 		"not TCP":  &net.UnixAddr{Name: "x", Net: "unix"},
 	} {
 		if _, err := check(a, four); err == nil {
-			t.Errorf("%s was accepted", name)
+			t.Errorf("%s: got accepted, want refused", name)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func TestPortIsNotShared(t *testing.T) {
 	defer first.Close()
 	if other, err := net.Listen("tcp4", bound.String()); err == nil {
 		other.Close()
-		t.Fatal("somebody else could bind our port")
+		t.Fatal("got a second listener on the port, want it refused")
 	}
 	second, moved, err := Listen(t.Context(), "127.0.0.1", bound.Port())
 	if err != nil {
@@ -82,7 +82,7 @@ func TestPortIsNotShared(t *testing.T) {
 	}
 	defer second.Close()
 	if moved.Port() == bound.Port() {
-		t.Fatal("two listeners on one port")
+		t.Fatal("got two listeners on one port, want one")
 	}
 	first.Close()
 	third, back, err := Listen(t.Context(), "127.0.0.1", bound.Port())
@@ -91,7 +91,7 @@ func TestPortIsNotShared(t *testing.T) {
 	}
 	defer third.Close()
 	if back != bound {
-		t.Errorf("a free earlier port was not taken again: %v", back)
+		t.Errorf("got %v, want the earlier port, which is free", back)
 	}
 }
 
@@ -111,7 +111,7 @@ func TestParallelStarts(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if seen[bound] {
-				t.Errorf("%v twice", bound)
+				t.Errorf("got %v twice, want different ports", bound)
 			}
 			seen[bound] = true
 		})
@@ -131,15 +131,15 @@ func TestEndpointFile(t *testing.T) {
 	}
 	data, _ := os.ReadFile(path)
 	if !strings.HasPrefix(string(data), `{"baseURL":"http://127.0.0.1:43121/v1","pid":7,"startedAt":`) {
-		t.Errorf("file holds %s", data)
+		t.Errorf("got the file %s, want the endpoint", data)
 	}
 	if err := RemoveEndpoint(path); err != nil {
 		t.Error(err)
 	}
 	if err := RemoveEndpoint(path); err != nil {
-		t.Errorf("removing it twice: %v", err)
+		t.Errorf("removing it twice: got %v, want nil", err)
 	}
 	if _, err := ReadEndpoint(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing file: %v", err)
+		t.Errorf("a missing file: got %v, want fs.ErrNotExist", err)
 	}
 }
