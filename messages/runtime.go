@@ -156,6 +156,7 @@ func (ConfirmProcess) toProcess() {}
 type Sandbox struct {
 	Landlock int  `json:"landlock"` // ABI in force, 0 when none
 	Seccomp  bool `json:"seccomp"`
+	Netns    bool `json:"netns"` // it runs in a network namespace of its own (R10)
 }
 
 // ProcessView is the part of status about the runtime process. Published by process.

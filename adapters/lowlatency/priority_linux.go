@@ -36,7 +36,14 @@ func LowerPriority() {
 		attributes.Runtime, attributes.Nice = uint64(longSlice), min(attributes.Nice+niceness, 19)
 		_ = unix.SchedSetAttr(0, attributes, 0)
 	}
-	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
+}
+
+// LowerSession does the same for the session of pid, against other sessions (sched(7), autogroup). The daemon calls it
+// for the helper stage: the kernel bounds how often a process without privileges may, and a stage in a user namespace has none.
+func LowerSession(pid int) {
+	if Uses(RuntimePriority) {
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(niceness)), 0)
+	}
 }
 
 // OpenAutogroup opens the scheduling group of the session of pid for LowerAutogroup. It returns nil if the

@@ -339,7 +339,8 @@ func runtimeRow(r messages.StatusRuntime) string {
 
 // sandboxRow says how the runtime is confined, as proved at its start.
 func sandboxRow(r messages.StatusRuntime) string {
-	return fmt.Sprintf("%s socket, Landlock %d, seccomp %s", r.BackEnd, r.Sandbox.Landlock, mark(r.Sandbox.Seccomp, "on", "off"))
+	return fmt.Sprintf("%s socket, Landlock %d, seccomp %s%s", r.BackEnd, r.Sandbox.Landlock,
+		mark(r.Sandbox.Seccomp, "on", "off"), mark(r.Sandbox.Netns, ", own network", ""))
 }
 
 func sessionRow(s messages.StatusSession) string {

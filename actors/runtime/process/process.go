@@ -232,7 +232,8 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 			Sandbox: e.started.Sandbox, StartedAt: time.Now(),
 		})
 		a.Log.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),
-			zap.Int("landlock", e.started.Sandbox.Landlock), zap.Bool("seccomp", e.started.Sandbox.Seccomp))
+			zap.Int("landlock", e.started.Sandbox.Landlock), zap.Bool("seccomp", e.started.Sandbox.Seccomp),
+			zap.Bool("netns", e.started.Sandbox.Netns))
 		return []messages.ToLifecycle{*l.started}
 	case e.up != nil:
 		l.up = e.up

@@ -23,6 +23,9 @@ type cgroup struct{}
 func newCgroup(int64) *cgroup { return nil }
 func (*cgroup) end()          {}
 
+// separate: this system has no namespaces.
+func separate(*syscall.SysProcAttr) bool { return false }
+
 func stageAttributes(*cgroup) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 // awaitLeader waits for the leader's end through kqueue, without reaping it.

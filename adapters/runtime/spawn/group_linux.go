@@ -17,6 +17,17 @@ func stageAttributes(g *cgroup) *syscall.SysProcAttr {
 	return attributes
 }
 
+// ownNamespaces is what the stage gets where the system lets this user make it: a user namespace, without which nobody
+// but root may make another, and a network namespace, which has no interface that is up. No user is mapped: the process
+// keeps its rights to the user's files, and has no capability once it executes.
+var ownNamespaces uintptr = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
+
+// separate asks for namespaces of the stage's own, and reports whether this system knows such.
+func separate(attributes *syscall.SysProcAttr) bool {
+	attributes.Cloneflags |= ownNamespaces
+	return ownNamespaces != 0
+}
+
 // awaitLeader returns when the leader has ended, without reaping it: the number stays ours while the
 // rest of the group is killed.
 func (g *group) awaitLeader() {

@@ -18,8 +18,10 @@ type group struct {
 	runtime  int      // process id of the runtime where it is not the leader, else 0
 	lifeline *os.File // closed when all is over
 	cgroup   *cgroup  // nil where there is none
-	mu       sync.Mutex
-	reaped   bool
+	// notifications are closed when all is over; nil in tests that start no stage.
+	notifications *notifications
+	mu            sync.Mutex
+	reaped        bool
 }
 
 // adopt takes the stage's word on who the runtime is.
@@ -65,6 +67,7 @@ func (g *group) wait() ending {
 	if g.lifeline != nil {
 		_ = g.lifeline.Close()
 	}
+	g.notifications.close()
 	return endingOf(g.cmd)
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"companion/adapters/lowlatency"
 	"companion/messages"
 )
 
@@ -37,11 +38,24 @@ func (p *preparation) environment() []string {
 // thread and calls wait. Starting our whole program takes longer than confining it, so the stage
 // starts first, and waits for its plan while the runtime's files are hashed.
 func (p *preparation) launch() (*group, messages.Sandbox, error) {
-	var none messages.Sandbox
-	g, pipes, err := p.startStage()
+	g, level, namespaces, err := p.launchOnce(true)
+	var failure *Error
+	if namespaces && errors.As(err, &failure) && (failure.Reason == messages.ReasonSpawnFailed || failure.Reason == messages.ReasonSandboxUnavailable) {
+		// Some systems make the namespaces and then deny what happens in them.
+		_ = os.Remove(p.backEnd.Address)
+		g, level, _, err = p.launchOnce(false)
+	}
 	if err != nil {
 		p.remove()
-		return nil, none, err
+	}
+	return g, level, err
+}
+
+// launchOnce runs one stage, in namespaces of its own if they are wanted and there are any.
+func (p *preparation) launchOnce(wanted bool) (g *group, level messages.Sandbox, namespaces bool, err error) {
+	g, pipes, err := p.startStage(wanted)
+	if err != nil {
+		return nil, level, false, err
 	}
 	defer pipes.close()
 	said, err := p.become(pipes)
@@ -53,10 +67,9 @@ func (p *preparation) launch() (*group, messages.Sandbox, error) {
 	}
 	if err != nil {
 		g.abandon()
-		p.remove()
-		return nil, none, err
+		return nil, level, pipes.namespaces, err
 	}
-	return g, said.Sandbox, nil
+	return g, said.Sandbox, pipes.namespaces, nil
 }
 
 // become verifies what the stage is to become and tells it to.
@@ -79,10 +92,11 @@ func removeAll(files []string) {
 }
 
 func (p *preparation) execute(pipes *stagePipes, plan plan) (stageReport, error) {
+	plan.Policy.OwnNetwork = pipes.namespaces
 	if err := pipes.send(plan); err != nil {
 		return stageReport{}, failed("sending the plan", err)
 	}
-	return pipes.read()
+	return pipes.read(p.output.panics)
 }
 
 // abandon ends a child that cannot be used.
@@ -91,7 +105,7 @@ func (g *group) abandon() {
 	g.wait()
 }
 
-func (p *preparation) startStage() (*group, *stagePipes, error) {
+func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 	self, err := ownProgram()
 	if err != nil {
 		return nil, nil, failed("finding our own program", err)
@@ -107,21 +121,36 @@ func (p *preparation) startStage() (*group, *stagePipes, error) {
 		return nil, nil, failed("reading the runtime's output", err)
 	}
 	limits := newCgroup(p.spec.MemoryLimit)
-	cmd := &exec.Cmd{
-		Path: self, Args: []string{"companion", stageArgument}, Env: p.environment(), Dir: "/",
-		Stdout: write, Stderr: write,
-		ExtraFiles:  []*os.File{p.model, pipes.planRead, pipes.reportWrite, p.executable, pipes.lifelineRead},
-		SysProcAttr: stageAttributes(limits),
-	}
-	err = cmd.Start()
+	pipes.namespaces = namespaces
+	cmd, err := startSeparate(limits, &pipes.namespaces, func(attributes *syscall.SysProcAttr) *exec.Cmd {
+		return &exec.Cmd{
+			Path: self, Args: []string{"companion", stageArgument}, Env: p.environment(), Dir: "/",
+			Stdout: write, Stderr: write, ExtraFiles: pipes.stageFiles(p.model, p.executable), SysProcAttr: attributes,
+		}
+	})
 	p.output.closeWriter()
 	if err != nil {
 		limits.end()
 		pipes.close()
-		_ = pipes.lifelineWrite.Close()
+		pipes.closeOurs()
 		return nil, nil, failed("starting the helper stage", err)
 	}
-	return &group{cmd: cmd, lifeline: pipes.lifelineWrite, cgroup: limits}, pipes, nil
+	lowlatency.LowerSession(cmd.Process.Pid)
+	return &group{cmd: cmd, lifeline: pipes.lifelineWrite, cgroup: limits, notifications: pipes.notifications}, pipes, nil
+}
+
+// startSeparate starts the command in namespaces of its own, if they are wanted and the system lets this user make them,
+// and else without. It leaves in namespaces which of both.
+func startSeparate(limits *cgroup, namespaces *bool, command func(*syscall.SysProcAttr) *exec.Cmd) (*exec.Cmd, error) {
+	attributes := stageAttributes(limits)
+	if *namespaces = *namespaces && separate(attributes); *namespaces {
+		if cmd := command(attributes); cmd.Start() == nil {
+			return cmd, nil
+		}
+		*namespaces = false
+	}
+	cmd := command(stageAttributes(limits))
+	return cmd, cmd.Start()
 }
 
 // stagePipes carry the plan to the stage and its report back. The lifeline carries nothing: its end
@@ -130,25 +159,44 @@ type stagePipes struct {
 	planRead, planWrite         *os.File
 	reportRead, reportWrite     *os.File
 	lifelineRead, lifelineWrite *os.File
+	handover                    *os.File // the stage's end, nil where it hands nothing over
+	notifications               *notifications
+	namespaces                  bool // the stage has its own
 }
 
 func newStagePipes() (*stagePipes, error) {
 	var s stagePipes
-	var errs [3]error
+	var errs [4]error
 	s.planRead, s.planWrite, errs[0] = os.Pipe()
 	s.reportRead, s.reportWrite, errs[1] = os.Pipe()
 	s.lifelineRead, s.lifelineWrite, errs[2] = os.Pipe()
+	s.notifications, s.handover, errs[3] = newNotifications()
 	if err := errors.Join(errs[:]...); err != nil {
 		s.close()
-		_ = s.lifelineWrite.Close()
+		s.closeOurs()
 		return nil, err
 	}
 	return &s, nil
 }
 
-// close closes all but the daemon's end of the lifeline, which the group closes when it is reaped.
+// stageFiles are the descriptors of the stage after the standard three, in the order of their numbers.
+func (s *stagePipes) stageFiles(model, executable *os.File) []*os.File {
+	files := []*os.File{model, s.planRead, s.reportWrite, executable, s.lifelineRead}
+	if s.handover != nil {
+		files = append(files, s.handover)
+	}
+	return files
+}
+
+// closeOurs closes what the group closes when there is one.
+func (s *stagePipes) closeOurs() {
+	_ = s.lifelineWrite.Close()
+	s.notifications.close()
+}
+
+// close closes all but the daemon's end of the lifeline and the notifications, which the group closes when it is reaped.
 func (s *stagePipes) close() {
-	for _, f := range []*os.File{s.planRead, s.planWrite, s.reportRead, s.reportWrite, s.lifelineRead} {
+	for _, f := range []*os.File{s.planRead, s.planWrite, s.reportRead, s.reportWrite, s.lifelineRead, s.handover} {
 		_ = f.Close()
 	}
 }
@@ -164,8 +212,8 @@ func (s *stagePipes) send(p plan) error {
 }
 
 // read returns what the stage reported before it became the runtime, or an *Error with what it
-// could not do. The end of the pipe is the execution.
-func (s *stagePipes) read() (stageReport, error) {
+// could not do. The end of the pipe is the execution. It lets the stage execute.
+func (s *stagePipes) read(panics chan any) (stageReport, error) {
 	_ = s.reportWrite.Close()
 	_ = s.reportRead.SetReadDeadline(time.Now().Add(stageDeadline))
 	decoder := json.NewDecoder(io.LimitReader(s.reportRead, 1<<16))
@@ -182,7 +230,14 @@ func (s *stagePipes) read() (stageReport, error) {
 	if said.Failed != "" {
 		return said, failed("preparing the runtime", errors.New(said.Failed))
 	}
+	if said.Handover {
+		if err := s.notifications.begin(panics); err != nil {
+			return said, failed("taking over from the helper stage", err)
+		}
+	}
 	switch err := decoder.Decode(&more); {
+	case errors.Is(err, io.EOF) && !s.notifications.allowed():
+		return said, failed("starting the runtime", errors.New("the stage ended, or executed without being allowed to"))
 	case errors.Is(err, io.EOF):
 		return said, nil
 	case err != nil:

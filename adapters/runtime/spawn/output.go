@@ -53,8 +53,13 @@ func newOutput(tell func(string), secret ...string) *output {
 	}
 }
 
-// open makes the pipe and returns the end for the child; closeWriter closes ours.
+// open makes the pipe and returns the end for the child; closeWriter closes ours. It may be called again when all that
+// held the child's end have ended.
 func (o *output) open() (*os.File, error) {
+	if o.read != nil { // of an earlier stage, which has ended
+		<-o.ended
+		_ = o.read.Close()
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("making the output pipe: %w", err)

@@ -26,7 +26,9 @@ func (p *preparation) plan() (plan, error) {
 		Loader:    loader,
 		ReadFiles: append([]string{fmt.Sprintf("/proc/self/fd/%d", modelFD)}, readableFiles...),
 		ReadDirs:  slices.Clone(readableDirs),
-		SocketDir: p.dir,
+		Socket:    p.backEnd.Address,
+		// What one file may have, and not all together; a control group counts them all.
+		AnonymousFile: p.spec.MemoryLimit,
 	}
 	if p.spec.Runtime.Pinned {
 		policy.ReadDirs = append(policy.ReadDirs, p.spec.Runtime.Dir)

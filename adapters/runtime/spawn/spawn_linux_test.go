@@ -168,6 +168,9 @@ func TestBackEndIsTheChild(t *testing.T) {
 // R3, T7: somebody else who answers on the same path is not asked anything.
 func TestImpostor(t *testing.T) {
 	started := start(t, spawntest.Spec(t, nil))
+	if err := os.Remove(started.BackEnd.Address); err != nil {
+		t.Fatal(err)
+	}
 	old := syscall.Umask(0o177)
 	listener, err := net.Listen("unix", started.BackEnd.Address)
 	syscall.Umask(old)

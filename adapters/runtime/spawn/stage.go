@@ -20,9 +20,10 @@ const (
 	reportFD
 	executableFD
 	lifelineFD // its end is the daemon's end
+	handoverFD // takes descriptors to the daemon; Linux only
 )
 
-// plan tells the stage what to become. It travels through a pipe: arguments can be read by anybody.
+// plan tells the stage what to become. It travels through a pipe, because any user can read arguments.
 type plan struct {
 	Parent      int
 	Args        []string
@@ -34,10 +35,12 @@ type plan struct {
 	Executable  string // where a descriptor cannot be executed
 }
 
-// stageReport is what the stage says before it becomes the runtime, and again if it cannot. A closed
-// pipe after a report without Failed means that the runtime was executed.
+// stageReport is what the stage says before it becomes the runtime, and again if it cannot. The end of the pipe after a
+// report without Failed means that the runtime was executed.
 type stageReport struct {
 	Sandbox messages.Sandbox
+	// Handover: descriptors for the daemon came before this report.
+	Handover bool
 	// Refused names the canary or step for which the sandbox is not good enough.
 	Refused string
 	Failed  string

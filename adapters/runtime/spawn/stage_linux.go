@@ -16,6 +16,9 @@ import (
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
+// layers are all, but for tests that show what each of them stops.
+var layers = sandbox.AllLayers
+
 // openFiles bounds the runtime's descriptors: its libraries, its model, a connection per request.
 const openFiles = 1024
 
@@ -53,15 +56,31 @@ func stage(report *json.Encoder) error {
 		return err
 	}
 	p.Policy.Executable = fmt.Sprintf("/proc/self/fd/%d", p.Policy.ExecFD)
-	result := sandbox.Apply(p.Policy)
-	said := stageReport{Sandbox: result.Level}
+	result := sandbox.Apply(p.Policy, layers)
+	said := stageReport{Sandbox: result.Level, Handover: result.Listener >= 0}
 	if p.Mode != Prefer && !result.Complete() {
 		said.Refused = result.Failed
+	}
+	if said.Handover {
+		if err := handOver(result.Listener, result.Socket); err != nil {
+			return fmt.Errorf("handing over to the daemon: %w", err)
+		}
 	}
 	if err := report.Encode(said); err != nil || said.Refused != "" {
 		os.Exit(1)
 	}
 	return fmt.Errorf("executing the runtime: %w", execute(p))
+}
+
+// handOver gives the daemon the notification descriptor and the bound socket. The thread that was confined may not send,
+// and waits for another one. With the daemon's end of the descriptors the last one closes: what is asked then is refused.
+func handOver(listener, socket int) error {
+	sent := make(chan error)
+	go func() {
+		err := unix.Sendmsg(handoverFD, []byte{0}, unix.UnixRights(listener, socket), nil, 0)
+		sent <- errors.Join(err, unix.Close(listener), unix.Close(socket), unix.Close(handoverFD))
+	}()
+	return <-sent
 }
 
 // closeOnExecution leaves the runtime its model and the standard three, whatever else was inherited.
@@ -114,9 +133,11 @@ func limit(memory int64) (execFD int, err error) {
 		unix.RLIMIT_NPROC:  taskShare(tasks.Cur),
 		unix.RLIMIT_NOFILE: uint64(execFD),
 		unix.RLIMIT_CORE:   0,
-		unix.RLIMIT_FSIZE:  0,
 	}
-	if memory > 0 {
+	if !layers.Limits {
+		limits = map[int]uint64{unix.RLIMIT_NOFILE: uint64(execFD)} // the number of the executable's descriptor depends on it
+	}
+	if memory > 0 && layers.Limits {
 		// Data, not address space: a mapped model counts as the latter, and costs no memory that
 		// could not be taken back.
 		limits[unix.RLIMIT_DATA] = uint64(memory)

@@ -65,7 +65,7 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 
 // become starts the stage and lets it become what the plan says.
 func become(p *preparation, plan plan) (*group, stageReport, error) {
-	g, pipes, err := p.startStage()
+	g, pipes, err := p.startStage(true)
 	if err != nil {
 		return nil, stageReport{}, err
 	}
@@ -90,7 +90,7 @@ func TestCanariesDecide(t *testing.T) {
 		"its folder can be listed": {func(p *plan) {
 			p.Policy.ReadDirs = append(p.Policy.ReadDirs, p.Policy.Canary.Dir)
 		}, "reading a file"},
-		"a rule cannot be made": {func(p *plan) { p.Policy.SocketDir = "/nowhere" }, "landlock"},
+		"a rule cannot be made": {func(p *plan) { p.Policy.Loader = "/nowhere" }, "landlock"},
 		"no canary":             {func(p *plan) { p.Policy.Canary.Files = nil }, "canary file is not there"},
 		"a canary is gone":      {func(p *plan) { p.Policy.Canary.Files[0] = "/nowhere" }, "canary file is not there"},
 	}

@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 
-	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
@@ -13,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// Rights on the few things that the runtime may see. MAKE_SOCK alone lets it bind and neither read,
-// list nor remove anything in the folder.
+// Rights on the few things that the runtime may see. makeSock alone lets it bind in a folder and neither read, list nor
+// remove anything there.
 const (
 	readFile = landlock.AccessFSSet(ll.AccessFSReadFile)
 	listDir  = landlock.AccessFSSet(ll.AccessFSReadDir)
@@ -24,72 +26,147 @@ const (
 	device   = readDir | landlock.AccessFSSet(ll.AccessFSWriteFile|ll.AccessFSIoctlDev)
 )
 
-// Result is what Apply found. Level holds only what the canaries proved; Supported what the kernel
-// offers; Failed the first canary that was not refused, or the step that could not be taken.
+// Result is what Apply found. Level holds only what the canaries proved; Supported what the kernel offers; Failed the
+// first canary that was not refused, or the step that could not be taken.
 type Result struct {
 	Level     messages.Sandbox
 	Supported messages.Sandbox
 	Failed    string
+	// Listener is the seccomp notification descriptor, through which the execution and the binding are allowed once
+	// each, and Socket the back-end socket, bound. Both are -1 where the kernel has no notifications.
+	Listener, Socket int
 }
 
 // Complete reports whether everything that the kernel supports is in force and proven.
-func (r Result) Complete() bool { return r.Failed == "" && r.Level == r.Supported }
+func (r Result) Complete() bool {
+	return r.Failed == "" && r.Level.Landlock == r.Supported.Landlock && r.Level.Seccomp == r.Supported.Seccomp
+}
 
-// Apply confines the process: Landlock for all its threads, seccomp for the calling one, which must
-// be locked to its goroutine and must be the one that executes the runtime. It goes as far as it
-// can; the caller decides by the Result whether that is far enough.
-func Apply(p Policy) Result {
-	r := Result{Supported: supported()}
+// fail keeps the first failure.
+func (r *Result) fail(what string) {
+	if r.Failed == "" {
+		r.Failed = what
+	}
+}
+
+// Apply confines the process: Landlock for all its threads, seccomp for the calling one, which must be locked to its
+// goroutine and must be the one that executes the runtime. It goes as far as it can; the caller decides by the Result
+// whether that is far enough.
+func Apply(p Policy, layers Layers) Result {
+	r := Result{Supported: supported(layers), Listener: -1, Socket: -1}
 	missing := func(file string) bool { return readable(file) != nil }
 	if len(p.Canary.Files) == 0 || slices.ContainsFunc(p.Canary.Files, missing) {
-		r.Failed = "canary file is not there to be refused"
+		r.fail("canary file is not there to be refused")
 		return r
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		r.Failed = "no_new_privs"
+		r.fail("no_new_privs")
 		return r
 	}
 	tcp, err := newTCPSocket()
 	if err != nil {
-		r.Failed = "socket for the TCP canary"
+		r.fail("socket for the TCP canary")
 		return r
 	}
 	defer func() { _ = unix.Close(tcp) }()
+	// A namespace without an interface that is up reaches nothing, and says so.
+	r.Level.Netns = p.OwnNetwork && dialTCP(tcp) == unix.ENETUNREACH
 
+	asks := r.Supported.Seccomp && r.bindOnce(p.Socket)
 	if r.Supported.Landlock > 0 {
-		if err := restrictFiles(p); err != nil {
-			r.Failed = "landlock"
-		} else if r.Failed = landlockCanaries(p.Canary, r.Supported.Landlock, tcp); r.Failed == "" {
+		if err := restrictFiles(p, !asks); err != nil {
+			r.fail("landlock")
+		} else if failed := landlockCanaries(p.Canary, r.Supported.Landlock, tcp); failed != "" {
+			r.fail(failed)
+		} else {
 			r.Level.Landlock = r.Supported.Landlock
 		}
 	}
-	if r.Supported.Seccomp {
-		if err := restrictCalls(p.ExecFD, len(p.Devices) > 0); err != nil {
-			r.Failed = first(r.Failed, "seccomp")
-		} else if failed := seccompCanaries(p, tcp); failed == "" {
-			r.Level.Seccomp = true
-		} else {
-			r.Failed = first(r.Failed, failed)
+	if layers.Limits {
+		if err := limitFiles(p, r.Level.Landlock > 0); err != nil {
+			r.fail("limit of file sizes")
 		}
+	}
+	if r.Supported.Seccomp {
+		r.restrictCalls(p, asks, tcp)
 	}
 	return r
 }
 
-func supported() messages.Sandbox {
-	abi, err := ll.LandlockGetABIVersion()
-	if err != nil {
-		abi = 0
+// bindOnce binds the back-end socket, where the kernel can be told to let the process have it in the place of one that
+// it binds itself.
+func (r *Result) bindOnce(path string) bool {
+	if err := notificationsWork(); err != nil {
+		r.fail("a second execution: seccomp notifications (Linux 5.9) are not available")
+		return false
 	}
-	return messages.Sandbox{Landlock: abi, Seccomp: seccomp.Supported()}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		r.fail("binding the back-end socket: " + err.Error())
+		return false
+	}
+	r.Socket = fd
+	return true
 }
 
-func restrictFiles(p Policy) error {
+// restrictCalls installs the allow list and tries it.
+func (r *Result) restrictCalls(p Policy, asks bool, tcp int) {
+	filter, err := allowList(options{execFD: p.ExecFD, pid: os.Getpid(), gpu: len(p.Devices) > 0, asks: asks})
+	if err == nil && asks {
+		if failed := onceCanaries(filter, p, tcp); failed != "" {
+			r.fail(failed)
+			asks = false
+		}
+	}
+	if err == nil {
+		r.Listener, err = install(filter, asks)
+	}
+	if err != nil {
+		r.fail("seccomp")
+		return
+	}
+	if failed := seccompCanaries(p, tcp); failed != "" {
+		r.fail(failed)
+		return
+	}
+	r.Level.Seccomp = r.Listener >= 0
+}
+
+// allowList is the filter for this machine.
+func allowList(o options) ([]unix.SockFilter, error) {
+	own, ok := processors[runtime.GOARCH]
+	if !ok {
+		return nil, errors.New("the system calls of this processor are not known")
+	}
+	program, err := assemble(own, rules(o))
+	if err != nil {
+		return nil, fmt.Errorf("assembling the allow list: %w", err)
+	}
+	return encode(program)
+}
+
+func supported(layers Layers) messages.Sandbox {
+	var s messages.Sandbox
+	if abi, err := ll.LandlockGetABIVersion(); err == nil && layers.Landlock {
+		s.Landlock = abi
+	}
+	s.Seccomp = layers.Seccomp && filterSupported()
+	return s
+}
+
+// restrictFiles puts Landlock in force. With bind a socket may be made in the folder of the back end's.
+func restrictFiles(p Policy, bind bool) error {
 	rules := []landlock.Rule{
 		landlock.PathAccess(execute, p.Executable),
 		landlock.PathAccess(readFile, p.ReadFiles...).IgnoreIfMissing(),
 		landlock.PathAccess(readDir, p.ReadDirs...).IgnoreIfMissing(),
 		landlock.PathAccess(listDir, p.ListDirs...).IgnoreIfMissing(),
-		landlock.PathAccess(makeSock, p.SocketDir),
+	}
+	if bind {
+		rules = append(rules, landlock.PathAccess(makeSock, filepath.Dir(p.Socket)))
 	}
 	if p.Loader != "" {
 		rules = append(rules, landlock.PathAccess(execute, p.Loader))
@@ -109,9 +186,19 @@ func restrictFiles(p Policy) error {
 	return nil
 }
 
-func first(a, b string) string {
-	if a != "" {
-		return a
+// limitFiles bounds what can be written to a file: nothing. A GPU driver must give its anonymous files a size, which the
+// kernel counts as well; it may where Landlock keeps it from writing any other file.
+func limitFiles(p Policy, landlock bool) error {
+	var limit unix.Rlimit
+	if len(p.Devices) > 0 && landlock {
+		if p.AnonymousFile == 0 {
+			return nil
+		}
+		if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+			return err
+		}
+		limit.Cur = min(limit.Max, uint64(p.AnonymousFile))
+		limit.Max = limit.Cur
 	}
-	return b
+	return unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
 }

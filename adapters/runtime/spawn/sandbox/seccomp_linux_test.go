@@ -1,256 +1,299 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"errors"
-	"reflect"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
-	"github.com/elastic/go-seccomp-bpf"
-	"github.com/elastic/go-seccomp-bpf/arch"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	testExecFD = 1024
-	testPID    = 4711
-)
-
-// tables are those of the machines that we build for. Both are tested on either.
-var tables = map[string]*arch.Info{"amd64": arch.X86_64, "arm64": arch.AARCH64}
-
-// onEach runs a test for each table.
-func onEach(t *testing.T, gpu bool, test func(*testing.T, filter)) {
-	for name, table := range tables {
-		t.Run(name, func(t *testing.T) { test(t, newFilter(t, table, gpu)) })
-	}
-}
-
-// filter is the program that the kernel would run, in a machine that runs it here.
-type filter struct {
-	t   *testing.T
-	vm  *bpf.VM
-	own *arch.Info
-}
-
-func newFilter(t *testing.T, table *arch.Info, gpu bool) filter {
-	t.Helper()
-	if len(table.SyscallNames) < 300 {
-		t.Fatalf("the table of %s has only %d calls", table.Name, len(table.SyscallNames))
-	}
-	policy := allowList(table, testExecFD, testPID, gpu)
-	// The library assembles for the machine that it runs on, unless this field says otherwise.
-	field := reflect.ValueOf(&policy).Elem().FieldByName("arch")
-	*(**arch.Info)(field.Addr().UnsafePointer()) = table
-	program, err := policy.Assemble()
-	if err != nil {
-		t.Fatal(err)
-	}
-	vm, err := bpf.NewVM(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filter{t, vm, table}
-}
-
-// run decides one call. The kernel's struct seccomp_data is in the machine's order; the machine here
-// loads big-endian words, so they are laid out that way, the halves of each argument in the kernel's
-// little-endian places.
-func (f filter) run(audit uint32, number uint32, args ...uint64) seccomp.Action {
-	f.t.Helper()
-	data := make([]byte, 64)
-	binary.BigEndian.PutUint32(data[0:], number)
-	binary.BigEndian.PutUint32(data[4:], audit)
-	for i, arg := range args {
-		binary.BigEndian.PutUint32(data[16+8*i:], uint32(arg))
-		binary.BigEndian.PutUint32(data[16+8*i+4:], uint32(arg>>32))
-	}
-	verdict, err := f.vm.Run(data)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return seccomp.Action(uint32(verdict))
-}
-
-func (f filter) call(name string, args ...uint64) seccomp.Action {
-	f.t.Helper()
-	number, ok := f.own.SyscallNames[name]
-	if !ok {
-		f.t.Fatalf("no call is named %q", name)
-	}
-	return f.run(uint32(f.own.ID), uint32(number), args...)
-}
-
-// R4: the calls that carry arguments are allowed with the right ones only.
-func TestArgumentsDecide(t *testing.T) {
-	const other = 1 << 32 // must not be cut to 32 bits
-	tests := []struct {
-		name    string
-		args    []uint64
-		allowed bool
-	}{
-		{"clone", []uint64{unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND}, true},
-		{"clone", []uint64{uint64(unix.SIGCHLD)}, false},
-		{"clone", []uint64{unix.CLONE_VFORK | unix.CLONE_VM | uint64(unix.SIGCHLD)}, false},
-		{"execveat", []uint64{testExecFD, 0, 0, 0, unix.AT_EMPTY_PATH}, true},
-		{"execveat", []uint64{testExecFD - 1, 0, 0, 0, unix.AT_EMPTY_PATH}, false},
-		{"execveat", []uint64{testExecFD, 0, 0, 0, 0}, false},
-		{"execve", nil, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, true},
-		{"socket", []uint64{unix.AF_INET, unix.SOCK_STREAM}, false},
-		{"socket", []uint64{unix.AF_INET6, unix.SOCK_DGRAM}, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, true},
-		{"socket", []uint64{unix.AF_UNIX + other, unix.SOCK_STREAM}, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM}, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_RAW}, false},
-		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET}, false},
-		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, false},
-		{"sendto", []uint64{9, 0, 0, 0, 0}, true},
-		{"sendto", []uint64{9, 0, 0, 0, 4096}, false},
-		{"sendto", []uint64{9, 0, 0, 0, other}, false},
-		{"kill", []uint64{testPID, 9}, true},
-		{"kill", []uint64{testPID + 1, 9}, false},
-		{"kill", []uint64{^uint64(0), 9}, false},
-		{"tgkill", []uint64{testPID, testPID, 6}, true},
-		{"tgkill", []uint64{1, 1, 6}, false},
-		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 0, 4096}, true},
-		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 4096, 0}, false},
-		{"prlimit64", []uint64{testPID + 1, unix.RLIMIT_NOFILE, 0, 4096}, false},
-		{"sched_setaffinity", []uint64{0, 8, 4096}, true},
-		{"sched_setaffinity", []uint64{testPID, 8, 4096}, true},
-		{"sched_setaffinity", []uint64{testPID - 1, 8, 4096}, false},
-		{"sched_setaffinity", []uint64{other, 8, 4096}, false},
-		{"get_robust_list", []uint64{0}, true},
-		{"get_robust_list", []uint64{testPID - 1}, false},
-		{"sched_setscheduler", []uint64{0}, false},
-		{"setpriority", []uint64{0}, false},
-		{"prctl", []uint64{unix.PR_SET_NAME}, true},
-		{"prctl", []uint64{unix.PR_SET_PDEATHSIG}, false},
-		{"prctl", []uint64{unix.PR_SET_DUMPABLE}, false},
-		{"prctl", []uint64{unix.PR_SET_SECCOMP}, false},
-		{"ioctl", []uint64{0, unix.TCGETS}, true},
-		{"ioctl", []uint64{0, unix.TIOCSTI}, false},
-		{"fcntl", []uint64{3, unix.F_SETFL}, true},
-		{"fcntl", []uint64{3, unix.F_SETOWN}, false},
-	}
-	onEach(t, false, func(t *testing.T, f filter) {
-		for _, test := range tests {
-			if verdict := f.call(test.name, test.args...); (verdict == seccomp.ActionAllow) != test.allowed {
-				t.Errorf("%s %v: %v", test.name, test.args, verdict)
-			}
+// onEach runs a test for the program of each variant with or without a GPU.
+func onEach(t *testing.T, gpu bool, test func(*testing.T, caller)) {
+	for _, v := range variants() {
+		if v.gpu != gpu {
+			continue
 		}
-		if verdict := f.call("clone3"); verdict != noSuchCall {
-			t.Errorf("clone3: %#x, want ENOSYS", uint32(verdict))
+		t.Run(v.own.name, func(t *testing.T) {
+			program, err := assemble(v.own, v.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, caller{newFilter(t, program), v.own})
+		})
+	}
+}
+
+// caller names the calls that a program decides.
+type caller struct {
+	*filter
+	own processor
+}
+
+func (c caller) call(name string, args ...uint64) verdict {
+	c.t.Helper()
+	number, exists, err := c.own.number(name)
+	if err != nil || !exists {
+		c.t.Fatalf("%s has no %q, %v", c.own.name, name, err)
+	}
+	return c.number(number, args...)
+}
+
+func (c caller) number(number uint32, args ...uint64) verdict {
+	s := systemCall{audit: c.own.audit, number: number}
+	copy(s.args[:], args)
+	return c.run(s)
+}
+
+// R4, R10: calls with arguments are allowed with the right ones only. The kernel ignores the upper half of an integer
+// argument, so garbage there changes nothing; of a pointer both halves count.
+func TestArgumentsDecide(t *testing.T) {
+	const garbage = 0xdeadbeef << 32
+	tests := []struct {
+		name string
+		args []uint64
+		want verdict
+	}{
+		{"clone", []uint64{unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND}, allow},
+		{"clone", []uint64{garbage | unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND}, allow},
+		{"clone", []uint64{uint64(unix.SIGCHLD)}, refuse},
+		{"clone", []uint64{unix.CLONE_THREAD<<32 | uint64(unix.SIGCHLD)}, refuse},
+		{"clone", []uint64{unix.CLONE_VFORK | unix.CLONE_VM | uint64(unix.SIGCHLD)}, refuse},
+		{"clone", []uint64{unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND | unix.CLONE_NEWNET}, refuse},
+		{"clone3", nil, absent},
+		{"execveat", []uint64{testExecFD, 0, 0, 0, unix.AT_EMPTY_PATH}, ask},
+		{"execveat", []uint64{testExecFD - 1, 0, 0, 0, unix.AT_EMPTY_PATH}, refuse},
+		{"execveat", []uint64{testExecFD, 0, 0, 0, 0}, refuse},
+		{"execveat", []uint64{testExecFD << 32, 0, 0, 0, unix.AT_EMPTY_PATH}, refuse},
+		{"execve", nil, refuse},
+		{"bind", []uint64{3, 4096, 16}, ask},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, allow},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, allow},
+		{"socket", []uint64{garbage | unix.AF_UNIX, garbage | unix.SOCK_STREAM}, allow},
+		{"socket", []uint64{unix.AF_INET, unix.SOCK_STREAM}, refuse},
+		{"socket", []uint64{unix.AF_UNIX<<32 | unix.AF_INET, unix.SOCK_STREAM}, refuse},
+		{"socket", []uint64{unix.AF_INET6, unix.SOCK_DGRAM}, refuse},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM}, refuse},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_DGRAM | unix.SOCK_CLOEXEC}, refuse},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_STREAM<<32 | unix.SOCK_DGRAM}, refuse},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_RAW}, refuse},
+		{"socket", []uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET}, refuse},
+		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, refuse},
+		{"sendto", []uint64{9, 0, 0, 0, 0}, allow},
+		{"sendto", []uint64{9, 0, 0, 0, 4096}, refuse},
+		{"sendto", []uint64{9, 0, 0, 0, garbage}, refuse},
+		{"kill", []uint64{testPID, 9}, allow},
+		{"kill", []uint64{testPID + 1, 9}, refuse},
+		{"kill", []uint64{testPID<<32 | 1, 9}, refuse},
+		{"kill", []uint64{^uint64(0), 9}, refuse},
+		{"tgkill", []uint64{testPID, testPID, 6}, allow},
+		{"tgkill", []uint64{1, 1, 6}, refuse},
+		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 0, 4096}, allow},
+		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, 4096, 0}, refuse},
+		{"prlimit64", []uint64{0, unix.RLIMIT_NOFILE, garbage, 0}, refuse},
+		{"prlimit64", []uint64{testPID + 1, unix.RLIMIT_NOFILE, 0, 4096}, refuse},
+		{"sched_setaffinity", []uint64{0, 8, 4096}, allow},
+		{"sched_setaffinity", []uint64{testPID, 8, 4096}, allow},
+		{"sched_setaffinity", []uint64{testPID - 1, 8, 4096}, refuse},
+		{"get_robust_list", []uint64{0}, allow},
+		{"get_robust_list", []uint64{testPID - 1}, refuse},
+		{"sched_setscheduler", []uint64{0}, refuse},
+		{"setpriority", []uint64{0}, refuse},
+		{"prctl", []uint64{unix.PR_SET_NAME}, allow},
+		{"prctl", []uint64{unix.PR_SET_NAME<<32 | unix.PR_SET_PDEATHSIG}, refuse},
+		{"prctl", []uint64{unix.PR_SET_PDEATHSIG}, refuse},
+		{"prctl", []uint64{unix.PR_SET_DUMPABLE}, refuse},
+		{"prctl", []uint64{unix.PR_SET_SECCOMP}, refuse},
+		{"ioctl", []uint64{0, unix.TCGETS}, allow},
+		{"ioctl", []uint64{0, unix.TIOCSTI}, refuse},
+		{"fcntl", []uint64{3, unix.F_SETFL}, allow},
+		{"fcntl", []uint64{3, garbage | unix.F_SETFL}, allow},
+		{"fcntl", []uint64{3, unix.F_SETOWN}, refuse},
+		{"openat", []uint64{0, 0, unix.O_RDONLY | unix.O_CLOEXEC}, allow},
+		{"openat", []uint64{0, 0, unix.O_WRONLY}, refuse},
+		{"openat", []uint64{0, 0, unix.O_RDWR}, refuse},
+		{"openat", []uint64{0, 0, unix.O_RDONLY | unix.O_CREAT}, refuse},
+		{"openat", []uint64{0, 0, unix.O_RDONLY | unix.O_TRUNC}, refuse},
+	}
+	onEach(t, false, func(t *testing.T, c caller) {
+		for _, test := range tests {
+			if got := c.call(test.name, test.args...); got != test.want {
+				t.Errorf("%s %#x: got %#x, want %#x", test.name, test.args, uint32(got), uint32(test.want))
+			}
 		}
 	})
 }
 
 // R4: what is not on the list is refused with EPERM: every call of each table, named or not.
-func TestEverythingElseIsRefused(t *testing.T) { onEach(t, false, refusesEverythingElse) }
-
-func refusesEverythingElse(t *testing.T, f filter) {
-	const eperm = seccomp.ActionErrno&0xffff0000 | seccomp.Action(unix.EPERM)
-	want := map[uint32]seccomp.Action{uint32(f.own.SyscallNames["clone3"]): noSuchCall}
-	// The last five are allowed with arguments that are all zero: duplicating a descriptor, sending
-	// without an address, asking for limits and locks of its own, choosing processors for itself.
-	for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64", "get_robust_list", "sched_setaffinity") {
-		if number, ok := f.own.SyscallNames[name]; ok {
-			want[uint32(number)] = seccomp.ActionAllow
+func TestEverythingElseIsRefused(t *testing.T) {
+	onEach(t, false, func(t *testing.T, c caller) {
+		want := map[uint32]verdict{}
+		// The last ones are allowed with arguments that are all zero: duplicating a descriptor, sending without an
+		// address, asking for limits and locks of its own, choosing processors for itself, opening for reading.
+		for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64", "get_robust_list", "sched_setaffinity", "open", "openat") {
+			if number, exists, err := c.own.number(name); err != nil {
+				t.Error(err)
+			} else if exists {
+				want[number] = allow
+			}
 		}
-	}
-	if len(want) < 80 {
-		t.Errorf("only %d calls are looked for", len(want))
-	}
-	for number := range uint32(2000) {
-		expected, ok := want[number]
-		if !ok {
-			expected = eperm
+		for name, other := range map[string]verdict{"clone3": absent, "bind": ask} {
+			number, _, _ := c.own.number(name)
+			want[number] = other
 		}
-		if verdict := f.run(uint32(f.own.ID), number); verdict != expected {
-			t.Errorf("%d %s: %#x, want %#x", number, f.own.SyscallNumbers[int(number)], uint32(verdict), uint32(expected))
+		if len(want) < 80 {
+			t.Errorf("only %d calls are looked for", len(want))
 		}
-	}
-	for _, name := range []string{
-		"connect", "ptrace", "keyctl", "add_key", "request_key", "memfd_create", "execve", "process_vm_readv", "io_uring_setup",
-		"bpf", "unshare", "setns", "mount", "sendmsg", "sendmmsg", "socketpair", "pidfd_open", "setsid", "setpgid", "fchmod", "fchmodat",
-	} {
-		if f.call(name) == seccomp.ActionAllow {
-			t.Errorf("%s is allowed", name)
+		for number := range uint32(2000) {
+			expected, ok := want[number]
+			if !ok {
+				expected = refuse
+			}
+			if got := c.number(number); got != expected {
+				t.Errorf("call %d: got %#x, want %#x", number, uint32(got), uint32(expected))
+			}
 		}
-	}
+		for _, name := range []string{
+			"connect", "ptrace", "keyctl", "add_key", "request_key", "memfd_create", "execve", "process_vm_readv", "io_uring_setup",
+			"bpf", "unshare", "setns", "mount", "sendmsg", "sendmmsg", "socketpair", "pidfd_open", "setsid", "setpgid", "fchmod", "fchmodat",
+			"openat2", "mknodat", "unlinkat", "mkdirat", "seccomp",
+		} {
+			if got := c.call(name); got != refuse {
+				t.Errorf("%s: got %#x, want %#x", name, uint32(got), uint32(refuse))
+			}
+		}
+	})
 }
 
-// R4: no other table of the processor gets past: a list of forbidden calls is passed that way.
+// R4: no other table of the processor is let through, which is how a list of forbidden calls is passed.
 func TestForeignTables(t *testing.T) {
-	onEach(t, false, func(t *testing.T, f filter) {
-		for _, foreign := range []*arch.Info{arch.I386, arch.X86_64, arch.ARM, arch.AARCH64, arch.X32} {
-			if foreign.ID == f.own.ID && foreign.SeccompMask == f.own.SeccompMask {
-				continue
-			}
+	const x32 = 1 << 30
+	onEach(t, false, func(t *testing.T, c caller) {
+		for _, audit := range []uint32{unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, amd64.audit, arm64.audit} {
 			for number := range uint32(600) {
-				if verdict := f.run(uint32(foreign.ID), number|uint32(foreign.SeccompMask)); verdict == seccomp.ActionAllow {
-					t.Fatalf("%s %d is allowed", foreign.Name, number)
+				if audit != c.own.audit && c.run(systemCall{audit: audit, number: number}) != refuse {
+					t.Fatalf("call %d of convention %#x is not refused", number, audit)
+				}
+				if c.run(systemCall{audit: audit, number: number | x32}) != refuse {
+					t.Fatalf("call %d of the x32 table is not refused", number)
 				}
 			}
 		}
 	})
 }
 
-// R4: a GPU driver gets what it needs, and no way out: a message with an address finds no socket that
-// it could be sent from.
+// R4: a GPU driver gets what it needs, and no way out: a message with an address finds no socket to go out by.
 func TestGPUCalls(t *testing.T) {
-	onEach(t, true, func(t *testing.T, f filter) {
+	onEach(t, true, func(t *testing.T, c caller) {
 		for _, name := range forGPU {
-			if f.call(name) != seccomp.ActionAllow {
-				t.Errorf("%s is refused", name)
+			if got := c.call(name); got != allow {
+				t.Errorf("%s: got %#x, want %#x", name, uint32(got), uint32(allow))
 			}
 		}
 		for kind := range uint64(16) {
 			for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
 				for _, name := range []string{"socket", "socketpair"} {
-					if allowed := f.call(name, unix.AF_UNIX, kind|flags) == seccomp.ActionAllow; allowed != (kind == unix.SOCK_STREAM) {
+					if allowed := c.call(name, unix.AF_UNIX, kind|flags) == allow; allowed != (kind == unix.SOCK_STREAM) {
 						t.Errorf("%s of type %d with flags %#x: allowed %v", name, kind, flags, allowed)
 					}
-					if f.call(name, unix.AF_INET, kind|flags) == seccomp.ActionAllow {
-						t.Errorf("%s of the internet, type %d, is allowed", name, kind)
+					if c.call(name, unix.AF_INET, kind|flags) != refuse {
+						t.Errorf("%s of the internet, type %d, is not refused", name, kind)
 					}
 				}
 			}
 		}
+		for flags, want := range map[uint64]verdict{
+			unix.O_RDWR: allow, unix.O_RDWR | unix.O_CREAT: refuse, unix.O_RDWR | unix.O_TRUNC: refuse, unix.O_RDWR | tmpfileBit: refuse,
+		} {
+			if got := c.call("openat", 0, 0, flags); got != want {
+				t.Errorf("opening with %#x: got %#x, want %#x", flags, uint32(got), uint32(want))
+			}
+		}
 		for _, name := range []string{"connect", "sendmmsg", "ptrace", "keyctl", "execve"} {
-			if f.call(name) == seccomp.ActionAllow {
-				t.Errorf("%s is allowed", name)
+			if c.call(name) != refuse {
+				t.Errorf("%s is not refused", name)
 			}
 		}
 	})
 }
 
-// R4: a name that a table lacks would be dropped in silence. amd64 has them all; what arm64 lacks has
-// a twin there, which is allowed.
+// R4: a name that a table lacks has no effect. amd64 has all; what arm64 lacks has a twin there, which is allowed.
 func TestNamesExist(t *testing.T) {
 	twins := map[string]string{
-		"open": "openat", "stat": "fstatat", "lstat": "fstatat", "newfstatat": "fstatat", "access": "faccessat",
-		"readlink": "readlinkat", "time": "clock_gettime", "poll": "ppoll", "select": "pselect6", "epoll_wait": "epoll_pwait",
-		"arch_prctl": "set_tid_address", // the thread pointer is a register there
+		"open": "openat", "stat": "newfstatat", "lstat": "newfstatat", "access": "faccessat", "readlink": "readlinkat",
+		"time": "clock_gettime", "poll": "ppoll", "select": "pselect6", "epoll_wait": "epoll_pwait",
+		"getrlimit": "prlimit64", "arch_prctl": "set_tid_address", // the thread pointer is a register there
 	}
-	arm64 := newFilter(t, arch.AARCH64, false)
-	for _, name := range slices.Concat(always, forGPU) {
-		if _, ok := arch.X86_64.SyscallNames[name]; !ok && name != "fstatat" {
-			t.Errorf("amd64 has no %q", name)
+	for _, v := range variants() {
+		named := map[string]bool{}
+		for _, r := range v.rules {
+			named[r.call] = true
 		}
-		if _, ok := arch.AARCH64.SyscallNames[name]; ok {
-			continue
-		}
-		if twin := twins[name]; twin == "" || arm64.call(twin) != seccomp.ActionAllow {
-			t.Errorf("arm64 has no %q, and its twin %q is refused", name, twin)
+		for name := range named {
+			_, exists, err := v.own.number(name)
+			if err != nil {
+				t.Error(err)
+			}
+			if !exists && (v.own == amd64 || !named[twins[name]]) {
+				t.Errorf("%s has no %q, and its twin %q is not named", v.own.name, name, twins[name])
+			}
 		}
 	}
-	if tables[runtime.GOARCH] == nil {
-		t.Errorf("nobody looked at the calls of %s", runtime.GOARCH)
+	if _, ok := processors[runtime.GOARCH]; !ok {
+		t.Errorf("there is no filter for %s", runtime.GOARCH)
+	}
+}
+
+// A condition whose value has bits outside its mask never holds.
+func TestConditionsCanHold(t *testing.T) {
+	for _, v := range variants() {
+		for _, r := range v.rules {
+			for _, c := range r.when {
+				if c.value&^c.mask != 0 || c.argument > 5 {
+					t.Errorf("%s: %s: %+v", v, r.call, c)
+				}
+			}
+		}
+	}
+}
+
+// R10: the numbers are those of golang.org/x/sys, which has each table for its own processor only.
+func TestCallNumbers(t *testing.T) {
+	output, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "golang.org/x/sys").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant := regexp.MustCompile(`(?m)^\s*SYS_(\w+)\s+= (\d+)`)
+	for _, p := range processors {
+		source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(output)), "unix", "zsysnum_linux_"+p.name+".go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{}
+		for _, found := range constant.FindAllStringSubmatch(string(source), -1) {
+			want[strings.ToLower(found[1])], _ = strconv.Atoi(found[2])
+		}
+		delete(want, "arch_specific_syscall") // a range
+		if len(want) < 300 {
+			t.Errorf("%s: only %d calls were found", p.name, len(want))
+		}
+		for name, number := range want {
+			if got, ok := callNumbers[name]; !ok || got[p.column] != number {
+				t.Errorf("%s of %s: got %v, want %d", name, p.name, got, number)
+			}
+		}
+		for name, got := range callNumbers {
+			if _, ok := want[name]; !ok && got[p.column] != none {
+				t.Errorf("%s of %s: got %d, and there is none", name, p.name, got[p.column])
+			}
+		}
 	}
 }
 
@@ -277,7 +320,68 @@ func TestCanaryVerdict(t *testing.T) {
 	}
 }
 
-// R4: less than the kernel supports is not complete, and neither is a failed canary.
+// R4, R10: the canaries find each fault of a filter that is really installed: on a thread without a filter, with the
+// filter that forgets one rule's conditions, with one that allows what is allowed once for ever.
+func TestCanariesFindFaults(t *testing.T) {
+	o := options{execFD: testExecFD, pid: os.Getpid(), asks: true}
+	policy := Policy{ExecFD: testExecFD}
+	run := func(change func([]rule) []rule, try func(filter []unix.SockFilter, tcp int) string) (failed string) {
+		t.Helper()
+		program, err := assemble(processors[runtime.GOARCH], change(rules(o)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		filter, err := encode(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		onOwnThread(func() {
+			tcp, err := newTCPSocket()
+			if err == nil {
+				err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+			}
+			if err != nil {
+				failed = err.Error()
+				return
+			}
+			defer func() { _ = unix.Close(tcp) }()
+			failed = try(filter, tcp)
+		})
+		return failed
+	}
+	installed := func(filter []unix.SockFilter, tcp int) string {
+		if _, err := install(filter, false); err != nil {
+			return err.Error()
+		}
+		return seccompCanaries(policy, tcp)
+	}
+	once := func(filter []unix.SockFilter, tcp int) string { return onceCanaries(filter, policy, tcp) }
+	forget := func(call string) func([]rule) []rule {
+		return func(list []rule) []rule { return append(plain(allow, call), list...) }
+	}
+	same := func(list []rule) []rule { return list }
+	if failed := run(same, installed) + run(same, once); failed != "" {
+		t.Errorf("without a fault: %q failed", failed)
+	}
+	for call, want := range map[string]string{
+		"socket": "making an internet socket", "prctl": "outliving the daemon", "sendto": "an address by garbage in an argument",
+		"kill": "a signal by garbage in an argument", "prlimit64": "a limit by garbage in an argument", "fcntl": "a descriptor by garbage in an argument",
+		"sched_setaffinity": "a processor by garbage in an argument", "openat": "an opening by garbage in an argument",
+		"clone": "a process by garbage in an argument", "execve": "executing a path", "execveat": "executing another descriptor",
+	} {
+		if failed := run(forget(call), installed); failed != want {
+			t.Errorf("%s without conditions: %q failed, want %q", call, failed, want)
+		}
+	}
+	for call, want := range map[string]string{"execveat": "a second execution", "bind": "a second bind"} {
+		if failed := run(forget(call), once); failed != want {
+			t.Errorf("%s for ever: %q failed, want %q", call, failed, want)
+		}
+	}
+}
+
+// R4: less than the kernel supports is not complete, and neither is a failed canary. The network namespace is what the
+// system lets the user have.
 func TestComplete(t *testing.T) {
 	full := Result{}
 	full.Supported.Landlock, full.Supported.Seccomp = 7, true
@@ -287,6 +391,7 @@ func TestComplete(t *testing.T) {
 		want   bool
 	}{
 		"all":            {func(*Result) {}, true},
+		"own network":    {func(r *Result) { r.Level.Netns = true }, true},
 		"no landlock":    {func(r *Result) { r.Level.Landlock = 0 }, false},
 		"no seccomp":     {func(r *Result) { r.Level.Seccomp = false }, false},
 		"canary failed":  {func(r *Result) { r.Failed = "x" }, false},
