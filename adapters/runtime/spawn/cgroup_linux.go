@@ -3,6 +3,7 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroup is a control group of the runtime alone (R5): where the user may make one with memory and
-// process limits, the kernel counts what the runtime really uses, and one file ends all in it. It
-// stands beside RLIMIT_DATA, which is all there is elsewhere.
+// cgroup is a control group of the runtime alone (R5, R6): one file of it ends all processes in it, whatever they did to
+// leave their parent. Where the user may have memory and process limits, the kernel also counts what the runtime really
+// uses; elsewhere RLIMIT_DATA is the only limit.
 type cgroup struct {
 	path string
 	dir  *os.File
@@ -24,12 +25,30 @@ type cgroup struct {
 // maxTasks bounds processes and threads: the runtime has some threads for each processor.
 const maxTasks = 512
 
-// groupPrefix begins a group's name; the daemon's process id follows.
+// groupPrefix begins a group's name; the daemon's process id and start time follow, so that a later daemon knows whether
+// this one still runs.
 const groupPrefix = "companion-runtime-"
 
-// newCgroup makes the group of one start, or returns nil where the system offers none: no cgroup v2,
-// no controllers, or no right to use them. That is no failure.
+// newCgroup makes the group of one start, with limits where there are any, or returns nil where the system offers none: no
+// cgroup v2, or no right to make a group. That is no failure.
 func newCgroup(memory int64) *cgroup {
+	parents := cgroupParents()
+	for _, limited := range []bool{true, false} {
+		for _, parent := range parents {
+			if limited && !limitable(parent) {
+				continue
+			}
+			if g := makeCgroup(parent, memory, limited); g != nil {
+				return g
+			}
+		}
+	}
+	return nil
+}
+
+// cgroupParents are the groups below which that of a runtime may lie. A group with processes of its own, such as the
+// daemon's, may not limit its children; the one above, when it was given to the user, may.
+func cgroupParents() []string {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
@@ -42,17 +61,13 @@ func newCgroup(memory int64) *cgroup {
 	if root == "" {
 		return nil
 	}
-	// A group with processes of its own, such as ours, may not limit its children; the one above,
-	// when it was given to the user, may.
+	var parents []string
 	for _, parent := range []string{path, filepath.Dir(path)} {
-		if within, err := filepath.Rel(root, parent); err != nil || !filepath.IsLocal(within) {
-			continue
-		}
-		if g := makeCgroup(parent, memory); g != nil {
-			return g
+		if within, err := filepath.Rel(root, parent); err == nil && filepath.IsLocal(within) {
+			parents = append(parents, parent)
 		}
 	}
-	return nil
+	return parents
 }
 
 // cgroupPlace finds the mount of cgroup v2 and our own group in it: mountinfo as in proc(5), and the
@@ -74,22 +89,31 @@ func cgroupPlace(mountinfo, own string) (root, path string) {
 	return "", ""
 }
 
-func makeCgroup(parent string, memory int64) *cgroup {
+// limitable enables the controllers for the children of the group, and reports whether they are.
+func limitable(parent string) bool {
 	control := filepath.Join(parent, "cgroup.subtree_control")
 	wanted := []string{"memory", "pids"}
-	if !hasAll(control, wanted) {
-		// Refused for a group that has processes or was not given to us.
-		if err := os.WriteFile(control, []byte("+memory +pids"), 0); err != nil || !hasAll(control, wanted) {
-			return nil
-		}
+	if hasAll(control, wanted) {
+		return true
 	}
-	removeAbandoned(parent)
-	path, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", groupPrefix, os.Getpid()))
+	// Refused for a group that has processes or was not given to us.
+	return os.WriteFile(control, []byte("+memory +pids"), 0) == nil && hasAll(control, wanted)
+}
+
+func makeCgroup(parent string, memory int64, limited bool) *cgroup {
+	self, err := identify(os.Getpid())
+	if err != nil {
+		return nil
+	}
+	path, err := os.MkdirTemp(parent, groupName(self)+"-")
 	if err != nil {
 		return nil
 	}
 	g := &cgroup{path: path}
-	if err := g.limit(memory); err != nil {
+	if limited {
+		err = g.limit(memory)
+	}
+	if err != nil {
 		_ = os.Remove(path)
 		return nil
 	}
@@ -100,20 +124,35 @@ func makeCgroup(parent string, memory int64) *cgroup {
 	return g
 }
 
-// removeAbandoned removes the groups of daemons that were killed: their runtimes ended with them, but
-// nobody was left to remove the group. The kernel keeps a group that has processes.
-func removeAbandoned(parent string) {
-	entries, err := os.ReadDir(parent)
-	if err != nil {
-		return
-	}
-	for _, entry := range entries {
-		rest, ok := strings.CutPrefix(entry.Name(), groupPrefix)
-		owner, _, _ := strings.Cut(rest, "-")
-		if pid, err := strconv.Atoi(owner); ok && err == nil && unix.Kill(pid, 0) == unix.ESRCH {
-			_ = os.Remove(filepath.Join(parent, entry.Name()))
+// groupName begins the name of the groups of a daemon.
+func groupName(daemon record) string {
+	return fmt.Sprintf("%s%d-%d", groupPrefix, daemon.PID, daemon.StartTime)
+}
+
+// endAbandonedGroups kills what is left in the groups of daemons that have ended, and removes the groups.
+func endAbandonedGroups() {
+	for _, parent := range cgroupParents() {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			continue
+		}
+		for _, entry := range entries {
+			if abandoned(entry.Name()) {
+				(&cgroup{path: filepath.Join(parent, entry.Name())}).end()
+			}
 		}
 	}
+}
+
+// abandoned reports whether the name is that of a group whose daemon has ended. A process that has got the daemon's id
+// since then has started later.
+func abandoned(name string) bool {
+	var daemon record
+	if n, err := fmt.Sscanf(name, groupPrefix+"%d-%d-", &daemon.PID, &daemon.StartTime); n != 2 || err != nil && err != io.EOF {
+		return false
+	}
+	now, err := identify(daemon.PID)
+	return err != nil && errors.Is(err, os.ErrNotExist) || err == nil && now.StartTime != daemon.StartTime
 }
 
 func hasAll(control string, wanted []string) bool {
@@ -146,7 +185,7 @@ func (g *cgroup) end() {
 	if g == nil {
 		return
 	}
-	_ = g.dir.Close()
+	_ = g.dir.Close() // nil of another daemon's
 	// As many processes as the group may have take seconds to end on a slow machine.
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		g.kill()
@@ -156,8 +195,7 @@ func (g *cgroup) end() {
 	}
 }
 
-// kill ends all members, on a kernel before 5.14 one by one: whoever is born meanwhile meets the next
-// round.
+// kill ends all members, on a kernel before 5.14 one by one: a process that is made meanwhile ends in the next round.
 func (g *cgroup) kill() {
 	if os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) == nil {
 		return

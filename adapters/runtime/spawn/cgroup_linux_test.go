@@ -41,7 +41,7 @@ func TestCgroupLimits(t *testing.T) {
 			t.Errorf("%q: %v", content, !want)
 		}
 	}
-	if g := makeCgroup(filepath.Join(parent, "none"), 1<<30); g != nil {
+	if g := makeCgroup(filepath.Join(parent, "none"), 1<<30, true); g != nil {
 		t.Error("a group was made in no folder")
 	}
 	g := &cgroup{path: parent}
@@ -134,7 +134,8 @@ func TestCgroupEndsAll(t *testing.T) {
 // R5: a group of processes that multiply is refused the next one, and all of them end with the group.
 func TestCgroupStopsForks(t *testing.T) {
 	g := newCgroup(0)
-	if g == nil {
+	if g == nil || !limitable(filepath.Dir(g.path)) {
+		g.end()
 		t.Skip("the system offers no control group with memory and pids: nothing is proven by this test")
 	}
 	const bomb = `i=0; while [ $i -lt 600 ]; do sleep 300 >/dev/null 2>&1 & i=$((i+1)); done; echo all; wait`
@@ -155,5 +156,63 @@ func TestCgroupStopsForks(t *testing.T) {
 	g.end()
 	if _, err := os.Stat(g.path); !os.IsNotExist(err) {
 		t.Errorf("the group: %v", err)
+	}
+}
+
+// R2, R7: what is left in the group of a daemon that has ended is killed at the next start, also when its number is
+// another process's; the group of a living daemon is untouched.
+func TestAbandonedGroupsEnd(t *testing.T) {
+	g := newCgroup(0)
+	if g == nil {
+		t.Skip("the system offers no control group: nothing is proven by this test")
+	}
+	defer g.end()
+	self, err := identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, recycled := self, self
+	dead.PID = 1 << 30 // no process has such a number
+	recycled.StartTime--
+	parent := filepath.Dir(g.path)
+	for name, want := range map[string]struct {
+		owner record
+		lives bool
+	}{"living daemon": {self, true}, "dead daemon": {dead, false}, "recycled number": {recycled, false}} {
+		path, err := os.MkdirTemp(parent, groupName(want.owner)+"-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		group := &cgroup{path: path, dir: dir}
+		cmd := exec.Command("sleep", "300")
+		cmd.SysProcAttr = stageAttributes(group)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		record := filepath.Join(t.TempDir(), "runtime.json")
+		if _, err := Reclaim(t.Context(), record, filepath.Dir(record)); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(path); os.IsNotExist(err) == want.lives {
+			t.Errorf("%s: the group: %v", name, err)
+		}
+		select {
+		case <-ended:
+			if want.lives {
+				t.Errorf("%s: the process was killed", name)
+			}
+		default:
+			if !want.lives {
+				<-ended // reaped soon after the group is gone
+			}
+		}
+		group.end()
+		<-ended
 	}
 }

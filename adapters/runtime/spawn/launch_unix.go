@@ -140,7 +140,8 @@ func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 }
 
 // startSeparate starts the command in namespaces of its own, if they are wanted and the system lets this user make them,
-// and else without. It leaves in namespaces which of both.
+// else without, and where it cannot be started in the control group either, outside of that. It leaves in namespaces
+// whether it has its own.
 func startSeparate(limits *cgroup, namespaces *bool, command func(*syscall.SysProcAttr) *exec.Cmd) (*exec.Cmd, error) {
 	attributes := stageAttributes(limits)
 	if *namespaces = *namespaces && separate(attributes); *namespaces {
@@ -149,7 +150,12 @@ func startSeparate(limits *cgroup, namespaces *bool, command func(*syscall.SysPr
 		}
 		*namespaces = false
 	}
-	cmd := command(stageAttributes(limits))
+	if limits != nil {
+		if cmd := command(stageAttributes(limits)); cmd.Start() == nil {
+			return cmd, nil
+		}
+	}
+	cmd := command(stageAttributes(nil))
 	return cmd, cmd.Start()
 }
 

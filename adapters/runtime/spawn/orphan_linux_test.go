@@ -187,6 +187,62 @@ func TestReclaim(t *testing.T) {
 	}
 }
 
+// R2, R7: a process of the same program that the recorded one left in its session ends as well, although the recorded one
+// is gone; a process of another program in the session is left alone.
+func TestReclaimEndsSession(t *testing.T) {
+	dir := spawntest.Dir(t)
+	hostile := spawntest.Runtime(t)
+	program := filepath.Join(hostile.Dir, hostile.Executable)
+	shell := exec.Command("/bin/sh", "-c", `"$1" --model "$2" & echo $!; sleep 300 & echo $!; exec "$1" --model "$2"`,
+		"sh", program, spawntest.Model(t, nil).Path)
+	shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	output, err := shell.StdoutPipe()
+	if err == nil {
+		err = shell.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var same, other int
+	if _, err := fmt.Fscan(output, &same, &other); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, pid := range []int{same, other} {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	for _, pid := range []int{shell.Process.Pid, same} {
+		within(t, 5*time.Second, "the execution", func() bool {
+			target, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			return target == program
+		})
+	}
+	f, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := spawn.WriteRecord(recordIn(dir), shell.Process.Pid, f); err != nil {
+		t.Fatal(err)
+	}
+	_ = shell.Process.Kill()
+	_ = shell.Wait()
+	if _, err := spawn.Reclaim(t.Context(), recordIn(dir), dir); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "the end of what was left", func() bool { return !livesOn(same) })
+	if !livesOn(other) {
+		t.Error("a process of another program was killed")
+	}
+}
+
+// livesOn reports whether a process runs; one that waits to be reaped does not.
+func livesOn(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
 // leftOver starts a process that runs without its daemon, and writes the record of it.
 func leftOver(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()

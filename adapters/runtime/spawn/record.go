@@ -45,9 +45,10 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	return privatefs.WriteFile(path, data)
 }
 
-// Reclaim ends the runtime that the record at recordPath describes, if that very process still runs,
-// and removes the record and the folders of earlier starts in runDir. A process that differs in
-// anything is left alone. It reports whether it ended one. The caller is the only daemon (X1).
+// Reclaim ends the runtime that the record at recordPath describes, if that very process still runs, with the processes of
+// the same program in its session, and whatever is left in the control groups of daemons that have ended. It removes the
+// record and the folders of earlier starts in runDir. A process that differs in anything is left alone. It reports
+// whether it ended a recorded one. The caller is the only daemon of the user (X1).
 func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err error) {
 	if !filepath.IsAbs(recordPath) {
 		return false, errors.New("no place for the record")
@@ -65,6 +66,7 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ended, fmt.Errorf("reading the record of an earlier daemon: %w", err)
 	}
+	endAbandonedGroups()
 	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath), canaryPrefix))
 }
 

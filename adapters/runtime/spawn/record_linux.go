@@ -38,13 +38,44 @@ func identify(pid int) (record, error) {
 	return record{PID: pid, Boot: strings.TrimSpace(string(boot)), StartTime: started}, nil
 }
 
+// endSession kills the processes that the recorded one has left in its session: they run its program, and started later.
+// The kernel gives its number to no other session while one of them lives.
+func endSession(r record) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if session, err := unix.Getsid(pid); err != nil || session != r.PID {
+			continue
+		}
+		pidfd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		if now, err := identify(pid); err == nil && now.Boot == r.Boot && now.StartTime >= r.StartTime && runs(pid, r) {
+			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		}
+		_ = unix.Close(pidfd)
+	}
+}
+
 // running reports whether the process of the record runs still.
 func running(r record) bool {
 	now, err := identify(r.PID)
 	if err != nil || now.Boot != r.Boot || now.StartTime != r.StartTime {
 		return false
 	}
-	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", r.PID))
+	return runs(r.PID, r)
+}
+
+// runs reports whether the process runs the recorded program.
+func runs(pid int, r record) bool {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil {
 		return false
 	}
@@ -52,9 +83,10 @@ func running(r record) bool {
 	return ok && uint64(stat.Dev) == r.Device && stat.Ino == r.Inode
 }
 
-// end kills the recorded process and its group, and waits until it is gone. The descriptor is taken
-// before the identity is compared, so that both speak of the same process.
+// end kills the recorded process, its group and what it left in its session, and waits until the process is gone. The
+// descriptor is taken before the identity is compared, so that both mean the same process.
 func end(ctx context.Context, r record) (bool, error) {
+	defer endSession(r)
 	pidfd, err := unix.PidfdOpen(r.PID, 0)
 	if err != nil {
 		return false, nil
