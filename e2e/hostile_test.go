@@ -34,7 +34,10 @@ func attempts(c *harness.Companion) map[string]bool {
 	return refused
 }
 
-// R4, R5, R6, R8, T7: the program starts a hostile runtime that the manifest names like any other. It attacks
+// visible is the last attempt, and the one that nothing stops: docs/security.md says so.
+const visible = "see that the secret exists"
+
+// R4, R5, R6, R8, R10, T7: the program starts a hostile runtime that the manifest names like any other. It attacks
 // the daemon that started it, its sockets, secrets and files, leaves a grandchild, floods its output and
 // ignores the polite signal. No attempt succeeds, inference works meanwhile, and after the stop nothing of it
 // is left.
@@ -62,23 +65,24 @@ func TestHostileRuntime(t *testing.T) {
 	c.Start()
 	c.SignIn()
 	status := c.Available()
-	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp {
+	// Tests run as root, or where a user may make namespaces.
+	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp || !s.Netns {
 		t.Fatalf("the runtime is %+v: this test needs a kernel with Landlock and seccomp", status.Runtime)
 	}
 	refused := attempts(c)
 	// It may serve before the last line of its report was read.
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); refused = attempts(c) {
-		if _, tried := refused["open endless descriptors"]; tried {
+		if _, tried := refused[visible]; tried {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	for name, was := range refused {
-		if !was {
-			t.Errorf("the runtime could %s", name)
+		if was == (name == visible) {
+			t.Errorf("%s: refused %v", name, was)
 		}
 	}
-	if len(refused) < 80 {
+	if len(refused) < 110 {
 		t.Errorf("only %d attempts were reported", len(refused))
 	}
 	for _, name := range []string{"read the daemon's environment", "dial Unix socket 0", "read file 3", "eat memory"} {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -30,10 +31,11 @@ type Attempt struct {
 func attemptEverything(s Script) {
 	out := json.NewEncoder(os.Stdout)
 	for _, group := range [][]attempt{
-		files(s), network(s), sockets(s), execution(s), otherProcesses(), kernel(), limits(s),
+		files(s), network(s), sockets(s), execution(s), otherProcesses(), kernel(), limits(s), evasions(s),
+		{{"see that the secret exists", func() error { return see(s.Secret) }}},
 	} {
 		for _, a := range group {
-			if len(s.Only) > 0 && !slices.Contains(s.Only, a.name) {
+			if len(s.Only) > 0 && !slices.Contains(s.Only, a.name) || slices.Contains(s.Except, a.name) {
 				continue
 			}
 			err := a.try()
@@ -291,6 +293,8 @@ func limits(s Script) []attempt {
 		{"limit the daemon", func() error {
 			return unix.Prlimit(os.Getppid(), unix.RLIMIT_NOFILE, nil, &unix.Rlimit{})
 		}},
+		{"give an anonymous file a size", func() error { return sizedFile(4096) }},
+		{"give an anonymous file all memory", func() error { return sizedFile(s.Memory) }},
 		{"eat memory", func() error { return eat(s.Memory) }},
 		{"open endless descriptors", func() error {
 			for range 2000 {
@@ -303,6 +307,17 @@ func limits(s Script) []attempt {
 			return nil
 		}},
 	}
+}
+
+// sizedFile makes a file in memory as GPU drivers do.
+func sizedFile(size int64) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	fd, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Ftruncate(fd, size)
 }
 
 // eat takes private memory piece by piece, and gives it back.

@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 )
 
@@ -20,6 +21,8 @@ import (
 type Script struct {
 	Attempt bool     `json:"attempt"` // try everything, report, then go on
 	Only    []string `json:"only"`    // of the attempts, by name; none: all
+	Except  []string `json:"except"`  // of the attempts, by name: those that would end it
+	GPU     bool     `json:"gpu"`     // the rules for a GPU are in force
 	// What the attempts are aimed at.
 	Secret      string   `json:"secret"`      // a file with a secret
 	Outside     string   `json:"outside"`     // a folder to write to
@@ -52,7 +55,12 @@ type Script struct {
 	DieOn      string        `json:"dieOn"`   // end by an illegal instruction when a request contains this text
 	HoldOn     string        `json:"holdOn"`  // answer requests that contain this text HoldTime later
 	HoldTime   time.Duration `json:"holdTime"`
+	LeaderExit bool          `json:"leaderExit"` // end the first thread alone
+	BindFirst  string        `json:"bindFirst"`  // use the first bind for this name, and serve there
 }
+
+// The main goroutine stays on the first thread, which leaderExit ends.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	flags := flag.NewFlagSet("hostile", flag.ContinueOnError)

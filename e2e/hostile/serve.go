@@ -31,6 +31,10 @@ func play(s Script, host, alias string) {
 	if s.Fork {
 		leaveGrandchild()
 	}
+	listener, err := listen(s, host)
+	if err != nil {
+		fail(err)
+	}
 	if s.Attempt {
 		attemptEverything(s)
 	}
@@ -50,19 +54,45 @@ func play(s Script, host, alias string) {
 	if s.Threads > 0 {
 		startThreads(s.Threads)
 	}
+	if s.LeaderExit {
+		leaderExit()
+	}
 	if s.Serve {
-		go serve(s, host, alias)
+		if listener == nil {
+			if listener, err = net.Listen("unix", host); err != nil {
+				fail(err)
+			}
+		}
+		go serve(s, listener, alias)
 	}
 	for { // the socket's goroutine or a signal ends it
 		time.Sleep(time.Hour)
 	}
 }
 
-func serve(s Script, host, alias string) {
-	listener, err := net.Listen("unix", host)
-	if err != nil {
-		fail(err)
+// listen binds before the attempts are made, which are to find that nothing else can be bound.
+func listen(s Script, host string) (net.Listener, error) {
+	if s.BindFirst != "" {
+		host = s.BindFirst
 	}
+	if host == "" || !s.Attempt && s.BindFirst == "" {
+		return nil, nil
+	}
+	return net.Listen("unix", host)
+}
+
+// leaderExit ends the first thread and leaves the others.
+func leaderExit() {
+	go func() {
+		for {
+			time.Sleep(time.Hour)
+		}
+	}()
+	time.Sleep(10 * time.Millisecond)
+	_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+}
+
+func serve(s Script, listener net.Listener, alias string) {
 	answer := func(w http.ResponseWriter, status int, value any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)

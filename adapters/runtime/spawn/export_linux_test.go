@@ -1,5 +1,11 @@
 package spawn
 
+import (
+	"os"
+
+	"companion/adapters/runtime/spawn/sandbox"
+)
+
 // WriteRecord is writeRecord, for tests from outside.
 var WriteRecord = writeRecord
 
@@ -8,4 +14,34 @@ func UseDevice(path string) (restore func()) {
 	before := devicePatterns
 	devicePatterns = []string{path}
 	return func() { devicePatterns = before }
+}
+
+// omitted tells the stage, which has no environment of the test's but its locale, which layer to leave out.
+const omitted = "LC_OMITTED_LAYER"
+
+func init() {
+	if !IsStage() {
+		return
+	}
+	switch os.Getenv(omitted) {
+	case "landlock":
+		layers = sandbox.Layers{Seccomp: true, Limits: true}
+	case "seccomp":
+		layers = sandbox.Layers{Landlock: true, Limits: true}
+	case "limits":
+		layers = sandbox.Layers{Landlock: true, Seccomp: true}
+	}
+}
+
+// WithoutLayer starts runtimes without one layer, or with all for "", until restore is called.
+func WithoutLayer(name string) (restore func()) {
+	before := ownNamespaces
+	if name == "namespace" {
+		ownNamespaces = 0
+	}
+	_ = os.Setenv(omitted, name)
+	return func() {
+		ownNamespaces = before
+		_ = os.Unsetenv(omitted)
+	}
 }

@@ -31,6 +31,8 @@ type daemonPlan struct {
 	Model   messages.VerifiedModel
 	Runtime messages.VerifiedRuntime
 	Dir     string
+	// NoNamespaces stands for a system that lets the user make none.
+	NoNamespaces bool
 }
 
 func beDaemon() {
@@ -44,6 +46,9 @@ func beDaemon() {
 	if err := spawn.Harden(); err != nil {
 		panic(err)
 	}
+	if p.NoNamespaces {
+		spawn.WithoutLayer("namespace")
+	}
 	fmt.Println("spawning")
 	started, err := spawn.Spawn(spawn.Spec{
 		Model: p.Model, Runtime: p.Runtime, RunDir: p.Dir, RecordPath: recordIn(p.Dir),
@@ -53,7 +58,8 @@ func beDaemon() {
 		panic(err)
 	}
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	fmt.Println("runtime", started.Handle.PID(), "dumpable", dumpable, err)
+	level, _ := json.Marshal(started.Sandbox)
+	fmt.Println("runtime", started.Handle.PID(), "dumpable", dumpable, err, string(level))
 	<-started.Exit
 	os.Exit(1)
 }
@@ -62,6 +68,12 @@ func recordIn(dir string) string { return filepath.Join(dir, "runtime.json") }
 
 // daemon runs beDaemon in a process of its own and returns once it is about to spawn.
 func daemon(t *testing.T, p daemonPlan) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	return daemonOf(t, p, nil)
+}
+
+// daemonOf is daemon as another user.
+func daemonOf(t *testing.T, p daemonPlan, user *syscall.Credential) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	plan, err := json.Marshal(p)
 	if err != nil {
@@ -72,6 +84,16 @@ func daemon(t *testing.T, p daemonPlan) (*exec.Cmd, *bufio.Reader) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
+	if user != nil {
+		// The folder of the test binary may be closed to other users.
+		cmd = exec.Command("/proc/self/fd/3")
+		program, err := os.Open(self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = program.Close() }()
+		cmd.ExtraFiles, cmd.SysProcAttr = []*os.File{program}, &syscall.SysProcAttr{Credential: user}
+	}
 	cmd.Env = append(os.Environ(), daemonEnv+"="+string(plan))
 	cmd.Stderr = os.Stderr
 	output, err := cmd.StdoutPipe()
@@ -334,7 +356,7 @@ func TestHarden(t *testing.T) {
 	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
 	cmd, output := daemon(t, p)
 	line, err := output.ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "runtime ") || !strings.HasSuffix(line, " dumpable 0 <nil>\n") {
+	if err != nil || !strings.HasPrefix(line, "runtime ") || !strings.Contains(line, " dumpable 0 <nil> ") {
 		t.Fatalf("daemon said %q, %v", line, err)
 	}
 	limits := readProc(t, fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))

@@ -1,0 +1,218 @@
+package spawn_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"companion/adapters/runtime/fileid"
+	"companion/adapters/runtime/spawn"
+	"companion/adapters/runtime/spawn/spawntest"
+	"companion/messages"
+)
+
+// R10, T7: the one bind of the runtime yields the back-end socket, whatever name it gives: an abstract name cannot be
+// reached from outside.
+func TestFirstBindIsTheBackEnd(t *testing.T) {
+	name := fmt.Sprintf("@hostile-first-%d", os.Getpid())
+	started := start(t, spawntest.Spec(t, map[string]any{"bindFirst": name, "serve": true}))
+	awaitHealthy(t, started)
+	if conn, err := net.Dial("unix", name); err == nil {
+		_ = conn.Close()
+		t.Errorf("the runtime listens on %s", name)
+	}
+}
+
+// R10: nothing can be made in the folder of the back-end socket: after all attempts it holds the socket alone.
+func TestFolderHoldsTheSocketAlone(t *testing.T) {
+	script := target(t)
+	script["only"] = []string{"fill its home with sockets", "listen on a path of its home", "make a file of its own"}
+	var output lines
+	spec := spawntest.Spec(t, script)
+	spec.Line = output.add
+	started := start(t, spec)
+	if tried := output.attempts(t); len(tried) != 3 {
+		t.Errorf("%d attempts were reported, want 3", len(tried))
+	}
+	entries, err := os.ReadDir(filepath.Dir(started.BackEnd.Address))
+	if err != nil || len(entries) != 1 || entries[0].Name() != filepath.Base(started.BackEnd.Address) {
+		t.Errorf("the folder holds %v, %v", entries, err)
+	}
+}
+
+// R2, R10, T8: whatever the runtime tried before, and without its first thread, it ends with the daemon.
+func TestEndsWithTheDaemon(t *testing.T) {
+	for name, script := range map[string]map[string]any{
+		"first thread has ended": {"leaderExit": true},
+		"everything was tried":   {"attempt": true, "fork": true, "ignoreTerm": true, "secret": "/nowhere/secret", "outside": "/nowhere", "memory": 2 << 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := daemonPlan{Model: spawntest.Model(t, script), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
+			cmd, output := daemon(t, p)
+			line, err := output.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.Fields(line)[1])
+			if err != nil {
+				t.Fatalf("the daemon said %q", line)
+			}
+			if script["leaderExit"] == true {
+				within(t, 10*time.Second, "the end of the first thread", func() bool {
+					return strings.Contains(readProc(t, fmt.Sprintf("/proc/%d/stat", pid)), ") Z ")
+				})
+			} else {
+				time.Sleep(2 * time.Second) // real processes keep their own time
+			}
+			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+			if err != nil || len(threads) < 2 {
+				t.Fatalf("the runtime has %d threads, %v", len(threads), err)
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			within(t, 5*time.Second, "the end of the runtime", func() bool {
+				threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+				return len(threads) == 0 && len(holding(t, p.Dir)) == 0
+			})
+		})
+	}
+}
+
+// layersOf are what can be taken away, and a name for nothing.
+var layersOf = []string{"", "landlock", "seccomp", "namespace", "limits"}
+
+// endsIt are the attempts that would end or replace the hostile program without seccomp.
+var endsIt = []string{
+	"become a shell", "become itself again", "execute its model", "execute by every descriptor", "execute a path by every descriptor",
+	"execute a shell by every descriptor", "execute through the loader", "execute the loader by its path", "execute from another thread",
+	"execute from all threads at once", "make an anonymous file to execute",
+}
+
+// R4, R10: with all layers every attempt is refused. Each layer is then taken away, and what becomes possible is printed:
+// the table is in docs/security.md. A layer that nothing depends on is an error, but for the namespace, which is the
+// second to stop what it stops.
+func TestWhichLayerStops(t *testing.T) {
+	stoppedBy := map[string][]string{}
+	count := 0
+	planted := target(t)
+	for _, layer := range layersOf {
+		script := maps.Clone(planted)
+		if layer == "seccomp" {
+			script["except"] = endsIt
+		}
+		var output lines
+		spec := spawntest.Spec(t, script)
+		spec.Line, spec.MemoryLimit = output.add, 1<<30
+		restore := spawn.WithoutLayer(layer)
+		started, err := spawn.Spawn(spec)
+		restore()
+		if err != nil {
+			t.Fatalf("without %q: %v", layer, err)
+		}
+		tried := output.attempts(t)
+		for _, attempt := range tried {
+			switch {
+			case attempt.Refused || slices.Contains(possible, attempt.Attempt):
+			case layer != "":
+				stoppedBy[layer] = append(stoppedBy[layer], attempt.Attempt)
+			case started.Sandbox.Landlock > 0 || !slices.Contains(byLandlockAlone, attempt.Attempt):
+				t.Errorf("with all layers: the runtime could %s", attempt.Attempt)
+			}
+		}
+		if layer == "" {
+			count = len(tried)
+		}
+		started.Handle.Kill(t.Context(), 0)
+	}
+	fmt.Printf("LAYERS %d attempts\n", count)
+	for _, layer := range layersOf[1:] {
+		fmt.Printf("LAYERS only %s stops %d: %s\n", layer, len(stoppedBy[layer]), strings.Join(stoppedBy[layer], "; "))
+	}
+	for _, layer := range []string{"seccomp", "limits"} {
+		if len(stoppedBy[layer]) == 0 {
+			t.Errorf("without %s everything is refused as well: this attempts nothing that it stops", layer)
+		}
+	}
+}
+
+// R10: an ordinary user's daemon, which is not dumpable, gets the same level as root's, and the network namespace where
+// the system lets a user make one. Where it does not, the runtime starts without.
+func TestOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the other tests of this run are an ordinary user's")
+	}
+	const user = 65534
+	for name, allowed := range map[string]bool{"namespaces": true, "no namespaces": false} {
+		t.Run(name, func(t *testing.T) {
+			p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t), NoNamespaces: !allowed}
+			for _, path := range []string{p.Dir, p.Model.Path, filepath.Dir(p.Model.Path), p.Runtime.Dir, filepath.Join(p.Runtime.Dir, p.Runtime.Executable)} {
+				for ; path != os.TempDir() && path != "/"; path = filepath.Dir(path) {
+					if err := os.Chown(path, user, user); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			defer func() {
+				_ = os.Chown(p.Runtime.Dir, 0, 0)
+				_ = os.Chown(filepath.Join(p.Runtime.Dir, p.Runtime.Executable), 0, 0)
+			}()
+			// Its owner is part of what was verified.
+			model, err := os.Open(p.Model.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Model.Identity, err = fileid.Of(model)
+			if err = errors.Join(err, model.Close()); err != nil {
+				t.Fatal(err)
+			}
+			cmd, output := daemonOf(t, p, &syscall.Credential{Uid: user, Gid: user})
+			line, err := output.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields := strings.Fields(line)
+			var level messages.Sandbox
+			if err := json.Unmarshal([]byte(fields[len(fields)-1]), &level); err != nil {
+				t.Fatalf("the daemon said %q: %v", line, err)
+			}
+			if !level.Seccomp {
+				t.Errorf("level %+v: this test needs a kernel with seccomp", level)
+			}
+			pid, _ := strconv.Atoi(fields[1])
+			own, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+			ours, err2 := os.Readlink("/proc/self/ns/net")
+			if err := errors.Join(err1, err2); err != nil {
+				t.Fatal(err)
+			}
+			if separate := own != ours; separate != level.Netns || level.Netns && !allowed || allowed && !level.Netns && userNamespaces() {
+				t.Errorf("status says %v of the namespace, which is separate: %v", level.Netns, separate)
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			within(t, 5*time.Second, "the end of the runtime", func() bool { return len(holding(t, p.Dir)) == 0 })
+		})
+	}
+}
+
+// userNamespaces reports whether the system lets ordinary users make user namespaces: by Debian's, Ubuntu's and the
+// kernel's own switch.
+func userNamespaces() bool {
+	for name, forbids := range map[string]string{
+		"kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "0",
+	} {
+		if value, err := os.ReadFile("/proc/sys/" + name); err == nil && strings.TrimSpace(string(value)) == forbids {
+			return false
+		}
+	}
+	return true
+}
