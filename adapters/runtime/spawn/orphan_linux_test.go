@@ -151,10 +151,8 @@ func TestNoOrphans(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		time.Sleep(100 * time.Millisecond)
-		if left := holding(t, p.Dir); len(left) > 0 {
-			t.Fatalf("try %d left the processes %v", i, left)
-		}
+		// On a busy machine a process that was killed takes its time to end.
+		within(t, 10*time.Second, fmt.Sprintf("the end of what daemon %d started", i), func() bool { return len(holding(t, p.Dir)) == 0 })
 		if _, err := spawn.Reclaim(t.Context(), recordIn(p.Dir), p.Dir); err != nil {
 			t.Fatal(err)
 		}
