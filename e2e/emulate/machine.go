@@ -66,6 +66,7 @@ type verdict struct {
 	passed  map[string]int // by suite
 	ended   map[string]bool
 	skipped []string
+	layers  []string // what becomes possible without each layer (TestWhichLayerStops), by suite
 }
 
 var outcome = regexp.MustCompile(`^(\s*)--- (PASS|FAIL|SKIP): (\S+)`)
@@ -98,6 +99,8 @@ func (v *verdict) hear(line string) {
 			v.errs = append(v.errs, fmt.Errorf("%s ended with status %d", e.Name, e.Status))
 		}
 		v.ended[e.Name], v.running = true, ""
+	} else if text, ok := strings.CutPrefix(line, plan.LayersLine); ok {
+		v.layers = append(v.layers, v.running+": "+text)
 	} else if text, ok := strings.CutPrefix(line, plan.ErrorLine); ok {
 		v.errs = append(v.errs, errors.New(text))
 	} else if found := outcome.FindStringSubmatch(line); found != nil {
@@ -148,6 +151,7 @@ func (v *verdict) line() string {
 	for _, n := range v.passed {
 		total += n
 	}
-	return fmt.Sprintf("Linux %s, Landlock %d, seccomp %v, controllers %s: %d tests passed, %d skipped, %d complaints",
+	found := fmt.Sprintf("Linux %s, Landlock %d, seccomp %v, controllers %s: %d tests passed, %d skipped, %d complaints",
 		v.facts.Release, v.facts.Landlock, v.facts.Seccomp, strings.Join(v.facts.Controllers, " "), total, len(v.skipped), len(v.errs))
+	return strings.Join(append([]string{found}, v.layers...), "\n\t")
 }

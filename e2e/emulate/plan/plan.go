@@ -14,6 +14,8 @@ const (
 	BeginLine = "guest-begin " // and the name of the suite
 	EndedLine = "guest-ended "
 	ErrorLine = "guest-error "
+	// LayersLine is printed by TestWhichLayerStops.
+	LayersLine = "LAYERS "
 )
 
 // Suite is one run of a test binary.
