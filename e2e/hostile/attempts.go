@@ -54,7 +54,7 @@ type attempt struct {
 	try  func() error
 }
 
-// errorWord shortens an error to the system's word for it: lines are cut when they are long.
+// errorWord shortens an error to the text of its errno: long lines are cut.
 func errorWord(err error) string {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {

@@ -55,6 +55,7 @@ type Script struct {
 	DieOn      string        `json:"dieOn"`   // end by an illegal instruction when a request contains this text
 	HoldOn     string        `json:"holdOn"`  // answer requests that contain this text HoldTime later
 	HoldTime   time.Duration `json:"holdTime"`
+	NoBind     bool          `json:"noBind"`     // make the attempts before anything is bound
 	LeaderExit bool          `json:"leaderExit"` // end the first thread alone
 	BindFirst  string        `json:"bindFirst"`  // use the first bind for this name, and serve there
 }

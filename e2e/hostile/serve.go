@@ -75,7 +75,7 @@ func listen(s Script, host string) (net.Listener, error) {
 	if s.BindFirst != "" {
 		host = s.BindFirst
 	}
-	if host == "" || !s.Attempt && s.BindFirst == "" {
+	if host == "" || s.NoBind || !s.Attempt && s.BindFirst == "" {
 		return nil, nil
 	}
 	return net.Listen("unix", host)

@@ -64,7 +64,7 @@ func TestCgroupLimits(t *testing.T) {
 	(*cgroup)(nil).end()
 }
 
-// R5, R6: with a real group, the child is born in it, and its end ends whoever escaped the process
+// R5, R6: with a real group, the child is born in it, and its end ends a process that left the process
 // group. It needs a cgroup v2 in which this user may make a group.
 func TestCgroupEndsAll(t *testing.T) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -33,6 +33,22 @@ func TestFirstBindIsTheBackEnd(t *testing.T) {
 	}
 }
 
+// R10: also before its bind, while the daemon is still asked, the runtime executes nothing a second time.
+func TestNoExecutionBeforeTheBind(t *testing.T) {
+	script := target(t)
+	script["noBind"] = true
+	script["only"] = []string{"execute a path by every descriptor", "execute from another thread", "execute from all threads at once"}
+	var output lines
+	spec := spawntest.Spec(t, script)
+	spec.Line = output.add
+	start(t, spec)
+	for _, attempt := range output.attempts(t) { // a runtime that executed itself reports no end
+		if !attempt.Refused {
+			t.Errorf("the runtime could %s", attempt.Attempt)
+		}
+	}
+}
+
 // R10: nothing can be made in the folder of the back-end socket: after all attempts it holds the socket alone.
 func TestFolderHoldsTheSocketAlone(t *testing.T) {
 	script := target(t)
@@ -41,8 +57,14 @@ func TestFolderHoldsTheSocketAlone(t *testing.T) {
 	spec := spawntest.Spec(t, script)
 	spec.Line = output.add
 	started := start(t, spec)
-	if tried := output.attempts(t); len(tried) != 3 {
+	tried := output.attempts(t)
+	if len(tried) != 3 {
 		t.Errorf("%d attempts were reported, want 3", len(tried))
+	}
+	for _, attempt := range tried {
+		if !attempt.Refused {
+			t.Errorf("the runtime could %s", attempt.Attempt)
+		}
 	}
 	entries, err := os.ReadDir(filepath.Dir(started.BackEnd.Address))
 	if err != nil || len(entries) != 1 || entries[0].Name() != filepath.Base(started.BackEnd.Address) {
@@ -215,4 +237,15 @@ func userNamespaces() bool {
 		}
 	}
 	return true
+}
+
+// R10: a system that makes the namespaces and then denies what happens in them gets a runtime without: the stage fails
+// once, and is started again.
+func TestFailureInNamespacesIsRetried(t *testing.T) {
+	defer spawn.FailInNamespaces()()
+	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
+	if started.Sandbox.Netns || !started.Sandbox.Seccomp {
+		t.Errorf("level %+v, want seccomp and no network namespace", started.Sandbox)
+	}
+	awaitHealthy(t, started)
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownProgram is this program, even if its file was replaced meanwhile.
+// ownProgram is this program, even if its file was replaced since the start.
 func ownProgram() (string, error) { return "/proc/self/exe", nil }
 
 func stageAttributes(g *cgroup) *syscall.SysProcAttr {
@@ -17,8 +17,8 @@ func stageAttributes(g *cgroup) *syscall.SysProcAttr {
 	return attributes
 }
 
-// ownNamespaces is what the stage gets where the system lets this user make it: a user namespace, without which nobody
-// but root may make another, and a network namespace, which has no interface that is up. No user is mapped: the process
+// ownNamespaces is what the stage gets where the system lets this user make it: a user namespace, which only root
+// can do without, and a network namespace, which has no interface that is up. No user is mapped: the process
 // keeps its rights to the user's files, and has no capability once it executes.
 var ownNamespaces uintptr = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
 

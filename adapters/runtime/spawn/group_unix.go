@@ -24,7 +24,7 @@ type group struct {
 	reaped        bool
 }
 
-// adopt takes the stage's word on who the runtime is.
+// adopt takes the runtime's process id from the stage's report.
 func (g *group) adopt(said stageReport) { g.runtime = said.PID }
 
 func (g *group) pid() int {
@@ -72,7 +72,7 @@ func (g *group) wait() ending {
 }
 
 // awaitEmpty waits until no member of the killed group is left; as long as one is, the number is not
-// given to anybody. Nobody is told of strangers' children, and what is left has milliseconds to live.
+// reused. The kernel notifies of own children only, so it polls: what is left ends within milliseconds.
 func (g *group) awaitEmpty() {
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if unix.Kill(-g.leader(), 0) == unix.ESRCH {

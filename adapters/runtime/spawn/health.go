@@ -12,7 +12,7 @@ import (
 	"companion/messages"
 )
 
-// ErrNotOurChild marks the Error of a back end behind which somebody else answers, or whose socket
+// ErrNotOurChild marks the Error of a back end behind which another process answers, or whose socket
 // others can reach (R3): it must not be used.
 var ErrNotOurChild = errors.New("the back end is not the child that was started")
 

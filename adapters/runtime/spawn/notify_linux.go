@@ -88,7 +88,7 @@ func (n *notifications) answer() {
 		case asked.number == unix.SYS_EXECVEAT && !n.executed.Load():
 			// The stage asks, whose code is ours, and its other threads end with the execution: nothing can exchange
 			// what it executes.
-			n.executed.Store(true) // first: whoever sees the execution looks at it
+			n.executed.Store(true) // before the execution can be seen, which allowed is asked about
 			if n.respond(response{id: asked.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}) != nil {
 				n.executed.Store(false)
 			}

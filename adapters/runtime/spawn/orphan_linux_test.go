@@ -333,7 +333,7 @@ func TestRecycledProcessIDIsUntouched(t *testing.T) {
 	}
 }
 
-// R7: a record that cannot be read as one ends nobody and hinders nobody.
+// R7: a record that cannot be read ends no process and hinders no start.
 func TestBrokenRecord(t *testing.T) {
 	dir := spawntest.Dir(t)
 	for _, content := range []string{"", "{", `{"pid":"x"}`, "[]"} {

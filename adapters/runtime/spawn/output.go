@@ -89,7 +89,7 @@ func (o *output) pump() {
 	defer func() {
 		if p := recover(); p != nil {
 			hand(o.panics, p)
-			_, _ = io.Copy(io.Discard, o.read) // whoever waits for the pipe could not be ended politely
+			_, _ = io.Copy(io.Discard, o.read) // a writer that waits for the pipe could not be ended politely
 		}
 	}()
 	o.drain(o.read)

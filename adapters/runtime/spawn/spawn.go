@@ -5,8 +5,8 @@
 // shows a process id and Kill. Health asks the back end and insists that our own child answers
 // (R3). Reclaim ends what an earlier daemon left behind (R7).
 //
-// On Linux the runtime is reached through a helper stage of our own binary: whoever's main may
-// spawn calls
+// On Linux the runtime is reached through a helper stage of our own binary. The main function of a
+// program that spawns calls
 //
 //	if spawn.IsStage() {
 //		spawn.StageMain()
@@ -56,7 +56,7 @@ type Spec struct {
 	GPU         bool  // device files are allowed
 	Sandbox     Mode
 	// Line receives each scrubbed line of output, on a goroutine that ends before Exit is sent;
-	// nil: nobody does.
+	// nil: lines are dropped.
 	Line func(string)
 }
 
@@ -67,8 +67,8 @@ type Started struct {
 	Sandbox messages.Sandbox
 	// Exit receives one report, after the whole group has ended and was reaped.
 	Exit <-chan messages.ExitReport
-	// Panics receives the value of a panic of this package's goroutines or of Spec.Line. Whoever waits
-	// for Exit takes it for its own, and kills the runtime, which nobody may watch any more.
+	// Panics receives the value of a panic of this package's goroutines or of Spec.Line. The receiver of
+	// Exit must panic with this value and kill the runtime, which may no longer be watched.
 	Panics <-chan any
 }
 
@@ -98,7 +98,7 @@ func (h *Handle) Kill(ctx context.Context, grace time.Duration) {
 }
 
 // Spawn starts the runtime. A failure is an *Error: nothing runs then, and nothing is left.
-// It hashes the files of the runtime, so it takes tenths of a second; call it beside an actor's loop.
+// It hashes the files of the runtime, so it takes tenths of a second; call it outside an actor's loop.
 func Spawn(spec Spec) (Started, error) {
 	prepared, err := prepare(spec)
 	if err != nil {
@@ -138,7 +138,7 @@ func (p *preparation) live(result chan<- outcome) {
 			hand(p.output.panics, panicked)
 			select {
 			case result <- outcome{panicked: panicked}:
-			default: // it has been started, and somebody listens to Panics
+			default: // it has been started: its owner receives from Panics
 			}
 		}
 		close(done)
@@ -156,7 +156,7 @@ func (p *preparation) live(result chan<- outcome) {
 	exit <- report(ended, p.output)
 }
 
-// hand gives the value of a panic to whoever looks after the runtime; one is enough to end it.
+// hand sends the value of a panic to the owner of the runtime; one is enough to end it.
 func hand(panics chan<- any, p any) {
 	select {
 	case panics <- p:
@@ -230,7 +230,7 @@ func (p *preparation) arguments(model string) []string {
 		// The runtime divides its context among the slots; each request is promised all of it.
 		"--ctx-size", fmt.Sprint(s.Context * slots),
 		"--parallel", fmt.Sprint(slots),
-		// A kept-alive connection holds one of its threads: the front door's, and a probe beside each.
+		// A kept-alive connection holds one of its threads: the front door's, and one probe for each.
 		"--threads-http", fmt.Sprint(2*slots + 2),
 		// By default it keeps old prompts, up to 8 GiB of them.
 		"--cache-ram", "0",

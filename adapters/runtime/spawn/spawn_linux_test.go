@@ -165,7 +165,7 @@ func TestBackEndIsTheChild(t *testing.T) {
 	refused("an open socket", spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()))
 }
 
-// R3, T7: somebody else who answers on the same path is not asked anything.
+// R3, T7: another process that answers on the same path is not asked anything.
 func TestImpostor(t *testing.T) {
 	started := start(t, spawntest.Spec(t, nil))
 	if err := os.Remove(started.BackEnd.Address); err != nil {

@@ -101,8 +101,8 @@ func closeOnExecution() error {
 	return nil
 }
 
-// dropPrivileges makes root an ordinary user when it executes. It fails for whoever has no privilege
-// to drop, which is as good.
+// dropPrivileges makes root an ordinary user when it executes. It fails without privileges, which is as
+// good.
 func dropPrivileges() {
 	// linux/securebits.h
 	const noRoot, noRootLocked = 1 << 0, 1 << 1

@@ -159,7 +159,7 @@ func TestLoaderOpensNoFolder(t *testing.T) {
 	}
 }
 
-// R4: an unspoiled plan reaches all that the kernel supports, in a time that nobody notices.
+// R4: an unspoiled plan reaches all that the kernel supports, in milliseconds.
 func TestSandboxLevel(t *testing.T) {
 	p, plan := program(t, Require)
 	g, said, err := become(p, plan)
@@ -224,7 +224,7 @@ func TestStageFailures(t *testing.T) {
 }
 
 // R6: the group ends with its leader: grandchildren too, also those that ignore the polite signal,
-// and whoever would be left unreaped.
+// and those that would be left unreaped.
 func TestGroupEndsWhole(t *testing.T) {
 	for name, end := range map[string]func(*Handle){
 		"polite":  func(h *Handle) { h.Kill(context.Background(), 10*time.Second) },

@@ -51,7 +51,7 @@ func makeGroups() (groups, error) {
 	return g, nil
 }
 
-// runSuite runs the test binary and returns its status. As process 1 it also reaps whoever was left
+// runSuite runs the test binary and returns its status. As process 1 it also reaps processes that were left
 // to it, as tests expect of a system.
 func runSuite(suite plan.Suite, g groups) (int, error) {
 	path := g.service

@@ -46,8 +46,8 @@ func notificationsWork() (err error) {
 	return err
 }
 
-// onceCanaries tries the calls that are allowed once as they are afterwards, when nobody holds the notification
-// descriptor. They run on a thread of their own.
+// onceCanaries tries the calls that are allowed once as they are afterwards, when no process holds the
+// notification descriptor. They run on a thread of their own.
 func onceCanaries(filter []unix.SockFilter, p Policy, socket int) (failed string) {
 	onOwnThread(func() {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -14,8 +14,8 @@ const (
 	refuse verdict = unix.SECCOMP_RET_ERRNO | verdict(unix.EPERM)
 	// absent answers as a kernel that lacks the call does, so that the C library falls back.
 	absent verdict = unix.SECCOMP_RET_ERRNO | verdict(unix.ENOSYS)
-	// ask leaves the decision to the holder of the notification descriptor. The kernel returns ENOSYS when nobody
-	// holds it.
+	// ask leaves the decision to the holder of the notification descriptor. The kernel returns ENOSYS when no
+	// process holds it.
 	ask verdict = unix.SECCOMP_RET_USER_NOTIF
 )
 
