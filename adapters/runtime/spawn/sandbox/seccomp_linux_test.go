@@ -369,6 +369,9 @@ func TestCanariesFindFaults(t *testing.T) {
 		"sched_setaffinity": "a processor by garbage in an argument", "openat": "an opening by garbage in an argument",
 		"clone": "a process by garbage in an argument", "execve": "executing a path", "execveat": "executing another descriptor",
 	} {
+		if (call == "kill" || call == "prlimit64" || call == "sched_setaffinity") && unix.Kill(os.Getppid(), 0) != nil {
+			continue // another user's parent is refused by the kernel; the daemon is of the same user
+		}
 		if failed := run(forget(call), installed); failed != want {
 			t.Errorf("%s without conditions: %q failed, want %q", call, failed, want)
 		}
