@@ -38,7 +38,7 @@ func full() (messages.Snapshot, Views) {
 			},
 			Process: func() messages.ProcessView {
 				return messages.ProcessView{Name: "llama-server", Version: "b10068", PID: 2, BackEnd: "unix", Pinned: true,
-					Sandbox: messages.Sandbox{Landlock: 7, Seccomp: true}, StartedAt: noon}
+					Sandbox: messages.Sandbox{Landlock: 7, Seccomp: true, Netns: true}, StartedAt: noon}
 			},
 			Observation: func() messages.Observation {
 				return messages.Observation{At: noon, PID: 2, ResidentBytes: 3, CPUPercent: 4.5, GPUBytes: 6}
@@ -121,8 +121,8 @@ func TestStatusShape(t *testing.T) {
 		t.Fatalf("the shape cannot be read: %v", err)
 	}
 	extras := map[string][]string{
-		"full":  {"frontDoor.endedRuntime", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
-		"empty": nil,
+		"full":  {"runtime.sandbox.netns", "frontDoor.endedRuntime", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
+		"empty": {"runtime.sandbox.netns"},
 	}
 	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {
 		encoded, err := json.Marshal(statusOf(parts()))
