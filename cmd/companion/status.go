@@ -249,7 +249,7 @@ func screen(s messages.Status, h *history, colours bool, step string) string {
 // nextConfigured is next, but a configuration that names no hub comes first: no other step can help.
 func nextConfigured(s config.Settings, status messages.Status) string {
 	if missing := notConfigured(s); missing != "" && !status.CompanionAvailable && !status.Facts.Verified {
-		return missing + ": set them in the file of `companion config path` (`companion config init` writes it), then restart the daemon"
+		return "`companion config init`, set " + strings.TrimSuffix(strings.TrimSuffix(missing, " is not set"), " are not set") + ", restart the daemon"
 	}
 	return next(status)
 }
