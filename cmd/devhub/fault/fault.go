@@ -45,6 +45,8 @@ const (
 	OutsideOrigin        Name = "outside-origin"
 	PlainHTTP            Name = "plain-http"
 	ManifestFromArtifact Name = "manifest-from-artifact-host"
+	RefusedToken         Name = "refused-token"
+	WebPage              Name = "web-page"
 )
 
 // Artifact faults.
@@ -94,6 +96,8 @@ var All = []Fault{
 	{SameHost, "the artifacts are on the hub's own host (M2)"},
 	{OutsideOrigin, "the artifacts' URLs lie outside the origins that the manifest allows (M4)"},
 	{PlainHTTP, "the artifacts' URLs are http"},
+	{RefusedToken, "manifest requests are answered 401, whatever token they carry"},
+	{WebPage, "manifest requests are answered with a web page, as the sign-in page of a network does"},
 	{ManifestFromArtifact, "the hub redirects manifest requests to the artifact host"},
 	{FlippedByte, "one byte in the middle of every artifact is another"},
 	{Truncated, "every artifact ends 1000 bytes early"},

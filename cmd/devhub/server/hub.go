@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"path"
 	"strings"
@@ -42,11 +43,18 @@ func (h *Hub) hubRoutes() http.Handler {
 
 // manifest serves the signed metadata. It is public and ignores tokens.
 func (h *Hub) manifest(w http.ResponseWriter, r *http.Request) {
-	if h.faults.Has(fault.ManifestFromArtifact) {
+	switch {
+	case h.faults.Has(fault.ManifestFromArtifact):
 		http.Redirect(w, r, h.place.ArtifactURL()+r.URL.Path, http.StatusFound)
-		return
+	case h.faults.Has(fault.RefusedToken):
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		http.Error(w, "this hub plays refused-token", http.StatusUnauthorized)
+	case h.faults.Has(fault.WebPage):
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, "<!DOCTYPE html><title>Sign in to this network</title>")
+	default:
+		h.serveManifest(w, r)
 	}
-	h.serveManifest(w, r)
 }
 
 func (h *Hub) serveManifest(w http.ResponseWriter, r *http.Request) {
