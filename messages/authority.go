@@ -207,6 +207,12 @@ type ModelRow struct {
 	PartialBytes int64  `json:"partialBytes"`
 }
 
+// PruneUnused asks to remove what nothing uses (M15), or with DryRun to list it.
+type PruneUnused struct {
+	DryRun bool
+	Reply  chan<- PruneResult
+}
+
 // RepeatWant asks to send the last Want again to a provision actor that has restarted (A9). Sent by
 // lifecycle.
 type RepeatWant struct{}
@@ -216,6 +222,7 @@ type RepeatWant struct{}
 type PairReady struct{ Model, Runtime [32]byte }
 
 func (PairReady) manifestCommand()      {}
+func (PruneUnused) manifestCommand()    {}
 func (RepeatWant) manifestCommand()     {}
 func (SessionChanged) manifestCommand() {}
 func (Pull) manifestCommand()           {}

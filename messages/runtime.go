@@ -112,6 +112,28 @@ type Held struct {
 	Reply     chan<- []HeldArtifact
 }
 
+// Prune removes what nothing uses (M15): versions that are in neither Keep, nor wanted, nor last known good, nor
+// offered to lifecycle since a pair became ready; and partial downloads that were not touched for two weeks. Sent by
+// manifest. Without a Reply it is the regular clean-up, which waits until a pair has become ready.
+type Prune struct {
+	Keep   [][32]byte // every artifact that the manifest names
+	DryRun bool       // only list
+	Reply  chan<- PruneResult
+}
+
+// PruneResult answers Prune.
+type PruneResult struct {
+	Items  []PrunedItem
+	Reason Reason // ReasonOK, or why not everything could be removed
+}
+
+// PrunedItem is one file or folder that nothing uses.
+type PrunedItem struct {
+	Kind     string    `json:"kind"` // "model", "runtime", "archive" or "partial"
+	Bytes    int64     `json:"bytes"`
+	Modified time.Time `json:"modified"`
+}
+
 // HeldArtifact is one row of the answer to Held.
 type HeldArtifact struct {
 	Name, Version string
@@ -124,6 +146,8 @@ type HeldArtifact struct {
 type ConfirmProvision struct{}
 
 func (Want) toProvision()             {}
+func (Prune) toProvision()            {}
+func (PairReady) toProvision()        {}
 func (Fetch) toProvision()            {}
 func (Reverify) toProvision()         {}
 func (Held) toProvision()             {}

@@ -49,7 +49,9 @@ func (l *loop) prove(c *launch) {
 		return
 	}
 	l.proven, l.recorded = c.pair, c.pair.digests()
-	l.manifest.Put(messages.PairReady{Model: l.recorded.model, Runtime: l.recorded.runtime})
+	ready := messages.PairReady{Model: l.recorded.model, Runtime: l.recorded.runtime}
+	l.manifest.Put(ready)
+	l.provision.Put(ready)
 }
 
 // offer records a pair that provision has verified. A pair that the manifest wants replaces the running

@@ -106,7 +106,8 @@ type house struct {
 
 	mu      sync.Mutex
 	session messages.AccessToken
-	renewed string        // the token that replaces a refused one; empty: the same again
+	renewed string // the token that replaces a refused one; empty: the same again
+	prunes  []messages.Prune
 	asked   int           // requests to the session that carry a refused token
 	jump    time.Duration // of the wall clock
 }
@@ -122,7 +123,7 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 	core, logs := observer.New(zap.DebugLevel)
 	h := &house{
 		repo:    &repository{keptErr: &tuf.Error{Reason: messages.ReasonManifestUnreachable}, fresh: catalogue},
-		mailbox: make(chan messages.ManifestCommand, 8), provision: make(chan messages.ToProvision, 100),
+		mailbox: make(chan messages.ManifestCommand, 8), provision: make(chan messages.ToProvision, 1000),
 		lifecycle: make(chan messages.ToLifecycle, 100), view: actorkit.NewWatch(messages.ManifestView{}), logs: logs,
 		session: messages.AccessToken{Token: messages.NewSecret("access-token"), Reason: messages.ReasonOK},
 	}
@@ -177,6 +178,10 @@ func (h *house) wants() (all []string) {
 		select {
 		case m := <-h.provision:
 			w, ok := m.(messages.Want)
+			if p, isPrune := m.(messages.Prune); isPrune {
+				h.prunes = append(h.prunes, p)
+				continue
+			}
 			if !ok {
 				all = append(all, fmt.Sprintf("%T", m))
 				continue

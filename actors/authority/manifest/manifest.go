@@ -161,6 +161,8 @@ func (l *loop) handle(m messages.ManifestCommand) {
 	case messages.Pull:
 		l.pulls = append(l.pulls, m)
 		l.refresh()
+	case messages.PruneUnused:
+		l.prune(m)
 	case messages.ListModels:
 		l.list(m)
 	}
@@ -283,6 +285,7 @@ func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
 		l.deps.Log.Info("manifest refreshed", zap.Int64("version", catalogue.Version))
 		l.next.Set(now.Add(time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))))
 		l.take(catalogue)
+		l.provision.Put(messages.Prune{Keep: l.used()})
 	case reason == messages.ReasonSignInNeeded && !signedIn:
 		l.deps.Log.Info("manifest not refreshed", zap.String("reason", string(reason)))
 		l.decide(false) // SessionChanged follows a sign-in

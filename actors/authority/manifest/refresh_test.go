@@ -3,6 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,10 +64,22 @@ func (h *house) refusals() int {
 	return h.asked
 }
 
-// repeat returns text once per message that waits for provision.
+// wantsWaiting counts the Wants that wait for provision.
+func (h *house) wantsWaiting() (n int) {
+	for range len(h.provision) {
+		m := <-h.provision
+		if _, ok := m.(messages.Want); ok {
+			n++
+		}
+		h.provision <- m
+	}
+	return n
+}
+
+// repeat returns text once per Want that waits for provision.
 func repeat(h *house, text string) (all []string) {
 	synctest.Wait()
-	for range len(h.provision) {
+	for range h.wantsWaiting() {
 		all = append(all, text)
 	}
 	return all
@@ -186,6 +199,44 @@ func TestPairReadyIsRecorded(t *testing.T) {
 		synctest.Wait()
 		if got := h.repo.remember; len(got) != 1 || got[0] != [2][32]byte{{7}, {8}} {
 			t.Fatalf("recorded %v", got)
+		}
+	})
+}
+
+// M15: after each refresh, and for a command, provision is told everything that must stay: what the manifest offers
+// and the last known good pair.
+func TestPrune(t *testing.T) {
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
+		h.start(t)
+		h.wants()
+		offered := len(h.repo.fresh.Digests())
+		if len(h.prunes) != 1 || len(h.prunes[0].Keep) != offered+2 || h.prunes[0].DryRun || h.prunes[0].Reply != nil {
+			t.Fatalf("after a refresh: got %+v, want one regular clean-up that keeps %d artifacts and the pair", h.prunes, offered)
+		}
+		for _, digest := range [][32]byte{{1}, {2}} {
+			if !slices.Contains(h.prunes[0].Keep, digest) {
+				t.Errorf("the last known good pair is not kept: %v", h.prunes[0].Keep)
+			}
+		}
+		h.repo.change(func(r *repository) { r.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable} })
+		time.Sleep(3 * time.Hour)
+		if h.wants(); len(h.prunes) != 1 {
+			t.Fatalf("after failed refreshes: %d clean-ups, want none more", len(h.prunes)-1)
+		}
+		reply := make(chan messages.PruneResult, 1)
+		h.mailbox <- messages.PruneUnused{DryRun: true, Reply: reply}
+		if h.wants(); len(h.prunes) != 2 || !h.prunes[1].DryRun || h.prunes[1].Reply == nil || len(h.prunes[1].Keep) != offered+2 {
+			t.Fatalf("for a command: got %+v", h.prunes[1:])
+		}
+	})
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.repo.freshErr = &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+		h.start(t)
+		reply := make(chan messages.PruneResult, 1)
+		h.mailbox <- messages.PruneUnused{Reply: reply}
+		if got := <-reply; got.Reason != messages.ReasonManifestUntrusted {
+			t.Fatalf("without a manifest: got %+v, want manifest_untrusted", got)
 		}
 	})
 }

@@ -189,3 +189,18 @@ func (l *loop) list(m messages.ListModels) {
 		m.Reply <- list
 	})
 }
+
+// prune removes what nothing uses (M15). Without a manifest nothing says what is used.
+func (l *loop) prune(m messages.PruneUnused) {
+	if !l.have {
+		m.Reply <- messages.PruneResult{Reason: l.reason}
+		return
+	}
+	l.provision.Put(messages.Prune{Keep: l.used(), DryRun: m.DryRun, Reply: m.Reply})
+}
+
+// used returns what must stay on disk: what the manifest offers, and the last known good pair even if the manifest
+// allows it no longer.
+func (l *loop) used() [][32]byte {
+	return append(l.catalogue.Digests(), l.good.Model.SHA256, l.good.Runtime.SHA256)
+}

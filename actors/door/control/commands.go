@@ -49,6 +49,12 @@ func (c catalogue) Models(ctx context.Context) (messages.ModelList, error) {
 	})
 }
 
+func (c catalogue) Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error) {
+	return ask(ctx, answerWithin, c.box, func(reply chan<- messages.PruneResult) messages.ManifestCommand {
+		return messages.PruneUnused{DryRun: dryRun, Reply: reply}
+	})
+}
+
 func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, error) {
 	return ask(ctx, pullWithin, c.box, func(reply chan<- messages.Reason) messages.ManifestCommand {
 		return messages.Pull{Name: name, Reply: reply}

@@ -95,6 +95,11 @@ func TestCommandsReachTheirOwners(t *testing.T) {
 			m.Reply <- answer
 			return ok && m.Name == "gemma"
 		}},
+		"prune": {func() (messages.Reason, error) { r, err := client.Prune(ctx, true); return r.Reason, err }, func() bool {
+			m, ok := (<-b.manifest).(messages.PruneUnused)
+			m.Reply <- messages.PruneResult{Reason: answer}
+			return ok && m.DryRun
+		}},
 		"models": {func() (messages.Reason, error) { r, err := client.Models(ctx); return r.Reason, err }, func() bool {
 			m, ok := (<-b.manifest).(messages.ListModels)
 			m.Reply <- messages.ModelList{Reason: answer}

@@ -63,6 +63,8 @@ type service struct {
 	out     []messages.ToLifecycle // not received by lifecycle yet: the loop never waits for it
 	want    *messages.Want
 	known   map[digest]result // results since the last check
+	offered map[digest]bool   // told to lifecycle since a pair became ready
+	ready   bool              // a pair has become ready
 	refused bool              // something missing was not allowed to be fetched
 	retry   *time.Timer       // runs after a transient failure
 	pauses  *backoff.ExponentialBackOff
@@ -75,7 +77,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	s := &service{
 		Deps: a.deps, ctx: jobs, jobs: map[digest]*job{}, results: make(chan result),
 		out:   []messages.ToLifecycle{messages.ActorStarted{Actor: messages.ActorProvision}},
-		known: map[digest]result{},
+		known: map[digest]result{}, offered: map[digest]bool{},
 		retry: time.NewTimer(time.Hour), pauses: newPauses(30*time.Second, 10*time.Minute), meters: map[digest]*meter{},
 	}
 	s.retry.Stop()
@@ -149,6 +151,11 @@ func (s *service) handle(m messages.ToProvision) {
 		s.check(true)
 	case messages.ConfirmProvision:
 		s.check(false)
+	case messages.PairReady:
+		s.ready = true
+		s.offered = map[digest]bool{m.Model: true, m.Runtime: true}
+	case messages.Prune:
+		s.prune(m)
 	case messages.Held:
 		s.beside.Go(func() {
 			held := make([]messages.HeldArtifact, 0, len(m.Artifacts))
@@ -346,6 +353,7 @@ func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool)
 	if model.reason != messages.ReasonOK || runtime.reason != messages.ReasonOK {
 		return false
 	}
+	s.offered[artifacts[0].SHA256], s.offered[artifacts[1].SHA256] = true, true
 	s.tell(messages.ArtifactsVerified{Model: model.model, Runtime: runtime.runtime, LastGood: lastGood})
 	return true
 }

@@ -388,3 +388,60 @@ func TestRetryAfter(t *testing.T) {
 		})
 	}
 }
+
+// M15: what is kept, wanted, last known good, offered or in work stays; the rest goes, but not in the regular clean-up
+// before a pair has become ready.
+func TestPruneKeepsWhatIsUsed(t *testing.T) {
+	server, h := fetchHouse(t)
+	h.start()
+	r := server.runtime(t)
+	good, wanted := server.model("good", modelBytes), server.model("wanted", newerBytes)
+	named, unused := server.model("named", []byte("named in the manifest")), server.model("unused", []byte("an old version"))
+	for _, a := range []messages.Artifact{r, good, named, unused} {
+		reply := make(chan messages.Reason, 1)
+		h.inbox <- messages.Fetch{Artifact: a, Reply: reply}
+		if reason := <-reply; reason != messages.ReasonOK {
+			t.Fatalf("fetching %s: %s", a.Name, reason)
+		}
+	}
+	h.inbox <- messages.Want{Model: wanted, Runtime: r, GoodModel: good, GoodRuntime: r, MayFetch: true}
+	h.verified()
+	h.verified()
+	here := func() (all string) {
+		for _, a := range []messages.Artifact{good, wanted, named, unused} {
+			if h.deps.Store.Held(t.Context(), a).Verified {
+				all += a.Name + " "
+			}
+		}
+		return all
+	}
+	prune := func(dryRun bool) messages.PruneResult {
+		reply := make(chan messages.PruneResult, 1)
+		h.inbox <- messages.Prune{Keep: [][32]byte{named.SHA256}, DryRun: dryRun, Reply: reply}
+		return <-reply
+	}
+	h.inbox <- messages.Prune{Keep: [][32]byte{named.SHA256}}
+	if got := prune(true); len(got.Items) != 1 || got.Reason != messages.ReasonOK {
+		t.Fatalf("dry run: got %+v, want one item", got)
+	}
+	// What was offered before may run until the next pair becomes ready.
+	h.inbox <- messages.Want{Model: named, Runtime: r, MayFetch: true}
+	h.verified()
+	if got := prune(true); len(got.Items) != 1 {
+		t.Fatalf("dry run after a newer Want: got %+v, want one item", got)
+	}
+	h.inbox <- messages.Want{Model: wanted, Runtime: r, GoodModel: good, GoodRuntime: r, MayFetch: true}
+	h.verified()
+	h.verified()
+	if got, want := here(), "good wanted named unused "; got != want {
+		t.Fatalf("before a pair became ready: %q is on disk, want %q", got, want)
+	}
+	h.inbox <- messages.PairReady{Model: wanted.SHA256, Runtime: r.SHA256}
+	h.inbox <- messages.Prune{Keep: [][32]byte{named.SHA256}}
+	if got := prune(false); len(got.Items) != 0 {
+		t.Fatalf("after the regular clean-up: got %+v, want nothing left to remove", got)
+	}
+	if got, want := here(), "good wanted named "; got != want {
+		t.Fatalf("%q is on disk, want %q", got, want)
+	}
+}

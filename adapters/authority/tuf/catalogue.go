@@ -70,6 +70,15 @@ func (c Catalogue) Models() (models []messages.Artifact, main string) {
 	return models, main
 }
 
+// Digests returns the SHA-256 of every artifact that the catalogue offers.
+func (c Catalogue) Digests() [][32]byte {
+	digests := make([][32]byte, 0, len(c.entries))
+	for _, e := range c.entries {
+		digests = append(digests, e.artifact.SHA256)
+	}
+	return digests
+}
+
 func (c Catalogue) find(kind messages.ArtifactKind, name string) (messages.Artifact, messages.Reason) {
 	var all, main []messages.Artifact
 	for _, e := range c.entries {

@@ -154,6 +154,13 @@ func (c *Client) Models(ctx context.Context) (messages.ModelList, error) {
 	return messages.ModelList(body), err
 }
 
+// Prune removes what nothing uses, or with dryRun lists it.
+func (c *Client) Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error) {
+	var body prunedBody
+	err := c.call(ctx, askWithin, http.MethodPost, "/v1/prune", pruneBody{dryRun}, &body)
+	return messages.PruneResult(body), err
+}
+
 // Pull fetches name, or the wanted model and runtime when it is empty, and waits for the end. The
 // transfers of Status show the progress.
 func (c *Client) Pull(ctx context.Context, name string) (messages.Reason, error) {

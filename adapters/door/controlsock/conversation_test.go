@@ -34,6 +34,8 @@ func TestCommands(t *testing.T) {
 		{"pull ", func() (any, error) { return client.Pull(ctx, "") }, messages.ReasonOK},
 		{"pull gemma", func() (any, error) { return client.Pull(ctx, "gemma") }, messages.ReasonOK},
 		{"whoami", func() (any, error) { return client.WhoAmI(ctx) }, messages.WhoAmIResult{User: ada, Reason: messages.ReasonOK}},
+		{"prune true", func() (any, error) { return client.Prune(ctx, true) }, pruned},
+		{"prune false", func() (any, error) { return client.Prune(ctx, false) }, pruned},
 		{"models", func() (any, error) { return client.Models(ctx) }, list},
 	} {
 		t.Run(test.call, func(t *testing.T) {

@@ -2,9 +2,11 @@ package controlsock
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -92,6 +94,15 @@ func (d *daemon) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
 func (d *daemon) Models(ctx context.Context) (messages.ModelList, error) {
 	_, err := d.take(ctx, "models")
 	return list, err
+}
+
+func (d *daemon) Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error) {
+	_, err := d.take(ctx, fmt.Sprint("prune ", dryRun))
+	return pruned, err
+}
+
+var pruned = messages.PruneResult{
+	Items: []messages.PrunedItem{{Kind: "model", Bytes: 7, Modified: time.Unix(1_700_000_000, 0).UTC()}}, Reason: messages.ReasonOK,
 }
 
 func (d *daemon) Login(ctx context.Context, _ bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {

@@ -11,6 +11,7 @@
 //	POST /v1/logout                 {"reason","hub"}
 //	GET  /v1/whoami                 {"user","reason"}
 //	GET  /v1/models                 {"models","reason"}
+//	POST /v1/prune {"dryRun"}       {"items","reason"}
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
 //	POST /v1/start, stop, restart   {"reason"}
 //
@@ -64,6 +65,7 @@ type SignIn interface {
 type Catalogue interface {
 	Models(ctx context.Context) (messages.ModelList, error)
 	Pull(ctx context.Context, name string) (messages.Reason, error)
+	Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error)
 }
 
 // Runtime starts and stops the runtime, not the daemon.
@@ -113,6 +115,13 @@ type (
 	}
 	pullBody struct {
 		Name string `json:"name"`
+	}
+	pruneBody struct {
+		DryRun bool `json:"dryRun"`
+	}
+	prunedBody struct {
+		Items  []messages.PrunedItem `json:"items"`
+		Reason messages.Reason       `json:"reason"`
 	}
 	whoAmIBody struct {
 		User   messages.User   `json:"user"`

@@ -99,6 +99,14 @@ func (s *Server) routes() http.Handler {
 		reason, err := s.Catalogue.Pull(r.Context(), body.Name)
 		answerOr(w, err, reasonBody{reason})
 	})
+	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) {
+		var body pruneBody
+		if !decode(w, r, &body) {
+			return
+		}
+		result, err := s.Catalogue.Prune(r.Context(), body.DryRun)
+		answerOr(w, err, prunedBody(result))
+	})
 	mux.HandleFunc("POST /v1/start", command(s.Runtime.Start))
 	mux.HandleFunc("POST /v1/stop", command(s.Runtime.Stop))
 	mux.HandleFunc("POST /v1/restart", command(s.Runtime.Restart))

@@ -1,0 +1,45 @@
+package provision
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"companion/messages"
+)
+
+// prune removes what nothing uses (M15). It runs in the loop, so that no job starts meanwhile; it only removes
+// directory entries. The regular clean-up waits until a pair has become ready: before that nothing says what runs.
+func (s *service) prune(m messages.Prune) {
+	if m.Reply == nil && !s.ready {
+		return
+	}
+	keep := map[digest]bool{}
+	for _, key := range m.Keep {
+		keep[key] = true
+	}
+	for key := range s.offered {
+		keep[key] = true
+	}
+	for key := range s.jobs {
+		keep[key] = true
+	}
+	if s.want != nil {
+		for _, a := range []messages.Artifact{s.want.Model, s.want.Runtime, s.want.GoodModel, s.want.GoodRuntime} {
+			keep[a.SHA256] = true
+		}
+	}
+	items, err := s.Store.Prune(keep, time.Now(), m.DryRun)
+	result := messages.PruneResult{Items: items, Reason: reasonOf(err)}
+	if err != nil {
+		s.Log.Warn("not everything could be removed", zap.Error(err))
+	}
+	if !m.DryRun {
+		for _, item := range items {
+			s.Log.Info("removed what nothing uses", zap.String("kind", item.Kind), zap.Int64("bytes", item.Bytes), zap.Time("modified", item.Modified))
+		}
+	}
+	if m.Reply != nil {
+		m.Reply <- result
+	}
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"companion/adapters/runtime/archive"
+	"companion/messages"
+)
+
+// PartialLife is how long a partial download may lie untouched (M15).
+const PartialLife = 14 * 24 * time.Hour
+
+// Prune removes the versions whose digest is not in keep, and the partial downloads among them that were not touched
+// for PartialLife before now (M15). With dryRun it removes nothing. It returns what it removed, or would remove; after
+// an error, the rest. No job may run for an artifact that is not in keep.
+func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]messages.PrunedItem, error) {
+	items := []messages.PrunedItem{}
+	var failed []error
+	for kind, c := range map[string]struct{ folder, extension string }{
+		"model": {"models", ".gguf"}, "archive": {"archives", ".bin"}, "runtime": {"runtimes", ""}, "partial": {"partial", ".part"},
+	} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, c.folder))
+		if err != nil {
+			failed = append(failed, bare(err))
+			continue
+		}
+		for _, e := range entries {
+			digest, err := hex.DecodeString(strings.TrimSuffix(e.Name(), c.extension))
+			if err != nil || len(digest) != 32 || filepath.Ext(e.Name()) != c.extension || keep[[32]byte(digest)] {
+				continue
+			}
+			path := filepath.Join(s.dir, c.folder, e.Name())
+			item, err := measure(path)
+			if err != nil || kind == "partial" && now.Sub(item.Modified) < PartialLife {
+				continue
+			}
+			item.Kind = kind
+			if !dryRun {
+				if err := errors.Join(archive.Remove(path), remove(path)); err != nil {
+					failed = append(failed, err)
+					continue
+				}
+			}
+			items = append(items, item)
+		}
+	}
+	return items, errors.Join(failed...)
+}
+
+// measure adds up the size of a file or of everything in a folder.
+func measure(path string) (messages.PrunedItem, error) {
+	var item messages.PrunedItem
+	err := filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if name == path {
+			item.Modified = info.ModTime().UTC()
+		}
+		if info.Mode().IsRegular() {
+			item.Bytes += info.Size()
+		}
+		return nil
+	})
+	return item, err
+}
