@@ -1,13 +1,12 @@
 // Package tuf fetches and verifies the first-party signed manifest: a TUF repository whose root is
-// pinned on the device (contract M1–M4). It gives out a Catalogue of artifacts that were signed, or an
-// *Error; there is nothing in between.
+// pinned on the device (contract M1–M4, M13). It returns a Catalogue of signed artifacts or an *Error, never a part
+// of one.
 //
-// go-tuf checks signatures, thresholds, expiry and rollback. Around it stands what it leaves to its
-// user: the newest verified root and a floor of versions are kept here, so that a server which hides
-// newer ones cannot take the client back; what is kept is verified again before it is used and put
-// aside when it is bad, so that a truncated file blocks nothing; each refresh has an updater and a
-// scratch folder of its own; a panic over odd but validly signed metadata is an *Error; and the bytes
-// come by a bounded fetcher that sends the access token to the hub alone.
+// go-tuf checks signatures, thresholds, expiry and rollback. This package adds what go-tuf leaves to its user. The
+// newest verified root and a floor of versions are kept, so that a server that hides newer ones cannot take the client
+// back. What is kept is verified again before use, and put aside if it is bad, so that a truncated file blocks nothing.
+// Each refresh has its own updater and scratch folder. A panic over odd but validly signed metadata is an *Error. The
+// fetcher bounds every file and sends the access token to the hub only.
 package tuf
 
 import (
@@ -49,7 +48,7 @@ type Config struct {
 }
 
 // Error says why there is no manifest: manifest_untrusted, manifest_expired, manifest_rollback,
-// manifest_unreachable, no_space, or reauth where the hub wants an access token.
+// manifest_unreachable, no_space, or reauth if the hub did not accept the access token.
 type Error struct {
 	Reason messages.Reason
 	// RetryAfter is how long the hub asks to wait (RFC 9110, section 10.2.3); zero: it says nothing.
@@ -82,8 +81,8 @@ type Client struct {
 	recent []kept // manifests that were loaded or refreshed, newest last
 }
 
-// New checks the configuration and the pinned root, and makes the folder. Each root has a folder of
-// its own, so that the versions of one repository are never held against another.
+// New checks the configuration and the pinned root, and makes the folder. Each pinned root has its own folder, so that
+// the versions of one repository are never compared with those of another.
 func New(c Config) (*Client, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Scheme != "https" || base.Hostname() == "" || base.User != nil || base.RawQuery != "" ||
@@ -125,8 +124,8 @@ func checkRoot(root []byte) error {
 	return nil
 }
 
-// Refresh fetches the newest manifest and returns it once all of it is verified, unexpired and kept.
-// access may be zero; it goes to the hub's host alone, in this one refresh.
+// Refresh fetches the newest manifest and returns it when all of it is verified, unexpired and stored. access may be
+// zero; it is sent to the hub's host only.
 func (c *Client) Refresh(ctx context.Context, access messages.Secret) (Catalogue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,8 +137,8 @@ func (c *Client) Refresh(ctx context.Context, access messages.Secret) (Catalogue
 	return cat, nil
 }
 
-// Load returns the manifest that was verified last, without the network and whatever its expiry: see
-// Catalogue.Standing. When there is none that verifies, the reason is manifest_unreachable.
+// Load returns the manifest that was verified last, without the network and regardless of its expiry: see
+// Catalogue.Standing. If none verifies, the reason is manifest_unreachable.
 func (c *Client) Load() (Catalogue, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +251,7 @@ func contain(f func() error) (err error) {
 	return f()
 }
 
-// classify gives every failure its reason; what is not known to be harmless is untrusted.
+// classify gives every failure its reason. A failure that is not known to be harmless is manifest_untrusted.
 func classify(err error) error {
 	var known *Error
 	if errors.As(err, &known) {

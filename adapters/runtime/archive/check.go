@@ -12,10 +12,10 @@ import (
 	"companion/messages"
 )
 
-// Check compares the unpacked folder dir with the list: every file, link and folder there, of the
-// right kind, size and mode, owned by the user, with one name, and nothing else. With hash it also
-// reads every file; without, an altered content of the same size stays unseen. Errors: *Error when dir
-// is not what files says, fs.ErrNotExist when there is no dir, the system's, the cause of ctx's end.
+// Check compares the unpacked folder dir with the list: every file, link and folder must be there, of the right kind,
+// size and mode, owned by the user, with one hard link, and nothing else. With hash it also compares the content of
+// every file. Errors: *Error if dir is not what files lists, fs.ErrNotExist if there is no dir, the system's error, the
+// cause of ctx's end.
 func Check(ctx context.Context, dir string, files []messages.ArchiveFile, hash bool) error {
 	list, err := newListing(files)
 	if err != nil {
@@ -24,7 +24,7 @@ func Check(ctx context.Context, dir string, files []messages.ArchiveFile, hash b
 	if info, err := os.Lstat(dir); err != nil {
 		return fmt.Errorf("looking for an unpacked folder: %w", cause(err))
 	} else if !info.IsDir() || !owned(info) {
-		return refuse("not a folder of this user")
+		return refuse("not a folder, or owned by another user")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -45,7 +45,7 @@ func Check(ctx context.Context, dir string, files []messages.ArchiveFile, hash b
 		}
 		if info.IsDir() {
 			if name != "." && !list.Folders[name] || !sameMode(info, folderMode) || !owned(info) {
-				return refuse("a folder that is not as it was left")
+				return refuse("a folder that is not listed, or with another owner or mode")
 			}
 			return nil
 		}
@@ -67,7 +67,7 @@ func (l *listing) checkFile(ctx context.Context, root *os.Root, name string, inf
 	case !ok:
 		return refuse("a file that is not in the list")
 	case !owned(info):
-		return refuse("%s belongs to somebody else or has a second name", name)
+		return refuse("%s has another owner or a second hard link", name)
 	case info.Mode().Type() == fs.ModeSymlink:
 		target, err := root.Readlink(name)
 		if err != nil || f.LinkTarget == "" || target != f.LinkTarget {

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// owned reports whether the user owns the file, and a file that is no folder has one name.
+// owned reports whether the user owns the file, and it has one hard link unless it is a folder.
 func owned(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(stat.Uid) == os.Geteuid() && (info.IsDir() || stat.Nlink == 1)
@@ -19,5 +19,5 @@ func sameMode(info fs.FileInfo, want fs.FileMode) bool {
 	return info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) == want
 }
 
-// settleFolder makes a folder that is complete read-only and durable.
+// settleFolder makes a complete folder read-only and syncs it.
 func settleFolder(d *os.File) error { return errors.Join(cause(d.Chmod(folderMode)), cause(d.Sync())) }

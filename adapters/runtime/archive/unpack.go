@@ -19,10 +19,10 @@ import (
 	"companion/messages"
 )
 
-// Unpack writes the files of the archive src, whose digest has been verified, into dir, which must be
-// an empty private folder, and makes it durable and read-only. Format is "tar.gz" or "zip". After an
-// error dir holds rubbish, for the caller to Remove. Errors: *Error when the archive is not what files
-// says, the system's for everything else (ENOSPC among them), the cause of ctx's end.
+// Unpack writes the files of the archive src, whose digest has been verified, to dir, which must be an empty private
+// folder, syncs it and makes it read-only. format is "tar.gz" or "zip". After an error the caller must Remove dir.
+// Errors: *Error if the archive is not what files lists, the system's error otherwise (such as ENOSPC), the cause of
+// ctx's end.
 func Unpack(ctx context.Context, src *os.File, format string, files []messages.ArchiveFile, dir string) error {
 	list, err := newListing(files)
 	if err != nil {
@@ -65,10 +65,10 @@ type unpacker struct {
 	seen map[string]bool
 }
 
-// entry is one member of an archive. Link is set for a symbolic link.
+// entry is one member of an archive. link is set for a symbolic link.
 type entry struct {
 	name string
-	mode fs.FileMode // the type bits alone count
+	mode fs.FileMode // only the type bits are used
 	size int64
 	link string
 	body io.Reader
@@ -79,13 +79,13 @@ func (u *unpacker) tar(src io.Reader) error {
 	if err != nil {
 		return refuse("not gzip")
 	}
-	// Headers, padding and the end mark come on top of the files' bytes.
+	// Headers, padding and the end mark add to the bytes of the files.
 	stream := &bounded{u.ctx, gz, u.list.Bytes + int64(len(u.list.Files)+len(u.list.Folders))*(8<<10) + 1<<20}
 	t := tar.NewReader(stream)
 	for range 2 * artifact.MaxFiles {
 		h, err := t.Next()
 		if err == io.EOF {
-			// Reading on to the end lets gzip check its own sum.
+			// Reading to the end makes gzip check its checksum.
 			if _, err := io.Copy(io.Discard, stream); err != nil {
 				return damaged(err)
 			}
@@ -151,7 +151,7 @@ func (u *unpacker) zipEntry(f *zip.File, e entry) error {
 	return u.take(e)
 }
 
-// take handles one entry. Links are made at the end, so that nothing is ever written through one.
+// take handles one entry. Links are made at the end, so that nothing is written through a link.
 func (u *unpacker) take(e entry) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (u *unpacker) write(f messages.ArchiveFile, body io.Reader) error {
 	return nil
 }
 
-// finish refuses what is missing, makes the links, and makes the folders durable and read-only.
+// finish refuses an archive with missing files, makes the links, syncs the folders and makes them read-only.
 func (u *unpacker) finish() error {
 	for name, f := range u.list.Files {
 		if !u.seen[name] {
@@ -242,7 +242,7 @@ func (u *unpacker) finish() error {
 	return nil
 }
 
-// bounded reads at most left bytes, and fails beyond instead of ending: the rest of a bomb is not read.
+// bounded reads at most left bytes; more are an error, not the end, so that the rest of a bomb is not read.
 type bounded struct {
 	ctx  context.Context
 	src  io.Reader
@@ -264,7 +264,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// damaged is for what the readers of archives and compressed streams say.
+// damaged translates an error of the archive readers and decompressors.
 func damaged(err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		return own
@@ -276,7 +276,7 @@ func damaged(err error) error {
 	return refuse("the archive cannot be read")
 }
 
-// cause drops the path from a system error: here it would hold a digest.
+// cause drops the path from a system error, since it would contain a digest.
 func cause(err error) error {
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		return p.Err

@@ -30,8 +30,8 @@ import (
 	"companion/messages"
 )
 
-// Error says why an artifact is not to be had from disk, or cannot be put there. Its text names no
-// file of a model or binary and no digest.
+// Error says why an artifact cannot be read from disk or written to it. Its text holds no path of a model or
+// binary, and no digest.
 type Error struct {
 	Reason messages.Reason
 	what   string
@@ -47,20 +47,20 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// ErrNotHere says that an artifact is not on disk. It is a normal answer.
+// ErrNotHere says that an artifact is not on disk. That is a normal answer.
 var ErrNotHere = errors.New("store: not here")
 
-// Store is the data folder's part that holds artifacts. One process may use it at a time; within it,
-// calls about different artifacts may run at once.
+// Store is the part of the data folder that holds artifacts. One process may use it at a time; calls about different
+// artifacts may run concurrently.
 type Store struct {
 	dir string
 	key []byte // authenticates pins
-	// testOnlyStep runs after each change of the disk; a test ends the process in it.
+	// testOnlyStep runs after each change of the disk; a test kills the process in it.
 	testOnlyStep func()
 }
 
-// Open makes or checks the folders under dir. The error of a folder that is not private says what is
-// wrong and what would be right (T17).
+// Open makes or checks the folders under dir. The error for a folder that is not private says what was found and
+// what is required (T17).
 func Open(dir string) (*Store, error) {
 	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
 		if err := privatefs.EnsureDir(filepath.Join(dir, sub)); err != nil {
@@ -75,8 +75,8 @@ func Open(dir string) (*Store, error) {
 	return s, s.tidy()
 }
 
-// tidy removes what a crash left half-made or behind: temporary names (of private.WriteFile and of
-// unpacking; they begin with a dot), records without their file, and archives that are unpacked.
+// tidy removes what a crash left: temporary files of privatefs.WriteFile and of unpacking, whose names begin with a
+// dot, records without their file, and archives that have been unpacked.
 func (s *Store) tidy() error {
 	for _, sub := range []string{"models", "archives", "runtimes", "partial"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, sub))
@@ -121,12 +121,11 @@ func (s *Store) partial(a messages.Artifact) string {
 	return filepath.Join(s.dir, "partial", hex.EncodeToString(a.SHA256[:])+".part")
 }
 
-// record is the name of the JSON file beside a file of the store.
+// record returns the path of the JSON file that belongs to a file of the store.
 func record(path string) string { return strings.TrimSuffix(path, filepath.Ext(path)) + ".json" }
 
-// Model returns the verified model. A file whose identity is the recorded one is not read again, unless
-// rehash asks for it (M9). A file of another size or digest is deleted (M6). Errors: ErrNotHere, *Error,
-// the cause of ctx's end.
+// Model returns the verified model. A file whose identity is the pinned one is not read again, unless rehash is set
+// (M9). A file of another size or digest is deleted (M6). Errors: ErrNotHere, *Error, the cause of ctx's end.
 func (s *Store) Model(ctx context.Context, a messages.Artifact, rehash bool) (messages.VerifiedModel, error) {
 	f, id, err := s.verified(ctx, a, rehash)
 	if err != nil {
@@ -147,9 +146,8 @@ func (s *Store) Executable() error {
 	return nil
 }
 
-// Runtime returns the unpacked runtime: complete, unaltered as far as sizes, modes and links tell, and
-// read through if rehash asks for it. What runs is hashed again at each spawn (M10). A folder that
-// differs is deleted. Errors as for Model.
+// Runtime returns the unpacked runtime: complete, with the listed sizes, modes and links, and with rehash also the
+// listed content. Each spawn hashes what it runs (M10). A folder that differs is deleted. Errors as for Model.
 func (s *Store) Runtime(ctx context.Context, a messages.Artifact, rehash bool) (messages.VerifiedRuntime, error) {
 	err := archive.Check(ctx, s.runtimeDir(a), a.Files, rehash)
 	var differs *archive.Error
@@ -166,7 +164,7 @@ func (s *Store) Runtime(ctx context.Context, a messages.Artifact, rehash bool) (
 	}, nil
 }
 
-// Archived reports whether the runtime's archive is here and verified, so that Unpack is the next step.
+// Archived returns nil if the runtime's archive is on disk and verified, so that Unpack is the next step.
 func (s *Store) Archived(ctx context.Context, a messages.Artifact) error {
 	f, _, err := s.verified(ctx, a, false)
 	if err == nil {
@@ -175,9 +173,8 @@ func (s *Store) Archived(ctx context.Context, a messages.Artifact) error {
 	return err
 }
 
-// Unpack turns the verified archive into a runtime and deletes the archive. It is unpacked beside its
-// place and renamed, so that a folder under its final name is always complete. Errors as for Model; the
-// archive is deleted when it is not what the manifest lists.
+// Unpack unpacks the verified archive and deletes it. The folder gets its final name only when it is complete.
+// Errors as for Model; the archive is deleted if it is not what the manifest lists.
 func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.VerifiedRuntime, error) {
 	none := messages.VerifiedRuntime{}
 	src, _, err := s.verified(ctx, a, false)
@@ -221,7 +218,7 @@ func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.Verif
 	return s.Runtime(ctx, a, false)
 }
 
-// Held says what of the artifact is here, without reading it.
+// Held says what of the artifact is on disk, without reading it.
 func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArtifact {
 	h := messages.HeldArtifact{Name: a.Name, Version: a.Version}
 	if a.Kind == messages.KindRuntime {
@@ -238,7 +235,7 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 	return h
 }
 
-// verified opens the file of a and returns it with its identity once it is known to be right.
+// verified opens the file of a, and returns it with its identity if it is the right one.
 func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) (*os.File, messages.FileIdentity, error) {
 	path := s.final(a)
 	f, id, err := openPrivate(path, os.O_RDONLY)
@@ -303,7 +300,7 @@ func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 	return id, nil
 }
 
-// remove deletes a file with its record, the record first: a file without one is read again.
+// remove deletes a file and its record, the record first: a file without a record is read again.
 func remove(path string) error {
 	for _, p := range []string{record(path), path} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {

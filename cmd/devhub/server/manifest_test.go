@@ -133,6 +133,16 @@ func TestManifestFaults(t *testing.T) {
 		t.Errorf("manifest-from-artifact-host: %d to %q", a.status, target)
 	}
 	turn(t, dir, fault.ManifestFromArtifact, false)
+	turn(t, dir, fault.RefusedToken, true)
+	if a := r.get(r.place.HubURL() + manifestPath + "timestamp.json"); a.status != http.StatusUnauthorized {
+		t.Errorf("refused-token: answered %d, want 401", a.status)
+	}
+	turn(t, dir, fault.RefusedToken, false)
+	turn(t, dir, fault.WebPage, true)
+	if a := r.get(r.place.HubURL() + manifestPath + "timestamp.json"); a.status != http.StatusOK || !bytes.HasPrefix(a.body, []byte("<!DOCTYPE html>")) {
+		t.Errorf("web-page: answered %d %q, want 200 and a web page", a.status, a.body)
+	}
+	turn(t, dir, fault.WebPage, false)
 	if _, err := r.refreshed(trust); err != nil {
 		t.Error(err)
 	}
