@@ -184,7 +184,7 @@ func gravity(err error) int {
 func (w worker) fetchFrom(ctx context.Context, url string) error {
 	pauses := newPauses(500*time.Millisecond, 30*time.Second)
 	pauses.MaxElapsedTime = patience
-	most := int64(0)
+	most, restarted := int64(0), false
 	for {
 		mixed, err := w.attempt(ctx, url)
 		if acc := w.transfer.Load(); acc != nil && acc.Bytes() > most {
@@ -197,10 +197,10 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 			return context.Cause(ctx)
 		case err == nil:
 			return nil
-		case mixed && wrongBytes(reasonOf(err)):
+		case mixed && !restarted && wrongBytes(reasonOf(err)):
 			// The wrong bytes may be those of an earlier transfer, from a crash or from another mirror. All of
-			// them are fetched again, from this URL alone, whose fault it then is.
-			most = 0
+			// them are fetched again, once, from this URL alone, whose fault it then is.
+			most, restarted = 0, true
 		case !errors.As(err, &failure) || failure.Permanent:
 			return err
 		default:

@@ -356,6 +356,31 @@ func TestWrongMirror(t *testing.T) {
 	}
 }
 
+// M8, T6: a mirror that cuts every transfer and then serves wrong bytes is left out after one restart from zero: it
+// cannot keep the machine fetching.
+func TestCutsAndWrongBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &scripted{}
+		d.play = func(_ context.Context, _ int, req download.Request, sink download.Sink) error {
+			if req.Offset == 0 {
+				return errors.Join(deliver(sink, 0, modelBytes[:1000]), failing(false))
+			}
+			return deliver(sink, req.Offset, bytes.Repeat([]byte("x"), len(modelBytes)-int(req.Offset)))
+		}
+		h := newHouse(t, d)
+		unpinned(t, h)
+		h.start()
+		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
+		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonDigestMismatch); got != want {
+			t.Fatalf("told %#v, want %#v", got, want)
+		}
+		if n := len(d.tries()); n != 4 {
+			t.Errorf("%d transfers, want 4: cut and wrong, twice", n)
+		}
+		h.stop()
+	})
+}
+
 // M8: Retry-After is honoured, unless another mirror can be tried meanwhile.
 func TestRetryAfter(t *testing.T) {
 	for _, c := range []struct {
