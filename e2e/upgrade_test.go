@@ -53,7 +53,7 @@ func serves(t *testing.T, c *harness.Companion, when string) {
 }
 
 // M12, M13, T6: whatever is wrong with a newer model, the verified one serves: before and after a restart of the
-// daemon, and, while nobody can be reached, after a kill.
+// daemon, and offline after a kill.
 func TestNewerModelFails(t *testing.T) {
 	hub, c := realPair(t)
 	inertModel(t, hub)
