@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,9 +30,15 @@ func TestServiceUnderSystemd(t *testing.T) {
 	if err := os.WriteFile(script, []byte(serviceScript), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	service := fmt.Sprintf("companion-test-%d", os.Getpid())
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "bash", script)
-	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "COMPANION=" + harness.Binary(t, "companion"), "SERVICE=companion-test-" + filepath.Base(t.TempDir())}
+	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "COMPANION=" + harness.Binary(t, "companion"), "SERVICE=" + service}
 	cmd.WaitDelay = 5 * time.Second
+	t.Cleanup(func() {
+		for _, tree := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup"} {
+			removeGroups(filepath.Join(tree, service))
+		}
+	})
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	if strings.Contains(text, "NO MANAGER") {
@@ -47,12 +54,23 @@ func TestServiceUnderSystemd(t *testing.T) {
 	}
 }
 
+// removeGroups removes an empty tree of control groups.
+func removeGroups(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			removeGroups(filepath.Join(dir, entry.Name()))
+		}
+	}
+	_ = os.Remove(dir)
+}
+
 const serviceScript = `
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/user/0 && chmod 700 /run/user/0
 export XDG_RUNTIME_DIR=/run/user/0 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/0/bus
 for tree in /sys/fs/cgroup/systemd /sys/fs/cgroup; do
-  if mkdir -p $tree/companion-test-$$ 2>/dev/null && echo $$ >$tree/companion-test-$$/cgroup.procs 2>/dev/null; then break; fi
+  if mkdir -p $tree/$SERVICE 2>/dev/null && echo $$ >$tree/$SERVICE/cgroup.procs 2>/dev/null; then break; fi
 done
 dbus-daemon --session --address=$DBUS_SESSION_BUS_ADDRESS --nofork --nopidfile 2>/dev/null &
 /lib/systemd/systemd --user >/dev/null 2>&1 &

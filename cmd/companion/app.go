@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -57,6 +58,9 @@ func Main() int {
 	return a.fail(err)
 }
 
+// restoreWithin bounds the wait for the terminal at a second interrupt.
+const restoreWithin = 500 * time.Millisecond
+
 // interruptible ends the context of every command at the first interrupt; the second one ends the
 // process at once. The daemon has its own order of ending (X7).
 func interruptible() (context.Context, func()) {
@@ -76,7 +80,16 @@ func interruptible() (context.Context, func()) {
 		}
 		select {
 		case <-signals:
-			restoreTerminal()
+			// A stopped terminal (Ctrl-S) blocks what is written to it; it must not keep the process.
+			restored := make(chan struct{})
+			go func() {
+				defer close(restored)
+				restoreTerminal()
+			}()
+			select {
+			case <-restored:
+			case <-time.After(restoreWithin):
+			}
 			os.Exit(exitInterrupted)
 		case <-done:
 		}
