@@ -1,9 +1,15 @@
 package e2e
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 
 	"companion/adapters/authority/keychain"
 	"companion/e2e/harness"
@@ -37,6 +43,103 @@ func TestLostToken(t *testing.T) {
 		c.Available()
 		if again, found := c.Secret(keychain.LoopbackToken); !found || again != token {
 			t.Error("the token was not stored again")
+		}
+	}
+}
+
+// K7: a Secret Service that is stopped holds neither status nor shutdown, and loses no session: the real GNOME Keyring on a bus
+// of its own, the built daemon without a display.
+func TestStoppedSecretService(t *testing.T) {
+	bus, service := secretService(t)
+	hub := harness.NewHub(t)
+	c := hub.Companion("")
+	c.Edit(`backend = "kernel-keyring"`, `backend = "secret-service"`)
+	c.Extra = []string{bus}
+	c.Start()
+	c.SignIn()
+	c.Daemon.Stop()
+	c.Start()
+	c.Await("the session of the keyring", harness.AvailableWithin, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedIn })
+
+	if err := service.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = service.Signal(syscall.SIGCONT) }()
+	c.Await("the token to count as lost", 2*time.Minute, func(s messages.Status) bool { return !s.Facts.Token })
+	began := time.Now()
+	c.Must("status", "--json")
+	status := time.Since(began)
+	began = time.Now()
+	c.Daemon.Stop()
+	shutdown := time.Since(began)
+	t.Logf("Secret Service stopped: status took %v, its process included, shutdown %v", status, shutdown)
+	if keychainDeadline := 30 * time.Second; status > keychainDeadline/3 || shutdown > keychainDeadline/3 {
+		t.Errorf("status took %v and shutdown %v: they waited for the keychain", status, shutdown)
+	}
+	if err := service.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.Start()
+	c.Await("the session again", harness.AvailableWithin, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedIn })
+}
+
+// secretService starts a session bus and an unlocked GNOME Keyring on it, and returns the bus's environment variable.
+func secretService(t *testing.T) (variable string, service *os.Process) {
+	t.Helper()
+	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("%s is missing: install the packages dbus and gnome-keyring", program)
+		}
+	}
+	home := harness.TempDir(t)
+	config := filepath.Join(home, "bus.conf")
+	if err := os.WriteFile(config, []byte(`<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:tmpdir=/tmp</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(cmd *exec.Cmd) {
+		t.Helper()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+	bus := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
+	out, err := bus.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(bus)
+	address := make([]byte, 500)
+	n, err := out.Read(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	variable = "DBUS_SESSION_BUS_ADDRESS=" + strings.TrimSpace(string(address[:n]))
+	keyring := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+	keyring.Env = append(os.Environ(), variable, "HOME="+home, "XDG_DATA_HOME="+home, "XDG_RUNTIME_DIR="+home)
+	keyring.Stdin = strings.NewReader("a password")
+	run(keyring)
+	conn, err := dbus.Connect(strings.TrimSpace(string(address[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var owned bool
+		if err := conn.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, "org.freedesktop.secrets").Store(&owned); err != nil {
+			t.Fatal(err)
+		}
+		if owned {
+			return variable, keyring.Process
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("gnome-keyring-daemon did not come up")
 		}
 	}
 }

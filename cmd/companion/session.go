@@ -17,19 +17,24 @@ import (
 )
 
 func (a *app) loginCommand() *cobra.Command {
-	var noBrowser bool
+	var noBrowser, device bool
 	cmd := &cobra.Command{
 		Use: "login", Short: "Sign in at the hub, in the system browser",
 		Long: "Sign in at the hub. The page opens in the system browser, and its address is printed: on standard output with\n" +
-			"--no-browser, on standard error otherwise. The command waits until the browser comes back.",
+			"--no-browser, on standard error otherwise. The command waits until the browser comes back.\n\n" +
+			"With --device the hub shows a code to confirm in a browser on any computer or phone (RFC 8628), where the hub offers that.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.control()
 			if err != nil {
 				return err
 			}
-			result, err := client.Login(cmd.Context(), false, func(page messages.LoginPage) {
-				a.showLoginPage(cmd.Context(), page, noBrowser)
+			result, err := client.Login(cmd.Context(), device, func(page messages.LoginPage) {
+				if device {
+					a.showDevicePage(page, noBrowser)
+				} else {
+					a.showLoginPage(cmd.Context(), page, noBrowser)
+				}
 			})
 			if err != nil {
 				return err
@@ -42,7 +47,20 @@ func (a *app) loginCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&noBrowser, "no-browser", false, "open no browser: print the page's address on standard output and wait")
+	cmd.Flags().BoolVar(&device, "device", false, "confirm a code in a browser anywhere, where the hub offers that")
 	return exits(cmd, exitNotRunning, exitKeychain)
+}
+
+// showDevicePage prints the page and the code of a device authorization (O11, RFC 8628 section 3.3). It opens no browser: the
+// user's is elsewhere.
+func (a *app) showDevicePage(page messages.LoginPage, noBrowser bool) {
+	a.say("Open this page in a browser on any computer or phone, and confirm the code there:\n  %s\n  %s", plain(page.URL), plain(page.Code))
+	if noBrowser {
+		_ = print(a.out, plain(page.URL)+" "+plain(page.Code)+"\n") // on standard output, so that a script can read it
+	} else if page.Complete != "" {
+		a.say("This page has the code filled in:\n  %s", plain(page.Complete))
+	}
+	a.say("Waiting for the confirmation until %s. Ctrl-C gives up.", page.Until.Local().Format("15:04:05"))
 }
 
 // showLoginPage prints the page and opens it where a browser of this session can reach it (O12).
@@ -74,13 +92,14 @@ func loginAdvice(place browser.Place, page string, getenv func(string) string) s
 	switch place {
 	case browser.PlaceSSH:
 		return "This is an SSH session, and the page is on the loopback address of this machine. On the computer with your\n" +
-			"browser, run this first, then open the page there:\n  " + forwardCommand(page, getenv)
+			"browser, run this first, then open the page there:\n  " + forwardCommand(page, getenv) + "\n" +
+			"Or use `companion login --device`, if the hub offers it."
 	case browser.PlaceWSL:
 		return "It opens in the browser of Windows, which reaches this machine by localhost forwarding. If the page does not\n" +
 			"load, set localhostForwarding=true in .wslconfig, or networkingMode=mirrored."
 	case browser.PlaceHeadless:
 		return "There is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set), so no browser was opened. If you are at\n" +
-			"another computer, forward the port first: ssh -N -L PORT:127.0.0.1:PORT, with the port of the page."
+			"another computer, use `companion login --device` if the hub offers it, or forward the port of the page:\n  ssh -N -L PORT:127.0.0.1:PORT"
 	}
 	return ""
 }

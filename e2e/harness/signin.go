@@ -20,6 +20,9 @@ const signInWithin = time.Minute
 
 var loopbackURL = regexp.MustCompile(`http://(127\.0\.0\.1|\[::1\]):\d+/\S+`)
 
+// deviceURL is the page with the code filled in.
+var deviceURL = regexp.MustCompile(`https://\S+user_code=\S+`)
+
 // Visit is a sign-in as the browser saw it: every URL in order, and the last page.
 type Visit struct {
 	URLs []string
@@ -40,9 +43,21 @@ func (c *Companion) SignIn() Visit {
 // redirects, trusting the hub's own authority.
 func (c *Companion) Login() (Result, Visit) {
 	c.t.Helper()
+	return c.login(loopbackURL, "login", "--no-browser")
+}
+
+// DeviceLogin runs login --device and confirms the code in a browser.
+func (c *Companion) DeviceLogin() Result {
+	c.t.Helper()
+	r, _ := c.login(deviceURL, "login", "--device")
+	return r
+}
+
+// login runs a command and opens the first page that it prints.
+func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit) {
+	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), signInWithin)
 	defer cancel()
-	args := []string{"login", "--no-browser"}
 	cmd := exec.CommandContext(ctx, Binary(c.t, "companion"), args...)
 	out, in := io.Pipe()
 	var printed strings.Builder
@@ -57,7 +72,7 @@ func (c *Companion) Login() (Result, Visit) {
 		var err error
 		lines := bufio.NewScanner(io.TeeReader(out, &printed))
 		for lines.Scan() {
-			if page := loopbackURL.FindString(lines.Text()); page != "" && visit.URLs == nil {
+			if page := pages.FindString(lines.Text()); page != "" && visit.URLs == nil {
 				visit, err = c.Hub.browse(ctx, page)
 			}
 		}

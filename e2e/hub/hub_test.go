@@ -207,18 +207,100 @@ func TestSignInFaults(t *testing.T) {
 		"plain-pkce-only":   messages.ReasonUnsupportedPKCEMethod,
 		"no-registration":   messages.ReasonRegistrationFailed,
 		"server-error":      messages.ReasonMetadataInvalid,
+
+		"foreign-token-endpoint":     messages.ReasonMetadataInvalid,
+		"redirecting-token-endpoint": messages.ReasonTokenExchangeFailed,
+		"huge-tokens":                messages.ReasonInvalidTokenResponse,
+		"bad-expiry":                 messages.ReasonInvalidTokenResponse,
+		"wrong-token-type":           messages.ReasonInvalidTokenResponse,
+		"huge-token-answer":          messages.ReasonTokenExchangeFailed,
+		"cut-token-body":             messages.ReasonTokenExchangeFailed,
+		"no-rotation":                messages.ReasonOK,
+		"no-scope":                   messages.ReasonOK,
+		"early-revocation":           messages.ReasonOK,
+		"previews":                   messages.ReasonOK,
 	} {
 		t.Run(name, func(t *testing.T) {
 			fault(t, dir, name)
 			_, err := signIn(t, a, signInClient(t, a, ""))
-			var e *oauth.Error
-			if !errors.As(err, &e) || e.Reason != want {
-				t.Errorf("the reason is %v, want %s", err, want)
+			got := messages.ReasonOK
+			if err != nil {
+				got = oauth.AsError(err).Reason
+			}
+			if got != want {
+				t.Errorf("the reason is %s (%v), want %s", got, err, want)
 			}
 		})
 	}
 	if _, err := signIn(t, a, signInClient(t, a, "")); err != nil {
 		t.Errorf("without a fault: %v", err)
+	}
+}
+
+// O11: device authorization over the real protocol, with a registered and a configured client.
+func TestDeviceSignIn(t *testing.T) {
+	dir := t.TempDir()
+	a := serve(t, dir, "--auto-approve", "ada")
+	for name, clientID := range map[string]string{"registered": "", "configured": "companion-development"} {
+		t.Run(name, func(t *testing.T) {
+			c := signInClient(t, a, clientID)
+			attempt, err := c.BeginDevice(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			browse(t.Context(), t, a, attempt.Page().Complete)
+			grant, err := attempt.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if user, err := c.WhoAmI(t.Context(), grant.Access); err != nil || user.ID != "ada" {
+				t.Errorf("who am I: %+v, %v", user, err)
+			}
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); err != nil {
+				t.Errorf("refresh: %v", err)
+			}
+		})
+	}
+	fault(t, dir, "no-device-authorization")
+	if _, err := signInClient(t, a, "").BeginDevice(t.Context()); err == nil || oauth.AsError(err).Reason != messages.ReasonDeviceUnsupported {
+		t.Errorf("a hub without device authorization: %v", err)
+	}
+}
+
+// O8: in a storm of 503 with long pages, and while the hub restarts, refreshes fail and end no session.
+func TestStorms(t *testing.T) {
+	dir := t.TempDir()
+	a := serve(t, dir, "--auto-approve", "ada")
+	c := signInClient(t, a, "")
+	for _, name := range []string{"token-storm", "restarts"} {
+		t.Run(name, func(t *testing.T) {
+			grant, err := signIn(t, a, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			devhubRun(t, "fault", "--dir", dir, name, "on")
+			failed := 0
+			for range 30 {
+				next, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil)
+				if err == nil {
+					grant.Refresh = next.Refresh
+					continue
+				}
+				failed++
+				e := oauth.AsError(err)
+				// A request that was cut while it was on its way may have been answered: then it is unsafe, and never over.
+				if e.SessionOver() || name == "token-storm" && e.Retry != oauth.RetryLater {
+					t.Fatalf("a failed refresh: retry %d, over %v: %v", e.Retry, e.SessionOver(), err)
+				}
+			}
+			devhubRun(t, "fault", "--dir", dir, name, "off")
+			if failed == 0 {
+				t.Error("no refresh failed: this test proves nothing")
+			}
+			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); err != nil {
+				t.Errorf("after the storm: %v", err)
+			}
+		})
 	}
 }
 

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -177,18 +176,13 @@ func (l *loop) whoAmI(m messages.WhoAmI) {
 		if err != nil {
 			result.Reason = oauth.AsError(err).Reason
 			if result.Reason == messages.ReasonSignInNeeded {
-				l.later(func() { l.refused(token.Token) })
+				l.later(func() {
+					l.tokenRefused(token.Token)
+					l.refreshIfDue(wall())
+				})
 			}
 			return
 		}
 		result = messages.WhoAmIResult{User: user, Reason: messages.ReasonOK}
 	})
-}
-
-// refused follows a hub that rejects a token that should be valid: it counts as expired, and the next use of the session
-// refreshes it or finds that it is over.
-func (l *loop) refused(token messages.Secret) {
-	if l.session.AccessToken == token {
-		l.session.Meta.AccessExpires = time.Now()
-	}
 }

@@ -31,6 +31,22 @@ const (
 	NoRegister   Name = "no-registration"
 	SlowToken    Name = "slow-token"
 	LostResponse Name = "lost-token-answer"
+	TokenElse    Name = "foreign-token-endpoint"
+	TokenMoves   Name = "redirecting-token-endpoint"
+	HugeTokens   Name = "huge-tokens"
+	BadExpiry    Name = "bad-expiry"
+	HugeAnswer   Name = "huge-token-answer"
+	SlowBody     Name = "slow-token-body"
+	CutBody      Name = "cut-token-body"
+	WrongType    Name = "wrong-token-type"
+	NoRotation   Name = "no-rotation"
+	NoScope      Name = "no-scope"
+	ShortTokens  Name = "short-tokens"
+	Storm        Name = "token-storm"
+	Restarts     Name = "restarts"
+	EarlyRevoked Name = "early-revocation"
+	Previews     Name = "previews"
+	NoDevice     Name = "no-device-authorization"
 )
 
 // Manifest faults.
@@ -87,6 +103,22 @@ var All = []Fault{
 	{NoRegister, "the metadata offers no registration"},
 	{SlowToken, "the token endpoint waits ten seconds before it answers"},
 	{LostResponse, "the token endpoint does its work, then cuts the connection without an answer"},
+	{TokenElse, "the metadata names a token endpoint of another origin, where nobody answers"},
+	{TokenMoves, "the token endpoint redirects to the artifact host"},
+	{HugeTokens, "access tokens have 9000 bytes"},
+	{BadExpiry, "the token answer says expires_in -1"},
+	{HugeAnswer, "the token answer has 100 MiB of space before it"},
+	{SlowBody, "the token answer comes one byte every half second"},
+	{CutBody, "the token answer ends half-way"},
+	{WrongType, "the token answer says token_type DPoP"},
+	{NoRotation, "a refresh brings no new refresh token, although the old one is spent"},
+	{NoScope, "the token answer says no scope"},
+	{ShortTokens, "the token answer says that the access token lives one second"},
+	{Storm, "two of three requests to the hub are answered 503 with a long page"},
+	{Restarts, "two of three requests to the hub are cut without an answer, as during a restart"},
+	{EarlyRevoked, "access tokens are refused right away, refresh tokens are not"},
+	{Previews, "before the browser is sent back, a link scanner opens the redirect URI"},
+	{NoDevice, "the metadata offers no device authorization"},
 	{ExpiredManifest, "the signed metadata has expired"},
 	{RolledBackManifest, "the signed metadata says version 1 again"},
 	{WrongSignature, "the metadata's signatures are wrong"},

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"companion/cmd/devhub/catalogue"
@@ -29,10 +30,23 @@ func (h *Hub) hubRoutes() http.Handler {
 	mux.HandleFunc("POST "+place.IssuerPath+"/authorize", h.signin.Authorize)
 	mux.HandleFunc("POST "+place.IssuerPath+"/token", h.signin.Token)
 	mux.HandleFunc("POST "+place.IssuerPath+"/revoke", h.signin.Revoke)
+	mux.HandleFunc("POST "+place.IssuerPath+"/device", h.signin.DeviceAuthorization)
+	mux.HandleFunc("GET "+place.IssuerPath+"/verify", h.signin.Verify)
+	mux.HandleFunc("POST "+place.IssuerPath+"/verify", h.signin.Verify)
 	mux.HandleFunc("GET /api/v1/auth/session", h.signin.Session)
 	mux.HandleFunc("GET "+manifestPath+"{file}", h.manifest)
 	mux.HandleFunc("GET /artifacts/{digest}", h.elsewhere)
+	var served atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lucky := served.Add(1)%3 == 0
+		if !lucky && h.faults.Has(fault.Restarts) {
+			panic(http.ErrAbortHandler)
+		}
+		if !lucky && h.faults.Has(fault.Storm) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, strings.Repeat("this hub plays token-storm\n", 10_000))
+			return
+		}
 		if h.faults.Has(fault.ServerError) {
 			http.Error(w, "this hub plays server-error", http.StatusServiceUnavailable)
 			return

@@ -78,6 +78,7 @@ func (h *Hub) prepare(o Options) error {
 	h.signin, err = signin.New(signin.Options{
 		Issuer: h.place.Issuer(), StateFile: h.place.Path("signin.json"), UsersFile: h.place.Path("users.json"),
 		AutoApprove: o.AutoApprove, Faults: h.faults,
+		Reused: func() { h.log.Warn("refresh token reused") },
 	})
 	return err
 }

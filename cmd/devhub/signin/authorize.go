@@ -73,6 +73,9 @@ func (s *Server) approve(ctx context.Context, w http.ResponseWriter, request fos
 		return
 	}
 	s.spoil(ctx, request, response)
+	if s.Faults.Has(fault.Previews) {
+		s.preview(request.GetRequestForm().Get("redirect_uri"))
+	}
 	s.provider.WriteAuthorizeResponse(ctx, w, request, response)
 }
 

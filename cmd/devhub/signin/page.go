@@ -28,6 +28,9 @@ type pageData struct {
 	Style    template.CSS
 	Error    string
 	Problem  string // instead of the form
+	Device   bool   // the form asks for a user code (RFC 8628)
+	UserCode string
+	Done     bool // the code was confirmed
 	Scopes   []string
 	Users    []User
 	FormSeal string

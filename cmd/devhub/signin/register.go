@@ -43,7 +43,8 @@ func (s *Server) Register(w http.ResponseWriter, r *http.Request) {
 		refuse("invalid_client_metadata", "the body is no client metadata")
 		return
 	}
-	if len(reg.RedirectURIs) == 0 || len(reg.RedirectURIs) > maxRedirects || !all(reg.RedirectURIs, loopbackRedirect) {
+	device := !slices.Contains(reg.GrantTypes, "authorization_code") && slices.Contains(reg.GrantTypes, deviceGrant)
+	if len(reg.RedirectURIs) == 0 && !device || len(reg.RedirectURIs) > maxRedirects || !all(reg.RedirectURIs, loopbackRedirect) {
 		refuse("invalid_redirect_uri", "redirect_uris must be http URIs of a loopback literal, with a path")
 		return
 	}
@@ -73,8 +74,8 @@ func (reg registration) check() string {
 	switch {
 	case reg.AuthMethod != "none":
 		return "token_endpoint_auth_method must be none: native clients keep no secret"
-	case !all(reg.GrantTypes, func(g string) bool { return g == "authorization_code" || g == "refresh_token" }):
-		return "grant_types can be authorization_code and refresh_token"
+	case !all(reg.GrantTypes, func(g string) bool { return g == "authorization_code" || g == "refresh_token" || g == deviceGrant }):
+		return "grant_types can be authorization_code, refresh_token and " + deviceGrant
 	case !all(reg.ResponseTypes, func(t string) bool { return t == "code" }):
 		return "response_types can be code"
 	case !all(strings.Fields(reg.Scope), func(s string) bool { return slices.Contains(hubScopes, s) }):

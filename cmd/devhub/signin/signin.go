@@ -1,13 +1,15 @@
 // Package signin is the development hub's authorization server: Authorization Code with PKCE for
 // public native clients (RFC 6749, 7636, 8252), their registration (RFC 7591), rotation of refresh
-// tokens with reuse detection, revocation (RFC 7009), metadata (RFC 8414) and the issuer in every
-// redirect (RFC 9207). The protocol is fosite's; the hub's own rules of hub.md are written here.
+// tokens with reuse detection, revocation (RFC 7009), device authorization (RFC 8628), metadata (RFC 8414) and the issuer in
+// every redirect (RFC 9207). The protocol is fosite's, except for device authorization; the hub's own rules of hub.md are
+// written here.
 package signin
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -38,6 +40,8 @@ type Options struct {
 	UsersFile   string
 	AutoApprove string // the user who is signed in without being asked; empty: the page asks
 	Faults      fault.Set
+	// Reused, if not nil, is called when a refresh token that was spent or revoked comes to the token endpoint.
+	Reused func()
 }
 
 // Server answers the authorization server's endpoints.
@@ -47,9 +51,15 @@ type Server struct {
 	users    []User
 	provider fosite.OAuth2Provider
 	codes    codeSigner
+	refresh  refreshSigner
+	devices  devices
 	secret   []byte // signs the sign-in form
 	// tokens lets one token request run at a time: fosite reads a grant and spends it in two steps.
 	tokens sync.Mutex
+}
+
+type refreshSigner interface {
+	RefreshTokenSignature(ctx context.Context, token string) string
 }
 
 type codeSigner interface {
@@ -84,7 +94,7 @@ func New(o Options) (*Server, error) {
 	strategy := compose.NewOAuth2HMACStrategy(config)
 	s := &Server{
 		Options: o, store: st, users: users, codes: strategy,
-		secret: st.data.Secret,
+		secret: st.data.Secret, refresh: strategy, devices: devices{all: map[string]*device{}},
 	}
 	s.provider = compose.Compose(config, st, strategy,
 		compose.OAuth2AuthorizeExplicitFactory,
@@ -92,6 +102,7 @@ func New(o Options) (*Server, error) {
 		compose.OAuth2TokenRevocationFactory,
 		compose.OAuth2TokenIntrospectionFactory,
 		compose.OAuth2PKCEFactory,
+		func(fosite.Configurator, any, any) any { return deviceHandler{s, strategy} },
 	)
 	return s, s.store.putClient(newClient(FixedClient, []string{"http://127.0.0.1/callback", "http://[::1]/callback"}))
 }
@@ -102,7 +113,7 @@ func (s *Server) Users() []User { return s.users }
 func newClient(id string, redirects []string) *fosite.DefaultClient {
 	return &fosite.DefaultClient{
 		ID: id, Public: true, RedirectURIs: redirects, ResponseTypes: []string{"code"},
-		GrantTypes: []string{"authorization_code", "refresh_token"},
+		GrantTypes: []string{"authorization_code", "refresh_token", deviceGrant},
 		Scopes:     []string{scopeRead, scopeWrite},
 	}
 }
@@ -122,11 +133,12 @@ func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
 		"authorization_endpoint":                         s.Issuer + "/authorize",
 		"token_endpoint":                                 s.Issuer + "/token",
 		"revocation_endpoint":                            s.Issuer + "/revoke",
+		"device_authorization_endpoint":                  s.Issuer + "/device",
 		"registration_endpoint":                          s.Issuer + "/register",
 		"scopes_supported":                               []string{scopeRead, scopeWrite},
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          []string{"authorization_code", "refresh_token"},
+		"grant_types_supported":                          []string{"authorization_code", "refresh_token", deviceGrant},
 		"token_endpoint_auth_methods_supported":          []string{"none"},
 		"revocation_endpoint_auth_methods_supported":     []string{"none"},
 		"code_challenge_methods_supported":               methods,
@@ -134,6 +146,12 @@ func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
 	}
 	if s.Faults.Has(fault.NoRegister) {
 		delete(m, "registration_endpoint")
+	}
+	if s.Faults.Has(fault.NoDevice) {
+		delete(m, "device_authorization_endpoint")
+	}
+	if s.Faults.Has(fault.TokenElse) {
+		m["token_endpoint"] = "https://elsewhere.invalid/token"
 	}
 	if s.Faults.Has(fault.Foreign) {
 		m["revocation_endpoint"] = "https://elsewhere.invalid/revoke"
@@ -152,12 +170,29 @@ func (s *Server) Token(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if s.Faults.Has(fault.TokenMoves) {
+		http.Redirect(w, r, "https://127.0.0.1/token", http.StatusTemporaryRedirect)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	s.countReuse(r)
+	a := newAnswer()
+	s.token(a, r)
 	if s.Faults.Has(fault.LostResponse) {
-		s.token(discard{http.Header{}}, r)
 		panic(http.ErrAbortHandler)
 	}
-	s.token(w, r)
+	s.sendSpoiled(w, a)
+}
+
+// countReuse tells of a refresh token that was used before.
+func (s *Server) countReuse(r *http.Request) {
+	if r.ParseForm() != nil || s.Reused == nil || r.PostForm.Get("grant_type") != "refresh_token" {
+		return
+	}
+	signature := s.refresh.RefreshTokenSignature(r.Context(), r.PostForm.Get("refresh_token"))
+	if _, err := s.store.GetRefreshTokenSession(r.Context(), signature, nil); errors.Is(err, fosite.ErrInactiveToken) {
+		s.Reused()
+	}
 }
 
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
@@ -195,7 +230,7 @@ func (s *Server) Revoke(w http.ResponseWriter, r *http.Request) {
 // Session answers who the bearer of an access token is (hub.md).
 func (s *Server) Session(w http.ResponseWriter, r *http.Request) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+	if !strings.EqualFold(scheme, "Bearer") || token == "" || s.Faults.Has(fault.EarlyRevoked) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "invalid_token"})
 		return
@@ -228,10 +263,3 @@ func repeated(values map[string][]string) bool {
 	}
 	return false
 }
-
-// discard is where the answer goes that the client never gets.
-type discard struct{ header http.Header }
-
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) Write(b []byte) (int, error) { return len(b), nil }
-func (d discard) WriteHeader(int)             {}
