@@ -36,7 +36,7 @@ type Keychain interface {
 
 // Deps is what the actor is given.
 type Deps struct {
-	Inbox     <-chan messages.ToCustody       // from session, and nobody else
+	Inbox     <-chan messages.ToCustody       // from session only
 	Loopback  <-chan messages.LoopbackRequest // from lifecycle and front door
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
@@ -145,7 +145,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	return l.run(ctx)
 }
 
-// notice tells the loop that the keychain has changed; it runs beside the loop.
+// notice tells the loop that the keychain has changed; it runs in its own goroutine.
 func (l *loop) notice() {
 	select {
 	case l.changed <- struct{}{}:

@@ -142,7 +142,7 @@ func TestTokenGone(t *testing.T) {
 						t.Fatal("it was not stored again")
 					}
 					time.Sleep(time.Hour)
-					want(t, said(h.lifecycle)) // all is well, and nobody is told again
+					want(t, said(h.lifecycle)) // nothing has changed, so no message
 				})
 			})
 		}

@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// startLogin begins a sign-in beside the loop. A second one takes the place of the first, whose terminal may be gone.
+// startLogin begins a sign-in in a goroutine of its own. A second one takes the place of the first, whose terminal may be gone.
 func (l *loop) startLogin(m messages.Login) {
 	if l.login != nil {
 		l.login()

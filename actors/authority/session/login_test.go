@@ -60,7 +60,7 @@ func TestLoginFails(t *testing.T) {
 		"the server says no": {act: func(r run) {
 			r.h.hub.callback <- &oauth.Error{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}
 		}, want: messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}},
-		"nobody comes":         {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"no callback":          {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
 		"cancelled":            {act: func(r run) { r.cancel() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
 		"replaced":             {act: func(r run) { r.h.login() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
 		"signed out meanwhile": {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
@@ -114,7 +114,7 @@ func TestLoginDuringRefresh(t *testing.T) {
 		if got := h.stored().Session; got.RefreshToken.Reveal() != "refresh-2" && got.RefreshToken.Reveal() != "refresh-3" || h.hub.reused != 0 {
 			t.Fatalf("%+v", got)
 		}
-		if got := h.stored().Session; got.Meta.User.Subject != "s" { // whoever signed in before had none
+		if got := h.stored().Session; got.Meta.User.Subject != "s" { // the session before has none
 			t.Fatalf("the refresh was written over the sign-in: %+v", got.Meta)
 		}
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)

@@ -121,7 +121,7 @@ func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 	return messages.ReasonOK
 }
 
-// revokeLater revokes sessions beside the loop, and tries again with a backoff while the daemon runs.
+// revokeLater revokes sessions in the background, and tries again with a backoff while the daemon runs.
 func (l *loop) revokeLater(sessions ...messages.Session) {
 	for _, s := range sessions {
 		if !s.RefreshToken.IsZero() && len(l.unrevoked) < maxUnrevoked {

@@ -11,7 +11,7 @@ import (
 )
 
 // O9: a sign-out while the keychain is locked is finished as soon as it can be read, in this process or the next: the session
-// is revoked and removed, and nobody is signed in in between.
+// is revoked and removed, and the user is signed out in between.
 func TestLogoutWhileLocked(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		for _, signal := range []bool{false, true} {

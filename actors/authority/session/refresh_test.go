@@ -139,7 +139,7 @@ func TestKilledAnywhere(t *testing.T) {
 			h.hub.took = time.Second
 			gone := false
 			for i, seconds := range lives {
-				// SIGKILL: the actor gets no time for last words. Its goroutines go on here, but what they say reaches nobody.
+				// SIGKILL: the actor gets no time for last words. Its goroutines go on here, but their messages reach no actor.
 				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason}
 				next.hub.fault, next.hub.lose = nil, false
 				ctx, kill := context.WithCancel(t.Context())

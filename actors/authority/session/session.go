@@ -3,7 +3,7 @@
 // may have been sent.
 //
 // Everything that changes what is stored — loading, refreshing, finishing a sign-in, signing out — is a task, and tasks run
-// one after the other beside the loop, so that a late refresh cannot overwrite a newer sign-in. Waiting for the browser is no
+// one after the other in the background, so that a late refresh cannot overwrite a newer sign-in. Waiting for the browser is no
 // task: it may take minutes and changes nothing.
 //
 // Expiry and refresh follow the wall clock, which a timer does not: timers stand still while the machine sleeps. So the loop
@@ -119,7 +119,7 @@ type loop struct {
 
 	tasks      []task // the first one runs
 	finished   chan struct{}
-	inside     chan func() // what finished beside the loop and is no task
+	inside     chan func() // results of background work that is no task
 	refreshing bool
 	waiting    []chan<- messages.AccessToken
 	login      context.CancelFunc // of the attempt that runs, or nil

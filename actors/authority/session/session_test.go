@@ -163,7 +163,7 @@ func TestStoreIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A crash is contained: the supervisor restarts the actor, which loads the session anew (A9).
+// A crash is contained: the supervisor restarts the actor, which loads the session again (A9).
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

@@ -51,17 +51,17 @@ const (
 	BackendWindows       = "windows"
 )
 
-// defaultTimeout leaves a person time to type a password into an unlock dialog.
+// defaultTimeout leaves the user time to type a password into an unlock dialog.
 const defaultTimeout = 30 * time.Second
 
-// grace is what a back end gets, after its deadline, to say why it was late: "locked" helps the user
-// more than "timed out".
+// grace is how long a back end may take, after its deadline, to say why it was late: "locked" helps the user more than "timed
+// out".
 const grace = 250 * time.Millisecond
 
 // Options says where the secrets are.
 type Options struct {
 	Backend string // one of the Backend constants
-	Service string // names this companion's items among others' in the same keychain
+	Service string // the name of this companion's items in the keychain
 	// Timeout bounds each call; zero means 30 s.
 	Timeout time.Duration
 	// Panicked, if not nil, hears of a panic in the back end. The value is one of the runtime's own errors, or the type of
@@ -91,8 +91,8 @@ func takeDialog(ctx context.Context) bool {
 	return ok && left.CompareAndSwap(1, 0)
 }
 
-// Error says why the keychain could not answer. Its text holds neither value nor back-end text; the
-// cause is there for errors.Is.
+// Error says why the keychain could not answer. Its text contains neither the value nor text of the back end; errors.Is sees
+// the cause.
 type Error struct {
 	Op      string // "get", "set" or "delete"
 	Account Account
@@ -173,8 +173,8 @@ const (
 	maxGivenUp = 4
 )
 
-// Open picks the back end that the options name. A back end that this platform lacks is an *Error
-// with ReasonKeychainUnavailable; a service that is not there shows at the first call.
+// Open returns the back end that the options name. A back end that this platform lacks is an *Error with
+// ReasonKeychainUnavailable; a service that does not run is an error of the first call.
 func Open(o Options) (*Keychain, error) {
 	if o.Service == "" {
 		return nil, &Error{Op: "open", Reason: messages.ReasonKeychainUnavailable, cause: errors.New("no service name")}

@@ -177,7 +177,7 @@ func TestSetIsReadBack(t *testing.T) {
 	wantReason(t, k.Set(t.Context(), LoopbackToken, messages.NewSecret("new")), messages.ReasonKeychainDenied)
 }
 
-// K7: a hung back end hangs nobody, and a late write never lands after a later one.
+// K7: a back end that hangs does not hold its callers, and a late write does not land after a later one.
 func TestHungBackEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{hang: make(chan struct{})}

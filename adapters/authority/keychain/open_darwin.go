@@ -63,7 +63,7 @@ func macOSReason(err error) error {
 	switch exit.ExitCode() {
 	case 44: // errSecItemNotFound
 		return errAbsent
-	case 36: // errSecInteractionNotAllowed: locked, and nobody to ask
+	case 36: // errSecInteractionNotAllowed: locked, and no user to ask
 		return fail(messages.ReasonKeychainLocked, err)
 	case 51, 128: // errSecAuthFailed, userCanceledErr
 		return fail(messages.ReasonKeychainDenied, err)

@@ -175,7 +175,7 @@ func TestDialogs(t *testing.T) {
 	}
 	wantDialogs(2)
 
-	// A dialog that nobody answers in time is taken away.
+	// A dialog that is not answered in time is dismissed.
 	fake.change(func(f *fakeService) { f.silent = true })
 	short := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 200 * time.Millisecond})
 	_, _, err := short.Get(Ask(t.Context()), AccessToken)

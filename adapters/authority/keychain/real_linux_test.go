@@ -133,7 +133,7 @@ func TestSecretService(t *testing.T) {
 		wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainLocked)
 		wantReason(t, k.Delete(t.Context(), RefreshToken), messages.ReasonKeychainLocked)
 	})
-	t.Run("a stopped service hangs nobody", func(t *testing.T) {
+	t.Run("a stopped service does not hold its callers", func(t *testing.T) {
 		if err := daemon.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}

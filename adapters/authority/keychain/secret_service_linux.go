@@ -13,7 +13,7 @@ import (
 )
 
 // secretService is the freedesktop.org Secret Service (GNOME Keyring, KeePassXC, KWallet). It speaks the protocol itself:
-// go-keyring waits for ever for a stopped service and for a dialog, raises dialogs nobody asked for, crashes when the bus goes
+// go-keyring waits for ever for a stopped service and for a dialog, raises dialogs without leave, crashes when the bus goes
 // away under a dialog, and sends secrets over the bus in plain. Items have go-keyring's attributes, so that an item stored by
 // an earlier version is found.
 //
@@ -159,7 +159,7 @@ func (v *vault) look() (locked bool, err error) {
 // not answered in time leaves it locked.
 func (v *vault) unlock(object dbus.ObjectPath) error {
 	if !takeDialog(v.ctx) {
-		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and this call asks nobody"))
+		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and this call must not ask"))
 	}
 	var unlocked []dbus.ObjectPath
 	var prompt dbus.ObjectPath
@@ -180,7 +180,7 @@ func (v *vault) answer(prompt dbus.ObjectPath, dismissed messages.Reason) error 
 	}
 	if !takeDialog(v.ctx) {
 		_ = v.conn.Object(secretsName, prompt).Call(secretsPrompt+".Dismiss", dbus.FlagNoReplyExpected).Err
-		return fail(messages.ReasonKeychainLocked, errors.New("the service wants to ask the user, and this call asks nobody"))
+		return fail(messages.ReasonKeychainLocked, errors.New("the service wants to ask the user, and this call must not ask"))
 	}
 	return v.ask(prompt, dismissed)
 }

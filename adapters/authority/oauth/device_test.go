@@ -126,7 +126,7 @@ func TestDeviceEnds(t *testing.T) {
 		"expired":         {func(int) (int, string) { return 400, errorBody("expired_token") }, messages.ReasonCallbackTimeout, "expired_token", 1},
 		"spent":           {func(int) (int, string) { return 400, errorBody("invalid_grant") }, messages.ReasonTokenExchangeFailed, "invalid_grant", 1},
 		"unusable answer": {func(int) (int, string) { return 200, "{}" }, messages.ReasonInvalidTokenResponse, "", 1},
-		"nobody confirms": {func(int) (int, string) { return 400, errorBody("authorization_pending") }, messages.ReasonCallbackTimeout, "", 600 / 7},
+		"not confirmed":   {func(int) (int, string) { return 400, errorBody("authorization_pending") }, messages.ReasonCallbackTimeout, "", 600 / 7},
 		"broken for ever": {func(int) (int, string) { return 503, "" }, messages.ReasonCallbackTimeout, "", 14},
 		"broken at first": {func(n int) (int, string) {
 			if n < 3 {

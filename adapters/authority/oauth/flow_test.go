@@ -511,7 +511,7 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
-// O1: a hub that presents a certificate nobody vouches for gets nothing.
+// O1: no request is sent to a hub whose certificate is not trusted.
 func TestUnknownAuthority(t *testing.T) {
 	h, c := newHub(t)
 	plain, err := transport.New("")
@@ -586,7 +586,7 @@ func TestRefresh(t *testing.T) {
 			t.Fatalf("%+v %v", got, err)
 		}
 	})
-	t.Run("nobody there", func(t *testing.T) {
+	t.Run("connection refused", func(t *testing.T) {
 		h, c := newHub(t)
 		h.server.Close()
 		_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)

@@ -150,7 +150,7 @@ func (a *Attempt) start(w http.ResponseWriter) {
 }
 
 // callback ends the attempt if cb carries the attempt's state. Anything else that comes to the callback path is noted for
-// the time-out, and the attempt goes on: nobody without the state can end it (RFC 6749 sections 4.1.2.1 and 10.12).
+// the time-out, and the attempt goes on: without the state it cannot be ended (RFC 6749 sections 4.1.2.1 and 10.12).
 func (a *Attempt) callback(w http.ResponseWriter, r *http.Request, cb callback) {
 	if !cb.ours {
 		a.stray.Store(&cb)

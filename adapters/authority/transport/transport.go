@@ -1,7 +1,6 @@
-// Package transport makes the one HTTP client with which the authority wing speaks to the hub: TLS
-// with full verification, one more root certificate where the configuration names one, time-outs on
-// everything, and no redirect ever followed, so that no credential travels on to another host (O7,
-// M3).
+// Package transport makes the HTTP client with which the authority wing speaks to the hub: TLS with full verification, one more
+// root certificate where the configuration names one, and a time-out for each step. It follows no redirect, so that no
+// credential reaches another host (O7, M3).
 package transport
 
 import (
@@ -39,8 +38,8 @@ func Roots(caFile string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// New returns a client that trusts the system's roots and those in caFile (PEM), if that is not
-// empty. The process's default client and transport stay untouched.
+// New returns a client that trusts the system's roots and those in caFile (PEM), if that is not empty. It does not change the
+// process's default client and transport.
 func New(caFile string) (*http.Client, error) {
 	roots, err := Roots(caFile)
 	if err != nil {
@@ -54,8 +53,8 @@ func New(caFile string) (*http.Client, error) {
 			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:   10 * time.Second,
 			ResponseHeaderTimeout: 20 * time.Second,
-			// Exchanges with the hub are minutes apart: a kept connection would only be a stale one, on which
-			// a token request could get lost.
+			// Exchanges with the hub are minutes apart. A kept connection would be stale, and a token request on it could
+			// be lost.
 			DisableKeepAlives:  true,
 			DisableCompression: true,
 			ForceAttemptHTTP2:  true,
@@ -64,7 +63,7 @@ func New(caFile string) (*http.Client, error) {
 	}, nil
 }
 
-// ErrTooLarge says that an answer was longer than allowed.
+// ErrTooLarge says that an answer is longer than allowed.
 var ErrTooLarge = errors.New("the answer is too large")
 
 // ReadAll reads at most limit bytes; a longer body is ErrTooLarge.

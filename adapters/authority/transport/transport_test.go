@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// O1, O7: full verification with one more root; no redirect is followed; the default client is nobody's.
+// O1, O7: full verification with one more root; no redirect is followed; the default client stays as it is.
 func TestNew(t *testing.T) {
 	followed := false
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

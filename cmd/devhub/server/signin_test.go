@@ -408,7 +408,7 @@ func TestTokenFaults(t *testing.T) {
 	r.authorize(query)
 	turn(t, dir, fault.Previews, false)
 	if previewed.Load() == 0 {
-		t.Error("previews is not played: nobody opened the redirect URI")
+		t.Error("previews is not played: the redirect URI was not opened")
 	}
 }
 

@@ -35,7 +35,7 @@ type device struct {
 	userCode string
 	expires  time.Time
 	polled   time.Time
-	user     string // who has confirmed; empty: nobody yet
+	user     string // the user who has confirmed; empty: not confirmed
 	denied   bool
 }
 
