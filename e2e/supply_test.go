@@ -26,10 +26,11 @@ func pull(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 	r := c.Run("pull")
 	said := r.Stdout + r.Stderr
 	if strings.Contains(said, string(messages.ReasonNoSpace)) { // which names the folder that is full
-		if !strings.Contains(said, c.Data()) || !strings.Contains(said, " free") {
-			t.Errorf("got %q, want the folder and its free space", said)
+		folder := filepath.Join(c.Home, "data", "companion", "models")
+		if !strings.Contains(said, folder+" has ") || !strings.Contains(said, " are needed") {
+			t.Errorf("got %q, want the folder, its free space and what is needed", said)
 		}
-		said = strings.ReplaceAll(said, c.Data(), "")
+		said = strings.ReplaceAll(said, folder, "")
 	}
 	if strings.Contains(said, "https://") || strings.Contains(said, c.Home) {
 		t.Errorf("pull shows a URL or a path: %s%s", r.Stdout, r.Stderr)

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shirou/gopsutil/v3/disk"
 	"golang.org/x/net/http/httpproxy"
 
 	"companion/adapters/authority/keychain"
@@ -68,12 +67,8 @@ func checkFolders(_ context.Context, x *examination) []finding {
 }
 
 func checkDisk(_ context.Context, x *examination) []finding {
-	// The folder may not be there yet; its nearest parent is on the same disk.
 	dir := x.places.Data
-	usage, err := disk.Usage(dir)
-	for ; err != nil && len(dir) > 1; usage, err = disk.Usage(dir) {
-		dir = dir[:max(1, strings.LastIndexByte(dir, os.PathSeparator))]
-	}
+	usage, err := diskOf(dir)
 	switch {
 	case err != nil:
 		return []finding{warning("", "the free space of %s cannot be read: %v", x.places.Data, err)}

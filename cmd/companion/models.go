@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -150,10 +151,21 @@ func neededBytes(name string, rows []messages.ModelRow) int64 {
 	return 0
 }
 
+// diskOf reads the disk of a folder, or of its nearest parent where it is not there yet.
+func diskOf(folder string) (*disk.UsageStat, error) {
+	for {
+		usage, err := disk.Usage(folder)
+		if err == nil || filepath.Dir(folder) == folder {
+			return usage, err
+		}
+		folder = filepath.Dir(folder)
+	}
+}
+
 // roomText says how much room a folder has, and how much is needed.
 func roomText(folder string, needed int64) string {
 	text := folder
-	if usage, err := disk.Usage(folder); err == nil {
+	if usage, err := diskOf(folder); err == nil {
 		text += " has " + bytesText(int64(min(usage.Free, math.MaxInt64))) + " free"
 	}
 	if needed > 0 {
