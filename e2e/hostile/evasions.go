@@ -179,7 +179,7 @@ func pastFilter(try func(garbage uintptr) error) error {
 	return last
 }
 
-func byFilter(err error) bool { return err == unix.EPERM || err == unix.ENOSYS }
+func byFilter(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) }
 
 func raw(number uintptr, args ...uintptr) error {
 	var a [6]uintptr

@@ -222,7 +222,7 @@ func TestClock(t *testing.T) {
 				h.start(t)
 				time.Sleep(time.Minute)
 				wantToken(t, h.token(), "access-2", messages.ReasonOK)
-				if v := h.view.Get(); v.State != messages.SessionSignedIn || v.Expires.Sub(time.Now()) > life {
+				if v := h.view.Get(); v.State != messages.SessionSignedIn || time.Until(v.Expires) > life {
 					t.Errorf("the view is %+v", v)
 				}
 				if h.refreshes() != 1 {

@@ -6,9 +6,9 @@ import (
 	"hash"
 	"slices"
 
-	"companion/messages"
-
 	"github.com/go-json-experiment/json/jsontext"
+
+	"companion/messages"
 )
 
 // digest is a SHA-256 sum; the zero digest stands for a part that the request does not have.

@@ -86,9 +86,9 @@ func TestLoneRequestIsRefusedForAnHour(t *testing.T) {
 		if got := c.refused(); got != 1 {
 			t.Errorf("got %d refused requests, want 1", got)
 		}
-		time.Sleep(time.Hour - 1)
+		time.Sleep(time.Hour - time.Nanosecond)
 		c.want(t, deadly, refusedForItself)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		c.want(t, deadly, permitted)
 		if got := c.refused(); got != 0 {
 			t.Errorf("after an hour: got %d refused requests, want 0", got)

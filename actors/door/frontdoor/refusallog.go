@@ -4,9 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"companion/messages"
-
 	"go.uber.org/zap"
+
+	"companion/messages"
 )
 
 // refusalLog limits the access log's lines about requests that the guard refuses (L11): any process on the

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"companion/messages"
-
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"companion/messages"
 )
 
 // L11, J2: refusals of one reason are written at most ten times in any second, the others are counted exactly

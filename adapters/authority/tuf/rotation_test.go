@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -162,7 +163,8 @@ func TestRetryAfter(t *testing.T) {
 		return true
 	})
 	_, err := f.client(t).Refresh(t.Context(), messages.Secret{})
-	if e, ok := err.(*Error); !ok || e.Reason != messages.ReasonManifestUnreachable || e.RetryAfter != 90*time.Second {
+	var e *Error
+	if !errors.As(err, &e) || e.Reason != messages.ReasonManifestUnreachable || e.RetryAfter != 90*time.Second {
 		t.Fatalf("got %#v, want manifest_unreachable and 90 s", err)
 	}
 }

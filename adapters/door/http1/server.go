@@ -86,7 +86,8 @@ func (s *Server) contain(c *Conn) {
 		return
 	}
 	c.Kill()
-	if s.Panicked != nil && value != http.ErrAbortHandler {
+	err, _ := value.(error)
+	if s.Panicked != nil && !errors.Is(err, http.ErrAbortHandler) {
 		s.Panicked(value)
 	}
 }

@@ -39,7 +39,7 @@ func TestPatternsRefused(t *testing.T) {
 			`^[` + strings.Repeat(`ab`, maxClassRanges) + `]$`, `^[` + strings.Repeat(`a`, maxPattern) + `]$`},
 	} {
 		for _, p := range patterns {
-			if got, err := parsePattern([]byte(p)); err != error(want) {
+			if got, err := parsePattern([]byte(p)); !errors.Is(err, want) {
 				t.Errorf("%.80q: got %q, %v; want %v", p, got.text, err, want)
 			}
 		}

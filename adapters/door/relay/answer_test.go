@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -125,7 +126,7 @@ func TestAnswerBufferCounts(t *testing.T) {
 	}
 	b := newAnswerBuffer(semaphore.NewWeighted(1 << 20))
 	defer b.release()
-	if err := b.readFrom(bytes.NewReader(make([]byte, 101)), 100); err != errLongAnswer {
+	if err := b.readFrom(bytes.NewReader(make([]byte, 101)), 100); !errors.Is(err, errLongAnswer) {
 		t.Errorf("101 of 100 bytes: got %v, want %v", err, errLongAnswer)
 	}
 }

@@ -148,7 +148,7 @@ func endAbandonedGroups() {
 // since then has started later.
 func abandoned(name string) bool {
 	var daemon record
-	if n, err := fmt.Sscanf(name, groupPrefix+"%d-%d-", &daemon.PID, &daemon.StartTime); n != 2 || err != nil && err != io.EOF {
+	if n, err := fmt.Sscanf(name, groupPrefix+"%d-%d-", &daemon.PID, &daemon.StartTime); n != 2 || err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
 	now, err := identify(daemon.PID)

@@ -97,7 +97,7 @@ func (n *notifications) answer() {
 			if err == nil {
 				err = n.respond(response{id: asked.id})
 			}
-			if err != unix.ENOENT { // a signal interrupted the asking thread, which will ask again
+			if !errors.Is(err, unix.ENOENT) { // a signal interrupted the asking thread, which will ask again
 				return
 			}
 		default:

@@ -70,7 +70,7 @@ func Apply(p Policy, layers Layers) Result {
 	}
 	defer func() { _ = unix.Close(tcp) }()
 	// A namespace without an interface that is up reaches nothing, and says so.
-	r.Level.Netns = p.OwnNetwork && dialTCP(tcp) == unix.ENETUNREACH
+	r.Level.Netns = p.OwnNetwork && errors.Is(dialTCP(tcp), unix.ENETUNREACH)
 
 	asks := r.Supported.Seccomp && r.bindOnce(p.Socket)
 	if r.Supported.Landlock > 0 {
