@@ -13,7 +13,7 @@ type Causes struct {
 }
 
 // Available decides companionAvailable (A5): all facts hold, and the last health success is no older than
-// recency. The reason is that of the first fact that does not hold.
+// recency. The reason belongs to the first fact that does not hold.
 func Available(facts messages.Facts, causes Causes, now time.Time, recency time.Duration) (bool, messages.Reason) {
 	switch {
 	case facts.ShuttingDown:

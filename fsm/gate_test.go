@@ -90,13 +90,13 @@ func TestAdmissionKeepsBounds(t *testing.T) {
 				a, _ = a.Promote()
 			}
 			if !a.sane() || a.Queued > 0 && a.InFlight < a.MaxInFlight {
-				t.Fatalf("got %+v, want counts within their bounds and no waiting request beside a free place", a)
+				t.Fatalf("got %+v, want counts within their bounds and no waiting request while a place is free", a)
 			}
 		}
 	})
 }
 
-// A6: lifecycle before admission before resources.
+// A6: the gate checks lifecycle first, then admission, then resources.
 func TestGate(t *testing.T) {
 	failed := messages.Observation{Failed: true}
 	full := Admission{1, 1, 0, 0}

@@ -29,7 +29,7 @@ func reach(t *testing.T, state messages.State) *Lifecycle {
 		messages.StateDraining: {messages.EventStart, messages.EventHealthOK, messages.EventDrain},
 	}[state] {
 		if reason := machine.Apply(event); reason != messages.ReasonOK {
-			t.Fatalf("%s: %s", event, reason)
+			t.Fatalf("Apply(%s): got %s, want ok", event, reason)
 		}
 	}
 	return machine
@@ -56,7 +56,7 @@ func TestLifecycleTable(t *testing.T) {
 		}
 		machine := reach(t, from)
 		if got := machine.Apply("jump"); got != messages.ReasonUnknownEvent || machine.State() != from {
-			t.Errorf("%s + unknown event = %s, %s", from, machine.State(), got)
+			t.Errorf("%s + unknown event = %s, %s; want %s, %s", from, machine.State(), got, from, messages.ReasonUnknownEvent)
 		}
 	}
 }
@@ -74,13 +74,13 @@ func TestReadyOnlyThroughStart(t *testing.T) {
 			}
 			if machine.State() == messages.StateReady && before != messages.StateReady &&
 				(before != messages.StateStarting || len(path) < 2 || path[len(path)-2] != messages.EventStart) {
-				t.Fatalf("ready from %s by %v", before, path)
+				t.Fatalf("got ready from %s by %v, want ready only from starting, right after start", before, path)
 			}
 		}
 	})
 }
 
-// A5: one row per fact; true only when all hold.
+// A5: one row per fact; available only when all facts hold.
 func TestAvailable(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	const recency = 15 * time.Second
@@ -161,7 +161,7 @@ func TestCrashLoop(t *testing.T) {
 	for i := range CrashLoopFailures {
 		var loop bool
 		if failures, loop = CrashLoop(failures, start.Add(time.Duration(i)*time.Second)); loop != (i == CrashLoopFailures-1) {
-			t.Fatalf("failure %d: loop = %t", i+1, loop)
+			t.Fatalf("failure %d: got loop %t, want %t", i+1, loop, !loop)
 		}
 	}
 	if recent, loop := CrashLoop(failures, start.Add(CrashLoopWindow+time.Second)); loop || len(recent) != 4 {

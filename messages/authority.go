@@ -46,15 +46,14 @@ type LoadedSession struct {
 	Reason  Reason
 }
 
-// StoreSession stores a whole session, metadata last (K5); the reply is ReasonOK or the keychain's
-// reason.
+// StoreSession stores the tokens of a session, then its metadata (K5). The reply is ReasonOK or the keychain's reason.
 type StoreSession struct {
 	Session Session
 	Ask     bool
 	Reply   chan<- Reason
 }
 
-// ClearSession removes the session, metadata first.
+// ClearSession removes the metadata of the session, then its tokens.
 type ClearSession struct {
 	Ask   bool
 	Reply chan<- Reason
@@ -115,8 +114,8 @@ type LoginPage struct {
 	// URL is the start page on loopback, which sends the browser on to the hub, so that state and challenge are in no
 	// argument, log or control reply; with device authorization it is the hub's verification page.
 	URL string `json:"url"`
-	// Code is what the user types into the verification page, and Complete the page with the code filled in, or empty.
-	// Both belong to device authorization alone.
+	// Code is what the user types into the verification page. Complete is the URL of the page with the code filled in, or
+	// empty. Only device authorization sets them.
 	Code     string `json:"code,omitempty"`
 	Complete string `json:"complete,omitempty"`
 	// Until is when the attempt ends by itself.
@@ -131,7 +130,7 @@ type LoginResult struct {
 	User   User
 }
 
-// Logout revokes at the hub, best effort, and clears the session (O9).
+// Logout revokes the tokens at the hub, best effort, and clears the session (O9).
 type Logout struct{ Reply chan<- LogoutResult }
 
 // LogoutResult answers Logout.
@@ -140,7 +139,7 @@ type LogoutResult struct {
 	Hub    Reason // ReasonOK, or why the hub could not be told yet
 }
 
-// WhoAmI asks the hub who is signed in.
+// WhoAmI asks the hub for the signed-in user.
 type WhoAmI struct{ Reply chan<- WhoAmIResult }
 
 // WhoAmIResult answers WhoAmI.
@@ -169,7 +168,7 @@ type SessionView struct {
 	User    User
 	Reason  Reason    // ReasonOK, or why the state is not known or not signed in
 	Expires time.Time // of the access token; zero when signed out
-	// Trouble is the last thing that went wrong with refresh, sign-out or storing and is not mended: empty, or its reason.
+	// Trouble is the reason of the last failure of refresh, sign-out or storing, until that succeeds; empty if there is none.
 	Trouble   Reason
 	TroubleAt time.Time
 }

@@ -5,7 +5,7 @@ import "time"
 // State is the lifecycle state (A1).
 type State string
 
-// The four states; everything starts in StateStopped.
+// The four states; the initial one is StateStopped.
 const (
 	StateStopped  State = "stopped"
 	StateStarting State = "starting"
@@ -40,8 +40,8 @@ type Facts struct {
 	ShuttingDown bool
 }
 
-// BackEnd is where the runtime listens (R3). PID is the process that must answer there; who connects checks it.
-// Zero means that it is not known, as before the first check.
+// BackEnd is where the runtime listens (R3). PID is the process that must answer there; a client checks it at each
+// connect. Zero means that it is not known yet.
 type BackEnd struct {
 	Network string // "unix" or "tcp"
 	Address string
@@ -114,7 +114,7 @@ type ArtifactsVerified struct {
 // IntegrityLost says that one artifact is missing, wrong or unobtainable (M9, M10, M13). It concerns only
 // the pairs that contain the artifact. Sent by provision, and by process when the files that it was
 // told to start differ from the verified ones. With a zero digest, the reasons manifest_expired and
-// no_such_target withdraw every pair: the manifest allows nothing to be served any more (M1). Sent by
+// no_such_target withdraw every pair: the manifest allows nothing to be served (M1). Sent by
 // manifest.
 type IntegrityLost struct {
 	Artifact string   // manifest name; empty together with a zero digest: every artifact
@@ -164,8 +164,8 @@ type RuntimeExited struct {
 	Exit      ExitReport
 }
 
-// RuntimeAbsent answers ConfirmProcess and Kill if no runtime runs. Launch is that of the Kill, else zero.
-// Sent by process.
+// RuntimeAbsent answers ConfirmProcess and Kill if no runtime runs. Launch is copied from the Kill, and zero for
+// ConfirmProcess. Sent by process.
 type RuntimeAbsent struct{ Launch Launch }
 
 // HealthSucceeded is one end-to-end success (A4). In StateStarting it includes a generated token.

@@ -134,8 +134,8 @@ const (
 	ReasonBadStatus      Reason = "bad_status"
 	ReasonTransferFailed Reason = "transfer_failed"
 	ReasonNoSpace        Reason = "no_space"
-	// ReasonAddressNotAllowed: the host name of an artifact resolves to an address that is not public, as a
-	// VPN, a proxy or the sign-in page of a network makes it (M4). It may pass with the network.
+	// ReasonAddressNotAllowed: the host name of an artifact resolves to an address that is not public (M4). A VPN, a
+	// proxy or the sign-in page of a network can cause this, so it may end when the network changes.
 	ReasonAddressNotAllowed Reason = "address_not_allowed"
 )
 

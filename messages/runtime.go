@@ -25,7 +25,7 @@ type Artifact struct {
 	Size         int64  // bytes
 	Embedding    bool   // model: an embedding model (L5)
 	Format       string // runtime: "tar.gz" or "zip"
-	// Files of a runtime archive, as the manifest lists them (M12): nothing missing, nothing extra.
+	// Files lists every file of a runtime archive; the archive may contain no other (M12).
 	Files []ArchiveFile
 	// Executable is the archive-relative path of the program (runtime).
 	Executable string
@@ -80,7 +80,7 @@ type Transfer struct {
 // ToProvision is what the provision actor accepts.
 type ToProvision interface{ toProvision() }
 
-// Want names the model and runtime that should be here. Provision checks what is on disk, fetches what is
+// Want names the model and runtime that should be on disk. Provision checks what is there, fetches what is
 // missing if MayFetch, and tells lifecycle ArtifactsVerified or IntegrityLost. A Want replaces the
 // previous one. Sent by manifest.
 type Want struct {
@@ -112,9 +112,9 @@ type Held struct {
 	Reply     chan<- []HeldArtifact
 }
 
-// Prune removes what nothing uses (M15): versions that are in neither Keep, nor wanted, nor last known good, nor
-// offered to lifecycle since a pair became ready; and partial downloads that were not touched for two weeks. Sent by
-// manifest. Without a Reply it is the regular clean-up, which waits until a pair has become ready.
+// Prune removes unused files (M15): versions that are not in Keep, not wanted, not last known good, and not offered
+// to lifecycle since a pair became ready; and partial downloads that were not modified for two weeks. Sent by manifest.
+// Without a Reply it is the regular clean-up, which waits until a pair has become ready.
 type Prune struct {
 	Keep   [][32]byte // every artifact that the manifest names
 	DryRun bool       // only list
@@ -124,10 +124,10 @@ type Prune struct {
 // PruneResult answers Prune.
 type PruneResult struct {
 	Items  []PrunedItem
-	Reason Reason // ReasonOK, or why not everything could be removed
+	Reason Reason // ReasonOK, or why some items could not be removed
 }
 
-// PrunedItem is one file or folder that nothing uses.
+// PrunedItem is one unused file or folder.
 type PrunedItem struct {
 	Kind     string    `json:"kind"` // "model", "runtime", "archive" or "partial"
 	Bytes    int64     `json:"bytes"`
@@ -157,8 +157,8 @@ func (ConfirmProvision) toProvision() {}
 type ToProcess interface{ toProcess() }
 
 // Spawn starts the runtime. The answers are RuntimeStarted, BackEndUp and, in every case, exactly one
-// RuntimeExited. A Spawn with a higher number kills the current launch, which the sender no longer knows of,
-// and replaces it. A Spawn with a lower number is answered with RuntimeExited.
+// RuntimeExited. A Spawn with a higher launch number kills the current launch, which a restarted sender does not
+// know, and replaces it. A Spawn with a lower number is answered with RuntimeExited.
 type Spawn struct {
 	Launch  Launch
 	Model   VerifiedModel
@@ -194,7 +194,7 @@ type ProcessView struct {
 }
 
 // Observation is a measurement of the runtime process (P1). Failed means that a running runtime could not be
-// observed: if so, requests are denied (P3).
+// measured; requests are then denied (P3).
 type Observation struct {
 	At            time.Time
 	PID           int

@@ -33,13 +33,13 @@ func TestSecretShowsNothing(t *testing.T) {
 	shown = append(shown, fmt.Sprint(logs.All()[0].ContextMap()))
 	for _, text := range shown {
 		if strings.Contains(text, canary) || strings.Contains(text, fmt.Sprintf("%x", canary)) {
-			t.Errorf("shown: %s", text)
+			t.Errorf("got %s, want no byte of the secret", text)
 		}
 	}
 	if secret.Reveal() != canary || secret.IsZero() || !(Secret{}).IsZero() {
-		t.Error("the owner cannot read its secret")
+		t.Errorf("got Reveal %q, IsZero %t; want %q, false, and true for the zero Secret", secret.Reveal(), secret.IsZero(), canary)
 	}
 	if err := json.Unmarshal([]byte(`"x"`), &secret); err == nil {
-		t.Error("a secret was decoded")
+		t.Error("Unmarshal: got no error, want one: a secret cannot be decoded")
 	}
 }

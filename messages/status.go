@@ -82,8 +82,8 @@ type StatusRuntime struct {
 	Held          bool        `json:"held,omitempty"`
 }
 
-// StatusSession is the sign-in. User is a display name, empty when signed out. Trouble is the last thing that went wrong with
-// the session and is not mended.
+// StatusSession is the sign-in. User is a display name, empty when signed out. Trouble is the reason of the last failure of
+// refresh, sign-out or storing, until that succeeds.
 type StatusSession struct {
 	State         SessionState `json:"state"`
 	User          string       `json:"user"`

@@ -1,15 +1,16 @@
 // Package custody is the actor that keeps the user's secrets: the loopback token of this start of the daemon, and the stored
 // session (contract K). It alone calls the keychain's write operations.
 //
-// New makes the loopback token, and Serve stores it; the front door gets it only after it was stored and read back. When the
-// keychain fails, the token is lost and kept nowhere else (K3): custody says why and tries again, at once when the keychain
-// signals a change, and otherwise with a backoff. A restart of this actor stores the same token again.
+// New makes the loopback token, and Serve stores it. The front door gets the token only after it was stored and read back.
+// When the keychain fails, custody reports TokenLost with the reason and keeps the token in no other place (K3). It tries
+// again with a backoff, and at once when the keychain signals a change. A restart of this actor stores the same token again.
 //
-// The token is read again at a slow beat and whenever the lifecycle actor asks (A4). One that is missing or different is lost
-// (A5), and stored again. One that cannot be read counts as lost for as long as that lasts, because no program can get it
-// (K3), though nothing is deleted (K7).
+// Custody reads the token back at a slow interval and whenever the lifecycle actor asks (A4). A missing or different token is
+// reported lost (A5) and stored again. A token that cannot be read is reported lost until it can be read, because no program
+// can get it (K3); nothing is deleted (K7).
 //
-// The first store of the daemon may raise one dialog, and each user action of the session actor one; nothing else does.
+// The first store of the daemon and each user action of the session actor may raise one dialog of the keychain. No other call
+// raises one.
 package custody
 
 import (
@@ -27,7 +28,7 @@ import (
 	"companion/messages"
 )
 
-// Keychain is keychain.Keychain, or a fault in its place. Calls end with their context.
+// Keychain is implemented by keychain.Keychain; tests inject faults. Calls return when their context ends.
 type Keychain interface {
 	Get(ctx context.Context, account keychain.Account) (secret messages.Secret, found bool, err error)
 	Set(ctx context.Context, account keychain.Account, secret messages.Secret) error
@@ -41,14 +42,14 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	FrontDoor chan<- messages.ToFrontDoor
 	Keychain  Keychain
-	// Beat is how often the stored token is read again; zero: only when the lifecycle actor asks.
+	// Beat is the interval at which the stored token is read back. Zero means only when the lifecycle actor asks.
 	Beat time.Duration
-	// Watch calls changed when the keychain may answer differently than before, until ctx ends; nil: there are no such signals.
+	// Watch calls changed when the state of the keychain may have changed, until ctx ends. Nil means that it has no signals.
 	Watch func(ctx context.Context, changed func())
-	// Changed counts the calls of changed, for the session actor; nil: nothing watches.
+	// Changed counts the calls of changed, for the session actor. It may be nil.
 	Changed *actorkit.Watch[int]
-	// Fatal, if not nil, is called at most once: there is no keychain service to begin with. The daemon cannot do its work and
-	// ends with exit code 7. Fatal must not block.
+	// Fatal, if not nil, is called at most once, if there is no keychain service when the daemon starts. The daemon then ends
+	// with exit code 7. Fatal must not block.
 	Fatal func(messages.Reason)
 	Log   *zap.Logger
 }
@@ -73,23 +74,23 @@ func New(deps Deps) *Actor {
 
 func (a *Actor) String() string { return string(messages.ActorCustody) }
 
-// maxJobs bounds what waits for the keychain; more is answered keychain_timeout.
+// maxJobs bounds the queue of keychain jobs; further ones are answered keychain_timeout.
 const maxJobs = 32
 
-// How long the removal of the loopback token may take at shutdown. A keychain that answers does it in milliseconds; one whose
-// last call hangs or has timed out gets less.
+// Time limits for the removal of the loopback token at shutdown. A working keychain needs milliseconds. The shorter limit
+// applies if the last call hangs or has timed out.
 const (
 	clearWithin     = time.Second
 	clearWithinHung = 100 * time.Millisecond
-	// hungAfter is how long a call takes that does not wait for a dialog and does not hang.
+	// hungAfter is the time after which a running call counts as hung or waiting for a dialog.
 	hungAfter = 250 * time.Millisecond
 )
 
-// job is one piece of keychain work; after it, done runs in the loop.
+// job is one piece of keychain work. It runs in its own goroutine; then done runs in the loop.
 type job struct {
 	work func(ctx context.Context) messages.Reason
 	done func(messages.Reason)
-	// loopback says that the job is about the loopback token, and need not be finished at shutdown.
+	// loopback marks a job about the loopback token, which shutdown may cancel.
 	loopback bool
 }
 
@@ -104,22 +105,22 @@ type loop struct {
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 	frontDoor actorkit.Outbox[messages.ToFrontDoor]
 
-	queue    []job // the first one runs
+	queue    []job // queue[0] is running
 	began    time.Time
-	cancel   context.CancelFunc // of the job that runs
+	cancel   context.CancelFunc // of the running job
 	finished chan messages.Reason
-	changed  chan struct{} // capacity one: the keychain may answer differently
+	changed  chan struct{} // capacity one: the keychain's state may have changed
 
 	stored  bool
 	hung    bool            // the last call timed out
-	cleared bool            // at shutdown: nothing stores the token again
-	lost    messages.Reason // why it is not stored, once that is known
+	cleared bool            // shutdown has removed the token; it is not stored again
+	lost    messages.Reason // why the token is not stored; empty until that is known
 	retry   *time.Timer
-	beat    *time.Timer // stopped while the token is not stored: retry does the work then
+	beat    *time.Timer // stopped while the token is not stored: retry runs then
 	pauses  *backoff.ExponentialBackOff
 }
 
-// Serve runs until ctx ends and returns when its work has ended.
+// Serve runs until ctx ends. It returns when all goroutines that it started have ended.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
@@ -145,15 +146,15 @@ func (a *Actor) Serve(ctx context.Context) error {
 	return l.run(ctx)
 }
 
-// notice tells the loop that the keychain has changed; it runs in its own goroutine.
+// notice tells the loop that the keychain has changed. The goroutine of Watch calls it.
 func (l *loop) notice() {
 	select {
 	case l.changed <- struct{}{}:
-	default: // the loop has not looked yet
+	default: // a signal is already pending
 	}
 }
 
-// keychainChanged follows a signal of the keychain: what failed is tried again at once, what is stored is looked at.
+// keychainChanged handles a signal of the keychain: it reads a stored token back, and stores a lost one at once.
 func (l *loop) keychainChanged(ctx context.Context) {
 	if l.deps.Changed != nil {
 		l.deps.Changed.Set(l.deps.Changed.Get() + 1)
@@ -168,7 +169,7 @@ func (l *loop) keychainChanged(ctx context.Context) {
 	}
 }
 
-// end waits for the work and answers every caller, so that none waits for an actor that is gone.
+// end waits for the running job and answers every pending request, so that no caller waits for a stopped actor.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
 	l.beside.Wait()
@@ -266,7 +267,8 @@ func asking(ctx context.Context, ask bool) context.Context {
 	return ctx
 }
 
-// report says what is known of the token; while that is nothing, the end of the store will say it.
+// report tells lifecycle whether the token is stored. Before the first store has ended it sends nothing: the end of that
+// store reports.
 func (l *loop) report() {
 	switch {
 	case l.stored:
@@ -290,13 +292,13 @@ func (l *loop) storeToken(ctx context.Context) {
 		return keychain.ReasonOf(l.deps.Keychain.Set(asking(ctx, ask), keychain.LoopbackToken, l.token))
 	}, done: func(reason messages.Reason) {
 		switch {
-		case l.cleared, l.stored: // an earlier try of two in the queue has stored it
+		case l.cleared, l.stored: // an earlier job in the queue has stored the token
 		case reason == messages.ReasonOK:
 			l.stored, l.lost = true, ""
 			l.pauses.Reset()
 			l.nextBeat()
 			select {
-			case <-l.fatal: // there was a keychain to begin with
+			case <-l.fatal: // the keychain service exists: a later failure is not fatal
 			default:
 			}
 			l.deps.Log.Info("loopback token stored")
@@ -308,13 +310,13 @@ func (l *loop) storeToken(ctx context.Context) {
 	}})
 }
 
-// confirm reads the stored token again; confirmed runs when it is still there (A4, A5).
+// confirm reads the stored token back and calls confirmed if it is unchanged (A4, A5).
 func (l *loop) confirm(ctx context.Context, confirmed func()) {
 	l.enqueue(ctx, job{loopback: true, work: func(ctx context.Context) messages.Reason {
 		return readBack(ctx, l.deps.Keychain, l.token)
 	}, done: func(reason messages.Reason) {
 		switch {
-		case !l.stored: // cleared, or found to be lost by the look before
+		case !l.stored: // cleared, or an earlier job found it lost
 		case reason == messages.ReasonOK:
 			l.nextBeat()
 			confirmed()
@@ -329,13 +331,13 @@ func (l *loop) confirm(ctx context.Context, confirmed func()) {
 	}})
 }
 
-// readBack says whether the keychain holds this token: missing_token and invalid_token say that it holds
-// none or another one, any other reason why that cannot be told.
+// readBack reports whether the keychain holds token: missing_token if it holds none, invalid_token if it holds another
+// one, and otherwise the reason why it cannot be read.
 func readBack(ctx context.Context, k Keychain, token messages.Secret) messages.Reason {
 	got, found, err := k.Get(ctx, keychain.LoopbackToken)
 	reason := keychain.ReasonOf(err)
 	switch {
-	case reason == messages.ReasonInvalidSecret: // a value that custody would never store
+	case reason == messages.ReasonInvalidSecret: // a value that custody never stores
 		return messages.ReasonInvalidToken
 	case reason != messages.ReasonOK:
 		return reason
@@ -368,9 +370,9 @@ func (l *loop) tokenLost(reason messages.Reason) {
 	}
 }
 
-// clearToken removes the token at clean shutdown (K6). Session work that is queued ends first; other work about the loopback
-// token is cut short, and runs before the removal, so that no late store brings the token back. A keychain that hangs does not
-// hold the shutdown: the token of an earlier start is worthless.
+// clearToken removes the token at clean shutdown (K6). Queued session jobs finish first. A running job about the loopback
+// token is cancelled. The removal is queued last, so that no late store brings the token back. A keychain that hangs does not
+// delay the shutdown: after a restart of the daemon the old token is useless.
 func (l *loop) clearToken(ctx context.Context, m messages.ClearLoopbackToken) {
 	l.cleared, l.stored, l.lost = true, false, messages.ReasonMissingToken
 	l.retry.Stop()
@@ -391,7 +393,7 @@ func (l *loop) clearToken(ctx context.Context, m messages.ClearLoopbackToken) {
 	}, done: func(r messages.Reason) { m.Reply <- r }})
 }
 
-// enqueue puts keychain work in line. One runs at a time, in order (K5).
+// enqueue appends a keychain job to the queue. Jobs run one at a time, in order (K5).
 func (l *loop) enqueue(ctx context.Context, j job) {
 	if len(l.queue) >= maxJobs {
 		j.done(messages.ReasonKeychainTimeout)

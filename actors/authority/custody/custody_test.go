@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// K6, A4, A9: the token is stored first and used afterwards; a restart stores the same one; another
-// start of the daemon has another one.
+// K6, A4, A9: the token is stored before it is used. A restart of the actor stores the same token; another start of the
+// daemon makes another one.
 func TestLoopbackToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -27,7 +27,7 @@ func TestLoopbackToken(t *testing.T) {
 		want(t, said(h.frontDoor), useToken)
 		token := h.keychain.item(keychain.LoopbackToken)
 		if len(token) != 43 {
-			t.Fatalf("%d characters", len(token))
+			t.Fatalf("got a token of %d characters, want 43", len(token))
 		}
 		broken := true // for one call
 		h.keychain.set(func(string, keychain.Account) error {
@@ -40,20 +40,20 @@ func TestLoopbackToken(t *testing.T) {
 		reply := make(chan messages.LoadedSession, 1)
 		h.mailbox <- messages.LoadSession{Reply: reply}
 		if got := <-reply; got.Found || got.Reason != messages.ReasonKeychainTimeout {
-			t.Fatalf("%+v", got)
+			t.Fatalf("got %+v, want no session and keychain_timeout", got)
 		}
 		time.Sleep(2 * time.Second) // the supervisor's pause
 		want(t, said(h.lifecycle), started, storedMsg)
 		if h.keychain.item(keychain.LoopbackToken) != token {
-			t.Fatal("a restart made another token")
+			t.Fatal("after a restart: got another token, want the same")
 		}
 		if other := newHouse(); other.actor.token.Reveal() == token {
-			t.Fatal("two starts share a token")
+			t.Fatal("second start: got the same token, want another")
 		}
 	})
 }
 
-// K6: at shutdown the token goes away, at the front door too, and nothing brings it back.
+// K6: shutdown removes the token, at the front door too, and nothing stores it again.
 func TestClearLoopbackToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -68,12 +68,12 @@ func TestClearLoopbackToken(t *testing.T) {
 		time.Sleep(time.Hour)
 		want(t, said(h.frontDoor), dropToken)
 		if h.keychain.item(keychain.LoopbackToken) != "" {
-			t.Fatal("the token is still there")
+			t.Fatal("after clear: got a token in the keychain, want none")
 		}
 	})
 }
 
-// A9: a new front door hears the token again, a new lifecycle what is known of it.
+// A9: a restarted front door gets the token again; a restarted lifecycle actor gets its state.
 func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -87,7 +87,7 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
-// K3, K7: a locked keychain loses the token with its reason, is tried again, and nothing stands in.
+// K3, K7: while the keychain is locked, the token is lost with that reason; custody tries again and uses no other store.
 func TestLockedThenUnlocked(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonKeychainLocked, messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout} {
 		synctest.Test(t, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestLockedThenUnlocked(t *testing.T) {
 			want(t, said(h.lifecycle), lost)
 			want(t, said(h.frontDoor))
 			if len(h.fatal) != 0 {
-				t.Fatal("called fatal")
+				t.Fatalf("got %d calls of Fatal, want none", len(h.fatal))
 			}
 			h.keychain.set(nil)
 			time.Sleep(10 * time.Second)
@@ -111,8 +111,8 @@ func TestLockedThenUnlocked(t *testing.T) {
 	}
 }
 
-// A5, A4: a token that is gone from the keychain, or was overwritten, is lost at the next beat, or at once
-// when the lifecycle actor asks; it is stored again, and only then said to be stored.
+// A5, A4: a token that was deleted or overwritten in the keychain is reported lost at the next beat, or at once when the
+// lifecycle actor asks. It is stored again, and only then reported as stored.
 func TestTokenGone(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(k *fakeKeychain)
@@ -139,18 +139,18 @@ func TestTokenGone(t *testing.T) {
 					want(t, said(h.lifecycle), "messages.TokenLost{Reason:"+string(row.reason)+"}", storedMsg)
 					want(t, said(h.frontDoor), useToken)
 					if h.keychain.item(keychain.LoopbackToken) != token {
-						t.Fatal("it was not stored again")
+						t.Fatalf("got %q in the keychain, want the token stored again", h.keychain.item(keychain.LoopbackToken))
 					}
 					time.Sleep(time.Hour)
-					want(t, said(h.lifecycle)) // nothing has changed, so no message
+					want(t, said(h.lifecycle)) // no change, so no message
 				})
 			})
 		}
 	}
 }
 
-// K3, K7, A5: a stored token that cannot be read is lost for as long as that lasts; nothing is deleted, and
-// the keychain is never asked in a way that could raise one dialog after another.
+// K3, K7, A5: a stored token is lost while it cannot be read. Nothing is deleted, and only the first call may raise a
+// dialog.
 func TestTokenUnreadable(t *testing.T) {
 	for _, reason := range []messages.Reason{
 		messages.ReasonKeychainLocked, messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout, messages.ReasonKeychainUnavailable,
@@ -171,7 +171,7 @@ func TestTokenUnreadable(t *testing.T) {
 				}
 			}
 			if h.keychain.item(keychain.LoopbackToken) != token || len(h.fatal) != 0 {
-				t.Fatal("it was deleted, or the daemon ended")
+				t.Fatalf("got token %q and %d calls of Fatal, want the token kept and none", h.keychain.item(keychain.LoopbackToken), len(h.fatal))
 			}
 			h.keychain.set(nil)
 			time.Sleep(3 * time.Minute)
@@ -187,7 +187,7 @@ func TestTokenUnreadable(t *testing.T) {
 	}
 }
 
-// K3: no keychain service is fatal, once.
+// K3: without a keychain service Fatal is called once.
 func TestNoService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -195,13 +195,13 @@ func TestNoService(t *testing.T) {
 		h.start(t)
 		time.Sleep(time.Hour)
 		if len(h.fatal) != 1 || <-h.fatal != messages.ReasonKeychainUnavailable {
-			t.Fatal("fatal was not called once")
+			t.Fatal("Fatal: got another number of calls or another reason, want one call with keychain_unavailable")
 		}
 		want(t, said(h.frontDoor))
 	})
 }
 
-// K7: while a keychain call hangs the actor answers, and shutdown waits for nothing.
+// K7: while a keychain call hangs, the actor still answers, and shutdown does not wait for the call.
 func TestHungKeychain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -223,8 +223,8 @@ func TestHungKeychain(t *testing.T) {
 			go func() { replies <- <-reply }()
 		}
 		synctest.Wait()
-		if n := len(replies); n != 5 { // the token's own job is the first of maxJobs
-			t.Fatalf("%d were told that the keychain is busy", n)
+		if n := len(replies); n != 5 { // the store of the token is the first of maxJobs
+			t.Fatalf("got %d replies while the keychain hangs, want 5", n)
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -232,13 +232,13 @@ func TestHungKeychain(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := len(replies); n != maxJobs+4 {
-			t.Fatalf("%d of %d were answered", n, maxJobs+4)
+			t.Fatalf("got %d replies after the end, want %d", n, maxJobs+4)
 		}
 	})
 }
 
-// K7: in the first hour of a locked keychain one dialog is raised, however often the session is loaded; each action of the
-// user may raise one more.
+// K7: a locked keychain raises at most one dialog in the first hour, however often the session is loaded. Each user action
+// may raise one more.
 func TestOneDialogPerAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -258,13 +258,13 @@ func TestOneDialogPerAction(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if n := asking(); n != 1 {
-			t.Errorf("%d calls of the first hour may raise a dialog, want 1", n)
+			t.Errorf("got %d calls in the first hour that may raise a dialog, want 1", n)
 		}
 		reply := make(chan messages.LoadedSession, 1)
 		h.mailbox <- messages.LoadSession{Ask: true, Reply: reply}
 		<-reply
 		if n := asking(); n != 2 {
-			t.Errorf("%d calls may raise a dialog after a user's action, want 2", n)
+			t.Errorf("after a user action: got %d calls that may raise a dialog, want 2", n)
 		}
 		panics := true // for one call
 		h.keychain.set(func(string, keychain.Account) error {
@@ -277,12 +277,13 @@ func TestOneDialogPerAction(t *testing.T) {
 		h.load()
 		time.Sleep(5 * time.Second) // the supervisor's pause
 		if n := asking(); n != 2 {
-			t.Errorf("the restart of the actor asked again: %d calls, want 2", n)
+			t.Errorf("after a restart of the actor: got %d calls that may raise a dialog, want 2", n)
 		}
 	})
 }
 
-// K7: a signal of the keychain is followed at once, and passed on: an unlocked keychain gets the token, a locked one loses it.
+// K7: custody handles a signal of the keychain at once and passes it on. After unlock the token is stored; after lock it is
+// reported lost.
 func TestKeychainSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
@@ -299,15 +300,15 @@ func TestKeychainSignals(t *testing.T) {
 		h.signal()
 		want(t, said(h.lifecycle), "messages.TokenLost{Reason:keychain_locked}")
 		if took := time.Since(began); took != 0 {
-			t.Errorf("it took %v, want no waiting", took)
+			t.Errorf("got a store after %v, want 0s", took)
 		}
 		if n := h.changed.Get(); n != 2 {
-			t.Errorf("%d changes were passed on, want 2", n)
+			t.Errorf("got %d changes passed on, want 2", n)
 		}
 	})
 }
 
-// K6, K7: a keychain that hangs does not hold the shutdown.
+// K6, K7: a keychain that hangs does not delay the shutdown.
 func TestShutdownWhileKeychainHangs(t *testing.T) {
 	for name, row := range map[string]struct {
 		since time.Duration // how long it has hung
@@ -327,10 +328,10 @@ func TestShutdownWhileKeychainHangs(t *testing.T) {
 				reply := make(chan messages.Reason, 1)
 				h.loopback <- messages.ClearLoopbackToken{Reply: reply}
 				if r := <-reply; r != messages.ReasonKeychainTimeout {
-					t.Errorf("the reply is %s, want %s", r, messages.ReasonKeychainTimeout)
+					t.Errorf("got reply %s, want %s", r, messages.ReasonKeychainTimeout)
 				}
 				if took := time.Since(began); took > row.most {
-					t.Errorf("the reply took %v, want at most %v", took, row.most)
+					t.Errorf("got the reply after %v, want at most %v", took, row.most)
 				}
 			})
 		})
@@ -347,11 +348,11 @@ func TestLogsHoldNoSecret(t *testing.T) {
 		h.keychain.set(nil)
 		time.Sleep(time.Minute)
 		if h.logs.Len() < 2 {
-			t.Fatal("nothing was logged")
+			t.Fatalf("got %d log entries, want at least 2", h.logs.Len())
 		}
 		text := fmt.Sprintf("%+v", h.logs.All()) + fmt.Sprint(said(h.frontDoor), said(h.lifecycle))
 		if token := h.keychain.item(keychain.LoopbackToken); token == "" || strings.Contains(text, token) {
-			t.Fatal("the token is in the log")
+			t.Fatal("got the token in the log, or no token; want a token that is not logged")
 		}
 	})
 }

@@ -18,7 +18,7 @@ import (
 	"companion/messages"
 )
 
-// fakeKeychain is a keychain in memory whose faults a test sets.
+// fakeKeychain is a keychain in memory into which a test injects faults.
 type fakeKeychain struct {
 	mu    sync.Mutex
 	items map[keychain.Account]string
@@ -109,7 +109,7 @@ func failing(reason messages.Reason) func(string, keychain.Account) error {
 	return func(op string, a keychain.Account) error { return &keychain.Error{Op: op, Account: a, Reason: reason} }
 }
 
-// house is the actor with its neighbours' mailboxes.
+// house is the actor with the mailboxes of the actors that it talks to.
 type house struct {
 	keychain  *fakeKeychain
 	mailbox   chan messages.ToCustody
@@ -159,7 +159,7 @@ func (h *house) load() messages.LoadedSession {
 	return <-reply
 }
 
-// said drains what the lifecycle was told.
+// said drains box and returns its messages as text.
 func said[M any](box chan M) (all []string) {
 	synctest.Wait()
 	for {

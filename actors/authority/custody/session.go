@@ -11,8 +11,8 @@ import (
 	"companion/messages"
 )
 
-// loadSession reads the stored session. What is missing, torn, oversized or unparsable is none (K5); a
-// failing keychain is a failing keychain, and nothing is deleted because of it (K4, K7).
+// loadSession reads the stored session. A missing, incomplete, oversized or unparsable session is reported as not found
+// (K5). A failing keychain is reported with its reason, and nothing is deleted because of it (K4, K7).
 func loadSession(ctx context.Context, k Keychain) messages.LoadedSession {
 	none := func(err error) messages.LoadedSession {
 		reason := keychain.ReasonOf(err)
@@ -30,7 +30,7 @@ func loadSession(ctx context.Context, k Keychain) messages.LoadedSession {
 	if err := json.Unmarshal([]byte(raw.Reveal()), &stored, json.RejectUnknownMembers(true)); err != nil {
 		return none(nil)
 	}
-	// A late write of a keychain that hung can mix the parts of two sessions: the metadata names its tokens.
+	// A late write of a keychain that hung can mix the parts of two sessions. The digests in the metadata detect that.
 	whole := func() bool {
 		return stored.Access == "" || stored.Access == sessionnote.Digest(s.AccessToken) && stored.RefreshIs == sessionnote.Digest(s.RefreshToken)
 	}
@@ -48,7 +48,7 @@ func loadSession(ctx context.Context, k Keychain) messages.LoadedSession {
 }
 
 // storedMeta is the session-metadata item. Refresh says whether a refresh token belongs to it; Access and RefreshIs are the
-// digests of the tokens, and empty in an item of an earlier version.
+// digests of the tokens, and empty in an item that an earlier version stored.
 type storedMeta struct {
 	Meta      messages.SessionMeta `json:"meta"`
 	Refresh   bool                 `json:"refresh"`
@@ -56,8 +56,8 @@ type storedMeta struct {
 	RefreshIs string               `json:"refreshIs,omitempty"`
 }
 
-// storeSession writes a session so that a crash at any point leaves it whole or none: its metadata goes
-// first and comes last (K5). A failed store leaves none.
+// storeSession replaces the session so that a crash at any point leaves a complete session or none: it deletes the
+// metadata first and writes it last (K5). A failed store leaves no session.
 func storeSession(ctx context.Context, k Keychain, s messages.Session) messages.Reason {
 	raw, err := json.Marshal(storedMeta{
 		s.Meta, !s.RefreshToken.IsZero(), sessionnote.Digest(s.AccessToken), sessionnote.Digest(s.RefreshToken),
@@ -78,14 +78,14 @@ func storeSession(ctx context.Context, k Keychain, s messages.Session) messages.
 		err = k.Set(ctx, keychain.SessionMetadata, messages.NewSecret(string(raw)))
 	}
 	if err != nil {
-		// Without metadata the tokens are no session; remove what can be removed.
+		// Without metadata the tokens are useless; remove them, best effort.
 		_ = k.Delete(ctx, keychain.RefreshToken)
 		_ = k.Delete(ctx, keychain.AccessToken)
 	}
 	return keychain.ReasonOf(err)
 }
 
-// clearSession removes the metadata first, then the tokens, and gives the first failure's reason.
+// clearSession removes the metadata first, then the tokens, and returns the reason of the first failure.
 func clearSession(ctx context.Context, k Keychain) messages.Reason {
 	return keychain.ReasonOf(errors.Join(
 		k.Delete(ctx, keychain.SessionMetadata),

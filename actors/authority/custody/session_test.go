@@ -11,13 +11,13 @@ import (
 	"companion/messages"
 )
 
-// K5: a session comes back whole, with and without a refresh token.
+// K5: a stored session loads unchanged, with and without a refresh token.
 func TestSessionRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse()
 		h.start(t)
 		if got := h.load(); got.Found || got.Reason != messages.ReasonOK {
-			t.Fatalf("%+v", got)
+			t.Fatalf("empty keychain: got %+v, want no session and ok", got)
 		}
 		for n := range 3 {
 			s := testSession(n)
@@ -30,23 +30,23 @@ func TestSessionRoundTrip(t *testing.T) {
 			got := h.load()
 			if !got.Found || got.Session.Meta != s.Meta || got.Session.AccessToken.Reveal() != s.AccessToken.Reveal() ||
 				got.Session.RefreshToken.Reveal() != s.RefreshToken.Reveal() {
-				t.Fatalf("%+v", got)
+				t.Fatalf("got %+v, want session %d with its tokens", got, n)
 			}
 		}
 		token := h.keychain.item(keychain.LoopbackToken)
 		reply := make(chan messages.Reason, 1)
 		h.mailbox <- messages.ClearSession{Reply: reply}
 		if r := <-reply; r != messages.ReasonOK || h.load().Found {
-			t.Fatal("the session is still there")
+			t.Fatalf("clear: got %s, want ok and no session left", r)
 		}
-		// O9: the loopback token is not touched.
+		// O9: signing out keeps the loopback token.
 		if h.keychain.item(keychain.LoopbackToken) != token {
-			t.Fatal("signing out touched the loopback token")
+			t.Fatal("after sign-out: got another loopback token, want it unchanged")
 		}
 	})
 }
 
-// K5: whatever the keychain holds, a session is whole or none; K4: a failing keychain is neither.
+// K5: a session loads only if it is complete. K4: a failing keychain is reported with its own reason.
 func TestTornSession(t *testing.T) {
 	good := `{"meta":{"issuer":"i","clientId":"c","scope":"s","accessExpires":"2026-01-01T00:00:00Z","user":{"sub":"s","provider":"","id":"","name":"","role":""}},"refresh":true}`
 	rows := map[string]struct {
@@ -65,7 +65,7 @@ func TestTornSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := loadSession(t.Context(), &fakeKeychain{items: r.items})
 			if got.Found != r.found || got.Reason != messages.ReasonOK {
-				t.Fatalf("%+v", got)
+				t.Fatalf("got %+v, want found %t and ok", got, r.found)
 			}
 		})
 	}
@@ -73,17 +73,17 @@ func TestTornSession(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonKeychainLocked, messages.ReasonKeychainUnavailable} {
 		k.set(failing(reason))
 		if got := loadSession(t.Context(), k); got.Found || got.Reason != reason {
-			t.Fatalf("%+v", got)
+			t.Fatalf("got %+v, want no session and %s", got, reason)
 		}
 	}
 	k.set(failing(messages.ReasonInvalidSecret)) // oversized
 	if got := loadSession(t.Context(), k); got.Found || got.Reason != messages.ReasonOK {
-		t.Fatalf("%+v", got)
+		t.Fatalf("oversized item: got %+v, want no session and ok", got)
 	}
 }
 
-// K5 as a property: stop the daemon after any number of keychain operations of a store or a clear; what
-// loads then is the old session, the new one or none, never a mixture.
+// K5 as a property: after a crash between any two keychain operations of a store or a clear, load returns the old session,
+// the new one or none, never a mixture.
 func TestCrashBetweenWrites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := &fakeKeychain{items: map[keychain.Account]string{}}
@@ -122,12 +122,12 @@ func TestCrashBetweenWrites(t *testing.T) {
 				got.Session.RefreshToken.Reveal() == s.RefreshToken.Reveal()
 		}
 		if got.Found && !same(before) && !same(after) {
-			t.Fatalf("a mixture: %+v", got.Session.Meta)
+			t.Fatalf("got %+v, want the old session, the new one or none", got.Session.Meta)
 		}
 	})
 }
 
-// recording keeps the writes that pass through it, to apply them in another order.
+// recording records writes, so that a test can apply them in another order.
 type recording struct {
 	*fakeKeychain
 	writes []func(k *fakeKeychain)
@@ -143,8 +143,8 @@ func (r *recording) Delete(_ context.Context, a keychain.Account) error {
 	return nil
 }
 
-// K5, K7 as a property: the writes of two stores land in any order and number, as when a keychain that hung finishes late.
-// What loads then is one of the two sessions or none, never a mixture.
+// K5, K7 as a property: a keychain that hung may apply the writes of two stores in any order and number. Load then returns
+// one of the two sessions or none, never a mixture.
 func TestLateWrites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &recording{}
@@ -168,6 +168,6 @@ func TestLateWrites(t *testing.T) {
 				return
 			}
 		}
-		t.Fatalf("a mixture: %+v with %s and %s", got.Session.Meta, got.Session.AccessToken.Reveal(), got.Session.RefreshToken.Reveal())
+		t.Fatalf("got a mixture: %+v with tokens %s and %s; want one of the two sessions or none", got.Session.Meta, got.Session.AccessToken.Reveal(), got.Session.RefreshToken.Reveal())
 	})
 }

@@ -41,8 +41,6 @@ var notRewritten = map[string]bool{
 	"adapters/runtime/store":          true,
 	"cmd/companion":                   true,
 	"docs/api.md":                     true,
-	"fsm":                             true,
-	"messages":                        true,
 }
 
 // Comments and documents are in plain English.
