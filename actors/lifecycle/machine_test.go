@@ -49,7 +49,7 @@ func TestMachineAgrees(t *testing.T) {
 		var failure error
 		synctest.Test(t, func(*testing.T) { failure = agree(steps, seen) })
 		if failure != nil {
-			rt.Fatal(failure)
+			rt.Fatalf("got %v, want none", failure)
 		}
 	})
 	for _, state := range []messages.State{messages.StateStopped, messages.StateStarting, messages.StateReady, messages.StateDraining} {

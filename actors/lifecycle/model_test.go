@@ -43,7 +43,7 @@ func TestWishComesTrue(t *testing.T) {
 		var failure error
 		synctest.Test(t, func(t *testing.T) { failure = follow(steps) })
 		if failure != nil {
-			rt.Fatal(failure)
+			rt.Fatalf("got %v, want none", failure)
 		}
 	})
 }

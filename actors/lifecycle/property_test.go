@@ -42,7 +42,7 @@ func TestLifecycleProperties(t *testing.T) {
 		var failure error
 		synctest.Test(t, func(t *testing.T) { failure = play(t, steps, helpful) })
 		if failure != nil {
-			rt.Fatal(failure)
+			rt.Fatalf("got %v, want none", failure)
 		}
 	})
 }

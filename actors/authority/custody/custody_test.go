@@ -62,7 +62,7 @@ func TestClearLoopbackToken(t *testing.T) {
 		reply := make(chan messages.Reason, 1)
 		h.loopback <- messages.ClearLoopbackToken{Reply: reply}
 		if r := <-reply; r != messages.ReasonOK {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonOK)
 		}
 		h.loopback <- messages.DeliverLoopbackToken{}
 		time.Sleep(time.Hour)
@@ -167,7 +167,7 @@ func TestTokenUnreadable(t *testing.T) {
 			time.Sleep(time.Hour)
 			for _, m := range said(h.lifecycle) {
 				if m != lost {
-					t.Fatal(m)
+					t.Fatalf("got %v, want %v", m, lost)
 				}
 			}
 			if h.keychain.item(keychain.LoopbackToken) != token || len(h.fatal) != 0 {
@@ -228,7 +228,7 @@ func TestHungKeychain(t *testing.T) {
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatalf("got %v, want %v", err, context.Canceled)
 		}
 		synctest.Wait()
 		if n := len(replies); n != maxJobs+4 {

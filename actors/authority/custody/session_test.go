@@ -25,7 +25,7 @@ func TestSessionRoundTrip(t *testing.T) {
 				s.RefreshToken = messages.Secret{}
 			}
 			if r := h.store(s); r != messages.ReasonOK {
-				t.Fatal(r)
+				t.Fatalf("got %v, want %v", r, messages.ReasonOK)
 			}
 			got := h.load()
 			if !got.Found || got.Session.Meta != s.Meta || got.Session.AccessToken.Reveal() != s.AccessToken.Reveal() ||
@@ -95,7 +95,7 @@ func TestCrashBetweenWrites(t *testing.T) {
 			after.RefreshToken = messages.Secret{}
 		}
 		if r := storeSession(context.Background(), k, before); r != messages.ReasonOK {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonOK)
 		}
 		left := rapid.IntRange(0, 6).Draw(t, "operations before the crash")
 		ctx, crash := context.WithCancel(context.Background())

@@ -21,10 +21,10 @@ import (
 	"companion/messages"
 )
 
-// repository answers with catalogues that a real TUF client has verified, and with faults.
+// repository is a fake Repository. It returns catalogues that a real TUF client has verified, and injected faults.
 type repository struct {
 	mu        sync.Mutex
-	kept      tuf.Catalogue // what Load gives, when keptErr is nil
+	kept      tuf.Catalogue // what Load returns, if keptErr is nil
 	keptErr   error
 	fresh     tuf.Catalogue
 	freshErr  error
@@ -94,7 +94,7 @@ func (r *repository) count() int {
 	return r.refreshes
 }
 
-// house is the actor among a session, a provision and a lifecycle that a test plays.
+// house is the actor with fake session, provision and lifecycle actors.
 type house struct {
 	repo      *repository
 	mailbox   chan messages.ManifestCommand
@@ -106,10 +106,10 @@ type house struct {
 
 	mu      sync.Mutex
 	session messages.AccessToken
-	renewed string // the token that replaces a refused one; empty: the same again
+	renewed string // the token that replaces a refused one; empty: the refused one
 	prunes  []messages.Prune
 	asked   int           // requests to the session that carry a refused token
-	jump    time.Duration // of the wall clock
+	jump    time.Duration // by which the wall clock is changed
 }
 
 // now is the wall clock.
@@ -171,7 +171,7 @@ func (h *house) start(t *testing.T) {
 	synctest.Wait()
 }
 
-// wants drains what provision was told, as short text.
+// wants drains the messages to provision and returns them as short text.
 func (h *house) wants() (all []string) {
 	synctest.Wait()
 	for {
@@ -203,7 +203,7 @@ func (h *house) wants() (all []string) {
 func (h *house) wantWants(t *testing.T, want ...string) {
 	t.Helper()
 	if got := h.wants(); fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Fatalf("provision heard %q, want %q", got, want)
+		t.Fatalf("messages to provision: got %q, want %q", got, want)
 	}
 }
 
@@ -227,7 +227,7 @@ func (h *house) pull(name string) chan messages.Reason {
 	return reply
 }
 
-// verified makes a catalogue by way of a real repository and client.
+// verified makes a catalogue with a real repository and client.
 func verified(t *testing.T) tuf.Catalogue {
 	t.Helper()
 	repo := tuftest.New(t)
@@ -249,7 +249,7 @@ func verified(t *testing.T) tuf.Catalogue {
 	return cat
 }
 
-// bubble runs f with a fresh catalogue that expires in a day of the bubble's time.
+// bubble runs f in a synctest bubble, with a fresh catalogue that expires in one day.
 func bubble(t *testing.T, model string, f func(t *testing.T, h *house)) {
 	t.Helper()
 	cat := verified(t)

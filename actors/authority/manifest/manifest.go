@@ -1,9 +1,9 @@
-// Package manifest is the actor that keeps the signed manifest fresh and derives from it what provision may
+// Package manifest is the actor that refreshes the signed manifest and derives from it what provision may
 // fetch (contract M1–M3, M13).
 //
 // It starts with the manifest that was verified last, so that a verified model serves without network or
-// sign-in. While the user is signed in it refreshes every hour, and after a failure with backoff. The access
-// token comes from the session actor, is used in one refresh, and is forgotten. Expiry and refresh follow the
+// sign-in. While the user is signed in it refreshes every hour, and after a failure with backoff. The session
+// actor supplies the access token, which is used for one refresh and not kept. Expiry and refresh follow the
 // wall clock. Provision receives plain values only: name, URLs, allowed origins, digest, size.
 package manifest
 
@@ -57,7 +57,7 @@ func New(deps Deps) *Actor {
 func (a *Actor) String() string { return string(messages.ActorManifest) }
 
 const (
-	// interval between refreshes, plus or minus a tenth, so that not all companions ask at the same time.
+	// interval between refreshes, plus or minus 10 %, so that the companions of many users do not refresh at the same time.
 	interval = time.Hour
 	// refreshTimeout bounds one refresh; the files are small.
 	refreshTimeout = 2 * time.Minute
@@ -74,22 +74,22 @@ type loop struct {
 
 	catalogue  tuf.Catalogue
 	have       bool     // catalogue holds a verified manifest
-	good       tuf.Pair // the last known good pair; without a kind there is none
-	signedIn   bool     // the last access token request gave one
+	good       tuf.Pair // the last known good pair; the zero Pair means none
+	signedIn   bool     // the last access token request returned a token
 	reason     messages.Reason
 	want       *messages.Want  // the last one sent
-	lost       messages.Reason // why the manifest allows no model; empty while it does
+	lost       messages.Reason // why the manifest allows no model; empty if it allows one
 	refreshing bool
-	again      bool // the session changed while a refresh ran
+	again      bool // the session changed during a refresh
 	pulls      []messages.Pull
 
-	inside chan func()         // results of the work in other goroutines
+	inside chan func()         // results from other goroutines
 	next   *actorkit.WallTimer // the next refresh
-	expiry *actorkit.WallTimer // the next change of what the catalogue is good for
+	expiry *actorkit.WallTimer // the next change of the catalogue's standing: expiry, or the end of the grace period
 	pauses *backoff.ExponentialBackOff
 }
 
-// Serve runs until ctx ends and returns when its work has ended.
+// Serve runs until ctx ends. It returns when all goroutines that it started have ended.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
@@ -108,7 +108,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	return l.run()
 }
 
-// end waits for the work in other goroutines and answers the pending requests.
+// end waits for the other goroutines and answers the pending requests.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
 	l.beside.Wait()
@@ -168,7 +168,7 @@ func (l *loop) handle(m messages.ManifestCommand) {
 	}
 }
 
-// later makes the loop call f.
+// later queues f, which the loop then calls.
 func (l *loop) later(f func()) {
 	select {
 	case l.inside <- f:
@@ -210,9 +210,9 @@ func (l *loop) remember(m messages.PairReady) {
 	})
 }
 
-// refresh asks for an access token, uses it in one refresh, and forgets it (M3). If the hub refuses the token,
-// the session is asked for a new one, once: the hub may have revoked it early. One refresh runs at a time;
-// requests that arrive meanwhile share its result.
+// refresh asks for an access token and uses it for one refresh only (M3). If the hub refuses the token, refresh asks
+// the session for a new one, once: the hub may have revoked it early. One refresh runs at a time; requests that arrive
+// meanwhile share its result.
 func (l *loop) refresh() {
 	if l.refreshing {
 		return
@@ -252,8 +252,8 @@ func (l *loop) askToken(ctx context.Context, refused messages.Secret) messages.A
 	return access
 }
 
-// confirm asks whether the user is still signed in, after a successful refresh that overlapped with a change of
-// the session: after a sign-in no second refresh is needed, after a sign-out nothing new may be fetched.
+// confirm asks whether the user is still signed in, after a successful refresh during which the session changed.
+// After a sign-in no second refresh is needed; after a sign-out nothing new may be fetched.
 func (l *loop) confirm() {
 	l.refreshing = true
 	l.beside.Go(func() {
@@ -272,9 +272,9 @@ func (l *loop) confirm() {
 	})
 }
 
-// refreshed handles the end of a refresh: it plans the next one and continues the pulls that waited. signedIn
-// is false if the session has no access token. A hub that refuses every token is asked again with backoff, like
-// one that cannot be reached: nothing else would ever end that.
+// refreshed handles the end of a refresh: it schedules the next one and continues the waiting pulls. signedIn is
+// false if the session has no access token. A hub that refuses every token is asked again with backoff, like an
+// unreachable one, because no other event ends that state.
 func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
 	reason := tuf.ReasonOf(err)
 	l.refreshing, l.signedIn, l.reason = false, signedIn, reason
@@ -302,7 +302,7 @@ func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
 		l.answer(reason)
 		return
 	}
-	// The session has changed: the pulls wait for its new state.
+	// The session changed during the refresh: the pulls wait for its new state.
 	l.again = false
 	if reason == messages.ReasonOK {
 		l.confirm()
@@ -311,7 +311,7 @@ func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
 	l.refresh()
 }
 
-// answer continues the pulls that waited for the refresh.
+// answer continues the pulls that wait for the refresh.
 func (l *loop) answer(reason messages.Reason) {
 	pulls := l.pulls
 	l.pulls = nil

@@ -17,30 +17,30 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// M1, M3: signed in, the manifest is fetched with the token, and again every hour.
+// M1, M3: while signed in, the manifest is fetched with the token, and again every hour.
 func TestRefresh(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.start(t)
 		h.wantWants(t, "main+llama fetch")
 		if v := h.view.Get(); v.Reason != messages.ReasonOK || v.Version != 2 || v.Grace {
-			t.Fatalf("%+v", v)
+			t.Fatalf("view: got %+v, want ok, version 2, no grace", v)
 		}
 		time.Sleep(12 * time.Hour)
 		if n := h.repo.count(); n < 11 || n > 14 {
-			t.Fatalf("%d refreshes in twelve hours", n)
+			t.Fatalf("got %d refreshes in twelve hours, want 11 to 14", n)
 		}
 		for _, token := range h.repo.tokens {
 			if token != "access-token" {
-				t.Fatal("a refresh without the token")
+				t.Fatalf("got a refresh with token %q, want access-token", token)
 			}
 		}
 		if text := fmt.Sprintf("%+v", h.logs.All()); strings.Contains(text, "access-token") || strings.Contains(text, "https:") {
-			t.Fatal("a token or URL is in the log")
+			t.Fatal("got a token or URL in the log, want neither")
 		}
 	})
 }
 
-// M1: signed out, nothing new is fetched and nobody is asked; what was verified before serves.
+// M1: while signed out, nothing new is fetched and no request is sent; the verified manifest still serves.
 func TestSignedOut(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.signed(false)
@@ -48,11 +48,11 @@ func TestSignedOut(t *testing.T) {
 		h.start(t)
 		h.wantWants(t, "main+llama manifest_unreachable", "main+llama reauth")
 		if r := <-h.pull(""); r != messages.ReasonSignInNeeded {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonSignInNeeded)
 		}
 		time.Sleep(5 * time.Hour)
 		if h.repo.count() != 0 {
-			t.Fatal("refreshed without a sign-in")
+			t.Fatalf("got %d refreshes without a sign-in, want none", h.repo.count())
 		}
 		h.signed(true)
 		h.mailbox <- messages.SessionChanged{}
@@ -61,12 +61,12 @@ func TestSignedOut(t *testing.T) {
 		h.mailbox <- messages.SessionChanged{}
 		h.wantWants(t, "main+llama reauth")
 		if v := h.view.Get(); v.Reason != messages.ReasonSignInNeeded || v.Version != 2 {
-			t.Fatalf("%+v", v)
+			t.Fatalf("view: got %+v, want reauth and version 2", v)
 		}
 	})
 }
 
-// M1, X3: with no manifest at all provision hears why, once, so that a start can be answered with it.
+// M1, X3: without any manifest, provision gets the reason once, so that a start can be answered with it.
 func TestNothingKept(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.signed(false)
@@ -82,8 +82,8 @@ func TestNothingKept(t *testing.T) {
 	})
 }
 
-// M1: without a network the kept manifest serves and fetches nothing; the network is tried again with
-// growing pauses, and one hub's failure takes back nothing that a fresh manifest has allowed.
+// M1: without a network the stored manifest serves and allows no fetch. The refresh is tried again with growing pauses.
+// A failed refresh withdraws nothing that a fresh manifest has allowed.
 func TestNoNetwork(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.kept, h.repo.keptErr = h.repo.fresh, nil
@@ -92,7 +92,7 @@ func TestNoNetwork(t *testing.T) {
 		h.wantWants(t, "main+llama manifest_unreachable")
 		time.Sleep(time.Hour)
 		if n := h.repo.count(); n < 6 || n > 25 {
-			t.Fatalf("%d tries in an hour", n)
+			t.Fatalf("got %d refreshes in an hour, want 6 to 25", n)
 		}
 		h.repo.change(func(r *repository) { r.freshErr = nil })
 		time.Sleep(16 * time.Minute)
@@ -101,13 +101,13 @@ func TestNoNetwork(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		h.wantWants(t)
 		if v := h.view.Get(); v.Reason != messages.ReasonManifestUnreachable {
-			t.Fatalf("%+v", v)
+			t.Fatalf("view: got %+v, want manifest_unreachable", v)
 		}
 	})
 }
 
-// M1: at expiry fetching ends by itself, a grace period later everything does, and a new manifest mends
-// it.
+// M1: fetching ends when the manifest expires, serving ends after the grace period, and a new manifest allows both
+// again.
 func TestExpiryAndGrace(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.start(t)
@@ -119,21 +119,21 @@ func TestExpiryAndGrace(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		h.wantWants(t, "main+llama manifest_expired")
 		if v := h.view.Get(); !v.Grace || v.Reason != messages.ReasonManifestExpired {
-			t.Fatalf("%+v", v)
+			t.Fatalf("view: got %+v, want grace and manifest_expired", v)
 		}
 		if r := <-h.pull(""); r != messages.ReasonManifestExpired {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonManifestExpired)
 		}
 		if lost := h.losses(); lost != nil {
-			t.Fatal(lost)
+			t.Fatalf("got %v, want none", lost)
 		}
 		time.Sleep(72 * time.Hour)
 		h.wantWants(t, "+ manifest_expired")
 		if lost := h.losses(); len(lost) != 1 || lost[0] != messages.ReasonManifestExpired {
-			t.Fatal(lost)
+			t.Fatalf("lost: got %v, want [manifest_expired]", lost)
 		}
 		if v := h.view.Get(); v.Grace || v.Reason != messages.ReasonManifestExpired {
-			t.Fatalf("%+v", v)
+			t.Fatalf("view: got %+v, want manifest_expired without grace", v)
 		}
 		good.Expires = time.Now().Add(24 * time.Hour)
 		h.repo.change(func(r *repository) { r.fresh, r.freshErr = good, nil })
@@ -142,7 +142,7 @@ func TestExpiryAndGrace(t *testing.T) {
 	})
 }
 
-// M1, T6: an untrusted or rolled-back manifest changes nothing and is shown.
+// M1, T6: an untrusted or rolled-back manifest changes nothing; the view says the reason.
 func TestRefusedManifest(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonManifestUntrusted, messages.ReasonManifestRollback} {
 		bubble(t, "", func(t *testing.T, h *house) {
@@ -150,35 +150,35 @@ func TestRefusedManifest(t *testing.T) {
 			h.start(t)
 			h.wantWants(t, "+ "+string(reason))
 			if v := h.view.Get(); v.Reason != reason {
-				t.Fatalf("%+v", v)
+				t.Fatalf("view: got %+v, want %s", v, reason)
 			}
 			if r := <-h.pull(""); r != reason {
-				t.Fatal(r)
+				t.Fatalf("got %v, want %v", r, reason)
 			}
 			reply := make(chan messages.ModelList, 1)
 			h.mailbox <- messages.ListModels{Reply: reply}
 			if list := <-reply; list.Reason != reason {
-				t.Fatalf("%+v", list)
+				t.Fatalf("models: got %+v, want %s", list, reason)
 			}
 		})
 	}
 }
 
-// M2: a model that the manifest does not offer is lost, with the reason.
+// M2: a model that the manifest does not offer is reported lost, with the reason.
 func TestUnknownModel(t *testing.T) {
 	bubble(t, "absent", func(t *testing.T, h *house) {
 		h.start(t)
 		h.wantWants(t, "+ no_such_target")
 		if lost := h.losses(); len(lost) != 1 || lost[0] != messages.ReasonNoSuchTarget {
-			t.Fatal(lost)
+			t.Fatalf("lost: got %v, want [no_such_target]", lost)
 		}
 		if r := <-h.pull(""); r != messages.ReasonNoSuchTarget {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonNoSuchTarget)
 		}
 	})
 }
 
-// pull: the wanted pair, one by name, an unknown one, and what provision says of it.
+// pull fetches the wanted pair or one artifact by name, and refuses an unknown name. The reply is provision's.
 func TestPull(t *testing.T) {
 	bubble(t, "other", func(t *testing.T, h *house) {
 		h.start(t)
@@ -209,13 +209,13 @@ func TestPull(t *testing.T) {
 		} {
 			names, end := fetched(h.pull(r.name), r.answers...)
 			if got := fmt.Sprint(names, " ", end); got != r.want {
-				t.Fatalf("pull %q: %s, want %s", r.name, got, r.want)
+				t.Fatalf("pull %q: got %s, want %s", r.name, got, r.want)
 			}
 		}
 	})
 }
 
-// models: what the manifest offers and what of it is here.
+// models lists what the manifest offers and which of it is on disk.
 func TestListModels(t *testing.T) {
 	bubble(t, "other", func(t *testing.T, h *house) {
 		h.start(t)
@@ -232,12 +232,12 @@ func TestListModels(t *testing.T) {
 		want := "[{Name:main Version:1 Size:1000 Default:true Selected:false Here:true Verified:true PartialBytes:0} " +
 			"{Name:other Version:1 Size:1000 Default:false Selected:true Here:false Verified:false PartialBytes:1}]"
 		if got != want {
-			t.Fatalf("%s", got)
+			t.Fatalf("got %s, want %s", got, want)
 		}
 	})
 }
 
-// A9: a new provision actor hears the last Want again; a new lifecycle needs nothing.
+// A9: a restarted provision actor gets the last Want again; a restarted lifecycle actor needs no message.
 func TestRepeatWant(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.start(t)
@@ -247,7 +247,7 @@ func TestRepeatWant(t *testing.T) {
 	})
 }
 
-// A sign-in that overlaps with a refresh needs no second one; a sign-out does take fetching away.
+// A sign-in during a refresh causes no second refresh; a sign-out during a refresh ends fetching.
 func TestSessionChangesDuringRefresh(t *testing.T) {
 	for _, in := range []bool{true, false} {
 		bubble(t, "", func(t *testing.T, h *house) {
@@ -257,7 +257,7 @@ func TestSessionChangesDuringRefresh(t *testing.T) {
 			h.mailbox <- messages.SessionChanged{}
 			time.Sleep(time.Minute)
 			if h.repo.count() != 1 {
-				t.Fatalf("%d refreshes", h.repo.count())
+				t.Fatalf("got %d refreshes, want 1", h.repo.count())
 			}
 			if in {
 				h.wantWants(t, "main+llama fetch")
@@ -268,7 +268,7 @@ func TestSessionChangesDuringRefresh(t *testing.T) {
 	}
 }
 
-// A slow hub keeps nobody waiting but who asked for it, and shutdown waits for nothing.
+// A hub that hangs delays only the requests that need it, and does not delay the shutdown.
 func TestHungRepository(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.took = time.Hour
@@ -278,24 +278,24 @@ func TestHungRepository(t *testing.T) {
 		reply := make(chan messages.ModelList, 1)
 		h.mailbox <- messages.ListModels{Reply: reply}
 		if list := <-reply; list.Reason != messages.ReasonManifestUnreachable {
-			t.Fatalf("%+v", list)
+			t.Fatalf("models: got %+v, want manifest_unreachable", list)
 		}
 		if r := <-h.pull(""); r != messages.ReasonManifestUnreachable { // after refreshTimeout
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonManifestUnreachable)
 		}
 		waiting := h.pull("")
 		synctest.Wait()
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatalf("got %v, want %v", err, context.Canceled)
 		}
 		if r := <-waiting; r != messages.ReasonManifestUnreachable {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonManifestUnreachable)
 		}
 	})
 }
 
-// A crash is contained, and the actor begins anew.
+// A panic is contained, and the actor restarts.
 func TestPanicIsContained(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.panics = true

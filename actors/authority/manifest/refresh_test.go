@@ -12,8 +12,8 @@ import (
 	"companion/messages"
 )
 
-// M1: a 401 asks the session for a new token, once per refresh. If the hub refuses that too, refreshing goes on
-// with backoff, for as long as it takes, and what serves is not affected.
+// M1: after a 401 the actor asks the session for a new token, once per refresh. If the hub refuses that token too,
+// refreshes go on with backoff without limit, and serving is not affected.
 func TestRefusedToken(t *testing.T) {
 	for name, c := range map[string]struct {
 		renewed string
@@ -32,39 +32,39 @@ func TestRefusedToken(t *testing.T) {
 				h.repo.change(func(r *repository) { r.refuse = "access-token" })
 				time.Sleep(70 * time.Minute)
 				if h.refusals() == 0 {
-					t.Fatal("the session was not asked for a new token")
+					t.Fatal("got no request for a new token, want at least one")
 				}
 				if got := h.view.Get().Reason; (got == messages.ReasonOK) != c.works {
-					t.Fatalf("the view says %s", got)
+					t.Fatalf("view: got %s, want ok: %t", got, c.works)
 				}
 				before, asked := h.repo.count(), h.refusals()
 				time.Sleep(time.Hour)
 				refreshes, asked := h.repo.count()-before, h.refusals()-asked
 				if refreshes == 0 || refreshes > 40 || !c.works && 2*asked != refreshes {
-					t.Fatalf("%d refreshes and %d new tokens in the next hour", refreshes, asked)
+					t.Fatalf("got %d refreshes and %d new tokens in the next hour, want 1 to 40 refreshes, and two per token if the hub refuses every token", refreshes, asked)
 				}
 				h.repo.change(func(r *repository) { r.refuse = ""; r.fresh.Expires = time.Now().Add(1000 * time.Hour) })
 				time.Sleep(97 * time.Hour)
 				h.wantWants(t, repeat(h, "main+llama fetch")...)
 				if lost := h.losses(); lost != nil {
-					t.Fatalf("lost %v, want nothing", lost)
+					t.Fatalf("lost: got %v, want none", lost)
 				}
 				if v := h.view.Get(); v.Reason != messages.ReasonOK || !v.RetryAt.IsZero() {
-					t.Fatalf("the view says %+v, want ok", v)
+					t.Fatalf("view: got %+v, want ok and no retry time", v)
 				}
 			})
 		})
 	}
 }
 
-// refusals counts the requests for a new token.
+// refusals returns the number of requests for a new token.
 func (h *house) refusals() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.asked
 }
 
-// wantsWaiting counts the Wants that wait for provision.
+// wantsWaiting returns the number of Wants in the mailbox of provision.
 func (h *house) wantsWaiting() (n int) {
 	for range len(h.provision) {
 		m := <-h.provision
@@ -76,7 +76,7 @@ func (h *house) wantsWaiting() (n int) {
 	return n
 }
 
-// repeat returns text once per Want that waits for provision.
+// repeat returns text once per Want in the mailbox of provision.
 func repeat(h *house, text string) (all []string) {
 	synctest.Wait()
 	for range h.wantsWaiting() {
@@ -85,28 +85,27 @@ func repeat(h *house, text string) (all []string) {
 	return all
 }
 
-// M1: the view says why the last refresh failed and when the next one is, and Retry-After is honoured.
+// M1: the view says why the last refresh failed and when the next one runs. Retry-After is honoured.
 func TestRefreshTrouble(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable, RetryAfter: 45 * time.Minute}
 		h.start(t)
 		v := h.view.Get()
 		if v.Reason != messages.ReasonManifestUnreachable || !v.RetryAt.Equal(time.Now().Add(45*time.Minute)) {
-			t.Fatalf("the view says %+v, want manifest_unreachable and 45 minutes", v)
+			t.Fatalf("view: got %+v, want manifest_unreachable and a retry in 45 minutes", v)
 		}
 		time.Sleep(44 * time.Minute)
 		if n := h.repo.count(); n != 1 {
-			t.Fatalf("%d refreshes before Retry-After has passed", n)
+			t.Fatalf("before Retry-After has passed: got %d refreshes, want 1", n)
 		}
 		time.Sleep(2 * time.Minute)
 		if n := h.repo.count(); n != 2 {
-			t.Fatalf("%d refreshes, want the second", n)
+			t.Fatalf("after Retry-After: got %d refreshes, want 2", n)
 		}
 	})
 }
 
-// M1: expiry, grace and refresh follow the wall clock: after sleep or a jump of the clock they are at most a
-// minute late.
+// M1: expiry, grace and refresh follow the wall clock: after sleep or a clock change they are at most one minute late.
 func TestWallClock(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.start(t)
@@ -122,23 +121,23 @@ func TestWallClock(t *testing.T) {
 		}
 		jump(2 * time.Hour)
 		if h.repo.count() == asked {
-			t.Error("no refresh within a minute after two hours of sleep")
+			t.Error("after two hours of sleep: got no refresh within a minute, want one")
 		}
 		jump(23 * time.Hour)
 		h.wantWants(t, "main+llama manifest_expired")
 		if !h.view.Get().Grace {
-			t.Errorf("the view says %+v, want grace", h.view.Get())
+			t.Errorf("view: got %+v, want grace", h.view.Get())
 		}
 		jump(72 * time.Hour)
 		h.wantWants(t, "+ manifest_expired")
 		if lost := h.losses(); fmt.Sprint(lost) != "[manifest_expired]" {
-			t.Errorf("lost %v, want manifest_expired", lost)
+			t.Errorf("lost: got %v, want [manifest_expired]", lost)
 		}
 		jump(-96 * time.Hour)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if got := h.wants(); fmt.Sprint(got) != "[]" && fmt.Sprint(got) != "[main+llama manifest_unreachable]" {
-			t.Errorf("after the clock was set back: %q", got)
+			t.Errorf("after the clock was set back: got %q, want nothing new to fetch", got)
 		}
 	})
 }
@@ -151,8 +150,8 @@ func pair(name string, expires time.Time) tuf.Pair {
 	}
 }
 
-// M13: the last known good pair goes with every Want, from the first one on. Where no manifest is kept it goes
-// alone, until its own metadata and the grace period are over.
+// M13: every Want contains the last known good pair, also the first one. Without a stored manifest the Want contains only
+// that pair, until its metadata has expired and the grace period is over.
 func TestLastGoodGoesWithWant(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.signed(false)
@@ -173,8 +172,8 @@ func TestLastGoodGoesWithWant(t *testing.T) {
 	})
 }
 
-// M1, M13: no pair is offered once the manifest has expired beyond grace, or no longer contains the model. An entry
-// that cannot be used takes nothing away.
+// M1, M13: no pair is offered after the manifest's grace period, or if the manifest does not contain the model. An
+// unusable entry of the manifest withdraws nothing.
 func TestLastGoodAndWithdrawal(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
@@ -198,13 +197,13 @@ func TestPairReadyIsRecorded(t *testing.T) {
 		h.mailbox <- messages.PairReady{Model: [32]byte{7}, Runtime: [32]byte{8}}
 		synctest.Wait()
 		if got := h.repo.remember; len(got) != 1 || got[0] != [2][32]byte{{7}, {8}} {
-			t.Fatalf("recorded %v", got)
+			t.Fatalf("recorded: got %v, want the one pair that became ready", got)
 		}
 	})
 }
 
-// M15: after each refresh, and for a command, provision is told everything that must stay: what the manifest offers
-// and the last known good pair.
+// M15: after each refresh, and for a command, provision gets the digests of all that must stay on disk: what the manifest
+// offers and the last known good pair.
 func TestPrune(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
@@ -216,18 +215,18 @@ func TestPrune(t *testing.T) {
 		}
 		for _, digest := range [][32]byte{{1}, {2}} {
 			if !slices.Contains(h.prunes[0].Keep, digest) {
-				t.Errorf("the last known good pair is not kept: %v", h.prunes[0].Keep)
+				t.Errorf("got %v, want the last known good pair among the digests to keep", h.prunes[0].Keep)
 			}
 		}
 		h.repo.change(func(r *repository) { r.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable} })
 		time.Sleep(3 * time.Hour)
 		if h.wants(); len(h.prunes) != 1 {
-			t.Fatalf("after failed refreshes: %d clean-ups, want none more", len(h.prunes)-1)
+			t.Fatalf("after failed refreshes: got %d more clean-ups, want none", len(h.prunes)-1)
 		}
 		reply := make(chan messages.PruneResult, 1)
 		h.mailbox <- messages.PruneUnused{DryRun: true, Reply: reply}
 		if h.wants(); len(h.prunes) != 2 || !h.prunes[1].DryRun || h.prunes[1].Reply == nil || len(h.prunes[1].Keep) != offered+2 {
-			t.Fatalf("for a command: got %+v", h.prunes[1:])
+			t.Fatalf("for a command: got %+v, want one dry run with a reply that keeps %d digests", h.prunes[1:], offered+2)
 		}
 	})
 	bubble(t, "", func(t *testing.T, h *house) {

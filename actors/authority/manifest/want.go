@@ -10,9 +10,9 @@ import (
 	"companion/messages"
 )
 
-// decide derives what should be on disk and whether bytes may be fetched for it, publishes the view, and sets
-// the timer for the moment at which that changes. fresh says that the catalogue is new: provision is then told
-// in any case, because it may have given up on the previous one.
+// decide derives from the catalogue what should be on disk and whether it may be fetched, publishes the view, and sets
+// the timer for the next change of the catalogue's standing. fresh means that the catalogue is new: provision then gets
+// a Want even if it is unchanged, because it may have given up on the previous one.
 func (l *loop) decide(fresh bool) {
 	now := l.deps.Now().Round(0)
 	view := messages.ManifestView{Reason: l.reason}
@@ -22,7 +22,7 @@ func (l *loop) decide(fresh bool) {
 	l.expiry.Stop()
 	if !l.have {
 		l.deps.View.Set(view)
-		// Nothing is wanted yet. The reason is the answer to a start.
+		// There is no manifest, so nothing is wanted. A start is answered with the reason.
 		l.send(l.withGood(messages.Want{FetchRefused: l.reason}, now), false)
 		return
 	}
@@ -45,7 +45,7 @@ func (l *loop) decide(fresh bool) {
 	switch {
 	case reason == messages.ReasonOK:
 	case reason != messages.ReasonNoSuchTarget && l.good.Model.Kind != "":
-		// The entry of the model cannot be used. That says nothing about the pair that became ready before.
+		// The model's entry is unusable. The pair that became ready before stays usable.
 		l.deps.Log.Warn("manifest entry refused", zap.String("reason", string(reason)))
 		l.lost = ""
 		l.send(messages.Want{GoodModel: l.good.Model, GoodRuntime: l.good.Runtime, FetchRefused: reason}, fresh)
@@ -54,8 +54,8 @@ func (l *loop) decide(fresh bool) {
 		l.lose(reason)
 		return
 	}
-	// A manifest without a runtime is no end: the configuration may allow a binary of its own (M10), which
-	// only provision knows.
+	// A manifest without a runtime is not an error: the configuration may name an unpinned binary (M10), which only
+	// provision knows.
 	runtime, reason := l.catalogue.Runtime("")
 	if reason != messages.ReasonOK {
 		l.deps.Log.Warn("manifest offers no runtime", zap.String("reason", string(reason)))
@@ -66,8 +66,8 @@ func (l *loop) decide(fresh bool) {
 	}, standing), fresh)
 }
 
-// withGood adds the last known good pair to w where no manifest is kept, until the metadata that names the pair
-// has expired and its grace period is over.
+// withGood adds the last known good pair to w if no manifest is stored, until the metadata that names the pair has
+// expired and its grace period is over.
 func (l *loop) withGood(w messages.Want, now time.Time) messages.Want {
 	end := l.good.Expires.Add(l.deps.Grace)
 	if l.good.Model.Kind == "" || now.After(end) {
@@ -78,8 +78,7 @@ func (l *loop) withGood(w messages.Want, now time.Time) messages.Want {
 	return w
 }
 
-// mayFetch allows new bytes while signed in and before the manifest has expired, and otherwise says why not
-// (M1).
+// mayFetch sets MayFetch if the user is signed in and the manifest has not expired, and otherwise FetchRefused (M1).
 func (l *loop) mayFetch(w messages.Want, standing messages.Reason) messages.Want {
 	switch {
 	case standing != messages.ReasonOK:
@@ -92,7 +91,7 @@ func (l *loop) mayFetch(w messages.Want, standing messages.Reason) messages.Want
 	return w
 }
 
-// send tells provision, unless nothing has changed.
+// send sends w to provision, unless it equals the last Want and fresh is false.
 func (l *loop) send(w messages.Want, fresh bool) {
 	if !fresh && l.want != nil && reflect.DeepEqual(*l.want, w) {
 		return
@@ -101,8 +100,8 @@ func (l *loop) send(w messages.Want, fresh bool) {
 	l.provision.Put(w)
 }
 
-// lose says that the manifest allows no model: the one that serves must stop, and must not come back after a
-// restart of provision (M1).
+// lose reports that the manifest allows no model. The serving model must stop, and must not start again after a restart
+// of provision (M1).
 func (l *loop) lose(reason messages.Reason) {
 	if l.lost == reason {
 		return
@@ -113,8 +112,7 @@ func (l *loop) lose(reason messages.Reason) {
 	l.lifecycle.Put(messages.IntegrityLost{Artifact: l.deps.Model, Reason: reason})
 }
 
-// pull continues a Pull after the refresh that it asked for: new bytes need a manifest that is verified,
-// unexpired and fresh (M1).
+// pull continues a Pull after its refresh: a fetch needs a manifest that is verified, unexpired and fresh (M1).
 func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 	if refreshed != messages.ReasonOK {
 		p.Reply <- refreshed
@@ -142,8 +140,8 @@ func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 	})
 }
 
-// wanted returns what a pull of that name fetches: one artifact, or without a name the served model and its
-// runtime.
+// wanted returns the artifacts that a pull of name fetches: one artifact, or, for an empty name, the served model and
+// its runtime.
 func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	if name == "" {
 		model, reason := l.catalogue.Model(l.deps.Model)
@@ -160,7 +158,7 @@ func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	return []messages.Artifact{model}, reason
 }
 
-// list answers what the manifest offers and what of it is on disk.
+// list answers ListModels: the models that the manifest offers, and which are on disk.
 func (l *loop) list(m messages.ListModels) {
 	if !l.have {
 		m.Reply <- messages.ModelList{Reason: l.reason}
@@ -190,7 +188,8 @@ func (l *loop) list(m messages.ListModels) {
 	})
 }
 
-// prune removes what nothing uses (M15). Without a manifest nothing says what is used.
+// prune asks provision to remove unused files (M15). Without a manifest it is refused, because the used files are not
+// known.
 func (l *loop) prune(m messages.PruneUnused) {
 	if !l.have {
 		m.Reply <- messages.PruneResult{Reason: l.reason}
@@ -199,8 +198,8 @@ func (l *loop) prune(m messages.PruneUnused) {
 	l.provision.Put(messages.Prune{Keep: l.used(), DryRun: m.DryRun, Reply: m.Reply})
 }
 
-// used returns what must stay on disk: what the manifest offers, and the last known good pair even if the manifest
-// allows it no longer.
+// used returns the digests that must stay on disk: what the manifest offers, and the last known good pair even if the
+// manifest does not contain it.
 func (l *loop) used() [][32]byte {
 	return append(l.catalogue.Digests(), l.good.Model.SHA256, l.good.Runtime.SHA256)
 }

@@ -25,24 +25,24 @@ const (
 	life   = 15 * time.Minute
 )
 
-// fakeHub rotates tokens as the real one does, notices reuse, and has faults that a test sets.
+// fakeHub rotates tokens like the real hub, detects reuse, and has faults that a test sets.
 type fakeHub struct {
 	mu        sync.Mutex
 	oauth     *oauth.Client // decides
 	serial    int
-	good      map[string]bool // by refresh token: false once it was spent or revoked
+	good      map[string]bool // by refresh token: false after use or revocation
 	running   int
-	most      int // refreshes that ran at once
+	most      int // highest number of concurrent refreshes
 	refreshes int
 	reused    int
 	revoked   []string
-	fault     func() error  // of Refresh, before anything is rotated
+	fault     func() error  // of Refresh, before the rotation
 	lose      bool          // rotate, then lose the answer
 	took      time.Duration // how long a refresh takes
 	scope     string        // in the hub's answers
 	noRevoke  bool          // the revocation endpoint cannot be reached
 	whoAmI    func(access string) (messages.User, error)
-	callback  chan error // what the browser brings to Wait; nil is success
+	callback  chan error // the result of Wait; nil is success
 	began     int
 	device    int
 	closed    []bool
@@ -167,7 +167,7 @@ func (a *fakeAttempt) Close(signedIn bool) {
 	a.hub.closed = append(a.hub.closed, signedIn)
 }
 
-// house is the actor, a custody that a test can break, and the mailboxes of the others.
+// house is the actor, a fake custody with faults that a test sets, and the mailboxes of the other actors.
 type house struct {
 	hub      *fakeHub
 	actor    *Actor
@@ -178,7 +178,7 @@ type house struct {
 	logs     *observer.ObservedLogs
 
 	changed *actorkit.Watch[int]
-	cut     func() // from now on nothing reaches disk or keychain
+	cut     func() // after it, no write reaches disk or keychain
 	notes   *fakeNotes
 
 	mu     sync.Mutex
@@ -189,7 +189,7 @@ type house struct {
 	asks   int // messages that allow a dialog
 }
 
-// fakeNotes is a file in memory that a test can break.
+// fakeNotes is a note in memory, with faults that a test sets.
 type fakeNotes struct {
 	mu     sync.Mutex
 	note   sessionnote.Note
@@ -220,7 +220,7 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-// assemble makes the actor and its neighbours around the hub, notes and keychain that h has.
+// assemble makes the actor and the fake actors around the hub, notes and keychain of h.
 func (h *house) assemble(ctx context.Context) {
 	core, logs := observer.New(zap.DebugLevel)
 	h.logs = logs
@@ -237,7 +237,7 @@ func (h *house) assemble(ctx context.Context) {
 	})
 }
 
-// notesUntil is a disk that a killed process no longer writes to.
+// notesUntil is a disk that accepts no write after the simulated kill of the process.
 type notesUntil struct {
 	*fakeNotes
 	ctx context.Context
@@ -292,7 +292,7 @@ func (h *house) count(ask bool) {
 	}
 }
 
-// signedIn puts a session into custody whose access token lives for left.
+// signedIn puts a session into custody whose access token expires after left.
 func (h *house) signedIn(left time.Duration) {
 	t := h.hub.issue()
 	h.kept = messages.LoadedSession{Found: true, Reason: messages.ReasonOK, Session: messages.Session{
@@ -370,13 +370,13 @@ func (h *house) wantView(t *testing.T, state messages.SessionState, reason messa
 	t.Helper()
 	synctest.Wait()
 	if v := h.view.Get(); v.State != state || v.Reason != reason {
-		t.Fatalf("view %+v, want %s %s", v, state, reason)
+		t.Fatalf("view: got %+v, want %s %s", v, state, reason)
 	}
 }
 
 func wantToken(t *testing.T, got messages.AccessToken, token string, reason messages.Reason) {
 	t.Helper()
 	if got.Token.Reveal() != token || got.Reason != reason {
-		t.Fatalf("%q %s, want %q %s", got.Token.Reveal(), got.Reason, token, reason)
+		t.Fatalf("token: got %q %s, want %q %s", got.Token.Reveal(), got.Reason, token, reason)
 	}
 }

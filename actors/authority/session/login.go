@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// startLogin begins a sign-in in a goroutine of its own. A second one takes the place of the first, whose terminal may be gone.
+// startLogin starts a sign-in in its own goroutine. A second sign-in cancels the first, whose terminal may be closed.
 func (l *loop) startLogin(m messages.Login) {
 	if l.login != nil {
 		l.login()
@@ -30,8 +30,8 @@ func (l *loop) startLogin(m messages.Login) {
 	})
 }
 
-// attempt runs one sign-in as far as the grant, and hands that to a task. However it ends, a panic included, the listener is
-// closed and the command line has an answer.
+// attempt runs one sign-in up to the grant, which it passes to a task. In every case, also after a panic, the listener is
+// closed and the command line gets an answer.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m messages.Login) {
 	var attempt Attempt
 	defer func() {
@@ -41,7 +41,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 				attempt.Close(false)
 			}
 			finish(m, messages.LoginResult{Reason: messages.ReasonInternalError})
-			panic(p) // for the group, which hands it to the loop
+			panic(p) // the group passes it to the loop
 		}
 	}()
 	failed := func(err error) {
@@ -71,7 +71,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 	}
 	user, err := l.deps.Hub.WhoAmI(ctx, grant.Access)
 	if err != nil {
-		// The tokens work without a name; status shows none until the next sign-in.
+		// The tokens work without a user name; status shows none until the next sign-in.
 		l.deps.Log.Warn("user not known", zap.String("reason", string(oauth.AsError(err).Reason)))
 	}
 	if ctx.Err() != nil { // cancelled, or replaced by another sign-in
@@ -90,11 +90,11 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 	}
 }
 
-// finish answers a Login once.
+// finish answers a Login; only the first answer counts.
 func finish(m messages.Login, result messages.LoginResult) {
 	select {
 	case m.Done <- result:
-	default: // it has its answer
+	default: // already answered
 	}
 }
 
@@ -108,8 +108,8 @@ func sessionOf(grant oauth.Grant, user messages.User) messages.Session {
 	}
 }
 
-// finishLogin stores the new session, and only then shows the browser that it worked. The session that it replaces is revoked
-// at the hub, also one that is still in a keychain that could not be read before.
+// finishLogin stores the new session, and only then shows success in the browser. It revokes the replaced session at the
+// hub, also if the keychain that holds it could not be read before.
 func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session, cancel context.CancelFunc, done chan<- struct{}) {
 	var reason messages.Reason
 	var old messages.Session
@@ -147,15 +147,15 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 	}})
 }
 
-// lostStore follows a store that failed: custody has removed the metadata of the session that was there, so what memory holds
-// is stored again.
+// lostStore handles a failed store: custody has removed the metadata of the old session, so the session in memory is stored
+// again.
 func (l *loop) lostStore(reason messages.Reason) {
 	if l.known && !l.session.AccessToken.IsZero() {
 		l.stored(reason)
 	}
 }
 
-// whoAmI asks the hub, with a token that is valid now.
+// whoAmI asks the hub for the user, with a valid access token.
 func (l *loop) whoAmI(m messages.WhoAmI) {
 	reply := make(chan messages.AccessToken, 1)
 	l.accessToken(reply)

@@ -11,7 +11,7 @@ import (
 	"companion/messages"
 )
 
-// O2, O9, X2: signing in, asking who it is, and signing out.
+// O2, O9, X2: login, whoami, logout.
 func TestLoginAndLogout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -21,33 +21,33 @@ func TestLoginAndLogout(t *testing.T) {
 		page, done, cancel := h.login()
 		defer cancel()
 		if got, want := <-page, (&fakeAttempt{}).Page(); got != want {
-			t.Fatalf("the command line got the page %+v, want %+v", got, want)
+			t.Fatalf("page of the command line: got %+v, want %+v", got, want)
 		}
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
-			t.Fatalf("%+v", r)
+			t.Fatalf("login: got %+v, want ok and Ada", r)
 		}
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
 		if !h.stored().Found || len(h.hub.closed) != 1 || !h.hub.closed[0] {
-			t.Fatalf("%+v %v", h.stored(), h.hub.closed)
+			t.Fatalf("after login: got session %+v, attempts closed %v; want a stored session and [true]", h.stored(), h.hub.closed)
 		}
 		reply := make(chan messages.WhoAmIResult, 1)
 		h.commands <- messages.WhoAmI{Reply: reply}
 		if r := <-reply; r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
-			t.Fatalf("%+v", r)
+			t.Fatalf("whoami: got %+v, want ok and Ada", r)
 		}
 		if r := h.logout(); r != messages.ReasonOK {
-			t.Fatal(r)
+			t.Fatalf("got %v, want %v", r, messages.ReasonOK)
 		}
 		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
 		if h.stored().Found || fmt.Sprint(h.hub.revoked) != "[refresh-1]" {
-			t.Fatalf("%+v %v", h.stored(), h.hub.revoked)
+			t.Fatalf("after logout: got session %+v, revoked %v; want no session and [refresh-1]", h.stored(), h.hub.revoked)
 		}
 		wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
 	})
 }
 
-// O2: every way in which a sign-in can fail answers, closes its attempt and stores nothing.
+// O2: a failed sign-in answers with its reason, closes its attempt and stores nothing.
 func TestLoginFails(t *testing.T) {
 	type run struct {
 		h      *house
@@ -79,22 +79,22 @@ func TestLoginFails(t *testing.T) {
 				<-page
 				r.act(run{h, cancel})
 				if got := <-done; got != r.want {
-					t.Fatalf("%+v, want %+v", got, r.want)
+					t.Fatalf("got %+v, want %+v", got, r.want)
 				}
 				synctest.Wait()
 				ok := r.want.Reason == messages.ReasonOK
 				if h.hub.closed[0] != ok || h.stored().Found != ok {
-					t.Fatalf("closed %v, stored %v", h.hub.closed, h.stored().Found)
+					t.Fatalf("got closed %v, stored %v; want both %v", h.hub.closed, h.stored().Found, ok)
 				}
 				if name == "the keychain is locked" && len(h.hub.revoked) != 1 {
-					t.Fatal("tokens that were not stored live on at the hub")
+					t.Fatalf("got %v revoked, want the tokens that could not be stored", h.hub.revoked)
 				}
 			})
 		})
 	}
 }
 
-// O8: a sign-in that comes while a refresh runs is not overwritten by it.
+// O8: a refresh that is running does not overwrite a sign-in.
 func TestLoginDuringRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -108,20 +108,20 @@ func TestLoginDuringRefresh(t *testing.T) {
 		<-page
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK {
-			t.Fatalf("%+v", r)
+			t.Fatalf("signing in: got %+v, want ok", r)
 		}
 		synctest.Wait()
 		if got := h.stored().Session; got.RefreshToken.Reveal() != "refresh-2" && got.RefreshToken.Reveal() != "refresh-3" || h.hub.reused != 0 {
-			t.Fatalf("%+v", got)
+			t.Fatalf("stored: got %+v after %d reuses, want refresh-2 or refresh-3 and no reuse", got, h.hub.reused)
 		}
-		if got := h.stored().Session; got.Meta.User.Subject != "s" { // the session before has none
-			t.Fatalf("the refresh was written over the sign-in: %+v", got.Meta)
+		if got := h.stored().Session; got.Meta.User.Subject != "s" { // the earlier session has no subject
+			t.Fatalf("got %+v stored, want the session of the sign-in", got.Meta)
 		}
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
 	})
 }
 
-// A token that the hub refuses though it should be valid counts as expired.
+// An access token that the hub refuses before its expiry counts as expired.
 func TestRefusedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -139,10 +139,10 @@ func TestRefusedToken(t *testing.T) {
 			return <-reply
 		}
 		if r := ask(); r.Reason != messages.ReasonSignInNeeded {
-			t.Fatalf("%+v", r)
+			t.Fatalf("first whoami: got %+v, want reauth", r)
 		}
 		if r := ask(); r.Reason != messages.ReasonOK || r.User.Name != "Ada" {
-			t.Fatalf("%+v", r)
+			t.Fatalf("second whoami: got %+v, want ok and Ada", r)
 		}
 	})
 }

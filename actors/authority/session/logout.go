@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	// revokeTimeout bounds one try: signing out does not wait for a hub that cannot be reached.
+	// revokeTimeout bounds one revocation: signing out does not wait for an unreachable hub.
 	revokeTimeout = 5 * time.Second
-	// maxUnrevoked bounds the sessions whose revocation is tried again.
+	// maxUnrevoked bounds the list of sessions whose revocation is repeated.
 	maxUnrevoked = 8
 )
 
-// logout ends a running sign-in, revokes the session at the hub, and clears it (O9). What the keychain does not give now is
-// revoked and removed as soon as it does, also after a restart: the note on the disk says so.
+// logout cancels a running sign-in, revokes the session at the hub, and clears it (O9). If the keychain cannot be read, its
+// session is revoked and removed when it can, also after a restart: the note on disk records that.
 func (l *loop) logout(m messages.Logout) {
 	if l.login != nil {
 		l.login()
 	}
 	var reason, hub messages.Reason
-	var failed messages.Session // could not be revoked
+	var failed messages.Session // the session whose revocation failed
 	known := l.known && !l.signOut
 	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
-		// First of all, so that a crash from here on does not undo the sign-out.
+		// Write the note first, so that a later crash does not undo the sign-out.
 		_ = l.writeNote(func(n *sessionnote.Note) { n.SignedOut = true })
 		reason = messages.ReasonOK
 		if !known {
@@ -57,12 +57,12 @@ func (l *loop) logout(m messages.Logout) {
 	}})
 }
 
-// finishSignOut revokes and removes what the keychain still holds after a sign-out.
+// finishSignOut revokes and removes the session that the keychain still holds after a sign-out.
 func (l *loop) finishSignOut() {
 	var reason messages.Reason
 	var failed messages.Session
 	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
-		if !now.AccessToken.IsZero() { // a sign-in was faster
+		if !now.AccessToken.IsZero() { // the user has signed in since
 			reason = messages.ReasonOK
 			return
 		}
@@ -85,7 +85,7 @@ func (l *loop) finishSignOut() {
 	}})
 }
 
-// signedOut follows a sign-out; reason says why the keychain still holds a session, if it does.
+// signedOut handles the end of a sign-out; reason says why the keychain still holds a session, or is ReasonOK.
 func (l *loop) signedOut(reason messages.Reason) {
 	if !l.known || !l.session.AccessToken.IsZero() {
 		l.become(messages.Session{})
@@ -99,14 +99,14 @@ func (l *loop) signedOut(reason messages.Reason) {
 	l.mended()
 }
 
-// mended takes the trouble of a sign-out out of the view once the keychain is clear and the hub was told.
+// mended removes the trouble of a sign-out from the view when the keychain is clear and the hub has revoked the session.
 func (l *loop) mended() {
 	if l.view.State == messages.SessionSignedOut && !l.signOut && len(l.unrevoked) == 0 {
 		l.publish(messages.SessionView{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded})
 	}
 }
 
-// revoke tells the hub, and returns ReasonOK or why it could not be told.
+// revoke revokes s at the hub. It returns ReasonOK or why that failed.
 func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 	if s.RefreshToken.IsZero() {
 		return messages.ReasonOK
@@ -121,7 +121,7 @@ func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 	return messages.ReasonOK
 }
 
-// revokeLater revokes sessions in the background, and tries again with a backoff while the daemon runs.
+// revokeLater revokes sessions in the background, and repeats failed revocations with a backoff while the daemon runs.
 func (l *loop) revokeLater(sessions ...messages.Session) {
 	for _, s := range sessions {
 		if !s.RefreshToken.IsZero() && len(l.unrevoked) < maxUnrevoked {

@@ -10,8 +10,8 @@ import (
 	"companion/messages"
 )
 
-// O9: a sign-out while the keychain is locked is finished as soon as it can be read, in this process or the next: the session
-// is revoked and removed, and the user is signed out in between.
+// O9: a sign-out while the keychain is locked is finished after the unlock, in this process or the next: the session is
+// revoked and removed. Until then the user is signed out.
 func TestLogoutWhileLocked(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		for _, signal := range []bool{false, true} {
@@ -22,11 +22,11 @@ func TestLogoutWhileLocked(t *testing.T) {
 					h.breakCustody(messages.ReasonKeychainLocked)
 					h.start(t)
 					if r := h.logoutResult(); r.Reason != messages.ReasonKeychainLocked || r.Hub != messages.ReasonOK {
-						t.Errorf("signing out: %+v, want %s", r, messages.ReasonKeychainLocked)
+						t.Errorf("signing out: got %+v, want %s", r, messages.ReasonKeychainLocked)
 					}
 					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
 					if v := h.view.Get(); v.Trouble != messages.ReasonKeychainLocked {
-						t.Errorf("the view is %+v, want the trouble shown", v)
+						t.Errorf("view: got %+v, want trouble keychain_locked", v)
 					}
 					wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
 					if restart {
@@ -37,7 +37,7 @@ func TestLogoutWhileLocked(t *testing.T) {
 					}
 					time.Sleep(time.Hour)
 					if len(h.revoked()) != 0 || !h.stored().Found {
-						t.Fatalf("locked: revoked %v, stored %v", h.revoked(), h.stored().Found)
+						t.Fatalf("locked: got revoked %v, stored %v; want none, true", h.revoked(), h.stored().Found)
 					}
 					h.breakCustody(messages.ReasonOK)
 					if signal {
@@ -47,11 +47,11 @@ func TestLogoutWhileLocked(t *testing.T) {
 						time.Sleep(5 * time.Minute)
 					}
 					if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" || h.stored().Found {
-						t.Errorf("unlocked: revoked %s, stored %v, want [refresh-1] and nothing", got, h.stored().Found)
+						t.Errorf("unlocked: got revoked %s, stored %v; want [refresh-1], false", got, h.stored().Found)
 					}
 					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
 					if v := h.view.Get(); v.Trouble != "" || h.notes.get() != (sessionnote.Note{}) {
-						t.Errorf("when all is done: view %+v, note %+v", v, h.notes.get())
+						t.Errorf("at the end: got view %+v, note %+v; want no trouble and an empty note", v, h.notes.get())
 					}
 				})
 			})
@@ -59,7 +59,7 @@ func TestLogoutWhileLocked(t *testing.T) {
 	}
 }
 
-// O9: a hub that cannot be told of a sign-out is said, and told as soon as it answers.
+// O9: if the hub is unreachable at a sign-out, the reply says so, and the revocation is repeated until it succeeds.
 func TestLogoutWithoutHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -67,10 +67,10 @@ func TestLogoutWithoutHub(t *testing.T) {
 		h.hub.noRevoke = true
 		h.start(t)
 		if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonTokenExchangeFailed {
-			t.Errorf("signing out: %+v, want it done here and not at the hub", r)
+			t.Errorf("signing out: got %+v, want ok for the keychain and token_exchange_failed for the hub", r)
 		}
 		if v := h.view.Get(); v.State != messages.SessionSignedOut || v.Trouble != messages.ReasonTokenExchangeFailed || h.stored().Found {
-			t.Errorf("the view is %+v, stored %v", v, h.stored().Found)
+			t.Errorf("got view %+v, stored %v; want signed out with trouble, false", v, h.stored().Found)
 		}
 		time.Sleep(time.Hour)
 		h.change(func(f *fakeHub) { f.noRevoke = false })
@@ -79,12 +79,12 @@ func TestLogoutWithoutHub(t *testing.T) {
 			t.Errorf("revoked %s, want [refresh-1]", got)
 		}
 		if v := h.view.Get(); v.Trouble != "" {
-			t.Errorf("the view is %+v, want no trouble", v)
+			t.Errorf("view: got %+v, want no trouble", v)
 		}
 	})
 }
 
-// O9: a second sign-in revokes the first one, also when the keychain that holds it was locked until then.
+// O9: a second sign-in revokes the session of the first one, also if the keychain was locked until then.
 func TestSecondLoginRevokesTheFirst(t *testing.T) {
 	for _, locked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("locked %v", locked), func(t *testing.T) {
@@ -100,21 +100,21 @@ func TestSecondLoginRevokesTheFirst(t *testing.T) {
 				h.breakCustody(messages.ReasonOK)
 				h.hub.callback <- nil
 				if r := <-done; r.Reason != messages.ReasonOK {
-					t.Fatalf("signing in: %+v", r)
+					t.Fatalf("signing in: got %+v, want ok", r)
 				}
 				synctest.Wait()
 				if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
 					t.Errorf("revoked %s, want [refresh-1]", got)
 				}
 				if got := h.stored().Session.RefreshToken.Reveal(); got != "refresh-2" {
-					t.Errorf("stored %s, want refresh-2", got)
+					t.Errorf("stored: got %s, want refresh-2", got)
 				}
 			})
 		})
 	}
 }
 
-// K7: in the first hour of a locked keychain the session asks for no dialog; each sign-in and sign-out may ask for one.
+// K7: in the first hour of a locked keychain, no load of the session allows a dialog; each sign-in and sign-out allows one.
 func TestOneDialogPerAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -124,20 +124,20 @@ func TestOneDialogPerAction(t *testing.T) {
 		time.Sleep(time.Hour)
 		asks := func() int { h.mu.Lock(); defer h.mu.Unlock(); return h.asks }
 		if asks() != 0 || h.loads < 10 {
-			t.Errorf("%d of %d loads allow a dialog, want none of many", asks(), h.loads)
+			t.Errorf("got %d of %d loads that allow a dialog, want 0 of at least 10", asks(), h.loads)
 		}
 		h.logout()
 		if asks() != 1 {
-			t.Errorf("%d messages allow a dialog after signing out, want 1", asks())
+			t.Errorf("after signing out: got %d messages that allow a dialog, want 1", asks())
 		}
 		_, done, cancel := h.login()
 		defer cancel()
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonKeychainLocked {
-			t.Errorf("signing in: %+v, want %s", r, messages.ReasonKeychainLocked)
+			t.Errorf("signing in: got %+v, want %s", r, messages.ReasonKeychainLocked)
 		}
 		if asks() != 2 {
-			t.Errorf("%d messages allow a dialog after signing in, want 2", asks())
+			t.Errorf("after signing in: got %d messages that allow a dialog, want 2", asks())
 		}
 	})
 }
@@ -152,11 +152,11 @@ func TestPanicDuringLogin(t *testing.T) {
 		defer cancel()
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonInternalError {
-			t.Errorf("the command line got %+v, want %s", r, messages.ReasonInternalError)
+			t.Errorf("login: got %+v, want %s", r, messages.ReasonInternalError)
 		}
 		time.Sleep(5 * time.Second)
 		if len(h.hub.closed) != 1 || h.hub.closed[0] {
-			t.Errorf("attempts closed: %v, want one, not signed in", h.hub.closed)
+			t.Errorf("attempts closed: got %v, want one, not signed in", h.hub.closed)
 		}
 		reply := make(chan messages.WhoAmIResult, 1)
 		h.hub.whoAmI = func(string) (messages.User, error) { panic("a broken library") }
@@ -165,17 +165,17 @@ func TestPanicDuringLogin(t *testing.T) {
 		h.change(func(f *fakeHub) { f.whoAmI = nil })
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK {
-			t.Fatalf("signing in after the restart: %+v", r)
+			t.Fatalf("signing in after the restart: got %+v, want ok", r)
 		}
 		h.change(func(f *fakeHub) { f.whoAmI = func(string) (messages.User, error) { panic("a broken library") } })
 		h.commands <- messages.WhoAmI{Reply: reply}
 		if r := <-reply; r.Reason != messages.ReasonInternalError {
-			t.Errorf("whoami got %+v, want %s", r, messages.ReasonInternalError)
+			t.Errorf("whoami: got %+v, want %s", r, messages.ReasonInternalError)
 		}
 	})
 }
 
-// O11: a device sign-in is one like any other.
+// O11: a sign-in by device authorization stores a session like one in the browser.
 func TestDeviceLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -185,7 +185,7 @@ func TestDeviceLogin(t *testing.T) {
 		<-page
 		h.hub.callback <- nil
 		if r := <-done; r.Reason != messages.ReasonOK || h.hub.device != 1 {
-			t.Errorf("%+v, %d device attempts, want ok and 1", r, h.hub.device)
+			t.Errorf("got %+v, %d device attempts; want ok, 1", r, h.hub.device)
 		}
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
 	})

@@ -14,7 +14,7 @@ import (
 	"companion/messages"
 )
 
-// O8: a thousand requests during an expiry are one refresh and a thousand answers.
+// O8: a thousand requests for an expired token cause one refresh and get a thousand answers.
 func TestThousandRequestsOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 1000
@@ -35,7 +35,7 @@ func TestThousandRequestsOneRefresh(t *testing.T) {
 	})
 }
 
-// O8: a session is refreshed ahead of its expiry although no request needs it, again and again; the old token serves meanwhile.
+// O8: a session is refreshed before each expiry, also without a request; the old token serves meanwhile.
 func TestRefreshAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -43,20 +43,20 @@ func TestRefreshAhead(t *testing.T) {
 		h.start(t)
 		for n := range 20 {
 			if got := h.token(); got.Reason != messages.ReasonOK || !h.stored().Session.Meta.AccessExpires.After(time.Now().Add(oauth.Skew)) {
-				t.Fatalf("after %d minutes: %s, expires %v", 5*n, got.Reason, h.stored().Session.Meta.AccessExpires)
+				t.Fatalf("after %d minutes: got %s, expiry %v; want ok and an expiry after the skew", 5*n, got.Reason, h.stored().Session.Meta.AccessExpires)
 			}
 			time.Sleep(5 * time.Minute)
 		}
 		if n := h.refreshes(); n < 6 || n > 10 {
-			t.Errorf("%d refreshes in 100 minutes of tokens that live 15, want 6 to 10", n)
+			t.Errorf("got %d refreshes in 100 minutes of tokens that live 15, want 6 to 10", n)
 		}
 		if v := h.view.Get(); v.Expires.Before(time.Now()) || v.Trouble != "" {
-			t.Errorf("the view is %+v, want a time of expiry and no trouble", v)
+			t.Errorf("view: got %+v, want an expiry in the future and no trouble", v)
 		}
 	})
 }
 
-// O8: when a refresh is due is spread over a tenth of the token's life, and always before the skew.
+// O8: the due times of refreshes are spread over a tenth of the token's life, and are always before the skew.
 func TestDueOf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		issued := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
@@ -64,7 +64,7 @@ func TestDueOf(t *testing.T) {
 		s := messages.Session{RefreshToken: messages.NewSecret("r"), Meta: messages.SessionMeta{AccessIssued: issued, AccessExpires: issued.Add(life)}}
 		due := dueOf(s)
 		if left := s.Meta.AccessExpires.Sub(due); left > life/2 || left < min(oauth.Skew+life/10, life/2) || left > oauth.Skew+life/5+1 {
-			t.Fatalf("a token that lives %v is refreshed with %v left", life, left)
+			t.Fatalf("token that lives %v: got a refresh with %v left, want a time between the skew and half of its life", life, left)
 		}
 	})
 	seen := map[time.Time]bool{}
@@ -73,12 +73,12 @@ func TestDueOf(t *testing.T) {
 			AccessIssued: time.Unix(0, 0), AccessExpires: time.Unix(900, 0)}})] = true
 	}
 	if len(seen) < 10 {
-		t.Errorf("20 sessions are refreshed at %d moments, want them spread", len(seen))
+		t.Errorf("20 sessions: got %d different due times, want at least 10", len(seen))
 	}
 }
 
-// O8: the daemon was killed while a refresh was under way. The hub may have spent the token: it is not sent again. The access
-// token serves while it lives, status says what happened, and the next sign-in revokes what is left.
+// O8: after the daemon was killed during a refresh, the refresh token is not sent again, because the hub may have spent it.
+// The access token serves until it expires, status says what happened, and the next sign-in revokes the old session.
 func TestKilledDuringRefresh(t *testing.T) {
 	for name, row := range map[string]struct {
 		left time.Duration
@@ -91,11 +91,11 @@ func TestKilledDuringRefresh(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHouse(t)
 				h.signedIn(row.left)
-				h.hub.good["refresh-1"] = false // the hub has rotated it, and nothing was stored
+				h.hub.good["refresh-1"] = false // the hub has rotated it, and the new one was not stored
 				h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-1"))
 				h.start(t)
 				if v := h.view.Get(); v.State != row.want || v.Trouble != messages.ReasonRefreshInterrupted {
-					t.Errorf("the view is %+v, want %s with trouble %s", v, row.want, messages.ReasonRefreshInterrupted)
+					t.Errorf("view: got %+v, want %s with trouble %s", v, row.want, messages.ReasonRefreshInterrupted)
 				}
 				if row.want == messages.SessionSignedIn {
 					wantToken(t, h.token(), "access-1", messages.ReasonOK)
@@ -103,31 +103,31 @@ func TestKilledDuringRefresh(t *testing.T) {
 				time.Sleep(time.Hour)
 				wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
 				if v := h.view.Get(); v.State != messages.SessionSignedOut || v.Trouble != messages.ReasonRefreshInterrupted {
-					t.Errorf("an hour later the view is %+v, want signed out with the trouble", v)
+					t.Errorf("view an hour later: got %+v, want signed out with the trouble", v)
 				}
 				if h.refreshes() != 0 {
-					t.Errorf("the token was sent %d times, want never", h.refreshes())
+					t.Errorf("got %d refreshes with the old token, want none", h.refreshes())
 				}
 				_, done, cancel := h.login()
 				defer cancel()
 				h.hub.callback <- nil
 				if r := <-done; r.Reason != messages.ReasonOK {
-					t.Fatalf("signing in again: %+v", r)
+					t.Fatalf("signing in again: got %+v, want ok", r)
 				}
 				synctest.Wait()
 				if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
 					t.Errorf("revoked %s, want [refresh-1]", got)
 				}
 				if v := h.view.Get(); v.State != messages.SessionSignedIn || v.Trouble != "" || h.notes.get() != (sessionnote.Note{}) {
-					t.Errorf("after signing in: view %+v, note %+v, want no trouble and no note", v, h.notes.get())
+					t.Errorf("after signing in: got view %+v, note %+v; want no trouble and no note", v, h.notes.get())
 				}
 			})
 		})
 	}
 }
 
-// O8, O9 as a property: the actor is killed at any moment, with any fault of hub and keychain, and started again on what disk
-// and keychain hold. No refresh token is sent twice, and a user who signed out stays signed out.
+// O8, O9 as a property: the actor is killed at any time, under any fault of hub and keychain, and restarts with the contents
+// of disk and keychain. No refresh token is sent twice, and a user who signed out stays signed out.
 func TestKilledAnywhere(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		lives := rapid.SliceOfN(rapid.IntRange(0, 3000), 1, 8).Draw(rt, "lives in seconds")
@@ -139,7 +139,7 @@ func TestKilledAnywhere(t *testing.T) {
 			h.hub.took = time.Second
 			gone := false
 			for i, seconds := range lives {
-				// SIGKILL: the actor gets no time for last words. Its goroutines go on here, but their messages reach no actor.
+				// Simulated SIGKILL: the actor cannot finish its work. Its goroutines go on, but their messages reach no actor.
 				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason}
 				next.hub.fault, next.hub.lose = nil, false
 				ctx, kill := context.WithCancel(t.Context())
@@ -188,7 +188,7 @@ func TestKilledAnywhere(t *testing.T) {
 	})
 }
 
-// O8: without a note on the disk no refresh token is sent; the session waits for the disk.
+// O8: no refresh token is sent while the note cannot be written; the refresh waits for the disk.
 func TestNoRefreshWithoutNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -197,7 +197,7 @@ func TestNoRefreshWithoutNote(t *testing.T) {
 		h.start(t)
 		wantToken(t, h.token(), "", messages.ReasonInternalError)
 		if !h.hub.good["refresh-1"] || !h.stored().Found {
-			t.Error("the refresh token was sent, or the session is gone")
+			t.Errorf("got refresh token unspent %t, session stored %t; want true, true", h.hub.good["refresh-1"], h.stored().Found)
 		}
 		h.notes.mu.Lock()
 		h.notes.broken = false
@@ -207,8 +207,8 @@ func TestNoRefreshWithoutNote(t *testing.T) {
 	})
 }
 
-// O8: the clock was wrong by a year in either direction, or the machine slept for three days: the right state comes within a
-// minute, and no request is needed for that.
+// O8: after the clock was wrong by a year in either direction, or the machine slept for three days, the state is right within
+// a minute, without a request.
 func TestClock(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	for name, shift := range map[string]time.Duration{"a year ahead": year, "a year behind": -year, "three days of sleep": 3 * 24 * time.Hour, "a day behind": -24 * time.Hour} {
@@ -223,26 +223,26 @@ func TestClock(t *testing.T) {
 				time.Sleep(time.Minute)
 				wantToken(t, h.token(), "access-2", messages.ReasonOK)
 				if v := h.view.Get(); v.State != messages.SessionSignedIn || time.Until(v.Expires) > life {
-					t.Errorf("the view is %+v", v)
+					t.Errorf("view: got %+v, want signed in, with an expiry within %v", v, life)
 				}
 				if h.refreshes() != 1 {
-					t.Errorf("%d refreshes, want 1", h.refreshes())
+					t.Errorf("got %d refreshes, want 1", h.refreshes())
 				}
 			})
 		})
 	}
-	// A backoff of minutes does not survive a sleep.
+	// A sleep or a clock change ends the backoff.
 	l := &loop{lastBeat: wall().Add(-time.Hour), nextTry: wall().Add(10 * time.Minute), hubPause: pauses(longestHubPause)}
 	if l.lookAtClock(); !l.nextTry.IsZero() {
-		t.Errorf("after a sleep the next try is at %v, want now", l.nextTry)
+		t.Errorf("next try after a sleep: got %v, want now", l.nextTry)
 	}
 	l = &loop{lastBeat: wall().Add(time.Hour), nextTry: wall().Add(2 * time.Hour), hubPause: pauses(longestHubPause)}
 	if l.lookAtClock(); !l.nextTry.IsZero() {
-		t.Errorf("after the clock was set back the next try is at %v, want now", l.nextTry)
+		t.Errorf("next try after the clock was set back: got %v, want now", l.nextTry)
 	}
 }
 
-// O8: an access token without a refresh token runs out, and the view says so without a request.
+// O8: when an access token without a refresh token expires, the view says so without a request.
 func TestRunsOutByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -255,7 +255,7 @@ func TestRunsOutByItself(t *testing.T) {
 	})
 }
 
-// O5, O8: the stored scope is what was granted; a refresh without scope does not change it.
+// O5, O8: the stored scope is the granted one; a refresh response without scope does not change it.
 func TestScopeStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -265,12 +265,12 @@ func TestScopeStays(t *testing.T) {
 		h.start(t)
 		wantToken(t, h.token(), "access-2", messages.ReasonOK)
 		if got := h.stored().Session.Meta.Scope; got != "vault:read" {
-			t.Errorf("the stored scope is %q, want vault:read", got)
+			t.Errorf("stored scope: got %q, want vault:read", got)
 		}
 	})
 }
 
-// O8: the last trouble is shown, and goes away with it.
+// O8: the view shows the last trouble until the operation succeeds.
 func TestTroubleIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -278,12 +278,12 @@ func TestTroubleIsShown(t *testing.T) {
 		h.hub.fault = func() error { return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater} }
 		h.start(t)
 		if v := h.view.Get(); v.Trouble != messages.ReasonTokenExchangeFailed || v.TroubleAt.IsZero() || v.State != messages.SessionSignedIn {
-			t.Errorf("the view is %+v, want the trouble", v)
+			t.Errorf("view: got %+v, want signed in with trouble token_exchange_failed", v)
 		}
 		h.change(func(f *fakeHub) { f.fault = nil })
 		time.Sleep(time.Minute)
 		if v := h.view.Get(); v.Trouble != "" || !v.TroubleAt.IsZero() {
-			t.Errorf("the view is %+v, want no trouble", v)
+			t.Errorf("view: got %+v, want no trouble", v)
 		}
 	})
 }

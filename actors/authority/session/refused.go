@@ -6,9 +6,8 @@ import (
 	"companion/messages"
 )
 
-// tokenRefused takes back the access token that the hub did not accept, although it has not expired: it may have been
-// revoked early. The next request for a token then refreshes the session first. Without a refresh token nothing
-// can be refreshed, and the session stays as it is.
+// tokenRefused marks an unexpired access token that the hub did not accept as expired: the hub may have revoked it early.
+// The next request for a token then refreshes the session first. A session without a refresh token stays unchanged.
 func (l *loop) tokenRefused(token messages.Secret) {
 	if token.IsZero() || token.Reveal() != l.session.AccessToken.Reveal() || l.session.RefreshToken.IsZero() {
 		return

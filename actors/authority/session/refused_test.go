@@ -8,8 +8,8 @@ import (
 	"companion/messages"
 )
 
-// O8, M1: an access token that the hub did not accept is replaced by a refresh, although it has not expired. A
-// token that is not the current one changes nothing.
+// O8, M1: an unexpired access token that the hub did not accept is replaced by a refresh. A refused token that is not the
+// current one changes nothing.
 func TestTokenRefusedByHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -22,14 +22,14 @@ func TestTokenRefusedByHub(t *testing.T) {
 		}
 		first := ask(messages.Secret{})
 		if again := ask(messages.NewSecret("another")); again.Token.Reveal() != first.Token.Reveal() || h.hub.refreshes != 0 {
-			t.Fatalf("a refused token that is not the current one: %d refreshes, want none", h.hub.refreshes)
+			t.Fatalf("refused token that is not the current one: got %d refreshes, want none", h.hub.refreshes)
 		}
 		second := ask(first.Token)
 		if second.Reason != messages.ReasonOK || second.Token.Reveal() == first.Token.Reveal() || h.hub.refreshes != 1 {
-			t.Fatalf("got %s after %d refreshes, want another token after one", second.Reason, h.hub.refreshes)
+			t.Fatalf("got %s after %d refreshes, want another token after 1", second.Reason, h.hub.refreshes)
 		}
 		if again := ask(first.Token); again.Token.Reveal() != second.Token.Reveal() || h.hub.refreshes != 1 {
-			t.Fatalf("the old token refused once more: %d refreshes, want one", h.hub.refreshes)
+			t.Fatalf("old token refused again: got %d refreshes, want 1", h.hub.refreshes)
 		}
 	})
 }

@@ -1,13 +1,13 @@
 // Package session is the actor that owns the sign-in (contract O8, O9). It signs in and out, gives access tokens to the
-// manifest actor, and refreshes them ahead of their expiry: at most one refresh at a time, and never again with a token that
-// may have been sent.
+// manifest actor, and refreshes them before they expire. At most one refresh runs at a time, and a refresh token that may
+// have been sent is never sent again.
 //
-// Everything that changes what is stored — loading, refreshing, finishing a sign-in, signing out — is a task, and tasks run
-// one after the other in the background, so that a late refresh cannot overwrite a newer sign-in. Waiting for the browser is no
+// Loading, refreshing, finishing a sign-in and signing out change the stored session. Each is a task, and tasks run one after
+// the other in the background, so that a late refresh cannot overwrite a newer sign-in. Waiting for the browser is not a
 // task: it may take minutes and changes nothing.
 //
-// Expiry and refresh follow the wall clock, which a timer does not: timers stand still while the machine sleeps. So the loop
-// looks at the clock at a slow beat.
+// Expiry and refresh follow the wall clock. Timers stop while the machine sleeps, so the loop reads the wall clock at a fixed
+// interval.
 package session
 
 import (
@@ -23,7 +23,7 @@ import (
 	"companion/messages"
 )
 
-// Hub is the authorization server: oauth.Client by way of HubOf, or a fault in its place.
+// Hub is the authorization server. HubOf returns one for an oauth.Client; tests inject faults.
 type Hub interface {
 	Begin(ctx context.Context) (Attempt, error)
 	BeginDevice(ctx context.Context) (Attempt, error)
@@ -33,14 +33,14 @@ type Hub interface {
 	Decide(s messages.Session, now time.Time) messages.Reason
 }
 
-// Attempt is oauth.Attempt or oauth.DeviceAttempt.
+// Attempt is one sign-in, implemented by oauth.Attempt and oauth.DeviceAttempt.
 type Attempt interface {
 	Page() messages.LoginPage
 	Wait(ctx context.Context) (oauth.Grant, error)
 	Close(signedIn bool)
 }
 
-// HubOf lets the actor use c.
+// HubOf returns c as a Hub.
 func HubOf(c *oauth.Client) Hub { return hub{c} }
 
 type hub struct{ *oauth.Client }
@@ -61,7 +61,7 @@ func (h hub) BeginDevice(ctx context.Context) (Attempt, error) {
 	return a, nil
 }
 
-// Notes keeps what must survive the daemon although the keychain may be locked: a sessionnote.File.
+// Notes stores what must survive a restart although the keychain may be locked. sessionnote.File implements it.
 type Notes interface {
 	Read() (sessionnote.Note, error)
 	Write(sessionnote.Note) error
@@ -76,7 +76,7 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	Hub       Hub
 	Notes     Notes
-	// KeychainChanged changes when the keychain may answer differently than before.
+	// KeychainChanged changes when the state of the keychain may have changed.
 	KeychainChanged *actorkit.Watch[int]
 	View            *actorkit.Watch[messages.SessionView]
 	Log             *zap.Logger
@@ -90,18 +90,18 @@ func New(deps Deps) *Actor { return &Actor{deps} }
 
 func (a *Actor) String() string { return string(messages.ActorSession) }
 
-// beatEvery is how often the loop looks at the wall clock.
+// beatEvery is the interval at which the loop reads the wall clock.
 const beatEvery = 20 * time.Second
 
-// task is work that changes what is stored. It gets the session as it is when its turn comes. After it, then runs in the loop;
-// drop runs instead when the actor ends first.
+// task is work that changes the stored session. It gets the session that is current when it starts. When it has ended, then
+// runs in the loop; if the actor ends first, drop runs instead.
 type task struct {
 	work func(ctx context.Context, now messages.Session)
 	then func()
 	drop func()
 }
 
-// loop is the state of one Serve; only its goroutine touches it. Work of tasks touches note alone, one task at a time.
+// loop is the state of one Serve; only its goroutine accesses it, except note, which only the running task accesses.
 type loop struct {
 	deps   Deps
 	ctx    context.Context
@@ -113,20 +113,20 @@ type loop struct {
 	known    bool // the keychain has answered
 	session  messages.Session
 	reason   messages.Reason  // why there is no session, or why the last refresh failed
-	doubtful messages.Session // its refresh token may be spent: it is only revoked
+	doubtful messages.Session // the hub may have spent its refresh token: only use it to revoke
 	view     messages.SessionView
 	note     sessionnote.Note
 
-	tasks      []task // the first one runs
+	tasks      []task // tasks[0] is running
 	finished   chan struct{}
-	inside     chan func() // results of background work that is no task
+	inside     chan func() // results of background work other than tasks
 	refreshing bool
 	waiting    []chan<- messages.AccessToken
-	login      context.CancelFunc // of the attempt that runs, or nil
+	login      context.CancelFunc // of the running sign-in, or nil
 
-	retry     *time.Timer // loads again while the keychain fails, or brings it up to date
-	unstored  bool        // the keychain does not hold what memory does
-	signOut   bool        // what the keychain holds is to be revoked and removed
+	retry     *time.Timer // after a keychain failure: load or store again
+	unstored  bool        // the keychain does not hold the session in memory
+	signOut   bool        // the session in the keychain must be revoked and removed
 	unrevoked []messages.Session
 	revoking  bool
 	pauses    *backoff.ExponentialBackOff // of the keychain
@@ -134,11 +134,11 @@ type loop struct {
 	beat     *time.Ticker
 	lastBeat time.Time // by the wall clock, like the times below
 	due      time.Time // of the next refresh
-	nextTry  time.Time // no refresh before
+	nextTry  time.Time // no refresh before this time
 	hubPause *backoff.ExponentialBackOff
 }
 
-// Serve runs until ctx ends and returns when its work has ended.
+// Serve runs until ctx ends. It returns when all goroutines that it started have ended.
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
@@ -170,7 +170,7 @@ func pauses(most time.Duration) *backoff.ExponentialBackOff {
 		backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0))
 }
 
-// wall is the time without its monotonic reading.
+// wall returns the current time without its monotonic reading.
 func wall() time.Time { return time.Now().Round(0) }
 
 func (l *loop) end(cancel context.CancelFunc) {
@@ -233,7 +233,7 @@ func (l *loop) handle(m messages.SessionCommand) {
 	}
 }
 
-// enqueue puts a task in line.
+// enqueue appends a task to the queue.
 func (l *loop) enqueue(t task) {
 	l.tasks = append(l.tasks, t)
 	if len(l.tasks) == 1 {
@@ -252,7 +252,7 @@ func (l *loop) begin() {
 	})
 }
 
-// later runs f in the loop.
+// later queues f, which the loop then calls.
 func (l *loop) later(f func()) {
 	select {
 	case l.inside <- f:
@@ -260,7 +260,7 @@ func (l *loop) later(f func()) {
 	}
 }
 
-// load asks custody for the stored session, and the disk for the note about it.
+// load reads the stored session from custody, and the note about it from the disk.
 func (l *loop) load() {
 	var loaded messages.LoadedSession
 	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
@@ -268,7 +268,7 @@ func (l *loop) load() {
 		loaded = l.askLoad(ctx, false)
 	}, then: func() {
 		switch {
-		case l.known: // a sign-in or sign-out was faster
+		case l.known: // a sign-in or sign-out ended first
 		case loaded.Reason != messages.ReasonOK:
 			l.reason = loaded.Reason
 			l.deps.Log.Warn("session not readable", zap.String("reason", string(loaded.Reason)))
@@ -286,8 +286,8 @@ func (l *loop) load() {
 	}})
 }
 
-// loaded takes a session from the keychain. One whose refresh token was being sent when the daemon ended cannot be refreshed:
-// the hub may have spent the token, and a second use would end the whole family (O8).
+// loaded adopts a session from the keychain. If the daemon ended while the refresh token was being sent, the session cannot be
+// refreshed: the hub may have spent the token, and a second use would revoke the whole token family (O8).
 func (l *loop) loaded(s messages.Session) {
 	if l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
 		l.interrupted(s)
@@ -297,7 +297,7 @@ func (l *loop) loaded(s messages.Session) {
 	l.become(s)
 }
 
-// interrupted goes on with a session whose refresh token may be spent, for as long as its access token lives.
+// interrupted uses a session whose refresh token may be spent until its access token expires.
 func (l *loop) interrupted(s messages.Session) {
 	l.doubtful = s
 	s.RefreshToken = messages.Secret{}
@@ -315,7 +315,7 @@ func (l *loop) readNote() {
 	l.note = note
 }
 
-// writeNote changes the note in memory and on the disk.
+// writeNote changes the note in memory and on disk.
 func (l *loop) writeNote(change func(*sessionnote.Note)) error {
 	note := l.note
 	if change(&note); note == l.note {
@@ -329,10 +329,10 @@ func (l *loop) writeNote(change func(*sessionnote.Note)) error {
 	return nil
 }
 
-// noteStored follows a keychain that holds what memory does: nothing in it was sent, and nothing is to be removed.
+// noteStored clears the note: the keychain holds the session in memory, whose refresh token was not sent.
 func (l *loop) noteStored() { _ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{} }) }
 
-// tryAgain follows a keychain that failed.
+// tryAgain schedules the next attempt after a keychain failure.
 func (l *loop) tryAgain() {
 	switch {
 	case l.signOut:
@@ -344,7 +344,7 @@ func (l *loop) tryAgain() {
 	}
 }
 
-// store brings the keychain to what memory holds.
+// store writes the session in memory to the keychain, or clears the keychain if there is none.
 func (l *loop) store() {
 	var reason messages.Reason
 	l.enqueue(task{
@@ -362,7 +362,7 @@ func (l *loop) store() {
 	})
 }
 
-// stored follows a store or a clear, and tries again later if it failed.
+// stored handles the end of a store or clear, and tries again later if it failed.
 func (l *loop) stored(reason messages.Reason) {
 	l.unstored = reason != messages.ReasonOK
 	if !l.unstored {
@@ -403,7 +403,7 @@ func (l *loop) askCustody(ctx context.Context, build func(chan<- messages.Reason
 	return reason
 }
 
-// become takes s as the session, publishes it, and answers the waiting requests. The zero session is no one's.
+// become makes s the current session, publishes it, and answers the waiting requests. The zero session means signed out.
 func (l *loop) become(s messages.Session) {
 	l.known, l.session, l.nextTry, l.due = true, s, time.Time{}, dueOf(s)
 	l.hubPause.Reset()
@@ -423,13 +423,13 @@ func (l *loop) become(s messages.Session) {
 	l.refreshIfDue(wall())
 }
 
-// publish shows view, without trouble.
+// publish publishes view without trouble.
 func (l *loop) publish(view messages.SessionView) {
 	l.view = view
 	l.deps.View.Set(view)
 }
 
-// trouble adds what went wrong to the view.
+// trouble adds reason to the view as the last trouble.
 func (l *loop) trouble(reason messages.Reason) {
 	l.view.Trouble, l.view.TroubleAt = reason, wall()
 	l.deps.View.Set(l.view)

@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// O8: a valid token is handed out as it is; within the skew it is refreshed first, and what the hub
-// rotated is stored.
+// O8: a valid token is returned unchanged. Within the skew before expiry it is refreshed first, and the rotated refresh
+// token is stored.
 func TestAccessToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -30,13 +30,13 @@ func TestAccessToken(t *testing.T) {
 		time.Sleep(31 * time.Second)
 		wantToken(t, h.token(), "access-2", messages.ReasonOK)
 		if got := h.stored(); got.Session.RefreshToken.Reveal() != "refresh-2" || got.Session.Meta.User.Name != "Ada" {
-			t.Fatalf("%+v", got)
+			t.Fatalf("stored: got %q of %+v, want refresh-2 of Ada", got.Session.RefreshToken.Reveal(), got)
 		}
 		wantToken(t, h.token(), "access-2", messages.ReasonOK)
 	})
 }
 
-// O8: at most one refresh at a time, however many ask.
+// O8: at most one refresh runs at a time, for any number of requests.
 func TestOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -51,12 +51,12 @@ func TestOneRefresh(t *testing.T) {
 			wantToken(t, <-replies, "access-2", messages.ReasonOK)
 		}
 		if h.hub.refreshes != 1 {
-			t.Fatalf("%d refreshes", h.hub.refreshes)
+			t.Fatalf("got %d refreshes, want 1", h.hub.refreshes)
 		}
 	})
 }
 
-// O8, T14: what each failure means. Nothing is ever sent twice after an answer was lost.
+// O8, T14: the result of each failure. After a lost answer the token is never sent again.
 func TestRefreshFails(t *testing.T) {
 	failure := func(e oauth.Error) func() error { return func() error { return &e } }
 	rows := map[string]struct {
@@ -83,10 +83,10 @@ func TestRefreshFails(t *testing.T) {
 				wantToken(t, h.token(), "", r.want)
 				wantToken(t, h.token(), "", r.want) // at once: no second try
 				if h.hub.refreshes != 1 {
-					t.Fatalf("%d refreshes", h.hub.refreshes)
+					t.Fatalf("got %d refreshes, want 1", h.hub.refreshes)
 				}
 				if h.stored().Found != r.keeps {
-					t.Fatalf("kept %v", h.stored().Found)
+					t.Fatalf("session stored: got %v, want %v", h.stored().Found, r.keeps)
 				}
 				if !r.keeps {
 					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
@@ -97,14 +97,14 @@ func TestRefreshFails(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				wantToken(t, h.token(), "access-2", messages.ReasonOK)
 				if h.hub.reused != 0 {
-					t.Fatal("a refresh token was used twice")
+					t.Fatalf("got %d reused refresh tokens, want none", h.hub.reused)
 				}
 			})
 		})
 	}
 }
 
-// O8: a refresh that runs while the actor ends is not cut off: its answer is stored.
+// O8: a refresh that runs when the actor ends is completed, and its answer is stored.
 func TestRefreshOutlivesTheActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -117,15 +117,15 @@ func TestRefreshOutlivesTheActor(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatalf("got %v, want %v", err, context.Canceled)
 		}
 		if got := h.stored(); got.Session.RefreshToken.Reveal() != "refresh-2" {
-			t.Fatalf("%+v", got)
+			t.Fatalf("stored: got %+v, want refresh-2", got)
 		}
 	})
 }
 
-// K4, K7: a locked keychain is not "signed out"; when it opens, the session is there.
+// K4, K7: a locked keychain does not mean signed out; after the unlock the session is loaded.
 func TestLockedKeychain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -138,32 +138,32 @@ func TestLockedKeychain(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
 		if len(h.manifest) != 1 {
-			t.Fatalf("the manifest actor was told %d times", len(h.manifest))
+			t.Fatalf("got %d messages to the manifest actor, want 1", len(h.manifest))
 		}
 	})
 }
 
-// K5: a refreshed session that could not be stored is stored as soon as that is possible.
+// K5: a refreshed session that could not be stored is stored as soon as the keychain works.
 func TestStoreIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
 		h.signedIn(0)
-		h.hub.took = time.Second // the refresh at the start is under way when the keychain is locked
+		h.hub.took = time.Second // the first refresh is running when the keychain is locked
 		h.start(t)
 		h.breakCustody(messages.ReasonKeychainLocked)
 		wantToken(t, h.token(), "access-2", messages.ReasonOK)
 		if h.stored().Found {
-			t.Fatal("stored")
+			t.Fatal("locked keychain: got a stored session, want none")
 		}
 		h.breakCustody(messages.ReasonOK)
 		time.Sleep(10 * time.Second)
 		if got := h.stored(); got.Session.RefreshToken.Reveal() != "refresh-2" {
-			t.Fatalf("%+v", got)
+			t.Fatalf("stored: got %+v, want refresh-2", got)
 		}
 	})
 }
 
-// A crash is contained: the supervisor restarts the actor, which loads the session again (A9).
+// A panic is contained: the supervisor restarts the actor, which loads the session again (A9).
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -178,8 +178,8 @@ func TestPanicIsContained(t *testing.T) {
 	})
 }
 
-// O8, T14 as a property: whatever fails and whenever the user signs in or out, refreshes never overlap,
-// no refresh token is sent twice, and what is stored is what the hub would take.
+// O8, T14 as a property: with any failures, sign-ins and sign-outs, refreshes never overlap, no refresh token is sent twice,
+// and the hub accepts the stored token.
 func TestRotationProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"token", "wait", "fail", "mend", "login", "logout", "lock", "unlock"}), 1, 25).Draw(rt, "steps")
@@ -234,7 +234,7 @@ func TestRotationProperty(t *testing.T) {
 	})
 }
 
-// Rule 2: nothing of it shows a token.
+// Rule 2: neither log nor view contains a token.
 func TestLogsHoldNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -243,12 +243,12 @@ func TestLogsHoldNoSecret(t *testing.T) {
 		h.token()
 		h.logout()
 		if h.logs.Len() < 3 {
-			t.Fatalf("%d lines", h.logs.Len())
+			t.Fatalf("got %d log entries, want at least 3", h.logs.Len())
 		}
 		text := fmt.Sprintf("%+v %+v", h.logs.All(), h.view.Get())
 		for _, s := range []string{"access-", "refresh-1", "refresh-2", "start/"} {
 			if strings.Contains(text, s) {
-				t.Fatalf("%s is in the log", s)
+				t.Fatalf("got %s in the log, want no token", s)
 			}
 		}
 	})

@@ -12,12 +12,12 @@ import (
 	"companion/messages"
 )
 
-// lastWords is how long a refresh may go on after the actor was told to end. Its answer carries the only refresh token that
-// is still good, so cutting it off would cost the user a sign-in.
+// lastWords is how long a refresh may go on after the actor's context has ended. Its answer contains the only valid refresh
+// token; without it the user must sign in again.
 const lastWords = 3 * time.Second
 
-// accessToken answers with a token that is valid now, refreshing it first where that is needed (O8). While a refresh runs, all
-// requests wait for it, however many there are.
+// accessToken answers with a valid token, after a refresh if needed (O8). All requests that arrive during a refresh wait for
+// it.
 func (l *loop) accessToken(reply chan<- messages.AccessToken) {
 	if !l.known && l.reason != "" {
 		reply <- messages.AccessToken{Reason: l.reason}
@@ -43,7 +43,7 @@ func (l *loop) accessToken(reply chan<- messages.AccessToken) {
 	}
 }
 
-// ranOut follows an access token that has expired and that nothing can renew.
+// ranOut handles the expiry of an access token that cannot be refreshed.
 func (l *loop) ranOut() {
 	if l.session.AccessToken.IsZero() {
 		return
@@ -62,8 +62,8 @@ func (l *loop) answerWaiting(answer messages.AccessToken) {
 	l.waiting = nil
 }
 
-// dueOf is when s is refreshed ahead of its expiry: with a tenth to a fifth of its life left, at random, so that companions
-// that were started together do not come to the hub together.
+// dueOf returns when s is refreshed: a random time with a tenth to a fifth of its life left, so that companions that were
+// started at the same time do not reach the hub at the same time.
 func dueOf(s messages.Session) time.Time {
 	if s.RefreshToken.IsZero() {
 		return time.Time{}
@@ -76,8 +76,8 @@ func dueOf(s messages.Session) time.Time {
 	return expires.Add(-min(oauth.Skew+life/10+rand.N(life/10+1), life/2))
 }
 
-// lookAtClock runs at every beat. It refreshes what is due, and notices that an access token has run out. When the wall clock
-// has moved further than the beat, the machine has slept or the clock was set: then a pause of the backoff means nothing.
+// lookAtClock runs at every beat. It starts a due refresh and detects an expired access token. If the wall clock has moved
+// further than the beat, the machine has slept or the clock was set; the pause of the backoff then ends.
 func (l *loop) lookAtClock() {
 	now := wall()
 	if moved := now.Sub(l.lastBeat); moved < 0 || moved > 2*beatEvery {
@@ -95,7 +95,7 @@ func (l *loop) lookAtClock() {
 	l.refreshIfDue(now)
 }
 
-// refreshIfDue refreshes a session ahead of its expiry, and one whose access token cannot be used any more.
+// refreshIfDue starts a refresh if it is due, or if the access token has expired.
 func (l *loop) refreshIfDue(now time.Time) {
 	if l.session.RefreshToken.IsZero() || now.Before(l.nextTry) {
 		return
@@ -105,9 +105,9 @@ func (l *loop) refreshIfDue(now time.Time) {
 	}
 }
 
-// refresh trades the refresh token for a new session and stores that before it is used: a rotated token that only memory holds
-// would be lost with the process. A note on the disk names the token before it is sent, and goes when the hub's answer is
-// known and stored: after a crash in between, the token is not sent again.
+// refresh exchanges the refresh token for a new session and stores it before use: a rotated token that is only in memory is
+// lost with the process. Before the token is sent, a note on disk records its digest. The note is removed when the hub's answer
+// is stored. After a crash in between, the token is not sent again.
 func (l *loop) refresh() {
 	if l.refreshing {
 		return
@@ -139,10 +139,10 @@ func (l *loop) refresh() {
 			switch {
 			case failed.SessionOver():
 				stored = l.askClear(outliving, false)
-			case failed.Retry == oauth.RetryUnsafe: // the note stays until the refresh token is out of the keychain
+			case failed.Retry == oauth.RetryUnsafe: // keep the note until the refresh token is removed from the keychain
 				stored = l.storeWithoutRefresh(outliving, old)
 			default:
-				stored = messages.ReasonOK // nothing was spent
+				stored = messages.ReasonOK // the refresh token is unspent
 			}
 		}
 		if stored == messages.ReasonOK {
@@ -176,7 +176,7 @@ func (l *loop) refreshed(next messages.Session, failed *oauth.Error, stored mess
 		l.interrupted(l.session)
 		l.stored(stored)
 		return
-	case l.session.RefreshToken.IsZero(): // signed out before the task's turn came
+	case l.session.RefreshToken.IsZero(): // signed out before the task started
 		l.answerWaiting(messages.AccessToken{Reason: messages.ReasonSignInNeeded})
 		return
 	}
@@ -185,12 +185,13 @@ func (l *loop) refreshed(next messages.Session, failed *oauth.Error, stored mess
 	l.trouble(failed.Reason)
 	waiting := l.waiting
 	l.waiting = nil
-	for _, reply := range waiting { // a refresh ahead of expiry leaves a token that still works
+	for _, reply := range waiting { // a failed early refresh leaves a token that still works
 		l.accessToken(reply)
 	}
 }
 
-// storeWithoutRefresh stores what is left of s when its refresh token may be spent: nothing, if its access token has expired.
+// storeWithoutRefresh stores s without its refresh token, which may be spent. If the access token has expired, it clears the
+// session.
 func (l *loop) storeWithoutRefresh(ctx context.Context, s messages.Session) messages.Reason {
 	s.RefreshToken = messages.Secret{}
 	if l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {

@@ -152,7 +152,7 @@ func TestMayNotFetch(t *testing.T) {
 	reply := make(chan messages.Reason, 1)
 	h.inbox <- messages.Fetch{Artifact: want.Runtime, Reply: reply}
 	if r := <-reply; r != messages.ReasonOK {
-		t.Fatal(r)
+		t.Fatalf("got %v, want %v", r, messages.ReasonOK)
 	}
 	h.inbox <- want
 	h.lost(loss(want.Model, messages.ReasonSignInNeeded))

@@ -431,7 +431,7 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 	}
 	a.Close(true)
 	if body := <-first; body != signedInPage {
-		t.Fatal(body)
+		t.Fatalf("got %v, want %v", body, signedInPage)
 	}
 	if status, _, _ := h.browse(a.redirectURI); status != 0 {
 		t.Fatal("the listener is still there")
@@ -444,7 +444,7 @@ func TestAttemptEnds(t *testing.T) {
 	c.config.Timeout = 30 * time.Millisecond
 	_, _, err := signIn(t, h, c, func(*Attempt) string { return "" })
 	if reasonOf(err) != messages.ReasonCallbackTimeout {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, messages.ReasonCallbackTimeout)
 	}
 	c.config.Timeout = time.Minute
 	ctx, cancel := context.WithCancel(t.Context())
@@ -454,7 +454,7 @@ func TestAttemptEnds(t *testing.T) {
 	}
 	cancel()
 	if _, err := a.Wait(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, context.Canceled)
 	}
 	a.Close(false)
 	if status, _, _ := h.browse(a.Page().URL); status != 0 {
@@ -521,7 +521,7 @@ func TestUnknownAuthority(t *testing.T) {
 	c.config.HTTP = plain
 	h.server.Config.ErrorLog = discard
 	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonMetadataInvalid {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, messages.ReasonMetadataInvalid)
 	}
 	if h.count("oauth-authorization-server") != 0 {
 		t.Fatal("the request was sent")
@@ -591,7 +591,7 @@ func TestRefresh(t *testing.T) {
 		h.server.Close()
 		_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if AsError(err).Retry != RetryLater {
-			t.Fatal(err)
+			t.Fatalf("got %v, want %v", err, RetryLater)
 		}
 	})
 }
@@ -610,7 +610,7 @@ func TestRevokeAndWhoAmI(t *testing.T) {
 		t.Fatalf("%+v %v", u, err)
 	}
 	if _, err := c.WhoAmI(t.Context(), messages.NewSecret("old")); reasonOf(err) != messages.ReasonSignInNeeded {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, messages.ReasonSignInNeeded)
 	}
 	h.answer["revoke"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
 	if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("r")); err == nil {

@@ -65,6 +65,6 @@ func TestReadAll(t *testing.T) {
 		t.Fatalf("%s %v", data, err)
 	}
 	if _, err := ReadAll(strings.NewReader("123456"), 5); !errors.Is(err, ErrTooLarge) {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, ErrTooLarge)
 	}
 }

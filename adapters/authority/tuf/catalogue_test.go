@@ -160,7 +160,7 @@ func TestFind(t *testing.T) {
 	f.Add(main)
 	want(refresh(), "", "", messages.ReasonMalformedSpec)
 	if _, reason := cat.Runtime(""); reason != messages.ReasonNoSuchTarget {
-		t.Fatal(reason)
+		t.Fatalf("got %v, want %v", reason, messages.ReasonNoSuchTarget)
 	}
 }
 

@@ -256,7 +256,7 @@ func TestOddMetadataIsContained(t *testing.T) {
 	}
 	err := contain(func() error { panic("odd") })
 	if ReasonOf(err) != messages.ReasonManifestUntrusted {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, messages.ReasonManifestUntrusted)
 	}
 }
 
@@ -282,7 +282,7 @@ func TestFetcher(t *testing.T) {
 	_, err := c.Refresh(ctx, messages.Secret{})
 	close(release)
 	if ReasonOf(err) != messages.ReasonManifestUnreachable {
-		t.Fatal(err)
+		t.Fatalf("got %v, want %v", err, messages.ReasonManifestUnreachable)
 	}
 	sent := 0
 	count := roundTripper(func(*http.Request) (*http.Response, error) { sent++; return nil, errors.New("counted") })
