@@ -100,7 +100,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 	}{
 		"no token":          {post(address, path, "", chat), 401, "missing_token", ""},
 		"wrong token":       {post(address, path, "Authorization: Bearer "+strings.Repeat("A", 43)+"\r\n", chat), 401, "invalid_token", ""},
-		"two tokens":        {post(address, path, bearer+"x-api-key: "+token+"\r\n", chat), 403, "malformed_request", ""},
+		"two tokens":        {post(address, path, bearer+"x-api-key: "+token+"x\r\n", chat), 403, "malformed_request", ""},
 		"token in query":    {post(address, path+"?api_key="+token, "", chat), 401, "missing_token", ""},
 		"wrong host":        {post(address, path, bearer+"Host: rebound.example\r\n", chat), 403, "host_not_allowed", ""},
 		"host without port": {post(address, path, bearer+"Host: 127.0.0.1\r\n", chat), 403, "host_not_allowed", ""},

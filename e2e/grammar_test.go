@@ -46,7 +46,7 @@ func grammarRequest(schema any, tokens int) string {
 
 // accepted reports whether the endpoint would pass the schema on.
 func accepted(schema any) bool {
-	_, _, err := openai.Check(openai.Chat, []byte(grammarRequest(schema, 4)), messages.Model{Name: "m", Context: 4096}, 2, nil)
+	_, _, err := openai.Check(openai.Chat, []byte(grammarRequest(schema, 4)), openai.Serving{Model: messages.Model{Name: "m", Context: 4096}, Slots: 2}, nil)
 	return err == nil
 }
 

@@ -51,6 +51,7 @@ type DoorView struct {
 	MaxInFlight int
 	QueueBound  int
 	Verdicts    map[Reason]int64
+	Dropped     map[string]int64 // requests by the field that was left out of them (L12)
 	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
 	EndedRuntime int
 	Latency      []LatencyBucket // of admitted requests

@@ -41,6 +41,8 @@ type StatusFrontDoor struct {
 	MaxInFlight int              `json:"maxInFlight"`
 	QueueBound  int              `json:"queueBound"`
 	Verdicts    map[Reason]int64 `json:"verdicts"`
+	// Dropped counts the requests by the field that was left out of them (L12).
+	Dropped map[string]int64 `json:"dropped,omitempty"`
 	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
 	EndedRuntime int `json:"endedRuntime,omitempty"`
 

@@ -48,6 +48,7 @@ func bounds(o Options) frontdoor.Bounds {
 	bounds := frontdoor.DefaultBounds()
 	door, runtime := o.Settings.FrontDoor, o.Settings.Runtime
 	bounds.RatePerMinute = door.RatePerMinute
+	bounds.DropUnknown = door.UnknownFields == "drop"
 	bounds.MaxInFlight, bounds.QueueBound, bounds.QueueTimeout = runtime.MaxInFlight, runtime.QueueBound, runtime.QueueTimeout
 	bounds.Resources = limits(o)
 	bounds.HeadBytes, bounds.HeadTime = int(door.MaxHead), door.HeadTimeout

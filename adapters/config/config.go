@@ -83,6 +83,7 @@ type Runtime struct {
 type FrontDoor struct {
 	Address        string // "127.0.0.1" or "[::1]"
 	RatePerMinute  int
+	UnknownFields  string // "refuse" or "drop" (L12)
 	MaxConnections int
 	MaxHead        int64 // bytes
 	MaxBody        int64 // bytes

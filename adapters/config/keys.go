@@ -101,6 +101,8 @@ func doorKeys() []key {
 			func(s *Settings) *string { return &s.FrontDoor.Address }, loopback, "[::1]"),
 		intKey("front_door.rate_per_minute", "requests a minute", 600, 1, 100_000,
 			func(s *Settings) *int { return &s.FrontDoor.RatePerMinute }),
+		enumKey("front_door.unknown_fields", `of a request; "drop" is for clients that cannot be changed`,
+			func(s *Settings) *string { return &s.FrontDoor.UnknownFields }, "refuse", "drop"),
 		intKey("front_door.max_connections", "open connections", 1024, 4, 16_384,
 			func(s *Settings) *int { return &s.FrontDoor.MaxConnections }),
 		sizeKey("front_door.max_head", "largest request head", "16KiB", false, 1<<10,

@@ -132,6 +132,10 @@ func (e *exposition) requests(d messages.StatusFrontDoor) {
 	for _, reason := range slices.Sorted(maps.Keys(d.Verdicts)) {
 		e.sample("companion_requests_total", float64(d.Verdicts[reason]), "reason", string(reason))
 	}
+	e.family("companion_dropped_fields_total", "counter", "Requests by the field that was left out of them; unknown stands for fields without a name here.")
+	for _, name := range slices.Sorted(maps.Keys(d.Dropped)) {
+		e.sample("companion_dropped_fields_total", float64(d.Dropped[name]), "field", name)
+	}
 	e.gauge("companion_requests_in_flight", "Requests that the runtime computes.", float64(d.InFlight))
 	e.gauge("companion_requests_queued", "Requests that wait.", float64(d.Queued))
 	e.gauge("companion_requests_in_flight_limit", "Requests that may run at once.", float64(d.MaxInFlight))

@@ -242,6 +242,9 @@ func screen(s messages.Status, h *history, colours bool, step string) string {
 	if verdicts := refusals(s.FrontDoor.Verdicts); verdicts != "" {
 		row("refused", "%s", verdicts)
 	}
+	if fields := counts(s.FrontDoor.Dropped); fields != "" {
+		row("left out", "%s", fields)
+	}
 	fmt.Fprintf(&b, "\n%s %s\n", paint(colours, bold, "next:"), step)
 	return b.String()
 }
@@ -382,6 +385,16 @@ func manifestRow(m messages.StatusManifest) string {
 		}
 	}
 	return text
+}
+
+// counts lists names with their numbers.
+func counts(of map[string]int64) string {
+	var parts []string
+	for name, n := range of {
+		parts = append(parts, fmt.Sprintf("%s %d", name, n))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
 }
 
 func refusals(verdicts map[messages.Reason]int64) string {

@@ -59,7 +59,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.StatusFrontDoor {
 	view := messages.StatusFrontDoor{
 		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
-		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts, EndedRuntime: door.EndedRuntime,
+		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts, Dropped: door.Dropped, EndedRuntime: door.EndedRuntime,
 		LatencyCount: door.LatencyCount, LatencySumMilliseconds: milliseconds(door.LatencySum),
 	}
 	if view.Verdicts == nil {

@@ -24,7 +24,7 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonRateLimited:          {429, "Too many requests in a minute."},
 	messages.ReasonMissingToken:         {401, "A bearer token is required; `companion env` shows it."},
 	messages.ReasonInvalidToken:         {401, "The bearer token is not the current one; `companion env` shows it."},
-	messages.ReasonUnknownPath:          {404, "There is no such route here."},
+	messages.ReasonUnknownPath:          {404, "There is no such route here. The base URL is %/v1 for OpenAI clients, and % for Anthropic clients."},
 	messages.ReasonModelNotFound:        {404, "This model is not served here; the served model is %."},
 	messages.ReasonBadRequest:           {400, "The runtime does not accept this request."},
 	messages.ReasonBodyTooLarge:         {413, "The body is larger than % bytes."},
@@ -50,6 +50,10 @@ var answers = map[messages.Reason]answerTo{
 // Messages that say more than the message of their reason. A % stands for a limit.
 const (
 	textTooLong      = "The prompt does not fit the context of % tokens."
+	textTooLongBy    = "The prompt has %."
+	textNoImages     = "The served model does not take images. Leave them out."
+	textNoAudio      = "The served model does not take audio. Leave it out."
+	textNoTools      = "The served model's chat template has no tools, so it cannot be made to call one. Use `auto`, or response_format with a JSON schema."
 	textUnsupported  = "The served model cannot do this."
 	textNewFormats   = "Requests with new schemas or tools ended the model's runtime several times. New ones are accepted again within % minutes."
 	textNoEmbeddings = "The served model is not an embedding model."
@@ -73,8 +77,8 @@ type problem struct {
 
 func refusal(r messages.Reason) *problem { return &problem{reason: r} }
 
-// encode returns the status and the OpenAI error object.
-func (p *problem) encode() (int, []byte) {
+// said returns the status and the message.
+func (p *problem) said() (status int, message string) {
 	known, ok := answers[p.reason]
 	if !ok {
 		known = answerTo{http.StatusServiceUnavailable, "The request was refused."}
@@ -83,6 +87,12 @@ func (p *problem) encode() (int, []byte) {
 	if text == "" {
 		text = known.text
 	}
+	return known.status, strings.ReplaceAll(text, "%", p.limit)
+}
+
+// encode returns the status and the OpenAI error object.
+func (p *problem) encode() (int, []byte) {
+	status, text := p.said()
 	var e struct {
 		Error struct {
 			Message string          `json:"message"`
@@ -91,8 +101,7 @@ func (p *problem) encode() (int, []byte) {
 			Param   *string         `json:"param"`
 		} `json:"error"`
 	}
-	e.Error.Message = strings.Replace(text, "%", p.limit, 1)
-	e.Error.Type, e.Error.Code = errorTypes[known.status], p.reason
+	e.Error.Message, e.Error.Type, e.Error.Code = text, errorTypes[status], p.reason
 	if p.param != "" {
 		e.Error.Param = &p.param
 	}
@@ -100,7 +109,7 @@ func (p *problem) encode() (int, []byte) {
 	if err != nil {
 		panic("a struct of strings cannot be encoded: " + err.Error())
 	}
-	return known.status, body
+	return status, body
 }
 
 // errorEvent returns the event that ends a broken stream (L8).
@@ -127,8 +136,11 @@ func harden(h http.Header) {
 	h["Cross-Origin-Resource-Policy"] = sameOrigin
 }
 
-func (p *problem) write(w http.ResponseWriter) (status int) {
+func (p *problem) write(w http.ResponseWriter, s shape) (status int) {
 	status, body := p.encode()
+	if s == shapeAnthropic {
+		status, body = p.encodeAnthropic()
+	}
 	h := w.Header()
 	h["Content-Type"] = typeJSON
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,8 @@ type Bounds struct {
 	WriteStall  time.Duration // for a client to take an event, or the whole of another answer
 	KeepAlive   time.Duration // silence in a stream until a comment is sent
 	CloseTime   time.Duration // for running requests when the actor ends
+
+	DropUnknown bool // leave unknown fields of a body out, which are refused otherwise (L12)
 }
 
 // DefaultBounds returns the defaults of the contract and of cli.md.
@@ -145,8 +148,9 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l := &life{deps: &a.deps, baseURL: loopback.BaseURL(bound)}
 	l.door = &door{
 		bounds: b, snapshot: a.deps.Snapshot, observation: a.deps.Observation, log: a.deps.Log, quarantine: a.deps.Quarantine, began: time.Now(), stats: &a.stats,
-		hosts: guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
-		relay: relay.New(relay.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
+		origin: strings.TrimSuffix(l.baseURL, "/v1"),
+		hosts:  guard.Hosts(bound.Addr().String(), fmt.Sprint(bound.Port())),
+		relay:  relay.New(relay.Options{KeepAlive: b.KeepAlive, IdleConns: b.MaxInFlight + 1, ErrorEvent: errorEvent}),
 		windows: guard.Windows{
 			Failures: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),
 			Admitted: guard.NewWindow(b.RatePerMinute, int64(time.Minute)),

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type door struct {
 	// Set before the first request, then constant.
 	bounds      Bounds
 	hosts       []string
+	origin      string // such as http://127.0.0.1:4321
 	snapshot    *actorkit.Watch[messages.Snapshot]
 	observation *actorkit.Watch[messages.Observation]
 	log         *zap.Logger
@@ -38,28 +40,39 @@ type door struct {
 	quarantine *Quarantine
 	relay      *relay.Relay
 	tokens     atomic.Pointer[guard.Tokens] // the actor's loop stores it
-	memory     memory                       // of large bodies
-	refusals   refusalLog                   // of the guard
+	template   atomic.Pointer[template]
+	memory     memory     // of large bodies
+	refusals   refusalLog // of the guard
 
 	mu      sync.Mutex
 	windows guard.Windows // guarded by mu
 }
 
-// The routes of L5. There are no others.
+// The routes of L5 and L13. There are no others.
 const (
 	routeModels      = "/v1/models"
+	routeModel       = "/v1/models/{id}"
 	routeChat        = "/v1/chat/completions"
 	routeCompletions = "/v1/completions"
 	routeEmbeddings  = "/v1/embeddings"
+	routeResponses   = "/v1/responses"
+	routeMessages    = "/v1/messages"
+	routeCountTokens = "/v1/messages/count_tokens"
 	routeOther       = "other" // all other paths, in the log
 )
 
-var bodies = map[string]openai.Route{routeChat: openai.Chat, routeCompletions: openai.Completions, routeEmbeddings: openai.Embeddings}
+var bodies = map[string]openai.Route{
+	routeChat: openai.Chat, routeCompletions: openai.Completions, routeEmbeddings: openai.Embeddings,
+	routeResponses: openai.Responses, routeMessages: openai.Messages, routeCountTokens: openai.CountTokens,
+}
 
 // route returns the route of a request. A known path with the wrong method is routeOther.
 func route(method, path string) string {
-	if path == routeModels && method == http.MethodGet {
+	switch {
+	case method == http.MethodGet && path == routeModels:
 		return routeModels
+	case method == http.MethodGet && len(path) > len(routeModels)+1 && strings.HasPrefix(path, routeModels+"/"):
+		return routeModel
 	}
 	if _, known := bodies[path]; known && method == http.MethodPost {
 		return path
@@ -172,7 +185,7 @@ func (v *visit) refuse(p *problem) {
 		v.w.Header()["Connection"] = closeConn
 	}
 	v.reason = p.reason
-	v.status = p.write(v.w)
+	v.status = p.write(v.w, shapeOf(v.r.URL.Path))
 }
 
 // serve answers a request that the guard has admitted.
@@ -184,9 +197,11 @@ func (v *visit) serve() {
 	case v.caller == guard.Probe:
 		v.probe()
 	case v.route == routeOther:
-		v.refuse(refusal(messages.ReasonUnknownPath))
+		v.refuse(&problem{reason: messages.ReasonUnknownPath, limit: v.d.origin})
 	case v.route == routeModels:
 		v.models()
+	case v.route == routeModel:
+		v.model(strings.TrimPrefix(v.r.URL.Path, routeModels+"/"))
 	default:
 		v.complete()
 	}
@@ -221,12 +236,13 @@ func (v *visit) complete() {
 		v.left(v.gone, false)
 		return
 	}
-	checked, stream, p := v.check(raw, s.Model)
+	checked, about, p := v.check(raw, s.Model)
 	if p != nil {
 		v.refuse(p)
 		return
 	}
 	defer checked.release()
+	v.d.stats.drops(about.Dropped)
 	print := fingerprintOf(v.route, s.Model, checked.bytes)
 	alone, p := v.quarantined(&print)
 	if p != nil {
@@ -241,8 +257,10 @@ func (v *visit) complete() {
 			v.refuse(p)
 		case now.Model != s.Model || mustBeAlone && !alone: // checked against another model, or not alone
 			v.refuse(refusal(messages.ReasonNotReady))
+		case about.ToolForced && v.noTools(now):
+			v.refuse(&problem{reason: messages.ReasonBadRequest, param: "tool_choice", text: textNoTools})
 		default:
-			v.relay(now, checked.bytes, stream, print)
+			v.relay(now, checked.bytes, about, print)
 		}
 	})
 }
@@ -324,7 +342,7 @@ func (v *visit) enter(ctx context.Context, alone bool) messages.Reason {
 const lookAfterClient = 50 * time.Millisecond
 
 // relay sends a checked body to the runtime and passes the answer on.
-func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool, print fingerprint) {
+func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, print fingerprint) {
 	if s.BackEnd == (messages.BackEnd{}) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
@@ -333,12 +351,12 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, stream bool, print fi
 	stay := v.d.quarantine.enter(s.Launch, print)
 	defer func() { v.d.quarantine.leave(stay, result) }() // also after a panic
 	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
-		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: stream, Gone: v.conn.Gone,
-		Heard: v.d.stats.heard,
+		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
+		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(),
 	})
 	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
 	if !result.Written {
-		v.refuse(explain(result, s.Model.Context))
+		v.refuse(explain(result, about, s.Model.Context))
 	}
 	v.left(result.Gone, result.Written)
 }

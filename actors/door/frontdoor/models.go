@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"time"
 
 	"companion/adapters/door/relay"
 	"companion/messages"
@@ -21,6 +22,11 @@ type modelRow struct {
 	Created int64     `json:"created"`
 	OwnedBy string    `json:"owned_by"`
 	Meta    modelMeta `json:"meta"`
+
+	// In the Anthropic form, of a model that is asked for by its name.
+	Type        string `json:"type,omitempty"`
+	DisplayName string `json:"display_name,omitempty"`
+	CreatedAt   string `json:"created_at,omitempty"`
 }
 
 type modelMeta struct {
@@ -37,6 +43,28 @@ func (v *visit) models() {
 		return
 	}
 	v.list(s)
+}
+
+// model answers GET /v1/models/{id}.
+func (v *visit) model(id string) {
+	s := v.d.snapshot.Get()
+	if reason := v.mayRun(s); reason != messages.ReasonOK {
+		v.refuse(refusal(reason))
+		return
+	}
+	if s.Model.Name != "" && id != s.Model.Name {
+		v.refuse(&problem{reason: messages.ReasonModelNotFound, param: "model", limit: s.Model.Name})
+		return
+	}
+	row := rowOf(s)
+	row.Type, row.DisplayName, row.CreatedAt = "model", s.Model.Name, s.Since.UTC().Format(time.RFC3339)
+	v.send(s, row)
+}
+
+func rowOf(s messages.Snapshot) modelRow {
+	return modelRow{
+		ID: s.Model.Name, Object: "model", Created: s.Since.Unix(), OwnedBy: "companion", Meta: modelMeta{s.Model.Context},
+	}
 }
 
 // probe answers the health actor in starting and in ready, without admission and resources, so that the
@@ -71,15 +99,15 @@ func (v *visit) probe() {
 	v.list(s)
 }
 
-// list writes the served model.
-func (v *visit) list(s messages.Snapshot) {
+// list writes the list with the served model.
+func (v *visit) list(s messages.Snapshot) { v.send(s, modelList{"list", []modelRow{rowOf(s)}}) }
+
+func (v *visit) send(s messages.Snapshot, content any) {
 	if s.Model.Name == "" {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
-	answer, err := json.Marshal(modelList{"list", []modelRow{{
-		ID: s.Model.Name, Object: "model", Created: s.Since.Unix(), OwnedBy: "companion", Meta: modelMeta{s.Model.Context},
-	}}})
+	answer, err := json.Marshal(content)
 	if err != nil {
 		v.refuse(refusal(messages.ReasonUpstreamFailed))
 		return

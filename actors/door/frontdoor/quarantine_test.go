@@ -26,7 +26,7 @@ var (
 // printOf fingerprints a client's body as the front door does: after the check.
 func printOf(t testing.TB, body string) fingerprint {
 	t.Helper()
-	checked, _, bad := openai.Check(openai.Chat, []byte(body), gemma, 2, nil)
+	checked, _, bad := openai.Check(openai.Chat, []byte(body), openai.Serving{Model: gemma, Slots: 2}, nil)
 	if bad != nil {
 		t.Fatalf("checking %s: %v", body, bad)
 	}
@@ -188,7 +188,7 @@ func TestSpellingsOfOneRequest(t *testing.T) {
 			t.Errorf("%s: got the digest of the base, want another", other)
 		}
 	}
-	checked, _, _ := openai.Check(openai.Chat, []byte(chatOf("x", "")), gemma, 2, nil)
+	checked, _, _ := openai.Check(openai.Chat, []byte(chatOf("x", "")), openai.Serving{Model: gemma, Slots: 2}, nil)
 	if fingerprintOf(routeChat, gemma, checked).whole == fingerprintOf(routeCompletions, gemma, checked).whole {
 		t.Error("two routes: got one digest, want two")
 	}

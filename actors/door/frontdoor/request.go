@@ -2,6 +2,7 @@ package frontdoor
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -69,7 +70,7 @@ func (v *visit) fill(b *bodyBuffer, most int) *problem {
 }
 
 // check returns the request to send to the runtime. It releases raw, so that only the new form is in memory.
-func (v *visit) check(raw *bodyBuffer, model messages.Model) (checked *bodyBuffer, stream bool, p *problem) {
+func (v *visit) check(raw *bodyBuffer, model messages.Model) (checked *bodyBuffer, about openai.Result, p *problem) {
 	defer raw.release()
 	out := v.d.memory.hold()
 	defer func() {
@@ -78,16 +79,17 @@ func (v *visit) check(raw *bodyBuffer, model messages.Model) (checked *bodyBuffe
 		}
 	}()
 	if !out.reserve(len(raw.bytes) + slack) {
-		return nil, false, refusal(messages.ReasonQueueFull)
+		return nil, about, refusal(messages.ReasonQueueFull)
 	}
-	text, result, bad := openai.Check(bodies[v.route], raw.bytes, model, v.d.bounds.MaxInFlight, out.bytes)
+	serving := openai.Serving{Model: model, Slots: v.d.bounds.MaxInFlight, DropUnknown: v.d.bounds.DropUnknown}
+	text, about, bad := openai.Check(bodies[v.route], raw.bytes, serving, out.bytes)
 	if bad != nil {
-		return nil, false, &problem{reason: bad.Reason, param: bad.Param, text: bad.Error()}
+		return nil, about, &problem{reason: bad.Reason, param: bad.Param, text: bad.Error()}
 	}
 	if !out.become(text) {
-		return nil, false, refusal(messages.ReasonQueueFull)
+		return nil, about, refusal(messages.ReasonQueueFull)
 	}
-	return out, result.Stream, nil
+	return out, about, nil
 }
 
 // plainJSON reports whether the header announces JSON in UTF-8 without content coding.
@@ -108,11 +110,17 @@ func plainJSON(h http.Header) bool {
 }
 
 // explain returns the answer for a failed call.
-func explain(r relay.Result, context int) *problem {
+func explain(r relay.Result, about openai.Result, context int) *problem {
 	p := refusal(r.Reason)
 	switch {
+	case r.TooLong && r.PromptTokens > 0:
+		p.text, p.limit, p.param = textTooLongBy, fmt.Sprintf("%d tokens, and the context holds %d", r.PromptTokens, context), ""
 	case r.TooLong:
 		p.text, p.limit = textTooLong, strconv.Itoa(context)
+	case r.Unsupported && about.Images:
+		p.text = textNoImages
+	case r.Unsupported && about.Audio:
+		p.text = textNoAudio
 	case r.Unsupported:
 		p.text = textUnsupported
 	}

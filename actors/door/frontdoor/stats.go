@@ -22,15 +22,26 @@ type stats struct {
 	buckets  [len(bucketBounds) + 1]atomic.Int64
 	sum      atomic.Int64 // nanoseconds
 	active   atomic.Int64 // nanoseconds since 1970
+	dropped  sync.Map     // name of a field → *atomic.Int64; the names are those of the tables
 }
 
-func (s *stats) verdict(r messages.Reason) {
-	n, found := s.verdicts.Load(r)
+// drops counts the requests in which a field was left out.
+func (s *stats) drops(fields []string) {
+	for _, name := range fields {
+		add(&s.dropped, name)
+	}
+}
+
+// add counts one more of key.
+func add(counts *sync.Map, key any) {
+	n, found := counts.Load(key)
 	if !found {
-		n, _ = s.verdicts.LoadOrStore(r, new(atomic.Int64))
+		n, _ = counts.LoadOrStore(key, new(atomic.Int64))
 	}
 	n.(*atomic.Int64).Add(1)
 }
+
+func (s *stats) verdict(r messages.Reason) { add(&s.verdicts, r) }
 
 func (s *stats) took(d time.Duration) {
 	i := 0
@@ -48,6 +59,11 @@ func (s *stats) fill(v *messages.DoorView) {
 	v.Verdicts = map[messages.Reason]int64{}
 	s.verdicts.Range(func(r, n any) bool {
 		v.Verdicts[r.(messages.Reason)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	v.Dropped = map[string]int64{}
+	s.dropped.Range(func(name, n any) bool {
+		v.Dropped[name.(string)] = n.(*atomic.Int64).Load()
 		return true
 	})
 	for i, bound := range bucketBounds {

@@ -19,6 +19,7 @@ func FuzzDecide(f *testing.F) {
 	f.Add(true, "OPTIONS", "127.0.0.1:4321.", "https://127.0.0.1:4321", "same-origin", false, "bearer  ", "", false, int64(-1), uint8(1))
 	f.Add(false, "GET", "localho\u017ft:4321", "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
 	f.Add(false, "GET", goodHost, "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
+	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, " "+userToken, false, int64(0), uint8(0))
 	f.Fuzz(func(t *testing.T, bad bool, method, host, origin, site string, twice bool, authorization, key string, upgrade bool, now int64, filled uint8) {
 		h := http.Header{}
 		add := func(name, value string, times int) {
@@ -74,7 +75,7 @@ func oracle(r *Request, spent bool) messages.Reason {
 		token = m[1]
 	}
 	key := blanksRE.FindStringSubmatch(h.Get("X-Api-Key"))[1]
-	if r.Malformed || h.Get("Upgrade") != "" || key != "" && !emptyRE.MatchString(h.Get("Authorization")) {
+	if r.Malformed || h.Get("Upgrade") != "" || key != "" && key != token && !emptyRE.MatchString(h.Get("Authorization")) {
 		return messages.ReasonMalformedRequest
 	}
 	if key != "" {

@@ -113,6 +113,9 @@ func credentials(header map[string][]string) (token string, unambiguous bool) {
 	if len(keys) == 1 {
 		key = strings.Trim(keys[0], " \t")
 	}
+	if key != "" && key == bearer {
+		return key, true // clients of the Anthropic family may send it twice
+	}
 	// A scheme other than Bearer presents no token, but beside a key it is ambiguous.
 	if key != "" && len(bearers) == 1 && (bearer != "" || !emptyCredentials(bearers[0])) {
 		return "", false

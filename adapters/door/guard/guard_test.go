@@ -57,7 +57,10 @@ func TestDecide(t *testing.T) {
 		"empty key":                 {"GET", goodHost, headers(auth, "X-Api-Key: "), messages.ReasonOK},
 		"upgrade":                   {"GET", goodHost, headers(auth, "Upgrade: websocket"), messages.ReasonMalformedRequest},
 		"h2c":                       {"GET", goodHost, headers(auth, "HTTP2-Settings: AA"), messages.ReasonMalformedRequest},
-		"both credentials":          {"GET", goodHost, headers(auth, "X-Api-Key: "+userToken), messages.ReasonMalformedRequest},
+		"both credentials, equal":   {"GET", goodHost, headers(auth, "X-Api-Key:  "+userToken), messages.ReasonOK}, // L13
+		"both, equal and wrong":     {"GET", goodHost, headers("Authorization: Bearer x", "X-Api-Key: x"), messages.ReasonInvalidToken},
+		"both credentials":          {"GET", goodHost, headers(auth, "X-Api-Key: "+userToken+"x"), messages.ReasonMalformedRequest},
+		"both, the other wrong":     {"GET", goodHost, headers(auth+"x", "X-Api-Key: "+userToken), messages.ReasonMalformedRequest},
 		"basic and key":             {"GET", goodHost, headers("Authorization: Basic eA==", "X-Api-Key: "+userToken), messages.ReasonMalformedRequest},
 		"two authorizations":        {"GET", goodHost, headers(auth, auth), messages.ReasonMalformedRequest},
 		"two keys":                  {"GET", goodHost, headers("X-Api-Key: a", "X-Api-Key: a"), messages.ReasonMalformedRequest},

@@ -8,7 +8,7 @@ import (
 // Head is what the raw bytes of a request head say besides method, path and fields (L3a).
 type Head struct {
 	// Malformed means that the head is not HTTP/1.1 in origin form, is framed in two ways, has an encoded or
-	// dotted path, asks for an upgrade, or holds a byte that RFC 9110 does not allow there.
+	// dotted path, asks for an upgrade other than h2c, or holds a byte that RFC 9110 does not allow there.
 	Malformed bool
 	// BadHost means that there is no Host field, several, or one with bytes that no host has.
 	BadHost bool
@@ -136,13 +136,28 @@ func (f *fields) read(head []byte) Head {
 		}
 	}
 	body := h.Chunked || h.Length > 0
-	if h.Malformed || len(rest) > 0 || lengths+codings > 1 || body && f.method == "GET" || len(f.header["Upgrade"]) > 0 {
+	if h.Malformed || len(rest) > 0 || lengths+codings > 1 || body && f.method == "GET" || !f.ignoreUpgrade() {
 		return Head{Malformed: true}
 	}
 	if h.BadHost = h.BadHost || hosts != 1; h.BadHost {
 		f.host = ""
 	}
 	return h
+}
+
+// ignoreUpgrade drops a request to continue in HTTP/2, which a server may ignore (RFC 9110, 7.8). It returns false
+// for any other upgrade. The client announces HTTP/2 in one field of each kind (RFC 7540, 3.2.1).
+func (f *fields) ignoreUpgrade() bool {
+	upgrade, settings := f.header["Upgrade"], f.header["Http2-Settings"]
+	switch {
+	case len(upgrade) == 0:
+		return len(settings) == 0
+	case len(upgrade) > 1 || len(settings) != 1 || !is([]byte(upgrade[0]), "h2c"):
+		return false
+	}
+	delete(f.header, "Upgrade")
+	delete(f.header, "Http2-Settings")
+	return true
 }
 
 // hasToken reports whether a comma-separated list holds want, which must be in lower case.
@@ -169,7 +184,8 @@ func requestLine(line []byte) (method, target []byte, ok bool) {
 }
 
 // originForm reports whether the target is an absolute path with an optional query, without percent-encoding
-// and without empty or dot segments.
+// and without dot segments. Empty segments are left to the route table, which has none: clients send them whose
+// base URL ends in a slash, and their users need an answer that says so.
 func originForm(target []byte) bool {
 	path, query, _ := bytes.Cut(target, []byte("?"))
 	if len(path) == 0 || path[0] != '/' || !all(path, pathByte) || !all(query, queryByte) {
@@ -180,7 +196,7 @@ func originForm(target []byte) bool {
 		if n := bytes.IndexByte(segment, '/'); n >= 0 {
 			segment = segment[:n]
 		}
-		if len(segment) == 0 || string(segment) == "." || string(segment) == ".." {
+		if string(segment) == "." || string(segment) == ".." {
 			return false
 		}
 		at += len(segment) + 1

@@ -3,6 +3,7 @@ package openai
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,19 +37,35 @@ func TestDocs(t *testing.T) {
 
 const preface = `# The inference endpoint
 
-Generated from the table in ` + "`adapters/door/openai/table.go`" + `; change it there.
+Generated from the tables in ` + "`adapters/door/openai`" + `; change it there.
 
 The base URL is what ` + "`companion env`" + ` prints. Every request needs its token, as
-` + "`Authorization: Bearer …`" + ` or ` + "`x-api-key`" + `. Bodies are ` + "`application/json`" + `. A field that is
-` + "`null`" + ` counts as absent, except those that are listed as refused ` + "`null` or not" + `. A field that no table
-lists is refused, and the error names it.
+` + "`Authorization: Bearer …`" + ` or ` + "`x-api-key`" + `, or as both with the same value. Bodies are ` + "`application/json`" + `.
+
+Each field has one decision:
+
+- **passed:** the value is checked and written again for the runtime; a few are lowered or translated, as the row says;
+- **dropped:** the field is left out, and the row says why that is harmless. ` + "`companion status` and `companion metrics`" + `
+  count it;
+- **refused:** the answer is 400. Its message names the field and the reason.
+
+A field that is ` + "`null`" + ` counts as absent, except those that are listed as refused ` + "`null` too" + `. A field that no table
+lists is refused, and the error names it; with ` + "`front_door.unknown_fields = \"drop\"`" + ` it is dropped.
 
 | route | does |
 | --- | --- |
 | ` + "`GET /v1/models`" + ` | names the served model and its context (` + "`meta.n_ctx`" + `); takes no place in the queue |
+| ` + "`GET /v1/models/{id}`" + ` | the same of the model with this name; 404 for another |
 | ` + "`POST /v1/chat/completions`" + ` | answers a conversation, at once or as a stream |
 | ` + "`POST /v1/completions`" + ` | continues a text |
 | ` + "`POST /v1/embeddings`" + ` | vectors, when the model is an embedding model; 400 when it is not |
+| ` + "`POST /v1/responses`" + ` | answers a conversation in the form of OpenAI responses, without state between requests |
+| ` + "`POST /v1/messages`" + ` | answers a conversation in the Anthropic form, with its form of errors |
+| ` + "`POST /v1/messages/count_tokens`" + ` | counts the tokens of such a conversation |
+
+The base URL of Anthropic clients has no ` + "`/v1`" + `. A wrong base URL is answered 404 with the right ones. ` + "`Upgrade: h2c`" + ` is
+ignored, as Java's HTTP client sends it; any other upgrade is refused. A prompt that does not fit the context is
+answered 400 with both numbers.
 
 A stream may hold comments (` + "`: keep-alive`" + `) while a long prompt is being read. A stream that breaks off
 ends with an event that holds an ` + "`error`" + ` object.
@@ -111,41 +128,42 @@ func markdown() string {
 	var b strings.Builder
 	b.WriteString(prefaceWithBounds())
 	for _, r := range []struct {
-		title string
-		route Route
-	}{{"POST /v1/chat/completions", Chat}, {"POST /v1/completions", Completions}, {"POST /v1/embeddings", Embeddings}} {
+		title, note string
+		route       Route
+	}{
+		{"POST /v1/chat/completions", "", Chat}, {"POST /v1/completions", "", Completions}, {"POST /v1/embeddings", "", Embeddings},
+		{"POST /v1/responses", "", Responses},
+		{"POST /v1/messages", "`POST /v1/messages/count_tokens` takes the same body and gives the number of its tokens.\n", Messages},
+	} {
 		fmt.Fprintf(&b, "\n## %s\n", r.title)
-		describeObject(&b, "", routes[r.route])
+		if r.note != "" {
+			b.WriteString("\n" + r.note)
+		}
+		describeObject(&b, "", forms[r.route].fields)
 	}
 	return b.String()
 }
+
+var decisions = [...]string{accept: "passed", drop: "dropped", refuse: "refused", forbid: "refused, `null` too"}
 
 // describeObject writes the table of an object, and then the tables of the objects inside it.
 func describeObject(b *strings.Builder, path string, o *object) {
 	if path != "" {
 		fmt.Fprintf(b, "\n### `%s`\n", path)
 	}
-	b.WriteString("\n| field | value | |\n| --- | --- | --- |\n")
-	byAction := map[action][]string{}
+	b.WriteString("\n| field | decision | value | |\n| --- | --- | --- | --- |\n")
 	for _, f := range o.fields {
-		if f.action != accept {
-			byAction[f.action] = append(byAction[f.action], "`"+f.name+"`")
-			continue
-		}
-		doc := f.doc
+		doc, value, decision := f.doc, "", decisions[f.action]
 		if f.required {
 			doc += " (required)"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", f.name, f.rule.describe(), doc)
-	}
-	for _, a := range []struct {
-		action action
-		title  string
-	}{{drop, "Taken and left out"}, {refuse, "Refused"}, {forbid, "Refused, `null` or not"}} {
-		if names := byAction[a.action]; len(names) > 0 {
-			slices.Sort(names)
-			fmt.Fprintf(b, "\n%s: %s.\n", a.title, strings.Join(names, ", "))
+		if f.action == accept {
+			value = f.rule.describe()
 		}
+		if one, ok := f.rule.(only); ok {
+			value, decision, doc = "`"+one.value+"`", "dropped; refused if anything else", f.doc+"; "+one.why
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.name, decision, value, doc)
 	}
 	for _, f := range o.fields {
 		if f.action == accept {
@@ -154,18 +172,57 @@ func describeObject(b *strings.Builder, path string, o *object) {
 	}
 }
 
+// describeUnion writes the tables of all types of an object.
+func describeUnion(b *strings.Builder, path string, u *union) {
+	if len(u.dropped)+len(u.refused) > 0 {
+		fmt.Fprintf(b, "\n### `%s`: other types\n\n| type | decision | |\n| --- | --- | --- |\n", path)
+		for _, other := range []struct {
+			decision string
+			types    map[string]string
+		}{{"dropped", u.dropped}, {"refused", u.refused}} {
+			for _, name := range slices.Sorted(maps.Keys(other.types)) {
+				fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, other.decision, other.types[name])
+			}
+		}
+	}
+	for _, name := range u.types() {
+		switch inside := u.of[name].(type) {
+		case *object:
+			describeObject(b, path+" of type "+name, inside)
+		default:
+			describeInside(b, path, inside)
+		}
+	}
+}
+
 func describeInside(b *strings.Builder, path string, r rule) {
 	switch r := r.(type) {
 	case *object:
 		describeObject(b, path, r)
+	case *union:
+		describeUnion(b, path, r)
 	case list:
 		describeInside(b, path+"[]", r.of)
+	case orEmpty:
+		describeInside(b, path, r.rule)
+	case content:
+		describeInside(b, path, r.parts)
 	case hiddenRule:
+		describeInside(b, path, r.rule)
+	case renamed:
 		describeInside(b, path, r.rule)
 	case formatRule:
 		describeObject(b, path, responseFormat)
+	case flatFormatRule:
+		describeObject(b, path, flatFormat)
+	case textRule:
+		describeObject(b, path, textOptions)
 	case toolRule:
 		describeObject(b, path, tool)
+	case inputTool:
+		describeObject(b, path, anthropicTool)
+	case flatTool:
+		describeObject(b, path, flatFunction)
 	case either:
 		for _, k := range []byte{'"', '0', '[', '{'} {
 			for kind, sub := range r {
@@ -174,5 +231,23 @@ func describeInside(b *strings.Builder, path string, r rule) {
 				}
 			}
 		}
+	}
+}
+
+// L12: every field has a decision, and each one that is not passed has a reason that a person can read.
+func TestEveryDecisionHasAReason(t *testing.T) {
+	fields := 0
+	for _, row := range strings.Split(markdown(), "\n") {
+		cells := strings.Split(row, " | ")
+		if len(cells) < 3 || !strings.HasPrefix(row, "| `") {
+			continue
+		}
+		fields++
+		if reason := strings.TrimSuffix(strings.TrimSpace(cells[len(cells)-1]), "|"); len(strings.TrimSpace(reason)) < 4 {
+			t.Errorf("no reason: %s", row)
+		}
+	}
+	if fields < 300 {
+		t.Errorf("found %d fields, want at least 300", fields)
 	}
 }

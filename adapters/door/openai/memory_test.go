@@ -25,7 +25,7 @@ func checkMemory(t *testing.T, name string, route Route, body []byte) {
 	runtime.GC()
 	var err *Error
 	got := allocated(func() {
-		_, _, err = Check(route, body, served, 4, make([]byte, 0, len(body)+1024))
+		_, _, err = Check(route, body, dropping, make([]byte, 0, len(body)+1024))
 	})
 	if most := uint64(8*len(body) + 1<<20); got > most {
 		t.Errorf("%s: a body of %d bytes took %d, %.1f times as much (%v); want at most %d", name, len(body), got, float64(got)/float64(len(body)), err, most)
@@ -33,6 +33,9 @@ func checkMemory(t *testing.T, name string, route Route, body []byte) {
 		t.Logf("%-40s %8d bytes: %5.2f times, %v", name, len(body), float64(got)/float64(len(body)), err)
 	}
 }
+
+// dropping also takes unknown fields, which are read then.
+var dropping = Serving{Model: served, Slots: 4, DropUnknown: true}
 
 // repeated is text n times, each formed with its number, between open and end, separated by commas.
 func repeated(open string, n int, form, end string) string {
@@ -104,6 +107,16 @@ func bodies(size int) map[string]string {
 		"large tools":                  tools(8, `{"description":"`+strings.Repeat("x", min(size/8, maxSchema-100))+`"}`),
 		"biases":                       chat(`"logit_bias":` + repeated("{", 1024, `"%d":1`, "}")),
 		"syntax error at the end":      chat(`"metadata":` + repeated("[", size/9, `{"a":{}}`, "")),
+		"many turns":                   repeated(`{"messages":[`, size/60, `{"content":[{"text":"","type":"text"}],"role":"user"}`, `]}`),
+		"many results":                 repeated(`{"messages":[{"role":"user","content":[`, size/60, `{"content":[{"text":"","type":"text"}],"type":"tool_result","tool_use_id":"a"}`, `]}]}`),
+		"empty blocks":                 repeated(`{"messages":[{"role":"user","content":[`, size/3, `{}`, `]}]}`),
+		"arguments":                    `{"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{"a":` + repeated("[", size/9, `{"a":{}}`, "]") + `}}]}]}`,
+		"many items":                   repeated(`{"input":[`, size/30, `{"role":"user","content":"x"}`, `]}`),
+		"many dropped items":           repeated(`{"input":[`, size/20, `{"type":"reasoning"}`, `]}`),
+		"many calls":                   repeated(`{"input":[`, size/70, `{"arguments":"","call_id":"c","name":"f","type":"function_call"}`, `]}`),
+		"many flat tools":              repeated(`{"input":"x","tools":[`, min(maxTools, 1+size/60), `{"name":"f","type":"function","parameters":{"type":"object"}}`, `]}`),
+		"a text format":                `{"input":"x","text":{"format":{"type":"json_schema","schema":` + repeated(`{"enum":[`, min(maxParts-2, size/5), "%d", "]}") + `}}}`,
+		"unknown names":                repeated("{", min(maxMembers, 1+size/6), `"%x":1`, ","+hi+"}"),
 		"blanks":                       strings.Repeat(" ", size) + `{` + hi + `}`,
 	}
 	return all
@@ -113,11 +126,9 @@ func bodies(size int) map[string]string {
 func TestMemory(t *testing.T) {
 	for _, size := range []int{1 << 10, 32 << 10, 256 << 10, 2 << 20} {
 		for name, body := range bodies(size) {
-			route := Chat
-			if strings.HasPrefix(body, `{"prompt"`) {
-				route = Completions
+			for route := range forms {
+				checkMemory(t, name, Route(route), []byte(body))
 			}
-			checkMemory(t, name, route, []byte(body))
 		}
 	}
 }
@@ -128,9 +139,9 @@ func FuzzMemory(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for route := range routes {
-			_, _, _ = Check(Route(route), body, served, 4, make([]byte, 0, len(body)+1024))
-			got := allocated(func() { _, _, _ = Check(Route(route), body, served, 4, make([]byte, 0, len(body)+1024)) })
+		for route := range forms {
+			_, _, _ = Check(Route(route), body, dropping, make([]byte, 0, len(body)+1024))
+			got := allocated(func() { _, _, _ = Check(Route(route), body, dropping, make([]byte, 0, len(body)+1024)) })
 			if most := uint64(8*len(body) + 1<<20); got > most {
 				t.Errorf("a body of %d bytes took %d, want at most %d", len(body), got, most)
 			}

@@ -1,7 +1,12 @@
-// Package openai decodes the JSON of an inference request, checks every field against one table, and encodes
-// the result again (L6a). The client's own bytes never reach the runtime's parser. The table (table.go) holds
-// the fields of the OpenAI chat, completions and embeddings requests and the sampling fields that llama.cpp
-// adds, each with its range. docs/api.md is generated from it. A field that is not in the table is refused.
+// Package openai decodes the JSON of an inference request, checks every field against the table of its route, and
+// encodes the result again (L6a). The client's own bytes never reach the runtime's parser. Each row of a table
+// decides (L12): the field is passed, with a range; dropped, with the reason why that is harmless; or refused,
+// with a reason. A field that is not in the table is refused, unless the user has configured otherwise.
+// docs/api.md is generated from the tables:
+//
+//   - table.go: OpenAI chat, completions and embeddings, and the sampling fields that llama.cpp adds;
+//   - responses.go: OpenAI responses;
+//   - anthropic.go: Anthropic messages.
 //
 // A null field counts as absent, except for the fields that control the runtime itself.
 //
@@ -32,11 +37,25 @@ const (
 	Chat Route = iota
 	Completions
 	Embeddings
+	Responses
+	Messages
+	CountTokens
 )
 
 // Result is what the front door must know of a checked request.
 type Result struct {
-	Stream bool
+	Stream        bool
+	Images, Audio bool     // a message has one
+	ToolForced    bool     // the answer must be a call of a tool
+	Dropped       []string // the fields that were left out, each once
+}
+
+// Serving is what requests are checked against.
+type Serving struct {
+	Model messages.Model // bounds token counts, which are never left unlimited
+	Slots int            // how many answers the runtime makes at once
+	// DropUnknown drops the fields that no table has, which are refused otherwise.
+	DropUnknown bool
 }
 
 const (
@@ -50,10 +69,9 @@ const (
 	invalid jsontext.Kind = 0 // of a token that is not JSON
 )
 
-// Check checks the body raw of a request to route, and appends to out the body that may go to the runtime.
-// model is the served model: it bounds token counts, which are never left unlimited. slots is how many answers
-// the runtime makes at once. The front door calls Check after it has authorised the request.
-func Check(route Route, raw []byte, model messages.Model, slots int, out []byte) ([]byte, Result, *Error) {
+// Check checks the body raw of a request to route, and appends to out the body that may go to the runtime. The
+// front door calls Check after it has authorised the request.
+func Check(route Route, raw []byte, serving Serving, out []byte) ([]byte, Result, *Error) {
 	r := readers.Get().(*reader)
 	defer func() {
 		if len(raw) <= keptBytes {
@@ -63,8 +81,8 @@ func Check(route Route, raw []byte, model messages.Model, slots int, out []byte)
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source, jsontext.AllowDuplicateNames(true)) // the reader looks for them itself
 	r.names, r.objects = r.names[:0], r.objects[:0]
-	r.out, r.model, r.slots, r.seen = out, model, slots, seen{}
-	r.tools, r.toolNames = r.tools[:0], r.toolNames[:0]
+	r.out, r.route, r.serving, r.seen, r.omit = out, route, serving, seen{}, false
+	r.tools, r.toolNames, r.dropped = r.tools[:0], r.toolNames[:0], r.dropped[:0]
 	r.schemas.reset()
 
 	if r.dec.PeekKind() != '{' {
@@ -73,16 +91,19 @@ func Check(route Route, raw []byte, model messages.Model, slots int, out []byte)
 		}
 		return nil, Result{}, fault(faultWrongType, "an object")
 	}
-	if err := r.top(routes[route]); err != nil {
+	if err := r.top(forms[route].fields); err != nil {
 		return nil, Result{}, err
 	}
 	if _, err := r.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, Result{}, fault(faultNotJSON, "")
 	}
-	if err := r.finish(route); err != nil {
+	if err := r.finish(); err != nil {
 		return nil, Result{}, err
 	}
-	return r.out, Result{Stream: r.seen.stream}, nil
+	return r.out, Result{
+		Stream: r.seen.stream, Images: r.seen.images, Audio: r.seen.audio, Dropped: slices.Clone(r.dropped),
+		ToolForced: r.seen.toolChoice == "required" || r.seen.toolNamed != "",
+	}, nil
 }
 
 // reader reads one request and writes the body for the runtime.
@@ -93,9 +114,14 @@ type reader struct {
 	scratch []byte
 	names   []uint64 // hashes of the names in all open objects
 	objects []int    // where those of each begin
-	model   messages.Model
-	slots   int
+	route   Route
+	serving Serving
 	seen    seen
+	dropped []string // the fields that were left out, each once
+	omit    bool     // the rule that has just read a value wants it left out
+
+	ahead       *jsontext.Decoder // reads ahead of dec for the type of an object (union)
+	aheadSource bytes.Buffer
 
 	tools     [][]byte // encoded; finishTools writes those that tool_choice allows
 	toolNames []string
@@ -106,15 +132,17 @@ type reader struct {
 type seen struct {
 	stream, streamOptions bool
 	logprobs, topLogprobs bool
-	maxTokens             int64
 	answers               int
 	inFormat              bool   // in response_format, not in tools
+	maxTokens             int64  // noBound for no limit of the client's own
 	maxTokensBy           string // the field that set it
+	images, audio         bool
+	textFormat            []byte // what finish writes as response_format
 	toolChoice            string // "none", "auto", "required" or ""
 	toolNamed             string // the one function that tool_choice names
 	message               struct {
-		role           string
-		content, calls bool
+		role                  string
+		content, empty, calls bool
 	}
 	part struct {
 		kind               string
@@ -129,7 +157,7 @@ type seen struct {
 
 var readers = sync.Pool{New: func() any {
 	r := new(reader)
-	r.dec = jsontext.NewDecoder(&r.source)
+	r.dec, r.ahead = jsontext.NewDecoder(&r.source), jsontext.NewDecoder(&r.aheadSource)
 	return r
 }}
 
@@ -139,73 +167,6 @@ func (r *reader) top(fields *object) *Error {
 		return err
 	}
 	r.out = r.out[:len(r.out)-1] // finish adds fields and closes it
-	return nil
-}
-
-// finish makes the checks between fields, and adds the fields that every request gets: the model's name and a
-// bound on the answer's tokens.
-func (r *reader) finish(route Route) *Error {
-	if r.seen.streamOptions && !r.seen.stream {
-		return fault(faultNeeds, "stream").at("stream_options")
-	}
-	if r.seen.topLogprobs && !r.seen.logprobs {
-		return fault(faultNeeds, "logprobs").at("top_logprobs")
-	}
-	if err := r.schemas.check(max(1, r.seen.answers)); err != nil {
-		return err
-	}
-	if err := r.finishTools(); err != nil {
-		return err
-	}
-	r.name("model")
-	r.out = appendQuoted(r.out, r.model.Name)
-	if route != Embeddings {
-		limit := r.seen.maxTokens
-		if r.seen.maxTokensBy == "" {
-			limit = int64(r.model.Context)
-		}
-		r.name("max_tokens")
-		r.out = strconv.AppendInt(r.out, limit, 10)
-	}
-	r.out = append(r.out, '}')
-	return nil
-}
-
-// finishTools writes the tools. The runtime has no choice of one function by name. Leaving the other functions
-// out and setting "required" means the same.
-func (r *reader) finishTools() *Error {
-	choice := r.seen.toolChoice
-	if choice == "" && len(r.tools) == 0 && r.seen.toolNamed == "" {
-		return nil
-	}
-	if len(r.tools) == 0 {
-		if choice == "none" || choice == "auto" {
-			return nil
-		}
-		return fault(faultNeeds, "tools").at("tool_choice")
-	}
-	found := r.seen.toolNamed == ""
-	r.name("tools")
-	r.out = append(r.out, '[')
-	for i, tool := range r.tools {
-		if named := r.seen.toolNamed; named != "" && r.toolNames[i] != named {
-			continue
-		}
-		found = true
-		r.comma()
-		r.out = append(r.out, tool...)
-	}
-	r.out = append(r.out, ']')
-	if !found {
-		return fault(faultNotOneOf, "the names in tools").at("name").at("function").at("tool_choice")
-	}
-	if r.seen.toolNamed != "" {
-		choice = "required"
-	}
-	if choice != "" {
-		r.name("tool_choice")
-		r.out = appendQuoted(r.out, choice)
-	}
 	return nil
 }
 

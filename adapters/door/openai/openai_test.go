@@ -19,7 +19,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var served = messages.Model{Name: "gemma", Version: "1", Context: 4096}
+var (
+	served   = messages.Model{Name: "gemma", Version: "1", Context: 4096}
+	serving  = Serving{Model: served, Slots: 4}
+	serving3 = Serving{Model: served, Slots: 3}
+	serving2 = Serving{Model: served, Slots: 2}
+)
 
 const hi = `"messages":[{"role":"user","content":"hi"}]`
 
@@ -77,7 +82,7 @@ func TestAccepted(t *testing.T) {
 		"several to embed":  {Embeddings, `{"input":["a","b"]}`, `{"input":["a","b"],"model":"gemma"}`},
 		"content once more": {Chat, `{"messages":[{"role":"user","content":""}]}`, `{"messages":[{"role":"user","content":""}],"model":"gemma","max_tokens":4096}`},
 	} {
-		got, result, err := Check(c.route, []byte(c.in), served, 4, nil)
+		got, result, err := Check(c.route, []byte(c.in), serving, nil)
 		if err != nil {
 			t.Errorf("%s: %s: %v", name, err.Param, err)
 			continue
@@ -118,9 +123,9 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"response_fields":[]}`, "response_fields"}, {`{` + hi + `,"grammar":"root ::= \"a\""}`, "grammar"}, {`{` + hi + `,"id_slot":null}`, "id_slot"}, {`{` + hi + `,"grammar":null}`, "grammar"},
 		{`{` + hi + `,"audio":{}}`, "audio"}, {`{` + hi + `,"frobnicate":null}`, "frobnicate"}, {`{"messages":[{"role":"user","content":"x","function_call":{}}]}`, "messages[0].function_call"},
 		{`{` + hi + `,"temperature":2.1}`, "temperature"}, {`{` + hi + `,"temperature":"1"}`, "temperature"}, {`{` + hi + `,"temperature":1e999}`, "temperature"}, {`{` + hi + `,"temperature":NaN}`, "temperature"},
-		{`{` + hi + `,"seed":-1}`, "seed"}, {`{` + hi + `,"seed":1.5}`, "seed"}, {`{` + hi + `,"n":0}`, "n"}, {`{` + hi + `,"n":5}`, "n"},
-		{`{` + hi + `,"max_tokens":0}`, "max_tokens"}, {`{` + hi + `,"max_tokens":-1}`, "max_tokens"}, {`{` + hi + `,"max_tokens":4097}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1,"max_completion_tokens":1}`, "max_completion_tokens"},
-		{`{` + hi + `,"stop":""}`, "stop"}, {`{` + hi + `,"stop":[1]}`, "stop[0]"}, {`{` + hi + `,"stop":["` + strings.Repeat(`a","`, 16) + `b"]}`, "stop"},
+		{`{` + hi + `,"seed":1.5}`, "seed"}, {`{` + hi + `,"n":0}`, "n"}, {`{` + hi + `,"n":5}`, "n"},
+		{`{` + hi + `,"max_tokens":0}`, "max_tokens"}, {`{` + hi + `,"max_tokens":-2}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1.5}`, "max_tokens"}, {`{` + hi + `,"max_tokens":1,"max_completion_tokens":2}`, "max_completion_tokens"},
+		{`{` + hi + `,"stop":[1]}`, "stop[0]"}, {`{` + hi + `,"stop":["` + strings.Repeat(`a","`, 32) + `b"]}`, "stop"},
 		{`{` + hi + `,"logit_bias":{"a":1}}`, "logit_bias.a"}, {`{` + hi + `,"logit_bias":{"01":1}}`, "logit_bias.01"}, {`{` + hi + `,"logit_bias":{"1":101}}`, "logit_bias.1"},
 		{`{` + hi + `,"stream_options":{}}`, "stream_options"}, {`{` + hi + `,"stream":1}`, "stream"}, {`{` + hi + `,"top_logprobs":2}`, "top_logprobs"},
 		{`{` + hi + `,"tool_choice":"required"}`, "tool_choice"}, {`{` + hi + `,"tool_choice":"f"}`, "tool_choice"},
@@ -169,7 +174,7 @@ func TestRefused(t *testing.T) {
 		{`{` + hi + `,"n":4,"response_format":{"type":"json_schema","json_schema":{"schema":{"enum":` + numbers(maxWidth/4+1) + `}}}}`, "response_format.json_schema.schema"},
 		{`{` + hi + `,"model":7}`, "model"}, {`{` + hi + `,"model":"other"}`, "model"},
 	} {
-		_, _, err := Check(Chat, []byte(c.in), served, 4, nil)
+		_, _, err := Check(Chat, []byte(c.in), serving, nil)
 		if err == nil {
 			t.Errorf("%s was accepted", c.in)
 			continue
@@ -185,12 +190,12 @@ func TestRefused(t *testing.T) {
 	for in, param := range map[string]string{`{"prompt":""  ,"echo":true}`: "echo", `{}`: "prompt", `{"prompt":[]}`: "prompt", `{"prompt":[[]]}`: "prompt[0]", `{"prompt":[-1]}`: "prompt[0]",
 		`{"prompt":[0` + strings.Repeat(",0", 4096) + `]}`: "prompt", `{"prompt":["x",[0` + strings.Repeat(",0", 4096) + `]]}`: "prompt[1]",
 		`{"prompt":[""` + strings.Repeat(`,""`, 32) + `]}`: "prompt", `{"prompt":["",1]}`: "prompt[1]", `{"prompt":[1,""]}`: "prompt[1]"} {
-		if _, _, err := Check(Completions, []byte(in), served, 4, nil); err == nil || err.Param != param {
+		if _, _, err := Check(Completions, []byte(in), serving, nil); err == nil || err.Param != param {
 			t.Errorf("%s: %+v, want param %s", in, err, param)
 		}
 	}
 	for in, param := range map[string]string{`{"input":"x","dimensions":3}`: "dimensions", `{"input":[""` + strings.Repeat(`,""`, 2048) + `]}`: "input"} {
-		if _, _, err := Check(Embeddings, []byte(in), served, 4, nil); err == nil || err.Param != param {
+		if _, _, err := Check(Embeddings, []byte(in), serving, nil); err == nil || err.Param != param {
 			t.Errorf("%s: %+v, want param %s", in, err, param)
 		}
 	}
@@ -202,7 +207,7 @@ func TestLongestPrompts(t *testing.T) {
 		`{"prompt":[0` + strings.Repeat(",0", 4095) + `]}`: Completions, `{"prompt":[[1]` + strings.Repeat(`,""`, 31) + `]}`: Completions,
 		`{"input":[0` + strings.Repeat(",0", 4095) + `]}`: Embeddings, `{"input":[""` + strings.Repeat(`,""`, 2047) + `]}`: Embeddings,
 	} {
-		if _, _, err := Check(route, []byte(in), served, 4, nil); err != nil {
+		if _, _, err := Check(route, []byte(in), serving, nil); err != nil {
 			t.Errorf("%s: %v", err.Param, err)
 		}
 	}
@@ -224,10 +229,10 @@ func TestNoMoreAnswersThanSlots(t *testing.T) {
 		if route == Completions {
 			in = `{"prompt":"x","n":3}`
 		}
-		if _, _, err := Check(route, []byte(in), served, 3, nil); err != nil {
+		if _, _, err := Check(route, []byte(in), serving3, nil); err != nil {
 			t.Errorf("three of three slots: %v", err)
 		}
-		_, _, err := Check(route, []byte(in), served, 2, nil)
+		_, _, err := Check(route, []byte(in), serving2, nil)
 		if err == nil || err.Param != "n" || !strings.Contains(err.Error(), "from 1 to 2") {
 			t.Errorf("three of two slots: %+v", err)
 		}
@@ -280,7 +285,7 @@ func members(n int) string {
 
 // L6a, L9: an object of free JSON may have maxMembers members.
 func TestMembers(t *testing.T) {
-	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), served, 4, nil); err != nil {
+	if _, _, err := Check(Chat, []byte(`{`+hi+`,"metadata":`+members(maxMembers)+`}`), serving, nil); err != nil {
 		t.Errorf("%s: %v", err.Param, err)
 	}
 }
@@ -291,13 +296,13 @@ func TestOnlyNamesAreRead(t *testing.T) {
 	for name, in := range map[string]string{
 		"request": wrong, "free JSON": `{"metadata":` + wrong + `}`, "biases": `{"logit_bias":` + wrong + `}`,
 	} {
-		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil {
+		if _, _, err := Check(Chat, []byte(in), serving, nil); err == nil {
 			t.Fatalf("%s: accepted", name)
 		}
 		raw := []byte(in)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, _, _ = Check(Chat, raw, served, 4, nil)
+		_, _, _ = Check(Chat, raw, serving, nil)
 		runtime.ReadMemStats(&after)
 		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
 			t.Errorf("%s: refusing it took %d bytes", name, held)
@@ -307,7 +312,7 @@ func TestOnlyNamesAreRead(t *testing.T) {
 
 // L6a, L10: a text holds the served name and the field, and no value of the client.
 func TestErrorTexts(t *testing.T) {
-	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), served, 4, nil)
+	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), serving, nil)
 	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
 		t.Errorf("text is %q", text)
 	}
@@ -318,12 +323,13 @@ func TestErrorTexts(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		`{"messages":[{"role":"user","content":"x","parsed":1}]}`: "Unknown field `parsed` in messages[0]. Remove it or correct its name.",
-		`{` + hi + `,"temperature":3}`:                            "`temperature` must be a number from 0 to 2.",
-		`[]`:                                                      "The body must be an object.",
+		`{"messages":[{"role":"user","content":"x","parse":1}]}`:         "Unknown field `parse` in messages[0]. Remove it or correct its name, or set `front_door.unknown_fields` to \"drop\".",
+		`{"messages":[{"role":"user","content":"x","function_call":1}]}`: "`function_call` in messages[0] is not allowed: it is the old form of `tool_calls`; write that.",
+		`{` + hi + `,"temperature":3}`:                                   "`temperature` must be a number from 0 to 2.",
+		`[]`:                                                             "The body must be an object.",
 		`{` + hi + `,"tools":[` + toolWith(`{"properties":{"zip":{"pattern":"^\\d$"}}}`) + `]}`: "`pattern` in tools[0].function.parameters.properties.zip: the runtime does not support " + string(patternEscape) + ".",
 	} {
-		if _, _, err := Check(Chat, []byte(in), served, 4, nil); err == nil || err.Error() != want {
+		if _, _, err := Check(Chat, []byte(in), serving, nil); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %q", in, err, want)
 		}
 	}
@@ -338,15 +344,20 @@ func FuzzCheck(f *testing.F) {
 		`{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:a;base64,AA"}}]}],"stream":true,"stream_options":{}}`,
 		`{` + hi + `,"tools":[{"type":"function","function":{"name":"f","parameters":{"default":null,"enum":[9007199254740993,18446744073709551615,-9223372036854775808,1e20,0.1]}}}],"tool_choice":"auto"}`,
 		`{` + hi + `,"tools":[],"tool_choice":"none","max_completion_tokens":7,"refusal":null,"audio":null,"response_format":{"type":"json_object"}}`,
+		`{` + hi + `,"seed":-1,"top_k":-1,"repeat_last_n":-1,"stop":["","x"],"n_predict":-1,"cache_prompt":true}`, `{` + hi + `,"seed":18446744073709551615,"stop":"","max_tokens":99999,"extra_body":{}}`,
+		`{"messages":[{"role":"tool","tool_call_id":"c","content":[]},{"role":"assistant","content":null,"tool_calls":[],"reasoning_content":"r","parsed":{}}]}`,
+		anthropicExample, responsesExample,
+		`{"messages":[{"role":"user","content":"hi"}],"system":[{"type":"text","text":"s","cache_control":{}}],"tools":[{"name":"f","input_schema":{"type":"object"}},{"name":"g","input_schema":{}}],"tool_choice":{"type":"tool","name":"g"}}`,
+		`{"input":"hi","text":{"format":{"type":"json_schema","name":"n","schema":{"type":"object","properties":{"a":{"pattern":"^a$"}}}}}}`,
 		`{"prompt":[[1,2]],"logprobs":1,"max_tokens":3}`, `{"input":["a"],"encoding_format":"base64"}`, `{"messages":[{"role":"user","content":"\ud83d\ude00\\u0000"}]}`,
 	} {
-		for route := range routes {
+		for route := range forms {
 			f.Add(uint8(route), []byte(s))
 		}
 	}
 	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
-		kind := Route(route % uint8(len(routes)))
-		out, _, err := Check(kind, in, served, 4, nil)
+		kind := Route(route % uint8(len(forms)))
+		out, _, err := Check(kind, in, serving, nil)
 		if err != nil {
 			if err.Error() == "" || err.Reason != messages.ReasonBadRequest && err.Reason != messages.ReasonModelNotFound {
 				t.Fatalf("got %+v, want a reason and a text", err)
@@ -355,17 +366,29 @@ func FuzzCheck(f *testing.F) {
 		}
 		before, after := decode(t, in), decode(t, out)
 		for name := range after {
-			row, known := routes[kind].byName[name]
-			if !known || routes[kind].fields[row].action != accept {
+			row, known := forms[kind].fields.byName[name]
+			if kind == Responses && name == "response_format" {
+				continue // from text.format
+			}
+			if !known || forms[kind].fields.fields[row].action != accept {
 				t.Fatalf("%s got through", name)
 			}
 		}
-		if diff := cmp.Diff(meant(kind, before), after, cmp.FilterPath(otherBound, cmp.Ignore()), cmp.Comparer(sameNumber), cmp.Comparer(sameText)); diff != "" {
+		if kind == Responses {
+			delete(after, "response_format")
+			out = encode(t, after)
+		}
+		if kind >= Responses {
+			checkNothingInvented(t, before, after)
+		} else if diff := cmp.Diff(meant(kind, before), after, cmp.FilterPath(otherBound, cmp.Ignore()), cmp.Comparer(sameNumber), cmp.Comparer(sameText)); diff != "" {
 			t.Fatalf("changed: %s", diff)
 		}
-		again, _, err := Check(kind, out, served, 4, nil)
+		again, _, err := Check(kind, out, serving, nil)
 		if err != nil {
 			t.Fatalf("its own output is refused: %s: %v: %s", err.Param, err, out)
+		}
+		if kind == Responses {
+			again = encode(t, decode(t, again))
 		}
 		if !bytes.Equal(out, again) {
 			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
@@ -382,11 +405,56 @@ func decode(t *testing.T, b []byte) (object map[string]any) {
 	return object
 }
 
-// meant returns what the runtime must get for an accepted request: without null and dropped fields, and with the
-// fields that are always added.
+func encode(t *testing.T, v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// checkNothingInvented fails for a text in the new body that is neither in the request nor a word of the table.
+func checkNothingInvented(t *testing.T, before, after any) {
+	t.Helper()
+	said := map[string]bool{
+		served.Name: true, "": true, "message": true, "input_text": true, "required": true, "any": true, "auto": true,
+	}
+	leaves(before, func(s string) {
+		said[s] = true
+		if p, err := parsePattern([]byte(s)); err == nil {
+			said[string(p.text)] = true
+		}
+	})
+	leaves(after, func(s string) {
+		if !said[s] {
+			t.Fatalf("%q is invented", s)
+		}
+	})
+}
+
+// leaves calls f for every text and name.
+func leaves(v any, f func(string)) {
+	switch v := v.(type) {
+	case string:
+		f(v)
+	case map[string]any:
+		for _, member := range v {
+			leaves(member, f)
+		}
+	case []any:
+		for _, member := range v {
+			leaves(member, f)
+		}
+	}
+}
+
+// meant returns what the runtime must get for an accepted request: without null and dropped fields, with sentinels
+// as the numbers that they stand for, and with the fields that are always added.
 func meant(kind Route, request map[string]any) map[string]any {
+	table := forms[kind].fields
 	for name := range request {
-		if routes[kind].fields[routes[kind].byName[name]].action != accept {
+		row := table.fields[table.byName[name]]
+		if _, one := row.rule.(only); one || row.action != accept {
 			delete(request, name)
 		}
 	}
@@ -395,16 +463,45 @@ func meant(kind Route, request map[string]any) map[string]any {
 	if kind == Embeddings {
 		return want
 	}
-	if bound, ok := want["max_completion_tokens"]; ok {
-		want["max_tokens"] = bound
-		delete(want, "max_completion_tokens")
-	} else if want["max_tokens"] == nil {
-		want["max_tokens"] = json.Number("4096")
+	bound := int64(served.Context)
+	for _, name := range []string{"max_tokens", "max_completion_tokens", "n_predict"} {
+		if given, ok := want[name]; ok {
+			if x, _ := given.(json.Number).Float64(); x != -1 {
+				bound = min(bound, int64(min(x, 1e9)))
+			}
+			delete(want, name)
+		}
+	}
+	want["max_tokens"] = json.Number(fmt.Sprint(bound))
+	for name, all := range map[string]string{"top_k": "0", "repeat_last_n": "4096", "dry_penalty_last_n": "4096"} {
+		if n, ok := want[name].(json.Number); ok && sameNumber(n, "-1") {
+			want[name] = json.Number(all)
+		}
+	}
+	if n, ok := want["seed"].(json.Number); ok {
+		want["seed"] = seedMeant(n)
+		if sameNumber(n, "-1") {
+			delete(want, "seed")
+		}
+	}
+	if want["stop"] == "" {
+		delete(want, "stop")
+	} else if stops, ok := want["stop"].([]any); ok {
+		want["stop"] = slices.DeleteFunc(stops, func(s any) bool { return s == "" })
+	}
+	for _, m := range anys(want["messages"]) {
+		m := m.(map[string]any)
+		if len(anys(m["tool_calls"])) == 0 {
+			delete(m, "tool_calls")
+		}
+		if parts, ok := m["content"].([]any); ok && len(parts) == 0 || m["content"] == nil && m["tool_calls"] == nil {
+			m["content"] = ""
+		}
 	}
 	if format, ok := want["response_format"].(map[string]any); ok && format["type"] == "json_object" {
 		want["response_format"] = map[string]any{"type": "json_schema", "json_schema": map[string]any{"schema": map[string]any{"type": "object"}}}
 	}
-	tools, _ := want["tools"].([]any)
+	tools := anys(want["tools"])
 	if len(tools) == 0 {
 		delete(want, "tools")
 		delete(want, "tool_choice") // "none" or "auto"
@@ -416,8 +513,35 @@ func meant(kind Route, request map[string]any) map[string]any {
 	return want
 }
 
+func anys(v any) []any {
+	all, _ := v.([]any)
+	return all
+}
+
+// seedMeant computes a folded seed with big numbers.
+func seedMeant(n json.Number) json.Number {
+	r, ok := new(big.Rat).SetString(string(n))
+	if !ok {
+		return n
+	}
+	x := new(big.Int).Mod(r.Num(), new(big.Int).Lsh(big.NewInt(1), 64))
+	high, low := new(big.Int).Rsh(x, 32), new(big.Int).And(x, big.NewInt(1<<32-1))
+	if high.Sign() != 0 {
+		if low.Xor(low, high); low.Int64() == 1<<32-1 {
+			low.SetInt64(1<<32 - 2)
+		}
+	}
+	return json.Number(low.String())
+}
+
 // functionOf returns the name of the function in a tool or a choice.
 func functionOf(v any) any { return v.(map[string]any)["function"].(map[string]any)["name"] }
+
+// droppedInside are the fields of inner objects that are dropped.
+var droppedInside = []string{
+	"include_obfuscation", "refusal", "annotations", "parsed", "parsed_arguments", "cache_control", "provider_specific_fields",
+	"reasoning", "reasoning_details", "thinking_blocks", "extra_content",
+}
 
 // plain removes null members and dropped fields, but not inside schemas.
 func plain(v any) any {
@@ -425,7 +549,7 @@ func plain(v any) any {
 	case map[string]any:
 		for name, member := range v {
 			switch {
-			case member == nil || name == "include_obfuscation" || name == "refusal" || name == "annotations":
+			case member == nil || slices.Contains(droppedInside, name):
 				delete(v, name)
 			case name != "schema" && name != "parameters":
 				v[name] = plain(member)
@@ -476,7 +600,7 @@ func BenchmarkSmallChat(b *testing.B) {
 	var out []byte
 	for b.Loop() {
 		var err *Error
-		if out, _, err = Check(Chat, in, served, 4, out[:0]); err != nil {
+		if out, _, err = Check(Chat, in, serving, out[:0]); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -486,7 +610,7 @@ func BenchmarkSmallChat(b *testing.B) {
 func TestLargeBodyIsLetGo(t *testing.T) {
 	last := func() weak.Pointer[byte] {
 		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
-		if _, _, err := Check(Completions, raw, messages.Model{Name: "m", Context: 9}, 4, nil); err != nil {
+		if _, _, err := Check(Completions, raw, Serving{Model: messages.Model{Name: "m", Context: 9}, Slots: 4}, nil); err != nil {
 			t.Fatal(err)
 		}
 		return weak.Make(&raw[0])

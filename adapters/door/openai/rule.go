@@ -20,7 +20,7 @@ type action uint8
 
 const (
 	accept action = iota
-	drop          // read and leave out
+	drop          // read, count and leave out
 	refuse        // unless it is null: client libraries send back all fields of an answer, also those that are not set
 	forbid        // even if it is null
 )
@@ -31,17 +31,17 @@ type field struct {
 	rule     rule // nil unless accepted
 	action   action
 	required bool
-	note     func(*seen) // called when the field is there and not null
-	doc      string
+	note     func(*seen) // called when the field is there, not null and not left out
+	doc      string      // what it is for; of a field that is dropped or refused: why (L12)
 }
 
-// object is a JSON object with known fields. before runs before its fields are read, and after runs after
-// that, to check what holds between them.
+// object is a JSON object with known fields. before runs before its fields are read. after runs after that: it
+// checks what holds between them, and may write more fields.
 type object struct {
 	fields        []field
 	byName        map[string]int
 	before        func(*seen)
-	after         func(*seen) *Error
+	after         func(*reader) *Error
 	requiredCount int
 }
 
@@ -66,7 +66,10 @@ func (o *object) read(r *reader) *Error {
 		o.before(&r.seen)
 	}
 	there := make([]int, 0, 4) // rows of required fields that have a value
-	for r.dec.PeekKind() != '}' {
+	for n := 0; r.dec.PeekKind() != '}'; n++ {
+		if n >= maxMembers {
+			return fault(faultTooMany, strconv.Itoa(maxMembers))
+		}
 		i, present, err := o.field(r)
 		if err != nil {
 			return err
@@ -82,7 +85,7 @@ func (o *object) read(r *reader) *Error {
 		return o.missing(there)
 	}
 	if o.after != nil {
-		if err := o.after(&r.seen); err != nil {
+		if err := o.after(r); err != nil {
 			return err
 		}
 	}
@@ -97,33 +100,73 @@ func (o *object) field(r *reader) (row int, present bool, bad *Error) {
 	}
 	row, known := o.byName[string(name)]
 	if !known {
-		return 0, false, fault(faultUnknown, "").at(shown(name))
+		return 0, false, r.unknown(name)
 	}
 	f := &o.fields[row]
+	null := r.dec.PeekKind() == 'n'
 	switch {
-	case f.action == forbid, f.action == refuse && r.dec.PeekKind() != 'n':
-		return 0, false, fault(faultRefused, "").at(f.name)
-	case f.action != accept || r.dec.PeekKind() == 'n':
+	case f.action == forbid, f.action == refuse && !null:
+		return 0, false, fault(faultRefused, f.doc).at(f.name)
+	case f.action != accept || null:
 		if err := r.skip(); err != nil {
 			return 0, false, err.at(f.name)
+		}
+		if !null {
+			r.drop(f.name)
 		}
 		return row, false, nil
 	}
 	mark := len(r.out)
 	_, hidden := f.rule.(hiddenRule)
-	if !hidden {
+	switch as := f.rule.(type) {
+	case hiddenRule:
+	case renamed:
+		r.name(as.name)
+	default:
 		r.name(f.name)
 	}
 	if err := f.rule.read(r); err != nil {
 		return 0, false, err.at(f.name)
 	}
-	if hidden {
+	omitted := r.omitted()
+	if hidden || omitted {
 		r.out = r.out[:mark]
 	}
-	if f.note != nil {
+	if f.note != nil && !omitted {
 		f.note(&r.seen)
 	}
-	return row, true, nil
+	return row, !omitted, nil
+}
+
+// unknown refuses or drops a member that the table does not have.
+func (r *reader) unknown(name []byte) *Error {
+	if !r.serving.DropUnknown {
+		return fault(faultUnknown, "").at(shown(name))
+	}
+	var kept [maxShown]byte // the name is overwritten when the value is read
+	begin := kept[:copy(kept[:], name)]
+	if err := r.skip(); err != nil {
+		return err.at(shown(begin))
+	}
+	r.drop(UnknownField)
+	return nil
+}
+
+// UnknownField stands in Result.Dropped for all fields that the table does not have.
+const UnknownField = "unknown"
+
+// drop notes that a field with a value is left out. There are no more names than the tables have.
+func (r *reader) drop(name string) {
+	if !slices.Contains(r.dropped, name) {
+		r.dropped = append(r.dropped, name)
+	}
+}
+
+// omitted reports whether the rule that has just read a value wants it left out, and resets that wish.
+func (r *reader) omitted() bool {
+	omit := r.omit
+	r.omit = false
+	return omit
 }
 
 // missing is the error for the first required field that is not there.
@@ -171,18 +214,31 @@ type integer struct {
 func (n integer) describe() string { return fmt.Sprintf("a whole number from %d to %d", n.min, n.max) }
 
 func (n integer) read(r *reader) *Error {
-	x, err := r.number(n.describe())
+	x, err := n.value(r)
 	if err != nil {
 		return err
 	}
-	if x != math.Trunc(x) || x < float64(n.min) || x > float64(n.max) {
-		return fault(faultOutOfRange, n.describe())
-	}
-	r.out = strconv.AppendInt(r.out, int64(x), 10)
-	if n.note != nil {
-		n.note(&r.seen, int64(x))
-	}
+	n.write(r, x)
 	return nil
+}
+
+// value reads the number and checks it.
+func (n integer) value(r *reader) (int64, *Error) {
+	x, err := r.number(n.describe())
+	if err != nil {
+		return 0, err
+	}
+	if x != math.Trunc(x) || x < float64(n.min) || x > float64(n.max) {
+		return 0, fault(faultOutOfRange, n.describe())
+	}
+	return int64(x), nil
+}
+
+func (n integer) write(r *reader, x int64) {
+	r.out = strconv.AppendInt(r.out, x, 10)
+	if n.note != nil {
+		n.note(&r.seen, x)
+	}
 }
 
 // number is a number of a range.
@@ -298,9 +354,13 @@ func (l list) rest(r *reader) *Error {
 		if l.max > 0 && n >= l.max {
 			return fault(faultTooMany, strconv.Itoa(l.max))
 		}
+		mark := len(r.out)
 		r.comma()
 		if err := l.of.read(r); err != nil {
 			return err.index(n)
+		}
+		if r.omitted() {
+			r.out = r.out[:mark]
 		}
 		if err := r.fits(); err != nil {
 			return err

@@ -72,11 +72,18 @@ type schemaRoot struct {
 const noTool = -1
 
 // at names the schema in an error.
-func (root schemaRoot) at(e *Error) *Error {
+func (root schemaRoot) at(route Route, e *Error) *Error {
+	path := forms[route].schemaPath
 	if root.tool == noTool {
-		return e.at("schema").at("json_schema").at("response_format")
+		path = forms[route].formatPath
 	}
-	return e.at("parameters").at("function").index(root.tool).at("tools")
+	for _, name := range slices.Backward(path) {
+		e = e.at(name)
+	}
+	if root.tool == noTool {
+		return e
+	}
+	return e.index(root.tool).at("tools")
 }
 
 // schemaReference is a $ref. The runtime names the rule of a target by the reference's text with all but

@@ -32,13 +32,13 @@ func TestUsualSchemas(t *testing.T) {
 		"unions without tags":   `{"anyOf":[` + strings.TrimSuffix(strings.Repeat(`{"type":"object","properties":{"id":{"type":"string"},"x":{"type":"integer"}},"required":["id"]},`, 14), ",") + `]}`,
 	} {
 		body := `{` + hi + `,"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":` + schema + `}}}`
-		if _, _, err := Check(Chat, []byte(body), served, 4, nil); err != nil {
+		if _, _, err := Check(Chat, []byte(body), serving, nil); err != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	tool := toolWith(`{"type":"object","properties":{"first_name":{"type":"string","description":"x"},"unit":{"type":"string","enum":["c","f"]},"tags":{"type":"array","items":{"type":"string"}},"at":{"$ref":"#/$defs/At"}},"required":["first_name"],"$defs":{"At":{"type":"object","properties":{"lat":{"type":"number"},"lon":{"type":"number"}}}}}`)
 	body := `{` + hi + `,"tools":[` + strings.TrimSuffix(strings.Repeat(tool+",", maxTools), ",") + `]}`
-	if _, _, err := Check(Chat, []byte(body), served, 4, nil); err != nil {
+	if _, _, err := Check(Chat, []byte(body), serving, nil); err != nil {
 		t.Errorf("%d tools: got %v", maxTools, err)
 	}
 }

@@ -69,7 +69,7 @@ type grammarCost struct {
 }
 
 // check bounds the costs of all schemas of a request, of which answers are made at once.
-func (s *schemas) check(answers int) *Error {
+func (s *schemas) check(route Route, answers int) *Error {
 	if len(s.roots) == 0 {
 		return nil
 	}
@@ -77,7 +77,7 @@ func (s *schemas) check(answers int) *Error {
 	for i := range s.nodes {
 		g.byPlace[s.nodes[i].place] = int32(i)
 	}
-	targets, err := s.targets(&g)
+	targets, err := s.targets(route, &g)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (s *schemas) check(answers int) *Error {
 	}
 	for _, t := range targets {
 		if err := g.within(t.node, answers, len(s.roots)); err != nil {
-			return t.root.at(err)
+			return t.root.at(route, err)
 		}
 	}
 	return nil
@@ -135,7 +135,7 @@ type schemaTarget struct {
 }
 
 // targets resolves the references.
-func (s *schemas) targets(g *grammarCost) (targets []schemaTarget, err *Error) {
+func (s *schemas) targets(route Route, g *grammarCost) (targets []schemaTarget, err *Error) {
 	type first struct {
 		text   uint64
 		target int32
@@ -145,7 +145,7 @@ func (s *schemas) targets(g *grammarCost) (targets []schemaTarget, err *Error) {
 		root := s.roots[ref.root]
 		target, found := g.byPlace[s.nodes[ref.node].target]
 		if !found {
-			return nil, root.at(fault(faultNowhere, ""))
+			return nil, root.at(route, fault(faultNowhere, ""))
 		}
 		before, known := rules[ref.named]
 		switch {
@@ -153,9 +153,9 @@ func (s *schemas) targets(g *grammarCost) (targets []schemaTarget, err *Error) {
 			rules[ref.named] = first{ref.text, target}
 			targets = append(targets, schemaTarget{target, root})
 		case before.text != ref.text:
-			return nil, root.at(fault(faultUnsupported, "two references that differ only in characters other than letters, digits and hyphens, which the runtime takes for one"))
+			return nil, root.at(route, fault(faultUnsupported, "two references that differ only in characters other than letters, digits and hyphens, which the runtime takes for one"))
 		case before.target != target && (s.nodes[target].content == 0 || s.nodes[target].content != s.nodes[before.target].content):
-			return nil, root.at(fault(faultUnsupported, "a reference that means something else in another tool, which the runtime takes for the same; give the definitions different names"))
+			return nil, root.at(route, fault(faultUnsupported, "a reference that means something else in another tool, which the runtime takes for the same; give the definitions different names"))
 		}
 	}
 	return targets, nil

@@ -16,8 +16,8 @@ func (modelRule) read(r *reader) *Error {
 	if err != nil {
 		return err
 	}
-	if len(b) > 0 && string(b) != r.model.Name {
-		return fault(faultNoModel, r.model.Name)
+	if len(b) > 0 && string(b) != r.serving.Model.Name {
+		return fault(faultNoModel, r.serving.Model.Name)
 	}
 	return nil
 }
@@ -32,21 +32,7 @@ func (answers) describe() string {
 }
 
 func (answers) read(r *reader) *Error {
-	return integer{min: 1, max: int64(min(maxAnswers, r.slots)), note: func(s *seen, n int64) { s.answers = int(n) }}.read(r)
-}
-
-// tokenBound is a bound on the answer's tokens, in the field by.
-type tokenBound struct{ by string }
-
-func (tokenBound) describe() string { return "a whole number from 1 to the context" }
-
-func (b tokenBound) read(r *reader) *Error {
-	if r.seen.maxTokensBy != "" {
-		return fault(faultConflict, r.seen.maxTokensBy)
-	}
-	return integer{min: 1, max: int64(r.model.Context), note: func(s *seen, n int64) {
-		s.maxTokens, s.maxTokensBy = n, b.by
-	}}.read(r)
+	return integer{min: 1, max: int64(min(maxAnswers, r.serving.Slots)), note: func(s *seen, n int64) { s.answers = int(n) }}.read(r)
 }
 
 // tokenList is a text as token numbers, at most as many as the context holds.
@@ -55,7 +41,7 @@ type tokenList struct{}
 func (tokenList) describe() string { return "an array of tokens" }
 
 func (tokenList) read(r *reader) *Error {
-	return list{of: token, min: 1, max: r.model.Context}.read(r)
+	return list{of: token, min: 1, max: r.serving.Model.Context}.read(r)
 }
 
 // promptList is one text as token numbers, or several texts.
@@ -73,7 +59,7 @@ func (p promptList) read(r *reader) *Error {
 		return err
 	}
 	if r.dec.PeekKind() == '0' {
-		return list{of: token, min: 1, max: r.model.Context}.rest(r)
+		return list{of: token, min: 1, max: r.serving.Model.Context}.rest(r)
 	}
 	return list{of: oneText, min: 1, max: p.most}.rest(r)
 }
@@ -133,10 +119,13 @@ func (formatRule) read(r *reader) *Error {
 		return err
 	}
 	if r.seen.format.kind == "json_object" {
-		r.out = append(r.out[:mark], `{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}`...)
+		r.out = append(r.out[:mark], anyObject...)
 	}
 	return nil
 }
+
+// anyObject is the format that means the same as json_object.
+const anyObject = `{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}`
 
 // toolRule is a tool, which finishTools writes.
 type toolRule struct{}
@@ -144,21 +133,15 @@ type toolRule struct{}
 func (toolRule) describe() string { return "a function: `type`, `function`" }
 
 func (toolRule) read(r *reader) *Error {
-	mark := len(r.out)
-	if err := tool.read(r); err != nil {
-		return err
-	}
-	r.tools = append(r.tools, bytes.Clone(r.out[mark:]))
-	return nil
+	return r.keepTool(tool)
 }
 
-type toolName struct{}
+// toolName is the name of a tool that is offered.
+type toolName struct{ text }
 
-func (toolName) describe() string { return functionName.describe() }
-
-func (toolName) read(r *reader) *Error {
+func (n toolName) read(r *reader) *Error {
 	mark := len(r.out)
-	if err := functionName.read(r); err != nil {
+	if err := n.text.read(r); err != nil {
 		return err
 	}
 	r.toolNames = append(r.toolNames, string(r.out[mark+1:len(r.out)-1]))
@@ -166,17 +149,21 @@ func (toolName) read(r *reader) *Error {
 }
 
 // toolNamed is the function's name in tool_choice.
-type toolNamed struct{}
+type toolNamed struct{ text }
 
-func (toolNamed) describe() string { return functionName.describe() }
-
-func (toolNamed) read(r *reader) *Error {
+func (n toolNamed) read(r *reader) *Error {
 	mark := len(r.out)
-	if err := functionName.read(r); err != nil {
+	if err := n.text.read(r); err != nil {
 		return err
 	}
 	r.seen.toolNamed = string(r.out[mark+1 : len(r.out)-1])
 	return nil
+}
+
+// renamed is a value that the runtime knows by another name; the field's own name is written before it.
+type renamed struct {
+	rule
+	name string
 }
 
 // biases is logit_bias: an object from token numbers to biases.

@@ -1,10 +1,6 @@
 package openai
 
-import "math"
-
 // The table. docs/api.md has its order.
-
-var routes = [...]*object{Chat: chatRequest, Completions: completionRequest, Embeddings: embeddingRequest}
 
 const docModel = "empty, or the served model's name"
 
@@ -19,36 +15,46 @@ var chatRequest = newObject(join(
 		{name: "logprobs", rule: boolean{note: func(s *seen, on bool) { s.logprobs = on }}, doc: "log probabilities of the answer's tokens"},
 		{name: "top_logprobs", rule: integer{min: 0, max: 20, note: func(s *seen, n int64) { s.topLogprobs = n > 0 }}, doc: "alternatives per token; needs `logprobs`"},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
+		{name: "n_predict", rule: hiddenRule{tokenBound{"n_predict"}}, doc: "the same under its llama.cpp name"},
 		{name: "max_completion_tokens", rule: hiddenRule{tokenBound{"max_completion_tokens"}}, doc: "the same under its newer name"},
 		{name: "modalities", rule: list{of: oneOf("text"), min: 1, max: 1}, doc: "text is the only one"},
 		{name: "reasoning_effort", rule: oneOf("none", "minimal", "low", "medium", "high", "xhigh"), doc: "for models that reason"},
-		{name: "audio", action: refuse}, {name: "function_call", action: refuse}, {name: "functions", action: refuse},
-		{name: "prediction", action: refuse}, {name: "web_search_options", action: refuse}, {name: "verbosity", action: refuse},
-	}, common, sampling, droppedFields, forbiddenFields)...)
+		{name: "chat_template_kwargs", rule: templateFlags, doc: "`enable_thinking` alone: whether a model that can think does"},
+		{name: "prediction", action: drop, doc: "only a hint for speed"},
+		{name: "verbosity", action: drop, doc: "only a wish; say in a message how long the answer should be"},
+		{name: "audio", action: refuse, doc: "no sound is made; leave it out"},
+		{name: "function_call", action: refuse, doc: "it is the old form of `tool_choice`; write that"},
+		{name: "functions", action: refuse, doc: "it is the old form of `tools`; write that"},
+		{name: "web_search_options", action: refuse, doc: "nothing is fetched from the web; leave it out"},
+	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
 
 var completionRequest = newObject(join(
 	[]field{
 		{name: "prompt", rule: prompt(32), required: true, doc: "the text to continue"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
+		{name: "n_predict", rule: hiddenRule{tokenBound{"n_predict"}}, doc: "the same under its llama.cpp name"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
-		{name: "echo", action: refuse}, {name: "suffix", action: refuse}, {name: "best_of", action: refuse},
-	}, common, sampling, droppedFields, forbiddenFields)...)
+		{name: "echo", rule: only{"false", "the prompt is not repeated; put it before the answer yourself"}, doc: "the prompt is not repeated"},
+		{name: "suffix", rule: only{`""`, "this route only continues a text; leave it out"}, doc: "this route only continues a text"},
+		{name: "best_of", rule: only{"1", "every answer is sent; use `n`"}, doc: "every answer is sent"},
+	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
 
 var embeddingRequest = newObject(join(
 	[]field{
 		{name: "input", rule: prompt(2048), required: true, doc: "the text or texts"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "encoding_format", rule: oneOf("float", "base64"), doc: "how the vectors are written"},
-		{name: "dimensions", action: refuse},
-	}, droppedFields, forbiddenFields)...)
+		{name: "dimensions", action: refuse, doc: "vectors have the length that the model gives them"},
+	}, droppedFields, foreignFields, forbiddenFields)...)
 
 // common holds the fields of both kinds of completion.
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
 	{name: "n", rule: answers{}, doc: "answers per request, which share its place in the queue"},
-	{name: "stop", rule: either{'"': text{min: 1, max: 256}, '[': list{of: text{min: 1, max: 256}, max: 16}}, doc: "where the answer ends"},
+	{name: "stop", rule: stop{}, doc: "where the answer ends"},
+	{name: "timings_per_token", rule: boolean{}, doc: "llama.cpp; speeds in every event"},
 }
 
 // sampling holds the sampling fields of OpenAI, and then those that llama.cpp adds.
@@ -57,14 +63,14 @@ var sampling = []field{
 	{name: "top_p", rule: number{0, 1}, doc: "nucleus"},
 	{name: "presence_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared"},
 	{name: "frequency_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared often"},
-	{name: "seed", rule: integer{min: 0, max: math.MaxUint32}, doc: "same seed, same text"},
+	{name: "seed", rule: seed{}, doc: "same seed, same text"},
 	{name: "logit_bias", rule: biases, doc: "token number to bias"},
-	{name: "top_k", rule: integer{min: 0, max: 1 << 20}, doc: "llama.cpp; 0 turns it off"},
+	{name: "top_k", rule: topK{}, doc: "llama.cpp; 0 or -1 turns it off"},
 	{name: "min_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "typical_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "top_n_sigma", rule: number{-1, 100}, doc: "llama.cpp; -1 turns it off"},
 	{name: "repeat_penalty", rule: number{0, 10}, doc: "llama.cpp"},
-	{name: "repeat_last_n", rule: integer{min: 0, max: 1 << 16}, doc: "llama.cpp; 0 turns it off"},
+	{name: "repeat_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
 	{name: "dynatemp_range", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "dynatemp_exponent", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "xtc_probability", rule: number{0, 1}, doc: "llama.cpp"},
@@ -72,38 +78,72 @@ var sampling = []field{
 	{name: "dry_multiplier", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "dry_base", rule: number{1, 10}, doc: "llama.cpp"},
 	{name: "dry_allowed_length", rule: integer{min: 1, max: 1 << 16}, doc: "llama.cpp"},
-	{name: "dry_penalty_last_n", rule: integer{min: 0, max: 1 << 16}, doc: "llama.cpp; 0 turns it off"},
+	{name: "dry_penalty_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
 	{name: "dry_sequence_breakers", rule: list{of: text{min: 1, max: 64}, min: 1, max: 16}, doc: "llama.cpp"},
 	{name: "mirostat", rule: integer{min: 0, max: 2}, doc: "llama.cpp"},
 	{name: "mirostat_tau", rule: number{0, 100}, doc: "llama.cpp"},
 	{name: "mirostat_eta", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "samplers", rule: list{of: oneOf("dry", "top_k", "typ_p", "top_p", "top_n_sigma", "min_p", "xtc", "temperature", "penalties"), max: 16}, doc: "llama.cpp; their order"},
 	{name: "ignore_eos", rule: boolean{}, doc: "llama.cpp; goes on until the token bound"},
+	{name: "cache_prompt", rule: boolean{}, doc: "llama.cpp; false computes the whole prompt again"},
 }
 
-// droppedFields have no effect in this program and are left out (L6a).
+// droppedFields have no effect in this program and are left out (L6a, L12).
 var droppedFields = []field{
-	{name: "user", action: drop}, {name: "metadata", action: drop}, {name: "store", action: drop},
-	{name: "service_tier", action: drop}, {name: "safety_identifier", action: drop}, {name: "prompt_cache_key", action: drop},
+	{name: "user", action: drop, doc: noAccounts}, {name: "safety_identifier", action: drop, doc: noAccounts},
+	{name: "metadata", action: drop, doc: noStore}, {name: "store", action: drop, doc: noStore},
+	{name: "service_tier", action: drop, doc: "there is one"},
+	{name: "prompt_cache_key", action: drop, doc: ownCache}, {name: "prompt_cache_retention", action: drop, doc: ownCache},
+	{name: "prompt_cache_options", action: drop, doc: ownCache},
+	{name: "extra_body", rule: only{"{}", "it belongs to the OpenAI library; put its fields beside the others"}, doc: "an empty one says nothing"},
+}
+
+// Reasons of dropped and refused fields, each of several.
+const (
+	noAccounts  = "requests of all users are the same"
+	noStore     = "nothing is stored"
+	ownCache    = "the runtime caches by itself"
+	ofAnAnswer  = "a client's library keeps it of an answer; the model does not read it"
+	ofGateways  = "a gateway adds it; the model does not read it"
+	runtimeOnly = "it controls the runtime itself; leave it out"
+	useFormat   = "write `response_format` with a JSON schema"
+	ofOllama    = "it is a field of Ollama's own API; the OpenAI form has "
+)
+
+// foreignFields are fields of other servers for which there is another way. They are listed so that the refusal
+// can name it.
+var foreignFields = []field{
+	{name: "guided_json", action: refuse, doc: useFormat}, {name: "guided_regex", action: refuse, doc: useFormat},
+	{name: "guided_choice", action: refuse, doc: useFormat}, {name: "guided_grammar", action: refuse, doc: useFormat},
+	{name: "format", action: refuse, doc: useFormat},
+	{name: "repetition_penalty", action: refuse, doc: "write `repeat_penalty`"},
+	{name: "options", action: refuse, doc: ofOllama + "its fields beside the others"},
+	{name: "think", action: refuse, doc: ofOllama + "`reasoning_effort`"},
+	{name: "keep_alive", action: drop, doc: "the model stays loaded as `companion` decides"},
 }
 
 // forbiddenFields control the runtime itself (L6a). They are listed so that the error says that they are not
 // allowed, and not that they are unknown.
-var forbiddenFields = []field{
-	{name: "id_slot", action: forbid}, {name: "lora", action: forbid}, {name: "n_discard", action: forbid},
-	{name: "n_keep", action: forbid}, {name: "response_fields", action: forbid}, {name: "n_predict", action: forbid},
-	{name: "grammar", action: forbid}, {name: "grammar_lazy", action: forbid}, {name: "grammar_triggers", action: forbid},
-	{name: "json_schema", action: forbid}, {name: "cache_prompt", action: forbid}, {name: "n_indent", action: forbid},
-	{name: "n_probs", action: forbid}, {name: "post_sampling_probs", action: forbid}, {name: "min_keep", action: forbid},
-	{name: "return_tokens", action: forbid}, {name: "return_progress", action: forbid}, {name: "timings_per_token", action: forbid},
-	{name: "t_max_predict_ms", action: forbid}, {name: "chat_template_kwargs", action: forbid}, {name: "reasoning_format", action: forbid},
-	{name: "chat_template", action: forbid}, {name: "add_generation_prompt", action: forbid}, {name: "speculative.n_max", action: forbid},
-	{name: "speculative.n_min", action: forbid}, {name: "speculative.p_min", action: forbid},
-}
+var forbiddenFields = func() (all []field) {
+	for _, name := range []string{
+		"id_slot", "lora", "n_discard", "n_keep", "response_fields", "grammar_lazy", "grammar_triggers", "n_indent", "n_probs",
+		"post_sampling_probs", "min_keep", "return_tokens", "return_progress", "t_max_predict_ms", "reasoning_format",
+		"chat_template", "add_generation_prompt", "speculative.n_max", "speculative.n_min", "speculative.p_min",
+	} {
+		all = append(all, field{name: name, action: forbid, doc: runtimeOnly})
+	}
+	for _, name := range []string{"grammar", "json_schema"} {
+		all = append(all, field{name: name, action: forbid, doc: useFormat})
+	}
+	return all
+}()
+
+// templateFlags is chat_template_kwargs. Other names would reach the model's template, which is a program.
+var templateFlags = newObject(field{name: "enable_thinking", rule: boolean{}, doc: "whether the model thinks first"})
 
 var streamOptions = newObject(
 	field{name: "include_usage", rule: boolean{}, doc: "a last event with the token counts"},
-	field{name: "include_obfuscation", action: drop},
+	field{name: "include_obfuscation", action: drop, doc: "loopback is not observed"},
 )
 
 // prompt is a text, token numbers, or at most most of either. The runtime answers each, and all of them take one
@@ -119,27 +159,45 @@ var message = func() *object {
 			words: []string{"system", "developer", "user", "assistant", "tool"},
 			note:  func(s *seen, w string) { s.message.role = w },
 		}, doc: "who speaks"},
-		field{name: "content", rule: either{'"': text{}, '[': list{of: part, min: 1}}, note: func(s *seen) { s.message.content = true }, doc: "what is said: text or parts; may be absent in an assistant's message with `tool_calls`"},
+		field{name: "content", rule: content{list{of: part, min: 1}}, note: func(s *seen) { s.message.content = true }, doc: "what is said: text or parts; absent in an assistant's or a tool's message it is empty"},
 		field{name: "name", rule: functionName, doc: "of the speaker"},
-		field{name: "tool_calls", rule: list{of: toolCall, min: 1, max: maxTools}, note: func(s *seen) { s.message.calls = true }, doc: "what an assistant called"},
+		field{name: "tool_calls", rule: orEmpty{list{of: toolCall, min: 1, max: maxTools}}, note: func(s *seen) { s.message.calls = true }, doc: "what an assistant called"},
 		field{name: "tool_call_id", rule: text{min: 1, max: 256}, doc: "which call a tool answers"},
 		field{name: "reasoning_content", rule: text{}, doc: "an assistant's earlier reasoning (llama.cpp)"},
-		field{name: "refusal", action: drop}, field{name: "annotations", action: drop}, field{name: "audio", action: refuse},
-		field{name: "function_call", action: refuse},
+		field{name: "refusal", action: drop, doc: ofAnAnswer}, field{name: "annotations", action: drop, doc: ofAnAnswer},
+		field{name: "parsed", action: drop, doc: ofAnAnswer}, field{name: "reasoning", action: drop, doc: ofAnAnswer},
+		field{name: "reasoning_details", action: drop, doc: ofAnAnswer}, field{name: "thinking_blocks", action: drop, doc: ofAnAnswer},
+		cacheControl, providerFields,
+		field{name: "audio", action: refuse, doc: "no sound is made; leave it out"},
+		field{name: "function_call", action: refuse, doc: "it is the old form of `tool_calls`; write that"},
+		field{name: "images", action: refuse, doc: ofOllama + "`image_url` parts in `content`"},
 	)
-	o.before = func(s *seen) { s.message.role, s.message.content, s.message.calls = "", false, false }
-	o.after = func(s *seen) *Error {
-		m := s.message
+	o.before = func(s *seen) {
+		s.message.role, s.message.content, s.message.empty, s.message.calls = "", false, false, false
+	}
+	o.after = func(r *reader) *Error {
+		m := r.seen.message
+		answers := m.role == "assistant" || m.role == "tool"
 		switch {
 		case m.calls && m.role != "assistant":
-			return fault(faultRefused, "").at("tool_calls")
-		case !m.content && !m.calls:
+			return fault(faultRefused, "only an assistant calls tools").at("tool_calls")
+		case m.empty && !answers:
+			return fault(faultEmpty, "").at("content")
+		case !m.content && !m.calls && !answers:
 			return fault(faultMissing, "").at("content")
+		case !m.content && !m.calls: // the runtime refuses a message without both
+			r.name("content")
+			r.out = append(r.out, `""`...)
 		}
 		return nil
 	}
 	return o
 }()
+
+var (
+	cacheControl   = field{name: "cache_control", action: drop, doc: ownCache}
+	providerFields = field{name: "provider_specific_fields", action: drop, doc: ofGateways}
+)
 
 // part is one piece of multi-part content.
 var part = func() *object {
@@ -157,13 +215,14 @@ var part = func() *object {
 			note:  func(s *seen, w string) { s.part.kind = w },
 		}, doc: "which of the others is there"},
 		field{name: "text", rule: text{}, note: func(s *seen) { s.part.text = true }, doc: "text"},
-		field{name: "image_url", rule: image, note: func(s *seen) { s.part.image = true }, doc: "a picture, for models that see"},
-		field{name: "input_audio", rule: audio, note: func(s *seen) { s.part.audio = true }, doc: "sound, for models that hear"},
-		field{name: "file", action: refuse}, field{name: "video_url", action: refuse}, field{name: "input_video", action: refuse},
+		field{name: "image_url", rule: image, note: func(s *seen) { s.part.image, s.images = true, true }, doc: "a picture, for models that see"},
+		field{name: "input_audio", rule: audio, note: func(s *seen) { s.part.audio, s.audio = true, true }, doc: "sound, for models that hear"},
+		cacheControl, providerFields,
+		field{name: "file", action: refuse, doc: noFiles}, field{name: "video_url", action: refuse, doc: noVideo}, field{name: "input_video", action: refuse, doc: noVideo},
 	)
 	o.before = func(s *seen) { s.part.kind, s.part.text, s.part.image, s.part.audio = "", false, false, false }
-	o.after = func(s *seen) *Error {
-		p := s.part
+	o.after = func(r *reader) *Error {
+		p := r.seen.part
 		for _, x := range []struct {
 			name  string
 			there bool
@@ -180,6 +239,11 @@ var part = func() *object {
 	return o
 }()
 
+const (
+	noFiles = "files are not read; put their text into a text part"
+	noVideo = "videos are not read; leave it out"
+)
+
 var functionName = text{min: 1, max: 64, only: nameBytes, what: "letters, digits, _ and -, at most 64"}
 
 var toolCall = newObject(
@@ -188,18 +252,22 @@ var toolCall = newObject(
 	field{name: "function", rule: newObject(
 		field{name: "name", rule: functionName, required: true, doc: "which function"},
 		field{name: "arguments", rule: text{}, required: true, doc: "JSON in a string"},
+		field{name: "parsed_arguments", action: drop, doc: ofAnAnswer}, providerFields,
 	), required: true, doc: "what was called"},
 	field{name: "index", rule: integer{min: 0, max: maxTools}, doc: "as streams number it"},
+	field{name: "extra_content", action: drop, doc: ofGateways}, cacheControl, providerFields,
 )
 
 var tool = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
-		field{name: "name", rule: toolName{}, required: true, doc: functionName.what},
+		field{name: "name", rule: toolName{functionName}, required: true, doc: functionName.what},
 		field{name: "description", rule: text{max: 1 << 16}, doc: "for the model"},
 		field{name: "parameters", rule: schema{}, doc: "JSON Schema of the arguments"},
 		field{name: "strict", rule: boolean{}, doc: "kept"},
+		cacheControl, providerFields,
 	), required: true, doc: "the function"},
+	cacheControl, providerFields,
 )
 
 var toolChoiceWord = choice{words: []string{"none", "auto", "required"}, note: func(s *seen, w string) { s.toolChoice = w }}
@@ -207,7 +275,7 @@ var toolChoiceWord = choice{words: []string{"none", "auto", "required"}, note: f
 var toolChoiceNamed = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
-		field{name: "name", rule: toolNamed{}, required: true, doc: "the function to call"},
+		field{name: "name", rule: toolNamed{functionName}, required: true, doc: "the function to call"},
 	), required: true, doc: "which"},
 )
 
@@ -224,7 +292,8 @@ var responseFormat = func() *object {
 			field{name: "strict", rule: boolean{}, doc: "kept; the schema is always enforced"},
 		), note: func(s *seen) { s.format.schema = true }, doc: "with `type` `json_schema`"},
 	)
-	o.after = func(s *seen) *Error {
+	o.after = func(r *reader) *Error {
+		s := &r.seen
 		switch {
 		case s.format.kind == "json_schema" && !s.format.schema:
 			return fault(faultMissing, "").at("json_schema")

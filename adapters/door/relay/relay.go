@@ -43,8 +43,26 @@ type Options struct {
 	IdleConns int
 	// Dial replaces the dialer in tests.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// ErrorEvent returns the server-sent event that ends a broken stream.
+	// ErrorEvent returns the server-sent event that ends a broken stream, unless Events.Error is set.
 	ErrorEvent func(messages.Reason) []byte
+}
+
+// Events says how the streams of a format end, if not as OpenAI's chat completions do.
+type Events struct {
+	// Last has the beginnings of the events that end an answer.
+	Last []string
+	// Error returns the event that ends a broken stream.
+	Error func(messages.Reason) []byte
+	// Rewrite, if set, returns what completes the events of one stream, or one answer that is not a stream.
+	Rewrite func() Rewriter
+}
+
+// Rewriter adds what clients of a format need and the runtime does not write. It belongs to one exchange.
+type Rewriter interface {
+	// Event appends to out a complete event, or the first part of a long one.
+	Event(out, event []byte) []byte
+	// Answer returns an answer that is not a stream.
+	Answer(whole []byte) []byte
 }
 
 // Relay is safe for concurrent use. The front door's request handlers call it.
@@ -94,6 +112,8 @@ type Call struct {
 	Gone func() bool
 	// Heard, if set, is called soon after data from the runtime has arrived, but not for each event.
 	Heard func()
+	// Events are those of the format of the path.
+	Events Events
 }
 
 // Result says how a call ended. Unless Written is set, the client has no answer yet, and the caller answers
@@ -104,9 +124,11 @@ type Result struct {
 	Gone        bool
 	TooLong     bool // ReasonBadRequest: the prompt does not fit the context
 	Unsupported bool // ReasonBadRequest: the model cannot do this
-	Sent        bool // some of the request may have reached the runtime
-	Whole       bool // the runtime's answer, or its refusal, was read to its end
-	Tokens      Tokens
+	// PromptTokens is the length of a prompt that does not fit, if the runtime says it.
+	PromptTokens int
+	Sent         bool // some of the request may have reached the runtime
+	Whole        bool // the runtime's answer, or its refusal, was read to its end
+	Tokens       Tokens
 }
 
 // Tokens are the token counts in an answer.
@@ -155,8 +177,12 @@ type exchange struct {
 	body   io.Reader
 	passed time.Time // when the client last got data of a stream
 	cut    bool      // the last write ended inside an event
-	ending time.Time // when the last event of a stream had arrived without its end
-	result Result
+	cutEnd bool      // inside the last event of the answer
+
+	rewriter Rewriter  // of a stream; nil for none
+	room     []byte    // for what the rewriter returns
+	ending   time.Time // when the last event of a stream had arrived without its end
+	result   Result
 }
 
 // left reports whether ctx ended because the client left. When the front door ends a request it sets another
@@ -312,6 +338,7 @@ func (e *exchange) judge() bool {
 		e.result.Reason, e.result.Unsupported = messages.ReasonBadRequest, true
 	case bytes.Contains(text, []byte("exceed_context_size_error")), bytes.Contains(text, []byte("too large to process")): // the latter for an embedding
 		e.result.Reason, e.result.TooLong = messages.ReasonBadRequest, true
+		e.result.PromptTokens = promptLength(text)
 	case status >= 400 && status < 500:
 		e.result.Reason = messages.ReasonBadRequest
 	case status == http.StatusServiceUnavailable:
@@ -347,11 +374,15 @@ func (e *exchange) answer() (whole bool) {
 		return false
 	}
 	e.result.Tokens = countTokens(b.bytes)
+	content := b.bytes
+	if rewrite := e.call.Events.Rewrite; rewrite != nil {
+		content = rewrite().Answer(content)
+	}
 	h := e.w.Header()
 	h["Content-Type"] = jsonType
-	h["Content-Length"] = []string{strconv.Itoa(len(b.bytes))}
+	h["Content-Length"] = []string{strconv.Itoa(len(content))}
 	e.result.Written = true
-	if _, err := e.w.Write(b.bytes); err != nil {
+	if _, err := e.w.Write(content); err != nil {
 		e.result.Gone = true
 	}
 	return true
@@ -383,10 +414,26 @@ func countTokens(b []byte) Tokens {
 	prompt, some := number(b, `"prompt_tokens":`)
 	completion, more := number(b, `"completion_tokens":`)
 	if !some && !more {
+		prompt, some = number(b, `"input_tokens":`)
+		completion, more = number(b, `"output_tokens":`)
+		cached, _ := number(b, `"cache_read_input_tokens":`) // Anthropic counts them apart
+		prompt += cached
+	}
+	if !some && !more {
 		prompt, _ = number(b, `"prompt_n":`)
 		completion, _ = number(b, `"predicted_n":`)
 	}
 	return Tokens{prompt, completion}
+}
+
+// promptLength finds the number of a prompt's tokens in the runtime's error, which says it in a field, or, of an
+// embedding, only in the text.
+func promptLength(text []byte) int {
+	if n, found := number(text, `"n_prompt_tokens":`); found {
+		return n
+	}
+	n, _ := number(text, "input (")
+	return n
 }
 
 func number(b []byte, name string) (n int, found bool) {

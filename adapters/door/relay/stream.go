@@ -54,7 +54,11 @@ func (e *exchange) pass(events []byte) error {
 // fail ends a stream that has begun with the error event (L8).
 func (e *exchange) fail() {
 	if e.result.Written && !e.result.Gone {
-		event := e.relay.options.ErrorEvent(e.result.Reason)
+		say := e.call.Events.Error
+		if say == nil {
+			say = e.relay.options.ErrorEvent
+		}
+		event := say(e.result.Reason)
 		if e.cut {
 			event = append(bytes.Clone(eventEnd), event...)
 		}
@@ -76,22 +80,26 @@ func (e *exchange) stream() (whole bool) {
 	held := streamBuffers.Get().(*[streamBytes]byte)
 	defer streamBuffers.Put(held)
 	var s eventScan
+	if rewrite := e.call.Events.Rewrite; rewrite != nil {
+		e.rewriter = rewrite()
+	}
 	n := 0
 	for {
 		m, err := e.body.Read(held[n:])
 		n += m
 		end := s.scan(held[:n], e)
 		if s.finished {
-			return e.last(held[:end], err == nil)
+			return e.last(e.rewritten(held[:end]), err == nil)
 		}
 		if end == 0 && n == len(held) {
 			end = n
+			e.cutEnd = e.ends(held[:n], e.cut)
 			if held[n-1] == '\n' {
 				end-- // it may be half of the empty line that ends an event
 			}
 		}
 		if end > 0 {
-			if e.pass(held[:end]) != nil {
+			if e.pass(e.rewritten(held[:end])) != nil {
 				return false
 			}
 			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
@@ -119,7 +127,34 @@ func (e *exchange) last(events []byte, more bool) (whole bool) {
 		events, e.cut, e.ending = nil, false, time.Now()
 		_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
 	}
-	return !e.result.Gone && e.write(events) == nil && e.write(doneEvent) == nil
+	if e.result.Gone || e.write(events) != nil {
+		return false
+	}
+	return len(e.call.Events.Last) > 0 || e.write(doneEvent) == nil
+}
+
+// rewritten returns events as the rewriter completes them. The continuation of a long event stays as it is.
+func (e *exchange) rewritten(events []byte) []byte {
+	if e.rewriter == nil {
+		return events
+	}
+	out := e.room[:0]
+	for inside := e.cut; len(events) > 0; inside = false {
+		n := bytes.Index(events, eventEnd)
+		if n < 0 {
+			n = len(events)
+		} else {
+			n += len(eventEnd)
+		}
+		if inside {
+			out = append(out, events[:n]...)
+		} else {
+			out = e.rewriter.Event(out, events[:n])
+		}
+		events = events[n:]
+	}
+	e.room = out
+	return out
 }
 
 // broken ends a stream that has not reached its end.
@@ -149,16 +184,53 @@ func (s *eventScan) scan(b []byte, e *exchange) (end int) {
 		}
 		event := b[end : end+n]
 		switch {
-		case inside:
-		case bytes.HasPrefix(event, []byte("error:")), bytes.HasPrefix(event, []byte(`data: {"error"`)):
+		case inside && !bytes.Contains(event, []byte(`"usage":{`)):
+		case !inside && failure(event):
 			s.failed = true
 			return end
-		case bytes.HasPrefix(b[end:], doneEvent):
+		case !inside && bytes.HasPrefix(b[end:], doneEvent):
 			s.finished = true
 			return end
 		case bytes.Contains(event, []byte(`"timings":{`)), bytes.Contains(event, []byte(`"usage":{`)):
-			e.result.Tokens = countTokens(event)
+			e.count(event)
+		}
+		if e.ends(event, inside) {
+			s.finished = true
+			return end + n + len(eventEnd)
 		}
 		end += n + len(eventEnd)
 	}
+}
+
+// count takes the token counts of an event. The format of Anthropic has those of the prompt in the first event, and
+// the others in the last.
+func (e *exchange) count(event []byte) {
+	now := countTokens(event)
+	if now.Prompt == 0 && len(e.call.Events.Last) > 0 {
+		now.Prompt = e.result.Tokens.Prompt
+	}
+	e.result.Tokens = now
+}
+
+// ends reports whether an event ends the answer. inside means that only its continuation is here.
+func (e *exchange) ends(event []byte, inside bool) bool {
+	if inside {
+		return e.cutEnd
+	}
+	for _, last := range e.call.Events.Last {
+		if bytes.HasPrefix(event, []byte(last)) {
+			return true
+		}
+	}
+	return false
+}
+
+// failure reports whether an event is the runtime's report of an error.
+func failure(event []byte) bool {
+	for _, begin := range []string{"error:", "event: error\n", `data: {"error"`} {
+		if bytes.HasPrefix(event, []byte(begin)) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,123 @@
+package frontdoor
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+
+	"companion/adapters/door/relay"
+)
+
+// Client libraries of the Responses and Anthropic formats need members that the runtime does not write. The types
+// below insert them as text where an object begins, so events are not decoded, and the start of a long event is
+// enough. A text of the model cannot look like a member, because its quotes are escaped.
+
+// responseEvents completes an answer in the Responses format: the number of each event, the place of its item in the
+// answer, and empty members of the answer itself.
+type responseEvents struct {
+	sequence int
+	items    [][]byte // the ids of the items of the answer, in their order
+}
+
+func newResponseEvents() relay.Rewriter { return new(responseEvents) }
+
+const (
+	responseMembers = `"background":false,"error":null,"incomplete_details":null,"instructions":null,"metadata":{},` +
+		`"parallel_tool_calls":true,"tool_choice":"auto","tools":[],`
+	usageMembers = `"output_tokens_details":{"reasoning_tokens":0},`
+	partMembers  = `"content_index":0,`
+	textMembers  = `"logprobs":[],`
+)
+
+// Event implements relay.Rewriter.
+func (r *responseEvents) Event(out, event []byte) []byte {
+	line, _, _ := bytes.Cut(event, []byte("\n"))
+	kind, named := bytes.CutPrefix(line, []byte("event: response."))
+	head, data, whole := bytes.Cut(event, []byte("\ndata: {"))
+	if !named || !whole { // a comment
+		return append(out, event...)
+	}
+	out = append(append(append(out, head...), "\ndata: {"...), `"sequence_number":`...)
+	out = append(strconv.AppendInt(out, int64(r.sequence), 10), ',')
+	r.sequence++
+	switch string(kind) {
+	case "created", "in_progress":
+		return insert(out, data, `"response":{`, responseMembers+`"output":[],`)
+	case "completed", "incomplete", "failed":
+		before, usage, found := bytes.Cut(data, []byte(`"usage":{`))
+		out = insert(out, before, `"response":{`, responseMembers)
+		if found {
+			out = append(append(append(out, `"usage":{`...), usageMembers...), usage...)
+		}
+		return out
+	case "output_item.added", "output_item.done":
+		out = r.place(out, member(data, `"id":"`))
+	case "output_text.delta", "output_text.done":
+		out = append(append(r.place(out, member(data, `"item_id":"`)), partMembers...), textMembers...)
+	case "content_part.added", "content_part.done", "reasoning_text.delta", "reasoning_text.done":
+		out = append(r.place(out, member(data, `"item_id":"`)), partMembers...)
+	default:
+		out = r.place(out, member(data, `"item_id":"`))
+	}
+	return append(out, data...)
+}
+
+// Answer implements relay.Rewriter.
+func (r *responseEvents) Answer(whole []byte) []byte {
+	more := len(responseMembers) + len(usageMembers)
+	before, usage, found := bytes.Cut(whole, []byte(`"usage":{`))
+	out := insert(make([]byte, 0, len(whole)+more), before, "{", responseMembers)
+	if found {
+		out = append(append(append(out, `"usage":{`...), usageMembers...), usage...)
+	}
+	return out
+}
+
+// place writes the place of an item in the answer. A new item comes after the others.
+func (r *responseEvents) place(out, id []byte) []byte {
+	if len(id) == 0 {
+		return out
+	}
+	i := slices.IndexFunc(r.items, func(known []byte) bool { return bytes.Equal(known, id) })
+	if i < 0 {
+		i = len(r.items)
+		r.items = append(r.items, bytes.Clone(id))
+	}
+	return append(strconv.AppendInt(append(out, `"output_index":`...), int64(i), 10), ',')
+}
+
+// anthropicEvents completes an answer in the Anthropic format: the empty input of a call that begins.
+type anthropicEvents struct{}
+
+func newAnthropicEvents() relay.Rewriter { return anthropicEvents{} }
+
+// Event implements relay.Rewriter.
+func (anthropicEvents) Event(out, event []byte) []byte {
+	if !bytes.HasPrefix(event, []byte("event: content_block_start\n")) {
+		return append(out, event...)
+	}
+	return insert(out, event, `"content_block":{"type":"tool_use",`, `"input":{},`)
+}
+
+// Answer implements relay.Rewriter.
+func (anthropicEvents) Answer(whole []byte) []byte { return whole }
+
+// insert appends text to out with members behind the first opening, if there is one.
+func insert(out, text []byte, opening, members string) []byte {
+	before, after, found := bytes.Cut(text, []byte(opening))
+	out = append(out, before...)
+	if found {
+		out = append(append(append(out, opening...), members...), after...)
+	}
+	return out
+}
+
+// member returns the text behind the first name, up to its quote.
+func member(data []byte, name string) []byte {
+	_, after, found := bytes.Cut(data, []byte(name))
+	if !found {
+		return nil
+	}
+	value, _, _ := bytes.Cut(after, []byte(`"`))
+	return value
+}

@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"companion/e2e/harness"
+)
+
+// checkMessages: the Anthropic form with the real runtime.
+func checkMessages(t *testing.T, door *harness.Door) {
+	const question = `{"max_tokens":4,"temperature":0,"system":"Be brief.","messages":[{"role":"user","content":[{"type":"text","text":"Hello.","cache_control":{"type":"ephemeral"}}]}]`
+	var answer struct {
+		Type    string
+		Content []struct{ Type, Text string }
+		Usage   struct {
+			Output int `json:"output_tokens"`
+		}
+		Input int `json:"input_tokens"`
+	}
+	decode := func(path, body string) {
+		t.Helper()
+		reply := door.Do(t.Context(), http.MethodPost, path, body)
+		if err := json.Unmarshal([]byte(reply.Body), &answer); err != nil || reply.Status != http.StatusOK {
+			t.Fatalf("%s: answered %d %q, %v", path, reply.Status, reply.Body, reply.Err)
+		}
+	}
+	decode("/messages?beta=true", question+"}")
+	if answer.Type != "message" || len(answer.Content) != 1 || answer.Content[0].Text == "" || answer.Usage.Output == 0 {
+		t.Errorf("answered %+v", answer)
+	}
+	decode("/messages/count_tokens", question+"}")
+	if answer.Input < 5 {
+		t.Errorf("counted %d tokens, want at least 5", answer.Input)
+	}
+	reply := door.Do(t.Context(), http.MethodPost, "/messages", question+`,"stream":true}`)
+	if !strings.HasPrefix(reply.Body, "event: message_start\n") || !strings.HasSuffix(reply.Body, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n") {
+		t.Errorf("the stream is %q", reply.Body)
+	}
+	reply = door.Do(t.Context(), http.MethodPost, "/messages", question+`,"id_slot":0}`)
+	if reply.Status != http.StatusBadRequest || !strings.HasPrefix(reply.Body, `{"type":"error","error":{"type":"invalid_request_error",`) {
+		t.Errorf("a slot: answered %d %s", reply.Status, reply.Body)
+	}
+}
+
+// checkResponses: the Responses form with the real runtime. Its schema is enforced, though the runtime does not read
+// text.format itself.
+func checkResponses(t *testing.T, door *harness.Door) {
+	const question = `{"max_output_tokens":40,"temperature":0,"store":true,"instructions":"Be brief.","input":[{"role":"user","content":"Hello."},
+		{"role":"assistant","content":"Hi."},{"type":"reasoning","summary":[]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Well?","annotations":[]}]},{"role":"user","content":[{"type":"input_text","text":"Go on."}]}]`
+	const format = `,"text":{"format":{"type":"json_schema","name":"n","schema":{"type":"string","enum":["quince"]}}}`
+	type response struct {
+		Status string
+		Output []struct {
+			Content []struct{ Text string }
+		}
+	}
+	check := func(what string, r response) {
+		t.Helper()
+		var told string
+		if len(r.Output) != 1 || len(r.Output[0].Content) != 1 || json.Unmarshal([]byte(r.Output[0].Content[0].Text), &told) != nil || told != "quince" {
+			t.Errorf("%s: answered %+v, want the text of the schema", what, r)
+		}
+	}
+	var whole response
+	reply := door.Do(t.Context(), http.MethodPost, "/responses", question+format+"}")
+	if err := json.Unmarshal([]byte(reply.Body), &whole); err != nil || reply.Status != http.StatusOK {
+		t.Fatalf("answered %d %q, %v", reply.Status, reply.Body, reply.Err)
+	}
+	check("whole", whole)
+	reply = door.Do(t.Context(), http.MethodPost, "/responses", question+format+`,"stream":true}`)
+	var last struct {
+		Type     string
+		Sequence int `json:"sequence_number"`
+		Response response
+	}
+	events := strings.Split(strings.TrimSuffix(reply.Body, "\n\n"), "\n\n")
+	for i, event := range events {
+		_, data, _ := strings.Cut(event, "\ndata: ")
+		if err := json.Unmarshal([]byte(data), &last); err != nil || last.Sequence != i {
+			t.Fatalf("event %d is %q: %v", i, event, err)
+		}
+	}
+	if last.Type != "response.completed" {
+		t.Errorf("the last event is %q", last.Type)
+	}
+	check("stream", last.Response)
+}
+
+// checkWhatClientsSend: what well-known clients send is answered by the real runtime (L12).
+func checkWhatClientsSend(t *testing.T, door *harness.Door) {
+	const hello = `{"messages":[{"role":"user","content":"Hello."}],"ignore_eos":false`
+	for _, more := range []string{
+		`"max_tokens":2,"seed":-1,"top_k":-1,"repeat_last_n":-1,"dry_penalty_last_n":-1,"stop":"","cache_prompt":true,"timings_per_token":true`,
+		`"max_tokens":2,"seed":81985529216486895,"stop":["","` + strings.Repeat(`x","`, 30) + `y"],"chat_template_kwargs":{"enable_thinking":false},"extra_body":{}`,
+		`"n_predict":2,"prompt_cache_retention":"24h","parallel_tool_calls":true`,
+		`"max_tokens":99999,"max_completion_tokens":99999,"stop":["e","a","i","o"," "]`,
+	} {
+		ask(t, door, chatPath, hello+","+more+"}")
+	}
+	ask(t, door, chatPath, `{"max_tokens":2,"messages":[{"role":"user","content":"a"},{"role":"assistant","reasoning_content":"r"},{"role":"user","content":"b"},
+		{"role":"assistant","content":null,"tool_calls":[],"parsed":null},{"role":"user","content":"c"}]}`)
+	long := strings.Repeat("word ", 6000)
+	for path, body := range map[string]string{
+		chatPath: `{"messages":[{"role":"user","content":"` + long + `"}]}`, completionPath: `{"prompt":"` + long + `"}`,
+		"/messages": `{"messages":[{"role":"user","content":"` + long + `"}]}`, "/responses": `{"input":"` + long + `"}`,
+	} {
+		reply := door.Do(t.Context(), http.MethodPost, path, body)
+		if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "and the context holds 4096.") || !strings.Contains(reply.Body, "The prompt has 6") {
+			t.Errorf("%s, a long prompt: answered %d %s, want both numbers", path, reply.Status, reply.Body)
+		}
+	}
+}
