@@ -3,6 +3,7 @@ package browser
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 					} else if from.door == "rebound.example" {
 						want = a.rebound
 					}
+					log.pace()
 					learned := b.try(a.name, base, token)
 					log.expect(t, a.name, want, a.name == "navigation")
 					if !nothing(learned, from.planted, want) {
@@ -128,6 +130,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 	for address, want := range map[string]messages.Reason{"127.0.0.1": messages.ReasonMissingToken, "rebound.example": host} {
 		t.Run("address bar, "+address, func(t *testing.T) {
 			b := &tab{t, b.ctx}
+			log.pace()
 			b.do("opening the front door", chromedp.Navigate(fmt.Sprintf("http://%s:%d/v1/models", address, door)))
 			log.expect(t, "address bar", want, true)
 			if shown := evaluate[string](b, "document.body.innerText"); !nothing(shown, true, want) {
@@ -154,8 +157,21 @@ func nothing(learned string, sameOrigin bool, reason messages.Reason) bool {
 // accessLog reads the companion's log as it grows. It needs the level debug: other levels do not log the
 // requests of the health probe.
 type accessLog struct {
-	c    *harness.Companion
-	read int // bytes
+	c     *harness.Companion
+	read  int         // bytes
+	times []time.Time // of the last lines
+}
+
+// pace waits until the log has room for the lines of one more attempt: it has at most ten lines a second for each
+// reason of a refusal without a token.
+func (l *accessLog) pace() {
+	for {
+		l.times = slices.DeleteFunc(l.times, func(at time.Time) bool { return time.Since(at) > 1100*time.Millisecond })
+		if len(l.times) <= 7 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // line is what a test needs of a line of the access log (L11).
@@ -172,6 +188,7 @@ func (l *accessLog) next(t *testing.T) []line {
 	var others []line
 	for _, r := range requests {
 		if !r.probe() {
+			l.times = append(l.times, time.Now())
 			others = append(others, r)
 		}
 	}

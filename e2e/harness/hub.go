@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -36,8 +37,8 @@ var realHub struct {
 	dir string
 }
 
-// RealHub starts a hub that offers the real runtime and the real model as the defaults. They are published
-// once for all tests, so tests must leave its faults off.
+// RealHub starts a hub that offers the real runtime and the real model as the defaults. They are published once for all
+// tests; each hub serves a copy, because tests run in parallel and one directory has one server.
 func RealHub(t testing.TB) *Hub {
 	t.Helper()
 	parts := Parts(t)
@@ -49,7 +50,38 @@ func RealHub(t testing.TB) *Hub {
 		publishIn(t, dir, "runtime", RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
 		realHub.dir = dir
 	}
-	return serve(t, TempDir(t), realHub.dir)
+	dir := TempDir(t)
+	return serve(t, dir, copyHub(t, realHub.dir, filepath.Join(dir, "hub")))
+}
+
+// copyHub copies a hub directory that no server uses. Artifacts never change, so they are linked.
+func copyHub(t testing.TB, from, to string) string {
+	t.Helper()
+	err := filepath.WalkDir(from, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rest, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		copied := filepath.Join(to, rest)
+		switch {
+		case entry.IsDir():
+			return os.Mkdir(copied, 0o700)
+		case strings.HasPrefix(rest, "artifacts"+string(filepath.Separator)):
+			return os.Link(name, copied)
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(copied, data, 0o600)
+	})
+	if err != nil {
+		t.Fatalf("copying the hub: %v", err)
+	}
+	return to
 }
 
 func serve(t testing.TB, logs, dir string) *Hub {

@@ -16,6 +16,8 @@ import (
 //   - A request that was alone in the runtime, or that was in it at two deaths, is refused for an hour.
 //   - Any other noted request is a suspect. The next time it runs alone, so that the next death tells which
 //     request is the cause and no honest request is at two deaths by coincidence. An answer clears it.
+//   - A request that came within a second after the runtime had failed another one is not noted: the runtime was
+//     dead already, and its end not yet known.
 //   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
 //     the runtime itself, or another request, is the likelier cause.
 //   - A caller who varies the request meets three bounds. Fields that cannot matter to the runtime, such as
@@ -36,6 +38,7 @@ type Quarantine struct {
 	noted    ring[record]       // by digest
 	answered ring[struct{}]     // digests of answered requests and of their parts
 	deaths   []death            // in the last carefulTime
+	failed   failure            // the last request that the runtime left without an answer
 }
 
 const (
@@ -48,6 +51,10 @@ const (
 	carefulDeaths = 3
 	// partDeaths is how many refused requests must share a part until the part is refused.
 	partDeaths = 2
+
+	// lateTime is how long after a failed request the runtime may be dead while its end is not known yet. A
+	// request that comes then meets a dead runtime, and is not the cause of its death.
+	lateTime = time.Second
 
 	maxDepartures = 64
 	maxNoted      = 1 << 10
@@ -67,6 +74,13 @@ type stay struct {
 	launch messages.Launch
 	print  fingerprint
 	noted  bool // at the death of its runtime
+	late   bool // it came when the runtime had just failed another request
+}
+
+// failure is when a launch of the runtime failed a request.
+type failure struct {
+	launch messages.Launch
+	at     time.Time
 }
 
 type departure struct {
@@ -120,6 +134,7 @@ func (q *Quarantine) enter(l messages.Launch, f fingerprint) *stay {
 	s := &stay{launch: l, print: f}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	s.late = q.failed.launch == l && age(q.failed.at, time.Now()) < lateTime
 	q.inside[s] = struct{}{}
 	return s
 }
@@ -143,6 +158,9 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 			q.left = append(q.left[:0], q.left[1:]...)
 		}
 		q.left = append(q.left, departure{stay: *s, at: now, gone: r.Gone})
+		if !r.Gone && !s.late {
+			q.failed = failure{launch: s.launch, at: now}
+		}
 	}
 }
 
@@ -203,7 +221,21 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	}
 	clear(q.left[len(later):])
 	q.left = later
-	return present
+	return withoutLate(present)
+}
+
+// withoutLate leaves out the requests that came after the runtime had failed another one, unless there are no others.
+func withoutLate(present map[digest]departure) map[digest]departure {
+	timely := map[digest]departure{}
+	for whole, d := range present {
+		if !d.late {
+			timely[whole] = d
+		}
+	}
+	if len(timely) == 0 {
+		return present
+	}
+	return timely
 }
 
 // blameParts counts a refused request against its text and its schemas and tools.

@@ -338,3 +338,21 @@ func TestAdmissionAlone(t *testing.T) {
 	a.counts.QueueBound = 1
 	enter(false, messages.ReasonQueueFull)
 }
+
+// R11: a request that meets a runtime that another request has ended, before the end is known, is not blamed.
+func TestRequestToADeadRuntimeIsNotBlamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly, honest := chatOf("deadly", ""), chatOf("honest", "")
+		c.die(t, deadly, honest)
+		c.want(t, honest, permittedAlone)
+		c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+		time.Sleep(10 * time.Millisecond)
+		c.leave(c.enter(c.launch, printOf(t, honest)), broken)
+		if !c.RuntimeEnded(c.launch) {
+			t.Error("got a death without a request, want one with requests")
+		}
+		c.want(t, deadly, refusedForItself)
+		c.want(t, honest, permittedAlone)
+	})
+}
