@@ -10,7 +10,7 @@ import (
 	"companion/messages"
 )
 
-// testBackEnd is what every back end must do, the fake one included; largest is what it can hold. Proves K1, K2, K4.
+// testBackEnd tests the contract of a back end: K1, K2, K4. largest is the largest value that it can hold, in bytes.
 func testBackEnd(t *testing.T, back backEnd, service string, largest int) {
 	t.Helper()
 	k := newKeychain(back, Options{Service: service, Timeout: 10 * time.Second})
@@ -37,11 +37,11 @@ func testBackEnd(t *testing.T, back backEnd, service string, largest int) {
 		t.Run(string(a), func(t *testing.T) {
 			wantAbsent(t, k, a)
 			if err := k.Delete(ctx, a); err != nil {
-				t.Fatalf("deleting a missing item: %v", err)
+				t.Fatalf("deleting a missing item: got %v, want no error", err)
 			}
 			for name, v := range values {
 				if err := k.Set(ctx, a, messages.NewSecret(v)); err != nil {
-					t.Fatalf("%s: %v (cause %v)", name, err, errors.Unwrap(err))
+					t.Fatalf("%s: got %v (cause %v), want no error", name, err, errors.Unwrap(err))
 				}
 				wantValue(t, k, a, v)
 			}
@@ -72,7 +72,7 @@ func wantValue(t *testing.T, k *Keychain, a Account, want string) {
 	t.Helper()
 	got, found, err := k.Get(context.Background(), a)
 	if err != nil || !found || got.Reveal() != want {
-		t.Fatalf("get %s: found %v, err %v, %d bytes; want %d bytes", a, found, err, len(got.Reveal()), len(want))
+		t.Fatalf("get %s: got found %v, err %v, %d bytes; want %d bytes", a, found, err, len(got.Reveal()), len(want))
 	}
 }
 
@@ -80,18 +80,18 @@ func wantAbsent(t *testing.T, k *Keychain, a Account) {
 	t.Helper()
 	got, found, err := k.Get(context.Background(), a)
 	if err != nil || found || !got.IsZero() {
-		t.Fatalf("get %s: found %v, err %v (cause %v); want absent", a, found, err, cause(err))
+		t.Fatalf("get %s: got found %v, err %v (cause %v); want no item", a, found, err, cause(err))
 	}
 }
 
 func wantReason(t *testing.T, err error, want messages.Reason) {
 	t.Helper()
 	if got := ReasonOf(err); got != want {
-		t.Fatalf("reason %s (%v, cause %v), want %s", got, err, cause(err), want)
+		t.Fatalf("got reason %s (%v, cause %v), want %s", got, err, cause(err), want)
 	}
 }
 
-// cause is the innermost error, which the text leaves out.
+// cause returns the innermost error, which the text of err does not contain.
 func cause(err error) error {
 	for {
 		next := errors.Unwrap(err)

@@ -11,13 +11,14 @@ import (
 	"companion/messages"
 )
 
-// kernelKeyring keeps items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)): in kernel memory, never
-// on disk, gone at reboot. It is for machines without a desktop session, and chosen by name only (K2).
+// kernelKeyring stores items as keys of type "user" in the user keyring (keyrings(7), user-keyring(7)): in kernel memory, not
+// on disk, and lost at reboot. It is for machines without a desktop session, and is used only if the configuration names it
+// (K2).
 //
-// Keys have the kernel's default permissions: only a process that possesses a key may read it. A process possesses what its
-// own keyrings reach, and whether those reach the user keyring depends on how the session began (a systemd service's does
-// not). So each call links the user keyring into the calling thread's keyring while it runs; any process of the same user may
-// do the same.
+// Keys have the kernel's default permissions: only a process that possesses a key may read it. A process possesses the keys
+// that are linked from its own keyrings. Whether these link to the user keyring depends on how the session began; in a systemd
+// service they do not. So each call links the user keyring into the calling thread's keyring while it runs. Any process of the
+// same user may do the same.
 type kernelKeyring struct{}
 
 const keyType = "user"
@@ -32,7 +33,7 @@ func (kernelKeyring) get(_ context.Context, service, account string) (value stri
 		if err != nil {
 			return err
 		}
-		// One byte more than fits tells a value that is too long from one that just fits.
+		// One byte more than MaxValue, to detect a value that is too long.
 		buf := make([]byte, MaxValue+1)
 		n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, buf, 0)
 		if err != nil {
@@ -59,8 +60,8 @@ func (kernelKeyring) delete(_ context.Context, service, account string) error {
 		if err != nil {
 			return err
 		}
-		// Revoking makes the payload unreachable from every keyring that links the key, and gives back its quota at once.
-		// Invalidating leaves both to the kernel's garbage collector.
+		// Revoking makes the payload unreachable from every keyring that links the key, and frees its quota at once.
+		// Invalidating would leave both to the kernel's garbage collector.
 		if _, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0); err != nil {
 			return fmt.Errorf("revoking the key: %w", err)
 		}

@@ -1,14 +1,14 @@
-// Package keychain keeps the user's four secrets in the operating system's keychain (contract K).
+// Package keychain stores the user's four secrets in the operating system's keychain (contract K).
 //
-// There are four accounts and three operations: no list, no search, no dump. The configuration names the back end, and no
-// other one ever replaces it (K3): when it is absent, locked or refuses, the caller gets an *Error with the reason. A missing
-// item is a normal answer (found false), distinct from a failing back end (K4).
+// There are four accounts and three operations: no list, no search, no dump. The configuration names the back end; no other
+// one replaces it (K3). If the back end is absent, locked or refuses, the caller gets an *Error with the reason. A missing item
+// is a normal answer (found false), distinct from a failing back end (K4).
 //
-// A call asks the user nothing unless its context comes from Ask, which allows one dialog.
+// A call raises no dialog unless its context comes from Ask, which allows one.
 //
 // Calls run one at a time, on a worker with a deadline (K7): a slow write does not overtake or undo a later one, and a stopped
-// service or a dialog does not hold the caller. A worker whose call hangs long after its deadline is given up and replaced. A
-// panic of the back end's library is an error of that call.
+// service or an open dialog does not block the caller. A worker whose call hangs long after its deadline is abandoned and
+// replaced. A panic in the back end's library is returned as the error of that call.
 package keychain
 
 import (
@@ -44,7 +44,7 @@ const MaxValue = 8192
 
 // Back ends as the configuration names them.
 const (
-	BackendAuto          = "auto" // the platform's own; never another one instead
+	BackendAuto          = "auto" // the platform's default, without fallback
 	BackendSecretService = "secret-service"
 	BackendKernelKeyring = "kernel-keyring"
 	BackendMacOS         = "macos"
@@ -54,25 +54,25 @@ const (
 // defaultTimeout leaves the user time to type a password into an unlock dialog.
 const defaultTimeout = 30 * time.Second
 
-// grace is how long a back end may take, after its deadline, to say why it was late: "locked" helps the user more than "timed
-// out".
+// grace is the time after its deadline in which a back end may still return its own error: "locked" helps the user more than
+// "timed out".
 const grace = 250 * time.Millisecond
 
-// Options says where the secrets are.
+// Options are the inputs of Open.
 type Options struct {
 	Backend string // one of the Backend constants
 	Service string // the name of this companion's items in the keychain
 	// Timeout bounds each call; zero means 30 s.
 	Timeout time.Duration
-	// Panicked, if not nil, hears of a panic in the back end. The value is one of the runtime's own errors, or the type of
-	// another one, whose text could quote a secret. It must not block.
+	// Panicked, if not nil, is called after a panic in the back end. value is the text of a runtime error, or only the type of
+	// any other value, whose text could quote a secret. Panicked must not block.
 	Panicked func(value string, stack []byte)
 }
 
 type dialogs struct{}
 
-// Ask returns a context under which all calls together may raise one dialog, such as one to unlock. The caller acts for the
-// user who has just asked for something. Without it a call that would need a dialog fails with keychain_locked.
+// Ask returns a context under which all calls together may raise one dialog, such as an unlock dialog. Callers use it only for
+// an action that the user has just requested. Under any other context, a call that needs a dialog fails with keychain_locked.
 func Ask(ctx context.Context) context.Context {
 	left := new(atomic.Int32)
 	left.Store(1)
@@ -85,14 +85,14 @@ func MayAsk(ctx context.Context) bool {
 	return ok && left.Load() > 0
 }
 
-// takeDialog spends the dialog of ctx, if it has one left.
+// takeDialog uses up the dialog of ctx and reports whether there was one.
 func takeDialog(ctx context.Context) bool {
 	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
 	return ok && left.CompareAndSwap(1, 0)
 }
 
-// Error says why the keychain could not answer. Its text contains neither the value nor text of the back end; errors.Is sees
-// the cause.
+// Error says why a keychain call failed. Its text contains neither the value nor text of the back end; errors.Is matches the
+// cause.
 type Error struct {
 	Op      string // "get", "set" or "delete"
 	Account Account
@@ -106,8 +106,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// ReasonOf returns the reason of a keychain error: ReasonOK for nil and for a missing item, ReasonKeychainUnavailable for an
-// error of another kind.
+// ReasonOf returns the reason of a keychain error: ReasonOK for nil and for a missing item, ReasonKeychainUnavailable for any
+// other error.
 func ReasonOf(err error) messages.Reason {
 	var e *Error
 	switch {
@@ -119,10 +119,10 @@ func ReasonOf(err error) messages.Reason {
 	return messages.ReasonKeychainUnavailable
 }
 
-// errAbsent is a back end's "no such item".
+// errAbsent is the error of a back end for a missing item.
 var errAbsent = errors.New("no such item")
 
-// failure is how a back end names its reason.
+// failure is an error of a back end with its reason.
 type failure struct {
 	reason messages.Reason
 	cause  error
@@ -133,48 +133,48 @@ func (f *failure) Unwrap() error { return f.cause }
 
 func fail(reason messages.Reason, cause error) error { return &failure{reason, cause} }
 
-// backEnd is one keychain. Calls do not overlap, unless a worker was given up. A call ends with ctx where it can; where it
-// cannot (a library without time-outs) it stays behind on its worker. set replaces; get and delete answer errAbsent for a
-// missing item; other errors are a *failure. A dialog is raised only after takeDialog.
+// backEnd is one keychain. Calls do not overlap, unless a worker was abandoned. A call ends with ctx if the library supports
+// that; otherwise it goes on, on its worker. set replaces an item; get and delete return errAbsent for a missing one; other
+// errors are a *failure. A dialog may be raised only after takeDialog.
 type backEnd interface {
 	get(ctx context.Context, service, account string) (string, error)
 	set(ctx context.Context, service, account, value string) error
 	delete(ctx context.Context, service, account string) error
 }
 
-// Keychain is one service's four items. Safe for concurrent use.
+// Keychain gives access to the four items of one service. It is safe for concurrent use.
 type Keychain struct {
 	service  string
 	timeout  time.Duration
 	back     backEnd
 	panicked func(value string, stack []byte)
-	// asksByItself says that the back end raises dialogs that it does not ask leave for.
+	// asksByItself means that the back end raises dialogs without takeDialog.
 	asksByItself bool
 
 	mu      sync.Mutex
 	worker  *worker
-	givenUp int             // workers that still hang
-	locked  messages.Reason // the last answer, if it was one that a dialog could change
+	givenUp int             // abandoned workers that still hang
+	locked  messages.Reason // the last result, if a dialog could change it
 }
 
 // worker runs one call at a time.
 type worker struct {
 	slot  chan struct{} // holds one element while a call runs
-	since time.Time     // when that call began; guarded by Keychain.mu
+	since time.Time     // start of that call; guarded by Keychain.mu
 }
 
 func newWorker() *worker { return &worker{slot: make(chan struct{}, 1)} }
 
 const (
-	// giveUpAfter is how many deadlines a call may hang until its worker is replaced. Its write may then land after a later
-	// one, so it is late enough for every back end that only is slow.
+	// giveUpAfter is the number of deadlines after which the worker of a hanging call is replaced. A write of the old worker
+	// may then take effect after a later one, so the limit is longer than any back end that is only slow.
 	giveUpAfter = 3
-	// maxGivenUp bounds the goroutines and threads that hang for ever.
+	// maxGivenUp bounds the goroutines and threads that hang.
 	maxGivenUp = 4
 )
 
-// Open returns the back end that the options name. A back end that this platform lacks is an *Error with
-// ReasonKeychainUnavailable; a service that does not run is an error of the first call.
+// Open returns the keychain that o names. A back end that this platform lacks is an *Error with ReasonKeychainUnavailable; if
+// the service does not run, the first call fails.
 func Open(o Options) (*Keychain, error) {
 	if o.Service == "" {
 		return nil, &Error{Op: "open", Reason: messages.ReasonKeychainUnavailable, cause: errors.New("no service name")}
@@ -195,7 +195,7 @@ func newKeychain(back backEnd, o Options) *Keychain {
 	}
 }
 
-// Get returns the item; found is false when there is none. A stored value outside the bounds of K1 is
+// Get returns the item; found is false if there is none. A stored value outside the bounds of K1 is an *Error with
 // ReasonInvalidSecret.
 func (k *Keychain) Get(ctx context.Context, account Account) (messages.Secret, bool, error) {
 	var value string
@@ -234,7 +234,7 @@ func (k *Keychain) Set(ctx context.Context, account Account, secret messages.Sec
 	})
 }
 
-// Delete removes the item; a missing one is no error.
+// Delete removes the item; a missing item is not an error.
 func (k *Keychain) Delete(ctx context.Context, account Account) error {
 	err := k.run(ctx, "delete", account, func(ctx context.Context) error {
 		return k.back.delete(ctx, k.service, string(account))
@@ -245,7 +245,7 @@ func (k *Keychain) Delete(ctx context.Context, account Account) error {
 	return err
 }
 
-// run puts call on the worker and waits for it, within the deadline.
+// run executes call on the worker and waits for it until the deadline.
 func (k *Keychain) run(ctx context.Context, op string, account Account, call func(context.Context) error) error {
 	known := []Account{AccessToken, RefreshToken, SessionMetadata, LoopbackToken}
 	if !slices.Contains(known, account) {
@@ -304,7 +304,7 @@ func (k *Keychain) contain(ctx context.Context, call func(context.Context) error
 	return call(ctx)
 }
 
-// acquire waits for the worker; nil says that ctx has ended.
+// acquire waits for the worker and returns it, or nil if ctx has ended.
 func (k *Keychain) acquire(ctx context.Context) *worker {
 	for {
 		w := k.current()
@@ -319,12 +319,12 @@ func (k *Keychain) acquire(ctx context.Context) *worker {
 			k.mu.Unlock()
 			return w
 		}
-		k.mu.Unlock() // it was given up meanwhile
+		k.mu.Unlock() // the worker was abandoned meanwhile
 		<-w.slot
 	}
 }
 
-// current returns the worker to use: a new one in the place of one that hangs.
+// current returns the worker to use. It replaces one that hangs.
 func (k *Keychain) current() *worker {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -336,7 +336,7 @@ func (k *Keychain) current() *worker {
 	return k.worker
 }
 
-// release frees w, or counts it off if it was given up.
+// release frees w. If w was abandoned, release decrements their number.
 func (k *Keychain) release(w *worker) {
 	k.mu.Lock()
 	w.since = time.Time{}
@@ -347,8 +347,8 @@ func (k *Keychain) release(w *worker) {
 	<-w.slot
 }
 
-// spare answers without a call where the call would raise a dialog that ctx does not allow: on a platform whose back end asks
-// by itself, the last refusal stands until a call that may ask.
+// spare returns a reason without a call if the call would raise a dialog that ctx does not allow. For a back end that raises
+// dialogs by itself, the last refusal stays valid until a call that may raise one.
 func (k *Keychain) spare(ctx context.Context) messages.Reason {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -394,7 +394,7 @@ func checkValue(value string) messages.Reason {
 	return messages.ReasonOK
 }
 
-// equal compares digests, so that neither content nor length is an oracle.
+// equal compares a and b by their digests, so that timing reveals neither content nor length.
 func equal(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1

@@ -18,15 +18,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fake is a keychain in memory that can be told to misbehave. Test-only: no such back end can be
-// configured (K3).
+// fake is a keychain in memory with injected faults. It is for tests only; the configuration cannot select it (K3).
 type fake struct {
 	mu    sync.Mutex
 	items map[string]string
 	calls int
 	err   error
-	hang  chan struct{} // not nil: every call waits for it, deaf to its context
-	lie   bool          // set says yes and stores nothing
+	hang  chan struct{} // not nil: every call waits for it and ignores its context
+	lie   bool          // set returns success and stores nothing
 }
 
 func (f *fake) enter() error {
@@ -89,18 +88,18 @@ func (f *fake) delete(_ context.Context, service, account string) error {
 
 func TestFakeConforms(t *testing.T) { testBackEnd(t, &fake{}, "companion-test", MaxValue) }
 
-// K1, T5: three operations and nothing else.
+// K1, T5: there are exactly three operations.
 func TestSurface(t *testing.T) {
 	var methods []string
 	for m := range reflect.TypeFor[*Keychain]().Methods() {
 		methods = append(methods, m.Name)
 	}
 	if got := strings.Join(methods, " "); got != "Delete Get Set" {
-		t.Fatalf("exported methods: %s", got)
+		t.Fatalf("exported methods: got %s, want Delete Get Set", got)
 	}
 }
 
-// K1: another account name is refused before any back end is called.
+// K1: an unknown account name is refused before the back end is called.
 func TestUnknownAccount(t *testing.T) {
 	for _, name := range []Account{"", "access_token", "access-token ", "*", "session"} {
 		f := &fake{}
@@ -110,12 +109,12 @@ func TestUnknownAccount(t *testing.T) {
 		wantReason(t, k.Set(t.Context(), name, messages.NewSecret("v")), messages.ReasonUnknownAccount)
 		wantReason(t, k.Delete(t.Context(), name), messages.ReasonUnknownAccount)
 		if f.calls != 0 {
-			t.Fatalf("%q reached the back end", name)
+			t.Fatalf("%q: got %d calls of the back end, want none", name, f.calls)
 		}
 	}
 }
 
-// K1: values are 1–8192 bytes of UTF-8, on the way in and on the way out.
+// K1: values are 1–8192 bytes of UTF-8, for both set and get.
 func TestValueBounds(t *testing.T) {
 	rows := map[string]struct {
 		value string
@@ -136,19 +135,19 @@ func TestValueBounds(t *testing.T) {
 				return
 			}
 			if f.calls != 0 {
-				t.Fatal("a bad value reached the back end")
+				t.Fatalf("bad value: got %d calls of the back end, want none", f.calls)
 			}
 			f.items = map[string]string{"s/access-token": r.value}
 			got, found, err := k.Get(t.Context(), AccessToken)
 			wantReason(t, err, messages.ReasonInvalidSecret)
 			if found || !got.IsZero() {
-				t.Fatal("a bad value was handed out")
+				t.Fatal("bad value in the back end: got it returned, want an error")
 			}
 		})
 	}
 }
 
-// K3, K4, K7: each failure keeps its own reason, and none reads as "absent".
+// K3, K4, K7: each failure keeps its own reason, and none is reported as a missing item.
 func TestFailuresAreToldApart(t *testing.T) {
 	reasons := []messages.Reason{
 		messages.ReasonKeychainUnavailable, messages.ReasonKeychainLocked,
@@ -159,7 +158,7 @@ func TestFailuresAreToldApart(t *testing.T) {
 		_, found, err := k.Get(t.Context(), AccessToken)
 		wantReason(t, err, want)
 		if found {
-			t.Fatalf("%s: found", want)
+			t.Fatalf("%s: got found, want an error", want)
 		}
 		wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("v")), want)
 		wantReason(t, k.Delete(t.Context(), AccessToken), want)
@@ -177,7 +176,7 @@ func TestSetIsReadBack(t *testing.T) {
 	wantReason(t, k.Set(t.Context(), LoopbackToken, messages.NewSecret("new")), messages.ReasonKeychainDenied)
 }
 
-// K7: a back end that hangs does not hold its callers, and a late write does not land after a later one.
+// K7: a back end that hangs does not block its callers, and its late write does not overwrite a later one.
 func TestHungBackEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{hang: make(chan struct{})}
@@ -187,14 +186,14 @@ func TestHungBackEnd(t *testing.T) {
 		_, _, err := k.Get(t.Context(), AccessToken)
 		wantReason(t, err, messages.ReasonKeychainTimeout)
 		if took := time.Since(began); took > 11*time.Second {
-			t.Fatalf("took %v", took)
+			t.Fatalf("got an answer after %v, want at most 11s", took)
 		}
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
 		wantReason(t, k.Delete(cancelled, AccessToken), messages.ReasonKeychainTimeout)
 		f.mu.Lock()
 		if f.calls != 1 {
-			t.Fatalf("%d calls reached the hung back end: the worker is not one", f.calls)
+			t.Fatalf("got %d calls of the hung back end, want 1", f.calls)
 		}
 		hang := f.hang
 		f.hang = nil
@@ -207,7 +206,7 @@ func TestHungBackEnd(t *testing.T) {
 	})
 }
 
-// panicking is a back end whose library is broken.
+// panicking is a back end whose library panics.
 type panicking struct {
 	fake
 	with any
@@ -215,15 +214,15 @@ type panicking struct {
 
 func (p *panicking) get(context.Context, string, string) (string, error) { panic(p.with) }
 
-// K7: a panic of the back end's library is an error of that call, with a stack for the log and without the text of a foreign
-// value; the next call works.
+// K7: a panic in the back end's library is the error of that call. The log gets the stack, but not the text of a value that
+// is not a runtime error. The next call works.
 func TestPanicIsContained(t *testing.T) {
 	var heard []string
 	back := &panicking{with: "a library that quotes the token planted-secret"}
 	k := newKeychain(back, Options{Service: "s", Panicked: func(value string, stack []byte) {
 		heard = append(heard, value)
 		if !strings.Contains(string(stack), "keychain_test.go") {
-			t.Errorf("the stack does not lead to the panic:\n%s", stack)
+			t.Errorf("got this stack, want one with the line of the panic:\n%s", stack)
 		}
 	}})
 	for range 3 {
@@ -235,14 +234,14 @@ func TestPanicIsContained(t *testing.T) {
 	_, _, err := k.Get(t.Context(), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainUnavailable)
 	if err := k.Delete(t.Context(), AccessToken); err != nil {
-		t.Errorf("the call after a panic: %v", err)
+		t.Errorf("call after a panic: got %v, want no error", err)
 	}
 	if got, want := fmt.Sprint(heard), "[string string string assignment to entry in nil map]"; got != want {
-		t.Errorf("heard %s, want %s", got, want)
+		t.Errorf("Panicked: got %s, want %s", got, want)
 	}
 }
 
-// K7: a worker that hangs for several deadlines is replaced, and what it does later frees it. There is a bound.
+// K7: a worker that hangs for several deadlines is replaced, up to a limit. When its call returns, it no longer counts.
 func TestWorkerIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
@@ -260,7 +259,7 @@ func TestWorkerIsReplaced(t *testing.T) {
 		close(hangs[0])
 		synctest.Wait()
 		if err := k.Set(t.Context(), AccessToken, messages.NewSecret("now")); err != nil {
-			t.Fatalf("after one of %d hanging workers came back: %v", len(hangs), err)
+			t.Fatalf("after one of %d hanging workers returned: got %v, want no error", len(hangs), err)
 		}
 		wantValue(t, k, AccessToken, "now")
 		for _, hang := range hangs[1:] {
@@ -270,12 +269,13 @@ func TestWorkerIsReplaced(t *testing.T) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.givenUp != 0 {
-			t.Errorf("%d workers count as given up, want 0", k.givenUp)
+			t.Errorf("abandoned workers: got %d, want 0", k.givenUp)
 		}
 	})
 }
 
-// K7: where the back end asks by itself (macOS), the last refusal stands until a call that may ask: one dialog per action.
+// K7: for a back end that raises dialogs by itself (macOS), the last refusal stays valid until a call that may raise a
+// dialog: one dialog per action.
 func TestBackEndThatAsksByItself(t *testing.T) {
 	f := &fake{err: fail(messages.ReasonKeychainDenied, nil)}
 	k := newKeychain(f, Options{Service: "s"})
@@ -285,7 +285,7 @@ func TestBackEndThatAsksByItself(t *testing.T) {
 		wantReason(t, err, messages.ReasonKeychainDenied)
 	}
 	if f.calls != 1 {
-		t.Errorf("%d calls reached the back end, want 1", f.calls)
+		t.Errorf("calls of the back end: got %d, want 1", f.calls)
 	}
 	f.err = nil
 	if err := k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")); err != nil {
@@ -294,7 +294,7 @@ func TestBackEndThatAsksByItself(t *testing.T) {
 	wantValue(t, k, AccessToken, "v")
 }
 
-// Rule 2: no error text holds the value.
+// Rule 2: no error text contains the value.
 func TestErrorsHoldNoValue(t *testing.T) {
 	const value = "planted-secret"
 	k := newKeychain(&fake{err: fail(messages.ReasonKeychainDenied, errors.New(value))}, Options{Service: "s"})
@@ -304,7 +304,7 @@ func TestErrorsHoldNoValue(t *testing.T) {
 	}
 }
 
-// K2, K3: a back end of another platform, or an unknown one, is refused; nothing stands in.
+// K2, K3: a back end of another platform and an unknown one are refused, without a fallback.
 func TestOpen(t *testing.T) {
 	for _, name := range []string{"", "memory", "file", "Auto", "kernel"} {
 		_, err := Open(Options{Backend: name, Service: "s"})

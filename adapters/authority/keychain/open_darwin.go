@@ -11,7 +11,8 @@ import (
 	"companion/messages"
 )
 
-// AsksByItself says whether the back end raises dialogs without leave: the system's tool does when the keychain is locked.
+// AsksByItself says whether the back end raises dialogs that the caller did not allow. The system's tool does when the
+// keychain is locked.
 const AsksByItself = true
 
 func open(name string) (backEnd, error) {
@@ -22,13 +23,13 @@ func open(name string) (backEnd, error) {
 	return nil, fmt.Errorf("back end %q is not one of auto, macos", name)
 }
 
-// macOS is the login keychain, by way of go-keyring and the system's security tool. Compiled and
-// untested on a real machine.
+// macOS is the login keychain, through go-keyring and the system's security tool. It is compiled, but untested on a real
+// machine.
 type macOS struct{}
 
-// maxMacOSValue keeps the command that go-keyring writes to the tool, base64 and account included,
-// under its line limit of 4096 bytes. Checked here because go-keyring notices only after it has
-// started the tool, and then leaves it behind.
+// maxMacOSValue keeps the command that go-keyring writes to the tool, including base64 and account, below the tool's line
+// limit of 4096 bytes. It is checked here because go-keyring checks only after it has started the tool, and then does not end
+// it.
 const maxMacOSValue = 2800
 
 func (macOS) get(_ context.Context, service, account string) (string, error) {
@@ -47,7 +48,7 @@ func (macOS) delete(_ context.Context, service, account string) error {
 	return macOSReason(keyring.Delete(service, account))
 }
 
-// macOSReason reads the tool's exit status: the low byte of the Security framework's OSStatus.
+// macOSReason maps the tool's exit status, which is the low byte of the Security framework's OSStatus, to a reason.
 func macOSReason(err error) error {
 	var exit *exec.ExitError
 	switch {

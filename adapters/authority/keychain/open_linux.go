@@ -2,7 +2,7 @@ package keychain
 
 import "fmt"
 
-// AsksByItself says whether the back end raises dialogs without leave.
+// AsksByItself says whether the back end raises dialogs that the caller did not allow.
 const AsksByItself = false
 
 func open(name string) (backEnd, error) {

@@ -7,7 +7,7 @@ import (
 	"runtime"
 )
 
-// AsksByItself says whether the back end raises dialogs without leave.
+// AsksByItself says whether the back end raises dialogs that the caller did not allow.
 const AsksByItself = false
 
 func open(string) (backEnd, error) {

@@ -11,7 +11,7 @@ import (
 	"companion/messages"
 )
 
-// AsksByItself says whether the back end raises dialogs without leave.
+// AsksByItself says whether the back end raises dialogs that the caller did not allow.
 const AsksByItself = false
 
 func open(name string) (backEnd, error) {
@@ -22,9 +22,8 @@ func open(name string) (backEnd, error) {
 	return nil, fmt.Errorf("back end %q is not one of auto, windows", name)
 }
 
-// credentialManager is the Windows Credential Manager (DPAPI, per user, this machine), by way of
-// go-keyring. It holds at most 2560 bytes a value. Tested under Wine, not run on a
-// real machine.
+// credentialManager is the Windows Credential Manager (DPAPI, per user and machine), through go-keyring. A value has at most
+// 2560 bytes. It is tested under Wine, not on a real machine.
 type credentialManager struct{}
 
 func (credentialManager) get(_ context.Context, service, account string) (string, error) {

@@ -17,14 +17,14 @@ import (
 	"companion/messages"
 )
 
-// fakeService is a Secret Service that asks the user about everything, and a user who dismisses every dialog or answers
-// none. GNOME Keyring cannot be made to do that without a desktop.
+// fakeService is a Secret Service that raises a dialog for every operation, and a user who dismisses every dialog or answers
+// none. GNOME Keyring cannot do that without a desktop.
 type fakeService struct {
 	bus       *dbus.Conn
 	mu        sync.Mutex
 	prompts   int
 	dismissed int
-	unlockAsk bool // unlocking asks first
+	unlockAsk bool // unlocking raises a dialog
 	silent    bool // dialogs stay open
 	none      bool // there is no collection
 }
@@ -40,7 +40,7 @@ func (f *fakeService) Unlock(objects []dbus.ObjectPath) ([]dbus.ObjectPath, dbus
 	return objects, "/", nil
 }
 
-// OpenSession offers plain transport only, like services before the encrypted one.
+// OpenSession offers plain transport only, like old services.
 func (f *fakeService) OpenSession(algorithm string, _ dbus.Variant) (dbus.Variant, dbus.ObjectPath, *dbus.Error) {
 	if algorithm != algorithmPlain {
 		return dbus.MakeVariant(""), "/", dbus.NewError("org.freedesktop.DBus.Error.NotSupported", nil)
@@ -59,7 +59,7 @@ func (f *fakeService) ReadAlias(string) (dbus.ObjectPath, *dbus.Error) {
 	return loginCollection, nil
 }
 
-// CreateItem says that the user must be asked.
+// CreateItem answers that a dialog is needed.
 func (f *fakeService) CreateItem(map[string]dbus.Variant, secret, bool) (dbus.ObjectPath, dbus.ObjectPath, *dbus.Error) {
 	return "/", promptPath, nil
 }
@@ -68,7 +68,7 @@ func (f *fakeService) SearchItems(map[string]string) ([]dbus.ObjectPath, *dbus.E
 	return []dbus.ObjectPath{}, nil
 }
 
-// Prompt is dismissed at once, unless the fake is silent.
+// Prompt reports that the user dismissed the dialog, unless the fake is silent.
 func (f *fakeService) Prompt(string) *dbus.Error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -79,7 +79,7 @@ func (f *fakeService) Prompt(string) *dbus.Error {
 	return nil
 }
 
-// Dismiss takes the dialog away.
+// Dismiss closes the dialog.
 func (f *fakeService) Dismiss() *dbus.Error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,7 +99,7 @@ func (f *fakeService) counts() (prompts, dismissed int) {
 	return f.prompts, f.dismissed
 }
 
-// onBus runs the rest of the test in a process of its own with a private session bus. It returns false in the outer process.
+// onBus runs the rest of the test in a child process with a private session bus. It returns false in the parent.
 func onBus(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("KEYCHAIN_TEST_BUS") != "" {
@@ -137,8 +137,8 @@ func onBus(t *testing.T) bool {
 	return false
 }
 
-// K7: a dismissed unlock dialog is "locked", a dismissed dialog for storing is "denied". A call without leave raises none, and
-// all calls of one action raise one.
+// K7: a dismissed unlock dialog gives keychain_locked, a dismissed store dialog keychain_denied. Calls without Ask raise no
+// dialog, and all calls under one Ask raise one.
 func TestDialogs(t *testing.T) {
 	if !onBus(t) {
 		return
@@ -148,7 +148,7 @@ func TestDialogs(t *testing.T) {
 	wantDialogs := func(want int) {
 		t.Helper()
 		if got, _ := fake.counts(); got != want {
-			t.Fatalf("%d dialogs so far, want %d", got, want)
+			t.Fatalf("dialogs: got %d, want %d", got, want)
 		}
 	}
 	value := messages.NewSecret("v")
@@ -175,23 +175,23 @@ func TestDialogs(t *testing.T) {
 	}
 	wantDialogs(2)
 
-	// A dialog that is not answered in time is dismissed.
+	// An unanswered dialog is dismissed at the deadline.
 	fake.change(func(f *fakeService) { f.silent = true })
 	short := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 200 * time.Millisecond})
 	_, _, err := short.Get(Ask(t.Context()), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainLocked)
 	wantDialogs(3)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		// One for the store dialog that was not allowed, one for this.
+		// The store dialog that was not allowed, and this one.
 		if _, dismissed := fake.counts(); dismissed == 2 {
 			break
 		} else if time.Now().After(deadline) {
-			t.Fatalf("%d dialogs were taken away, want 2", dismissed)
+			t.Fatalf("dismissed dialogs: got %d, want 2", dismissed)
 		}
 	}
 }
 
-// K3, K7: a service without a default collection has its own reason, and so has one that goes away under a dialog.
+// K3, K7: a service without a default collection has its own reason, and so has a service that ends while a dialog is open.
 func TestNoCollection(t *testing.T) {
 	if !onBus(t) {
 		return
@@ -212,8 +212,7 @@ func TestNoCollection(t *testing.T) {
 	wantReason(t, k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainUnavailable)
 }
 
-// K7: the session bus goes away while a dialog is open, at logout for example. That is an error, and not the end of the
-// process.
+// K7: if the session bus ends while a dialog is open, for example at logout, the call fails and the process goes on.
 func TestBusGone(t *testing.T) {
 	if !onBus(t) {
 		return
@@ -234,7 +233,7 @@ func TestBusGone(t *testing.T) {
 	wantReason(t, k.Set(Ask(t.Context()), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainUnavailable)
 }
 
-// serveFake puts the fake on the session bus. The returned function locks or unlocks its collection.
+// serveFake exports the fake on the session bus. The returned function locks or unlocks its collection.
 func serveFake(t *testing.T) (*fakeService, func(bool)) {
 	t.Helper()
 	bus, err := dbus.ConnectSessionBus()
@@ -261,7 +260,7 @@ func serveFake(t *testing.T) (*fakeService, func(bool)) {
 		t.Fatal(err)
 	}
 	if reply, err := bus.RequestName(secretsName, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
-		t.Fatalf("%v %v", reply, err)
+		t.Fatalf("RequestName: got %v, %v; want the primary owner", reply, err)
 	}
 	return f, func(locked bool) { properties.SetMust(secretsCollection, "Locked", locked) }
 }

@@ -18,7 +18,7 @@ import (
 	"companion/messages"
 )
 
-// again runs one test of this binary in a process of its own, and fails with its output.
+// again runs the test in a child process, and fails with its output.
 func again(t *testing.T, env []string, prefix ...string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -30,7 +30,7 @@ func again(t *testing.T, env []string, prefix ...string) {
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("child process: got %v, want a passed test\n%s", err, out)
 	}
 }
 
@@ -41,8 +41,8 @@ func uniqueService(t *testing.T) string {
 // K1, K2, K4 on the real kernel keyring.
 func TestKernelKeyring(t *testing.T) { testBackEnd(t, kernelKeyring{}, uniqueService(t), MaxValue) }
 
-// K2: the kernel keyring reaches across processes and sessions of one user, also where the session
-// keyring does not lead to the user keyring.
+// K2: processes and sessions of one user share the kernel keyring, also if the session keyring does not link to the user
+// keyring.
 func TestKernelKeyringAcrossSessions(t *testing.T) {
 	const name, value = "KEYCHAIN_TEST_SERVICE", "across sessions"
 	if service := os.Getenv(name); service != "" {
@@ -61,7 +61,7 @@ func TestKernelKeyringAcrossSessions(t *testing.T) {
 	again(t, []string{name + "=" + uniqueService(t)})
 }
 
-// K2: as an ordinary user; where the quota is spent, set says that the keyring is full, and stores nothing.
+// K2: for an ordinary user whose quota is used up, set reports that the keyring is full, and stores nothing.
 func TestKernelKeyringQuota(t *testing.T) {
 	const name = "KEYCHAIN_TEST_QUOTA"
 	if os.Getenv(name) == "" {
@@ -97,13 +97,13 @@ func TestKernelKeyringQuota(t *testing.T) {
 	wantAbsent(t, k, AccessToken)
 }
 
-// busConfig is a session bus that starts no service by itself, so that "no service" stays true.
+// busConfig configures a session bus that activates no service.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:tmpdir=/tmp</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow send_destination="*"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`
 
-// K1–K4, K7 on a real GNOME Keyring on a private D-Bus: absent service, empty, locked, stopped.
+// K1–K4, K7 with a real GNOME Keyring on a private D-Bus: service absent, empty, locked, stopped.
 func TestSecretService(t *testing.T) {
 	if _, err := exec.LookPath("gnome-keyring-daemon"); err != nil {
 		t.Fatal("gnome-keyring-daemon is missing: install the package gnome-keyring")
@@ -128,7 +128,7 @@ func TestSecretService(t *testing.T) {
 		_, found, err := k.Get(t.Context(), RefreshToken)
 		wantReason(t, err, messages.ReasonKeychainLocked)
 		if found {
-			t.Fatal("found while locked")
+			t.Fatal("locked: got found, want an error")
 		}
 		wantReason(t, k.Set(t.Context(), AccessToken, messages.NewSecret("v")), messages.ReasonKeychainLocked)
 		wantReason(t, k.Delete(t.Context(), RefreshToken), messages.ReasonKeychainLocked)
@@ -142,12 +142,12 @@ func TestSecretService(t *testing.T) {
 		_, _, err := k.Get(t.Context(), RefreshToken)
 		wantReason(t, err, messages.ReasonKeychainTimeout)
 		if took := time.Since(began); took > 4*time.Second {
-			t.Fatalf("took %v", took)
+			t.Fatalf("stopped service: got an answer after %v, want at most 4s", took)
 		}
 	})
 }
 
-// K3, K7: no session bus at all; nothing is started in its place.
+// K3, K7: without a session bus the call fails, and no bus is started.
 func TestNoSessionBus(t *testing.T) {
 	const name = "KEYCHAIN_TEST_NO_BUS"
 	if os.Getenv(name) == "" {
@@ -190,12 +190,12 @@ func startKeyring(t *testing.T) *os.Process {
 				return daemon.Process
 			}
 		case <-late:
-			t.Fatal("gnome-keyring-daemon did not come up")
+			t.Fatal("got no gnome-keyring-daemon on the bus, want one")
 		}
 	}
 }
 
-// K7, K3: on a real GNOME Keyring, Watch hears of its coming, locking, and going, and not of our own writes.
+// K7, K3: with a real GNOME Keyring, Watch reports start, lock, unlock and end of the service, and not our own writes.
 func TestWatch(t *testing.T) {
 	if !onBus(t) {
 		return
@@ -214,7 +214,7 @@ func TestWatch(t *testing.T) {
 		select {
 		case <-changes:
 		case <-time.After(20 * time.Second):
-			t.Fatalf("Watch did not tell that %s", what)
+			t.Fatalf("Watch: got no change, want one when %s", what)
 		}
 		for len(changes) > 0 {
 			<-changes
@@ -229,8 +229,8 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	settleWatch(t)
-	if n := len(changes); n > 1 { // one may be left of the service's start: absent, then a collection
-		t.Errorf("20 writes of our own were told as %d changes", n)
+	if n := len(changes); n > 1 { // one may remain from the start of the service
+		t.Errorf("after 20 own writes: got %d changes, want at most 1", n)
 	}
 	for len(changes) > 0 {
 		<-changes
@@ -243,7 +243,7 @@ func TestWatch(t *testing.T) {
 	hears("the service has gone")
 }
 
-// settleWatch gives Watch the time of some round trips over the bus.
+// settleWatch waits for some round trips over the bus.
 func settleWatch(t *testing.T) {
 	t.Helper()
 	bus, err := dbus.ConnectSessionBus()
@@ -259,8 +259,8 @@ func settleWatch(t *testing.T) {
 	}
 }
 
-// K1, K2: go-keyring, an implementation that is not ours, reads what this package stores in a real GNOME Keyring, and the
-// other way round. An eavesdropper on the bus sees the value with go-keyring's plain transport, and never with ours.
+// K1, K2: go-keyring, an independent implementation, reads what this package stores in a real GNOME Keyring, and vice versa.
+// A monitor on the bus sees the value with go-keyring's plain transport, and not with this package's.
 func TestEncryptedTransport(t *testing.T) {
 	if !onBus(t) {
 		return
@@ -276,12 +276,12 @@ func TestEncryptedTransport(t *testing.T) {
 		}
 		wantValue(t, k, RefreshToken, value)
 		if text := recorded(); len(value) > 8 && strings.Contains(text, value) {
-			t.Errorf("the value %.20q was on the bus in plain", value)
+			t.Errorf("got the value %.20q in plain text on the bus, want it encrypted", value)
 		} else if !strings.Contains(text, "CreateItem") {
-			t.Fatal("the eavesdropper saw nothing: this test proves nothing")
+			t.Fatal("the monitor: got no CreateItem, want it recorded")
 		}
 		if got, err := keyring.Get(service, string(RefreshToken)); err != nil || got != value {
-			t.Errorf("go-keyring reads %.20q, %v, want %.20q", got, err, value)
+			t.Errorf("go-keyring: got %.20q, %v; want %.20q", got, err, value)
 		}
 		recorded()
 	}
@@ -289,12 +289,12 @@ func TestEncryptedTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(recorded(), "stored by go-keyring") {
-		t.Error("the eavesdropper does not see plain transport: this test proves nothing")
+		t.Error("the monitor: got no value of go-keyring's plain transport, want it recorded")
 	}
 	wantValue(t, k, AccessToken, "stored by go-keyring")
 }
 
-// eavesdrop records all messages of the bus; the returned function gives and forgets the record.
+// eavesdrop records all messages of the bus; the returned function returns the record and clears it.
 func eavesdrop(t *testing.T) func() string {
 	t.Helper()
 	monitor, err := dbus.ConnectSessionBus()
@@ -350,7 +350,7 @@ func lockKeyring(t *testing.T) {
 	}
 }
 
-// closeSharedBus ends the connection that go-keyring keeps for the life of the process.
+// closeSharedBus closes the connection that go-keyring otherwise keeps until the process ends.
 func closeSharedBus(t *testing.T) {
 	t.Helper()
 	bus, err := dbus.SessionBus()

@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// maxWindowsValue is what one credential holds (wincred.h: CRED_MAX_CREDENTIAL_BLOB_SIZE).
+// maxWindowsValue is the largest credential (wincred.h: CRED_MAX_CREDENTIAL_BLOB_SIZE).
 const maxWindowsValue = 5 * 512
 
 // K1, K2, K4

@@ -12,12 +12,12 @@ import (
 	"companion/messages"
 )
 
-// secretService is the freedesktop.org Secret Service (GNOME Keyring, KeePassXC, KWallet). It speaks the protocol itself:
-// go-keyring waits for ever for a stopped service and for a dialog, raises dialogs without leave, crashes when the bus goes
-// away under a dialog, and sends secrets over the bus in plain. Items have go-keyring's attributes, so that an item stored by
-// an earlier version is found.
+// secretService is the freedesktop.org Secret Service (GNOME Keyring, KeePassXC, KWallet). It implements the protocol itself,
+// because go-keyring waits without limit for a stopped service and for a dialog, raises dialogs that the caller did not allow,
+// crashes if the bus ends while a dialog is open, and sends secrets over the bus in plain text. Items have go-keyring's
+// attributes, so that items stored by earlier versions are found.
 //
-// Each call uses a connection of its own, which ends with the call.
+// Each call uses its own connection, which is closed when the call ends.
 type secretService struct{}
 
 const (
@@ -32,7 +32,7 @@ const (
 	loginCollection = dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
 )
 
-// dismissWithin is how long the connection outlives its call, to take an open dialog away.
+// dismissWithin is how long the connection stays open after its call, to dismiss an open dialog.
 const dismissWithin = 100 * time.Millisecond
 
 func (secretService) get(ctx context.Context, service, account string) (value string, err error) {
@@ -77,7 +77,8 @@ type vault struct {
 	collection dbus.ObjectPath
 }
 
-// withVault runs use on an unlocked collection. Where it is locked and ctx allows a dialog, the user is asked.
+// withVault runs use on an unlocked collection. If the collection is locked and ctx allows a dialog, it raises the unlock
+// dialog.
 func withVault(ctx context.Context, use func(*vault) error) error {
 	conn, end, err := connect(ctx)
 	if err != nil {
@@ -91,7 +92,7 @@ func withVault(ctx context.Context, use func(*vault) error) error {
 	return reasoned(ctx, use(v))
 }
 
-// connect makes a private connection to the session bus; a bus that is not there is not started.
+// connect makes a private connection to the session bus. It does not start a bus.
 func connect(ctx context.Context) (conn *dbus.Conn, end func(), err error) {
 	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dismissWithin, cancel) })
@@ -136,7 +137,7 @@ func (v *vault) open() error {
 	return v.unlock(v.collection)
 }
 
-// look finds the collection, and whether it is locked, without asking the user.
+// look finds the collection and whether it is locked, without a dialog.
 func (v *vault) look() (locked bool, err error) {
 	var all []dbus.ObjectPath
 	if err := v.property(secretsPath, secretsService, "Collections", &all); err != nil {
@@ -155,8 +156,8 @@ func (v *vault) look() (locked bool, err error) {
 	return locked, err
 }
 
-// unlock asks the service to unlock a collection or an item, and the user through its dialog. A dialog that is dismissed or
-// not answered in time leaves it locked.
+// unlock asks the service to unlock a collection or an item, which may raise a dialog. If the dialog is dismissed or not
+// answered in time, the object stays locked.
 func (v *vault) unlock(object dbus.ObjectPath) error {
 	if !takeDialog(v.ctx) {
 		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and this call must not ask"))
@@ -172,8 +173,8 @@ func (v *vault) unlock(object dbus.ObjectPath) error {
 	return v.ask(prompt, messages.ReasonKeychainLocked)
 }
 
-// answer completes a call that may want a dialog of its own. Without leave for a dialog the call has not happened, and the
-// keychain counts as locked.
+// answer completes a call that may need a dialog. If no dialog is allowed, the call has no effect, and the result is
+// keychain_locked.
 func (v *vault) answer(prompt dbus.ObjectPath, dismissed messages.Reason) error {
 	if prompt == noPrompt || prompt == "" {
 		return nil
@@ -185,7 +186,7 @@ func (v *vault) answer(prompt dbus.ObjectPath, dismissed messages.Reason) error 
 	return v.ask(prompt, dismissed)
 }
 
-// ask shows a dialog of the service and waits for its end. dismissed is the reason when the user refuses or does not answer.
+// ask raises a dialog of the service and waits for its result. dismissed is the reason if the user refuses or does not answer.
 func (v *vault) ask(prompt dbus.ObjectPath, dismissed messages.Reason) error {
 	// godbus drops signals that do not fit.
 	signals := make(chan *dbus.Signal, 64)
@@ -222,14 +223,14 @@ func (v *vault) ask(prompt dbus.ObjectPath, dismissed messages.Reason) error {
 	}
 }
 
-// matchOwner matches the signal that the service has come or gone.
+// matchOwner matches the signal that the service has started or ended.
 func matchOwner() []dbus.MatchOption {
 	return []dbus.MatchOption{
 		dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, secretsName),
 	}
 }
 
-// serviceLeft reports whether signal says that the service's name has no owner any more.
+// serviceLeft reports whether signal says that the service has ended: its bus name has no owner.
 func serviceLeft(signal *dbus.Signal) bool {
 	return signal.Name == "org.freedesktop.DBus.NameOwnerChanged" && len(signal.Body) == 3 && signal.Body[0] == secretsName && signal.Body[2] == ""
 }
@@ -312,7 +313,8 @@ func errorName(err error) string {
 	return ""
 }
 
-// reasoned gives err its reason. A service that does not answer in time is told from one that answers with an error.
+// reasoned adds the reason to err. It distinguishes a service that does not answer in time from one that answers with an
+// error.
 func reasoned(ctx context.Context, err error) error {
 	var f *failure
 	switch {

@@ -13,8 +13,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Algorithms of a session (Secret Service specification, "Transfer of Secrets"). Encrypted transport keeps secrets from
-// programs that record the bus; it proves the identity of neither end.
+// Algorithms of a session (Secret Service specification, "Transfer of Secrets"). Encrypted transport protects secrets from
+// programs that record the bus; it authenticates neither end.
 const (
 	algorithmDH    = "dh-ietf1024-sha256-aes128-cbc-pkcs7"
 	algorithmPlain = "plain"
@@ -25,13 +25,13 @@ var dhPrime, _ = new(big.Int).SetString("FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628
 	"EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE6"+
 	"49286651ECE65381FFFFFFFFFFFFFFFF", 16)
 
-// session is an open session. key is nil where the service offers plain transport only.
+// session is an open session. key is nil if the service offers plain transport only.
 type session struct {
 	path dbus.ObjectPath
 	key  []byte
 }
 
-// openSession agrees on a key with the service. A service that does not support that gets plain transport.
+// openSession negotiates a key with the service. If the service does not support encryption, the transport is plain.
 func (v *vault) openSession() (*session, error) {
 	private, public, err := dhKey()
 	if err != nil {
@@ -67,7 +67,7 @@ func dhKey() (private *big.Int, public []byte, err error) {
 	return private, new(big.Int).Exp(big.NewInt(2), private, dhPrime).Bytes(), nil
 }
 
-// dhShared derives the AES key. A public key that would give away the shared secret is refused.
+// dhShared derives the AES key. It refuses a public key for which the shared secret is predictable.
 func dhShared(private *big.Int, public []byte) ([]byte, error) {
 	theirs := new(big.Int).SetBytes(public)
 	if theirs.Cmp(big.NewInt(1)) <= 0 || theirs.Cmp(new(big.Int).Sub(dhPrime, big.NewInt(1))) >= 0 {

@@ -25,7 +25,7 @@ func TestSession(t *testing.T) {
 		}
 		b, err := dhShared(theirs, ourPublic)
 		if err != nil || !bytes.Equal(a, b) {
-			t.Fatalf("the two ends have different keys (%v)", err)
+			t.Fatalf("keys of the two ends: got different ones (%v), want the same", err)
 		}
 		value := rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "value")
 		encrypted, err := (&session{path: "/s", key: a}).encrypt(value)
@@ -39,7 +39,7 @@ func TestSession(t *testing.T) {
 	})
 }
 
-// K2: a public key that makes the shared secret known to everybody is refused.
+// K2: a public key for which the shared secret is predictable is refused.
 func TestWeakPublicKeys(t *testing.T) {
 	private, _, err := dhKey()
 	if err != nil {
@@ -48,12 +48,12 @@ func TestWeakPublicKeys(t *testing.T) {
 	below := new(big.Int).Sub(dhPrime, big.NewInt(1))
 	for _, public := range [][]byte{nil, {0}, {1}, below.Bytes(), dhPrime.Bytes(), bytes.Repeat([]byte{0xff}, 200)} {
 		if _, err := dhShared(private, public); err == nil {
-			t.Errorf("the public key %x was accepted", public)
+			t.Errorf("public key %x: got no error, want one", public)
 		}
 	}
 }
 
-// K7: what comes over the bus may be malformed; it is an error and no panic.
+// K7: malformed data from the bus causes an error, not a panic.
 func FuzzDecrypt(f *testing.F) {
 	f.Add([]byte("0123456789abcdef"), []byte("0123456789abcdef"))
 	f.Add([]byte(nil), []byte(nil))

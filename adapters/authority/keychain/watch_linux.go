@@ -11,9 +11,9 @@ import (
 // watchPause is how long Watch waits before it connects to the bus again.
 const watchPause = 5 * time.Second
 
-// Watch calls changed when the Secret Service has come, gone, been locked or been unlocked, or has got a default collection,
-// until ctx ends. Signals of other kinds, such as those of our own writes, call nothing. Other back ends have no such signals:
-// then Watch waits for the end of ctx.
+// Watch calls changed when the Secret Service has started, ended, been locked or unlocked, or got a default collection, until
+// ctx ends. Other signals, such as those of our own writes, are ignored. Other back ends have no signals; for them Watch only
+// waits for the end of ctx.
 func Watch(ctx context.Context, backend string, changed func()) {
 	if backend != BackendAuto && backend != BackendSecretService {
 		<-ctx.Done()
@@ -31,7 +31,7 @@ func Watch(ctx context.Context, backend string, changed func()) {
 	}
 }
 
-// watchBus watches over one connection and returns the last state.
+// watchBus watches the service on one connection and returns the last state.
 func watchBus(ctx context.Context, last string, changed func()) string {
 	conn, end, err := connect(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func watchBus(ctx context.Context, last string, changed func()) string {
 	}
 }
 
-// drain takes what has piled up: one look answers all of it.
+// drain discards the queued signals: one check of the state covers all of them.
 func drain(signals <-chan *dbus.Signal) {
 	for {
 		select {
@@ -80,7 +80,8 @@ func drain(signals <-chan *dbus.Signal) {
 	}
 }
 
-// state is what a quiet call would meet: "absent", "unlocked", or the reason of its failure. It starts no service.
+// state returns the state that a call without a dialog would find: "absent", "unlocked", or the reason of its failure. It does
+// not start the service.
 func state(ctx context.Context, conn *dbus.Conn) string {
 	ctx, cancel := context.WithTimeout(ctx, watchPause)
 	defer cancel()

@@ -4,5 +4,5 @@ package keychain
 
 import "context"
 
-// Watch waits for the end of ctx: the keychains of this platform have no signals to watch.
+// Watch waits for the end of ctx: the keychains of this platform have no signals.
 func Watch(ctx context.Context, _ string, _ func()) { <-ctx.Done() }

@@ -15,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// Attempt is one sign-in in a browser: one redirect listener, one state, one verifier, at most one callback. Its owner calls
-// Wait once, then Close once.
+// Attempt is one sign-in in a browser, with one redirect listener, one state, one verifier and at most one callback. Its owner
+// calls Wait once, then Close once.
 type Attempt struct {
 	client      *Client
 	metadata    metadata
@@ -25,7 +25,7 @@ type Attempt struct {
 	verifier    string
 	want        expectation
 	authorize   string    // the authorization URL: it contains state and challenge, so no caller gets it
-	until       time.Time // when Wait gives up
+	until       time.Time // deadline of Wait
 
 	host         string // exact Host of the redirect listener
 	startPath    string
@@ -33,16 +33,16 @@ type Attempt struct {
 
 	answered chan callback            // capacity one: the callback with the right state
 	stray    atomic.Pointer[callback] // the last callback with another state
-	spent    atomic.Bool              // the state is good for one callback
+	spent    atomic.Bool              // the callback with the state has arrived
 	outcome  chan struct{}            // closed by Close
-	shown    chan struct{}            // closed when the browser has its last page
+	shown    chan struct{}            // closed when the browser has received its last page
 	signedIn bool                     // readable once outcome is closed
 	server   *http.Server
 	serving  sync.WaitGroup
 	closing  sync.Once
 }
 
-// callback is what came to the callback path. The code is empty unless the reason is ReasonOK.
+// callback is a request to the callback path. The code is empty unless the reason is ReasonOK.
 type callback struct {
 	ours   bool // it carries the attempt's state
 	code   string
@@ -57,8 +57,8 @@ type Grant struct {
 	ClientID string
 }
 
-// Begin fetches the metadata, binds the redirect listener and registers the client. After an error no listener is left and
-// nothing was shown to the user (O2).
+// Begin fetches the metadata, binds the redirect listener and registers the client. After an error the listener is closed and
+// the user has seen nothing (O2).
 func (c *Client) Begin(ctx context.Context) (*Attempt, error) {
 	m, err := c.discover(ctx)
 	if err != nil {
@@ -113,13 +113,13 @@ var errNoClient = &Error{
 	cause: errors.New("the hub offers no registration and no client id is configured"),
 }
 
-// Page is what the user needs: the page on loopback that sends the browser on to the hub, and until when it works.
+// Page returns the start page on loopback, which redirects the browser to the hub, and its deadline.
 func (a *Attempt) Page() messages.LoginPage {
 	return messages.LoginPage{URL: "http://" + a.host + a.startPath, Until: a.until}
 }
 
-// Wait waits for the callback and exchanges its code. It ends with ctx, and at the attempt's time-out with
-// ReasonCallbackTimeout, or with what was wrong with the last callback that did not belong to the attempt.
+// Wait waits for the callback and exchanges its code. It ends with ctx. At the attempt's time-out the reason is
+// ReasonCallbackTimeout, or the reason of the last callback that did not belong to the attempt.
 func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	const doing = "waiting for the browser"
 	late := time.NewTimer(time.Until(a.until))
@@ -145,7 +145,7 @@ func (a *Attempt) Wait(ctx context.Context) (Grant, error) {
 	return Grant{Tokens: t, Issuer: a.metadata.Issuer, ClientID: a.clientID}, nil
 }
 
-// random returns 32 bytes of the system's random source, base64url (O5).
+// random returns 32 bytes from the system's random source in base64url (O5).
 func random() string {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails: crypto/rand crashes the program instead

@@ -9,15 +9,15 @@ import (
 	"companion/messages"
 )
 
-// expectation is what the callback of one attempt must carry.
+// expectation holds the values that the callback of one attempt must contain.
 type expectation struct {
 	state       string
 	issuer      string
 	issRequired bool
 }
 
-// checkCallback decides over the parameters of a callback, in the order of O4: the server's error, state, iss, code. detail
-// is one of RFC 6749's own error codes or empty.
+// checkCallback checks the parameters of a callback in the order of O4: the server's error, state, iss, code. detail is an
+// error code of RFC 6749 or empty.
 func checkCallback(q url.Values, want expectation) callback {
 	cb := callback{ours: want.state != "" && same(q.Get("state"), want.state)}
 	switch {
@@ -41,21 +41,21 @@ func checkCallback(q url.Values, want expectation) callback {
 	return cb
 }
 
-// same compares in constant time, content and length.
+// same compares content and length in constant time.
 func same(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// refusal returns the status with which a request to the redirect listener is refused, or 0 for a request to one of paths
-// (O3). Refused requests do not end the attempt.
+// refusal returns the status code with which a request to the redirect listener is refused, or 0 for an accepted request to
+// one of paths (O3). Refused requests do not end the attempt.
 func refusal(r *http.Request, host string, paths ...string) int {
 	if r.Host != host {
 		return http.StatusForbidden
 	}
 	known := false
 	for _, p := range paths {
-		// URL.Path is decoded; a RawPath tells that %2e or %2f was in it.
+		// URL.Path is decoded; a RawPath means that the path contained an escape such as %2e or %2f.
 		known = known || r.URL.Path == p && r.URL.RawPath == "" && r.URL.Host == ""
 	}
 	switch {
@@ -66,7 +66,7 @@ func refusal(r *http.Request, host string, paths ...string) int {
 	case !absentOr(r.Header["Sec-Fetch-Mode"], "navigate"), !absentOr(r.Header["Sec-Fetch-Dest"], "document"):
 		return http.StatusForbidden
 	case r.Header.Get("Sec-Purpose") != "" || r.Header.Get("Purpose") != "":
-		return http.StatusForbidden // a prefetch is not the user
+		return http.StatusForbidden // a prefetch, not an action of the user
 	}
 	return 0
 }
@@ -75,7 +75,7 @@ func absentOr(values []string, want string) bool {
 	return len(values) == 0 || len(values) == 1 && values[0] == want
 }
 
-// parameters parses the query; false when it is malformed, too long or repeats a parameter (O3).
+// parameters parses the query. It returns false if the query is malformed, too long or repeats a parameter (O3).
 func parameters(rawQuery string) (url.Values, bool) {
 	if len(rawQuery) > 16<<10 {
 		return nil, false

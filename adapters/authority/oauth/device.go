@@ -20,13 +20,13 @@ const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 
 // Polling, RFC 8628 section 3.5.
 const (
-	pollEvery  = 5 * time.Second // where the hub says nothing
+	pollEvery  = 5 * time.Second // default, if the hub names no interval
 	pollSlower = 5 * time.Second // added at each slow_down
-	pollMost   = time.Minute     // where the hub or the network fails again and again
+	pollMost   = time.Minute     // limit, if the hub or the network keeps failing
 )
 
-// DeviceAttempt is one sign-in by device authorization (RFC 8628, O11): the user confirms a code in a browser anywhere. Its
-// owner calls Wait once, then Close once.
+// DeviceAttempt is one sign-in by device authorization (RFC 8628, O11): the user confirms a code in a browser on any device.
+// Its owner calls Wait once, then Close once.
 type DeviceAttempt struct {
 	client   *Client
 	metadata metadata
@@ -36,7 +36,7 @@ type DeviceAttempt struct {
 	page     messages.LoginPage
 }
 
-// BeginDevice asks the hub for a code. ReasonDeviceUnsupported says that the hub offers no device authorization.
+// BeginDevice requests a code from the hub. ReasonDeviceUnsupported means that the hub offers no device authorization.
 func (c *Client) BeginDevice(ctx context.Context) (*DeviceAttempt, error) {
 	const doing = "asking the hub for a device code"
 	m, err := c.discover(ctx)
@@ -72,8 +72,8 @@ func (c *Client) BeginDevice(ctx context.Context) (*DeviceAttempt, error) {
 	return a, nil
 }
 
-// checkDevice checks a device authorization response (RFC 8628 section 3.2). What the user is shown is printable, and the
-// pages are https of the issuer's origin like every endpoint (O1).
+// checkDevice checks a device authorization response (RFC 8628 section 3.2). The texts shown to the user must be printable,
+// and the pages must be https and of the issuer's origin, like every endpoint (O1).
 func (c *Client) checkDevice(body []byte, asked time.Time) (*DeviceAttempt, bool) {
 	var d struct {
 		DeviceCode string         `json:"device_code"`
@@ -114,10 +114,10 @@ func (c *Client) checkDevice(body []byte, asked time.Time) (*DeviceAttempt, bool
 	}, true
 }
 
-// maxDeviceLife bounds a device attempt, whatever the hub says.
+// maxDeviceLife bounds a device attempt, regardless of the hub's expires_in.
 const maxDeviceLife = time.Hour
 
-// seconds reads a JSON number of whole seconds, 1 to 999999999.
+// seconds parses a JSON number of whole seconds, 1 to 999999999.
 func seconds(v jsontext.Value) (time.Duration, bool) {
 	if !positiveInteger.Match(v) {
 		return 0, false
@@ -126,11 +126,11 @@ func seconds(v jsontext.Value) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, err == nil
 }
 
-// Page is what the user needs: the verification page, the code, and until when both work.
+// Page returns the verification page, the code, and their deadline.
 func (a *DeviceAttempt) Page() messages.LoginPage { return a.page }
 
-// Wait polls until the user has confirmed or refused, the code has expired, or ctx ends. A failing hub or network slows the
-// polling down and ends nothing.
+// Wait polls until the user has confirmed or refused, the code has expired, or ctx ends. If the hub or the network fails,
+// Wait polls more slowly and goes on.
 func (a *DeviceAttempt) Wait(ctx context.Context) (Grant, error) {
 	const doing = "waiting for the code to be confirmed"
 	ctx, cancel := context.WithDeadline(ctx, a.page.Until)
@@ -175,5 +175,5 @@ func (a *DeviceAttempt) Wait(ctx context.Context) (Grant, error) {
 	}
 }
 
-// Close has nothing to close; the hub forgets the code when it expires.
+// Close does nothing: the code expires at the hub.
 func (a *DeviceAttempt) Close(bool) {}

@@ -73,8 +73,7 @@ const granted = `{"token_type":"Bearer","access_token":"a","expires_in":900,"ref
 
 func errorBody(code string) string { return `{"error":"` + code + `"}` }
 
-// O11, RFC 8628: the page and the code are shown, polling keeps the hub's interval, slows down when asked, and ends with the
-// grant.
+// O11, RFC 8628: the page and the code are shown. Polling keeps the hub's interval, obeys slow_down, and ends with the grant.
 func TestDeviceSignIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, c := newDeviceHub(func(n int) (int, string) {
@@ -95,26 +94,26 @@ func TestDeviceSignIn(t *testing.T) {
 			URL: testIssuer + "/verify", Complete: testIssuer + "/verify?user_code=ABCD-EFGH", Code: "ABCD-EFGH", Until: began.Round(0).Add(10 * time.Minute),
 		}
 		if got := a.Page(); got != want {
-			t.Errorf("page %+v, want %+v", got, want)
+			t.Errorf("page: got %+v, want %+v", got, want)
 		}
 		g, err := a.Wait(t.Context())
 		if err != nil || g.Access.Reveal() != "a" || g.Refresh.Reveal() != "r" || g.ClientID != "device-client" || g.Scope != "vault:read" {
-			t.Fatalf("got %+v, %v", g, err)
+			t.Fatalf("got %+v, %v; want the tokens of device-client with scope vault:read", g, err)
 		}
 		var waits []time.Duration
 		for last := began; len(waits) < len(h.polled); last = h.polled[len(waits)-1] {
 			waits = append(waits, h.polled[len(waits)].Sub(last))
 		}
 		if got, want := fmt.Sprint(waits), "[7s 7s 12s 12s 12s]"; got != want {
-			t.Errorf("polled after %s, want %s (RFC 8628 section 3.5)", got, want)
+			t.Errorf("polling intervals: got %s, want %s (RFC 8628 section 3.5)", got, want)
 		}
 		if got, want := h.forms[1], "client_id=device-client&device_code=secret-device-code&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code"; got != want {
-			t.Errorf("polled with %s, want %s", got, want)
+			t.Errorf("form of a poll: got %s, want %s", got, want)
 		}
 	})
 }
 
-// O11: how an attempt ends without a grant, and what does not end it.
+// O11: the ways in which an attempt ends without a grant, and failures that do not end it.
 func TestDeviceEnds(t *testing.T) {
 	for name, row := range map[string]struct {
 		poll   func(n int) (int, string)
@@ -147,14 +146,14 @@ func TestDeviceEnds(t *testing.T) {
 					t.Errorf("got %v, want %s %q", err, row.want, row.detail)
 				}
 				if len(h.polled) > row.polls {
-					t.Errorf("polled %d times, want at most %d", len(h.polled), row.polls)
+					t.Errorf("polls: got %d, want at most %d", len(h.polled), row.polls)
 				}
 			})
 		})
 	}
 }
 
-// O1, O11, T13: a device answer is checked before the user sees any of it.
+// O1, O11, T13: a device authorization response is checked before the user sees any of it.
 func TestCheckDevice(t *testing.T) {
 	_, c := newDeviceHub(nil)
 	good := map[string]any{"device_code": "d", "user_code": "ABCD", "verification_uri": testIssuer + "/v", "expires_in": 600}
@@ -191,13 +190,13 @@ func TestCheckDevice(t *testing.T) {
 			}
 			encoded, _ := json.Marshal(body)
 			if _, ok := c.checkDevice(encoded, time.Now()); ok != row.ok {
-				t.Errorf("%s: accepted %v, want %v", encoded, ok, row.ok)
+				t.Errorf("%s: got accepted %v, want %v", encoded, ok, row.ok)
 			}
 		})
 	}
 }
 
-// O11: a hub without device authorization says so, before anything is registered.
+// O11: if the hub offers no device authorization, the attempt fails before a registration.
 func TestDeviceUnsupported(t *testing.T) {
 	h, c := newDeviceHub(nil)
 	delete(h.metadata, "device_authorization_endpoint")

@@ -17,7 +17,7 @@ import (
 	"companion/messages"
 )
 
-// signIn runs one attempt with a browser at target, which is the attempt's start page unless given.
+// signIn runs one attempt with a browser that opens the URL which visit returns, or the start page if visit is nil.
 func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
 	t.Helper()
 	a, err := c.Begin(t.Context())
@@ -48,7 +48,7 @@ func TestSignIn(t *testing.T) {
 	var header http.Header
 	g, shown, err := signIn(t, h, c, func(a *Attempt) string {
 		if strings.Contains(a.Page().URL, a.want.state) || strings.Contains(a.Page().URL, "challenge") {
-			t.Error("the start URL carries the attempt's state")
+			t.Errorf("start URL: got %s, want neither state nor challenge in it", a.Page().URL)
 		}
 		var body string
 		_, header, body = h.browse(a.Page().URL)
@@ -58,23 +58,23 @@ func TestSignIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if g.Access.Reveal() != "access-1" || g.Refresh.Reveal() != "refresh-1" || g.ClientID != "client-1" || g.Issuer != h.issuer {
-		t.Fatalf("%+v", g)
+		t.Fatalf("got %+v, want access-1, refresh-1, client-1 of %s", g, h.issuer)
 	}
 	if shown != signedInPage {
-		t.Fatalf("shown: %s", shown)
+		t.Fatalf("page: got %s, want the signed-in page", shown)
 	}
 	if got := header.Get("Content-Security-Policy"); !strings.HasPrefix(got, "default-src 'none'") {
-		t.Fatalf("policy %q", got)
+		t.Fatalf("Content-Security-Policy: got %q, want default-src 'none'", got)
 	}
 	if got := h.forms["token"].Get("client_secret"); got != "" || h.forms["token"].Has("client_secret") {
-		t.Fatal("a client secret exists")
+		t.Fatalf("client_secret: got %q, want none", got)
 	}
 	if !strings.Contains(h.redirect, "/callback/") || len(h.redirect) < len("http://127.0.0.1:1/callback/")+43 {
-		t.Fatalf("the callback path does not end in a random segment: %s", h.redirect)
+		t.Fatalf("redirect URI: got %s, want a callback path that ends in a random segment", h.redirect)
 	}
 }
 
-// O6: with a configured client id nothing is registered, and the callback path is the plain one.
+// O6: with a configured client id no client is registered, and the callback path is /callback.
 func TestConfiguredClient(t *testing.T) {
 	h, c := newHub(t)
 	c.config.ClientID, h.registered = "configured", "configured"
@@ -86,30 +86,30 @@ func TestConfiguredClient(t *testing.T) {
 	}
 	_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 	if err != nil || h.count("register") != 0 || !strings.HasSuffix(h.redirect, "/callback") {
-		t.Fatalf("%v, %d registrations, %s", err, h.count("register"), h.redirect)
+		t.Fatalf("got %v, %d registrations, redirect URI %s; want none, 0, a path /callback", err, h.count("register"), h.redirect)
 	}
 }
 
-// O2: on IPv6 the listener is the literal that was asked for, and the Host is exact there too.
+// O2: on IPv6 the listener binds the configured literal, and the Host header must match it exactly.
 func TestIPv6(t *testing.T) {
 	h, c := newHub(t)
 	c.config.Loopback = "::1"
 	_, shown, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 	if err != nil || shown != signedInPage || !strings.HasPrefix(h.redirect, "http://[::1]:") {
-		t.Fatalf("%v %s", err, h.redirect)
+		t.Fatalf("got %v, redirect URI %s; want none, http://[::1]:…", err, h.redirect)
 	}
 }
 
-// O2: an address that cannot be bound ends the attempt before anything was registered or shown.
+// O2: if the address cannot be bound, the attempt ends before a client is registered or a page is shown.
 func TestCannotBind(t *testing.T) {
 	h, c := newHub(t)
-	c.config.Loopback = "192.0.2.1" // documentation, never ours (RFC 5737)
+	c.config.Loopback = "192.0.2.1" // a documentation address, never local (RFC 5737)
 	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonBindFailed || h.count("register") != 0 {
-		t.Fatalf("%v, %d registrations", err, h.count("register"))
+		t.Fatalf("got %v, %d registrations; want bind_failed, 0", err, h.count("register"))
 	}
 }
 
-// T13: a hostile callback client, and a hostile server at the front channel (O3, O4, O10).
+// T13: a hostile callback client, and a hostile server on the front channel (O3, O4, O10).
 func TestHostileCallback(t *testing.T) {
 	rows := map[string]struct {
 		query func(a *Attempt) url.Values
@@ -138,19 +138,19 @@ func TestHostileCallback(t *testing.T) {
 				t.Fatalf("got %s, want %s", got, r.want)
 			}
 			if !g.Access.IsZero() || shown != failedPage {
-				t.Fatalf("shown: %s", shown)
+				t.Fatalf("got tokens, or page %s; want no token and the failure page", shown)
 			}
 			if strings.Contains(err.Error(), "script") || strings.Contains(err.Error(), "free text") {
-				t.Fatalf("free text from the server: %v", err)
+				t.Fatalf("got %v, want no free text of the server", err)
 			}
 			if r.want != messages.ReasonTokenExchangeFailed && h.count("token") != 0 {
-				t.Fatal("a refused callback reached the token endpoint")
+				t.Fatalf("refused callback: got %d token requests, want none", h.count("token"))
 			}
 		})
 	}
 }
 
-// strays are answers on the callback path that do not carry the attempt's state.
+// strays returns callbacks without the attempt's state, by the reason that they cause.
 func strays(a *Attempt) map[messages.Reason]url.Values {
 	return map[messages.Reason]url.Values{
 		messages.ReasonStateMismatch:            {"code": {"c"}, "state": {"x"}, "iss": {a.want.issuer}},
@@ -159,15 +159,15 @@ func strays(a *Attempt) map[messages.Reason]url.Values {
 	}
 }
 
-// O3, O4, T13: an answer without the attempt's state does not end the attempt, is told so, and the user's own answer still
-// works. Without one, the time-out says what was wrong with the stray.
+// O3, O4, T13: a callback without the attempt's state gets an error page and does not end the attempt; the user's own callback
+// still works. If none follows, the time-out has the reason of the stray callback.
 func TestStrayCallbackEndsNothing(t *testing.T) {
 	h, c := newHub(t)
 	_, shown, err := signIn(t, h, c, func(a *Attempt) string {
 		for reason, query := range strays(a) {
 			for range 3 {
 				if status, _, body := h.browse(a.redirectURI + "?" + query.Encode()); status != http.StatusBadRequest || body != strayPage {
-					t.Errorf("%s: status %d, page %q, want 400 and the stray page", reason, status, body)
+					t.Errorf("%s: got status %d, page %q; want 400 and the stray page", reason, status, body)
 				}
 			}
 		}
@@ -175,10 +175,10 @@ func TestStrayCallbackEndsNothing(t *testing.T) {
 		return body
 	})
 	if err != nil || shown != signedInPage {
-		t.Fatalf("the user's own sign-in after strays: %v, page %q", err, shown)
+		t.Fatalf("sign-in after stray callbacks: got %v, page %q; want the signed-in page", err, shown)
 	}
 	if h.count("token") != 1 {
-		t.Errorf("%d token requests, want 1", h.count("token"))
+		t.Errorf("got %d token requests, want 1", h.count("token"))
 	}
 	for _, reason := range []messages.Reason{messages.ReasonStateMismatch, messages.ReasonStateMissing, messages.ReasonAuthorizationServerError} {
 		h, c := newHub(t)
@@ -193,7 +193,7 @@ func TestStrayCallbackEndsNothing(t *testing.T) {
 	}
 }
 
-// O2: a preview or a prefetch that opens the start page does not spend it; only the callback does.
+// O2: a link preview or prefetch does not use up the start page; only the callback does.
 func TestStartPageSurvivesPreviews(t *testing.T) {
 	h, c := newHub(t)
 	preview := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -218,12 +218,11 @@ func TestStartPageSurvivesPreviews(t *testing.T) {
 		return body
 	})
 	if err != nil || shown != signedInPage {
-		t.Fatalf("the user's sign-in after the previews: %v, page %q", err, shown)
+		t.Fatalf("sign-in after previews: got %v, page %q; want the signed-in page", err, shown)
 	}
 }
 
-// O2: idle connections of another process, however many, do not keep the user's browser out, and requests without the state
-// do not either.
+// O2: neither idle connections of another process nor requests without the state block the user's browser.
 func TestCrowdedRedirectListener(t *testing.T) {
 	h, c := newHub(t)
 	const crowd = 1000
@@ -249,11 +248,11 @@ func TestCrowdedRedirectListener(t *testing.T) {
 		return body
 	})
 	if err != nil || shown != signedInPage {
-		t.Fatalf("among %d idle connections and %d hostile requests: %v, page %q", crowd, crowd, err, shown)
+		t.Fatalf("with %d idle connections and %d hostile requests: got %v, page %q; want the signed-in page", crowd, crowd, err, shown)
 	}
 }
 
-// O2: a connection that the browser opened to spare time does not delay the end of the attempt.
+// O2: a connection that the browser opened in advance does not delay the end of the attempt.
 func TestSpareConnectionDelaysNothing(t *testing.T) {
 	h, c := newHub(t)
 	a, err := c.Begin(t.Context())
@@ -265,7 +264,7 @@ func TestSpareConnectionDelaysNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer spare.Close()
-	h.browse("http://" + a.host + "/") // the listener has accepted the spare connection by now
+	h.browse("http://" + a.host + "/") // after this response the listener has accepted the spare connection
 	shown := make(chan string, 1)
 	go func() { _, _, body := h.browse(a.Page().URL); shown <- body }()
 	if _, err := a.Wait(t.Context()); err != nil {
@@ -274,18 +273,18 @@ func TestSpareConnectionDelaysNothing(t *testing.T) {
 	began := time.Now()
 	a.Close(true)
 	if took := time.Since(began); took >= showWithin {
-		t.Errorf("Close waited %v for a connection that says nothing", took)
+		t.Errorf("Close with an idle connection: got %v, want less than %v", took, showWithin)
 	}
 	if body := <-shown; body != signedInPage {
-		t.Errorf("the browser got %q, want the signed-in page whole", body)
+		t.Errorf("page: got %q, want the whole signed-in page", body)
 	}
 	if _, err := spare.Read(make([]byte, 1)); err == nil {
-		t.Error("the spare connection is still open")
+		t.Error("spare connection: got it open, want it closed")
 	}
 }
 
-// O7, O8, O9: the status of an answer decides before its body. A body that is too long or cut off does not turn "later" or
-// "no" into a lost answer, and a revocation that was accepted is one.
+// O7, O8, O9: the status of a response is judged before its body. A body that is too long or truncated does not turn a
+// temporary or final refusal into a lost answer, and a revocation with status 200 has succeeded.
 func TestStatusBeforeBody(t *testing.T) {
 	bodies := map[string]func(w http.ResponseWriter, status int){
 		"long": func(w http.ResponseWriter, status int) {
@@ -310,7 +309,7 @@ func TestStatusBeforeBody(t *testing.T) {
 			h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) { body(w, status) }
 			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 			if e := AsError(err); e.Retry != want || e.SessionOver() {
-				t.Errorf("refresh, %d with a %s body: retry %d, over %v, want %d (%v)", status, name, e.Retry, e.SessionOver(), want, errors.Unwrap(err))
+				t.Errorf("refresh, %d with a %s body: got retry %d, over %v; want %d, false (%v)", status, name, e.Retry, e.SessionOver(), want, errors.Unwrap(err))
 			}
 			h.server.CloseClientConnections()
 		}
@@ -318,17 +317,18 @@ func TestStatusBeforeBody(t *testing.T) {
 		h.server.Config.ErrorLog = discard
 		h.answer["revoke"] = func(w http.ResponseWriter, _ *http.Request) { body(w, 200) }
 		if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("refresh-1")); err != nil {
-			t.Errorf("revocation, 200 with a %s body: %v", name, err)
+			t.Errorf("revocation, 200 with a %s body: got %v, want no error", name, err)
 		}
 	}
 }
 
-// O5: an answer without scope means what was asked for at first, and no change at a refresh (RFC 6749 sections 5.1 and 6).
+// O5: a first response without scope grants the requested scope; a refresh response without scope does not change it (RFC 6749
+// sections 5.1 and 6).
 func TestScope(t *testing.T) {
 	h, c := newHub(t)
 	g, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 	if err != nil || g.Scope != c.config.Scope {
-		t.Errorf("first answer without scope: %q, %v, want %q", g.Scope, err, c.config.Scope)
+		t.Errorf("first response without scope: got %q, %v; want %q", g.Scope, err, c.config.Scope)
 	}
 	for body, want := range map[string]string{
 		`{"token_type":"bearer","access_token":"a","expires_in":1}`:                      "",
@@ -337,18 +337,18 @@ func TestScope(t *testing.T) {
 		h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
 		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if err != nil || got.Scope != want {
-			t.Errorf("refresh answered %s: scope %q, %v, want %q", body, got.Scope, err, want)
+			t.Errorf("refresh response %s: got scope %q, %v; want %q", body, got.Scope, err, want)
 		}
 	}
 }
 
-// O8: the note comes after everything that can fail before sending, and a note that fails stops the refresh.
+// O8: the note is written after all checks and right before sending; if it cannot be written, nothing is sent.
 func TestNoteBeforeSending(t *testing.T) {
 	h, c := newHub(t)
 	noted := false
 	h.answer["token"] = func(w http.ResponseWriter, _ *http.Request) {
 		if !noted {
-			t.Error("the token was sent before the note")
+			t.Error("token sent: got no note before it, want one")
 		}
 		_, _ = io.WriteString(w, `{"token_type":"bearer","access_token":"a","expires_in":1}`)
 	}
@@ -357,17 +357,16 @@ func TestNoteBeforeSending(t *testing.T) {
 	}
 	_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("r"), func() error { return errors.New("disk full") })
 	if AsError(err).Retry != RetryLater || h.count("token") != 1 {
-		t.Errorf("a note that fails: %v, %d token requests, want retry later and 1", err, h.count("token"))
+		t.Errorf("failing note: got %v, %d token requests; want retry later, 1", err, h.count("token"))
 	}
 	h.answer["oauth-authorization-server"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
 	noted = false
 	if _, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("r"), func() error { noted = true; return nil }); err == nil || noted {
-		t.Errorf("a hub that cannot be reached: %v, noted %v, want an error and no note", err, noted)
+		t.Errorf("unreachable hub: got %v, note %v; want an error, false", err, noted)
 	}
 }
 
-// O4: iss is required when the metadata announces it or the hub is first-party; where it is there, it
-// must be right.
+// O4: iss is required if the metadata announces it or the hub is first-party. If present, it must be right.
 func TestIssRequired(t *testing.T) {
 	for _, r := range []struct {
 		firstParty, announced bool
@@ -386,13 +385,13 @@ func TestIssRequired(t *testing.T) {
 		h.iss = r.iss
 		_, _, err := signIn(t, h, c, func(a *Attempt) string { _, _, b := h.browse(a.Page().URL); return b })
 		if got := reasonOf(err); got != r.want {
-			t.Errorf("%+v: got %s", r, got)
+			t.Errorf("%+v: got %s, want %s", r, got, r.want)
 		}
 	}
 }
 
-// O2, O3: what is no callback does not end the attempt; the state is spent by one callback; the
-// listener is gone afterwards.
+// O2, O3: requests other than the callback do not end the attempt; the state is valid for one callback; afterwards the
+// listener is closed.
 func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 	h, c := newHub(t)
 	a, err := c.Begin(t.Context())
@@ -407,7 +406,7 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 		strings.Replace(base, "127.0.0.1", "localhost", 1) + a.callbackPath + "?code=a": 403,
 	} {
 		if status, _, body := h.browse(target); status != want {
-			t.Fatalf("%s: %d %s", strings.TrimPrefix(target, base), status, body)
+			t.Fatalf("%s: got %d %s, want %d", strings.TrimPrefix(target, base), status, body, want)
 		}
 	}
 	resp, err := http.Post(a.redirectURI+"?"+good.Encode(), "text/plain", nil)
@@ -416,7 +415,7 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != 405 {
-		t.Fatalf("POST: %d", resp.StatusCode)
+		t.Fatalf("POST: got %d, want 405", resp.StatusCode)
 	}
 	first := make(chan string, 1)
 	go func() { _, _, body := h.browse(a.Page().URL); first <- body }()
@@ -424,17 +423,17 @@ func TestNoiseDoesNotEndTheAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, body := h.browse(a.redirectURI + "?" + good.Encode()); body != usedPage {
-		t.Fatalf("a second callback got %s", body)
+		t.Fatalf("second callback: got %s, want the used page", body)
 	}
 	if _, _, body := h.browse(a.Page().URL); body != usedPage {
-		t.Fatalf("a second start got %s", body)
+		t.Fatalf("second start: got %s, want the used page", body)
 	}
 	a.Close(true)
 	if body := <-first; body != signedInPage {
 		t.Fatalf("got %v, want %v", body, signedInPage)
 	}
 	if status, _, _ := h.browse(a.redirectURI); status != 0 {
-		t.Fatal("the listener is still there")
+		t.Fatalf("after Close: got status %d, want no listener", status)
 	}
 }
 
@@ -458,11 +457,11 @@ func TestAttemptEnds(t *testing.T) {
 	}
 	a.Close(false)
 	if status, _, _ := h.browse(a.Page().URL); status != 0 {
-		t.Fatal("the listener is still there")
+		t.Fatalf("after Close: got status %d, want no listener", status)
 	}
 }
 
-// T13: a hostile server at the back channel: every answer is checked, nothing is followed (O1, O6, O7).
+// T13: a hostile server on the back channel: every response is checked, no redirect is followed (O1, O6, O7).
 func TestHostileServer(t *testing.T) {
 	elsewhere := func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
@@ -502,10 +501,10 @@ func TestHostileServer(t *testing.T) {
 				t.Fatalf("got %s (%v), want %s", got, errors.Unwrap(err), r.want)
 			}
 			if !g.Access.IsZero() {
-				t.Fatal("tokens from a refused answer")
+				t.Fatal("refused response: got tokens, want none")
 			}
 			if h.count("token") > 1 {
-				t.Fatal("the code was sent twice")
+				t.Fatalf("got %d token requests, want at most 1", h.count("token"))
 			}
 		})
 	}
@@ -524,11 +523,11 @@ func TestUnknownAuthority(t *testing.T) {
 		t.Fatalf("got %v, want %v", err, messages.ReasonMetadataInvalid)
 	}
 	if h.count("oauth-authorization-server") != 0 {
-		t.Fatal("the request was sent")
+		t.Fatalf("got %d requests, want none", h.count("oauth-authorization-server"))
 	}
 }
 
-// O8: what each failed refresh means for the next.
+// O8: for each failed refresh, whether it may be repeated.
 func TestRefresh(t *testing.T) {
 	status := func(code int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -561,10 +560,10 @@ func TestRefresh(t *testing.T) {
 			_, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 			var e *Error
 			if !errors.As(err, &e) || e.Retry != r.retry || e.SessionOver() != r.over {
-				t.Fatalf("%+v", err)
+				t.Fatalf("got %+v, want retry %d, session over %v", err, r.retry, r.over)
 			}
 			if h.count("token") > 1 {
-				t.Fatal("the refresh token was sent twice")
+				t.Fatalf("got %d token requests, want at most 1", h.count("token"))
 			}
 		})
 	}
@@ -572,10 +571,10 @@ func TestRefresh(t *testing.T) {
 		h, c := newHub(t)
 		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if err != nil || got.Access.Reveal() != "access-2" || got.Refresh.Reveal() != "refresh-2" {
-			t.Fatalf("%+v %v", got, err)
+			t.Fatalf("got %+v, %v; want the tokens of the response", got, err)
 		}
 		if f := h.forms["token"]; f.Get("refresh_token") != "refresh-1" || f.Get("client_id") != "client-1" {
-			t.Fatalf("%v", f)
+			t.Fatalf("form: got %v, want the tokens of client-1", f)
 		}
 	})
 	t.Run("no rotation", func(t *testing.T) {
@@ -583,7 +582,7 @@ func TestRefresh(t *testing.T) {
 		h.answer["token"] = status(200, `{"token_type":"bearer","access_token":"a","expires_in":1}`)
 		got, err := c.Refresh(t.Context(), "client-1", messages.NewSecret("refresh-1"), nil)
 		if err != nil || got.Refresh.Reveal() != "refresh-1" {
-			t.Fatalf("%+v %v", got, err)
+			t.Fatalf("got %+v, %v; want the tokens of the response", got, err)
 		}
 	})
 	t.Run("connection refused", func(t *testing.T) {
@@ -596,25 +595,25 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// O9.
+// O9: Revoke sends the refresh token, WhoAmI the access token; both report a refusal.
 func TestRevokeAndWhoAmI(t *testing.T) {
 	h, c := newHub(t)
 	if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("refresh-1")); err != nil {
 		t.Fatal(err)
 	}
 	if f := h.forms["revoke"]; f.Get("token") != "refresh-1" || f.Get("token_type_hint") != "refresh_token" {
-		t.Fatalf("%v", f)
+		t.Fatalf("form: got %v, want refresh-1 with its token_type_hint", f)
 	}
 	u, err := c.WhoAmI(t.Context(), messages.NewSecret("access-1"))
 	if err != nil || u.Name != "Ada" {
-		t.Fatalf("%+v %v", u, err)
+		t.Fatalf("got %+v, %v; want Ada", u, err)
 	}
 	if _, err := c.WhoAmI(t.Context(), messages.NewSecret("old")); reasonOf(err) != messages.ReasonSignInNeeded {
 		t.Fatalf("got %v, want %v", err, messages.ReasonSignInNeeded)
 	}
 	h.answer["revoke"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
 	if err := c.Revoke(t.Context(), "client-1", messages.NewSecret("r")); err == nil {
-		t.Fatal("a refused revocation looks like success")
+		t.Fatal("refused revocation: got no error, want one")
 	}
 }
 
@@ -634,7 +633,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	text := fmt.Sprintf("%v %+v", err, err)
 	for _, secret := range []string{"code-1", state, verifier} {
 		if strings.Contains(text, secret) {
-			t.Fatal("a secret in the error text")
+			t.Fatal("got a secret in the error text, want none")
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"companion/adapters/authority/transport"
 )
 
-// hub is an authorization server that does what a test tells it to. It is here for what the
-// development hub cannot be made to do; the good path over the real protocol is tested in e2e.
+// hub is an authorization server with faults that a test sets, for cases that the development hub cannot produce. The tests in
+// e2e cover the successful flow with the development hub.
 type hub struct {
 	t      *testing.T
 	server *httptest.Server
@@ -29,7 +29,7 @@ type hub struct {
 
 	mu       sync.Mutex
 	metadata map[string]any
-	// answer, where set, replaces an endpoint's answer, by its last path element.
+	// answer replaces the response of endpoints, by their last path element.
 	answer     map[string]http.HandlerFunc
 	requests   []string
 	forms      map[string]url.Values
@@ -151,7 +151,7 @@ func (h *hub) count(name string) int {
 	return n
 }
 
-// browse plays the browser: it follows redirects and returns the last page.
+// browse acts as the browser: it follows redirects and returns the last page.
 func (h *hub) browse(target string) (int, http.Header, string) {
 	client := h.server.Client()
 	resp, err := client.Get(target)

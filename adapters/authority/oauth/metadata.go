@@ -16,13 +16,13 @@ import (
 	"companion/messages"
 )
 
-// maxAnswer bounds every JSON body of the hub, in bytes.
+// maxAnswer bounds every JSON response of the hub, in bytes.
 const maxAnswer = 64 << 10
 
 // wellKnown is the name of the metadata document (RFC 8414 section 3).
 const wellKnown = "/.well-known/oauth-authorization-server"
 
-// metadata is what the authorization server says of itself (RFC 8414 section 2, RFC 8628 section 4).
+// metadata is the authorization server metadata (RFC 8414 section 2, RFC 8628 section 4).
 type metadata struct {
 	Issuer           string   `json:"issuer"`
 	Authorization    string   `json:"authorization_endpoint"`
@@ -36,8 +36,8 @@ type metadata struct {
 	IssInResponse    bool     `json:"authorization_response_iss_parameter_supported"`
 }
 
-// locations lists where the metadata of issuer may be: appended to the issuer, as hub.md says, and inserted between host
-// and path, as RFC 8414 section 3.1 says. Both are the same for an issuer without a path.
+// locations lists the possible URLs of the metadata of issuer: appended to the issuer (docs/hub.md), and inserted between host
+// and path (RFC 8414 section 3.1). For an issuer without a path both are the same.
 func locations(issuer string) []string {
 	all := []string{strings.TrimSuffix(issuer, "/") + wellKnown}
 	if u, err := url.Parse(issuer); err == nil && strings.Trim(u.EscapedPath(), "/") != "" {
@@ -46,8 +46,8 @@ func locations(issuer string) []string {
 	return all
 }
 
-// discover fetches and checks the metadata. The second location is tried when the first one answers that it has none: with
-// a 4xx status, or, like servers that answer every path with a web page, with something that is not JSON.
+// discover fetches and checks the metadata. It tries the second location if the first one has no metadata: a 4xx status, or a
+// body that is not JSON, from a server that answers every path with a web page.
 func (c *Client) discover(ctx context.Context) (metadata, error) {
 	const doing = "fetching the hub's sign-in metadata"
 	var failed error
@@ -70,7 +70,7 @@ func (c *Client) discover(ctx context.Context) (metadata, error) {
 	return metadata{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: failed}
 }
 
-// fetchMetadata gets one document. absent reports that the server has none at this location.
+// fetchMetadata fetches one document. absent means that the server has none at this location.
 func (c *Client) fetchMetadata(ctx context.Context, location string) (body []byte, absent bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, nil)
 	if err != nil {
@@ -95,9 +95,8 @@ func (c *Client) fetchMetadata(ctx context.Context, location string) (body []byt
 	return body, false, nil
 }
 
-// checkMetadata decides whether the server's metadata can be used (O1): the issuer equals the configured one byte for byte,
-// each endpoint is https and, unless foreign ones are allowed, of the issuer's own origin, and S256 is offered to public
-// clients.
+// checkMetadata checks the server's metadata (O1): the issuer equals the configured one byte for byte, each endpoint is https
+// and, unless foreign ones are allowed, of the issuer's origin, and the server offers S256 to public clients.
 func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages.Reason) {
 	var m metadata
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -131,7 +130,7 @@ func checkMetadata(body []byte, issuer string, foreign bool) (metadata, messages
 	return m, messages.ReasonOK
 }
 
-// usable reports whether raw is an https URL of the issuer's origin, or of any origin where foreign ones are allowed.
+// usable reports whether raw is an https URL of the issuer's origin, or, if foreign is set, of any origin.
 func usable(raw string, issuer *url.URL, foreign bool) bool {
 	u, err := endpoint(raw)
 	return err == nil && (foreign || originOf(u) == originOf(issuer))

@@ -25,7 +25,7 @@ func TestLocations(t *testing.T) {
 	}
 }
 
-// O1: the second location is asked where the first has no document, and only there.
+// O1: the second location is requested only if the first has no document.
 func TestDiscover(t *testing.T) {
 	const appended, inserted = "/api/v1/auth/native" + wellKnown, wellKnown + "/api/v1/auth/native"
 	document, _ := json.Marshal(goodMetadata())
@@ -63,7 +63,7 @@ func TestDiscover(t *testing.T) {
 				t.Errorf("got %v, want %s", err, row.want)
 			}
 			if got := fmt.Sprint(asked); got != row.asked {
-				t.Errorf("asked %s, want %s", got, row.asked)
+				t.Errorf("requests: got %s, want %s", got, row.asked)
 			}
 		})
 	}

@@ -1,15 +1,14 @@
 // Package oauth signs the user in at the hub: Authorization Code with PKCE for a native, public
-// client (RFC 8252, RFC 7636; contract O). It knows no actor and stores nothing.
+// client (RFC 8252, RFC 7636; contract O). It depends on no actor and stores nothing.
 //
-// A sign-in is an Attempt: Begin binds a redirect listener of its own, registers the client where
-// the hub offers that, and gives a start page on loopback; Wait takes the one callback and exchanges
-// its code; Close shows the page's outcome and ends the listener. Refresh, Revoke and WhoAmI are
-// single requests. Decide says what a stored session is good for.
+// A sign-in is an Attempt. Begin binds a redirect listener, registers the client if the hub supports that, and returns a start
+// page on loopback. Wait accepts the one callback and exchanges its code. Close shows the result in the browser and closes the
+// listener. Refresh, Revoke and WhoAmI are single requests. Decide says whether a stored session is valid.
 //
-// BeginDevice begins a sign-in without a browser on this machine (RFC 8628); it has the same Wait and Close.
+// BeginDevice starts a sign-in without a browser on this machine (RFC 8628), with the same methods Wait and Close.
 //
-// Every decision is a pure function (checkMetadata, checkCallback, parseTokens, checkDevice, Decide). Only S256 exists; there
-// is no client secret; no free text of an answer reaches an error.
+// Every decision is a pure function (checkMetadata, checkCallback, parseTokens, checkDevice, Decide). The only challenge method
+// is S256, there is no client secret, and no free text of a response reaches an error.
 package oauth
 
 import (
@@ -24,19 +23,19 @@ import (
 	"companion/messages"
 )
 
-// Config is what the composition root knows of the hub.
+// Config describes the hub and the client.
 type Config struct {
 	Issuer string // such as "https://hub.example/api/v1/auth/native", compared byte for byte
-	// ForeignIssuer allows an issuer of another origin than SessionURL: the configuration names both.
+	// ForeignIssuer allows an issuer whose origin differs from SessionURL, because the configuration names both.
 	ForeignIssuer bool
 	SessionURL    string // such as "https://hub.example/api/v1/auth/session"
 	ClientID      string // empty: register (RFC 7591)
 	Scope         string // always sent (O5), such as "vault:read vault:write"
-	// FirstParty demands iss of every callback; without it the metadata decides, by announcing it (O4).
+	// FirstParty requires iss in every callback. Without it, iss is required if the metadata announces it (O4).
 	FirstParty bool
-	// ForeignEndpoints lets the metadata name endpoints outside the issuer's own origin, https all the same (O1).
+	// ForeignEndpoints allows https endpoints outside the issuer's origin (O1).
 	ForeignEndpoints bool
-	// Loopback is the literal the redirect listener binds: "127.0.0.1" (also when empty) or "::1".
+	// Loopback is the address that the redirect listener binds: "127.0.0.1" (the default) or "::1".
 	Loopback string
 	// Timeout is how long an attempt waits for its callback; zero means two minutes (O2).
 	Timeout time.Duration
@@ -44,14 +43,14 @@ type Config struct {
 	HTTP *http.Client
 }
 
-// Client speaks to one authorization server. Safe for concurrent use.
+// Client is a client of one authorization server. It is safe for concurrent use.
 type Client struct {
 	config Config
 	origin string // of the issuer
 }
 
-// New checks the configuration: an issuer that is not https with a host and nothing but a path is
-// refused, and so is a session endpoint elsewhere.
+// New checks the configuration. The issuer must be an https URL with a host and at most a path. The session endpoint must have
+// its origin, unless ForeignIssuer is set.
 func New(c Config) (*Client, error) {
 	issuer, err := endpoint(c.Issuer)
 	if err != nil {
@@ -77,19 +76,19 @@ func New(c Config) (*Client, error) {
 	return &Client{config: c, origin: originOf(issuer)}, nil
 }
 
-// Retry says what may be done after a failed refresh (O8).
+// Retry says whether a failed refresh may be repeated (O8).
 type Retry int
 
-// A refresh that failed may never be sent again, or later, or must not because its answer was lost:
-// the hub may have spent the token.
+// A failed refresh may not be repeated (RetryNever), may be repeated later (RetryLater), or may not because its response was
+// lost and the hub may have spent the token (RetryUnsafe).
 const (
 	RetryNever Retry = iota
 	RetryLater
 	RetryUnsafe
 )
 
-// Error says why sign-in, refresh or a hub request failed. Its text is made of constants: the
-// server's words appear only when they are one of RFC 6749's own error codes.
+// Error says why sign-in, refresh or a hub request failed. Its text consists of constants and the error codes of the RFCs, and
+// contains no other text of the server.
 type Error struct {
 	Doing  string
 	Reason messages.Reason
@@ -153,7 +152,7 @@ var knownCodes = []string{
 	"authorization_pending", "slow_down", "expired_token",
 }
 
-// knownCode returns code if it is one of the RFCs' own, else nothing.
+// knownCode returns code if it is in knownCodes, else an empty string.
 func knownCode(code string) string {
 	if slices.Contains(knownCodes, code) {
 		return code
@@ -161,8 +160,8 @@ func knownCode(code string) string {
 	return ""
 }
 
-// printable reports whether s has 1 to limit bytes, all of them visible ASCII or, where spaces are
-// allowed, a space (RFC 6749 appendix A: VSCHAR, NQSCHAR).
+// printable reports whether s has 1 to limit bytes, all of them visible ASCII or, if spaces is set, spaces (RFC 6749
+// appendix A: VSCHAR, NQSCHAR).
 func printable(s string, limit int, spaces bool) bool {
 	if s == "" || len(s) > limit {
 		return false

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// The pages are whole and static: nothing of a request is ever in them (O10).
+// The pages are static; they contain no data of a request (O10).
 var (
 	//go:embed pages/signed-in.html
 	signedInPage string
@@ -31,7 +31,7 @@ func secure(h http.Header) {
 	h.Set("Connection", "close")
 }
 
-// page sends a whole page to the kernel before it returns: with its length, so that the browser has all of it although the
+// page writes a page with its Content-Length and flushes it before it returns, so that the browser gets all of it although the
 // listener closes right after.
 func page(w http.ResponseWriter, status int, html string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

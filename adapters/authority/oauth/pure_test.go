@@ -31,8 +31,7 @@ func goodMetadata() map[string]any {
 	}
 }
 
-// O1, T13: whatever the metadata offers, only https endpoints of the issuer's own origin, for public
-// clients, with S256.
+// O1, T13: metadata is accepted only with https endpoints of the issuer's origin, public clients and S256.
 func TestCheckMetadata(t *testing.T) {
 	rows := map[string]struct {
 		key   string
@@ -81,22 +80,22 @@ func TestCheckMetadata(t *testing.T) {
 			body, _ := json.Marshal(m)
 			got, reason := checkMetadata(body, testIssuer, false)
 			if reason != r.want {
-				t.Fatalf("reason %s, want %s", reason, r.want)
+				t.Fatalf("got reason %s, want %s", reason, r.want)
 			}
 			if (reason == messages.ReasonOK) != (got.Token != "") {
-				t.Fatal("refused metadata was handed out")
+				t.Fatalf("got endpoint %q with reason %s, want endpoints only with ok", got.Token, reason)
 			}
 		})
 	}
 	for _, body := range []string{"", "null", "[]", "<html>", `{"issuer":"a","issuer":"` + testIssuer + `"}`} {
 		if _, reason := checkMetadata([]byte(body), testIssuer, false); reason == messages.ReasonOK {
-			t.Fatalf("%q passed", body)
+			t.Fatalf("%q: got ok, want a refusal", body)
 		}
 	}
 }
 
-// O1: where the configuration allows endpoints of other origins they are https all the same, and the
-// issuer is still the configured one.
+// O1: if the configuration allows endpoints of other origins, they must still be https, and the issuer must equal the
+// configured one.
 func TestForeignEndpoints(t *testing.T) {
 	for _, key := range []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint", "device_authorization_endpoint"} {
 		for value, want := range map[string]messages.Reason{
@@ -111,10 +110,10 @@ func TestForeignEndpoints(t *testing.T) {
 			m[key] = value
 			body, _ := json.Marshal(m)
 			if _, reason := checkMetadata(body, testIssuer, true); reason != want {
-				t.Errorf("%s = %s: %s, want %s", key, value, reason, want)
+				t.Errorf("%s = %s: got %s, want %s", key, value, reason, want)
 			}
 			if _, reason := checkMetadata(body, testIssuer, false); reason != messages.ReasonMetadataInvalid {
-				t.Errorf("%s = %s passes where none is allowed", key, value)
+				t.Errorf("%s = %s without foreign endpoints: got %s, want %s", key, value, reason, messages.ReasonMetadataInvalid)
 			}
 		}
 	}
@@ -122,7 +121,7 @@ func TestForeignEndpoints(t *testing.T) {
 	m["issuer"] = "https://login.example"
 	body, _ := json.Marshal(m)
 	if _, reason := checkMetadata(body, testIssuer, true); reason != messages.ReasonIssuerMismatch {
-		t.Errorf("another issuer: %s", reason)
+		t.Errorf("another issuer: got %s, want %s", reason, messages.ReasonIssuerMismatch)
 	}
 }
 
@@ -173,23 +172,23 @@ func TestCheckCallback(t *testing.T) {
 				t.Fatalf("got %s %q, want %s %q", cb.reason, cb.detail, r.reason, r.detail)
 			}
 			if (cb.code != "") != (cb.reason == messages.ReasonOK) {
-				t.Fatal("a refused callback gave its code")
+				t.Fatalf("got code %q with reason %s, want a code only with ok", cb.code, cb.reason)
 			}
 			if ours := q.Get("state") == want.state; cb.ours != ours {
-				t.Fatalf("ours is %v, want %v", cb.ours, ours)
+				t.Fatalf("ours: got %v, want %v", cb.ours, ours)
 			}
 		})
 	}
 	if cb := checkCallback(url.Values{"code": {"c"}, "state": {""}}, expectation{}); cb.reason != messages.ReasonStateMissing || cb.ours {
-		t.Fatalf("an attempt without state accepts: %+v", cb)
+		t.Fatalf("attempt without state: got %+v, want state_missing", cb)
 	}
 	if cb := checkCallback(url.Values{"code": {"c"}, "state": {"the-state"}, "iss": {"x"}},
 		expectation{state: "the-state", issuer: testIssuer}); cb.reason != messages.ReasonIssuerMismatch {
-		t.Fatalf("a wrong iss passes where none is required: %+v", cb)
+		t.Fatalf("wrong iss where none is required: got %+v, want issuer_mismatch", cb)
 	}
 }
 
-// O4: whatever arrives, a code comes out only with the right state and issuer.
+// O4: for any query, a code is returned only with the right state and issuer.
 func FuzzCallback(f *testing.F) {
 	f.Add("code=c&state=the-state&iss=" + url.QueryEscape(testIssuer))
 	f.Add("error=access_denied&state=the-state")
@@ -203,21 +202,21 @@ func FuzzCallback(f *testing.F) {
 		cb := checkCallback(q, expectation{state: "the-state", issuer: testIssuer, issRequired: true})
 		code, reason, detail := cb.code, cb.reason, cb.detail
 		if cb.ours != (q.Get("state") == "the-state") {
-			t.Fatalf("ours is %v: %q", cb.ours, raw)
+			t.Fatalf("%q: got ours %v, want %v", raw, cb.ours, !cb.ours)
 		}
 		if (reason == messages.ReasonOK) != (code != "") {
-			t.Fatalf("%s with a code of %d bytes", reason, len(code))
+			t.Fatalf("got %s with a code of %d bytes, want a code only with ok", reason, len(code))
 		}
 		if reason == messages.ReasonOK && (q.Get("state") != "the-state" || q.Get("iss") != testIssuer || q.Has("error")) {
-			t.Fatalf("passed: %q", raw)
+			t.Fatalf("%q: got ok, want a refusal", raw)
 		}
 		if detail != "" && knownCode(detail) != detail {
-			t.Fatalf("free text: %q", detail)
+			t.Fatalf("got detail %q, want a known error code", detail)
 		}
 	})
 }
 
-// O3: which requests are a callback at all.
+// O3: the requests that the redirect listener accepts.
 func TestRefusal(t *testing.T) {
 	const host, path = "127.0.0.1:4321", "/callback/abc"
 	rows := map[string]struct {
@@ -266,12 +265,12 @@ func TestRefusal(t *testing.T) {
 	}
 	for _, raw := range []string{"code=a&code=b", "state=a&state=b", "iss=&iss=", "a=%zz", strings.Repeat("a", 20<<10)} {
 		if _, ok := parameters(raw); ok {
-			t.Fatalf("%.40q passed", raw)
+			t.Fatalf("%.40q: got accepted, want a refusal", raw)
 		}
 	}
 }
 
-// O1: what the configuration may name.
+// O1: the issuers and session endpoints that the configuration may name.
 func TestNew(t *testing.T) {
 	ok := Config{Issuer: testIssuer, SessionURL: "https://hub.example/api/v1/auth/session"}
 	if _, err := New(ok); err != nil {
@@ -279,7 +278,7 @@ func TestNew(t *testing.T) {
 	}
 	foreign := Config{Issuer: "https://login.example/realms/a", ForeignIssuer: true, SessionURL: ok.SessionURL}
 	if _, err := New(foreign); err != nil {
-		t.Fatalf("an issuer that the configuration names: %v", err)
+		t.Fatalf("foreign issuer that the configuration names: got %v, want no error", err)
 	}
 	for name, change := range map[string]func(*Config){
 		"http issuer":          func(c *Config) { c.Issuer = "http://hub.example" },
@@ -295,7 +294,7 @@ func TestNew(t *testing.T) {
 		c := ok
 		change(&c)
 		if _, err := New(c); err == nil {
-			t.Errorf("%s passed", name)
+			t.Errorf("%s: got no error, want one", name)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // Bounds of the redirect listener.
 const (
-	// maxConnections is how many connections the redirect listener holds. A browser needs two or three.
+	// maxConnections bounds the open connections of the redirect listener. A browser needs two or three.
 	maxConnections = 512
 	// readWithin bounds reading one request.
 	readWithin = 5 * time.Second
@@ -20,7 +20,8 @@ const (
 	showWithin = 2 * time.Second
 )
 
-// listenLoopback binds a port that the system picks and requires that what was bound is the loopback literal asked for (O2).
+// listenLoopback binds a port that the system chooses, and checks that the bound address is the requested loopback literal
+// (O2).
 func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
@@ -35,8 +36,8 @@ func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// crowd is a listener that never refuses a connection. When it holds limit connections, it closes the oldest one whose
-// request has not been read yet: idle connections of another process cannot keep the user's browser out.
+// crowd is a listener that accepts every connection. When it has limit connections, it closes the oldest one whose request has
+// not been read yet, so that idle connections of another process do not block the user's browser.
 type crowd struct {
 	net.Listener
 	limit int
@@ -48,7 +49,7 @@ type crowd struct {
 type guest struct {
 	net.Conn
 	crowd  *crowd
-	served bool // a handler has its request; guarded by crowd.mu
+	served bool // a handler has read its request; guarded by crowd.mu
 }
 
 // Accept implements net.Listener.
@@ -61,7 +62,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 	c.mu.Lock()
 	var leaves *guest
 	if len(c.held) >= c.limit {
-		leaves = c.held[0] // all are served, which takes a moment: the oldest leaves nevertheless
+		leaves = c.held[0] // every connection is being served: close the oldest
 		for _, held := range c.held {
 			if !held.served {
 				leaves = held
@@ -138,8 +139,8 @@ func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.callback(w, r, checkCallback(q, a.want))
 }
 
-// start sends the browser on to the hub, as often as it asks until the callback has come: a link preview, a prefetch or a
-// closed tab does not spend the page.
+// start redirects the browser to the hub, for every request until the callback has arrived: a link preview, a prefetch or a
+// closed tab does not use up the page.
 func (a *Attempt) start(w http.ResponseWriter) {
 	if a.spent.Load() {
 		page(w, http.StatusGone, usedPage)
@@ -149,8 +150,8 @@ func (a *Attempt) start(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusFound)
 }
 
-// callback ends the attempt if cb carries the attempt's state. Anything else that comes to the callback path is noted for
-// the time-out, and the attempt goes on: without the state it cannot be ended (RFC 6749 sections 4.1.2.1 and 10.12).
+// callback ends the attempt if cb has the attempt's state. A callback without it is recorded for the time-out, and the attempt
+// goes on (RFC 6749 sections 4.1.2.1 and 10.12).
 func (a *Attempt) callback(w http.ResponseWriter, r *http.Request, cb callback) {
 	if !cb.ours {
 		a.stray.Store(&cb)
@@ -176,8 +177,8 @@ func (a *Attempt) callback(w http.ResponseWriter, r *http.Request, cb callback) 
 	}
 }
 
-// Close shows the waiting browser whether sign-in worked, closes the listener and every connection, and waits until all
-// goroutines of the attempt have ended, two seconds at most. Only the first call counts.
+// Close shows the result in the waiting browser, closes the listener and every connection, and waits up to two seconds until
+// all goroutines of the attempt have ended. Later calls do nothing.
 func (a *Attempt) Close(signedIn bool) {
 	a.closing.Do(func() {
 		a.signedIn = signedIn

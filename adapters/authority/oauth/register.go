@@ -22,8 +22,8 @@ type registration struct {
 	Scope         string   `json:"scope,omitempty"`
 }
 
-// register makes a public client for exactly this redirect URI (O6, RFC 7591) and returns its id. An empty redirect URI makes
-// a client for device authorization alone.
+// register registers a public client for exactly this redirect URI (O6, RFC 7591) and returns its id. An empty redirect URI
+// registers a client for device authorization only.
 func (c *Client) register(ctx context.Context, m metadata, redirectURI string) (string, error) {
 	failed := func(detail string, cause error) (string, error) {
 		return "", &Error{Doing: "registering with the hub", Reason: messages.ReasonRegistrationFailed, Detail: detail, cause: cause}
@@ -68,8 +68,8 @@ func (c *Client) register(ctx context.Context, m metadata, redirectURI string) (
 	return id, nil
 }
 
-// checkRegistration refuses a client that is not the public one asked for: one with a secret, with
-// another authentication method, or for another redirect URI.
+// checkRegistration refuses a client that differs from the requested public one: a client with a secret, with another
+// authentication method, or for another redirect URI.
 func checkRegistration(answer []byte, redirectURI string) (string, messages.Reason) {
 	var got struct {
 		ClientID     string   `json:"client_id"`
@@ -89,7 +89,7 @@ func checkRegistration(answer []byte, redirectURI string) (string, messages.Reas
 	return got.ClientID, messages.ReasonOK
 }
 
-// errorCode takes the RFC's error code from an error answer, or nothing.
+// errorCode returns the RFC error code of an error response, or an empty string.
 func errorCode(body []byte) string {
 	var e struct {
 		Error string `json:"error"`

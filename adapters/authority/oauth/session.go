@@ -17,12 +17,12 @@ import (
 // Skew is how long before its expiry an access token counts as expired (O8).
 const Skew = 30 * time.Second
 
-// clockBack is how far behind the time of issue the clock may be. When it is further, the clock has been set back, and the
-// expiry says nothing.
+// clockBack is how far the clock may be behind the time of issue. If it is further behind, the clock was set back, and the
+// expiry is unreliable.
 const clockBack = 5 * time.Minute
 
-// Decide says what a session is good for at now (O8): ReasonSessionValid, ReasonSessionRefresh or
-// ReasonSignInNeeded. Anything malformed, missing or of another issuer or client needs a sign-in.
+// Decide returns the state of a session at now (O8): ReasonSessionValid, ReasonSessionRefresh or ReasonSignInNeeded. A session
+// that is malformed, missing or of another issuer or client needs a sign-in.
 func (c *Client) Decide(s messages.Session, now time.Time) messages.Reason {
 	return decide(s, c.config.Issuer, c.config.ClientID, now.Round(0)) // without the monotonic reading: see parseTokens
 }
@@ -44,8 +44,8 @@ func decide(s messages.Session, issuer, clientID string, now time.Time) messages
 	return messages.ReasonSignInNeeded
 }
 
-// WhoAmI asks the hub whose access token this is. A refused token is ReasonSignInNeeded; a hub that
-// does not answer or answers nonsense is ReasonMetadataInvalid with RetryLater.
+// WhoAmI asks the hub for the user of the access token. A refused token is ReasonSignInNeeded. A hub that does not answer or
+// sends an invalid response is ReasonMetadataInvalid with RetryLater.
 func (c *Client) WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error) {
 	const doing = "asking the hub who is signed in"
 	failed := func(cause error) (messages.User, error) {
@@ -80,8 +80,7 @@ func (c *Client) WhoAmI(ctx context.Context, access messages.Secret) (messages.U
 	return user, nil
 }
 
-// parseUser reads the session endpoint's answer. Its fields end up on terminals, so control
-// characters are refused.
+// parseUser parses the response of the session endpoint. It refuses control characters, because terminals show the fields.
 func parseUser(body []byte) (messages.User, bool) {
 	var u messages.User
 	if err := json.Unmarshal(body, &u); err != nil || u.Subject == "" {

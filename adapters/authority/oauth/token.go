@@ -18,7 +18,7 @@ import (
 	"companion/messages"
 )
 
-// maxToken bounds an access or refresh token, in bytes (O7); the keychain holds as much.
+// maxToken bounds an access or refresh token, in bytes (O7). It equals keychain.MaxValue.
 const maxToken = 8192
 
 // maxTokenAnswer leaves room for two tokens of that size.
@@ -27,10 +27,10 @@ const maxTokenAnswer = 64 << 10
 // Tokens is a checked token response (RFC 6749 section 5.1).
 type Tokens struct {
 	Access  messages.Secret
-	Refresh messages.Secret // zero when the hub gave none
+	Refresh messages.Secret // zero if the hub issued none
 	Issued  time.Time       // when the request was sent, by the wall clock
 	Expires time.Time       // of the access token, counted from Issued
-	Scope   string          // granted; empty when the answer does not say (RFC 6749 section 5.1)
+	Scope   string          // granted; empty if the response has none (RFC 6749 section 5.1)
 }
 
 var positiveInteger = regexp.MustCompile(`^[1-9][0-9]{0,8}$`)
@@ -55,7 +55,7 @@ func parseTokens(body []byte, asked time.Time) (Tokens, bool) {
 	if !ok {
 		return Tokens{}, false
 	}
-	// Round drops the monotonic reading, which stands still while the machine sleeps.
+	// Round drops the monotonic reading, which stops while the machine sleeps.
 	asked = asked.Round(0).UTC()
 	t := Tokens{
 		Access:  messages.NewSecret(a.AccessToken),
@@ -77,7 +77,7 @@ func parseTokens(body []byte, asked time.Time) (Tokens, bool) {
 	return t, true
 }
 
-// exchange trades the code for tokens, once (O7).
+// exchange exchanges the code for tokens, once (O7).
 func (c *Client) exchange(ctx context.Context, m metadata, clientID, redirectURI, code, verifier string) (Tokens, error) {
 	t, err := c.tokens(ctx, "exchanging the code", m.Token, url.Values{
 		"grant_type":    {"authorization_code"},
@@ -89,7 +89,7 @@ func (c *Client) exchange(ctx context.Context, m metadata, clientID, redirectURI
 	return c.asAsked(t), err
 }
 
-// asAsked fills in the scope of a first answer that does not say it: then it is the one asked for.
+// asAsked sets the scope of a first response that has none to the requested one.
 func (c *Client) asAsked(t Tokens) Tokens {
 	if t.Scope == "" {
 		t.Scope = c.config.Scope
@@ -97,10 +97,10 @@ func (c *Client) asAsked(t Tokens) Tokens {
 	return t
 }
 
-// Refresh trades the refresh token for new tokens (RFC 6749 section 6). The *Error's Retry says whether it may be sent again
-// (O8), SessionOver whether the hub has ended the session. When the hub does not rotate, the old refresh token is in the
-// answer. An empty scope in it means that the scope has not changed. sending, if not nil, is called when the request is about
-// to be sent, after everything that can fail before; its error stops the refresh with RetryLater.
+// Refresh exchanges the refresh token for new tokens (RFC 6749 section 6). The *Error's Retry says whether it may be sent again
+// (O8), SessionOver whether the hub has ended the session. If the hub does not rotate, the result contains the old refresh
+// token. An empty scope means that the scope is unchanged. sending, if not nil, is called right before the request is sent,
+// after every other step that can fail; its error stops the refresh with RetryLater.
 func (c *Client) Refresh(ctx context.Context, clientID string, refresh messages.Secret, sending func() error) (Tokens, error) {
 	m, err := c.discover(ctx)
 	if err != nil {
@@ -122,14 +122,14 @@ func (c *Client) Refresh(ctx context.Context, clientID string, refresh messages.
 	return t, err
 }
 
-// tokens sends one token request, parameters in the body only.
+// tokens sends one token request, with all parameters in the body.
 func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Values) (Tokens, error) {
 	asked := time.Now()
 	failed := func(retry Retry, detail string, cause error) (Tokens, error) {
 		return Tokens{}, &Error{Doing: doing, Reason: messages.ReasonTokenExchangeFailed, Detail: detail, Retry: retry, cause: cause}
 	}
 	status, body, sent, err := c.post(ctx, endpoint, form)
-	// The status decides before the body: a body that is too long or cut off does not turn a refusal into a lost answer.
+	// Judge the status before the body: a body that is too long or truncated does not turn a refusal into a lost response.
 	switch {
 	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout:
 		return failed(RetryLater, "", fmt.Errorf("status %d", status))
@@ -144,7 +144,7 @@ func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Va
 	}
 	t, ok := parseTokens(body, asked)
 	if !ok {
-		// The hub has granted the request, in an answer that cannot be used: the token that was sent is spent.
+		// The hub has granted the request, but the response is unusable: the token that was sent is spent.
 		return Tokens{}, &Error{Doing: doing, Reason: messages.ReasonInvalidTokenResponse, Retry: RetryUnsafe}
 	}
 	return t, nil
@@ -168,7 +168,7 @@ func (c *Client) Revoke(ctx context.Context, clientID string, refresh messages.S
 		"client_id":       {clientID},
 	})
 	switch {
-	case status == http.StatusOK: // whatever the body is (RFC 7009 section 2.2)
+	case status == http.StatusOK: // the body is ignored (RFC 7009 section 2.2)
 		return nil
 	case status != 0:
 		return failed(fmt.Errorf("status %d", status))
@@ -176,8 +176,8 @@ func (c *Client) Revoke(ctx context.Context, clientID string, refresh messages.S
 	return failed(err)
 }
 
-// post sends a form. status is 0 without an answer; after an answer, err is about its body. sent is true once any part of the
-// request may have left: then the hub may have acted on it.
+// post sends a form. status is 0 without a response; otherwise err concerns its body. sent is true if any part of the request
+// may have been sent, so that the hub may have acted on it.
 func (c *Client) post(ctx context.Context, endpoint string, form url.Values) (status int, body []byte, sent bool, err error) {
 	var wrote atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})
@@ -185,7 +185,7 @@ func (c *Client) post(ctx context.Context, endpoint string, form url.Values) (st
 	if err != nil {
 		return 0, nil, false, err
 	}
-	req.GetBody = nil // or net/http might send the body a second time
+	req.GetBody = nil // otherwise net/http might send the body a second time
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.config.HTTP.Do(req)

@@ -53,19 +53,19 @@ func TestParseTokens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, ok := parseTokens([]byte(r.body), now)
 			if ok != r.ok {
-				t.Fatalf("ok %v, want %v", ok, r.ok)
+				t.Fatalf("got ok %v, want %v", ok, r.ok)
 			}
 			if ok == got.Access.IsZero() {
-				t.Fatal("token and verdict disagree")
+				t.Fatalf("got ok %v with empty token %v, want a token only with ok", ok, got.Access.IsZero())
 			}
 			if ok && !got.Expires.After(now) {
-				t.Fatal("no expiry")
+				t.Fatalf("got expiry %v, want one after %v", got.Expires, now)
 			}
 		})
 	}
 }
 
-// O7: whatever the body, what passes has the bounds of a token response.
+// O7: for any body, accepted tokens are within the bounds of a token response.
 func FuzzTokenResponse(f *testing.F) {
 	f.Add([]byte(`{"token_type":"bearer","access_token":"a","expires_in":1,"refresh_token":"r"}`))
 	f.Add([]byte(`{"error":"invalid_grant"}`))
@@ -77,12 +77,13 @@ func FuzzTokenResponse(f *testing.F) {
 		}
 		a, r := got.Access.Reveal(), got.Refresh.Reveal()
 		if len(a) < 1 || len(a) > 8192 || len(r) > 8192 || !got.Expires.After(now) || strings.ContainsAny(a+r, "\r\n\x00") {
-			t.Fatalf("passed: %q", body)
+			t.Fatalf("%q: got ok, want a refusal", body)
 		}
 	})
 }
 
-// O8: valid until the skew before expiry, then refresh, else sign in; anything malformed is sign in.
+// O8: a session is valid until the skew before expiry, then needs a refresh, or without a refresh token a sign-in. A malformed
+// session needs a sign-in.
 func TestDecide(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	good := func() messages.Session {
@@ -122,7 +123,7 @@ func TestDecide(t *testing.T) {
 		})
 	}
 	if got := decide(good(), testIssuer, "configured", now); got != messages.ReasonSignInNeeded {
-		t.Fatalf("a session of another client: %s", got)
+		t.Fatalf("session of another client: got %s, want %s", got, messages.ReasonSignInNeeded)
 	}
 }
 
@@ -144,20 +145,20 @@ func TestDecideProperty(t *testing.T) {
 		switch decide(s, testIssuer, "", now) {
 		case messages.ReasonSessionValid:
 			if s.Meta.AccessExpires.Sub(now) <= Skew || s.Meta.Issuer != testIssuer {
-				t.Fatal("called valid")
+				t.Fatalf("expiry %v, issuer %s: got valid, want refresh or sign-in", s.Meta.AccessExpires, s.Meta.Issuer)
 			}
 		case messages.ReasonSessionRefresh:
 			if s.RefreshToken.IsZero() || s.Meta.Issuer != testIssuer {
-				t.Fatal("called refreshable")
+				t.Fatalf("no refresh token, or issuer %s: got refresh, want sign-in", s.Meta.Issuer)
 			}
 		case messages.ReasonSignInNeeded:
 		default:
-			t.Fatal("an answer outside the three")
+			t.Fatal("got another result, want valid, refresh or sign-in")
 		}
 	})
 }
 
-// O6: a client that is not the public one asked for is refused.
+// O6: a registered client that differs from the requested public one is refused.
 func TestCheckRegistration(t *testing.T) {
 	const uri = "http://127.0.0.1:1/callback/x"
 	rows := map[string]struct {
@@ -184,7 +185,7 @@ func TestCheckRegistration(t *testing.T) {
 	}
 }
 
-// The session endpoint's answer ends up on terminals: no control characters, bounded.
+// Terminals show the fields of the session endpoint's response: they are bounded and have no control characters.
 func TestParseUser(t *testing.T) {
 	for body, want := range map[string]bool{
 		`{"sub":"s","provider":"p","id":"i","name":"Änne Ünal","role":"member"}`: true,
@@ -198,7 +199,7 @@ func TestParseUser(t *testing.T) {
 		`{"sub":"` + strings.Repeat("s", 257) + `"}`: false,
 	} {
 		if _, ok := parseUser([]byte(body)); ok != want {
-			t.Errorf("%.60s: %v", body, ok)
+			t.Errorf("%.60s: got %v, want %v", body, ok, want)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package transport makes the HTTP client with which the authority wing speaks to the hub: TLS with full verification, one more
-// root certificate where the configuration names one, and a time-out for each step. It follows no redirect, so that no
-// credential reaches another host (O7, M3).
+// Package transport makes the HTTP client of the authority wing for requests to the hub. The client verifies TLS fully, trusts
+// an additional root certificate if the configuration names one, and has a time-out for each step. It follows no redirect, so
+// that no credential reaches another host (O7, M3).
 package transport
 
 import (
@@ -18,8 +18,8 @@ import (
 // Timeout bounds one whole exchange with the hub: metadata and tokens are small.
 const Timeout = 30 * time.Second
 
-// Roots returns the system's roots with those in caFile (PEM) added; nil, which means the system's,
-// when caFile is empty.
+// Roots returns the system's root certificates plus those in caFile (PEM). If caFile is empty it returns nil, which means the
+// system's.
 func Roots(caFile string) (*x509.CertPool, error) {
 	if caFile == "" {
 		return nil, nil
@@ -38,8 +38,7 @@ func Roots(caFile string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// New returns a client that trusts the system's roots and those in caFile (PEM), if that is not empty. It does not change the
-// process's default client and transport.
+// New returns a client that trusts Roots(caFile). It does not change the process's default client and transport.
 func New(caFile string) (*http.Client, error) {
 	roots, err := Roots(caFile)
 	if err != nil {
@@ -63,10 +62,10 @@ func New(caFile string) (*http.Client, error) {
 	}, nil
 }
 
-// ErrTooLarge says that an answer is longer than allowed.
+// ErrTooLarge means that a response is longer than allowed.
 var ErrTooLarge = errors.New("the answer is too large")
 
-// ReadAll reads at most limit bytes; a longer body is ErrTooLarge.
+// ReadAll reads body to its end. A body longer than limit bytes is ErrTooLarge.
 func ReadAll(body io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// O1, O7: full verification with one more root; no redirect is followed; the default client stays as it is.
+// O1, O7: the client verifies with the additional root, follows no redirect, and leaves the default client unchanged.
 func TestNew(t *testing.T) {
 	followed := false
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -40,14 +40,14 @@ func TestNew(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusFound || followed {
-		t.Fatalf("status %d, followed %v", resp.StatusCode, followed)
+		t.Fatalf("got status %d, redirect followed %v; want %d, false", resp.StatusCode, followed, http.StatusFound)
 	}
 	if client.Timeout == 0 || http.DefaultClient.Timeout != 0 || http.DefaultTransport == client.Transport {
-		t.Fatal("no time-out, or the process's default was touched")
+		t.Fatalf("got time-out %v, default client's %v; want a time-out, 0s, and a transport other than the default", client.Timeout, http.DefaultClient.Timeout)
 	}
 }
 
-// A certificate file that cannot be used is an error, never a client without it.
+// An unusable certificate file is an error; New returns no client without it.
 func TestBadFile(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, []byte("hello"), 0o600); err != nil {
@@ -55,14 +55,14 @@ func TestBadFile(t *testing.T) {
 	}
 	for _, file := range []string{empty, filepath.Join(t.TempDir(), "absent.pem")} {
 		if _, err := New(file); err == nil {
-			t.Errorf("%s passed", filepath.Base(file))
+			t.Errorf("%s: got no error, want one", filepath.Base(file))
 		}
 	}
 }
 
 func TestReadAll(t *testing.T) {
 	if data, err := ReadAll(strings.NewReader("12345"), 5); err != nil || string(data) != "12345" {
-		t.Fatalf("%s %v", data, err)
+		t.Fatalf("got %q, %v; want 12345, no error", data, err)
 	}
 	if _, err := ReadAll(strings.NewReader("123456"), 5); !errors.Is(err, ErrTooLarge) {
 		t.Fatalf("got %v, want %v", err, ErrTooLarge)
