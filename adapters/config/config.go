@@ -1,16 +1,14 @@
-// Package config is the companion's configuration: one TOML file in the platform's place, with
-// environment variables and flags above it (contract X5), and the places where the program keeps
-// things (cli.md, "Places").
+// Package config reads the companion's configuration (contract X5): one TOML file in the platform's configuration folder, which
+// environment variables and flags override. It also locates the program's files and folders (cli.md, "Places").
 //
-// One table (keys.go) holds for every key its name, its default, what is accepted and its purpose. Loading, refusing,
-// showing and the commented file all use that table, so that they cannot disagree. A configuration holds no secret:
-// keys of other lanes are named by environment variable only.
+// One table (keys.go) defines the name, default, accepted values and purpose of every key. Loading, validation, `config show`
+// and the commented file all use that table, so that they cannot disagree. A configuration contains no secret: it names
+// the environment variables that hold the keys of other lanes.
 package config
 
 import "time"
 
-// Settings are the effective values. Every field was checked by its key; the zero value is not
-// usable, see Default and Load.
+// Settings are the effective, validated values. The zero value is not usable; see Default and Load.
 type Settings struct {
 	Hub       Hub
 	Manifest  Manifest
@@ -26,16 +24,16 @@ type Settings struct {
 // Hub is the first-party hub and the sign-in (O1–O8).
 type Hub struct {
 	URL              string // https origin without a path
-	IssuerURL        string // the OAuth issuer where it is not URL + /api/v1/auth/native; else empty
-	CAFile           string // one more root certificate; empty: the system's alone
+	IssuerURL        string // the OAuth issuer; empty: URL + /api/v1/auth/native
+	CAFile           string // additional root certificates; empty: only the system's
 	ClientID         string // empty: register (RFC 7591)
-	FirstParty       bool   // the RFC 9207 `iss` is required in the callback, announced or not (O4)
-	ForeignEndpoints bool   // endpoints may lie outside the issuer's own origin (O1)
+	FirstParty       bool   // the RFC 9207 `iss` is always required in the callback (O4)
+	ForeignEndpoints bool   // endpoints may have another origin than the issuer (O1)
 	RedirectAddress  string // "127.0.0.1" or "[::1]" (O2)
 	SignInTimeout    time.Duration
 }
 
-// Issuer is the OAuth issuer identifier of the hub (hub.md), compared byte for byte with what the hub says.
+// Issuer returns the OAuth issuer identifier of the hub (hub.md), which the hub's metadata must equal byte for byte.
 func (h Hub) Issuer() string {
 	if h.IssuerURL != "" {
 		return h.IssuerURL
@@ -45,24 +43,24 @@ func (h Hub) Issuer() string {
 
 // Manifest is the signed manifest (M1, M4).
 type Manifest struct {
-	RootFile     string // the pinned TUF root; empty: the one built in
+	RootFile     string // the pinned TUF root
 	Grace        time.Duration
 	PrivateHosts []string
 }
 
-// Keychain is where secrets are kept (K2).
+// Keychain names the store of secrets (K2).
 type Keychain struct {
 	Backend string // auto, secret-service, kernel-keyring, macos, windows
 	Service string
 }
 
-// Model is what is served.
+// Model is the served model.
 type Model struct {
 	Name    string // empty: the manifest's default
 	Context int    // tokens
 }
 
-// Runtime is the child and its limits. A limit of zero is no limit (P3).
+// Runtime configures the llama-server process and its limits. Zero means no limit (P3).
 type Runtime struct {
 	Threads             int // zero: the runtime's own choice
 	MaxInFlight         int
@@ -75,7 +73,7 @@ type Runtime struct {
 	AllowUnpinnedBinary string  // absolute path, never logged; empty: pinned binaries only (M10)
 	StartTimeout        time.Duration
 	DrainTimeout        time.Duration
-	StopTimeout         time.Duration // between the polite signal and the hard one (R6)
+	StopTimeout         time.Duration // between SIGTERM and SIGKILL (R6)
 	LowLatency          bool          // scheduler and system-call measures of adapters/lowlatency
 }
 
@@ -90,30 +88,30 @@ type FrontDoor struct {
 	HeadTimeout    time.Duration
 	BodyTimeout    time.Duration
 	IdleTimeout    time.Duration
-	StallTimeout   time.Duration // a reader that stops reading
+	StallTimeout   time.Duration // for a client that does not read
 }
 
-// Health is the probe's beat (A4, A5).
+// Health configures the health probe (A4, A5).
 type Health struct {
 	Beat      time.Duration
 	Recency   time.Duration
 	IdleProbe time.Duration
 }
 
-// Lanes says what exists beside the local lane, and what its owner allows (E2, E4). A lane without
-// a base URL does not exist.
+// Lanes configures the lanes other than the local one, and what the owner allows (E2, E4). A lane without a base URL does not
+// exist.
 type Lanes struct {
 	PrivacyMode      bool // organisation privacy mode
-	Delegate         bool // the user works in somebody else's partition
+	Delegate         bool // the user works in another owner's partition
 	DelegateManaged  bool // the owner lets delegates use managed lanes
-	DelegateEnriched bool // the owner lets delegates enrich by the local or openrouter lane
+	DelegateEnriched bool // the owner lets delegates enrich with the local or openrouter lane
 	SelfHosted       Lane
 	Enterprise       Lane
 	OpenRouter       Lane
 	DirectProvider   Lane
 }
 
-// Lane is one lane beside local. KeyEnv names the environment variable that holds its key (E5).
+// Lane is one lane other than local. KeyEnv names the environment variable that holds its key (E5).
 type Lane struct {
 	BaseURL string
 	Model   string

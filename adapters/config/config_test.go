@@ -37,7 +37,7 @@ func problems(t *testing.T, err error) []Problem {
 	return refused.Problems
 }
 
-// X5: file, line and what is accepted, for every kind of key and for everything unknown.
+// X5: an error names file, line and the accepted values, for every kind of key and for unknown names.
 func TestRefused(t *testing.T) {
 	tests := []struct {
 		name, text string
@@ -94,18 +94,18 @@ func TestRefused(t *testing.T) {
 				t.Errorf("got line %d, key %q, %q; want line %d, key %q, and %q", got.Line, got.Key, got.Message, tt.line, tt.key, tt.says)
 			}
 			if !strings.HasPrefix(err.Error(), file) {
-				t.Errorf("%q does not begin with the file", err)
+				t.Errorf("got error %q, want it to begin with the file", err)
 			}
 			for _, private := range []string{"t0p", "sk-live", "u:p"} {
 				if strings.Contains(err.Error(), private) {
-					t.Errorf("%q quotes the refused value", err)
+					t.Errorf("got error %q, want it without the refused value", err)
 				}
 			}
 		})
 	}
 }
 
-// X5: environment above file, flags above environment; each says where it came from.
+// X5: the environment overrides the file, and flags override the environment; each value has its source.
 func TestLayers(t *testing.T) {
 	file := write(t, "[hub]\nurl = \"https://file.example\"\n[runtime]\nthreads = 3\nmax_in_flight = 4\nmemory_limit = \"6GiB\"\ncpu_limit = 50\n[manifest]\nprivate_hosts = [\"a.example\", \"::1\"]\n")
 	s, values, err := Load(Options{
@@ -138,15 +138,15 @@ func TestLayers(t *testing.T) {
 		"model.context":         "default ",
 	} {
 		if sources[key] != source {
-			t.Errorf("%s came from %q, want %q", key, sources[key], source)
+			t.Errorf("source of %s: got %q, want %q", key, sources[key], source)
 		}
 	}
 	if len(values) != len(table) {
-		t.Errorf("%d values shown, want all %d", len(values), len(table))
+		t.Errorf("got %d values, want %d", len(values), len(table))
 	}
 }
 
-// X5: what stands above the file is refused just the same.
+// X5: invalid values of environment and flags are refused like those of the file.
 func TestRefusedAboveFile(t *testing.T) {
 	tests := []struct {
 		name string
@@ -176,14 +176,14 @@ func TestMissingFile(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.toml")
 	s, _, err := Load(Options{File: missing})
 	if diff := cmp.Diff(Default(), s); err != nil || diff != "" {
-		t.Errorf("an absent file nobody named: %v %s", err, diff)
+		t.Errorf("missing file that is not required: got error %v, difference from the defaults %s; want neither", err, diff)
 	}
 	if _, _, err := Load(Options{File: missing, Required: true}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an absent file somebody named: %v", err)
+		t.Errorf("missing file that is required: got %v, want ErrNotExist", err)
 	}
 }
 
-// The commented file is accepted and changes nothing, so that it documents the defaults truly.
+// The commented file is valid and equals the defaults.
 func TestTemplateIsTheDefaults(t *testing.T) {
 	s, values, err := Load(Options{File: write(t, Template())})
 	if err != nil {
@@ -195,18 +195,18 @@ func TestTemplateIsTheDefaults(t *testing.T) {
 	}
 	for _, v := range values {
 		if v.Source != FromFile {
-			t.Errorf("the commented file does not hold %s", v.Key)
+			t.Errorf("source of %s: got %q, want the commented file", v.Key, v.Source)
 		}
 	}
 	if want.Runtime.QueueTimeout != 30*time.Second || want.FrontDoor.MaxBody != 16<<20 || want.Manifest.Grace != 72*time.Hour || want.Model.Context != 4096 {
-		t.Errorf("defaults differ from cli.md: %+v", want)
+		t.Errorf("got %+v, want the defaults of cli.md", want)
 	}
 }
 
-// Two companions with different XDG folders do not meet.
+// Two companions with different XDG folders share no file or folder.
 func TestPlacesMoveWithXDG(t *testing.T) {
 	t.Cleanup(xdg.Reload)              // after t.Setenv restored the environment
-	base, err := os.MkdirTemp("", "s") // of a test's own name, it could be too long for a socket
+	base, err := os.MkdirTemp("", "s") // t.TempDir could be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestPlacesMoveWithXDG(t *testing.T) {
 	}
 }
 
-// Without HOME nothing is written below the root: the home folder comes from the user database.
+// Without HOME the home folder comes from the user database, and nothing is written to the root folder.
 func TestPlacesWithoutHome(t *testing.T) {
 	t.Cleanup(xdg.Reload)
 	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME"} {
@@ -255,7 +255,7 @@ func TestPlacesWithoutHome(t *testing.T) {
 	}
 }
 
-// X5: a misspelt variable is refused, with the one that was meant; variables of other programs are not.
+// X5: a misspelt variable is refused with a suggestion; variables of other programs are ignored.
 func TestMisspeltVariables(t *testing.T) {
 	for name, want := range map[string]string{
 		"COMPANION_HUB_UTL":        "did you mean COMPANION_HUB_URL?",
@@ -281,7 +281,7 @@ func TestMisspeltVariables(t *testing.T) {
 	}
 }
 
-// T17: a folder that other users may enter is refused, not repaired.
+// T17: a folder that other users may enter is refused, and its mode is not changed.
 func TestCreateRefusesOpenFolder(t *testing.T) {
 	t.Cleanup(xdg.Reload)
 	base := t.TempDir()
@@ -300,11 +300,11 @@ func TestCreateRefusesOpenFolder(t *testing.T) {
 	}
 }
 
-// R3, X2: a run-time folder that is too long for a socket is refused at once, with what would be right.
+// R3, X2: a run-time folder whose path is too long for a socket is refused, and the error names XDG_RUNTIME_DIR.
 func TestCreateRefusesLongRuntimeFolder(t *testing.T) {
 	p := Places{Data: t.TempDir(), BackEnd: "/" + strings.Repeat("x", 90), Runtime: "/long"}
 	if err := p.Create(); err == nil || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
-		t.Errorf("Create = %v", err)
+		t.Errorf("Create: got %v, want an error that names XDG_RUNTIME_DIR", err)
 	}
 }
 
@@ -316,16 +316,16 @@ func FuzzLoad(f *testing.F) {
 		s, _, err := Load(Options{File: file})
 		var refused *Error
 		if err != nil && !errors.As(err, &refused) {
-			t.Fatalf("refused without saying where: %v", err)
+			t.Fatalf("got %v, want an *Error with the place", err)
 		}
-		// L1: no document, however odd, opens the door to another address.
+		// L1: no document sets an address other than loopback.
 		if err == nil && s.FrontDoor.Address != "127.0.0.1" && s.FrontDoor.Address != "[::1]" {
-			t.Fatalf("accepted address %q", s.FrontDoor.Address)
+			t.Fatalf("got address %q, want a loopback literal", s.FrontDoor.Address)
 		}
 	})
 }
 
-// O1: the issuer follows from the hub, or is what the configuration names, byte for byte.
+// O1: the issuer is derived from the hub's URL, or is the configured one, byte for byte.
 func TestIssuer(t *testing.T) {
 	for issuer, want := range map[string]string{
 		"":                               "https://hub.example/api/v1/auth/native",

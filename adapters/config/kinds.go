@@ -16,8 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// key is one row of the table. Messages never quote a refused value: it may be a secret or a private path in the wrong
-// place.
+// key is one row of the table. Messages never quote a refused value, because it may be a secret or a private path.
 type key struct {
 	name    string // section.key
 	doc     string // one line for the commented file
@@ -89,7 +88,7 @@ func durationKey(name, doc, initial string, least, most time.Duration, at func(*
 	}}
 }
 
-// sizeKey reads bytes such as "6GiB". With optional, empty means no limit and is stored as zero.
+// sizeKey parses a size such as "6GiB". If optional is set, an empty value means no limit and is stored as zero.
 func sizeKey(name, doc, initial string, optional bool, least int64, at func(*Settings) *int64) key {
 	accepts := fmt.Sprintf(`a size of at least %s, such as "6GiB"`, humanize.IBytes(uint64(least)))
 	if optional {
@@ -212,8 +211,7 @@ func isOptionalIssuer(v string) bool {
 	return u.Scheme == "https" && isOrigin(&origin) && strings.HasPrefix(v, "https://"+u.Host)
 }
 
-// isLaneURL accepts https, http on a loopback literal, and unix: with an absolute path: no network carries the text
-// of the last two.
+// isLaneURL accepts https, http on a loopback literal, and unix: with an absolute path. The last two do not use a network.
 func isLaneURL(v string) bool {
 	if v == "" {
 		return true

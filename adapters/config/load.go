@@ -23,15 +23,15 @@ const EnvPrefix = "COMPANION_"
 // maxFile bounds the configuration file; a real one has a few kilobytes.
 const maxFile = 1 << 20
 
-// Options says where values come from, lowest first: defaults, File, Environ, Flags.
+// Options are the sources of values, lowest priority first: defaults, File, Environ, Flags.
 type Options struct {
 	File     string   // path of the TOML file; empty: none
 	Required bool     // the file must exist: the user named it
-	Environ  []string // as os.Environ gives it
+	Environ  []string // in the format of os.Environ
 	Flags    []string // "section.key=value"
 }
 
-// Source is where an effective value came from.
+// Source is the origin of an effective value.
 type Source string
 
 // The sources, lowest first.
@@ -42,8 +42,7 @@ const (
 	FromFlag        Source = "flag"
 )
 
-// Value is one effective value, for `config show`. Where names the file and line, the variable or
-// the flag.
+// Value is one effective value, for `config show`. Where is the file and line, the variable or the flag.
 type Value struct {
 	Key    string `json:"key"`
 	Value  any    `json:"value"`
@@ -51,7 +50,7 @@ type Value struct {
 	Where  string `json:"where,omitempty"`
 }
 
-// Problem is one thing that was refused. Line is zero where there is none.
+// Problem is one refused name or value. Line is zero if there is none.
 type Problem struct {
 	Where   string `json:"where"` // the file, the variable or the flag
 	Line    int    `json:"line,omitempty"`
@@ -72,7 +71,7 @@ func (p Problem) String() string {
 	return b.String() + p.Message
 }
 
-// Error lists everything that was refused, in the order of the layers (X5).
+// Error lists all problems, in the order of the layers (X5).
 type Error struct{ Problems []Problem }
 
 func (e *Error) Error() string {
@@ -101,8 +100,8 @@ func Default() Settings {
 	return s
 }
 
-// Load reads all layers and checks every value. The error is an *Error when something was refused,
-// else a failure to read the file.
+// Load reads all layers and checks every value. The error is an *Error if a name or value was refused, else the error of
+// reading the file.
 func Load(o Options) (Settings, []Value, error) {
 	file, problems, err := fileLayer(o)
 	if err != nil {
@@ -141,10 +140,10 @@ func Load(o Options) (Settings, []Value, error) {
 	return s, values, nil
 }
 
-// probeTime is how long one probe may take: its deadline (actors/door/health) and its transport.
+// probeTime bounds one health probe: its deadline (actors/door/health) plus the transport.
 const probeTime = 4 * time.Second
 
-// together checks conditions between keys.
+// together checks conditions that concern several keys.
 func together(s Settings, values []Value) []Problem {
 	if s.Health.Recency >= s.Health.Beat+probeTime {
 		return nil
@@ -210,8 +209,9 @@ func syntaxProblem(file string, err error) Problem {
 	return Problem{Where: file, Message: "not TOML: " + err.Error()}
 }
 
-// environmentLayer refuses variables that look like a misspelt key: they begin with a section's name, or differ from
-// a key's variable by two characters at most. Other COMPANION_ variables belong to other programs; Unknown lists them.
+// environmentLayer reads the environment variables. It refuses those that look like a misspelt key: they begin with a
+// section's name, or differ from a key's variable by at most two characters. It ignores other COMPANION_ variables, which
+// Unknown lists.
 func environmentLayer(environ []string) (layer, []Problem) {
 	var problems []Problem
 	names := variables()
@@ -250,7 +250,7 @@ func Keys() []string {
 	return names
 }
 
-// nearKey is the variable that name is probably meant to be; empty where there is none.
+// nearKey returns the variable that name is probably a misspelling of, or an empty string.
 func nearKey(name string) string {
 	best, bestAt := "", 3
 	for candidate := range variables() {

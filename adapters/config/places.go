@@ -12,8 +12,7 @@ import (
 	"companion/adapters/privatefs"
 )
 
-// Places is where the program keeps things (cli.md, "Places"). Folders named here are private to
-// the user: see Create.
+// Places are the program's files and folders (cli.md, "Places"). The folders are private to the user; see Create.
 type Places struct {
 	Config string // the configuration file
 
@@ -30,11 +29,11 @@ type Places struct {
 	Runtime       string // folder: sockets and the endpoint file
 	ControlSocket string
 	Endpoint      string // file (L2)
-	BackEnd       string // folder, under which each start has its own
+	BackEnd       string // folder with one subfolder for each start
 }
 
-// Locate reads the places of this platform and environment. XDG variables move all of it. Without HOME it takes the
-// home folder from the user database; the error says that there is none, and that XDG variables would do.
+// Locate returns the places for this platform and environment. XDG variables can move all of them. If HOME is not set, it uses
+// the home folder of the user database. If there is none, the error suggests XDG variables.
 func Locate() (Places, error) {
 	if err := ensureHome(); err != nil {
 		return Places{}, err
@@ -61,7 +60,7 @@ func Locate() (Places, error) {
 	return p, nil
 }
 
-// ensureHome sets HOME where it is missing and needed. The xdg library would put the folders below the root.
+// ensureHome sets HOME if it is needed and missing: the xdg library would otherwise use the root folder.
 func ensureHome() error {
 	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
 		return nil
@@ -81,8 +80,8 @@ func ensureHome() error {
 	return os.Setenv("HOME", me.HomeDir)
 }
 
-// hasRuntimeDir reports whether the system gives users a run-time folder. On a machine without a login manager the
-// library's default does not exist and cannot be made.
+// hasRuntimeDir reports whether the system provides a run-time folder. On a machine without a login manager the library's
+// default does not exist and the user cannot create it.
 func hasRuntimeDir() bool {
 	if os.Getenv("XDG_RUNTIME_DIR") != "" {
 		return true
@@ -97,7 +96,7 @@ const longestSocket = 103
 // Create makes the private folders. It refuses folders that other users can enter (T17), and a run-time folder whose
 // path is too long for a socket.
 func (p Places) Create() error {
-	// The back end's socket has the longest name: each start of the runtime gives it a folder.
+	// The back end's socket has the longest path, because each start of the runtime makes a subfolder.
 	if socket := filepath.Join(p.BackEnd, "backend-1234567890", "llama.sock"); len(socket) > longestSocket {
 		return fmt.Errorf("the run-time folder %s is %d bytes too long for the sockets in it: name a shorter one in XDG_RUNTIME_DIR",
 			p.Runtime, len(socket)-longestSocket)

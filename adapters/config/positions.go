@@ -8,7 +8,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// position is where a key or a table stands in the file.
+// position is the line of a key or table in the file.
 type position struct {
 	name    string // dotted
 	line    int
@@ -27,8 +27,8 @@ func (l positionList) line(name string) int {
 	return 0
 }
 
-// positions walks the document for its keys: the decoders tell the line of a syntax error only. A
-// quoted key that contains a dot is kept apart by its quotes, so that it is never taken for a path.
+// positions parses the document for the lines of its keys, because the decoders report only the line of a syntax error. A
+// quoted key that contains a dot keeps its quotes, so that it is not read as a path.
 func positions(data []byte) (positionList, error) {
 	var list positionList
 	var parser unstable.Parser
@@ -82,7 +82,7 @@ func keyOf(parser *unstable.Parser, node *unstable.Node, prefix string) (string,
 	return strings.Join(parts, "."), line
 }
 
-// known says whether the table has this key, or keys below this table.
+// known reports whether the table of keys has this key, or keys in this TOML table.
 func known(name string, isTable bool) bool {
 	return slices.ContainsFunc(table, func(k key) bool {
 		if isTable {
@@ -92,7 +92,7 @@ func known(name string, isTable bool) bool {
 	})
 }
 
-// unknown names what stands at the same place instead.
+// unknown returns the message for an unknown name, with the names that are valid in its place.
 func unknown(name string, isTable bool) string {
 	if !isTable && known(name, true) {
 		return "this is a table, not a value; write [" + name + "]"

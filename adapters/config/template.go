@@ -23,7 +23,7 @@ func Template() string {
 	return b.String()
 }
 
-// Literal writes a value as TOML does.
+// Literal formats a value as a TOML literal.
 func Literal(v any) string {
 	switch v := v.(type) {
 	case string:

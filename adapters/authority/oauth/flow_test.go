@@ -17,7 +17,7 @@ import (
 	"companion/messages"
 )
 
-// signIn runs one attempt with a browser that opens the URL which visit returns, or the start page if visit is nil.
+// signIn runs one attempt. visit acts as the browser and returns the last page, which signIn returns too.
 func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
 	t.Helper()
 	a, err := c.Begin(t.Context())

@@ -32,9 +32,9 @@ type entry struct {
 	isMain   bool // the manifest's default
 }
 
-// Standing says what the catalogue is good for at now, a time of the wall clock (M1): ReasonOK;
-// ReasonManifestExpired with grace true while a verified model may go on serving; ReasonManifestExpired alone
-// when that has ended too. A clock that was set back to before the last check counts as the time of that check.
+// Standing returns the validity of the catalogue at now, a time of the wall clock (M1): ReasonOK while it is unexpired;
+// ReasonManifestExpired with inGrace true while a verified model may still serve; ReasonManifestExpired with inGrace false
+// afterwards. If the clock was set back to before the last check, the time of that check counts.
 func (c Catalogue) Standing(now time.Time, grace time.Duration) (reason messages.Reason, inGrace bool) {
 	now = now.Round(0)
 	if now.Before(c.CheckedAt) {
@@ -101,7 +101,7 @@ func (c Catalogue) find(kind messages.ArtifactKind, name string) (messages.Artif
 		return messages.Artifact{}, messages.ReasonNoSuchTarget
 	case len(main) == 1:
 		return main[0], messages.ReasonOK
-	case len(main) > 1: // ambiguous: nobody can say which was meant
+	case len(main) > 1: // ambiguous
 		return messages.Artifact{}, messages.ReasonMalformedSpec
 	case len(all) == 1:
 		return all[0], messages.ReasonOK
@@ -126,8 +126,7 @@ func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.
 	return cat
 }
 
-// entries reads the targets of a verified set. A target that breaks M2 or M4 is refused alone: it is
-// available by no name, and the others are not affected.
+// entries reads the targets of a verified set. A target that breaks M2 or M4 is refused; the others are not affected.
 func (c *Client) entries(set *trustedmetadata.TrustedMetadata) Catalogue {
 	targets := set.Targets[metadata.TARGETS].Signed
 	cat := Catalogue{Version: targets.Version, Expires: targets.Expires, refused: map[string]messages.Reason{}}
@@ -204,8 +203,8 @@ func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, 
 	return entry{a, custom.Default}, c.checkHosts(custom.URLs, custom.Origins)
 }
 
-// checkHosts holds each URL and origin to M2: the host that serves the bytes is not the one that vouches for them.
-// Origins too, because a redirect may lead anywhere inside them.
+// checkHosts checks M2 for each URL and origin: the manifest and the artifacts must come from different hosts. Origins
+// count because a redirect may lead anywhere inside them.
 func (c *Client) checkHosts(urls, origins []string) error {
 	for _, u := range slices.Concat(urls, origins) {
 		host, err := origin.Host(u)

@@ -27,7 +27,7 @@ func elsewhere(w http.ResponseWriter, name string) bool {
 
 func cut(http.ResponseWriter, string) bool { panic(http.ErrAbortHandler) }
 
-// M2, M4, M12, T6: what a validly signed target may not say.
+// M2, M4, M12, T6: invalid content of a validly signed target is refused.
 func TestTargets(t *testing.T) {
 	f := newFixture(t)
 	host := strings.TrimPrefix(f.server.URL, "https://")
@@ -118,16 +118,16 @@ func TestTargets(t *testing.T) {
 			}
 			a, reason := find("m")
 			if reason != r.want || (a.Name == "m") != (r.want == messages.ReasonOK) {
-				t.Fatalf("%s, want %s", reason, r.want)
+				t.Fatalf("got %s, want %s", reason, r.want)
 			}
 			if _, reason := cat.Model("other"); reason != messages.ReasonOK {
-				t.Fatalf("its neighbour: %s", reason)
+				t.Fatalf("the other target: got %s, want ok", reason)
 			}
 		})
 	}
 }
 
-// M2: how a target is chosen.
+// M2: the choice of a target by name or default.
 func TestFind(t *testing.T) {
 	f := newFixture(t)
 	refresh := func() Catalogue {
@@ -138,7 +138,7 @@ func TestFind(t *testing.T) {
 	want := func(c Catalogue, name string, model string, reason messages.Reason) {
 		t.Helper()
 		if a, got := c.Model(name); a.Name != model || got != reason {
-			t.Fatalf("%q: %q %s, want %q %s", name, a.Name, got, model, reason)
+			t.Fatalf("%q: got %q %s, want %q %s", name, a.Name, got, model, reason)
 		}
 	}
 	want(refresh(), "", "", messages.ReasonNoSuchTarget)
@@ -154,7 +154,7 @@ func TestFind(t *testing.T) {
 	want(cat, "b", "b", messages.ReasonOK)
 	want(cat, "d", "", messages.ReasonNoSuchTarget)
 	if models, name := cat.Models(); len(models) != 3 || name != "c" {
-		t.Fatalf("%v %s", models, name)
+		t.Fatalf("got models %v, default %s; want 3, c", models, name)
 	}
 	main.Name = "d"
 	f.Add(main)
@@ -173,7 +173,7 @@ func TestSameHost(t *testing.T) {
 		{"hub.example", "models.example", false}, {"hub.example", "hub.example.net", false},
 	} {
 		if sameHost(r.a, r.b) != r.want {
-			t.Errorf("%s %s", r.a, r.b)
+			t.Errorf("sameHost(%s, %s): got %t, want %t", r.a, r.b, !r.want, r.want)
 		}
 	}
 }

@@ -21,11 +21,10 @@ import (
 // maxFile bounds any metadata file, whatever signed metadata says of its length.
 const maxFile = 8 << 20
 
-// errFetch marks a transfer that failed before its bytes could be judged.
+// errFetch marks a transfer that failed before its bytes could be verified.
 var errFetch = errors.New("fetching the manifest")
 
-// fetcher fetches the files of one refresh. It remembers all roots, of which the updater keeps only the
-// newest.
+// fetcher fetches the files of one refresh. It keeps all fetched roots; the updater keeps only the newest.
 type fetcher struct {
 	ctx    context.Context // of the refresh: go-tuf's interface has none
 	client *http.Client
@@ -35,7 +34,7 @@ type fetcher struct {
 	after  time.Duration // Retry-After of the last response that was not 200
 }
 
-// waitError adds what the hub said with Retry-After.
+// waitError adds the hub's Retry-After to an error.
 type waitError struct {
 	error
 	after time.Duration
@@ -43,7 +42,7 @@ type waitError struct {
 
 func (e *waitError) Unwrap() error { return e.error }
 
-// explain adds to err, with which a refresh failed, what only the fetcher knows.
+// explain adds Retry-After and other data of the fetcher to err, the error of a refresh.
 func (f *fetcher) explain(err error) error {
 	if f.after == 0 {
 		return err
@@ -84,7 +83,7 @@ func (f *fetcher) DownloadFile(file string, maxLength int64, _ time.Duration) ([
 		return nil, fmt.Errorf("%w: %w", errFetch, err)
 	}
 	if webPage(data) {
-		// A network that asks for a sign-in of its own, or a proxy, answers for the hub.
+		// A captive portal or a proxy answers instead of the hub.
 		return nil, fmt.Errorf("%w: a web page instead of metadata", errFetch)
 	}
 	if version, ok := rootVersion(u.Path[len(f.base.Path):]); ok {

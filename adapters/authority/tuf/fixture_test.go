@@ -31,7 +31,7 @@ func newFixture(t *testing.T) *fixture {
 	}}
 }
 
-// client is a companion that has just started: nothing is kept in memory between two of them.
+// client returns a new client, like a companion that has just started: clients share no memory.
 func (f *fixture) client(t *testing.T) *Client {
 	t.Helper()
 	c, err := New(f.config)
@@ -45,10 +45,10 @@ func (f *fixture) refresh(t *testing.T, want messages.Reason) Catalogue {
 	t.Helper()
 	cat, err := f.client(t).Refresh(t.Context(), messages.Secret{})
 	if got := ReasonOf(err); got != want {
-		t.Fatalf("refresh: %s (%v), want %s", got, errors.Unwrap(err), want)
+		t.Fatalf("refresh: got %s (%v), want %s", got, errors.Unwrap(err), want)
 	}
 	if err != nil && !reflect.DeepEqual(cat, Catalogue{}) {
-		t.Fatal("a refused manifest was handed out")
+		t.Fatalf("refused manifest: got %+v, want an empty catalogue", cat)
 	}
 	return cat
 }
@@ -57,17 +57,17 @@ func (f *fixture) load(t *testing.T, want messages.Reason) Catalogue {
 	t.Helper()
 	cat, err := f.client(t).Load()
 	if got := ReasonOf(err); got != want {
-		t.Fatalf("load: %s (%v), want %s", got, errors.Unwrap(err), want)
+		t.Fatalf("load: got %s (%v), want %s", got, errors.Unwrap(err), want)
 	}
 	return cat
 }
 
-// kept is the one file of the trust folder with that name.
+// kept returns the path of the one file of the trust folder with that name.
 func (f *fixture) kept(t *testing.T, name string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(f.config.Dir, "*", name))
 	if err != nil || len(found) != 1 {
-		t.Fatalf("%s: %v %v", name, found, err)
+		t.Fatalf("%s: got %v, %v; want one file", name, found, err)
 	}
 	return found[0]
 }

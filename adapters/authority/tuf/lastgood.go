@@ -17,7 +17,7 @@ import (
 )
 
 // lastGoodFile records the pair of model and runtime that last became ready, with the signed metadata that
-// names it (M13). It is a file of its own: a newer manifest, or the loss of the kept one, does not touch it.
+// names it (M13). It is a separate file, so that neither a newer manifest nor the loss of the stored one changes it.
 const lastGoodFile = "lastgood.json"
 
 // recordedPair is the content of lastGoodFile.
@@ -35,8 +35,7 @@ type Pair struct {
 	Expires        time.Time // of the targets metadata that names them
 }
 
-// recent bounds how many refreshed manifests Remember looks through: a pair may become ready only after a
-// newer manifest has arrived.
+// recent bounds the manifests that Remember searches: a newer manifest may arrive before a pair becomes ready.
 const recent = 4
 
 // Remember records the pair with these digests as last known good. A zero runtime digest means the unpinned
@@ -68,8 +67,8 @@ func (c *Client) Remember(model, runtime [32]byte) error {
 	return errors.New("no recent manifest names the pair that became ready")
 }
 
-// LastGood returns the recorded pair, verified again up from the pinned root, whatever its expiry. A record
-// that does not verify is put aside.
+// LastGood returns the recorded pair. It verifies the record again from the pinned root and ignores its expiry. A record
+// that does not verify is renamed.
 func (c *Client) LastGood() (Pair, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"companion/messages"
 )
 
-// M1: a client recovers from a fast-forward attack once the root has new keys for the role (TUF specification,
-// section 5.3.11), whichever role was attacked, and the old versions are a rollback again afterwards.
+// M1: a client recovers from a fast-forward attack on any role when the root has new keys for it (TUF specification,
+// section 5.3.11). Afterwards the old versions are a rollback again.
 func TestFastForwardRecovery(t *testing.T) {
 	const far = 1_000_000
 	for name, c := range map[string]struct {
@@ -69,8 +69,8 @@ func TestFastForwardRecovery(t *testing.T) {
 	}
 }
 
-// M1: the same where the old signature still verifies, because one of two keys was replaced: then only the new
-// key set says that the old versions do not count.
+// M1: the same if one of two keys was replaced, so that the old signature still verifies: only the new key set shows that
+// the old versions do not count.
 func TestFastForwardRecoveryWithTwoKeys(t *testing.T) {
 	f := newFixture(t)
 	f.AddKey(metadata.TIMESTAMP)
@@ -81,14 +81,14 @@ func TestFastForwardRecoveryWithTwoKeys(t *testing.T) {
 	f.Publish()
 	f.refresh(t, messages.ReasonOK)
 	f.Timestamp.Signed.Version = honest
-	f.Rekey(metadata.TIMESTAMP) // replaces the first key; the second, which signed, stays
+	f.Rekey(metadata.TIMESTAMP) // replaces the first key; the second one, which signed, stays
 	f.Publish()
 	f.refresh(t, messages.ReasonOK)
 	f.load(t, messages.ReasonOK)
 }
 
-// M1: a manifest that was verified stays usable offline after the root was rotated and the rest could not be
-// fetched, whichever role has a new key and whichever file is missing, also after two rotations.
+// M1: a verified manifest stays usable offline after a rotation of the root if the other files could not be fetched, for
+// every rotated role and every missing file, also after two rotations.
 func TestRotationThenOutage(t *testing.T) {
 	for _, role := range []string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
 		for _, missing := range []string{"timestamp.json", "snapshot.json", "targets.json"} {
@@ -110,7 +110,7 @@ func TestRotationThenOutage(t *testing.T) {
 					f.refresh(t, messages.ReasonManifestUnreachable)
 				}
 				if got := f.load(t, messages.ReasonOK); !reflect.DeepEqual(got, good) {
-					t.Fatalf("%s rotated %d times, no %s: loaded %+v, want %+v", role, rotations, missing, got, good)
+					t.Fatalf("%s rotated %d times, no %s: got %+v, want %+v", role, rotations, missing, got, good)
 				}
 				f.SetFault(nil)
 				f.refresh(t, messages.ReasonOK)
@@ -120,7 +120,7 @@ func TestRotationThenOutage(t *testing.T) {
 	}
 }
 
-// M15: what a killed refresh left is removed by the next one.
+// M15: a refresh removes the scratch folder of a refresh that was killed.
 func TestScratchFoldersAreRemoved(t *testing.T) {
 	f := newFixture(t)
 	c := f.client(t)
@@ -135,12 +135,12 @@ func TestScratchFoldersAreRemoved(t *testing.T) {
 	}
 	f.refresh(t, messages.ReasonOK)
 	if left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*")); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("scratch folders: got %v, want none", left)
 	}
 }
 
-// M1: what answers for the hub with a web page, such as the sign-in page of a network, makes the manifest
-// unreachable, not untrusted.
+// M1: a web page instead of metadata, such as the sign-in page of a network, makes the manifest unreachable, not
+// untrusted.
 func TestWebPageInsteadOfMetadata(t *testing.T) {
 	for _, page := range []string{"<html>", "<!DOCTYPE html>\n<html>", "\r\n  <HTML>", "\xef\xbb\xbf<?xml version=\"1.0\"?><html/>"} {
 		for _, name := range []string{"2.root.json", "timestamp.json"} {
@@ -154,7 +154,7 @@ func TestWebPageInsteadOfMetadata(t *testing.T) {
 	}
 }
 
-// M1: what the hub asks for with Retry-After is reported with the failure.
+// M1: the hub's Retry-After is reported with the failure.
 func TestRetryAfter(t *testing.T) {
 	f := newFixture(t)
 	f.SetFault(func(w http.ResponseWriter, _ string) bool {
@@ -194,10 +194,10 @@ func TestLastGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.LastGood(); err == nil {
-		t.Fatal("there is a pair before any was recorded")
+		t.Fatal("before any record: got a pair, want an error")
 	}
 	if err := c.Remember([32]byte{9}, [32]byte{2}); err == nil {
-		t.Fatal("a model that no manifest names was recorded")
+		t.Fatal("model that no manifest names: got no error, want one")
 	}
 	// A newer manifest arrives before the pair becomes ready.
 	f.AddDigest(tuftest.Model("small"), 3)
@@ -212,7 +212,7 @@ func TestLastGood(t *testing.T) {
 		t.Helper()
 		got, err := f.client(t).LastGood()
 		if err != nil || got.Model.SHA256 != [32]byte{1} || got.Runtime.SHA256 != [32]byte{2} || got.Runtime.Executable == "" || got.Expires.IsZero() {
-			t.Fatalf("%s: got %+v, %v", when, got, err)
+			t.Fatalf("%s: got %+v, %v; want model 1 with runtime 2", when, got, err)
 		}
 	}
 	want("recorded")
@@ -239,7 +239,7 @@ func TestLastGood(t *testing.T) {
 	}
 }
 
-// M13, T6: a record that was changed on disk is no last known good pair.
+// M13, T6: a record that was changed on disk is refused.
 func TestForgedLastGood(t *testing.T) {
 	f := newFixture(t)
 	f.AddDigest(tuftest.Model("small"), 1)
@@ -269,6 +269,6 @@ func TestForgedLastGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := f.client(t).LastGood(); err == nil {
-		t.Fatalf("a torn record: got %+v, want none", got)
+		t.Fatalf("truncated record: got %+v, want an error", got)
 	}
 }

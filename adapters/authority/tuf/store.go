@@ -17,9 +17,8 @@ import (
 	"companion/adapters/privatefs"
 )
 
-// store keeps what was verified, in two files: everything that belongs together in one, so that no
-// crash can mix two manifests, and the floor of versions apart from it, so that it survives the loss of
-// the other.
+// store keeps the verified metadata in two files: one manifest with its roots in one file, so that no crash can mix two
+// manifests, and the floor of versions in another, so that it survives the loss of the first.
 type store struct {
 	dir    string
 	pinned []byte
@@ -34,9 +33,8 @@ const (
 // last verified manifest, byte for byte as signed.
 type kept struct {
 	Roots [][]byte `json:"roots"`
-	// Root is the version of the root that the rest was verified with. A newer root may follow it in Roots,
-	// whose keys differ: it decides over what is fetched next, and takes nothing away that was verified
-	// before. Zero: the newest.
+	// Root is the version of the root that the manifest was verified with. Roots may contain a newer one with other keys:
+	// it verifies what is fetched next, and does not invalidate the manifest. Zero means the newest.
 	Root      int64     `json:"root,omitempty"`
 	Timestamp []byte    `json:"timestamp"`
 	Snapshot  []byte    `json:"snapshot"`
@@ -82,25 +80,25 @@ func keysOf(root *metadata.Metadata[metadata.RootType], role string) string {
 	return fmt.Sprint(r.Threshold, " ", strings.Join(slices.Sorted(slices.Values(r.KeyIDs)), " "))
 }
 
-// rotated reports whether the timestamp or snapshot keys of two roots differ: what was signed before is then
-// not used to judge what is signed after (TUF specification, section 5.3.11).
+// rotated reports whether the timestamp or snapshot keys of two roots differ. If they do, the old metadata is not used to
+// check the versions of the new (TUF specification, section 5.3.11).
 func rotated(a, b *metadata.Metadata[metadata.RootType]) bool {
 	return keysOf(a, metadata.TIMESTAMP) != keysOf(b, metadata.TIMESTAMP) || keysOf(a, metadata.SNAPSHOT) != keysOf(b, metadata.SNAPSHOT)
 }
 
-// manifest is what is kept, verified again up from the pinned root. set is as far as verification came, with
-// the root that the manifest was verified with; newest is the newest root. Expiry is not checked.
+// manifest is the stored metadata, verified again from the pinned root. set holds the part that verified, with the root
+// that the manifest was verified with; newest is the newest root. Expiry is not checked.
 type manifest struct {
 	kept   kept
 	set    *trustedmetadata.TrustedMetadata
 	newest *metadata.Metadata[metadata.RootType]
 }
 
-// complete reports whether a whole manifest is kept.
+// complete reports whether all of the manifest is stored.
 func (m manifest) complete() bool { return m.set.Targets[metadata.TARGETS] != nil }
 
-// load reads what is kept and verifies all of it again. What is truncated or does not verify is put aside
-// and counts as absent: the floor still holds.
+// load reads the stored metadata and verifies it again. A file that is truncated or does not verify is renamed and counts
+// as absent; the floor still applies.
 func (s store) load() (manifest, error) {
 	k, err := read[kept](s, verifiedFile)
 	if err != nil {
@@ -116,13 +114,13 @@ func (s store) load() (manifest, error) {
 	if err := s.quarantine(verifiedFile); err != nil {
 		return manifest{}, err
 	}
-	// Verification stopped somewhere: start over from the roots that passed.
+	// Verification failed: start again with the roots that verified.
 	k = kept{Roots: k.Roots[:passed], floor: k.floor}
 	m, _, err = k.verify(s.pinned)
 	return m, err
 }
 
-// verify verifies k. It returns how many of its roots are good.
+// verify verifies k. passed is the number of roots that verified.
 func (k kept) verify(pinned []byte) (m manifest, passed int, err error) {
 	open := func() (*trustedmetadata.TrustedMetadata, error) {
 		set, err := trustedmetadata.New(pinned)
@@ -196,7 +194,7 @@ func (k *kept) newestRoot(pinned []byte) []byte {
 	return k.Roots[len(k.Roots)-1]
 }
 
-// keepRoots adds the fetched roots up to the newest verified one. The manifest that is kept stays good.
+// keepRoots stores the fetched roots up to the newest verified one. The stored manifest stays valid.
 func (s store) keepRoots(m *manifest, fetched map[int64][]byte, newest *metadata.Metadata[metadata.RootType]) error {
 	if newest.Signed.Version <= m.newest.Signed.Version {
 		return nil
@@ -257,8 +255,7 @@ func (s store) write(k kept) error {
 	return nil
 }
 
-// read decodes a file. A missing file is the zero value, and so is one that cannot be decoded, which is put
-// aside.
+// read decodes a file. It returns the zero value for a missing file, and for one that cannot be decoded, which it renames.
 func read[T any](s store, name string) (T, error) {
 	var v, zero T
 	data, err := os.ReadFile(filepath.Join(s.dir, name))
@@ -274,7 +271,7 @@ func read[T any](s store, name string) (T, error) {
 	return v, nil
 }
 
-// quarantine renames a bad file, for a person to look at.
+// quarantine renames an invalid file, so that it can be inspected.
 func (s store) quarantine(name string) error {
 	path := filepath.Join(s.dir, name)
 	if err := os.Rename(path, path+".bad"); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -2,11 +2,11 @@
 // pinned on the device (contract M1–M4, M13). It returns a Catalogue of signed artifacts or an *Error, never a part
 // of one.
 //
-// go-tuf checks signatures, thresholds, expiry and rollback. This package adds what go-tuf leaves to its user. The
-// newest verified root and a floor of versions are kept, so that a server that hides newer ones cannot take the client
-// back. What is kept is verified again before use, and put aside if it is bad, so that a truncated file blocks nothing.
-// Each refresh has its own updater and scratch folder. A panic over odd but validly signed metadata is an *Error. The
-// fetcher bounds every file and sends the access token to the hub only.
+// go-tuf checks signatures, thresholds, expiry and rollback. This package adds what go-tuf leaves to its caller. The
+// newest verified root and a floor of versions are stored, so that a server that hides newer versions cannot roll the client
+// back. Stored metadata is verified again before use, and an invalid file is renamed, so that a truncated file blocks nothing.
+// Each refresh has its own updater and scratch folder. A panic in go-tuf, over unusual but validly signed metadata, is an
+// *Error. The fetcher bounds every file and sends the access token to the hub only.
 package tuf
 
 import (
@@ -38,7 +38,7 @@ import (
 type Config struct {
 	URL  string // prefix of the metadata files, https, such as "https://hub.example/api/v1/manifest/"
 	Root []byte // the pinned root.json
-	Dir  string // private folder for what was verified
+	Dir  string // private folder for verified metadata
 	// Platform picks the runtimes, such as "linux/amd64".
 	Platform string
 	// PrivateHosts is copied into the artifacts (M4).
@@ -51,7 +51,7 @@ type Config struct {
 // manifest_unreachable, no_space, or reauth if the hub did not accept the access token.
 type Error struct {
 	Reason messages.Reason
-	// RetryAfter is how long the hub asks to wait (RFC 9110, section 10.2.3); zero: it says nothing.
+	// RetryAfter is the hub's Retry-After (RFC 9110, section 10.2.3); zero if there is none.
 	RetryAfter time.Duration
 	cause      error
 }
@@ -137,7 +137,7 @@ func (c *Client) Refresh(ctx context.Context, access messages.Secret) (Catalogue
 	return cat, nil
 }
 
-// Load returns the manifest that was verified last, without the network and regardless of its expiry: see
+// Load returns the manifest that was verified last, without network access and regardless of its expiry; see
 // Catalogue.Standing. If none verifies, the reason is manifest_unreachable.
 func (c *Client) Load() (Catalogue, error) {
 	c.mu.Lock()
@@ -164,10 +164,10 @@ func (c *Client) Load() (Catalogue, error) {
 	return cat, nil
 }
 
-// scratchPrefix is that of the folder of one refresh.
+// scratchPrefix is the name prefix of a refresh's scratch folder.
 const scratchPrefix = "refresh-"
 
-// removeScratch removes the folders of refreshes that ended with the process.
+// removeScratch removes the scratch folders of refreshes that an end of the process interrupted.
 func (c *Client) removeScratch() {
 	left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*"))
 	for _, dir := range left {
@@ -175,8 +175,8 @@ func (c *Client) removeScratch() {
 	}
 }
 
-// refresh refreshes once, and once more if the root has new timestamp or snapshot keys: what was signed with
-// the old keys then no longer counts.
+// refresh refreshes once, and a second time if the root has new timestamp or snapshot keys, because metadata that was signed
+// with the old keys then does not count.
 func (c *Client) refresh(ctx context.Context, access messages.Secret) (Catalogue, error) {
 	before, err := c.store.load()
 	if err != nil {
@@ -221,7 +221,7 @@ func (c *Client) refreshFrom(ctx context.Context, access messages.Secret, m mani
 	}
 	refreshed := up.Refresh()
 	set := up.GetTrustedMetadataSet()
-	// Newer roots were verified on their own, and count even if the rest was refused.
+	// Newer roots are verified independently, and are stored even if the other files were refused.
 	if err := c.store.keepRoots(&m, fetch.roots, set.Root); err != nil {
 		return Catalogue{}, nil, err
 	}
@@ -241,7 +241,7 @@ func (c *Client) refreshFrom(ctx context.Context, access messages.Secret, m mani
 	return cat, set.Root, nil
 }
 
-// contain turns a panic of go-tuf over odd metadata into an error (M1).
+// contain turns a panic of go-tuf into an error (M1).
 func contain(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -251,7 +251,7 @@ func contain(f func() error) (err error) {
 	return f()
 }
 
-// classify gives every failure its reason. A failure that is not known to be harmless is manifest_untrusted.
+// classify returns err with its reason. An unknown failure is manifest_untrusted.
 func classify(err error) error {
 	var known *Error
 	if errors.As(err, &known) {

@@ -17,7 +17,7 @@ import (
 	"companion/messages"
 )
 
-// M1, M2, M3: what is signed arrives, and the access token goes to the hub.
+// M1, M2, M3: a refresh returns the signed content, and sends the access token to the hub.
 func TestRefresh(t *testing.T) {
 	f := newFixture(t)
 	f.Add(tuftest.Model("small"))
@@ -29,32 +29,32 @@ func TestRefresh(t *testing.T) {
 		t.Fatal(err, errors.Unwrap(err))
 	}
 	if f.LastAuthorization() != "Bearer token" {
-		t.Fatalf("authorization %q", f.LastAuthorization())
+		t.Fatalf("Authorization: got %q, want Bearer token", f.LastAuthorization())
 	}
 	model, reason := cat.Model("")
 	if reason != messages.ReasonOK || model.Name != "small" || model.Size != 1000 || model.PrivateHosts[0] != "localhost" {
-		t.Fatalf("%+v %s", model, reason)
+		t.Fatalf("model: got %+v %s, want small with 1000 bytes, ok", model, reason)
 	}
 	runtime, reason := cat.Runtime("")
 	if reason != messages.ReasonOK || runtime.Executable != "bin/llama-server" || len(runtime.Files) != 1 || runtime.Format != "tar.gz" {
-		t.Fatalf("%+v %s", runtime, reason)
+		t.Fatalf("runtime: got %+v %s, want a tar.gz with one file, ok", runtime, reason)
 	}
 	if cat.Version != 2 || cat.CheckedAt.IsZero() || time.Until(cat.Expires) < time.Hour {
-		t.Fatalf("%+v", cat)
+		t.Fatalf("got %+v, want version 2 with its times", cat)
 	}
 	if loaded := f.load(t, messages.ReasonOK); !reflect.DeepEqual(loaded, cat) {
-		t.Fatalf("loaded %+v, refreshed %+v", loaded, cat)
+		t.Fatalf("load: got %+v, want %+v", loaded, cat)
 	}
 	info, err := os.Stat(f.kept(t, verifiedFile))
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Fatalf("%v %v", info.Mode(), err)
+		t.Fatalf("got mode %v, %v; want 0600", info.Mode(), err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(f.config.Dir, "*", "refresh-*")); len(left) != 0 {
-		t.Fatalf("left behind: %v", left)
+		t.Fatalf("scratch folders: got %v, want none", left)
 	}
 }
 
-// M1, T6: whatever a hostile server or mirror can do to the metadata, and the reason it gets.
+// M1, T6: each manipulation of the metadata by a hostile server or mirror is refused with its reason.
 func TestHostileRepository(t *testing.T) {
 	past := time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
 	rows := map[string]struct {
@@ -112,7 +112,7 @@ func TestHostileRepository(t *testing.T) {
 	}
 }
 
-// M1: the same attacks against a client that has a good manifest leave that one in place.
+// M1: the same attacks do not change the stored manifest of a client.
 func TestGoodManifestSurvivesAttacks(t *testing.T) {
 	f := newFixture(t)
 	f.Add(tuftest.Model("small"))
@@ -123,12 +123,12 @@ func TestGoodManifestSurvivesAttacks(t *testing.T) {
 	f.Publish()
 	f.refresh(t, messages.ReasonManifestUntrusted)
 	if got := f.load(t, messages.ReasonOK); !reflect.DeepEqual(got, good) {
-		t.Fatalf("%+v", got)
+		t.Fatalf("got %+v, want %+v", got, good)
 	}
 }
 
-// M1, trap 1: a server that hides newer roots cannot take the client back to keys that were revoked,
-// and old versions stay old even for a client that lost what it kept.
+// M1, trap 1: a server that hides newer roots cannot make the client accept revoked keys, and old versions are a rollback even
+// for a client that lost the stored manifest.
 func TestHiddenRootsAndRollback(t *testing.T) {
 	t.Run("hidden roots", func(t *testing.T) {
 		f := newFixture(t)
@@ -137,7 +137,7 @@ func TestHiddenRootsAndRollback(t *testing.T) {
 		f.Rekey(metadata.TIMESTAMP)
 		f.Publish()
 		f.refresh(t, messages.ReasonOK)
-		f.Restore(before) // root 2 is gone, and the revoked key's timestamp is back
+		f.Restore(before) // removes root 2 and restores the timestamp of the revoked key
 		f.refresh(t, messages.ReasonManifestUntrusted)
 	})
 	t.Run("root key change", func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestHiddenRootsAndRollback(t *testing.T) {
 		f.refresh(t, messages.ReasonOK)
 		f.refresh(t, messages.ReasonOK)
 		if n := f.Count("2.root.json"); n != 1 {
-			t.Fatalf("root 2 was fetched %d times: the newest root is not kept", n)
+			t.Fatalf("got %d requests for root 2, want 1", n)
 		}
 		f.load(t, messages.ReasonOK)
 	})
@@ -188,7 +188,7 @@ func TestHiddenRootsAndRollback(t *testing.T) {
 	})
 }
 
-// M1, trap 2: a truncated or spoiled file is put aside and blocks nothing.
+// M1, trap 2: a truncated or corrupt file is renamed and blocks nothing.
 func TestSpoiledFiles(t *testing.T) {
 	for _, name := range []string{verifiedFile, floorFile} {
 		for how, spoil := range map[string]func([]byte) []byte{
@@ -234,7 +234,7 @@ func TestSpoiledFiles(t *testing.T) {
 	})
 }
 
-// M1, trap 3: odd but validly signed metadata cannot end the program.
+// M1, trap 3: unusual but validly signed metadata cannot crash the program.
 func TestOddMetadataIsContained(t *testing.T) {
 	for name, odd := range map[string]func(f *fixture){
 		"timestamp without snapshot": func(f *fixture) { delete(f.Timestamp.Signed.Meta, "snapshot.json") },
@@ -260,8 +260,8 @@ func TestOddMetadataIsContained(t *testing.T) {
 	}
 }
 
-// M1, traps 4 and 5: one updater per refresh, our own fetcher; the process's default client is as
-// before, and a refresh ends with its context.
+// M1, traps 4 and 5: each refresh has its own updater and fetcher, does not change the process's default client, and ends with
+// its context.
 func TestFetcher(t *testing.T) {
 	f := newFixture(t)
 	before := *http.DefaultClient
@@ -273,7 +273,7 @@ func TestFetcher(t *testing.T) {
 		}
 	}
 	if !reflect.DeepEqual(before, *http.DefaultClient) {
-		t.Fatal("the default client was changed")
+		t.Fatalf("default client: got %+v, want %+v", *http.DefaultClient, before)
 	}
 	release := make(chan struct{})
 	f.SetFault(func(http.ResponseWriter, string) bool { <-release; return true })
@@ -292,14 +292,14 @@ func TestFetcher(t *testing.T) {
 		f.server.URL + "/elsewhere.json", "https://" + c.base.Host + "@evil.example/api/v1/manifest/x.json",
 	} {
 		if _, err := fetch.DownloadFile(u, 10, 0); !errors.Is(err, errFetch) {
-			t.Errorf("%s: %v", u, err)
+			t.Errorf("%s: got %v, want errFetch", u, err)
 		}
 	}
 	if sent != 0 {
-		t.Fatal("the access token left for another place than the repository")
+		t.Fatalf("got %d requests with the access token to other places, want none", sent)
 	}
 	if _, err := fetch.DownloadFile(f.config.URL+"timestamp.json", 10, 0); !errors.Is(err, errFetch) || sent != 1 {
-		t.Fatalf("the repository itself was not asked: %v", err)
+		t.Fatalf("the repository: got %v after %d requests, want errFetch after 1", err, sent)
 	}
 }
 
@@ -307,7 +307,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return r(req) }
 
-// M1: what an expired manifest is good for.
+// M1: the standing of a manifest before expiry, in grace and after it.
 func TestStanding(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	const grace = 72 * time.Hour
@@ -324,24 +324,24 @@ func TestStanding(t *testing.T) {
 		"never verified": {time.Time{}, messages.ReasonManifestExpired, false},
 	} {
 		if reason, inGrace := (Catalogue{Expires: r.expires}).Standing(now, grace); reason != r.reason || inGrace != r.grace {
-			t.Errorf("%s: %s %v", name, reason, inGrace)
+			t.Errorf("%s: got %s, grace %v; want %s, %v", name, reason, inGrace, r.reason, r.grace)
 		}
 	}
 }
 
-// M1: what was verified can be loaded after it has expired; the earliest expiry counts.
+// M1: a verified manifest can be loaded after its expiry; the earliest expiry counts.
 func TestExpiredManifestStillLoads(t *testing.T) {
 	f := newFixture(t)
 	soon := time.Now().UTC().Add(2 * time.Second).Truncate(time.Second)
 	f.Timestamp.Signed.Expires = soon
 	f.Publish()
 	if cat := f.refresh(t, messages.ReasonOK); !cat.Expires.Equal(soon) {
-		t.Fatalf("expires %v, want %v", cat.Expires, soon)
+		t.Fatalf("expiry: got %v, want %v", cat.Expires, soon)
 	}
 	later := soon.Add(time.Hour)
 	cat := f.load(t, messages.ReasonOK)
 	if reason, inGrace := cat.Standing(later, 72*time.Hour); reason != messages.ReasonManifestExpired || !inGrace {
-		t.Fatalf("%s %v", reason, inGrace)
+		t.Fatalf("got %s, grace %v; want manifest_expired, true", reason, inGrace)
 	}
 }
 
@@ -367,7 +367,7 @@ func TestNewRefuses(t *testing.T) {
 		c := f.config
 		change(&c)
 		if _, err := New(c); err == nil {
-			t.Errorf("%s passed", name)
+			t.Errorf("%s: got no error, want one", name)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package tuftest makes small signed manifests for tests: a real TUF repository in memory, with keys of
-// its own, that can also be told to sign what no honest publisher would.
+// Package tuftest makes small signed manifests for tests: a real TUF repository in memory, with its own keys, which can also
+// sign invalid content.
 package tuftest
 
 import (
@@ -21,8 +21,8 @@ import (
 	"companion/messages"
 )
 
-// Repo is one repository. It serves what was published last; Files may be changed to play a broken or
-// hostile server. Methods that fail end the test.
+// Repo is one repository. It serves the last publication; a test may change Files to simulate a broken or hostile server. A
+// method that fails ends the test.
 type Repo struct {
 	tb   testing.TB
 	keys map[string]ed25519.PrivateKey
@@ -38,7 +38,7 @@ type Repo struct {
 	// Requests counts the requests by name; Authorization holds the header of the last one.
 	Requests      map[string]int
 	Authorization string
-	// Fault, where set, answers instead; it returns false to let the file be served.
+	// Fault, if set, handles a request; it returns false to serve the file.
 	Fault func(w http.ResponseWriter, name string) bool
 }
 
@@ -78,14 +78,14 @@ func (r *Repo) check(err error) {
 	}
 }
 
-// PinnedRoot is the first root.
+// PinnedRoot returns the first root.
 func (r *Repo) PinnedRoot() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.Files["1.root.json"]
 }
 
-// Model describes a model target that M2 and M4 accept, served by https://models.example/v1/.
+// Model returns the description of a valid model target (M2, M4) at https://models.example/v1/.
 func Model(name string) messages.TargetCustom {
 	return messages.TargetCustom{
 		Kind: messages.KindModel, Name: name, Version: "1",
@@ -93,7 +93,7 @@ func Model(name string) messages.TargetCustom {
 	}
 }
 
-// Runtime describes a runtime target for a platform, of one executable.
+// Runtime returns the description of a runtime target for a platform, with one executable.
 func Runtime(name, platform string) messages.TargetCustom {
 	return messages.TargetCustom{
 		Kind: messages.KindRuntime, Name: name, Version: "1", Platform: platform, Format: "tar.gz", Executable: "bin/llama-server",
@@ -102,8 +102,8 @@ func Runtime(name, platform string) messages.TargetCustom {
 	}
 }
 
-// Add puts a target of 1000 bytes into the next publication, under the path that its description
-// says. custom may also be any other value, to sign nonsense; then path must be given.
+// Add adds a target of 1000 bytes to the next publication, under the path of its description. custom may also be any other
+// value, to sign invalid content; then path must be given.
 func (r *Repo) Add(custom any, path ...string) {
 	r.tb.Helper()
 	raw, err := json.Marshal(custom)
@@ -139,7 +139,7 @@ func (r *Repo) AddDigest(custom messages.TargetCustom, first byte) {
 	}
 }
 
-// AddKey publishes a new root, one version up, with one more key for the role, which signs from then on.
+// AddKey publishes the next version of the root with an additional key for the role, which signs from then on.
 func (r *Repo) AddKey(role string) {
 	r.tb.Helper()
 	r.newKey(role)
@@ -147,7 +147,7 @@ func (r *Repo) AddKey(role string) {
 	r.signRoot(r.keys[metadata.ROOT])
 }
 
-// Publish signs everything anew, one version up each, and serves it.
+// Publish increments the version of each file except the root, signs the files and serves them.
 func (r *Repo) Publish() {
 	r.tb.Helper()
 	r.mu.Lock()
@@ -166,7 +166,7 @@ func (r *Repo) Publish() {
 
 func (r *Repo) sign(name string, data []byte) { r.Files[name] = data }
 
-// SignTimestamp signs the timestamp as it is and serves it, without touching versions.
+// SignTimestamp signs the current timestamp and serves it, without a new version.
 func (r *Repo) SignTimestamp() {
 	r.tb.Helper()
 	r.mu.Lock()
@@ -174,8 +174,8 @@ func (r *Repo) SignTimestamp() {
 	r.sign("timestamp.json", sign(r, r.Timestamp, r.keys[metadata.TIMESTAMP]))
 }
 
-// Rekey publishes a new root, one version up, with a new key for the role; where the role is root, old
-// and new key sign it. Call Publish afterwards.
+// Rekey publishes the next version of the root with a new key for the role. For the role root, the old and the new key sign
+// it. Call Publish afterwards.
 func (r *Repo) Rekey(role string) {
 	r.tb.Helper()
 	old := r.keys[metadata.ROOT]
@@ -193,22 +193,21 @@ func (r *Repo) signRoot(keys ...ed25519.PrivateKey) {
 	r.sign(fmt.Sprintf("%d.root.json", r.Root.Signed.Version), sign(r, r.Root, keys...))
 }
 
-// Forge replaces the key of a role by one that the root does not know: what is published next carries
-// a signature nobody trusts.
+// Forge replaces the key of a role by one that is not in the root, so that the next publication has an untrusted signature.
 func (r *Repo) Forge(role string) {
 	_, private, err := ed25519.GenerateKey(nil)
 	r.check(err)
 	r.keys[role] = private
 }
 
-// Saved returns a copy of what is served now; Restore serves it again, as an attacker with old files.
+// Saved returns a copy of the served files. Restore serves them again, as an attacker with old files does.
 func (r *Repo) Saved() map[string][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.Files)
 }
 
-// Restore serves saved files again.
+// Restore serves files that Saved returned.
 func (r *Repo) Restore(files map[string][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,14 +225,14 @@ func (r *Repo) Set(name string, data []byte) {
 	r.Files[name] = data
 }
 
-// SetFault sets or, with nil, ends a fault.
+// SetFault sets Fault; nil removes it.
 func (r *Repo) SetFault(fault func(w http.ResponseWriter, name string) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Fault = fault
 }
 
-// Count returns how often a file was asked for, and LastAuthorization what the last request carried.
+// Count returns the number of requests for a file.
 func (r *Repo) Count(name string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

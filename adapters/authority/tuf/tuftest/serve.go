@@ -11,8 +11,8 @@ import (
 	"companion/adapters/authority/transport"
 )
 
-// Serve serves the repository over TLS until the test ends, and returns the server, the prefix of the
-// metadata's URLs and a client that trusts it.
+// Serve serves the repository over TLS until the test ends. It returns the server, the prefix of the metadata's URLs and a
+// client that trusts the server.
 func Serve(tb testing.TB, r *Repo) (*httptest.Server, string, *http.Client) {
 	tb.Helper()
 	server := httptest.NewTLSServer(r)
