@@ -10,7 +10,7 @@
 //
 // A new incarnation of the actor starts without any fact, asks all actors to report again, and adopts a
 // runtime that still runs, so that the requests in it go on. From the last published snapshot it takes
-// only what no fact depends on: the user's wish, the counters, the failures and the last exit.
+// only values that no fact depends on: the user's request to run, the counters, the failures and the last exit.
 package lifecycle
 
 import (
@@ -46,7 +46,7 @@ type Deps struct {
 	Snapshot  *actorkit.Watch[messages.Snapshot]
 
 	// RequestsEnded reports whether requests were in the runtime of a launch when it died (R11). It is
-	// asked once for each crash, after the runtime has ended, and must not block. Nil means that no crash
+	// called once for each crash, after the runtime has ended, and must not block. Nil means that no crash
 	// is caused by requests.
 	RequestsEnded func(messages.Launch) bool
 

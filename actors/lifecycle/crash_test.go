@@ -18,7 +18,7 @@ func TestProcessActorCrashes(t *testing.T) {
 		w.ready(t)
 		for i := range 4 * fsm.CrashLoopFailures {
 			if got := w.send(messages.ActorStarted{Actor: messages.ActorProcess}); got.Available || got.Held {
-				t.Fatalf("crash %d: %+v", i, got)
+				t.Fatalf("crash %d: got %+v, want neither available nor held", i, got)
 			}
 			w.up(t)
 		}
@@ -28,7 +28,7 @@ func TestProcessActorCrashes(t *testing.T) {
 			w.send(messages.ActorStarted{Actor: messages.ActorProcess})
 		}
 		if got := w.snapshot.Get(); !got.Held {
-			t.Fatalf("not held: %+v", got)
+			t.Fatalf("got %+v, want held", got)
 		}
 	})
 }
@@ -42,12 +42,12 @@ func TestPauseWithoutProcessActor(t *testing.T) {
 		w.ready(t)
 		w.send(messages.ActorEnded{Actor: messages.ActorProcess}, messages.HealthSucceeded{Launch: 1, At: time.Now()})
 		if got := w.pass(time.Hour); got.Available || got.State != messages.StateStopped || len(taken[messages.Spawn](w.process)) > 0 {
-			t.Fatalf("without a process actor: %+v", got)
+			t.Fatalf("without a process actor: got %+v, want stopped, not available, no Spawn", got)
 		}
 		w.send(verified(1), messages.ActorStarted{Actor: messages.ActorProcess})
 		w.up(t)
 		if got := w.snapshot.Get(); got.Restarts != 0 {
-			t.Fatalf("the runtime was blamed: %+v", got)
+			t.Fatalf("got %+v, want no restart counted", got)
 		}
 	})
 }
@@ -61,7 +61,7 @@ func TestEndedOwnerWithdraws(t *testing.T) {
 		w.close()
 		if got := w.snapshot.Get(); got.Available || got.State != messages.StateStopped || got.Facts != (messages.Facts{}) ||
 			got.Launch != 1 || !got.Wanted {
-			t.Fatalf("after the end of its owner: %+v", got)
+			t.Fatalf("after the end of the actor: got %+v, want not available, with launch 1 and Wanted kept", got)
 		}
 	})
 }
@@ -74,7 +74,7 @@ func TestSuccessBehindAnExitCountsForNothing(t *testing.T) {
 		w.ready(t)
 		got := w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited}, messages.HealthSucceeded{Launch: 1, At: time.Now()})
 		if got.Available {
-			t.Fatalf("available on a success of a dead runtime: %+v", got)
+			t.Fatalf("after a success of a dead runtime: got %+v, want not available", got)
 		}
 		got = w.send(exited(1, messages.ReasonProcessExited))
 		w.pass(time.Until(got.RetryAt))
@@ -90,7 +90,7 @@ func TestStaleAbsenceIsNoExit(t *testing.T) {
 		w.send(messages.ActorStarted{Actor: messages.ActorProcess}, verified(1), messages.RuntimeAbsent{},
 			messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
 		if got := w.snapshot.Get(); got.State != messages.StateStarting || got.Restarts != 0 {
-			t.Fatalf("a crash was counted: %+v", got)
+			t.Fatalf("got %+v, want starting and no restart counted", got)
 		}
 		w.up(t)
 	})
@@ -105,10 +105,10 @@ func TestNewFrontDoorIsProbed(t *testing.T) {
 		taken[messages.ConfirmHealth](w.health)
 		got := w.send(messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.DoorBound{BaseURL: "http://127.0.0.1:2/v1"})
 		if got.Available || len(taken[messages.ConfirmHealth](w.health)) != 1 {
-			t.Fatalf("available %v on a success through the old front door, or no probe was requested", got.Available)
+			t.Fatalf("after a success through the old front door: got available %v, want false and one requested probe", got.Available)
 		}
 		if got = w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
-			t.Fatalf("not available again: %+v", got)
+			t.Fatalf("after a success through the new front door: got %+v, want available", got)
 		}
 	})
 }
@@ -119,7 +119,7 @@ func TestSupersededLaunchIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.ready(t)
-		w.send(messages.ActorStarted{Actor: messages.ActorProcess}) // launch 2 is asked for
+		w.send(messages.ActorStarted{Actor: messages.ActorProcess}) // requests launch 2
 		w.close()
 		w.serve()
 		defer w.close()
@@ -127,15 +127,15 @@ func TestSupersededLaunchIsEnded(t *testing.T) {
 		got := w.send(verified(1), messages.RuntimeStarted{Launch: 1})
 		kills := taken[messages.ToProcess](w.process)
 		if got.State != messages.StateStopped || len(kills) != 2 || kills[0] != (messages.Kill{Launch: 1}) || kills[1] != (messages.ConfirmProcess{}) {
-			t.Fatalf("asked for %v, %+v", kills, got)
+			t.Fatalf("got %v, %+v; want Kill of launch 1, then ConfirmProcess, in stopped", kills, got)
 		}
 		got = w.send(messages.RuntimeExited{Launch: 1, Requested: true}, messages.RuntimeAbsent{})
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || spawns[0].Launch != 3 {
-			t.Fatalf("spawned %v, %+v", spawns, got)
+			t.Fatalf("got %v, %+v; want one Spawn of launch 3", spawns, got)
 		}
 		w.send(messages.RuntimeStarted{Launch: 2})
 		if late := taken[messages.Kill](w.process); len(late) != 1 || late[0].Launch != 2 {
-			t.Fatalf("killed %v", late)
+			t.Fatalf("got %v, want one Kill of launch 2", late)
 		}
 	})
 }
@@ -149,15 +149,15 @@ func TestExitThatDoesNotFollow(t *testing.T) {
 		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited})
 		w.pass(exitPatience - 1)
 		if len(taken[messages.Kill](w.process)) != 0 {
-			t.Fatal("killed although its exit may still follow")
+			t.Fatal("before the deadline of the exit: got a Kill, want none")
 		}
 		w.pass(1)
 		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
-			t.Fatalf("killed %v", kills)
+			t.Fatalf("got %v, want one Kill of launch 1", kills)
 		}
 		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if got.Restarts != 1 || got.RetryAt.IsZero() || got.LastExit.Reason != messages.ReasonProcessExited {
-			t.Fatalf("not replaced: %+v", got)
+			t.Fatalf("got %+v, want one restart, a retry time and last exit process_exited", got)
 		}
 	})
 }
@@ -169,17 +169,17 @@ func TestMemoryExceededWhileStarting(t *testing.T) {
 		defer w.close()
 		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, messages.MemoryExceeded{Launch: 1})
 		if len(taken[messages.Kill](w.process)) != 1 {
-			t.Fatal("not ended")
+			t.Fatal("got no Kill, want one")
 		}
 		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if got.Restarts != 1 || got.LastExit.Reason != messages.ReasonRAMOverLimit {
-			t.Fatalf("last exit %+v", got.LastExit)
+			t.Fatalf("got last exit %+v, want ram_over_limit after one restart", got.LastExit)
 		}
 	})
 }
 
-// R11, A8: crashes with requests in the runtime lead to no hold and to no longer pause, however many there
-// are; crashes without requests still do, and each crash is asked about once.
+// R11, A8: any number of crashes with requests in the runtime causes neither a hold nor a longer pause; crashes without
+// requests still do. RequestsEnded is called once for each crash.
 func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []messages.Launch
@@ -223,13 +223,13 @@ func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 	})
 }
 
-// R11: an exit that the daemon asked for is not the fault of a request.
+// R11: an exit that the daemon requested is not attributed to a request.
 func TestRequestedExitAsksForNoRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.close()
 		w.actor.deps.RequestsEnded = func(messages.Launch) bool {
-			t.Error("got asked for requests after an exit that was asked for, want no question")
+			t.Error("after a requested exit: got a call of RequestsEnded, want none")
 			return true
 		}
 		w.serve()

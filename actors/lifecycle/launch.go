@@ -31,8 +31,8 @@ type launch struct {
 	drainBy time.Time // for the reply to Drain
 }
 
-// crashed reports whether an exit of the launch counts as a crash (A8): nobody asked for it, or this
-// actor asked for it because of a failure.
+// crashed reports whether an exit of the launch counts as a crash (A8): it was not requested, or this actor requested it
+// because of a failure.
 func (c *launch) crashed(requested bool) bool {
 	return !c.noCrash && (!requested || c.failure != "")
 }
@@ -125,7 +125,7 @@ func (l *loop) start() {
 }
 
 // runtimeStarted handles the answer to Spawn, or to ConfirmProcess after a restart of this actor. In the
-// second case the launch is adopted, unless a newer one had been asked for: then it is ended.
+// second case the launch is adopted, unless a newer one was requested: then it is ended.
 func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 	switch {
 	case l.confirmed:
@@ -177,7 +177,7 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	switch {
 	case ended.failure != "":
 		reason = ended.failure
-	case m.Requested: // stopped or replaced in order: its end is no failure
+	case m.Requested: // an orderly stop or replacement is not a failure
 		reason = messages.ReasonNotReady
 	}
 	switch l.machine.State() {
@@ -215,7 +215,7 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	}
 	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
 	if reason == messages.ReasonLibraryMissing && l.next().same(p) {
-		// Every further start would end in the same way, until the user has installed the library.
+		// Every further start fails in the same way until the user installs the library.
 		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = reason
 		l.log.Error("runtime held", zap.String("reason", string(reason)), zap.Time("until", l.failures.HeldTill))
@@ -241,8 +241,8 @@ func (l *loop) forgive() {
 	l.backoff.Reset()
 }
 
-// healthSucceeded makes a starting launch ready and keeps a ready one available. A success of a
-// launch that is being ended, or whose process has begun to die, counts for nothing.
+// healthSucceeded makes a starting launch ready and keeps a ready one available. It ignores a success of a launch that is
+// being ended, or whose process has begun to die.
 func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	c := l.running(m.Launch)
 	if c == nil || c.killed || !c.exitBy.IsZero() {

@@ -9,25 +9,25 @@ import (
 	"companion/messages"
 )
 
-// A3, A5: availability needs every fact, in whatever order they arrive.
+// A3, A5: availability needs every fact, in any order of arrival.
 func TestAvailableNeedsEveryFact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		defer w.close()
 		w.send(messages.RuntimeAbsent{}, messages.TokenStored{})
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 {
-			t.Fatal("started without a verified model and runtime")
+			t.Fatalf("without a verified model and runtime: got %d Spawns, want none", len(spawns))
 		}
 		if got := w.send(verified(1)); got.Model.Name != "m" {
-			t.Fatalf("no name of the model that will serve: %+v", got)
+			t.Fatalf("got %+v, want the name of the verified model", got)
 		}
 		launch := taken[messages.Spawn](w.process)[0].Launch
 		got := w.send(messages.RuntimeStarted{Launch: launch}, messages.BackEndUp{Launch: launch}, messages.HealthSucceeded{Launch: launch, At: time.Now()})
 		if got.Available || got.State != messages.StateReady {
-			t.Fatalf("available without a bound front door: %+v", got)
+			t.Fatalf("without a bound front door: got %+v, want ready and not available", got)
 		}
 		if got = w.send(messages.DoorBound{BaseURL: "u"}); !got.Available || got.Reason != messages.ReasonOK {
-			t.Fatalf("not available: %+v", got)
+			t.Fatalf("got %+v, want available", got)
 		}
 	})
 }
@@ -50,13 +50,13 @@ func TestAvailabilityEnds(t *testing.T) {
 		"memory":           {messages.MemoryExceeded{Launch: 1}, messages.ReasonRAMOverLimit},
 		"stop":             {messages.StopRequested{Reply: make(chan messages.Reason, 1)}, messages.ReasonNotReady},
 		"shutdown":         {messages.ShutdownRequested{Reply: make(chan struct{}, 1)}, messages.ReasonNotReady},
-		// A9: facts of an actor that has restarted are dropped,
+		// A9: the facts of an actor are dropped when it restarts.
 		"new provision":  {messages.ActorStarted{Actor: messages.ActorProvision}, messages.ReasonNotReady},
 		"new custody":    {messages.ActorStarted{Actor: messages.ActorCustody}, messages.ReasonNotReady},
 		"new front door": {messages.ActorStarted{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
 		"new health":     {messages.ActorStarted{Actor: messages.ActorHealth}, messages.ReasonRuntimeUnavailable},
 		"new process":    {messages.ActorStarted{Actor: messages.ActorProcess}, messages.ReasonNotReady},
-		// and already when it ends.
+		// A9: the facts of an actor are dropped when it ends.
 		"no provision":  {messages.ActorEnded{Actor: messages.ActorProvision}, messages.ReasonNotReady},
 		"no custody":    {messages.ActorEnded{Actor: messages.ActorCustody}, messages.ReasonNotReady},
 		"no front door": {messages.ActorEnded{Actor: messages.ActorFrontDoor}, messages.ReasonNotReady},
@@ -70,27 +70,27 @@ func TestAvailabilityEnds(t *testing.T) {
 				defer w.close()
 				w.ready(t)
 				if got := w.send(test.message); got.Available || got.Reason != test.reason {
-					t.Fatalf("after %T: available %t, reason %s; want %s", test.message, got.Available, got.Reason, test.reason)
+					t.Fatalf("after %T: got available %t, reason %s; want false, %s", test.message, got.Available, got.Reason, test.reason)
 				}
 			})
 		})
 	}
 }
 
-// A5: the last health success ages out by a timer, just after the bound and not before.
+// A5: a timer ends availability right after the last health success has reached its maximum age, and not before.
 func TestHealthAgesOutByTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		defer w.close()
 		w.ready(t)
 		if got := w.pass(DefaultRecency); !got.Available {
-			t.Fatalf("aged out at the bound: %+v", got)
+			t.Fatalf("at the bound: got %+v, want available", got)
 		}
 		if got := w.pass(time.Millisecond); got.Available || got.Reason != messages.ReasonRuntimeUnavailable {
-			t.Fatalf("still available after the bound: %+v", got)
+			t.Fatalf("after the bound: got %+v, want runtime_unavailable", got)
 		}
 		if got := w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
-			t.Fatalf("a new success did not count: %+v", got)
+			t.Fatalf("after a new success: got %+v, want available", got)
 		}
 	})
 }
@@ -106,7 +106,7 @@ func TestLateWordsChangeNothing(t *testing.T) {
 			messages.HealthSucceeded{Launch: 0, At: time.Now().Add(time.Second)},
 			messages.BackEndUp{Launch: 0}, messages.MemoryExceeded{Launch: 2}, messages.IdentityChanged{Launch: 2})
 		if after != before {
-			t.Fatalf("changed from %+v to %+v", before, after)
+			t.Fatalf("got %+v, want %+v", after, before)
 		}
 	})
 }
@@ -121,20 +121,20 @@ func TestRestartAndCrashLoop(t *testing.T) {
 		for i := 1; i < fsm.CrashLoopFailures; i++ {
 			got := w.send(exited(messages.Launch(i), messages.ReasonProcessExited))
 			if got.RetryAt.IsZero() || got.Restarts != i || got.LastExit == nil || got.State != messages.StateStopped {
-				t.Fatalf("crash %d: %+v", i, got)
+				t.Fatalf("crash %d: got %+v, want stopped, %d restarts and a retry time", i, got, i)
 			}
 			if wait := time.Until(got.RetryAt); i == 1 && wait > 500*time.Millisecond {
-				t.Fatalf("the first retry waits %s", wait)
+				t.Fatalf("first retry: got a pause of %s, want at most 500ms", wait)
 			}
 			w.pass(time.Until(got.RetryAt))
 			w.up(t)
 		}
 		got := w.send(exited(fsm.CrashLoopFailures, messages.ReasonProcessExited))
 		if !got.Held || got.Reason != messages.ReasonCrashLoop || !got.RetryAt.IsZero() {
-			t.Fatalf("not held: %+v", got)
+			t.Fatalf("got %+v, want held with crash_loop", got)
 		}
 		if w.pass(fsm.CrashLoopWindow - time.Second); len(taken[messages.Spawn](w.process)) != 0 {
-			t.Fatal("started while held")
+			t.Fatal("while held: got a Spawn, want none")
 		}
 		w.pass(2 * time.Second)
 		w.up(t)
@@ -146,13 +146,13 @@ func TestRestartAndCrashLoop(t *testing.T) {
 		}
 		reply := make(chan messages.Reason, 1)
 		if got = w.send(messages.StartRequested{Reply: reply}); got.Held || <-reply != messages.ReasonOK {
-			t.Fatalf("the user's start did not end the hold: %+v", got)
+			t.Fatalf("after a start by the user: got %+v, want no hold", got)
 		}
 		w.up(t)
 	})
 }
 
-// A8: a healthy minute clears the earlier failures.
+// A8: one healthy minute clears the earlier failures.
 func TestHealthyMinuteForgives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -161,7 +161,7 @@ func TestHealthyMinuteForgives(t *testing.T) {
 		for range 2 * fsm.CrashLoopFailures {
 			got := w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
 			if got.Held {
-				t.Fatal("held although each launch had been healthy for a minute")
+				t.Fatal("each launch healthy for a minute: got held, want not held")
 			}
 			w.pass(time.Until(got.RetryAt))
 			w.up(t)
@@ -179,15 +179,15 @@ func TestStartDeadline(t *testing.T) {
 		taken[messages.Spawn](w.process)
 		got := w.pass(DefaultStartDeadline)
 		if got.State != messages.StateStopped || got.Reason == messages.ReasonOK || len(taken[messages.Kill](w.process)) != 1 {
-			t.Fatalf("no end at the deadline: %+v", got)
+			t.Fatalf("at the start deadline: got %+v, want stopped and one Kill", got)
 		}
 		w.pass(time.Minute)
 		if len(taken[messages.Spawn](w.process)) != 0 {
-			t.Fatal("a second runtime was started before the first had ended")
+			t.Fatal("before the exit of the first runtime: got a Spawn, want none")
 		}
 		got = w.send(messages.RuntimeExited{Launch: 1, Requested: true, Exit: messages.ExitReport{Reason: messages.ReasonProcessExited}})
 		if got.LastExit == nil || got.LastExit.Reason != messages.ReasonStartTimeout {
-			t.Fatalf("last exit: %+v", got.LastExit)
+			t.Fatalf("got last exit %+v, want start_timeout", got.LastExit)
 		}
 	})
 }
@@ -200,25 +200,25 @@ func TestDrainAndShutdown(t *testing.T) {
 		w.ready(t)
 		stopped := make(chan messages.Reason, 1)
 		if got := w.send(messages.StopRequested{Reply: stopped}); got.State != messages.StateDraining {
-			t.Fatalf("not draining: %+v", got)
+			t.Fatalf("got %+v, want draining", got)
 		}
 		if len(taken[messages.Kill](w.process)) != 0 {
-			t.Fatal("killed before the requests had ended")
+			t.Fatal("while requests run: got a Kill, want none")
 		}
 		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
 		synctest.Wait()
 		if len(taken[messages.Kill](w.process)) != 1 {
-			t.Fatal("not killed after the drain")
+			t.Fatal("after the drain: got no Kill, want one")
 		}
 		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if <-stopped != messages.ReasonOK || w.snapshot.Get().LastExit != nil {
-			t.Fatal("a requested stop was counted as a crash")
+			t.Fatalf("after a requested stop: got last exit %+v, want none and the reply ok", w.snapshot.Get().LastExit)
 		}
 		started := make(chan messages.Reason, 1)
 		w.send(messages.StartRequested{Reply: started})
 		launch := w.up(t)
 		if <-started != messages.ReasonOK {
-			t.Fatal("start was not answered")
+			t.Fatal("start: got another reply, want ok")
 		}
 		ended := make(chan struct{}, 1)
 		w.send(messages.ShutdownRequested{Reply: ended})
@@ -226,17 +226,17 @@ func TestDrainAndShutdown(t *testing.T) {
 		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
 		clears := taken[messages.ClearLoopbackToken](w.custody)
 		if len(clears) != 1 || len(ended) != 0 {
-			t.Fatalf("%d clears, ended %d", len(clears), len(ended))
+			t.Fatalf("got %d ClearLoopbackToken and %d replies, want 1 and 0", len(clears), len(ended))
 		}
 		clears[0].Reply <- messages.ReasonOK
 		<-ended
 		if len(taken[messages.DropLoopbackToken](w.frontDoor)) != 1 {
-			t.Fatal("the front door kept the token")
+			t.Fatal("front door: got no DropLoopbackToken, want one")
 		}
 	})
 }
 
-// vouch sends the reports of all actors but health to a new incarnation while the first launch runs.
+// vouch sends the reports of all actors except health to a new incarnation while the first launch runs.
 func (w *world) vouch() messages.Snapshot {
 	return w.send(messages.RuntimeStarted{Launch: 1, PID: 7}, messages.BackEndUp{Launch: 1}, verified(1),
 		messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
@@ -251,23 +251,23 @@ func TestNewIncarnationAdopts(t *testing.T) {
 		w.serve()
 		defer w.close()
 		if got := w.snapshot.Get(); got.Available || got.State != messages.StateStopped {
-			t.Fatalf("available without reports: %+v", got)
+			t.Fatalf("without reports: got %+v, want stopped and not available", got)
 		}
 		if len(taken[messages.ConfirmProcess](w.process)) == 0 {
-			t.Fatal("process was not asked")
+			t.Fatal("process actor: got no ConfirmProcess, want one")
 		}
 		got := w.vouch()
 		if got.State != messages.StateStarting || got.Available {
-			t.Fatalf("not starting: %+v", got)
+			t.Fatalf("got %+v, want starting and not available", got)
 		}
 		if got.Proven != got.Launch {
-			t.Fatalf("forgot that the runtime had been ready: %+v", got)
+			t.Fatalf("got %+v, want Proven equal to Launch", got)
 		}
 		if got = w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); !got.Available {
-			t.Fatalf("not adopted: %+v", got)
+			t.Fatalf("after a health success: got %+v, want available", got)
 		}
 		if len(taken[messages.Spawn](w.process)) != 0 {
-			t.Fatal("a second runtime was started")
+			t.Fatal("got a Spawn, want none: the runtime is adopted")
 		}
 	})
 }
@@ -283,12 +283,12 @@ func TestHungAdoptedIsReplaced(t *testing.T) {
 		w.vouch()
 		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonRuntimeUnavailable, Hung: true})
 		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
-			t.Fatalf("killed %v", kills)
+			t.Fatalf("got %v, want one Kill of launch 1", kills)
 		}
 		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		w.pass(time.Until(got.RetryAt))
 		if got = w.snapshot.Get(); got.State != messages.StateStarting || got.Launch != 2 || got.Proven != 1 {
-			t.Fatalf("not replaced: %+v", got)
+			t.Fatalf("got %+v, want launch 2 starting, with launch 1 proven", got)
 		}
 	})
 }
@@ -304,30 +304,30 @@ func TestFallsBackToProven(t *testing.T) {
 		synctest.Wait()
 		w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if spawn := taken[messages.Spawn](w.process)[0]; spawn.Model.SHA256[0] != 2 {
-			t.Fatalf("started %v", spawn.Model.SHA256[0])
+			t.Fatalf("got a Spawn of model %v, want 2", spawn.Model.SHA256[0])
 		}
 		got := w.send(exited(2, messages.ReasonProcessExited))
 		w.pass(time.Until(got.RetryAt))
 		if spawn := taken[messages.Spawn](w.process)[0]; spawn.Model.SHA256[0] != 1 {
-			t.Fatalf("fell back to %v", spawn.Model.SHA256[0])
+			t.Fatalf("fallback: got a Spawn of model %v, want 1", spawn.Model.SHA256[0])
 		}
 	})
 }
 
-// M12: a newer model that is offered during a start replaces the started one as soon as that is ready.
+// M12: a newer model that is offered during a start replaces the older one as soon as the older one is ready.
 func TestNewerWhileStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		defer w.close()
 		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, verified(2))
 		if got := w.send(messages.HealthSucceeded{Launch: 1, At: time.Now()}); got.State != messages.StateDraining || got.Available {
-			t.Fatalf("the older one serves: %+v", got)
+			t.Fatalf("got %+v, want draining and not available", got)
 		}
 		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
 		synctest.Wait()
 		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 2 || spawns[1].Model.SHA256[0] != 2 || got.Restarts != 0 {
-			t.Fatalf("started %+v after %d restarts", spawns, got.Restarts)
+			t.Fatalf("got Spawns %+v after %d restarts, want model 2 second, after 0", spawns, got.Restarts)
 		}
 	})
 }
@@ -340,11 +340,11 @@ func TestWithdrawnWhileStarting(t *testing.T) {
 			defer w.close()
 			w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1}, messages.IntegrityLost{Reason: reason})
 			if len(taken[messages.Kill](w.process)) != 1 {
-				t.Fatalf("%s: not ended", reason)
+				t.Fatalf("%s: got no Kill, want one", reason)
 			}
 			got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 			if got.State != messages.StateStopped || got.Restarts != 0 || len(taken[messages.Spawn](w.process)) != 0 {
-				t.Fatalf("%s: %+v", reason, got)
+				t.Fatalf("%s: got %+v, want stopped without restart or Spawn", reason, got)
 			}
 		})
 	}
@@ -369,7 +369,7 @@ func TestStuckReceiversDoNotHoldTheLifecycle(t *testing.T) {
 			w.send(messages.ActorStarted{Actor: messages.ActorProvision})
 		}
 		if got := w.send(exited(1, messages.ReasonProcessExited)); got.State != messages.StateStopped {
-			t.Fatalf("held: %+v", got)
+			t.Fatalf("got %+v, want stopped", got)
 		}
 	})
 }

@@ -30,13 +30,13 @@ type loop struct {
 	base   string
 	model  messages.Model
 
-	// The user's wishes. They outlive a launch: restart also applies to a launch that a new
+	// The user's requests. They outlive a launch: restart also applies to a launch that a new
 	// incarnation has not adopted yet.
-	wanted  bool // the runtime is to run
-	restart bool // the current launch is to be replaced by another one
+	wanted  bool // the runtime should run
+	restart bool // the current launch should be replaced
 
-	// offered: the pair to run. proven: the last pair that became ready, by this daemon or by an earlier
-	// one (M13); it replaces a newer one that fails to start (M12). rejected: that newer pair.
+	// offered: the pair to run. proven: the last pair that became ready, in this daemon or an earlier one (M13); it is
+	// the fallback (M12). rejected: newer pair that failed to start.
 	offered, proven, rejected *pair
 	recorded                  digests                      // of the last PairReady
 	wrong                     map[[32]byte]messages.Reason // artifacts whose bytes are known to be wrong
@@ -44,7 +44,7 @@ type loop struct {
 	current   *launch         // nil: no runtime runs, as far as this actor knows
 	number    messages.Launch // of the current or the last launch
 	lastReady messages.Launch // the last launch that became ready
-	confirmed bool            // the process actor has said what runs
+	confirmed bool            // the process actor has reported what runs
 
 	failures *messages.Failures // never nil; a published value is never changed
 	restarts int

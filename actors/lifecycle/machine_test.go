@@ -13,16 +13,16 @@ import (
 	"companion/messages"
 )
 
-// machine is a model of the lifecycle without time: the state after each step, when all actors have done what
-// follows from it. It knows that a wait ends, not how long it takes.
+// machine is a model of the lifecycle without time: the state after each step, when all actors have handled its
+// consequences. It models that a wait ends, not how long it takes.
 type machine struct {
 	wish
 	state    messages.State
 	spawning bool // the launch has not been reported as started
-	unheard  bool // and the lifecycle actor, which is new, does not know of it
-	again    bool // and the user wants it replaced
-	dying    bool // it has begun to die: its exit follows, or it is killed
-	excused  bool // it is drained, which is not a crash
+	unheard  bool // the restarted lifecycle actor does not know the launch
+	again    bool // the user wants the launch replaced
+	dying    bool // the runtime has begun to die: its exit follows, or it is killed
+	excused  bool // the launch is drained, which is not a crash
 	waits    bool // for a retry or the end of a hold
 }
 
@@ -31,7 +31,7 @@ var machineSteps = []string{
 	"start", "stop", "restart", "artifacts come", "artifacts lost", "process restarts", "provision restarts", "lifecycle restarts",
 }
 
-// A1, A2, A8, A9: for any sequence of steps the published state equals that of the model, and a runtime runs
+// A1, A2, A8, A9: for any sequence of steps the published state equals the state of the model, and a runtime runs
 // exactly if the model says so.
 func TestMachineAgrees(t *testing.T) {
 	seen := map[messages.State]int{}
@@ -54,7 +54,7 @@ func TestMachineAgrees(t *testing.T) {
 	})
 	for _, state := range []messages.State{messages.StateStopped, messages.StateStarting, messages.StateReady, messages.StateDraining} {
 		if seen[state] < 50 {
-			t.Errorf("%s was reached %d times only: %v", state, seen[state], seen)
+			t.Errorf("%s: got reached %d times, want at least 50: %v", state, seen[state], seen)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func agree(steps []string, seen map[messages.State]int) error {
 	return nil
 }
 
-// outlast waits for the next deadline, retry or end of a hold.
+// outlast advances the time to the next deadline, retry or end of a hold.
 func (h *house) outlast(m machine) {
 	switch got := h.snapshot.Get(); {
 	case m.waits && got.Held:
@@ -110,14 +110,14 @@ func (h *house) outlast(m machine) {
 	}
 }
 
-// after does one step of the model. held says whether a wait is that of a crash loop.
+// after does one step of the model. held says whether a crash loop causes the wait.
 func (m *machine) after(step string, held bool) {
 	switch runs := m.state != messages.StateStopped; step {
 	case "spawned":
 		m.spawned()
 	case "spawn fails":
 		if m.spawning {
-			m.end(!m.unheard) // this incarnation did not ask for it: not a crash
+			m.end(!m.unheard) // an incarnation that did not request the launch counts no crash
 			m.unheard = false
 		}
 	case "healthy":
@@ -168,8 +168,8 @@ func (m *machine) after(step string, held bool) {
 	m.begin()
 }
 
-// spawned is the report that the process has started. A lifecycle actor that did not ask for it adopts it if
-// it is wanted.
+// spawned models the report that the process has started. A lifecycle actor that did not request the launch adopts it if
+// the runtime is wanted.
 func (m *machine) spawned() {
 	if !m.spawning {
 		return
@@ -207,8 +207,8 @@ func (m *machine) command(step string) {
 	}
 }
 
-// restarted is a new incarnation of the lifecycle actor. It adopts what runs; of what was in progress it knows
-// only that a crash loop is held.
+// restarted models a new incarnation of the lifecycle actor. It adopts a running launch. Of the earlier state it keeps
+// only the hold of a crash loop.
 func (m *machine) restarted(held bool) {
 	m.dying, m.excused, m.again, m.waits = false, false, false, m.waits && held
 	switch {
@@ -222,7 +222,7 @@ func (m *machine) restarted(held bool) {
 	}
 }
 
-// fail ends what runs as a crash.
+// fail ends the running launch as a crash.
 func (m *machine) fail() {
 	if m.state != messages.StateStopped {
 		m.end(!m.excused)

@@ -12,11 +12,11 @@ import (
 	"companion/messages"
 )
 
-// wish is the simplest model: what the user wants, and whether the artifacts are verified. These two alone decide
-// the final state once all actors work again.
+// wish is the simplest model: whether the user wants the runtime, and whether the artifacts are verified. Only these two
+// determine the final state once all actors work again.
 type wish struct{ wanted, verified bool }
 
-// house plays all other actors. It answers the lifecycle actor when a step lets it.
+// house acts as all other actors. It answers the lifecycle actor when a step allows it.
 type house struct {
 	*world
 	wish     wish
@@ -34,9 +34,9 @@ var houseSteps = []string{
 	"process restarts", "provision restarts", "lifecycle restarts", "a second",
 }
 
-// A3, A8, A9, X7: for any sequence of events and actor restarts, once all actors work again: a runtime that is
-// wanted and verified is available within a minute or, after a crash loop, when the hold is over; one that is
-// not wanted has ended; and every command has been answered.
+// A3, A8, A9, X7: for any sequence of events and actor restarts, once all actors work again: a wanted and verified
+// runtime is available within a minute, or after a crash loop at the end of the hold; an unwanted one has ended; and every
+// command has been answered.
 func TestWishComesTrue(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.SampledFrom(houseSteps), 1, 40).Draw(rt, "steps")
@@ -81,7 +81,7 @@ func follow(steps []string) error {
 	}
 	for _, reply := range h.replies {
 		if len(reply) != 1 {
-			return fmt.Errorf("a command was answered %d times", len(reply))
+			return fmt.Errorf("got %d replies to a command, want 1", len(reply))
 		}
 	}
 	return nil

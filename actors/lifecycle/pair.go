@@ -55,8 +55,8 @@ func (l *loop) prove(c *launch) {
 }
 
 // offer records a pair that provision has verified. A pair that the manifest wants replaces the running
-// one by a restart. The last known good pair replaces nothing: it is offered while nothing newer is, and
-// is what a newer pair that fails falls back to (M13).
+// one by a restart. The last known good pair does not replace another one: it is started only if no newer pair is offered, or
+// as the fallback of a newer pair that fails (M13).
 func (l *loop) offer(m messages.ArtifactsVerified) {
 	p := &pair{m.Model, m.Runtime}
 	delete(l.wrong, p.model.SHA256)
@@ -97,9 +97,9 @@ func (l *loop) recognise(known ...*pair) {
 }
 
 // integrityLost handles a report of provision, of the process actor or of the manifest actor. Wrong bytes
-// end the launch that runs from them at once (M6, A5); a manifest that allows nothing any more ends any
-// launch after a drain (M1). Everything else, such as a failed fetch of something newer, concerns only the
-// pairs with that artifact, and ends no runtime that serves (M13).
+// end the launch that runs from them at once (M6, A5); a manifest that allows no pair ends any
+// launch after a drain (M1). Any other report, such as a failed fetch of a newer artifact, concerns only the pairs with that
+// artifact, and does not end a serving runtime (M13).
 func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.log.Warn("artifact not available", zap.String("artifact", m.Artifact), zap.String("reason", string(m.Reason)))
 	if withdraws(m) {
@@ -110,7 +110,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 	}
 	wrong := wrongBytes(m.Reason)
 	if !wrong && l.machine.State() == messages.StateReady {
-		return // the running process holds its files
+		return // the running process has its files open
 	}
 	if wrong {
 		l.noteWrong(m)
@@ -129,8 +129,8 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.endWrong()
 }
 
-// withdraws reports whether m takes every pair away: the manifest expired and its grace period is over, or
-// it no longer contains the configured model.
+// withdraws reports whether m concerns every pair: the manifest and its grace period have expired, or it does not contain
+// the configured model.
 func withdraws(m messages.IntegrityLost) bool {
 	return m.SHA256 == [32]byte{} && (m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget)
 }
@@ -143,7 +143,7 @@ func wrongBytes(reason messages.Reason) bool {
 	return false
 }
 
-// noteWrong remembers the artifacts that m says are wrong. A launch may be adopted only after the report.
+// noteWrong records the artifacts that m reports as wrong, because a launch may be adopted after the report.
 func (l *loop) noteWrong(m messages.IntegrityLost) {
 	if m.SHA256 != [32]byte{} {
 		l.wrong[m.SHA256] = m.Reason

@@ -8,7 +8,7 @@ import (
 	"companion/messages"
 )
 
-// inWorld runs f in a bubble of its own, with a fresh world.
+// inWorld runs f in a synctest bubble with a new world.
 func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -28,7 +28,7 @@ func lostModel(version byte, reason messages.Reason) messages.IntegrityLost {
 	return messages.IntegrityLost{Artifact: "m", SHA256: [32]byte{version}, Reason: reason}
 }
 
-// everyLoss holds each reason that provision or process may give for one artifact.
+// everyLoss lists each reason that provision or process may report for one artifact.
 var everyLoss = []messages.Reason{
 	messages.ReasonDigestMismatch, messages.ReasonSizeMismatch, messages.ReasonBinaryUntrusted, messages.ReasonTransferFailed,
 	messages.ReasonBadStatus, messages.ReasonNoSpace, messages.ReasonSourceNotAllowed, messages.ReasonSchemeNotAllowed,
@@ -70,7 +70,7 @@ func TestFailureOfNewerModelDuringStart(t *testing.T) {
 	}
 }
 
-// M6, M13: wrong bytes of an artifact that runs end the launch, and what was ready before takes its place.
+// M6, M13: wrong bytes of a running artifact end the launch, and the pair that was ready before is started.
 func TestWrongBytesOfRunningModel(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.ready(t)
@@ -91,19 +91,19 @@ func TestWrongBytesOfRunningModel(t *testing.T) {
 	})
 }
 
-// drain answers what the front door is asked.
+// drain answers a Drain for the front door.
 func (w *world) drain(t *testing.T) {
 	t.Helper()
 	drains := taken[messages.Drain](w.frontDoor)
 	if len(drains) == 0 {
-		t.Fatal("no Drain")
+		t.Fatal("got no Drain, want one")
 	}
 	drains[len(drains)-1].Reply <- 0
 	synctest.Wait()
 }
 
-// M12, M13: after a restart of the daemon, a newer pair replaces the last known good one only once that is
-// ready, and a newer pair that fails gives way to it, for good.
+// M12, M13: after a restart of the daemon, a newer pair replaces the last known good one only when that is ready. If the
+// newer pair fails, the last known good one is started, and the newer one is not tried again.
 func TestLastGoodSurvivesRestart(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.send(messages.RuntimeAbsent{}, messages.DoorBound{BaseURL: "u"}, messages.TokenStored{}, lastGood(1), verified(2))
@@ -123,7 +123,7 @@ func TestLastGoodSurvivesRestart(t *testing.T) {
 				break
 			}
 			if launch > 2 {
-				t.Fatalf("launch %d is of the pair that failed", launch)
+				t.Fatalf("got launch %d, want no launch of the failed pair", launch)
 			}
 			w.send(exited(launch, messages.ReasonProcessExited))
 			w.pass(time.Minute)
@@ -151,7 +151,7 @@ func TestFallbackBeforeReady(t *testing.T) {
 			started = append(started, spawn.Model.SHA256[0])
 		}
 		if string(started) != string([]byte{1, 2, 1}) {
-			t.Fatalf("started models %v, want 1 2 1", started)
+			t.Fatalf("got Spawns of models %v, want 1 2 1", started)
 		}
 	})
 }
@@ -172,7 +172,7 @@ func TestLastGoodReplacesNothing(t *testing.T) {
 	})
 }
 
-// M1, M13: when the manifest allows nothing any more, the last known good pair ends as well.
+// M1, M13: when the manifest allows no pair, the last known good pair ends as well.
 func TestWithdrawnManifest(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonManifestExpired, messages.ReasonNoSuchTarget} {
 		inWorld(t, func(t *testing.T, w *world) {
@@ -189,7 +189,7 @@ func TestWithdrawnManifest(t *testing.T) {
 			if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 {
 				t.Fatalf("%s: got %+v, want no Spawn", reason, spawns)
 			}
-			// A manifest that is valid again offers something else. If that fails, nothing withdrawn takes its place.
+			// A new valid manifest offers another model. If that fails, no withdrawn pair is the fallback.
 			w.send(verified(3))
 			w.send(exited(2, messages.ReasonProcessExited))
 			w.pass(time.Minute)
@@ -202,7 +202,7 @@ func TestWithdrawnManifest(t *testing.T) {
 	}
 }
 
-// M13: the manifest actor is told of a pair when it becomes ready, once.
+// M13: the manifest actor gets PairReady once when a pair becomes ready.
 func TestPairReady(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.ready(t)
@@ -228,7 +228,7 @@ func TestAdoptionAmongTwoOffers(t *testing.T) {
 			}
 			w.send(messages.RuntimeStarted{Launch: 1, PID: 7, Model: [32]byte{1}})
 			if kills := taken[messages.Kill](w.process); (len(kills) == 1) != wrong {
-				t.Fatalf("wrong bytes %t: got %+v", wrong, kills)
+				t.Fatalf("wrong bytes %t: got Kills %+v, want one only with wrong bytes", wrong, kills)
 			}
 			if wrong {
 				return
@@ -241,8 +241,8 @@ func TestAdoptionAmongTwoOffers(t *testing.T) {
 	}
 }
 
-// A8: a runtime that this system cannot load is held at once, with the reason, unless there is another pair to go
-// back to.
+// A8: a runtime that this system cannot load is held at once, with the reason, unless there is another pair to fall back
+// to.
 func TestLibraryMissing(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.send(messages.RuntimeAbsent{}, messages.DoorBound{BaseURL: "u"}, messages.TokenStored{}, verified(1))
@@ -251,7 +251,7 @@ func TestLibraryMissing(t *testing.T) {
 			t.Fatalf("got %+v, want held with library_missing", got)
 		}
 		if w.pass(time.Minute); len(taken[messages.Spawn](w.process)) != 1 {
-			t.Fatal("started again while held")
+			t.Fatal("while held: got another Spawn, want none")
 		}
 	})
 	inWorld(t, func(t *testing.T, w *world) {

@@ -24,7 +24,7 @@ var stepNames = []string{
 	"start", "stop", "restart", "drained", "a second", "twenty seconds", "ten minutes", "lifecycle restarts",
 }
 
-// model holds the facts that should hold by the contract, independently of the actor's implementation.
+// model holds the facts that must hold by the contract, independent of the actor's implementation.
 type model struct {
 	verified, bound, token bool
 	healthy                time.Time
@@ -73,10 +73,10 @@ func play(t *testing.T, steps []step, helpful bool) error {
 
 func invariants(before, after messages.Snapshot, m model, s step) error {
 	if after.Available && (!m.verified || !m.bound || !m.token || after.State != messages.StateReady) {
-		return fmt.Errorf("available without a fact")
+		return fmt.Errorf("got available without a fact, want not available")
 	}
 	if after.Available && time.Since(m.healthy) > DefaultRecency {
-		return fmt.Errorf("available on an old health success")
+		return fmt.Errorf("got available on an old health success, want not available")
 	}
 	if after.Available != (after.Reason == messages.ReasonOK) {
 		return fmt.Errorf("available %t with reason %s", after.Available, after.Reason)
@@ -86,7 +86,7 @@ func invariants(before, after messages.Snapshot, m model, s step) error {
 	}
 	if after.State == messages.StateReady && m.verified && m.bound && m.token && !m.healthy.IsZero() &&
 		time.Since(m.healthy) <= DefaultRecency && !after.Available {
-		return fmt.Errorf("not available although every fact holds")
+		return fmt.Errorf("got not available although every fact holds, want available")
 	}
 	// One message may cause several transitions, such as from ready through draining and stopped to starting,
 	// and the snapshot shows the last one. No single message may lead from stopped to ready.

@@ -16,8 +16,8 @@ const drainUnanswered = -1
 // memory of the largest model takes well under a second.
 const exitPatience = 5 * time.Second
 
-// reconcile brings what runs one step nearer to what is wanted. Serve calls it after every message and
-// timer.
+// reconcile does one step from the current state towards the wanted state. Serve calls it after every message
+// and timer.
 func (l *loop) reconcile() {
 	now := time.Now()
 	l.expire(now)
@@ -90,7 +90,7 @@ func (l *loop) stop() {
 	}
 }
 
-// retire ends the current launch because something else is wanted, which is not a crash: a ready one
+// retire ends the current launch because it is not wanted, which is not a crash: a ready launch
 // after a drain, any other at once.
 func (l *loop) retire() {
 	switch c := l.current; {
@@ -180,15 +180,15 @@ func (l *loop) want() messages.Reason {
 	}
 }
 
-// unwant records that the runtime is to stop, and replies with reason to pending RestartRequested
-// messages, whose start will not happen.
+// unwant records that the runtime should stop, and answers pending RestartRequested messages with reason, because their
+// start does not happen.
 func (l *loop) unwant(reason messages.Reason) {
 	l.wanted, l.restart = false, false
 	answer(&l.onStart, reason)
 }
 
-// restartRequested asks for a launch that replaces the current one. After a restart of this actor the
-// wish also applies to the launch that it is about to adopt.
+// restartRequested requests a launch that replaces the current one. After a restart of this actor the
+// request also applies to the launch that it adopts.
 func (l *loop) restartRequested(m messages.RestartRequested) {
 	if reason := l.want(); reason != messages.ReasonOK {
 		m.Reply <- reason

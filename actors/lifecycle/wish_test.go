@@ -19,12 +19,12 @@ func (w *world) crash(t *testing.T) {
 		}
 	}
 	if got := w.snapshot.Get(); !got.Held {
-		t.Fatalf("not held: %+v", got)
+		t.Fatalf("got %+v, want held", got)
 	}
 }
 
 // X3, A3: a start or restart without verified artifacts is answered at once, with the reason if it is known, and
-// is remembered: the runtime starts when they are verified.
+// is kept: the runtime starts when they are verified.
 func TestNothingToStartIsSaidAtOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		before []messages.ToLifecycle
@@ -49,14 +49,14 @@ func TestNothingToStartIsSaidAtOnce(t *testing.T) {
 					reply := make(chan messages.Reason, 1)
 					got := w.send(request(reply))
 					if len(reply) != 1 || <-reply != test.want || !got.Wanted {
-						t.Fatalf("not answered with %s, or not remembered: %+v", test.want, got)
+						t.Fatalf("got %+v, want the reply %s and the runtime wanted", got, test.want)
 					}
 					if looks := len(taken[messages.Reverify](w.provision)); looks != test.looks {
 						t.Errorf("Reverify messages: got %d, want %d", looks, test.looks)
 					}
 					w.send(messages.ActorStarted{Actor: messages.ActorProcess}, verified(1))
 					if len(taken[messages.Spawn](w.process)) != 1 {
-						t.Error("not started when there was something to start")
+						t.Error("after the artifacts are verified: got no Spawn, want one")
 					}
 				})
 			})
@@ -76,11 +76,11 @@ func TestRestartOfAnAdopted(t *testing.T) {
 		reply := make(chan messages.Reason, 1)
 		w.send(verified(1), messages.RestartRequested{Reply: reply}, messages.RuntimeStarted{Launch: 1})
 		if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 || len(reply) != 0 {
-			t.Fatalf("killed %v, answered %d", kills, len(reply))
+			t.Fatalf("got Kills %v, %d replies; want a Kill of launch 1, no reply", kills, len(reply))
 		}
 		got := w.send(messages.RuntimeExited{Launch: 1, Requested: true})
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || len(reply) != 1 || <-reply != messages.ReasonOK || got.Restarts != 0 {
-			t.Fatalf("started %d times, %+v", len(spawns), got)
+			t.Fatalf("got %d Spawns, %+v; want one, the reply ok and no restart counted", len(spawns), got)
 		}
 	})
 }
@@ -95,7 +95,7 @@ func TestOvertakenCommands(t *testing.T) {
 		stop, start, restart, again := make(chan messages.Reason, 1), make(chan messages.Reason, 1), make(chan messages.Reason, 1), make(chan messages.Reason, 1)
 		w.send(messages.StopRequested{Reply: stop}, messages.StartRequested{Reply: start})
 		if len(stop) != 1 || <-stop != messages.ReasonInvalidTransition || len(start) != 1 || <-start != messages.ReasonOK {
-			t.Fatal("a stop that was overtaken")
+			t.Fatal("stop, then start: got other replies, want invalid_transition for the stop and ok for the start")
 		}
 		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
 		synctest.Wait()
@@ -103,13 +103,13 @@ func TestOvertakenCommands(t *testing.T) {
 		launch := w.up(t)
 		w.send(messages.RestartRequested{Reply: restart}, messages.StopRequested{Reply: again})
 		if len(restart) != 1 || <-restart != messages.ReasonInvalidTransition {
-			t.Fatal("a restart that was overtaken")
+			t.Fatal("restart, then stop: got another reply, want invalid_transition for the restart")
 		}
 		taken[messages.Drain](w.frontDoor)[0].Reply <- 0
 		synctest.Wait()
 		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
 		if len(again) != 1 || <-again != messages.ReasonOK || len(taken[messages.Spawn](w.process)) != 0 {
-			t.Fatal("the stop that came last")
+			t.Fatal("the last stop: got another reply or a Spawn, want ok and none")
 		}
 	})
 }
@@ -129,7 +129,7 @@ func TestHoldOutlivesTheActor(t *testing.T) {
 		got := again()
 		defer func() { w.close() }()
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 0 || !got.Held || got.Reason != messages.ReasonCrashLoop {
-			t.Fatalf("started %d times, %+v", len(spawns), got)
+			t.Fatalf("got %d Spawns, %+v; want none while held with crash_loop", len(spawns), got)
 		}
 		w.pass(fsm.CrashLoopWindow)
 		launch := w.up(t)
@@ -140,7 +140,7 @@ func TestHoldOutlivesTheActor(t *testing.T) {
 		}
 		again()
 		if got = w.send(exited(w.up(t), messages.ReasonProcessExited)); !got.Held {
-			t.Fatalf("the failures were forgotten: %+v", got)
+			t.Fatalf("got %+v, want held: the failures survive the restart", got)
 		}
 	})
 }

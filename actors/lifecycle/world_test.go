@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world holds the mailboxes of all other actors, so that a test sends and receives in their place.
+// world holds the mailboxes of all other actors, so that a test can send and receive for them.
 type world struct {
 	inbox     chan messages.ToLifecycle
 	process   chan messages.ToProcess
@@ -113,14 +113,14 @@ func (w *world) up(t *testing.T) messages.Launch {
 	t.Helper()
 	spawns := taken[messages.Spawn](w.process)
 	if len(spawns) == 0 {
-		t.Fatalf("no Spawn in %+v", w.snapshot.Get())
+		t.Fatalf("got no Spawn in %+v, want one", w.snapshot.Get())
 	}
 	launch := spawns[len(spawns)-1].Launch
 	got := w.send(messages.RuntimeStarted{Launch: launch, PID: 7},
 		messages.BackEndUp{Launch: launch, BackEnd: messages.BackEnd{Network: "unix", Address: "s"}, Model: messages.Model{Name: "m"}},
 		messages.HealthSucceeded{Launch: launch, At: time.Now()})
 	if got.State != messages.StateReady || !got.Available {
-		t.Fatalf("not available: %+v", got)
+		t.Fatalf("got %+v, want available", got)
 	}
 	return launch
 }

@@ -35,14 +35,14 @@ import (
 
 var modelBytes = bytes.Repeat([]byte("weights "), 40_000)
 
-// host is a real TLS server of artifacts that can be told to misbehave.
+// host is a real TLS server of artifacts with faults that a test sets.
 type host struct {
 	*httptest.Server
 	mu       sync.Mutex
 	requests map[string]int
 	ranges   []string
 	files    map[string][]byte
-	fault    http.HandlerFunc // handles a request instead, if it says so by not calling the default
+	fault    http.HandlerFunc // handles a request instead of the default handler
 }
 
 func newHost(t *testing.T) *host {
@@ -83,7 +83,7 @@ func (h *host) asked(path string) int {
 	return h.requests[path]
 }
 
-// times makes the first n requests for path go wrong.
+// times handles the first n requests for path with fault.
 func (h *host) times(n int, path string, fault http.HandlerFunc) {
 	h.fault = func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == path && h.asked(path) <= n {
@@ -123,7 +123,7 @@ func packed(t *testing.T) ([]byte, []messages.ArchiveFile) {
 	return out.Bytes(), []messages.ArchiveFile{{Path: "llama-server", SHA256: sha256.Sum256([]byte(body)), Size: int64(len(body)), Executable: true}}
 }
 
-// house runs the actor with mailboxes that a test holds.
+// house runs the actor with the mailboxes of a test.
 type house struct {
 	t         *testing.T
 	dir       string
@@ -154,8 +154,8 @@ func newHouse(t *testing.T, d Downloader) *house {
 	return h
 }
 
-// quiet fails if the log contains a URL, a digest or a path. The host of a mirror that was left out is the
-// one address that may be in it.
+// quiet fails if the log contains a URL, a digest or a path. The only address allowed in it is the host of a mirror that was
+// excluded.
 func (h *house) quiet(dir string) {
 	for _, e := range h.logs.All() {
 		fields := e.ContextMap()
@@ -164,7 +164,7 @@ func (h *house) quiet(dir string) {
 		digest := sha256.Sum256(modelBytes)
 		for _, secret := range []string{"https://", "127.0.0.1", dir, hex.EncodeToString(digest[:])} {
 			if strings.Contains(text, secret) {
-				h.t.Errorf("the log tells %q: %s", secret, text)
+				h.t.Errorf("got %q in the log, want it absent: %s", secret, text)
 			}
 		}
 	}
@@ -178,12 +178,12 @@ func (h *house) start() {
 	h.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			h.t.Errorf("Serve = %v", err)
+			h.t.Errorf("Serve: got %v, want %v", err, context.Canceled)
 		}
 	})
 	h.t.Cleanup(h.stop)
 	if got := h.next(); got != (messages.ActorStarted{Actor: messages.ActorProvision}) {
-		h.t.Fatalf("the first word is %#v", got)
+		h.t.Fatalf("first message: got %#v, want ActorStarted", got)
 	}
 }
 
@@ -193,7 +193,7 @@ func (h *house) next() messages.ToLifecycle {
 	case m := <-h.lifecycle:
 		return m
 	case <-time.After(20 * time.Second):
-		h.t.Fatal("lifecycle was told nothing")
+		h.t.Fatal("lifecycle: got no message, want one")
 		return nil
 	}
 }
@@ -203,7 +203,7 @@ func (h *house) verified() messages.ArtifactsVerified {
 	m := h.next()
 	v, ok := m.(messages.ArtifactsVerified)
 	if !ok {
-		h.t.Fatalf("lifecycle was told %#v", m)
+		h.t.Fatalf("lifecycle: got %#v, want ArtifactsVerified", m)
 	}
 	return v
 }
@@ -211,11 +211,11 @@ func (h *house) verified() messages.ArtifactsVerified {
 func (h *house) lost(want messages.IntegrityLost) {
 	h.t.Helper()
 	if got := h.next(); got != want {
-		h.t.Fatalf("lifecycle was told %#v, want %#v", got, want)
+		h.t.Fatalf("lifecycle: got %#v, want %#v", got, want)
 	}
 }
 
-// loss is what lifecycle is told of a.
+// loss returns the IntegrityLost for a.
 func loss(a messages.Artifact, reason messages.Reason) messages.IntegrityLost {
 	return messages.IntegrityLost{Artifact: a.Name, SHA256: a.SHA256, Reason: reason}
 }

@@ -21,14 +21,14 @@ import (
 const (
 	// patience bounds how long one URL is tried without progress.
 	patience = 2 * time.Minute
-	// longestWait bounds what a server may ask for with Retry-After.
+	// longestWait bounds the Retry-After of a server.
 	longestWait = time.Hour
 )
 
-// errSuperseded is the cause with which a job ends that is no longer needed, or is to do something else.
+// errSuperseded is the cause of cancellation of a job that is not needed, or must restart with other options.
 var errSuperseded = errors.New("superseded")
 
-// options says how much a job does.
+// options say how much a job does.
 type options struct {
 	mayFetch bool
 	rehash   bool // read the files even if their identity has not changed (M9)
@@ -46,7 +46,7 @@ type job struct {
 	waiting   []chan<- messages.Reason
 	cancel    context.CancelCauseFunc
 	cancelled bool
-	again     bool // to be started again when it has ended
+	again     bool // start the job again when it has ended
 	transfer  atomic.Pointer[store.Accumulator]
 }
 
@@ -64,7 +64,7 @@ func (j *job) answer(r messages.Reason) {
 	j.waiting = nil
 }
 
-// result is how a job ended. Reason is ReasonOK or why the artifact is not available.
+// result is the result of a job. Reason is ReasonOK or why the artifact is not available.
 type result struct {
 	artifact messages.Artifact
 	model    messages.VerifiedModel
@@ -127,7 +127,7 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	if !errors.Is(err, store.ErrNotHere) {
 		return r, err
 	}
-	// A crash between download and unpacking leaves the archive.
+	// After a crash between download and unpacking, the archive is on disk.
 	if err := w.Store.Archived(ctx, w.artifact); errors.Is(err, store.ErrNotHere) && w.options.mayFetch {
 		if err := w.fetch(ctx); err != nil {
 			return r, err
@@ -138,10 +138,9 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	return w.Store.Unpack(ctx, w.artifact)
 }
 
-// fetch tries the mirrors in order, until one has served the right bytes. A mirror that cannot be reached,
-// refuses, redirects elsewhere or serves wrong bytes says nothing about the others. What is wrong on this
-// machine, such as a full disk, ends the search. If all fail, the error is the one that needs most attention:
-// wrong bytes before a forbidden source, and that before an outage.
+// fetch tries the mirrors in order, until one has served the right bytes. A mirror that is unreachable, refuses, redirects
+// to another place or serves wrong bytes does not exclude the others. A fault of this machine, such as a full disk, ends the
+// search. If all mirrors fail, fetch returns the most serious error: wrong bytes, then a forbidden source, then an outage.
 func (w worker) fetch(ctx context.Context) error {
 	var worst error
 	for i, url := range w.artifact.URLs {
@@ -198,8 +197,8 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 		case err == nil:
 			return nil
 		case mixed && !restarted && wrongBytes(reasonOf(err)):
-			// The wrong bytes may be those of an earlier transfer, from a crash or from another mirror. All of
-			// them are fetched again, once, from this URL alone, whose fault it then is.
+			// The wrong bytes may come from an earlier transfer that crashed or used another mirror. Fetch all
+			// of them again, once, from this URL only: if they are still wrong, the fault is this mirror's.
 			most, restarted = 0, true
 		case !errors.As(err, &failure) || failure.Permanent:
 			return err
@@ -209,7 +208,7 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 			}
 			if failure.RetryAfter > pause {
 				if failure.RetryAfter > longestWait || len(w.artifact.URLs) > 1 && failure.RetryAfter > patience {
-					return err // another mirror is faster
+					return err // trying another mirror is faster
 				}
 				pause = failure.RetryAfter
 			}
@@ -271,7 +270,7 @@ func reasonOf(err error) messages.Reason {
 	case err == nil:
 		return messages.ReasonOK
 	case errors.Is(err, store.ErrNotHere):
-		return messages.ReasonSignInNeeded // signing in allows fetching
+		return messages.ReasonSignInNeeded // a sign-in allows the fetch
 	case errors.As(err, &fromStore):
 		return fromStore.Reason
 	case errors.As(err, &fromDownload):

@@ -1,11 +1,11 @@
 // Package provision is the actor that keeps the wanted model and runtime on disk, verified (contract
-// M4–M9, M11–M13). It owns the verdict: the download adapter only transfers bytes, the store only keeps
-// files, and an artifact is verified only when its size and digest are those of the manifest.
+// M4–M9, M11–M13). It decides whether an artifact is verified: its size and digest must equal the manifest's. The download
+// adapter only transfers bytes; the store only keeps files.
 //
-// Each artifact is handled by one job in a goroutine of its own. A job looks at the disk first, fetches
-// what is missing if that is allowed, continues an earlier transfer, and ends with one result. The last
-// known good pair is looked for as well, and offered as soon as it is found (M13). A new Want replaces
-// the previous one: what only the previous one needed is cancelled, and its bytes are kept.
+// Each artifact is handled by one job in its own goroutine. A job checks the disk first, fetches
+// missing bytes if that is allowed, continues an earlier transfer, and ends with one result. The actor also checks the disk
+// for the last known good pair, and offers it as soon as it is found (M13). A new Want replaces the previous one: jobs that
+// only the previous one needed are cancelled, and their bytes are kept.
 package provision
 
 import (
@@ -60,12 +60,12 @@ type service struct {
 	jobs    map[digest]*job
 	beside  sync.WaitGroup
 	results chan result
-	out     []messages.ToLifecycle // not received by lifecycle yet: the loop never waits for it
+	out     []messages.ToLifecycle // queue to lifecycle, so that the loop never waits for it
 	want    *messages.Want
 	known   map[digest]result // results since the last check
-	offered map[digest]bool   // told to lifecycle since a pair became ready
+	offered map[digest]bool   // sent to lifecycle since a pair became ready
 	ready   bool              // a pair has become ready
-	refused bool              // something missing was not allowed to be fetched
+	refused bool              // an artifact is missing and its fetch was not allowed
 	retry   *time.Timer       // runs after a transient failure
 	pauses  *backoff.ExponentialBackOff
 	meters  map[digest]*meter
@@ -138,7 +138,7 @@ func (s *service) handle(m messages.ToProvision) {
 	switch m := m.(type) {
 	case messages.Want:
 		if s.refused && m.MayFetch {
-			// What was missing may be fetched now: the reported reason no longer holds.
+			// The missing artifact may be fetched now: the reported reason does not hold any longer.
 			s.tell(messages.IntegrityLost{Artifact: m.Model.Name, SHA256: m.Model.SHA256, Reason: messages.ReasonNotReady})
 		}
 		s.refused = false
@@ -167,8 +167,8 @@ func (s *service) handle(m messages.ToProvision) {
 	}
 }
 
-// check looks for the wanted pair and for the last known good one. rehash reads what is on disk even if
-// its identity has not changed (M9).
+// check starts jobs for the wanted pair and the last known good one. rehash reads the files on disk even if
+// their identity has not changed (M9).
 func (s *service) check(rehash bool) {
 	if s.want == nil {
 		return
@@ -214,7 +214,7 @@ func (s *service) pair(model, runtime messages.Artifact) ([2]messages.Artifact, 
 	return [2]messages.Artifact{model, runtime}, model.Kind == messages.KindModel && runtime.Kind == messages.KindRuntime
 }
 
-// refusal is the reason why nothing may be fetched, or otherwise.
+// refusal returns the reason why nothing may be fetched, or the argument otherwise if there is none.
 func (s *service) refusal(otherwise messages.Reason) messages.Reason {
 	if s.want.FetchRefused != "" {
 		return s.want.FetchRefused
@@ -222,7 +222,7 @@ func (s *service) refusal(otherwise messages.Reason) messages.Reason {
 	return otherwise
 }
 
-// stopFetching ends every transfer, because the manifest no longer allows any (M1). The bytes are kept.
+// stopFetching cancels every transfer, because the manifest does not allow any (M1). The bytes are kept.
 func (s *service) stopFetching() {
 	for _, j := range s.jobs {
 		if !j.options.mayFetch {
@@ -257,8 +257,8 @@ func (s *service) fetch(m messages.Fetch) {
 	j.waiting = append(j.waiting, m.Reply)
 }
 
-// start returns the job for a, which does at least what o asks. A job that does less, or that is being
-// cancelled, ends first and is then started again, because two jobs would write to one file.
+// start returns the job for a with at least the options o. A job with fewer options, or one that is being cancelled, ends
+// first and is then started again, because two jobs would write to one file.
 func (s *service) start(a messages.Artifact, o options) *job {
 	j, ok := s.jobs[a.SHA256]
 	if !ok {
@@ -316,7 +316,7 @@ func (s *service) finished(r result) {
 	}
 }
 
-// verdict tells lifecycle that an artifact is missing or wrong, or that a pair is complete.
+// verdict reports to lifecycle that an artifact is missing or wrong, or that a pair is complete.
 func (s *service) verdict(r result) {
 	key := r.artifact.SHA256
 	isIn := func(pair [2]messages.Artifact, ok bool) bool {
@@ -335,7 +335,7 @@ func (s *service) verdict(r result) {
 	reason := r.reason
 	if errors.Is(r.err, store.ErrNotHere) {
 		if !wanted {
-			return // the last known good pair has been removed; nothing is wrong with it
+			return // the last known good pair was removed from disk, which is not an error
 		}
 		s.refused = true
 		reason = s.refusal(reason)
@@ -346,7 +346,7 @@ func (s *service) verdict(r result) {
 	}
 }
 
-// offer tells lifecycle about the pair if both parts are verified, and reports whether they are.
+// offer sends ArtifactsVerified to lifecycle if both parts of the pair are verified, and reports whether they are.
 func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool) bool {
 	artifacts, _ := pair()
 	model, runtime := s.known[artifacts[0].SHA256], s.known[artifacts[1].SHA256]
@@ -358,8 +358,8 @@ func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool)
 	return true
 }
 
-// transient reports whether a failure may end without a change of the manifest, such as one of the network or of
-// the disk: the daemon tries again.
+// transient reports whether a failure, such as one of the network or the disk, may end without a change of the manifest, so
+// that the daemon tries again.
 func transient(r messages.Reason) bool {
 	switch r {
 	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace, messages.ReasonAddressNotAllowed,

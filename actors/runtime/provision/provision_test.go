@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// M4–M7, M12: both are fetched, verified, and told; the next start needs no server.
+// M4–M7, M12: model and runtime are fetched, verified and reported; the next start needs no server.
 func TestWant(t *testing.T) {
 	server, h := fetchHouse(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
@@ -32,7 +32,7 @@ func TestWant(t *testing.T) {
 	data, err := os.ReadFile(v.Model.Path)
 	must(t, err)
 	if !bytes.Equal(data, modelBytes) || v.Model.Name != "g" || v.Model.SHA256 != want.Model.SHA256 || !v.Runtime.Pinned {
-		t.Fatalf("told %+v", v)
+		t.Fatalf("got %+v, want model g and a pinned runtime", v)
 	}
 	if _, err := os.Stat(filepath.Join(v.Runtime.Dir, v.Runtime.Executable)); err != nil {
 		t.Fatal(err)
@@ -43,13 +43,13 @@ func TestWant(t *testing.T) {
 	want.MayFetch = false
 	h.inbox <- want
 	if again := h.verified(); again.Model != v.Model {
-		t.Fatalf("told %+v, want %+v", again, v)
+		t.Fatalf("got %+v, want %+v", again, v)
 	}
 	h.inbox <- messages.ConfirmProvision{} // A9
 	h.verified()
 }
 
-// M6, M8, T6: each kind of bad answer, what lifecycle is told, and how often the server was asked.
+// M6, M8, T6: for each kind of bad response, the report to lifecycle and the number of requests.
 func TestBadAnswers(t *testing.T) {
 	flipped := bytes.Clone(modelBytes)
 	flipped[1000] ^= 1
@@ -84,18 +84,18 @@ func TestBadAnswers(t *testing.T) {
 			h.inbox <- want
 			h.lost(loss(want.Model, c.want))
 			if n := server.asked("/m/g"); n > c.maxAsk {
-				t.Errorf("asked %d times", n)
+				t.Errorf("got %d requests, want at most %d", n, c.maxAsk)
 			}
 			reply := make(chan []messages.HeldArtifact, 1)
 			h.inbox <- messages.Held{Artifacts: []messages.Artifact{want.Model}, Reply: reply}
 			if got := (<-reply)[0]; got.Here || got.Verified || got.PartialBytes != 0 {
-				t.Errorf("held %+v", got)
+				t.Errorf("got %+v, want nothing on disk", got)
 			}
 		})
 	}
 }
 
-// M8: what a retry repairs, and how it goes on.
+// M8: failures that a retry repairs, and where the retry continues.
 func TestRepaired(t *testing.T) {
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(modelBytes)))
@@ -121,20 +121,20 @@ func TestRepaired(t *testing.T) {
 			h.inbox <- messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
 			h.verified()
 			if n := server.asked("/m/g"); n != 2 {
-				t.Errorf("asked %d times, want 2", n)
+				t.Errorf("got %d requests, want 2", n)
 			}
 			ranged := false
 			for _, r := range server.ranges {
 				ranged = ranged || strings.HasPrefix(r, "bytes=")
 			}
 			if ranged != c.resumes {
-				t.Errorf("ranges asked for: %q", server.ranges)
+				t.Errorf("Range headers: got %q, want a range: %t", server.ranges, c.resumes)
 			}
 		})
 	}
 }
 
-// M8: another URL is tried when one server fails for good.
+// M8: another URL is tried when a server fails permanently.
 func TestNextURL(t *testing.T) {
 	server, h := fetchHouse(t)
 	m := server.model("g", modelBytes)
@@ -144,7 +144,7 @@ func TestNextURL(t *testing.T) {
 	h.verified()
 }
 
-// M1: without leave nothing is asked for, and what is said is why.
+// M1: without MayFetch no request is sent, and the reason is reported.
 func TestMayNotFetch(t *testing.T) {
 	server, h := fetchHouse(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t)}
@@ -160,16 +160,16 @@ func TestMayNotFetch(t *testing.T) {
 	h.inbox <- want
 	h.lost(loss(want.Model, messages.ReasonManifestExpired))
 	if n := server.asked("/m/g"); n != 0 {
-		t.Fatalf("asked %d times", n)
+		t.Fatalf("got %d requests, want none", n)
 	}
-	// X3: and when it may be fetched, the reason why not is taken back.
+	// X3: when the fetch is allowed, the reported reason is replaced.
 	want.MayFetch = true
 	h.inbox <- want
 	h.lost(loss(want.Model, messages.ReasonNotReady))
 	h.verified()
 }
 
-// M2, M4: what the manifest says is checked before anybody is asked.
+// M2, M4: the manifest's entries are checked before any request is sent.
 func TestMalformed(t *testing.T) {
 	server, h := fetchHouse(t)
 	h.start()
@@ -189,7 +189,7 @@ func TestMalformed(t *testing.T) {
 		reply := make(chan messages.Reason, 1)
 		h.inbox <- messages.Fetch{Artifact: m, Reply: reply}
 		if r := <-reply; r != messages.ReasonMalformedSpec && r != messages.ReasonSourceNotAllowed && r != messages.ReasonSchemeNotAllowed {
-			t.Errorf("%s: %s", name, r)
+			t.Errorf("%s: got %s, want malformed_spec, source_not_allowed or scheme_not_allowed", name, r)
 		}
 	}
 	r := server.runtime(t)
@@ -197,16 +197,16 @@ func TestMalformed(t *testing.T) {
 	reply := make(chan messages.Reason, 1)
 	h.inbox <- messages.Fetch{Artifact: r, Reply: reply}
 	if r := <-reply; r != messages.ReasonMalformedSpec {
-		t.Errorf("executable outside: %s", r)
+		t.Errorf("executable outside: got %s, want malformed_spec", r)
 	}
 	h.inbox <- messages.Want{Model: r, Runtime: r, MayFetch: true}
 	h.lost(loss(r, messages.ReasonMalformedSpec))
 	if len(server.requests) != 0 {
-		t.Errorf("asked: %v", server.requests)
+		t.Errorf("got requests %v, want none", server.requests)
 	}
 }
 
-// M9, M6: hashed again on demand; a wrong digest is told and the file deleted, and a pull brings it back.
+// M9, M6: Reverify hashes the files again. A wrong digest is reported and the file deleted; a pull fetches it again.
 func TestReverify(t *testing.T) {
 	server, h := fetchHouse(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
@@ -221,14 +221,14 @@ func TestReverify(t *testing.T) {
 	h.inbox <- messages.Reverify{}
 	h.lost(loss(want.Model, messages.ReasonDigestMismatch))
 	if _, err := os.Stat(v.Model.Path); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("the altered file: %v", err)
+		t.Fatalf("altered file: got %v, want it deleted", err)
 	}
 	h.inbox <- want
 	h.verified()
 }
 
-// The last Want stands: what only the one before needed ends, and its bytes are kept. M12: a new version
-// stands beside the old one.
+// The last Want counts: jobs that only the previous one needed end, and their bytes are kept. M12: a new version does not
+// replace the files of the old one.
 func TestLastWantStands(t *testing.T) {
 	server, h := fetchHouse(t)
 	old, slow := server.model("old", []byte("old weights")), server.model("slow", modelBytes)
@@ -250,16 +250,16 @@ func TestLastWantStands(t *testing.T) {
 	h.inbox <- messages.Want{Model: slow, Runtime: r, MayFetch: true}
 	<-reached
 	if _, err := os.Stat(first.Model.Path); err != nil {
-		t.Fatalf("the old model: %v", err)
+		t.Fatalf("old model: got %v, want it on disk", err)
 	}
 	h.inbox <- messages.Want{Model: old, Runtime: r, MayFetch: true}
 	if v := h.verified(); v.Model != first.Model {
-		t.Fatalf("told %+v", v)
+		t.Fatalf("got %+v, want the first model", v)
 	}
 	select {
 	case <-left:
-	case <-time.After(3 * time.Second): // sooner than the client's own patience
-		t.Fatal("the transfer that nobody needs goes on")
+	case <-time.After(3 * time.Second): // less than the client's own time-out
+		t.Fatal("unneeded transfer: got it still running after 3s, want it cancelled")
 	}
 	server.mu.Lock()
 	server.fault = nil
@@ -267,11 +267,11 @@ func TestLastWantStands(t *testing.T) {
 	h.inbox <- messages.Want{Model: slow, Runtime: r, MayFetch: true}
 	h.verified()
 	if _, err := os.Stat(first.Model.Path); err != nil {
-		t.Fatalf("the old model: %v", err)
+		t.Fatalf("old model: got %v, want it on disk", err)
 	}
 }
 
-// M10
+// M10: the configured unpinned binary replaces the runtime of the manifest.
 func TestUnpinned(t *testing.T) {
 	server, h := fetchHouse(t)
 	binary := filepath.Join(t.TempDir(), "llama-server")
@@ -281,14 +281,14 @@ func TestUnpinned(t *testing.T) {
 	want := messages.Want{Model: server.model("g", modelBytes), MayFetch: true}
 	h.inbox <- want
 	if v := h.verified(); v.Runtime.Pinned || filepath.Join(v.Runtime.Dir, v.Runtime.Executable) != binary {
-		t.Fatalf("told %+v", v.Runtime)
+		t.Fatalf("got %+v, want the unpinned binary", v.Runtime)
 	}
 	must(t, os.Chmod(binary, 0o777))
 	h.inbox <- want
 	h.lost(messages.IntegrityLost{Reason: messages.ReasonBinaryUntrusted})
 }
 
-// A lifecycle that does not read makes nobody else wait.
+// A lifecycle actor that does not read its mailbox does not delay other requests.
 func TestSlowLifecycle(t *testing.T) {
 	server, h := fetchHouse(t)
 	h.start()

@@ -8,8 +8,8 @@ import (
 	"companion/messages"
 )
 
-// prune removes what nothing uses (M15). It runs in the loop, so that no job starts meanwhile; it only removes
-// directory entries. The regular clean-up waits until a pair has become ready: before that nothing says what runs.
+// prune removes unused files (M15). It runs in the loop, so that no job starts meanwhile; it only removes directory
+// entries. The regular clean-up waits until a pair has become ready: before that it is not known what runs.
 func (s *service) prune(m messages.Prune) {
 	if m.Reply == nil && !s.ready {
 		return

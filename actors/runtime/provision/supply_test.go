@@ -35,8 +35,8 @@ func (h *house) partials() []string {
 	return paths
 }
 
-// M8: an outage, however long and whatever the number of mirrors, costs no byte that is on disk. Afterwards the
-// transfer continues where it ended, at whichever mirror answers first.
+// M8: an outage of any length, with any number of mirrors, loses no byte on disk. Afterwards the transfer continues at the
+// same offset, from the first mirror that answers.
 func TestOutageKeepsBytes(t *testing.T) {
 	const have = 288_000
 	for name, urls := range map[string][]string{
@@ -68,10 +68,10 @@ func TestOutageKeepsBytes(t *testing.T) {
 					h.start()
 					h.inbox <- messages.Want{Model: a, MayFetch: true}
 					if got, want := <-h.lifecycle, loss(a, messages.ReasonTransferFailed); got != want {
-						t.Fatalf("told %#v, want %#v", got, want)
+						t.Fatalf("got %#v, want %#v", got, want)
 					}
 					if held := h.deps.Store.Held(t.Context(), a).PartialBytes; held != have {
-						t.Fatalf("after the outage: %d bytes on disk, want %d", held, have)
+						t.Fatalf("after the outage: got %d bytes on disk, want %d", held, have)
 					}
 					down.Store(false)
 					for {
@@ -80,7 +80,7 @@ func TestOutageKeepsBytes(t *testing.T) {
 						}
 					}
 					if fetched != len(modelBytes)-have {
-						t.Errorf("fetched %d bytes, want %d", fetched, len(modelBytes)-have)
+						t.Errorf("got %d bytes fetched, want %d", fetched, len(modelBytes)-have)
 					}
 					h.stop()
 				})
@@ -89,8 +89,8 @@ func TestOutageKeepsBytes(t *testing.T) {
 	}
 }
 
-// M8: whatever a crash or a power loss makes of the partial file, the transfer ends with the right file, with at
-// most one more transfer, from zero.
+// M8: for any damage to the partial file by a crash or power loss, the transfer ends with the right file, after at most one
+// more transfer from zero.
 func TestDamagedPartialFile(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, f *os.File){
 		"hole": func(t *testing.T, f *os.File) {
@@ -126,7 +126,7 @@ func TestDamagedPartialFile(t *testing.T) {
 				h.stop()
 				parts := h.partials()
 				if len(parts) != 1 {
-					t.Fatalf("partial files: %v, want one", parts)
+					t.Fatalf("partial files: got %v, want one", parts)
 				}
 				f, err := os.OpenFile(parts[0], os.O_WRONLY, 0)
 				must(t, err)
@@ -135,10 +135,10 @@ func TestDamagedPartialFile(t *testing.T) {
 				h.start()
 				h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 				if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
-					t.Fatalf("told %#v, want ArtifactsVerified", got)
+					t.Fatalf("got %#v, want ArtifactsVerified", got)
 				}
 				if n := len(d.tries()); n > 3 {
-					t.Errorf("%d transfers, want at most 3", n)
+					t.Errorf("got %d transfers, want at most 3", n)
 				}
 				h.stop()
 			})
@@ -146,8 +146,8 @@ func TestDamagedPartialFile(t *testing.T) {
 	}
 }
 
-// M1: transfers end as soon as the manifest allows none any more, and their bytes are kept. A pull that waits is
-// answered with the reason.
+// M1: transfers end as soon as the manifest stops allowing them, and their bytes are kept. A waiting pull is answered with
+// the reason.
 func TestTransferEndsWithManifest(t *testing.T) {
 	for name, want := range map[string]messages.Want{
 		"expired, in grace": {Model: gemma(), FetchRefused: messages.ReasonManifestExpired},
@@ -184,16 +184,16 @@ func TestTransferEndsWithManifest(t *testing.T) {
 					synctest.Wait()
 					h.inbox <- want
 					if took := <-ended; took != 0 {
-						t.Errorf("the transfer went on for %v", took)
+						t.Errorf("end of the transfer: got after %v, want at once", took)
 					}
 					h.lost(messages.IntegrityLost{Artifact: want.Model.Name, SHA256: want.Model.SHA256, Reason: want.FetchRefused})
 					if pulled {
 						if r := <-reply; r != want.FetchRefused {
-							t.Errorf("the pull was answered %q, want %q", r, want.FetchRefused)
+							t.Errorf("pull: got %q, want %q", r, want.FetchRefused)
 						}
 					}
 					if held := h.deps.Store.Held(t.Context(), gemma()).PartialBytes; held != 1000 {
-						t.Errorf("%d bytes on disk, want 1000", held)
+						t.Errorf("got %d bytes on disk, want 1000", held)
 					}
 					h.stop()
 				})
@@ -202,8 +202,7 @@ func TestTransferEndsWithManifest(t *testing.T) {
 	}
 }
 
-// M13: after a restart in the middle of an upgrade, the last known good pair is offered at once, whatever becomes
-// of the newer model.
+// M13: after a restart during an upgrade, the last known good pair is offered at once, regardless of the newer model.
 func TestLastGoodIsOfferedAtOnce(t *testing.T) {
 	for name, second := range map[string]script{
 		"slow": func(ctx context.Context, _ int, _ download.Request, _ download.Sink) error {
@@ -237,20 +236,20 @@ func TestLastGoodIsOfferedAtOnce(t *testing.T) {
 					for n := 0; ; n++ {
 						m := <-h.lifecycle
 						if n > 3 {
-							t.Fatalf("told %#v again, and nothing of the last known good pair", m)
+							t.Fatalf("got %#v after %d messages, want the last known good pair", m, n)
 						}
 						if v, ok := m.(messages.ArtifactsVerified); ok {
 							if !v.LastGood || v.Model.SHA256 != gemma().SHA256 {
-								t.Fatalf("told %+v, want the last known good pair", v)
+								t.Fatalf("got %+v, want the last known good pair", v)
 							}
 							break
 						}
 						if l, ok := m.(messages.IntegrityLost); !ok || l.SHA256 != newer().SHA256 {
-							t.Fatalf("told %#v, want nothing about the last known good pair but that it is verified", m)
+							t.Fatalf("got %#v, want only losses of the newer model", m)
 						}
 					}
 					if took := time.Since(restarted); took != 0 {
-						t.Errorf("offered after %v", took)
+						t.Errorf("got the offer after %v, want at once", took)
 					}
 					h.stop()
 				})
@@ -266,10 +265,10 @@ func TestWantedIsLastGood(t *testing.T) {
 	h.start()
 	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: m, GoodRuntime: r, MayFetch: true}
 	if v := h.verified(); !v.LastGood {
-		t.Fatalf("told %+v first, want the last known good pair", v)
+		t.Fatalf("first: got %+v, want the last known good pair", v)
 	}
 	if v := h.verified(); v.LastGood || v.Model.SHA256 != m.SHA256 {
-		t.Fatalf("told %+v, want the wanted pair", v)
+		t.Fatalf("got %+v, want the wanted pair", v)
 	}
 }
 
@@ -282,29 +281,29 @@ func TestLastGoodAlone(t *testing.T) {
 	h.verified()
 	h.inbox <- messages.Want{GoodModel: m, GoodRuntime: r, FetchRefused: messages.ReasonManifestUnreachable}
 	if v := h.verified(); !v.LastGood {
-		t.Fatalf("told %+v, want the last known good pair", v)
+		t.Fatalf("got %+v, want the last known good pair", v)
 	}
 	if len(h.lifecycle) != 0 {
-		t.Fatalf("told %#v as well", <-h.lifecycle)
+		t.Fatalf("got another message %#v, want none", <-h.lifecycle)
 	}
 }
 
-// M13: the last known good pair is never fetched, and its absence is no failure.
+// M13: the last known good pair is never fetched, and its absence is not a failure.
 func TestLastGoodIsGone(t *testing.T) {
 	server, h := fetchHouse(t)
 	m, r, gone := server.model("g", modelBytes), server.runtime(t), server.model("gone", newerBytes)
 	h.start()
 	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: gone, GoodRuntime: r, MayFetch: true}
 	if v := h.verified(); v.LastGood {
-		t.Fatalf("told %+v, want the wanted pair", v)
+		t.Fatalf("got %+v, want the wanted pair", v)
 	}
 	if n := server.asked("/m/gone"); n != 0 {
-		t.Fatalf("the last known good model was requested %d times", n)
+		t.Fatalf("got %d requests for the last known good model, want none", n)
 	}
 }
 
-// M8, T6: a mirror with wrong bytes, another length or a redirect elsewhere does not keep the next one from
-// serving the right bytes. It is left out and named in the log.
+// M8, T6: after a mirror with wrong bytes, another length or a redirect to another place, the next mirror serves the right
+// bytes. The bad mirror is excluded and named in the log.
 func TestWrongMirror(t *testing.T) {
 	wrong := bytes.Repeat([]byte("x"), len(modelBytes))
 	for name, first := range map[string]script{
@@ -341,14 +340,14 @@ func TestWrongMirror(t *testing.T) {
 				h.start()
 				h.inbox <- messages.Want{Model: a, MayFetch: true}
 				if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
-					t.Fatalf("told %#v, want ArtifactsVerified", got)
+					t.Fatalf("got %#v, want ArtifactsVerified", got)
 				}
 				if n := len(d.tries()); n != 2 {
-					t.Errorf("%d transfers, want 2", n)
+					t.Errorf("got %d transfers, want 2", n)
 				}
 				left := h.logs.FilterMessage("mirror left out").All()
 				if len(left) != 1 || left[0].ContextMap()["mirror"] != "bad.example" {
-					t.Errorf("the log says %v, want that bad.example was left out", left)
+					t.Errorf("log: got %v, want one entry that excludes bad.example", left)
 				}
 				h.stop()
 			})
@@ -356,8 +355,8 @@ func TestWrongMirror(t *testing.T) {
 	}
 }
 
-// M8, T6: a mirror that cuts every transfer and then serves wrong bytes is left out after one restart from zero: it
-// cannot keep the machine fetching.
+// M8, T6: a mirror that cuts every transfer and then serves wrong bytes is excluded after one restart from zero, so that it
+// cannot cause endless transfers.
 func TestCutsAndWrongBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &scripted{}
@@ -372,10 +371,10 @@ func TestCutsAndWrongBytes(t *testing.T) {
 		h.start()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonDigestMismatch); got != want {
-			t.Fatalf("told %#v, want %#v", got, want)
+			t.Fatalf("got %#v, want %#v", got, want)
 		}
 		if n := len(d.tries()); n != 4 {
-			t.Errorf("%d transfers, want 4: cut and wrong, twice", n)
+			t.Errorf("got %d transfers, want 4: cut and wrong, twice", n)
 		}
 		h.stop()
 	})
@@ -407,15 +406,15 @@ func TestRetryAfter(t *testing.T) {
 			<-h.lifecycle
 			at := d.tries()
 			if pause := at[1].Sub(at[0]); len(at) != 2 || pause != c.want {
-				t.Errorf("%d mirrors, Retry-After %v: the second request came after %v, want %v", c.urls, c.after, pause, c.want)
+				t.Errorf("%d mirrors, Retry-After %v: got the second request after %v, want %v", c.urls, c.after, pause, c.want)
 			}
 			h.stop()
 		})
 	}
 }
 
-// M15: what is kept, wanted, last known good, offered or in work stays; the rest goes, but not in the regular clean-up
-// before a pair has become ready.
+// M15: artifacts that are in Keep, wanted, last known good, offered or in a running job are kept; others are removed. The
+// regular clean-up waits until a pair has become ready.
 func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	server, h := fetchHouse(t)
 	h.start()
@@ -426,7 +425,7 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 		reply := make(chan messages.Reason, 1)
 		h.inbox <- messages.Fetch{Artifact: a, Reply: reply}
 		if reason := <-reply; reason != messages.ReasonOK {
-			t.Fatalf("fetching %s: %s", a.Name, reason)
+			t.Fatalf("fetching %s: got %s, want ok", a.Name, reason)
 		}
 	}
 	h.inbox <- messages.Want{Model: wanted, Runtime: r, GoodModel: good, GoodRuntime: r, MayFetch: true}
@@ -449,7 +448,7 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	if got := prune(true); len(got.Items) != 1 || got.Reason != messages.ReasonOK {
 		t.Fatalf("dry run: got %+v, want one item", got)
 	}
-	// What was offered before may run until the next pair becomes ready.
+	// A pair that was offered before may run until the next pair becomes ready.
 	h.inbox <- messages.Want{Model: named, Runtime: r, MayFetch: true}
 	h.verified()
 	if got := prune(true); len(got.Items) != 1 {
@@ -459,7 +458,7 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 	h.verified()
 	h.verified()
 	if got, want := here(), "good wanted named unused "; got != want {
-		t.Fatalf("before a pair became ready: %q is on disk, want %q", got, want)
+		t.Fatalf("on disk before a pair became ready: got %q, want %q", got, want)
 	}
 	h.inbox <- messages.PairReady{Model: wanted.SHA256, Runtime: r.SHA256}
 	h.inbox <- messages.Prune{Keep: [][32]byte{named.SHA256}}
@@ -467,6 +466,6 @@ func TestPruneKeepsWhatIsUsed(t *testing.T) {
 		t.Fatalf("after the regular clean-up: got %+v, want nothing left to remove", got)
 	}
 	if got, want := here(), "good wanted named "; got != want {
-		t.Fatalf("%q is on disk, want %q", got, want)
+		t.Fatalf("on disk: got %q, want %q", got, want)
 	}
 }

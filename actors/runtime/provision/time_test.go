@@ -23,7 +23,7 @@ import (
 	"companion/messages"
 )
 
-// script is a Downloader whose every transfer a test writes.
+// script is the function with which a test implements a transfer.
 type script func(ctx context.Context, n int, req download.Request, sink download.Sink) error
 
 type scripted struct {
@@ -40,7 +40,7 @@ func (s *scripted) Fetch(ctx context.Context, req download.Request, sink downloa
 	return s.play(ctx, n, req, sink)
 }
 
-// tries is when the transfers began.
+// tries returns the start times of the transfers.
 func (s *scripted) tries() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,15 +66,15 @@ func failing(permanent bool) error {
 	return &download.Error{Reason: messages.ReasonTransferFailed, Permanent: permanent}
 }
 
-// unpinned lets a test be about the model alone.
+// unpinned configures an unpinned binary, so that only the model is fetched.
 func unpinned(t *testing.T, h *house) {
 	t.Helper()
 	h.deps.Unpinned = filepath.Join(t.TempDir(), "llama-server")
 	must(t, os.WriteFile(h.deps.Unpinned, []byte("#!"), 0o700))
 }
 
-// M8: transient failures are tried again with growing pauses until patience ends, and then, because it is
-// still wanted, after a longer one; permanent ones are not.
+// M8: after a transient failure the transfer is tried again with growing pauses until patience ends, and then after a longer
+// one, because the artifact is still wanted. After a permanent failure it is not tried again.
 func TestRetrySchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var works atomic.Bool
@@ -90,28 +90,28 @@ func TestRetrySchedule(t *testing.T) {
 		began := time.Now()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonTransferFailed); got != want {
-			t.Fatalf("told %#v", got)
+			t.Fatalf("got %#v, want %#v", got, want)
 		}
 		if took := time.Since(began); took < patience/2 || took > patience {
-			t.Errorf("gave up after %v", took)
+			t.Errorf("got the failure after %v, want %v to %v", took, patience/2, patience)
 		}
-		// Half a second, times 1.5 each, up to 30 s, each give or take a half, for two minutes.
+		// The pauses grow from 0.5 s by a factor of 1.5 up to 30 s, each ± 50 %, for two minutes.
 		at := d.tries()
 		if n := len(at); n < 6 || n > 20 {
-			t.Errorf("%d tries", n)
+			t.Errorf("got %d transfers, want 6 to 20", n)
 		}
 		for i := 1; i < len(at); i++ {
 			if pause := at[i].Sub(at[i-1]); pause < 250*time.Millisecond || pause > 45*time.Second {
-				t.Errorf("pause %d is %v", i, pause)
+				t.Errorf("pause %d: got %v, want 250ms to 45s", i, pause)
 			}
 		}
 		works.Store(true)
 		gaveUp := time.Now()
 		if _, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
-			t.Fatal("not tried again")
+			t.Fatal("after the longer pause: got another message, want ArtifactsVerified")
 		}
 		if pause := time.Since(gaveUp); pause < 15*time.Second || pause > 45*time.Second {
-			t.Errorf("tried again after %v", pause)
+			t.Errorf("longer pause: got %v, want 15s to 45s", pause)
 		}
 		h.stop()
 	})
@@ -126,25 +126,25 @@ func TestPermanentIsNotRetried(t *testing.T) {
 		reply := make(chan messages.Reason, 1)
 		h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
 		if r := <-reply; r != messages.ReasonTransferFailed || len(d.tries()) != 1 {
-			t.Fatalf("%s after %d tries", r, len(d.tries()))
+			t.Fatalf("got %s after %d transfers, want transfer_failed after 1", r, len(d.tries()))
 		}
-		// Verification failures neither, not even much later (M8).
+		// A verification failure is not tried again either, even after a long time (M8).
 		d.play = func(_ context.Context, _ int, _ download.Request, sink download.Sink) error {
 			return deliver(sink, 0, bytes.Repeat([]byte("x"), len(modelBytes)))
 		}
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		if got, want := <-h.lifecycle, loss(gemma(), messages.ReasonDigestMismatch); got != want {
-			t.Fatalf("told %#v", got)
+			t.Fatalf("got %#v, want %#v", got, want)
 		}
 		time.Sleep(24 * time.Hour)
 		if len(d.tries()) != 2 {
-			t.Fatalf("%d tries", len(d.tries()))
+			t.Fatalf("got %d transfers, want 2", len(d.tries()))
 		}
 		h.stop()
 	})
 }
 
-// A transfer that is cut again and again but moves is not given up.
+// A transfer that is cut repeatedly but makes progress does not fail.
 func TestProgressKeepsPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const piece = 4000
@@ -161,17 +161,17 @@ func TestProgressKeepsPatience(t *testing.T) {
 		h.start()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 		if got, ok := (<-h.lifecycle).(messages.ArtifactsVerified); !ok {
-			t.Fatalf("told %#v", got)
+			t.Fatalf("got %#v, want ArtifactsVerified", got)
 		}
 		if n := len(d.tries()); n != len(modelBytes)/piece {
-			t.Fatalf("%d transfers", n)
+			t.Fatalf("got %d transfers, want %d", n, len(modelBytes)/piece)
 		}
 		h.stop()
 	})
 }
 
-// M11: while bytes come, progress is published at least once a second, with the right rate; afterwards
-// the list is empty and nothing wakes up.
+// M11: during a transfer, progress is published at least once a second, with the right rate; afterwards the list is empty
+// and no timer runs.
 func TestProgressIsPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const perSecond = 20_000
@@ -197,7 +197,7 @@ func TestProgressIsPublished(t *testing.T) {
 			select {
 			case <-changed:
 			case <-time.After(time.Second):
-				t.Fatalf("nothing published in second %d", i)
+				t.Fatalf("second %d: got no progress, want it published", i)
 			}
 			time.Sleep(time.Second - time.Millisecond)
 			if i < 4 {
@@ -205,32 +205,32 @@ func TestProgressIsPublished(t *testing.T) {
 			}
 			list := h.deps.Transfers.Get()
 			if len(list) != 1 {
-				t.Fatalf("published %+v", list)
+				t.Fatalf("got %+v, want one transfer", list)
 			}
 			got := list[0]
 			left := (got.Total - got.Bytes) / perSecond
 			if got.Name != "g" || got.Total != int64(len(modelBytes)) || got.BytesPerSecond < perSecond*8/10 || got.BytesPerSecond > perSecond*12/10 ||
 				got.SecondsLeft < left-2 || got.SecondsLeft > left+3 {
-				t.Errorf("second %d: %+v", i, got)
+				t.Errorf("second %d: got %+v, want the right rate and about %d s left", i, got, left)
 			}
 		}
 		<-h.lifecycle
 		synctest.Wait()
 		list, changed := h.deps.Transfers.Next()
 		if list == nil || len(list) != 0 {
-			t.Fatalf("published at the end: %+v", list)
+			t.Fatalf("at the end: got %+v, want an empty list", list)
 		}
 		select {
 		case <-changed:
-			t.Fatal("published while nothing runs")
+			t.Fatal("without a transfer: got a publication, want none")
 		case <-time.After(time.Hour):
 		}
 		h.stop()
 	})
 }
 
-// A9: a panic beside the loop is the actor's, ends everything it started, answers who waits, and a new
-// start begins from what is on disk.
+// A9: a panic in a job ends the actor and all its jobs and answers the waiting requests; the next incarnation continues with
+// the files on disk.
 func TestPanic(t *testing.T) {
 	d := &scripted{play: func(_ context.Context, n int, req download.Request, sink download.Sink) error {
 		if n > 1 {
@@ -248,13 +248,13 @@ func TestPanic(t *testing.T) {
 	func() {
 		defer func() {
 			if p := recover(); p == nil {
-				t.Fatal("no panic reached the supervisor")
+				t.Fatal("Serve: got no panic, want one")
 			}
 		}()
 		_ = New(h.deps).Serve(t.Context())
 	}()
 	if r := <-reply; r != messages.ReasonTransferFailed {
-		t.Fatalf("answered %s", r)
+		t.Fatalf("got reply %s, want transfer_failed", r)
 	}
 	for len(h.lifecycle) > 0 {
 		<-h.lifecycle // of the first start
@@ -263,11 +263,11 @@ func TestPanic(t *testing.T) {
 	h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
 	h.verified()
 	if len(d.tries()) != 2 {
-		t.Fatalf("%d transfers", len(d.tries()))
+		t.Fatalf("got %d transfers, want 2", len(d.tries()))
 	}
 }
 
-// A shutdown in the middle of a transfer keeps its bytes.
+// A shutdown during a transfer keeps its bytes.
 func TestStopKeepsBytes(t *testing.T) {
 	reached := make(chan struct{})
 	d := &scripted{play: func(ctx context.Context, _ int, _ download.Request, sink download.Sink) error {
@@ -285,14 +285,14 @@ func TestStopKeepsBytes(t *testing.T) {
 	<-reached
 	h.stop()
 	if r := <-reply; r != messages.ReasonTransferFailed {
-		t.Fatalf("answered %s", r)
+		t.Fatalf("got reply %s, want transfer_failed", r)
 	}
 	if held := h.deps.Store.Held(t.Context(), gemma()); held.PartialBytes != 100_000 {
-		t.Fatalf("held %+v", held)
+		t.Fatalf("got %+v, want 100000 bytes", held)
 	}
 }
 
-// Every reason that an adapter gives arrives as it is.
+// reasonOf returns every reason of an adapter unchanged.
 func TestReasonOf(t *testing.T) {
 	for want, err := range map[messages.Reason]error{
 		messages.ReasonOK:             nil,
@@ -303,7 +303,7 @@ func TestReasonOf(t *testing.T) {
 		messages.ReasonTransferFailed: errors.New("x"),
 	} {
 		if got := reasonOf(err); got != want {
-			t.Errorf("%v: %s, want %s", err, got, want)
+			t.Errorf("%v: got %s, want %s", err, got, want)
 		}
 	}
 }

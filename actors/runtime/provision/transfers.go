@@ -8,22 +8,22 @@ import (
 	"companion/messages"
 )
 
-// beatPeriod is how often progress is published while bytes come; M11 asks for once a second.
+// beatPeriod is the interval of publications of progress during a transfer; M11 requires one per second.
 const beatPeriod = 500 * time.Millisecond
 
-// smoothing is the weight of the newest rate: at two a second the shown one follows within some seconds
-// and does not jump.
+// smoothing is the weight of the newest rate: with two measurements a second the published rate follows within a few
+// seconds and does not jump.
 const smoothing = 0.25
 
-// meter turns byte counts into a rate.
+// meter computes a rate from byte counts.
 type meter struct {
 	at    time.Time
 	bytes int64
 	rate  float64 // bytes per second
 }
 
-// measure takes a count and returns the rate. Bytes that were there at the start or after going back to
-// zero are not progress.
+// measure adds a count and returns the rate. Bytes that were on disk at the start, or after a restart from zero, are not
+// progress.
 func (m *meter) measure(now time.Time, bytes int64) float64 {
 	elapsed := now.Sub(m.at).Seconds()
 	if m.at.IsZero() || bytes < m.bytes {
@@ -39,7 +39,7 @@ func (m *meter) measure(now time.Time, bytes int64) float64 {
 	return m.rate
 }
 
-// publish sets the watch to the transfers that run, by name.
+// publish sets the watch to the running transfers, sorted by name.
 func (s *service) publish() {
 	now := time.Now()
 	transfers := []messages.Transfer{} // in JSON a list, also when empty
