@@ -8,18 +8,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 func (a *app) envCommand() *cobra.Command {
-	var shell string
+	var shell, only string
 	cmd := &cobra.Command{
-		Use: "env", Short: "Print OPENAI_BASE_URL and OPENAI_API_KEY for the programs you have",
-		Long: "Print OPENAI_BASE_URL and OPENAI_API_KEY for the programs you have.\n\n" +
-			"  eval \"$(companion env)\"\n\n" +
-			"What is printed is good until the daemon ends. Prefer `companion exec`, which hands both to one program only.",
+		Use: "env", Short: "Print the address, token and model as variables that programs read",
+		Long: "Print the address, token and model as variables that programs read.\n\n" +
+			"  eval \"$(companion env)\"\n\n" + variablesHelp +
+			"\n\nWhat is printed is good until the daemon ends. Prefer `companion exec`, which hands it to one program only.",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -34,14 +35,18 @@ func (a *app) envCommand() *cobra.Command {
 			if !ok {
 				return usageFailure(fmt.Sprintf("--shell %q is not known", shell), "accepted: sh, bash, zsh, fish, powershell, json")
 			}
+			if err := checkFamily(only); err != nil {
+				return err
+			}
 			d, err := a.openDoor(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return print(a.out, format(d.variables()))
+			return print(a.out, format(d.variables(only, os.Environ())))
 		},
 	}
 	cmd.Flags().StringVar(&shell, "shell", defaultShell(), "sh (also bash, zsh), fish, powershell or json")
+	familyFlag(cmd, &only)
 	a.jsonFlag(cmd)
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
 }
@@ -49,8 +54,81 @@ func (a *app) envCommand() *cobra.Command {
 // variable is one environment variable.
 type variable struct{ name, value string }
 
-func (d door) variables() []variable {
-	return []variable{{"OPENAI_BASE_URL", d.baseURL}, {"OPENAI_API_KEY", d.token.Reveal()}}
+// The families of programs, by the variables that they read.
+const (
+	familyOpenAI    = "openai"
+	familyAnthropic = "anthropic"
+)
+
+const variablesHelp = "OPENAI_BASE_URL, OPENAI_API_BASE, OPENAI_API_KEY and OPENAI_MODEL are for programs of the OpenAI family, " +
+	"ANTHROPIC_BASE_URL, ANTHROPIC_AUTH_TOKEN, ANTHROPIC_MODEL and ANTHROPIC_DEFAULT_HAIKU_MODEL for those of the Anthropic family. " +
+	"NO_PROXY and no_proxy get the loopback names, so that no proxy sees the prompts and the token."
+
+func familyFlag(cmd *cobra.Command, only *string) {
+	cmd.Flags().StringVar(only, "only", "", "the variables of one family: openai or anthropic")
+}
+
+func checkFamily(only string) error {
+	switch only {
+	case "", familyOpenAI, familyAnthropic:
+		return nil
+	}
+	return usageFailure(fmt.Sprintf("--only %q is not known", only), "accepted: openai, anthropic")
+}
+
+// variables returns what programs of a family read, or of all families when only is empty (X4, X13). environ is the
+// environment that they are added to.
+func (d door) variables(only string, environ []string) (all []variable) {
+	token, model := d.token.Reveal(), d.status.Model.Name
+	if only != familyAnthropic {
+		all = append(all, variable{"OPENAI_BASE_URL", d.baseURL}, variable{"OPENAI_API_BASE", d.baseURL},
+			variable{"OPENAI_API_KEY", token}, variable{"OPENAI_MODEL", model})
+	}
+	if only != familyOpenAI {
+		// Libraries of this family add /v1 themselves.
+		all = append(all, variable{"ANTHROPIC_BASE_URL", strings.TrimSuffix(d.baseURL, "/v1")}, variable{"ANTHROPIC_AUTH_TOKEN", token},
+			variable{"ANTHROPIC_MODEL", model}, variable{"ANTHROPIC_DEFAULT_HAIKU_MODEL", model})
+		if _, set := lookup(environ, "ANTHROPIC_API_KEY"); set { // it would be sent beside the token, and make it ambiguous
+			all = append(all, variable{"ANTHROPIC_API_KEY", token})
+		}
+	}
+	all = slices.DeleteFunc(all, func(v variable) bool { return v.value == "" }) // no model is known yet
+	return append(all, d.withoutProxy(environ)...)
+}
+
+// withoutProxy returns NO_PROXY and no_proxy with the loopback names added. Programs read either; one that is not set
+// gets the value of the other, which it would hide.
+func (d door) withoutProxy(environ []string) []variable {
+	names := []string{"127.0.0.1", "localhost"}
+	if strings.Contains(d.baseURL, "[::1]") {
+		names = append(names, "::1")
+	}
+	pair := []string{"NO_PROXY", "no_proxy"}
+	var all []variable
+	for i, name := range pair {
+		value, set := lookup(environ, name)
+		if !set {
+			value, _ = lookup(environ, pair[1-i])
+		}
+		listed := strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' })
+		for _, n := range names {
+			if !slices.Contains(listed, n) && !slices.Contains(listed, "*") {
+				value = strings.TrimPrefix(value+","+n, ",")
+			}
+		}
+		all = append(all, variable{name, value})
+	}
+	return all
+}
+
+// lookup finds the value of a variable; the last entry counts.
+func lookup(environ []string, name string) (value string, set bool) {
+	for _, entry := range environ {
+		if v, ok := strings.CutPrefix(entry, name+"="); ok {
+			value, set = v, true
+		}
+	}
+	return value, set
 }
 
 var shells = map[string]func([]variable) string{
@@ -90,11 +168,15 @@ func defaultShell() string {
 }
 
 func (a *app) execCommand() *cobra.Command {
+	var only string
 	cmd := &cobra.Command{
-		Use: "exec -- CMD [ARG]...", Short: "Run a program with OPENAI_BASE_URL and OPENAI_API_KEY set",
-		Long: "Run a program with OPENAI_BASE_URL and OPENAI_API_KEY set, and give back its exit status.",
+		Use: "exec -- CMD [ARG]...", Short: "Run a program with the address, token and model in its environment",
+		Long: "Run a program with the address, token and model in its environment, and give back its exit status.\n\n" + variablesHelp,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := checkFamily(only); err != nil {
+				return err
+			}
 			program, err := lookPath(given[0])
 			if err != nil {
 				return cannotRun(given[0], err)
@@ -103,10 +185,11 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return replace(program, given, environment(os.Environ(), d.variables()))
+			return replace(program, given, environment(os.Environ(), d.variables(only, os.Environ())))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
+	familyFlag(cmd, &only)
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitNotRunnable, exitNoProgram)
 }
 
@@ -123,7 +206,7 @@ func environment(environ []string, set []variable) []string {
 	var all []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if name != set[0].name && name != set[1].name {
+		if !slices.ContainsFunc(set, func(v variable) bool { return v.name == name }) {
 			all = append(all, entry)
 		}
 	}

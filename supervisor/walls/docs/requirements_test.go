@@ -23,7 +23,6 @@ var notBuilt = map[string]string{
 	"X10": "issue 16: service",
 	"X11": "issue 16: metrics",
 	"X12": "issue 16: deadlines of control calls",
-	"X13": "issue 15: variables of the Anthropic family, loopback past proxies",
 }
 
 // notNumbers are words of comments and documents that look like numbers of requirements and are none.

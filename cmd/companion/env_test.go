@@ -1,0 +1,98 @@
+package main
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"companion/messages"
+)
+
+func testDoor(baseURL string) door {
+	return door{baseURL: baseURL, token: messages.NewSecret("tok"), status: messages.Status{Model: messages.StatusModel{Name: "gemma"}}}
+}
+
+// values runs variables and returns what a program gets.
+func values(t *testing.T, d door, only string, environ ...string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, entry := range environment(environ, d.variables(only, environ)) {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, twice := all[name]; twice {
+			t.Errorf("%s is set twice", name)
+		}
+		all[name] = value
+	}
+	return all
+}
+
+// X4, X13: programs of both families get what they read, and nothing else of the other family with --only.
+func TestVariables(t *testing.T) {
+	openAI := map[string]string{
+		"OPENAI_BASE_URL": "http://127.0.0.1:4321/v1", "OPENAI_API_BASE": "http://127.0.0.1:4321/v1", "OPENAI_API_KEY": "tok", "OPENAI_MODEL": "gemma",
+	}
+	anthropic := map[string]string{"ANTHROPIC_BASE_URL": "http://127.0.0.1:4321", "ANTHROPIC_AUTH_TOKEN": "tok", "ANTHROPIC_MODEL": "gemma"}
+	for only, want := range map[string][2]map[string]string{"": {openAI, anthropic}, "openai": {openAI, nil}, "anthropic": {nil, anthropic}} {
+		got := values(t, testDoor("http://127.0.0.1:4321/v1"), only, "HOME=/h", "OPENAI_BASE_URL=https://api.openai.com", "OTHER=1")
+		if got["HOME"] != "/h" || got["OTHER"] != "1" {
+			t.Errorf("only %q: other variables changed: %v", only, got)
+		}
+		for i, family := range []map[string]string{openAI, anthropic} {
+			for name, value := range family {
+				if want[i] == nil {
+					if value = ""; name == "OPENAI_BASE_URL" {
+						value = "https://api.openai.com" // what the user has
+					}
+				}
+				if got[name] != value {
+					t.Errorf("only %q: %s is %q, want %q", only, name, got[name], value)
+				}
+			}
+		}
+	}
+	if got := values(t, testDoor("http://127.0.0.1:4321/v1"), "", "ANTHROPIC_API_KEY=sk-real"); got["ANTHROPIC_API_KEY"] != "tok" {
+		t.Errorf("ANTHROPIC_API_KEY is %q, want the token: a real key would be sent beside it", got["ANTHROPIC_API_KEY"])
+	}
+	if err := checkFamily("gemini"); err == nil {
+		t.Error("--only gemini was accepted")
+	}
+}
+
+// X13: requests to the endpoint go to no proxy, and requests that went to none before still go to none. The judge is
+// the parser that Go programs use.
+func TestLoopbackPastProxies(t *testing.T) {
+	for _, base := range []string{"http://127.0.0.1:4321/v1", "http://[::1]:4321/v1"} {
+		for _, before := range [][]string{
+			nil, {"NO_PROXY="}, {"NO_PROXY=corp.example,10.0.0.0/8"}, {"no_proxy=corp.example"}, {"NO_PROXY=corp.example", "no_proxy=lower.example"},
+			{"NO_PROXY=localhost,127.0.0.1"}, {"NO_PROXY=*"}, {"NO_PROXY=corp.example, localhost"},
+		} {
+			got := values(t, testDoor(base), "", append([]string{"HTTP_PROXY=http://proxy.example:3128"}, before...)...)
+			for _, name := range []string{"NO_PROXY", "no_proxy"} {
+				// Go takes localhost and loopback addresses for direct by itself, so the list is also read as text.
+				listed := strings.FieldsFunc(got[name], func(c rune) bool { return c == ',' || c == ' ' })
+				if !slices.Contains(listed, "*") && (!slices.Contains(listed, "127.0.0.1") || !slices.Contains(listed, "localhost")) {
+					t.Errorf("%v: %s is %q, want the loopback names in it", before, name, got[name])
+				}
+				config := httpproxy.Config{HTTPProxy: got["HTTP_PROXY"], NoProxy: got[name]}
+				for _, entry := range before {
+					variable, old, _ := strings.Cut(entry, "=")
+					both := len(before) > 1 && variable != name
+					for _, host := range strings.FieldsFunc(old, func(c rune) bool { return c == ',' || c == ' ' }) {
+						if both || strings.ContainsAny(host, "/*") {
+							continue
+						}
+						if proxy, err := config.ProxyFunc()(&url.URL{Scheme: "http", Host: host}); proxy != nil || err != nil {
+							t.Errorf("%v: with %s=%q, %s goes to %v", before, name, got[name], host, proxy)
+						}
+					}
+				}
+				if strings.Count(got[name], "127.0.0.1") > 1 || strings.HasPrefix(got[name], ",") {
+					t.Errorf("%v: %s is %q", before, name, got[name])
+				}
+			}
+		}
+	}
+}
