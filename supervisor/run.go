@@ -1,6 +1,6 @@
 // Package supervisor is the composition root of the daemon: it builds all actors, connects them by mailboxes
-// and runs the suture supervision tree (C1). Each wing is built in a function of its own, so that no wing gets
-// what belongs to another. Read Run from top to bottom to see which actors exist and how the daemon starts and
+// and runs the suture supervision tree (C1). Each wing is built in its own function, so that no wing gets
+// the dependencies of another. Read Run from top to bottom to see which actors exist and how the daemon starts and
 // stops. Only cmd/companion imports it.
 package supervisor
 

@@ -16,8 +16,8 @@ import (
 )
 
 // restartPolicy of every supervisor in the tree: a failed actor restarts at once, up to ten times in ten
-// seconds. After that its wing waits for a second, so that a permanent fault costs little and a temporary one
-// still ends by itself.
+// seconds. After that its wing waits for a second, so that a permanent fault uses little CPU time and the wing recovers from
+// a temporary one.
 var restartPolicy = suture.Spec{
 	FailureThreshold: 10,
 	FailureDecay:     10,

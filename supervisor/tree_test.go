@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// failing is an actor that ends in a given way, some times over, and then serves.
+// failing is an actor that ends in a given way a number of times, and then serves.
 type failing struct {
 	name   string
 	ends   []func() error
@@ -36,8 +36,8 @@ func (f *failing) Serve(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// A9, T12: every end of an actor is contained, logged and counted under its own name, the others go
-// on, and what a panic was raised with is not quoted.
+// A9, T12: every end of an actor is contained, logged and counted under its own name; the others go on; the value of a panic
+// is not logged.
 func TestFailuresAreContainedAndCounted(t *testing.T) {
 	const canary = "canary-in-a-panic"
 	core, logs := observer.New(zap.DebugLevel)
@@ -59,12 +59,12 @@ func TestFailuresAreContainedAndCounted(t *testing.T) {
 	cancel()
 	<-ended
 	if len(ends) != 5+2 || <-ends != (messages.ActorEnded{Actor: messages.ActorHealth}) {
-		t.Errorf("%d ends were told, of 5 failures and 2 actors at the end", len(ends))
+		t.Errorf("got %d ActorEnded, want 7: 5 failures and 2 actors at the end", len(ends))
 	}
 	for _, row := range tree.views.Get() {
 		want := map[messages.Actor]int{"door/health": 5, "door/control": 0}[row.Name]
 		if row.Restarts != want {
-			t.Errorf("%s: %d restarts, want %d", row.Name, row.Restarts, want)
+			t.Errorf("%s: got %d restarts, want %d", row.Name, row.Restarts, want)
 		}
 	}
 	var text strings.Builder
@@ -78,11 +78,11 @@ func TestFailuresAreContainedAndCounted(t *testing.T) {
 		}
 	}
 	if strings.Contains(text.String(), canary) {
-		t.Errorf("the log quotes what a panic was raised with: %s", text.String())
+		t.Errorf("got the panic value in the log, want it absent: %s", text.String())
 	}
 	for _, want := range []string{"index out of range", "socket gone", "a messages.Secret", "a string"} {
 		if !strings.Contains(text.String(), want) {
-			t.Errorf("the log does not say %q", want)
+			t.Errorf("log: got no %q, want it", want)
 		}
 	}
 }

@@ -20,8 +20,7 @@ type mapping struct {
 
 // dropProgramPages removes the pages of the program's own file, code and constants, from resident memory
 // (MADV_DONTNEED). They stay in the page cache, so a page that is used again costs a minor fault. Mappings that
-// are writable, or that have pages that differ from the file, are left alone: their content exists nowhere
-// else.
+// are writable, or that have pages that differ from the file, are not changed: their content is not in the file.
 func dropProgramPages() error {
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// The pages that the start touched no longer count, and the program runs on: BenchmarkIdle in e2e
-// prints what that is worth to the daemon.
+// dropProgramPages reduces the resident file pages, and the program continues to run. BenchmarkIdle in e2e measures the effect
+// on the daemon.
 func TestDropProgramPages(t *testing.T) {
 	before := residentFileKiB(t)
 	if err := dropProgramPages(); err != nil {
 		t.Fatal(err)
 	}
 	if after := residentFileKiB(t); after >= before {
-		t.Errorf("%d KiB of files are resident, %d before", after, before)
+		t.Errorf("resident file pages: got %d KiB, want less than %d KiB", after, before)
 	}
 }
 

@@ -2,5 +2,5 @@
 
 package supervisor
 
-// dropProgramPages does nothing: other systems trim idle programs by themselves.
+// dropProgramPages does nothing: other systems reclaim the pages of idle programs themselves.
 func dropProgramPages() error { return nil }

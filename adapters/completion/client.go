@@ -1,8 +1,8 @@
 // Package completion is an OpenAI API client (E5). It reaches the local lane through the guarded endpoint like
 // any other program, and another lane at the base URL or Unix socket that the configuration names.
 //
-// A Client sends text to exactly one place: it follows no redirect, reads no OPENAI_ variable, tells nothing
-// about this machine, and has no second place to fall back to. Its keys are messages.Secret and appear in no
+// A Client sends text to exactly one server: it follows no redirect, reads no OPENAI_ variable, sends no data
+// about this machine, and has no fallback. Its keys are messages.Secret and appear in no
 // error. Limits bound every answer in time and size.
 package completion
 
@@ -24,7 +24,7 @@ import (
 	"companion/messages"
 )
 
-// Target is where a Client sends.
+// Target is the server of a Client.
 type Target struct {
 	BaseURL string // such as http://127.0.0.1:43121/v1
 	Socket  string // a Unix socket to dial instead of BaseURL's host; empty: none
@@ -62,9 +62,9 @@ type Options struct {
 	Schema     any
 }
 
-// Answer is what came back. Truncated says that the answer reached MaxTokens or the context. The token counts
-// are the server's, zero where it tells none. SentBytes counts the request bodies of all attempts; it is set
-// also beside an error.
+// Answer is the result of a request. Truncated means that the answer reached MaxTokens or the context. The token counts
+// come from the server; zero means that it sent none. SentBytes counts the request bodies of all attempts; it is set
+// also with an error.
 type Answer struct {
 	Text             string
 	Model            string
@@ -149,8 +149,8 @@ func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText fu
 	return answer, nil
 }
 
-// Ask returns a whole answer. It sends the request again after a busy answer (429, 503) until ctx ends or patience
-// is over, honouring Retry-After, and after nothing else.
+// Ask returns a whole answer. It repeats the request only after a busy answer (429, 503), honours Retry-After, and stops
+// when ctx ends or patience is over.
 func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience time.Duration) (Answer, error) {
 	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(patience))
@@ -251,5 +251,5 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// codePattern is what a code of another server may look like to be shown.
+// codePattern matches the codes of other servers that may be shown.
 var codePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)

@@ -84,14 +84,14 @@ func TestRequestShape(t *testing.T) {
 	}
 	got.SentBytes = 0
 	if err != nil || got != (Answer{Text: "hi", Model: "m"}) {
-		t.Fatalf("%+v, %v", got, err)
+		t.Fatalf("got %+v, %v; want hi of model m", got, err)
 	}
 	if head.Get("Authorization") != "Bearer k3y" || head.Get("User-Agent") != "companion" {
-		t.Errorf("head %v", head)
+		t.Errorf("got headers %v, want Bearer k3y and the user agent companion", head)
 	}
 	for name, values := range head {
 		if strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "Openai-") || slices.Contains(values, "ambient") {
-			t.Errorf("sends %s: %s", name, values)
+			t.Errorf("got header %s: %s, want it absent", name, values)
 		}
 	}
 	encoded, err := json.Marshal(body)
@@ -105,7 +105,7 @@ func TestRequestShape(t *testing.T) {
 	}
 }
 
-// Pieces arrive as they come; a stream that ends without its end is a failure, never an answer.
+// Chat delivers each piece when it arrives; a stream without its end marker is an error.
 func TestChatStream(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -150,7 +150,7 @@ func code(err error) string {
 	return ""
 }
 
-// E5: a redirect would send the text further away.
+// E5: a redirect is refused, because it would send the text to another server.
 func TestRedirectRefused(t *testing.T) {
 	var reached atomic.Bool
 	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { reached.Store(true) })
@@ -163,23 +163,23 @@ func TestRedirectRefused(t *testing.T) {
 		}
 	}
 	if reached.Load() {
-		t.Error("the text went elsewhere")
+		t.Error("redirect target: got a request, want none")
 	}
 }
 
-// E5: no server, or one that speaks something else, is a plain failure.
+// E5: a missing server, and one that is not an OpenAI server, cause an error with a code.
 func TestNoAnswer(t *testing.T) {
 	page := client(t, Target{BaseURL: serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })})
 	if _, err := page.Ask(t.Context(), hello, Options{}, time.Second); code(err) != "malformed_answer" {
-		t.Errorf("a page: %v", err)
+		t.Errorf("web page: got %v, want malformed_answer", err)
 	}
 	none := client(t, Target{Socket: filepath.Join(t.TempDir(), "none"), BaseURL: "http://localhost/v1"})
 	if _, err := none.Ask(t.Context(), hello, Options{}, time.Second); code(err) != "unreachable" {
-		t.Errorf("nobody: %v", err)
+		t.Errorf("no server: got %v, want unreachable", err)
 	}
 }
 
-// A busy door is asked again, after the time that it names; a refusal is not.
+// A request is repeated after a busy answer and its Retry-After, and not after a refusal.
 func TestRetries(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -210,16 +210,16 @@ func TestRetries(t *testing.T) {
 			c := client(t, Target{BaseURL: base, Local: true})
 			_, err := c.Ask(t.Context(), hello, Options{}, time.Minute)
 			if (err == nil) != tt.ok || calls.Load() != tt.calls {
-				t.Errorf("%d calls, %v", calls.Load(), err)
+				t.Errorf("got %d calls, %v; want %d, success %t", calls.Load(), err, tt.calls, tt.ok)
 			}
 			if !tt.ok && (code(err) != tt.code || !strings.Contains(err.Error(), "said so")) {
-				t.Errorf("error %v", err)
+				t.Errorf("got error %v, want code %s with the server's text", err, tt.code)
 			}
 		})
 	}
 }
 
-// T12: what another server says may quote the key or the note; it is not repeated.
+// T12: the error text of another server may quote the key or the note; it is not shown.
 func TestForeignErrorText(t *testing.T) {
 	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -264,7 +264,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// The end of the context ends the request at once, and is told apart from a failing server.
+// The end of the context ends the request at once, with the context's error.
 func TestCancelled(t *testing.T) {
 	gone := make(chan struct{})
 	base := serve(t, func(w http.ResponseWriter, r *http.Request) {

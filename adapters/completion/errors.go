@@ -18,12 +18,12 @@ import (
 	"companion/messages"
 )
 
-// longestWait bounds what a server's Retry-After can make us wait at once.
+// longestWait bounds one wait for a server's Retry-After.
 const longestWait = 30 * time.Second
 
-// Error is a refusal or a failure of the target. Code is a reason (docs/reasons.md) where our endpoint answered,
-// the server's own code where another server did, or one of timed_out, answer_too_large, unreachable,
-// redirected, upstream_failed and malformed_answer where there is no usable answer.
+// Error is a refusal or failure of the target. Code is a reason (docs/reasons.md) of our endpoint, the code of another
+// server, or, without a usable answer, one of timed_out, answer_too_large, unreachable, redirected, upstream_failed and
+// malformed_answer.
 type Error struct {
 	Status     int // HTTP status; zero when no answer came
 	Code       string
@@ -54,7 +54,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.err }
 
-// Reason is the code as a reason, for the exit status.
+// Reason returns the code as a reason, for the exit status.
 func (e *Error) Reason() messages.Reason { return messages.Reason(e.Code) }
 
 // Busy reports whether the same request may be admitted a little later.
@@ -62,7 +62,7 @@ func (e *Error) Busy() bool {
 	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
 }
 
-// explain turns the library's errors into Error. The library's own text quotes the request.
+// explain maps the library's errors to *Error, because the library's text quotes the request.
 func (c *Client) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("asking the model: %w", context.Cause(ctx))

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Limits bound what a server can cost. A zero field takes its default.
+// Limits bound the time and memory of a request. A zero field means its default.
 type Limits struct {
 	Connect   time.Duration // to a connection; 10 s
 	FirstByte time.Duration // from the request to the head of the answer, which comes last unless streamed; 10 min
@@ -117,7 +117,7 @@ func limitOr(ctx context.Context, err error) error {
 	return err
 }
 
-// boundedBody is the body of an answer: at most limit bytes, no pause longer than idle.
+// boundedBody is the body of an answer with at most limit bytes and no pause longer than idle.
 type boundedBody struct {
 	body        io.ReadCloser
 	ctx         context.Context

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// E5: a server that never answers, stops in the middle, or never ends costs a bounded time and bounded memory.
+// E5: a server that never answers, stops in the middle, or never ends takes a bounded time and bounded memory.
 func TestLimits(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // net/http notices a closed connection only after the body was read
@@ -80,7 +80,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// E5: a target that accepts no connection is given up after Limits.Connect.
+// E5: a request to a target that accepts no connection fails after Limits.Connect.
 func TestConnectLimit(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	listener, err := net.Listen("unix", socket)

@@ -1,9 +1,9 @@
-// Package lane decides where a completion may be computed (contract E1–E4): which lane, and
-// whether what its owner allows covers sending this text there. It is pure: no I/O, no clock.
+// Package lane decides where a completion may be computed (contract E1–E4): it chooses a lane, and
+// checks whether the owner's policy allows sending the text there. It does no I/O and reads no clock.
 //
-// Two readings of the contract are taken on the strict side. A managed lane is every lane that
-// somebody else operates, so every one by which text leaves this machine. And consent for disabled,
-// or for a lane that is none, is a policy denial: there is nothing to allow.
+// Two ambiguities of the contract are resolved strictly. A managed lane is every lane with another
+// operator, so every lane that sends text from this machine. Consent for disabled, or for an unknown
+// lane, is a policy denial.
 package lane
 
 import (
@@ -35,7 +35,7 @@ func (l Lane) Valid() bool { return slices.Contains(All, l) }
 // Metered reports whether use of the lane is counted against an account (E3).
 func (l Lane) Metered() bool { return l == DirectProvider }
 
-// Managed reports whether somebody else operates the lane, so that text leaves this machine.
+// Managed reports whether the lane has another operator, so that text leaves this machine.
 func (l Lane) Managed() bool {
 	switch l {
 	case SelfHosted, Enterprise, OpenRouter, DirectProvider:
@@ -44,7 +44,7 @@ func (l Lane) Managed() bool {
 	return false
 }
 
-// Capabilities says which lanes exist now; what is unknown or absent is false (E1).
+// Capabilities says which lanes are available; false means unknown or unavailable (E1).
 type Capabilities struct {
 	InBrowser      bool // local inference in the browser
 	Companion      bool // companionAvailable (A5)
@@ -82,8 +82,8 @@ func Order(privacyMode bool) []Lane {
 	return []Lane{Local, SelfHosted, Enterprise, OpenRouter, DirectProvider, Disabled}
 }
 
-// Choose returns the first lane of the order that can compute, and the better ones that cannot. A wish
-// to keep text on the device is no input: it blocks no lane, consent does (E2).
+// Choose returns the first lane of the order that can compute, and the better ones that cannot. A preference
+// to keep text on the device is not an input: it blocks no lane; Consent does (E2).
 func Choose(privacyMode bool, c Capabilities) (chosen Lane, passed []Lane) {
 	for _, l := range Order(privacyMode) {
 		if c.Has(l) {
@@ -94,10 +94,10 @@ func Choose(privacyMode bool, c Capabilities) (chosen Lane, passed []Lane) {
 	return Disabled, passed
 }
 
-// Request is what consent is asked about (E4). The zero values are the ones that refuse.
+// Request is the input of Consent (E4). The zero value is refused.
 type Request struct {
 	Lane           Lane
-	Delegate       bool // somebody acts for the owner
+	Delegate       bool // a delegate acts for the owner
 	OwnerPartition bool // on the owner's notes
 	Enriching      bool
 	Private        bool // the text is private

@@ -40,11 +40,11 @@ func TestLanes(t *testing.T) {
 		t.Errorf("%d rows for %d lanes", len(rows), len(All))
 	}
 	if strange := Lane("cheap"); strange.Valid() || strange.Managed() || (Capabilities{InBrowser: true}).Has(strange) {
-		t.Error("an unknown lane exists")
+		t.Error("unknown lane: got it valid, managed or available, want none of these")
 	}
 }
 
-// E2: the order, one lane after the other taken away.
+// E2: the order of the lanes, with one lane after the other removed.
 func TestChoose(t *testing.T) {
 	everything := Capabilities{true, true, true, true, true, true}
 	without := func(ls ...Lane) Capabilities {
@@ -87,7 +87,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// E4: one row per rule and per way around it.
+// E4: one row per rule and per attempt to evade it.
 func TestConsent(t *testing.T) {
 	const (
 		allow   = messages.ReasonAllow
@@ -131,8 +131,8 @@ func TestConsent(t *testing.T) {
 	}
 }
 
-// E4: whatever the request, no private text leaves without a consent id, no consent id lifts a
-// denial, and granting a leave never turns a yes into a no.
+// E4: for any request, no private text leaves without a consent id, no consent id overrides a denial, and an additional
+// permission never turns an allowed request into a refused one.
 func TestConsentProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Request{

@@ -1,8 +1,7 @@
-// Package archive unpacks a runtime artifact and checks the folder that it becomes (contract M12). The archive
-// itself decides nothing about where or how a file is written: the signed list of the manifest names every file,
-// its size, its digest, whether it is a program, and where a link leads; the archive must hold exactly that.
-// Modes, set-id bits, owners and times of the archive are dropped. All writes go through an os.Root, which keeps
-// each path in the folder even if a check here were wrong.
+// Package archive unpacks a runtime artifact and checks the unpacked folder (contract M12). The signed list of the
+// manifest names every file with its size, its digest, whether it is executable, and the target of a link; the archive must
+// contain exactly these files. Modes, set-id bits, owners and times in the archive are ignored. All writes go through an
+// os.Root, which keeps each path in the folder even if a check here is wrong.
 package archive
 
 import (
@@ -17,17 +16,17 @@ import (
 	"companion/messages"
 )
 
-// maxRatio bounds how much larger an unpacked runtime is than its archive. Upstream's are three times as large.
+// maxRatio bounds the size of an unpacked runtime relative to its archive. llama.cpp's releases have a ratio of three.
 const maxRatio = 200
 
-// The modes of an unpacked runtime: read-only, for its user only.
+// Modes of an unpacked runtime: read-only, for the user only.
 const (
 	fileMode    fs.FileMode = 0o400
 	programMode fs.FileMode = 0o500
 	folderMode  fs.FileMode = 0o500
 )
 
-// Error says why an archive or folder is refused. Its text holds archive-relative names at most.
+// Error says why an archive or folder is refused. The only paths in its text are relative to the archive.
 type Error struct {
 	Reason messages.Reason // malformed_spec, size_mismatch or digest_mismatch
 	what   string
@@ -57,7 +56,7 @@ func (l *listing) mode(f messages.ArchiveFile) fs.FileMode {
 	return fileMode
 }
 
-// foldersDeepestFirst is for making folders read-only after what they hold.
+// foldersDeepestFirst lists the folders so that each becomes read-only after its contents.
 func (l *listing) foldersDeepestFirst() []string {
 	dirs := make([]string, 0, len(l.Folders))
 	for d := range l.Folders {
@@ -67,13 +66,13 @@ func (l *listing) foldersDeepestFirst() []string {
 	return dirs
 }
 
-// Remove deletes an unpacked folder, which is read-only. A folder that is not there is no error.
+// Remove deletes an unpacked folder, which is read-only. A missing folder is not an error.
 func Remove(dir string) error {
 	info, err := os.Lstat(dir)
 	if os.IsNotExist(err) {
 		return nil
 	}
-	// Behind a link there may be anybody's folder: then the link alone goes.
+	// A link may lead to a folder outside the store: remove only the link.
 	if err == nil && info.IsDir() {
 		makeWritable(dir)
 	}
@@ -83,7 +82,7 @@ func Remove(dir string) error {
 	return nil
 }
 
-// makeWritable lets the entries of dir be deleted. Its failures show when they are.
+// makeWritable makes dir writable, so that its entries can be deleted. Its errors are ignored: the deletion then fails.
 func makeWritable(dir string) {
 	_ = os.Chmod(dir, 0o700)
 	root, err := os.OpenRoot(dir)

@@ -40,7 +40,7 @@ var (
 	}
 )
 
-// unpack runs Unpack in a folder with a neighbour, which must stay as it is.
+// unpack runs Unpack in a folder next to the archive, and checks that nothing else was written and the archive is unchanged.
 func unpack(t testing.TB, data []byte, format string, list []messages.ArchiveFile) (string, error) {
 	t.Helper()
 	base := t.TempDir()
@@ -55,15 +55,15 @@ func unpack(t testing.TB, data []byte, format string, list []messages.ArchiveFil
 	entries, readErr := os.ReadDir(base)
 	must(t, readErr)
 	if len(entries) != 2 {
-		t.Fatalf("something was written outside the folder: %v", entries)
+		t.Fatalf("outside the folder: got %v, want only the archive", entries)
 	}
 	if now, readErr := os.ReadFile(src); readErr != nil || !bytes.Equal(now, data) {
-		t.Fatal("the archive was changed")
+		t.Fatal("archive: got it changed, want it unchanged")
 	}
 	return dir, err
 }
 
-// M12: what upstream ships unpacks to exactly the list, read-only, without set-id bits.
+// M12: an archive like llama.cpp's releases unpacks to exactly the list, read-only, without set-id bits.
 func TestUnpack(t *testing.T) {
 	for format, data := range map[string][]byte{"tar.gz": targz(t, goodMembers...), "zip": zipped(t, goodMembers...)} {
 		t.Run(format, func(t *testing.T) {
@@ -76,12 +76,12 @@ func TestUnpack(t *testing.T) {
 				info, err := os.Lstat(filepath.Join(dir, name))
 				must(t, err)
 				if info.Mode() != want {
-					t.Errorf("%s has mode %v, want %v", name, info.Mode(), want)
+					t.Errorf("mode of %s: got %v, want %v", name, info.Mode(), want)
 				}
 			}
 			body, err := os.ReadFile(filepath.Join(dir, "bin/libggml.so"))
 			if err != nil || string(body) != "library" {
-				t.Errorf("through two links: %q, %v", body, err)
+				t.Errorf("through two links: got %q, %v; want \"library\"", body, err)
 			}
 		})
 	}
@@ -129,34 +129,34 @@ func TestUnpackRefuses(t *testing.T) {
 		for format, data := range map[string][]byte{"tar.gz": targz(t, c.members...), "zip": zipped(t, c.members...)} {
 			_, err := unpack(t, data, format, list)
 			if got := reasonOf(err); got != c.want {
-				t.Errorf("%s in %s: %v, want %s", name, format, err, c.want)
+				t.Errorf("%s in %s: got %v, want %s", name, format, err, c.want)
 			}
 		}
 	}
 	hard := member{name: "b", kind: tar.TypeLink, link: "/etc/passwd", mode: 0o644}
 	if _, err := unpack(t, targz(t, good[0], hard, good[2]), "tar.gz", list); reasonOf(err) != malformed {
-		t.Errorf("hard link: %v", err)
+		t.Errorf("hard link: got %v, want malformed_spec", err)
 	}
 	whole := targz(t, good...)
 	flipped := bytes.Clone(whole)
-	flipped[len(flipped)-6] ^= 1 // the sum at gzip's end
+	flipped[len(flipped)-6] ^= 1 // the checksum at the end of the gzip stream
 	for name, data := range map[string][]byte{
 		"empty": {}, "nonsense": []byte("nonsense"), "cut": whole[:len(whole)/2], "flipped": flipped,
 		"trailing bomb": append(bytes.Clone(whole), gzipOf(t, make([]byte, 64<<20))...),
 	} {
 		if _, err := unpack(t, data, "tar.gz", list); reasonOf(err) != malformed {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want malformed_spec", name, err)
 		}
 	}
 	if _, err := unpack(t, whole, "zip", list); reasonOf(err) != malformed {
-		t.Errorf("tar.gz as zip: %v", err)
+		t.Errorf("tar.gz as zip: got %v, want malformed_spec", err)
 	}
 	if _, err := unpack(t, whole, "rar", list); reasonOf(err) != malformed {
-		t.Errorf("unknown format: %v", err)
+		t.Errorf("unknown format: got %v, want malformed_spec", err)
 	}
 }
 
-// M12: a zip can say one size and hold another; and its entries can share bytes.
+// M12: a zip whose entry has another size than its headers say is refused.
 func TestZipSizesLie(t *testing.T) {
 	body := strings.Repeat("b", 1<<20)
 	data := zipped(t, file("b", body))
@@ -165,20 +165,20 @@ func TestZipSizesLie(t *testing.T) {
 	copy(data[central+24:], []byte{4, 0, 0, 0})
 	_, err := unpack(t, data, "zip", []messages.ArchiveFile{listed("b", "bbbb")})
 	if err == nil {
-		t.Fatal("unpacked")
+		t.Fatal("got no error, want one")
 	}
 }
 
-// M12: the ratio bound.
+// M12: an archive with a larger ratio than maxRatio is refused.
 func TestRatio(t *testing.T) {
 	body := strings.Repeat("\x00", 4<<20)
 	_, err := unpack(t, targz(t, file("b", body)), "tar.gz", []messages.ArchiveFile{listed("b", body)})
 	if reasonOf(err) != malformed {
-		t.Fatalf("Unpack = %v", err)
+		t.Fatalf("Unpack: got %v, want malformed_spec", err)
 	}
 }
 
-// M10, M12, T17: every way in which an unpacked folder can differ from the list is seen.
+// M10, M12, T17: Check detects every difference between an unpacked folder and the list.
 func TestCheckSeesEveryChange(t *testing.T) {
 	data := targz(t, goodMembers...)
 	writable := func(dir string) { must(t, os.Chmod(dir, 0o700), os.Chmod(filepath.Join(dir, "lib"), 0o700)) }
@@ -221,39 +221,39 @@ func TestCheckSeesEveryChange(t *testing.T) {
 				must(t, os.Chmod(dir, 0o500))
 			}
 			if err := Check(t.Context(), dir, goodList, true); reasonOf(err) != c.want {
-				t.Errorf("with hashing: %v, want %s", err, c.want)
+				t.Errorf("with hashing: got %v, want %s", err, c.want)
 			}
 			if err := Check(t.Context(), dir, goodList, false); reasonOf(err) != c.quick {
-				t.Errorf("without hashing: %v, want %s", err, c.quick)
+				t.Errorf("without hashing: got %v, want %s", err, c.quick)
 			}
 		})
 	}
 	if err := Check(t.Context(), filepath.Join(t.TempDir(), "none"), goodList, true); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no folder: %v", err)
+		t.Errorf("no folder: got %v, want fs.ErrNotExist", err)
 	}
 	dir, err := unpack(t, data, "tar.gz", goodList)
 	must(t, err, os.Symlink(dir, dir+"-link"))
 	if err := Check(t.Context(), dir+"-link", goodList, true); reasonOf(err) != malformed {
-		t.Errorf("folder behind a link: %v", err)
+		t.Errorf("folder behind a link: got %v, want malformed_spec", err)
 	}
 	if os.Geteuid() == 0 {
 		must(t, os.Chown(library(dir), 12345, 12345))
 		if err := Check(t.Context(), dir, goodList, false); reasonOf(err) != malformed {
-			t.Errorf("another owner: %v", err)
+			t.Errorf("another owner: got %v, want malformed_spec", err)
 		}
 	}
 }
 
-// T17: removing goes through no link.
+// T17: Remove does not follow a link.
 func TestRemove(t *testing.T) {
 	base := t.TempDir()
 	theirs, link := filepath.Join(base, "theirs"), filepath.Join(base, "link")
 	must(t, os.Mkdir(theirs, 0o500), os.Symlink(theirs, link), Remove(link), Remove(filepath.Join(base, "none")))
 	if info, err := os.Lstat(theirs); err != nil || info.Mode().Perm() != 0o500 {
-		t.Fatalf("the folder behind the link: %v, %v", info, err)
+		t.Fatalf("folder behind the link: got %v, %v; want it unchanged", info, err)
 	}
 	if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("the link is still there: %v", err)
+		t.Fatalf("link: got %v, want it removed", err)
 	}
 }
 
@@ -267,11 +267,11 @@ func TestUnpackCancelled(t *testing.T) {
 	replaced := errors.New("replaced")
 	cancel(replaced)
 	if err := Unpack(ctx, f, "tar.gz", goodList, t.TempDir()); !errors.Is(err, replaced) {
-		t.Fatalf("Unpack = %v", err)
+		t.Fatalf("Unpack: got %v, want %v", err, replaced)
 	}
 }
 
-// M12: whatever the archive is, nothing outside the folder changes, and success means the exact list.
+// M12: for any archive, nothing outside the folder changes, and success means that the folder equals the list.
 func FuzzUnpack(f *testing.F) {
 	f.Add(targz(f, goodMembers...), true)
 	f.Add(zipped(f, goodMembers...), false)
@@ -286,7 +286,7 @@ func FuzzUnpack(f *testing.F) {
 		if err != nil {
 			var own *Error
 			if !errors.As(err, &own) {
-				t.Fatalf("not an archive error: %v", err)
+				t.Fatalf("got %v, want an *Error", err)
 			}
 			return
 		}

@@ -15,7 +15,7 @@ import (
 	"companion/messages"
 )
 
-// member is one entry of an archive that a test makes, good or bad.
+// member is one entry of a test archive, valid or invalid.
 type member struct {
 	name string
 	kind byte // of tar

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// owned reports whether the user owns the file, and it has one hard link unless it is a folder.
+// owned reports whether the user owns the file, and whether a file that is not a folder has exactly one hard link.
 func owned(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(stat.Uid) == os.Geteuid() && (info.IsDir() || stat.Nlink == 1)

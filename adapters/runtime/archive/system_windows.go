@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// On Windows the profile folder's access list keeps other users out, modes mean little, and a folder
-// can be neither read-only nor synced; tested under Wine, untested on real machines.
+// On Windows the access list of the profile folder excludes other users. Modes have little effect, and a folder can be neither
+// read-only nor synced. This is tested under Wine, not on real machines.
 
 func owned(fs.FileInfo) bool { return true }
 

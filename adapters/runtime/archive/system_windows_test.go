@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// list has no links: upstream's archives for Windows hold none, and making one takes a privilege.
+// list has no links: llama.cpp's archives for Windows contain none, and creating one requires a privilege.
 var list = []messages.ArchiveFile{
 	{Path: "bin/llama-server.exe", SHA256: sha256.Sum256([]byte("program")), Size: 7, Executable: true},
 	{Path: "bin/ggml.dll", SHA256: sha256.Sum256([]byte("library")), Size: 7},
@@ -80,7 +80,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// M12: names that mean something to Windows alone are refused like all that is not in the list.
+// M12: names with a special meaning on Windows are refused like all names that are not in the list.
 func TestUnpackRefuses(t *testing.T) {
 	for _, name := range []string{
 		`..\evil`, `C:\evil`, "C:evil", "bin/ggml.dll:stream", `\\host\share\evil`, "NUL", "bin/ggml.dll ", "bin/ggml.dll.", "BIN/GGML.DLL",
@@ -94,7 +94,7 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 }
 
-// M10, M12: a file that was altered, added or taken away is found.
+// M10, M12: Check detects a file that was altered, added or removed.
 func TestCheck(t *testing.T) {
 	for name, change := range map[string]func(dir string) error{
 		"altered": func(dir string) error {

@@ -65,7 +65,7 @@ type unpacker struct {
 	seen map[string]bool
 }
 
-// entry is one member of an archive. link is set for a symbolic link.
+// entry is one member of an archive. link is the target of a symbolic link.
 type entry struct {
 	name string
 	mode fs.FileMode // only the type bits are used
@@ -151,7 +151,7 @@ func (u *unpacker) zipEntry(f *zip.File, e entry) error {
 	return u.take(e)
 }
 
-// take handles one entry. Links are made at the end, so that nothing is written through a link.
+// take handles one entry. finish creates the links, so that nothing is written through a link.
 func (u *unpacker) take(e entry) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (u *unpacker) write(f messages.ArchiveFile, body io.Reader) error {
 	return nil
 }
 
-// finish refuses an archive with missing files, makes the links, syncs the folders and makes them read-only.
+// finish refuses an archive with missing files, creates the links, syncs the folders and makes them read-only.
 func (u *unpacker) finish() error {
 	for name, f := range u.list.Files {
 		if !u.seen[name] {
@@ -242,7 +242,7 @@ func (u *unpacker) finish() error {
 	return nil
 }
 
-// bounded reads at most left bytes; more are an error, not the end, so that the rest of a bomb is not read.
+// bounded reads at most left bytes and then fails, so that the rest of a decompression bomb is not read.
 type bounded struct {
 	ctx  context.Context
 	src  io.Reader
@@ -264,7 +264,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// damaged translates an error of the archive readers and decompressors.
+// damaged maps an error of the archive readers and decompressors to an *Error.
 func damaged(err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		return own
@@ -276,7 +276,7 @@ func damaged(err error) error {
 	return refuse("the archive cannot be read")
 }
 
-// cause drops the path from a system error, since it would contain a digest.
+// cause returns a system error without its path, which contains a digest.
 func cause(err error) error {
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		return p.Err

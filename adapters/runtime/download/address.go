@@ -18,7 +18,8 @@ var onRequest = []netip.Prefix{
 	netip.MustParsePrefix("198.18.0.0/15"),
 }
 
-// nat64 carries a public IPv4 address in its last 32 bits (RFC 6052): so networks without IPv4 reach it.
+// nat64 is the prefix of addresses with an IPv4 address in their last 32 bits (RFC 6052). Networks without IPv4 use it to
+// reach public IPv4 hosts.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // never are ranges of special use that netip has no predicate for (RFC 6890): documentation and reserved
@@ -40,8 +41,8 @@ var never = []netip.Prefix{
 }
 
 // allowedAddress reports whether an artifact may come from ip (M4). listed means that the configuration
-// lets this host resolve to loopback, private and shared addresses. Link-local addresses, where clouds
-// offer their credentials, and all others of special use stay refused.
+// allows this host to resolve to loopback, private and shared addresses. Link-local addresses, where cloud providers serve
+// credentials, and all other special-purpose addresses are always refused.
 func allowedAddress(ip netip.Addr, listed bool) bool {
 	ip = ip.Unmap()
 	if nat64.Contains(ip) {
@@ -58,8 +59,7 @@ func within(ip netip.Addr, prefixes []netip.Prefix) bool {
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// addressError says that a host name resolved to an address that is refused. Its text does not hold the
-// address.
+// addressError means that a host name resolved to a refused address. Its text does not contain the address.
 type addressError struct{ placeholder bool }
 
 func (e *addressError) Error() string {
@@ -76,8 +76,7 @@ type dialer struct {
 	timeout      time.Duration
 }
 
-// dial checks each address after the last lookup and before the first packet, so that a name that
-// resolves differently the second time gains nothing.
+// dial checks each address after the last lookup and before the first packet, which prevents DNS rebinding.
 func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	private := d.private(address)
 	dialer := net.Dialer{

@@ -10,7 +10,7 @@ import (
 	"companion/messages"
 )
 
-// M4, T6: a host that resolves to the user's own network gets no connection.
+// M4, T6: no connection is made to a host that resolves to the user's own network.
 func TestPrivateAddressRefused(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,20 +36,20 @@ func TestPrivateAddressRefused(t *testing.T) {
 		err := New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: private}, &memory{})
 		var e *Error
 		if !errors.As(err, &e) || e.Reason != messages.ReasonAddressNotAllowed || e.Permanent {
-			t.Errorf("%s: %v", host, err)
+			t.Errorf("%s: got %v, want a temporary address_not_allowed", host, err)
 		}
 	}
 	if len(accepted) != 0 {
-		t.Fatal("a connection was made")
+		t.Fatalf("got %d connections, want none", len(accepted))
 	}
 	origin := "https://localhost:" + port
 	err = New(nil, time.Second).Fetch(t.Context(), Request{URL: origin + "/g", Origins: []string{origin}, PrivateHosts: []string{"LOCALHOST"}}, &memory{})
 	if reasonOf(err) != messages.ReasonTransferFailed || len(accepted) == 0 {
-		t.Fatalf("a listed host was not connected to: %v", err)
+		t.Fatalf("listed host: got %v and %d connections, want transfer_failed after a connection", err, len(accepted))
 	}
 }
 
-// M4
+// M4: allowed addresses, for hosts that the configuration lists and for others.
 func TestAllowedAddress(t *testing.T) {
 	for _, c := range []struct {
 		address         string
@@ -91,10 +91,10 @@ func TestAllowedAddress(t *testing.T) {
 	} {
 		ip := netip.MustParseAddr(c.address)
 		if got := allowedAddress(ip, false); got != c.public {
-			t.Errorf("%s unlisted: %v", c.address, got)
+			t.Errorf("%s unlisted: got %v, want %v", c.address, got, c.public)
 		}
 		if got := allowedAddress(ip, true); got != c.private {
-			t.Errorf("%s listed: %v", c.address, got)
+			t.Errorf("%s listed: got %v, want %v", c.address, got, c.private)
 		}
 	}
 }

@@ -1,12 +1,11 @@
 // Package download transfers an artifact's bytes from its host to a sink (contract M4, M5, M8). It
-// computes no digest and gives no verdict: a nil error means that the response ended as the server
-// announced, and nothing about its content.
+// verifies no content: a nil error means only that the response was complete as the server announced it.
 //
-// Every URL, also that of a redirect, must pass origin.Allowed, and every address that a host name
+// Every URL, also the target of a redirect, must pass origin.Allowed. Every address that a host name
 // resolves to is checked before the connection is made, so that no name can lead into the user's own
-// network. A request carries no cookie, no credential, no Referer, and no header but Range and
+// network. A request has no cookie, credential or Referer, and no header except Range and
 // If-Range (C4). Proxy variables are ignored, because a proxy would connect to addresses that cannot
-// be checked here. A transport lives for one Fetch: artifacts share nothing, and no connection stays
+// be checked here. Each Fetch has its own transport: artifacts share no connection, and none stays
 // open after Fetch returns.
 package download
 
@@ -33,15 +32,15 @@ const (
 	maxRedirects = 5 // M4
 	// defaultStall bounds connecting, waiting for the response head, and waiting for bytes.
 	defaultStall = 30 * time.Second
-	// leastProgress must arrive within a stall period, so that a server that sends single bytes cannot
-	// hold a transfer for ever.
+	// leastProgress bytes must arrive within a stall period, so that a server that sends single bytes cannot keep a
+	// transfer open without limit.
 	leastProgress = 32 << 10
 	bufferSize    = 128 << 10
 	maxHeadBytes  = 64 << 10
 )
 
-// Error is the failure of a transfer. Its text never holds a URL, host or address; the wrapped cause
-// may, so it is for errors.Is and errors.As, not for logs.
+// Error is the failure of a transfer. Its text never contains a URL, host or address. The wrapped cause
+// may, so use it with errors.Is and errors.As and do not log it.
 type Error struct {
 	// Reason is https_required, bad_status, transfer_failed, size_mismatch, address_not_allowed,
 	// malformed_spec or source_not_allowed.
@@ -49,7 +48,7 @@ type Error struct {
 	// Permanent means that the same URL must not be tried again (M8).
 	Permanent bool
 	Status    int // HTTP status, for bad_status
-	// RetryAfter is how long the server asks to wait (RFC 9110, section 10.2.3); zero: it says nothing.
+	// RetryAfter is the server's Retry-After (RFC 9110, section 10.2.3); zero if there is none.
 	RetryAfter time.Duration
 	what       string
 	cause      error
@@ -64,19 +63,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// Request says what to fetch.
+// Request is one object to fetch.
 type Request struct {
 	URL          string
 	Origins      []string // M4
 	PrivateHosts []string // host names that may resolve to loopback or private addresses
-	// Offset and Validator ask to continue after the bytes that the sink already has. Validator is the
-	// strong entity tag that Sink.Begin was given, if the bytes came from this URL.
+	// Offset and Validator request a continuation after the bytes that the sink already has. Validator is the strong
+	// entity tag that Sink.Begin received, if the bytes came from this URL.
 	Offset    int64
 	Validator string
 	// Size is the length of the whole object in bytes; zero: not known. A server that announces another
-	// length is refused with size_mismatch before the sink is told anything. With a Size, an Offset
-	// without a Validator is asked for as well: the bytes may continue those of another mirror, and the
-	// digest of the whole decides whether they fit.
+	// length is refused with size_mismatch before Sink.Begin. With a Size, an Offset without a Validator is
+	// requested as well: the bytes may continue a transfer from another mirror, and the digest of the whole object
+	// shows whether they fit.
 	Size int64
 }
 
@@ -86,9 +85,9 @@ func (r Request) resumes() bool {
 
 // Sink receives the bytes, in order, from one goroutine.
 type Sink interface {
-	// Begin is called once, before the first Write. Offset is the position of the first byte: that of
-	// the request if the server confirmed that it serves the same object, otherwise 0; the sink must
-	// then drop what it has. Validator is the object's strong entity tag, or empty.
+	// Begin is called once, before the first Write. offset is the position of the first byte. It equals the request's
+	// Offset if the server confirmed that it serves the same object, and is 0 otherwise; the sink must then discard its
+	// bytes. validator is the object's strong entity tag, or empty.
 	Begin(offset int64, validator string) error
 	// Write receives the next bytes. Fetch ends at once with its error, unchanged.
 	Write(p []byte) (int, error)
@@ -112,7 +111,7 @@ func New(roots *x509.CertPool, stall time.Duration) *Client {
 // errStalled is the cause with which the watchdog cancels a transfer.
 var errStalled = errors.New("no progress")
 
-// Fetch transfers the object to sink. Errors: *origin.Error for a URL that is not allowed, *Error for the
+// Fetch transfers the object to sink. Errors: *origin.Error for a URL that is not allowed, *Error for a failure of the
 // transfer, the sink's own error, or the cause of ctx's end.
 func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 	pumping, cancel := context.WithCancelCause(ctx)
@@ -156,7 +155,7 @@ func (c *Client) transport(privateHosts []string) *http.Transport {
 	}
 }
 
-// pump copies the body until its end. left is how many bytes are missing; negative: not known.
+// pump copies the body until its end. left is the number of missing bytes; negative: not known.
 func (c *Client) pump(resp *http.Response, left int64, sink Sink, watchdog *time.Timer) error {
 	buffer := make([]byte, bufferSize)
 	progress := leastProgress // the head counts as progress
@@ -175,7 +174,7 @@ func (c *Client) pump(resp *http.Response, left int64, sink Sink, watchdog *time
 		}
 		if err == io.EOF {
 			if left > 0 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
-				// Only the end of the connection ended this body (RFC 9112, section 6.3): it may have been cut.
+				// This body ends with the connection (RFC 9112, section 6.3), so it may be incomplete.
 				return failed("the connection broke", io.ErrUnexpectedEOF)
 			}
 			return nil
@@ -211,7 +210,7 @@ func open(ctx context.Context, transport http.RoundTripper, req Request) (*http.
 	return resp, 0, nil
 }
 
-// judge returns why a response cannot be the whole object, or nil.
+// judge returns why a response cannot be the object, or nil.
 func judge(resp *http.Response, size int64) error {
 	encoding := resp.Header.Get("Content-Encoding")
 	switch {
@@ -231,8 +230,8 @@ func judge(resp *http.Response, size int64) error {
 	return nil
 }
 
-// temporary reports whether a status says nothing about the next request (RFC 9110; RFC 6585): the server
-// is overloaded, timed out, or a network in between asks for a sign-in.
+// temporary reports whether a later request may succeed after this status (RFC 9110, RFC 6585): the server is overloaded
+// or timed out, or a network in between requires a sign-in.
 func temporary(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -241,8 +240,8 @@ func temporary(status int) bool {
 	return status >= 500
 }
 
-// follow sends the request and follows redirects. Each request is built from the URL and the range only,
-// so that nothing of one host reaches the next (M4).
+// follow sends the request and follows redirects. Each request is built only from the URL and the range,
+// so that no data of one host reaches the next (M4).
 func follow(ctx context.Context, transport http.RoundTripper, req Request, ranged bool) (*http.Response, error) {
 	target := req.URL
 	for range 1 + maxRedirects {
@@ -282,8 +281,8 @@ func redirects(status int) bool {
 	return false
 }
 
-// next returns the URL of a redirect, unresolved, so that origin.Allowed sees dot segments that resolving
-// would remove. Of the relative forms, only an absolute path is supported.
+// next returns the URL of a redirect without resolving it, so that origin.Allowed sees dot segments that resolving
+// would remove. The only supported relative form is an absolute path.
 func next(from *url.URL, locations []string) (string, error) {
 	if len(locations) != 1 {
 		return "", &Error{Reason: messages.ReasonSourceNotAllowed, Permanent: true, what: "a redirect without one location"}
@@ -299,7 +298,7 @@ func next(from *url.URL, locations []string) (string, error) {
 }
 
 // confirms reports whether a 206 continues exactly where the request asked, in the same object, to its
-// end (RFC 9110, sections 14.4 and 15.3.7). Without a validator, the same object is one of the same size.
+// end (RFC 9110, sections 14.4 and 15.3.7). Without a validator, an object of the same size counts as the same.
 func confirms(resp *http.Response, req Request) bool {
 	span, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes ")
 	if !ok || req.Validator != "" && validator(resp) != req.Validator || resp.Header.Get("Content-Encoding") != "" {
@@ -314,7 +313,7 @@ func confirms(resp *http.Response, req Request) bool {
 		(resp.ContentLength == -1 || resp.ContentLength == l-f+1)
 }
 
-// validator returns the entity tag if it is strong: a weak one does not promise the same bytes.
+// validator returns the entity tag if it is strong: a weak one does not guarantee the same bytes.
 func validator(resp *http.Response) string {
 	if tag := resp.Header.Get("ETag"); strong(tag) {
 		return tag

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var object = bytes.Repeat([]byte("0123456789abcdef"), 20_000)
 
-// memory is a Sink that keeps what it is given.
+// memory is a Sink that keeps the bytes in memory.
 type memory struct {
 	bytes.Buffer
 	begun     int
@@ -72,7 +72,7 @@ func content(tag string) http.HandlerFunc {
 	}
 }
 
-// M5
+// M5: Fetch delivers every byte, and the entity tag.
 func TestFetchPumpsEveryByte(t *testing.T) {
 	server, client := serve(t, content(`"one"`))
 	var sink memory
@@ -80,7 +80,7 @@ func TestFetchPumpsEveryByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(sink.Bytes(), object) || sink.begun != 1 || sink.offset != 0 || sink.validator != `"one"` {
-		t.Fatalf("got %d bytes, begun %d at %d, validator %q", sink.Len(), sink.begun, sink.offset, sink.validator)
+		t.Fatalf("got %d bytes, begun %d times at %d, validator %q; want the object, once at 0, \"one\"", sink.Len(), sink.begun, sink.offset, sink.validator)
 	}
 }
 
@@ -90,7 +90,7 @@ func bufferOf(n int) *memory {
 	return &m
 }
 
-// M8: only a confirmed continuation of the same object goes on; everything else is from zero.
+// M8: a transfer continues only if the server confirms the same object; otherwise it starts from zero.
 func TestResume(t *testing.T) {
 	const at = 1000
 	total := int64(len(object))
@@ -141,13 +141,13 @@ func TestResume(t *testing.T) {
 				t.Fatal(err)
 			}
 			if sink.offset != c.offset || sink.begun != 1 || !bytes.Equal(sink.Bytes(), object) {
-				t.Fatalf("began %d times, at %d (want %d), %d bytes", sink.begun, sink.offset, c.offset, sink.Len())
+				t.Fatalf("got begun %d times, at %d, with %d bytes; want once, at %d, with the object", sink.begun, sink.offset, sink.Len(), c.offset)
 			}
 		})
 	}
 }
 
-// M8: who retries what is part of the contract.
+// M8: for each status, whether the same URL may be tried again.
 func TestStatuses(t *testing.T) {
 	for status, permanent := range map[int]bool{
 		204: true, 206: true, 300: true, 304: true, 400: true, 401: true, 403: true, 404: true, 410: true, 416: true,
@@ -158,7 +158,7 @@ func TestStatuses(t *testing.T) {
 		err := client.Fetch(t.Context(), request(server), &sink)
 		var e *Error
 		if !errors.As(err, &e) || e.Reason != messages.ReasonBadStatus || e.Status != status || e.Permanent != permanent || sink.begun != 0 {
-			t.Errorf("status %d: %#v, sink begun %d times", status, err, sink.begun)
+			t.Errorf("status %d: got %#v, sink begun %d times; want bad_status, permanent %t, never", status, err, sink.begun, permanent)
 		}
 		quiet(t, err, server)
 	}
@@ -175,10 +175,10 @@ func TestCutConnection(t *testing.T) {
 	err := client.Fetch(t.Context(), request(server), &sink)
 	var e *Error
 	if !errors.As(err, &e) || e.Permanent || e.Reason != messages.ReasonTransferFailed {
-		t.Fatalf("Fetch = %v", err)
+		t.Fatalf("Fetch: got %v, want a temporary transfer_failed", err)
 	}
 	if !bytes.Equal(sink.Bytes(), object[:sink.Len()]) {
-		t.Fatal("the bytes before the cut are wrong")
+		t.Fatal("bytes before the cut: got other bytes, want those of the object")
 	}
 	quiet(t, err, server)
 }
@@ -191,11 +191,11 @@ func TestEncodedAnswerIsRefused(t *testing.T) {
 	var sink memory
 	err := client.Fetch(t.Context(), request(server), &sink)
 	if reasonOf(err) != messages.ReasonTransferFailed || sink.begun != 0 {
-		t.Fatalf("Fetch = %v, sink begun %d times", err, sink.begun)
+		t.Fatalf("Fetch: got %v, sink begun %d times; want transfer_failed, never", err, sink.begun)
 	}
 }
 
-// M8: silence and dripping both end, as failures that may be tried again.
+// M8: a server that sends nothing, or single bytes, causes a failure that may be tried again.
 func TestStall(t *testing.T) {
 	for name, handler := range map[string]http.HandlerFunc{
 		"no head": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -220,13 +220,13 @@ func TestStall(t *testing.T) {
 			err := client.Fetch(t.Context(), request(server), &memory{})
 			var e *Error
 			if !errors.As(err, &e) || e.Permanent || !errors.Is(err, errStalled) {
-				t.Fatalf("Fetch = %v", err)
+				t.Fatalf("Fetch: got %v, want a temporary errStalled", err)
 			}
 		})
 	}
 }
 
-// M5: an end that the caller asked for is not a success, though the server, once it notices, ends its answer in good order.
+// M5: a transfer that the caller cancels is not a success, even if the server then ends its response properly.
 func TestCancel(t *testing.T) {
 	reached := make(chan struct{})
 	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -237,11 +237,11 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() { <-reached; cancel(cause) }()
 	if err := client.Fetch(ctx, request(server), &memory{}); !errors.Is(err, cause) {
-		t.Fatalf("Fetch = %v", err)
+		t.Fatalf("Fetch: got %v, want %v", err, cause)
 	}
 }
 
-// M6: the sink's refusal stops the transfer at once.
+// M6: an error of the sink stops the transfer at once.
 func TestSinkRefuses(t *testing.T) {
 	server, client := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
@@ -252,22 +252,22 @@ func TestSinkRefuses(t *testing.T) {
 	})
 	refusal := errors.New("too many")
 	if err := client.Fetch(t.Context(), request(server), &memory{refuse: refusal}); !errors.Is(err, refusal) {
-		t.Fatalf("Fetch = %v", err)
+		t.Fatalf("Fetch: got %v, want %v", err, refusal)
 	}
 }
 
-// M5: full verification.
+// M5: the server's certificate is verified.
 func TestUntrustedCertificate(t *testing.T) {
 	server, _ := serve(t, content(`"one"`))
 	err := New(x509.NewCertPool(), time.Second).Fetch(t.Context(), request(server), &memory{})
 	var e *Error
 	if !errors.As(err, &e) || !e.Permanent || e.Reason != messages.ReasonTransferFailed {
-		t.Fatalf("Fetch = %v", err)
+		t.Fatalf("Fetch: got %v, want a permanent transfer_failed", err)
 	}
 	quiet(t, err, server)
 }
 
-// heap is a Sink that looks at the live heap early and late.
+// heap is a Sink that measures the live heap early and late in a transfer.
 type heap struct {
 	bytes       int64
 	early, late uint64
@@ -293,7 +293,7 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
-// M5: memory does not grow with the size.
+// M5: memory does not grow with the size of the object.
 func TestBoundedMemory(t *testing.T) {
 	const size = 128 << 20
 	server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -301,10 +301,10 @@ func TestBoundedMemory(t *testing.T) {
 	})
 	var sink heap
 	if err := client.Fetch(t.Context(), request(server), &sink); err != nil || sink.bytes != size {
-		t.Fatalf("%d bytes, %v", sink.bytes, err)
+		t.Fatalf("got %d bytes, %v; want %d, no error", sink.bytes, err, size)
 	}
 	if sink.late == 0 || sink.late > sink.early+2<<20 {
-		t.Fatalf("live heap %d early and %d late", sink.early, sink.late)
+		t.Fatalf("live heap: got %d bytes early and %d late, want at most 2 MiB more", sink.early, sink.late)
 	}
 }
 
@@ -326,7 +326,7 @@ func reasonOf(err error) messages.Reason {
 	return ""
 }
 
-// quiet fails when the error's text tells where the bytes come from.
+// quiet fails if the error's text contains the host or path of the URL.
 func quiet(t *testing.T, err error, server *httptest.Server) {
 	t.Helper()
 	if err == nil {
@@ -334,6 +334,6 @@ func quiet(t *testing.T, err error, server *httptest.Server) {
 	}
 	u, _ := url.Parse(server.URL)
 	if text := err.Error(); strings.Contains(text, u.Hostname()) || strings.Contains(text, "models") {
-		t.Errorf("the error tells where: %s", text)
+		t.Errorf("got error %q, want it without host and path", text)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"companion/messages"
 )
 
-// C4, M4: what goes over the wire, also after a redirect and with cookies and proxies on offer.
+// C4, M4: the headers of each request, also after a redirect, with a server that sets cookies and with proxy variables.
 func TestRequestsCarryNothing(t *testing.T) {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"} {
 		t.Setenv(name, "http://user:secret@127.0.0.1:1")
@@ -34,7 +34,7 @@ func TestRequestsCarryNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(seen) != 4 {
-		t.Fatalf("%d requests, want 4", len(seen))
+		t.Fatalf("got %d requests, want 4", len(seen))
 	}
 	for i, header := range seen {
 		want := map[string]string{"User-Agent": "Go-http-client/1.1"}
@@ -42,17 +42,18 @@ func TestRequestsCarryNothing(t *testing.T) {
 			want["Range"], want["If-Range"] = "bytes=100-", `"one"`
 		}
 		if len(header) != len(want) {
-			t.Errorf("request %d carries %v", i, header)
+			t.Errorf("request %d: got headers %v, want only %v", i, header, want)
 		}
 		for k, v := range want {
 			if header.Get(k) != v {
-				t.Errorf("request %d: %s is %q, want %q", i, k, header.Get(k), v)
+				t.Errorf("request %d: got %s %q, want %q", i, k, header.Get(k), v)
 			}
 		}
 	}
 }
 
-// M4, T6: a redirect passes the same check, without credentials, at most five times.
+// M4, T6: the URL of each redirect is checked like the first one; no credential is sent, and at most five redirects are
+// followed.
 func TestRedirects(t *testing.T) {
 	var elsewhere int
 	other, _ := serve(t, func(http.ResponseWriter, *http.Request) { elsewhere++ })
@@ -101,15 +102,15 @@ func TestRedirects(t *testing.T) {
 			var sink memory
 			err := client.Fetch(t.Context(), request(server), &sink)
 			if got := reasonOf(err); got != c.want {
-				t.Fatalf("Fetch = %v, want %s", err, c.want)
+				t.Fatalf("Fetch: got %v, want %s", err, c.want)
 			}
 			if (c.want == messages.ReasonOK) != (sink.begun == 1) {
-				t.Fatalf("sink begun %d times", sink.begun)
+				t.Fatalf("sink: got begun %d times, want once only without an error", sink.begun)
 			}
 			quiet(t, err, server)
 		})
 	}
 	if elsewhere != 0 {
-		t.Fatalf("the other host got %d requests", elsewhere)
+		t.Fatalf("other host: got %d requests, want none", elsewhere)
 	}
 }

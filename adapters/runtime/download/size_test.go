@@ -14,8 +14,8 @@ import (
 	"companion/messages"
 )
 
-// M8: with a size, an offset is confirmed by it where no validator is known: the bytes continue those of another
-// mirror. A server with another object is refused before the sink loses anything.
+// M8: without a validator, the size confirms an offset, so that a transfer continues from another mirror. A server with
+// an object of another size is refused before the sink discards any byte.
 func TestContinueFromAnotherMirror(t *testing.T) {
 	const at = 1000
 	total := len(object)
@@ -48,20 +48,20 @@ func TestContinueFromAnotherMirror(t *testing.T) {
 			sink := bufferOf(at)
 			err := client.Fetch(t.Context(), req, sink)
 			if got := reasonOf(err); got != c.want {
-				t.Fatalf("Fetch = %v, want %s", err, c.want)
+				t.Fatalf("Fetch: got %v, want %s", err, c.want)
 			}
 			switch {
 			case c.offset < 0 && (sink.begun != 0 || sink.Len() != at):
-				t.Fatalf("the sink was begun %d times and holds %d bytes, want untouched", sink.begun, sink.Len())
+				t.Fatalf("sink: got begun %d times with %d bytes, want unchanged", sink.begun, sink.Len())
 			case c.offset >= 0 && (sink.offset != c.offset || !bytes.Equal(sink.Bytes(), object)):
-				t.Fatalf("began at %d with %d bytes, want %d with all", sink.offset, sink.Len(), c.offset)
+				t.Fatalf("got begun at %d with %d bytes, want at %d with all", sink.offset, sink.Len(), c.offset)
 			}
 			quiet(t, err, server)
 		})
 	}
 }
 
-// M8: a body that only the end of the connection ends may have been cut, so its bytes are kept and continued.
+// M8: a body that ends with the connection may be incomplete, so its bytes are kept and the transfer continues.
 func TestBodyWithoutLength(t *testing.T) {
 	for _, sent := range []int{5000, len(object)} {
 		server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -78,10 +78,10 @@ func TestBodyWithoutLength(t *testing.T) {
 		err := client.Fetch(t.Context(), req, sink)
 		var e *Error
 		if whole := sent == len(object); whole != (err == nil) || !whole && (!errors.As(err, &e) || e.Permanent) {
-			t.Errorf("%d of %d bytes: Fetch = %v", sent, len(object), err)
+			t.Errorf("%d of %d bytes: got %v, want an error only for an incomplete body", sent, len(object), err)
 		}
 		if sink.Len() != sent {
-			t.Errorf("%d of %d bytes: the sink has %d", sent, len(object), sink.Len())
+			t.Errorf("%d of %d bytes: got %d in the sink, want all that were sent", sent, len(object), sink.Len())
 		}
 	}
 }
@@ -92,7 +92,7 @@ func writeAll(w *bufio.Writer, head string, body []byte) {
 	_ = w.Flush()
 }
 
-// M8: what a server asks for with Retry-After is reported.
+// M8: the server's Retry-After is reported.
 func TestRetryAfterIsReported(t *testing.T) {
 	for _, status := range []int{429, 503} {
 		server, client := serve(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -102,12 +102,12 @@ func TestRetryAfterIsReported(t *testing.T) {
 		err := client.Fetch(t.Context(), request(server), &memory{})
 		var e *Error
 		if !errors.As(err, &e) || e.Permanent || e.RetryAfter != 17*time.Second {
-			t.Errorf("status %d: Fetch = %#v, want Retry-After 17 s", status, err)
+			t.Errorf("status %d: got %#v, want Retry-After 17 s", status, err)
 		}
 	}
 }
 
-// M4: a refused address is explained by what answers on this network, and is no reason to distrust the manifest.
+// M4: the error for a refused address names the probable cause in this network and the setting that allows it.
 func TestAddressErrorsExplain(t *testing.T) {
 	for placeholder, want := range map[bool]string{true: "placeholder", false: "not public"} {
 		text := fmt.Sprint(connectFailed(&addressError{placeholder}))

@@ -15,14 +15,13 @@ import (
 	"companion/messages"
 )
 
-// Accumulator writes an artifact's bytes in order to a partial file, and gives the verdict over what is on
-// disk at the end (M6, M7). It is a download.Sink. It ends by Commit, Abort or Discard; after that it
-// refuses everything with accumulator_finalized or accumulator_aborted. Not safe for concurrent use, except
-// for Bytes.
+// Accumulator writes an artifact's bytes in order to a partial file, and verifies the file on disk at the end (M6, M7). It
+// is a download.Sink. It ends by Commit, Abort or Discard; afterwards every call fails with accumulator_finalized or
+// accumulator_aborted. It is not safe for concurrent use, except Bytes.
 type Accumulator struct {
 	store     *Store
 	artifact  messages.Artifact
-	source    [sha256.Size]byte // of the URL: a validator means nothing for another one
+	source    [sha256.Size]byte // digest of the URL: a validator is valid for this URL only
 	file      *os.File
 	bytes     atomic.Int64
 	validator string
@@ -31,15 +30,15 @@ type Accumulator struct {
 	ended     messages.Reason // empty while it accepts
 }
 
-// progress is kept in the record of a partial file.
+// progress is the content of a partial file's record.
 type progress struct {
 	Source    [sha256.Size]byte
 	Validator string
 }
 
-// Accumulate opens the partial file of a, to which the next bytes come from url. Bytes of another URL are
-// kept: the digest of the whole decides whether they fit. The missing space must be free (no_space). A
-// partial file that is not private is refused (T17).
+// Accumulate opens the partial file of a, for bytes from url. Bytes from another URL are kept: the digest of the
+// whole file shows whether they fit. The missing space must be free (no_space). A partial file that is not private is refused
+// (T17).
 func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error) {
 	path := s.partial(a)
 	file, identity, err := openPrivate(path, os.O_RDWR)
@@ -60,7 +59,7 @@ func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error
 	return acc, nil
 }
 
-// resume takes over the bytes on disk, if a record says where they came from.
+// resume adopts the bytes on disk, if there is a record of their source.
 func (acc *Accumulator) resume(path string, identity messages.FileIdentity) {
 	var p progress
 	if privatefs.CheckFile(record(path)) != nil || identity.Size > acc.artifact.Size {
@@ -77,8 +76,7 @@ func (acc *Accumulator) resume(path string, identity messages.FileIdentity) {
 	acc.mixed = identity.Size > 0
 }
 
-// Mixed reports whether some of the bytes come from an earlier transfer: if the verdict is that they are
-// wrong, this one may not be the cause.
+// Mixed reports whether some of the bytes come from an earlier transfer, which may then be the cause of a wrong digest.
 func (acc *Accumulator) Mixed() bool { return acc.mixed }
 
 // Bytes returns how many bytes are on disk. Safe for concurrent use.
@@ -128,8 +126,8 @@ func (acc *Accumulator) save(p progress) error {
 	return nil
 }
 
-// Write appends the next bytes. More than the manifest says are refused at once with size_mismatch (M6), a
-// full disk with no_space.
+// Write appends the next bytes. More bytes than the manifest's size are refused at once with size_mismatch (M6). A full disk
+// gives no_space.
 func (acc *Accumulator) Write(p []byte) (int, error) {
 	if err := acc.accepting(); err != nil {
 		return 0, err
@@ -153,9 +151,9 @@ func (acc *Accumulator) accepting() error {
 	return nil
 }
 
-// Commit gives the verdict, over the bytes that the file holds, not over those that were received. Right
-// ones are made durable, read-only and renamed into place; wrong ones are deleted, with size_mismatch or
-// digest_mismatch. After any other error the partial file stays. The file is read once.
+// Commit verifies the bytes in the file, not the received ones. A right file is synced, made read-only and renamed to its
+// final name. A wrong file is deleted, with size_mismatch or digest_mismatch. After any other error the partial file stays.
+// Commit reads the file once.
 func (acc *Accumulator) Commit(ctx context.Context) error {
 	if err := acc.accepting(); err != nil {
 		return err
@@ -202,8 +200,8 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 	return remove(part)
 }
 
-// Abort ends an interrupted transfer and keeps its bytes. What an earlier transfer left is never deleted
-// because this one brought nothing.
+// Abort ends an interrupted transfer and keeps its bytes. It also keeps the bytes of an earlier transfer if this one added
+// none.
 func (acc *Accumulator) Abort() error {
 	if err := acc.accepting(); err != nil {
 		return err
@@ -214,7 +212,7 @@ func (acc *Accumulator) Abort() error {
 	acc.ended = messages.ReasonAccumulatorAborted
 	defer acc.file.Close()
 	if !acc.begun {
-		return nil // the file and its record are as they were
+		return nil // the file and its record are unchanged
 	}
 	if err := acc.file.Sync(); err != nil {
 		return storing(err)

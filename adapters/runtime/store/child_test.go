@@ -28,7 +28,7 @@ const (
 
 var testTime = time.Unix(1_700_000_000, 0)
 
-// children are what the test binary does instead of testing when a test starts it again.
+// children are the functions that the test binary runs as a child process.
 var children = map[string]func() int{"crash": crashChild, "full": fullChild, "noexec": noexecChild}
 
 func child(t *testing.T, role, dir string, step int) *exec.Cmd {
@@ -47,7 +47,7 @@ func cleanup(s *Store) {
 	}
 }
 
-// both brings a model and a runtime all the way.
+// both stores a model and a runtime completely.
 func both(s *Store) error {
 	ctx := context.Background()
 	m := model()
@@ -73,7 +73,7 @@ func both(s *Store) error {
 	return errors.Join(errModel, errRuntime)
 }
 
-// crashChild kills itself at the given change of the disk.
+// crashChild kills its own process at the given change of the disk.
 func crashChild() int {
 	s, err := Open(os.Getenv(childDir))
 	if err != nil {
@@ -93,8 +93,8 @@ func crashChild() int {
 	return 0
 }
 
-// M7: the process is killed after each change of the disk in turn. What has a final name is then right,
-// and the next start brings everything to its end.
+// M7: the process is killed after each change of the disk in turn. A file with a final name is then right, and the next start
+// completes the work.
 func TestCrashAtEveryStep(t *testing.T) {
 	for step := 1; ; step++ {
 		dir := filepath.Join(t.TempDir(), "data")
@@ -102,37 +102,37 @@ func TestCrashAtEveryStep(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		finished := err == nil
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !finished && (!ok || status.Signal() != syscall.SIGKILL) {
-			t.Fatalf("step %d: %v: %s", step, err, out)
+			t.Fatalf("step %d: got %v, want SIGKILL or success: %s", step, err, out)
 		}
 		checkFinalNames(t, dir, step)
 		s, err := Open(dir)
 		must(t, err)
 		if err := both(s); err != nil {
-			t.Fatalf("after a crash at step %d: %v", step, err)
+			t.Fatalf("after a crash at step %d: got %v, want no error", step, err)
 		}
 		checkFinalNames(t, dir, step)
 		if left := append(names(t, s, "archives"), names(t, s, "partial")...); len(left) != 0 {
-			t.Errorf("after a crash at step %d: left %v", step, left)
+			t.Errorf("after a crash at step %d: got remaining files %v, want none", step, left)
 		}
 		cleanup(s)
 		if finished {
 			// Two saves, four pieces, seven steps to commit the model; two, one and seven for the archive; four to unpack.
 			if step < 20 {
-				t.Fatalf("only %d steps were tried", step)
+				t.Fatalf("got %d steps, want at least 20", step)
 			}
 			return
 		}
 	}
 }
 
-// checkFinalNames reads what has a final name, without the store's help.
+// checkFinalNames reads the files with a final name, without the store.
 func checkFinalNames(t *testing.T, dir string, step int) {
 	t.Helper()
 	models, err := filepath.Glob(filepath.Join(dir, "models", "*.gguf"))
 	must(t, err)
 	for _, p := range models {
 		if data, err := os.ReadFile(p); err != nil || !bytes.Equal(data, content) {
-			t.Errorf("step %d: a model under its final name has %d bytes, %v", step, len(data), err)
+			t.Errorf("step %d: model with its final name: got %d bytes, %v; want the content", step, len(data), err)
 		}
 	}
 	_, archived := packedData(t, "library")
@@ -140,7 +140,7 @@ func checkFinalNames(t *testing.T, dir string, step int) {
 	must(t, err)
 	for _, p := range archives {
 		if data, err := os.ReadFile(p); err != nil || !bytes.Equal(data, archived) {
-			t.Errorf("step %d: an archive under its final name has %d bytes, %v", step, len(data), err)
+			t.Errorf("step %d: archive with its final name: got %d bytes, %v; want the content", step, len(data), err)
 		}
 	}
 	runtimes, err := filepath.Glob(filepath.Join(dir, "runtimes", "[0-9a-f]*"))
@@ -148,12 +148,13 @@ func checkFinalNames(t *testing.T, dir string, step int) {
 	r, _ := packedData(t, "library")
 	for _, p := range runtimes {
 		if err := archive.Check(t.Context(), p, r.Files, true); err != nil {
-			t.Errorf("step %d: a runtime under its final name: %v", step, err)
+			t.Errorf("step %d: runtime with its final name: got %v, want no error", step, err)
 		}
 	}
 }
 
-// fullChild mounts a disk of 1 MiB in its own namespace and fills it in the two ways there are.
+// fullChild mounts a disk of 1 MiB in its own namespace and fills it in two ways: before the first byte, and during the
+// transfer.
 func fullChild() int {
 	if err := syscall.Mount("tmpfs", os.Getenv(childDir), "tmpfs", 0, "size=1m,mode=0700"); err != nil {
 		fmt.Println("mount:", err)
@@ -176,7 +177,7 @@ func fullChild() int {
 		fmt.Println(err)
 		return 3
 	}
-	// Somebody else uses the space up after the check.
+	// Another file uses up the space after the check.
 	other := os.WriteFile(filepath.Join(os.Getenv(childDir), "other"), make([]byte, 600<<10), 0o600)
 	err = acc.Begin(0, `"one"`)
 	for err == nil {
@@ -186,7 +187,7 @@ func fullChild() int {
 	return 0
 }
 
-// M8: a real full disk, found before the first byte and in the middle.
+// M8: a full disk is detected before the first byte and during the transfer.
 func TestDiskFull(t *testing.T) {
 	cmd := inNamespace(child(t, "full", t.TempDir(), 0))
 	out, err := cmd.CombinedOutput()
@@ -209,7 +210,7 @@ func inNamespace(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// noexecChild asks whether programs can be started from a store, with and without the mount option noexec.
+// noexecChild prints whether programs can be started from a store, with and without the mount option noexec.
 func noexecChild() int {
 	for _, flags := range []uintptr{0, syscall.MS_NOEXEC} {
 		if err := syscall.Mount("tmpfs", os.Getenv(childDir), "tmpfs", flags, "size=1m,mode=0700"); err != nil {
@@ -226,7 +227,7 @@ func noexecChild() int {
 	return 0
 }
 
-// M10: a data folder that is mounted noexec is found before anything is fetched or started.
+// M10: a data folder that is mounted noexec is detected before a fetch or a start.
 func TestNoexec(t *testing.T) {
 	out, err := inNamespace(child(t, "noexec", t.TempDir(), 0)).CombinedOutput()
 	if err != nil {

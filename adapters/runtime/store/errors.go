@@ -10,7 +10,7 @@ import (
 	"companion/messages"
 )
 
-// storing is for what goes wrong while writing: a full disk has its own reason.
+// storing returns the Error for a failed write: no_space for a full disk.
 func storing(err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		return own
@@ -21,7 +21,7 @@ func storing(err error) error {
 	return &Error{messages.ReasonTransferFailed, "writing an artifact", bare(err)}
 }
 
-// unreadable is for what goes wrong while reading.
+// unreadable returns the Error for a failed read.
 func unreadable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -29,7 +29,7 @@ func unreadable(ctx context.Context, err error) error {
 	return &Error{messages.ReasonInvalidModelPath, "reading an artifact", bare(err)}
 }
 
-// bare keeps what the system said and drops the path, which holds a digest.
+// bare returns the system's error without the path, which contains a digest.
 func bare(err error) error {
 	var errno syscall.Errno
 	var open *privatefs.Error

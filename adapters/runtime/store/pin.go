@@ -15,10 +15,9 @@ import (
 	"companion/messages"
 )
 
-// A pin is the record beside a verified file: its identity when it was verified, and a MAC over that. A
-// file whose identity is the pinned one is not read again (M9). The MAC keeps a record that was not
-// written here, such as one that was copied or edited with the file, from counting as a verification. The
-// key lies in a private file, so it does not stop a program of the same user that reads it.
+// A pin is the record of a verified file: the file's identity at verification, and a MAC over it. A file whose identity equals
+// the pinned one is not read again (M9). The MAC detects a record that the store did not write, such as one that was copied or
+// edited with the file. The key is in a private file, so the MAC does not protect against a program of the same user.
 type pin struct {
 	Identity messages.FileIdentity
 	MAC      []byte
@@ -29,7 +28,7 @@ const (
 	pinKeySize = 32
 )
 
-// pinKey reads the key of the pins, or makes one: then every file is read once more.
+// pinKey reads the key of the pins, or makes one. With a new key every file is read again.
 func pinKey(path string) ([]byte, error) {
 	key, err := os.ReadFile(path)
 	switch {
@@ -66,8 +65,8 @@ func (s *Store) pin(path string, id messages.FileIdentity) error {
 	return privatefs.WriteFile(record(path), data)
 }
 
-// pinned returns the pinned identity. It is zero, which is no file's identity, if the record is missing or
-// was not written here.
+// pinned returns the pinned identity. It returns the zero value, which no file has, if the record is missing or the store did
+// not write it.
 func (s *Store) pinned(path string) messages.FileIdentity {
 	if privatefs.CheckFile(record(path)) != nil {
 		return messages.FileIdentity{}

@@ -12,7 +12,7 @@ import (
 	"companion/messages"
 )
 
-// T17: what is not private is refused, said clearly, and left as it is.
+// T17: a file or folder that is not private is refused with a clear message, and not changed.
 func TestNotPrivate(t *testing.T) {
 	a := model()
 	type change struct {
@@ -37,11 +37,11 @@ func TestNotPrivate(t *testing.T) {
 			c.change(t, s.final(a))
 			_, err := s.Model(t.Context(), a, false)
 			if reasonOf(err) != messages.ReasonInvalidModelPath || (name != "folder" && !strings.Contains(err.Error(), c.says)) {
-				t.Fatalf("Model = %v, want it to say %q", err, c.says)
+				t.Fatalf("Model: got %v, want an error with %q", err, c.says)
 			}
 			quiet(t, err, s, a)
 			if _, err := os.Lstat(s.final(a)); err != nil {
-				t.Fatalf("it was removed: %v", err)
+				t.Fatalf("got %v, want the file still there", err)
 			}
 
 			s = open(t)
@@ -51,7 +51,7 @@ func TestNotPrivate(t *testing.T) {
 			must(t, err, acc.Abort())
 			c.change(t, s.partial(a))
 			if _, err := s.Accumulate(a, source); reasonOf(err) != messages.ReasonInvalidModelPath {
-				t.Fatalf("Accumulate = %v", err)
+				t.Fatalf("Accumulate: got %v, want invalid_model_path", err)
 			}
 		})
 	}
@@ -59,12 +59,12 @@ func TestNotPrivate(t *testing.T) {
 		s := open(t)
 		must(t, os.Chmod(filepath.Join(s.dir, sub), 0o755))
 		if _, err := Open(s.dir); err == nil || !strings.Contains(err.Error(), "mode 0755") {
-			t.Errorf("%q with mode 0755: %v", sub, err)
+			t.Errorf("%q with mode 0755: got %v, want an error that names the mode", sub, err)
 		}
 	}
 }
 
-// M10
+// M10: the binaries that may be used unpinned.
 func TestUnpinned(t *testing.T) {
 	dir := t.TempDir()
 	good := filepath.Join(dir, "llama-server")
@@ -89,19 +89,19 @@ func TestUnpinned(t *testing.T) {
 	} {
 		got, err := Unpinned(path)
 		if reasonOf(err) != want {
-			t.Errorf("%q: %v, want %s", path, err, want)
+			t.Errorf("%q: got %v, want %s", path, err, want)
 		}
 		if err == nil && (got.Pinned || filepath.Join(got.Dir, got.Executable) != good) {
-			t.Errorf("got %+v", got)
+			t.Errorf("got %+v, want the unpinned binary %s", got, good)
 		}
 	}
 }
 
-// quiet fails when the error's text tells a path or a digest.
+// quiet fails if the error's text contains a path or a digest.
 func quiet(t *testing.T, err error, s *Store, a messages.Artifact) {
 	t.Helper()
 	digest, _, _ := strings.Cut(filepath.Base(s.final(a)), ".")
 	if text := err.Error(); strings.Contains(text, s.dir) || strings.Contains(text, digest) {
-		t.Errorf("the error tells a path or digest: %s", text)
+		t.Errorf("got error %q, want it without path and digest", text)
 	}
 }

@@ -13,12 +13,12 @@ import (
 	"companion/messages"
 )
 
-// PartialLife is how long a partial download may lie untouched (M15).
+// PartialLife is how long a partial download is kept after its last change (M15).
 const PartialLife = 14 * 24 * time.Hour
 
-// Prune removes the versions whose digest is not in keep, and the partial downloads among them that were not touched
-// for PartialLife before now (M15). With dryRun it removes nothing. It returns what it removed, or would remove; after
-// an error, the rest. No job may run for an artifact that is not in keep.
+// Prune removes the versions whose digest is not in keep, and the partial downloads among them that were not changed
+// for PartialLife before now (M15). With dryRun it removes nothing. It returns the items that it removed, or would remove,
+// also with an error. No job may run for an artifact that is not in keep.
 func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]messages.PrunedItem, error) {
 	items := []messages.PrunedItem{}
 	var failed []error
@@ -53,7 +53,7 @@ func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]mes
 	return items, errors.Join(failed...)
 }
 
-// measure adds up the size of a file or of everything in a folder.
+// measure returns the size of a file, or the total size of the files in a folder.
 func measure(path string) (messages.PrunedItem, error) {
 	var item messages.PrunedItem
 	err := filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error {

@@ -13,8 +13,8 @@ import (
 	"companion/messages"
 )
 
-// M15: what is not kept goes, with its record, and nothing else; a partial download only when it was not touched for
-// two weeks. A dry run lists the same and removes nothing.
+// M15: exactly the artifacts that are not in keep are removed, with their records; a partial download only if it was not
+// changed for two weeks. A dry run lists the same items and removes none.
 func TestPrune(t *testing.T) {
 	s, m := open(t), model()
 	t.Cleanup(func() { cleanup(s) })
@@ -54,23 +54,23 @@ func TestPrune(t *testing.T) {
 		t.Fatalf("dry run: got %s, want %s", got, want)
 	}
 	if s.Held(t.Context(), old).PartialBytes != 1000 {
-		t.Fatal("a dry run removed something")
+		t.Fatalf("dry run: got %d partial bytes left, want 1000", s.Held(t.Context(), old).PartialBytes)
 	}
 	if got, want := prune(false, m, r), "[partial 1000]"; got != want {
 		t.Fatalf("got %s, want %s", got, want)
 	}
 	for name, a := range map[string]messages.Artifact{"fresh": fresh, "needed": needed} {
 		if s.Held(t.Context(), a).PartialBytes != 1000 {
-			t.Errorf("the %s partial download is gone", name)
+			t.Errorf("%s partial download: got %d bytes, want 1000", name, s.Held(t.Context(), a).PartialBytes)
 		}
 	}
 	if !s.Held(t.Context(), m).Verified || !s.Held(t.Context(), r).Verified {
-		t.Fatal("a version that is kept is gone")
+		t.Fatal("versions in keep: got one removed, want both verified")
 	}
 	if got, want := prune(false), fmt.Sprintf("[model %d runtime 14]", len(content)); got != want {
 		t.Fatalf("got %s, want %s", got, want)
 	}
 	if left := append(names(t, s, "runtimes"), names(t, s, "models")...); fmt.Sprint(left) != "[notes.txt]" {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("remaining files: got %v, want [notes.txt]", left)
 	}
 }

@@ -1,14 +1,14 @@
 // Package store keeps artifacts on disk (contract M6–M9, M12, T17). Its folders, all of mode 0700:
 //
-//	models/<sha256>.gguf     verified models, read-only; beside each a .json with its identity
+//	models/<sha256>.gguf     verified models, read-only; the identity of each is in <sha256>.json
 //	archives/<sha256>.bin    verified runtime archives that are not unpacked yet, likewise
 //	runtimes/<sha256>/       unpacked runtimes, read-only
-//	partial/<sha256>.part    what is being downloaded; beside it a .json that says where the bytes came from
+//	partial/<sha256>.part    partial downloads; the source of each is in <sha256>.json
 //	pin.key                  authenticates the records of verified files
 //
-// They lie in one folder, so that a rename moves a verified file into place. A file gets its final name
-// only after its digest was right. Names are digests, so a new version never overwrites an older one. A
-// file or folder that is a link, or that others own or may enter, is refused, not repaired.
+// All are on one file system, so that a rename moves a verified file into place. A file gets its final name only after its
+// digest was verified. Names are digests, so a new version never overwrites an older one. A file or folder that is a link, or
+// that other users own or may enter, is refused and not changed.
 package store
 
 import (
@@ -30,7 +30,7 @@ import (
 	"companion/messages"
 )
 
-// Error says why an artifact cannot be read from disk or written to it. Its text holds no path of a model or
+// Error says why an artifact cannot be read from disk or written to it. Its text contains no path of a model or
 // binary, and no digest.
 type Error struct {
 	Reason messages.Reason
@@ -47,7 +47,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// ErrNotHere says that an artifact is not on disk. That is a normal answer.
+// ErrNotHere means that an artifact is not on disk, which is a normal result.
 var ErrNotHere = errors.New("store: not here")
 
 // Store is the part of the data folder that holds artifacts. One process may use it at a time; calls about different
@@ -75,8 +75,8 @@ func Open(dir string) (*Store, error) {
 	return s, s.tidy()
 }
 
-// tidy removes what a crash left: temporary files of privatefs.WriteFile and of unpacking, whose names begin with a
-// dot, records without their file, and archives that have been unpacked.
+// tidy removes the remains of a crash: temporary files of privatefs.WriteFile and of unpacking, whose names begin with a
+// dot; records without their file; and archives that have been unpacked.
 func (s *Store) tidy() error {
 	for _, sub := range []string{"models", "archives", "runtimes", "partial"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, sub))
@@ -174,7 +174,7 @@ func (s *Store) Archived(ctx context.Context, a messages.Artifact) error {
 }
 
 // Unpack unpacks the verified archive and deletes it. The folder gets its final name only when it is complete.
-// Errors as for Model; the archive is deleted if it is not what the manifest lists.
+// Errors as for Model; an archive that differs from the manifest's list is deleted.
 func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.VerifiedRuntime, error) {
 	none := messages.VerifiedRuntime{}
 	src, _, err := s.verified(ctx, a, false)
@@ -218,7 +218,7 @@ func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.Verif
 	return s.Runtime(ctx, a, false)
 }
 
-// Held says what of the artifact is on disk, without reading it.
+// Held reports which part of the artifact is on disk, without reading it.
 func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArtifact {
 	h := messages.HeldArtifact{Name: a.Name, Version: a.Version}
 	if a.Kind == messages.KindRuntime {

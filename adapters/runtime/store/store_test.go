@@ -42,7 +42,7 @@ func open(t *testing.T) *Store {
 	return s
 }
 
-// put brings data through an accumulator in pieces.
+// put writes data to an accumulator in pieces, and commits it.
 func put(s *Store, a messages.Artifact, data []byte) error {
 	acc, err := s.Accumulate(a, source)
 	if err != nil {
@@ -67,11 +67,11 @@ func put(s *Store, a messages.Artifact, data []byte) error {
 	return acc.Commit(context.Background())
 }
 
-// M6, M7: right bytes get their final name, read-only, and nothing else stays.
+// M6, M7: a right file gets its final name and is read-only; no other file remains.
 func TestCommit(t *testing.T) {
 	s, a := open(t), model()
 	if _, err := s.Model(t.Context(), a, false); !errors.Is(err, ErrNotHere) {
-		t.Fatalf("before: %v", err)
+		t.Fatalf("before: got %v, want ErrNotHere", err)
 	}
 	must(t, put(s, a, content))
 	got, err := s.Model(t.Context(), a, false)
@@ -80,23 +80,23 @@ func TestCommit(t *testing.T) {
 	info, statErr := os.Lstat(got.Path)
 	must(t, err, statErr)
 	if !bytes.Equal(data, content) || info.Mode() != 0o400 || got.Name != "g" || got.Version != "1" || got.SHA256 != a.SHA256 {
-		t.Fatalf("got %+v, mode %v, %d bytes", got, info.Mode(), len(data))
+		t.Fatalf("got %+v, mode %v, %d bytes; want model g 1, mode 0400, the content", got, info.Mode(), len(data))
 	}
 	f, err := os.Open(got.Path)
 	must(t, err)
 	defer f.Close()
 	if id, err := fileid.Of(f); err != nil || id != got.Identity || id.Inode == 0 || id.ChangeNano == 0 {
-		t.Fatalf("identity %+v, %v, want %+v", id, err, got.Identity)
+		t.Fatalf("identity: got %+v, %v; want %+v", id, err, got.Identity)
 	}
 	if left := names(t, s, "partial"); len(left) != 0 {
-		t.Fatalf("left in partial: %v", left)
+		t.Fatalf("partial files: got %v, want none", left)
 	}
 	if h := s.Held(t.Context(), a); !h.Here || !h.Verified || h.PartialBytes != 0 {
 		t.Fatalf("held %+v", h)
 	}
 }
 
-// M6, T6: wrong bytes are deleted, and the reason says how they were wrong.
+// M6, T6: wrong bytes are deleted, with the reason size_mismatch or digest_mismatch.
 func TestWrongBytes(t *testing.T) {
 	flipped := bytes.Clone(content)
 	flipped[len(flipped)/2] ^= 1
@@ -112,7 +112,7 @@ func TestWrongBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, a := open(t), model()
 			if err := put(s, a, c.data); reasonOf(err) != c.want {
-				t.Fatalf("put = %v, want %s", err, c.want)
+				t.Fatalf("put: got %v, want %s", err, c.want)
 			}
 			if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
 				t.Fatalf("left: %v", left)
@@ -121,7 +121,7 @@ func TestWrongBytes(t *testing.T) {
 	}
 }
 
-// M6: the first byte too many is refused, and does not reach the disk.
+// M6: the first excess byte is refused and not written.
 func TestTooMuchStopsAtOnce(t *testing.T) {
 	s, a := open(t), model()
 	acc, err := s.Accumulate(a, source)
@@ -129,7 +129,7 @@ func TestTooMuchStopsAtOnce(t *testing.T) {
 	_, err = acc.Write(content)
 	must(t, err)
 	if _, err := acc.Write([]byte("x")); reasonOf(err) != messages.ReasonSizeMismatch || acc.Bytes() != a.Size {
-		t.Fatalf("Write = %v, %d bytes", err, acc.Bytes())
+		t.Fatalf("Write: got %v, %d bytes; want size_mismatch, %d", err, acc.Bytes(), a.Size)
 	}
 	must(t, acc.Discard())
 }
@@ -151,14 +151,14 @@ func TestEndedAccumulator(t *testing.T) {
 		_, write := acc.Write([]byte("x"))
 		for _, err := range []error{write, acc.Begin(0, ""), acc.Abort(), acc.Discard(), acc.Commit(context.Background())} {
 			if reasonOf(err) != c.want {
-				t.Errorf("after the end: %v, want %s", err, c.want)
+				t.Errorf("after the end: got %v, want %s", err, c.want)
 			}
 		}
 	}
 }
 
-// M8, M7: a partial file is gone on with only from the same source, and its digest is always that of the
-// bytes on disk.
+// M8, M7: a partial file is continued with its validator only from the same source, and the verified digest is always the
+// digest of the bytes on disk.
 func TestResume(t *testing.T) {
 	const half = 120_000
 	a := model()
@@ -199,19 +199,19 @@ func TestResume(t *testing.T) {
 			acc, err = s.Accumulate(a, c.url)
 			must(t, err)
 			if acc.Bytes() != c.at || (c.at > 0 && c.url == source) != (acc.Validator() == `"one"`) || acc.Mixed() != (c.at > 0) {
-				t.Fatalf("goes on at %d with %q, want %d", acc.Bytes(), acc.Validator(), c.at)
+				t.Fatalf("resume: got %d bytes with validator %q, want %d", acc.Bytes(), acc.Validator(), c.at)
 			}
 			must(t, acc.Begin(c.at, `"one"`))
 			_, err = acc.Write(content[c.at:])
 			must(t, err)
 			if err := acc.Commit(context.Background()); reasonOf(err) != c.verify {
-				t.Fatalf("Commit = %v, want %s", err, c.verify)
+				t.Fatalf("Commit: got %v, want %s", err, c.verify)
 			}
 		})
 	}
 }
 
-// M8: the object changed in between, so the source begins anew.
+// M8: if the object has changed, the transfer starts from zero.
 func TestFromZero(t *testing.T) {
 	s, a := open(t), model()
 	acc, err := s.Accumulate(a, source)
@@ -221,14 +221,14 @@ func TestFromZero(t *testing.T) {
 	acc, err = s.Accumulate(a, source)
 	must(t, err)
 	if err := acc.Begin(100, `"new"`); err == nil {
-		t.Fatal("went on at an offset that does not follow")
+		t.Fatal("Begin at an offset that does not follow: got no error, want one")
 	}
 	must(t, acc.Begin(0, `"new"`))
 	_, err = acc.Write(content)
 	must(t, err, acc.Commit(context.Background()))
 }
 
-// M9: an unchanged identity needs no reading, a changed one does, and a wrong digest deletes.
+// M9: a file with an unchanged identity is not read, one with a changed identity is, and one with a wrong digest is deleted.
 func TestIdentity(t *testing.T) {
 	s, a := open(t), model()
 	must(t, put(s, a, content))
@@ -239,7 +239,7 @@ func TestIdentity(t *testing.T) {
 	second, err := s.Model(t.Context(), a, false)
 	must(t, err)
 	if second.Identity == first.Identity {
-		t.Fatal("the identity did not change")
+		t.Fatalf("identity after a change: got %+v, want another one", second.Identity)
 	}
 
 	wrong := bytes.Clone(content)
@@ -252,14 +252,13 @@ func TestIdentity(t *testing.T) {
 	must(t, err)
 	id, err := fileid.Of(f)
 	must(t, err, f.Close())
-	// A pin of the altered file, as only the store itself writes it: the altered content is not noticed, which
-	// shows that nothing is read.
+	// With a valid pin of the altered file, the altered content is not detected, which shows that the file is not read.
 	must(t, s.pin(first.Path, id))
 	if _, err := s.Model(t.Context(), a, false); err != nil {
-		t.Fatalf("a file with a pinned identity was read: %v", err)
+		t.Fatalf("file with a pinned identity: got %v, want no error", err)
 	}
 	if _, err := s.Model(t.Context(), a, true); reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("rehash = %v, want digest_mismatch", err)
+		t.Fatalf("rehash: got %v, want digest_mismatch", err)
 	}
 	if left := names(t, s, "models"); len(left) != 0 {
 		t.Fatalf("left: %v", left)
@@ -268,16 +267,15 @@ func TestIdentity(t *testing.T) {
 	must(t, put(s, a, content))
 	alter()
 	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("an altered file: %v", err)
+		t.Fatalf("altered file: got %v, want digest_mismatch", err)
 	}
 	must(t, put(s, a, content), os.Chmod(first.Path, 0o600), os.Truncate(first.Path, 10))
 	if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonSizeMismatch {
-		t.Fatalf("a cut file: %v", err)
+		t.Fatalf("truncated file: got %v, want size_mismatch", err)
 	}
 }
 
-// M9, T6: a record that the store did not write is no pin, whatever it says: the file is read, and its
-// altered content found.
+// M9, T6: a record that the store did not write is not a pin: the file is read, and its altered content is detected.
 func TestForgedPin(t *testing.T) {
 	for name, forge := range map[string]func(s *Store, path string, id messages.FileIdentity) any{
 		"identity alone": func(_ *Store, _ string, id messages.FileIdentity) any { return id },
@@ -311,16 +309,16 @@ func TestForgedPin(t *testing.T) {
 			s, err = Open(s.dir) // the next start
 			must(t, err)
 			if h := s.Held(t.Context(), a); h.Verified {
-				t.Error("Held counts the altered file as verified")
+				t.Error("Held: got the altered file verified, want not verified")
 			}
 			if _, err := s.Model(t.Context(), a, false); reasonOf(err) != messages.ReasonDigestMismatch {
-				t.Fatalf("Model = %v, want digest_mismatch", err)
+				t.Fatalf("Model: got %v, want digest_mismatch", err)
 			}
 		})
 	}
 }
 
-// M6: the verdict is over the bytes that the file holds at the end, not over those that were received.
+// M6: Commit verifies the bytes in the file at the end, not the received ones.
 func TestVerdictOverDisk(t *testing.T) {
 	s, a := open(t), model()
 	acc, err := s.Accumulate(a, source)
@@ -332,14 +330,14 @@ func TestVerdictOverDisk(t *testing.T) {
 	_, err = f.WriteAt([]byte("X"), 1000)
 	must(t, err, f.Close())
 	if err := acc.Commit(t.Context()); reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("Commit = %v, want digest_mismatch", err)
+		t.Fatalf("Commit: got %v, want digest_mismatch", err)
 	}
 	if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
 		t.Fatalf("left: %v", left)
 	}
 }
 
-// M8: a transfer that brings nothing, from whatever URL, deletes nothing that an earlier one left.
+// M8: a transfer from any URL that adds no byte keeps the bytes of an earlier transfer.
 func TestFruitlessTransferKeepsBytes(t *testing.T) {
 	s, a := open(t), model()
 	acc, err := s.Accumulate(a, source)
@@ -380,23 +378,23 @@ func packedData(t testing.TB, library string) (messages.Artifact, []byte) {
 	}, out.Bytes()
 }
 
-// M12: unpacked beside, renamed into place, the archive gone.
+// M12: an archive is unpacked to a temporary folder, renamed into place, and deleted.
 func TestRuntime(t *testing.T) {
 	s := open(t)
 	t.Cleanup(func() { cleanup(s) })
 	a, data := packedData(t, "library")
 	must(t, put(s, a, data), s.Archived(t.Context(), a))
 	if _, err := s.Runtime(t.Context(), a, false); !errors.Is(err, ErrNotHere) {
-		t.Fatalf("before unpacking: %v", err)
+		t.Fatalf("before unpacking: got %v, want ErrNotHere", err)
 	}
 	got, err := s.Unpack(t.Context(), a)
 	must(t, err)
 	if !got.Pinned || got.Executable != "bin/llama-server" || len(got.Files) != 3 {
-		t.Fatalf("got %+v", got)
+		t.Fatalf("got %+v, want a pinned runtime with 3 files", got)
 	}
 	body, err := os.ReadFile(filepath.Join(got.Dir, "lib/libggml.so"))
 	if err != nil || string(body) != "library" {
-		t.Fatalf("the library: %q, %v", body, err)
+		t.Fatalf("library: got %q, %v; want \"library\"", body, err)
 	}
 	if left := names(t, s, "archives"); len(left) != 0 {
 		t.Fatalf("left: %v", left)
@@ -407,21 +405,21 @@ func TestRuntime(t *testing.T) {
 	library := filepath.Join(got.Dir, "lib/libggml.so.0")
 	must(t, os.Chmod(library, 0o600), os.WriteFile(library, []byte("librarY"), 0o600), os.Chmod(library, 0o400))
 	if _, err := s.Runtime(t.Context(), a, true); reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("an altered library: %v", err)
+		t.Fatalf("altered library: got %v, want digest_mismatch", err)
 	}
 	if left := names(t, s, "runtimes"); len(left) != 0 {
 		t.Fatalf("left: %v", left)
 	}
 }
 
-// M12, M6: an archive that is as signed but not as listed is deleted, and leaves nothing.
+// M12, M6: an archive with the signed digest but other files than listed is deleted, and no file remains.
 func TestRuntimeNotAsListed(t *testing.T) {
 	s := open(t)
 	a, data := packedData(t, "librarX")
 	must(t, put(s, a, data))
 	_, err := s.Unpack(t.Context(), a)
 	if reasonOf(err) != messages.ReasonDigestMismatch {
-		t.Fatalf("Unpack = %v", err)
+		t.Fatalf("Unpack: got %v, want digest_mismatch", err)
 	}
 	quiet(t, err, s, a)
 	if left := append(names(t, s, "archives"), names(t, s, "runtimes")...); len(left) != 0 {

@@ -16,8 +16,8 @@ import (
 	"companion/messages"
 )
 
-// openPrivate opens a file of the store and returns its identity. A link, a second name, another owner
-// or a mode that lets others in is refused (T17). ErrNotHere when there is none.
+// openPrivate opens a file of the store and returns its identity. It refuses a symbolic link, a file with several hard links,
+// another owner, and a mode that gives access to other users (T17). If there is no file, it returns ErrNotHere.
 func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error) {
 	var none messages.FileIdentity
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -37,7 +37,7 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	return f, id, nil
 }
 
-// createPrivate makes a file that is not there yet.
+// createPrivate creates a file that must not exist yet.
 func createPrivate(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
@@ -65,7 +65,7 @@ func privateIdentity(f *os.File) (messages.FileIdentity, error) {
 	return fileid.Of(f)
 }
 
-// space refuses with no_space when fewer than need bytes are free for this user.
+// space returns no_space if fewer than need bytes are free for this user.
 func (s *Store) space(need int64) error {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(s.dir, &stat); err != nil {
@@ -80,7 +80,7 @@ func (s *Store) space(need int64) error {
 func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Unpinned describes the runtime binary that the configuration allows without a digest (M10): an
-// absolute path to a regular file of the user or root that nobody else can write. Errors: *Error with
+// absolute path to a regular file of the user or root that no other user can write. Errors: *Error with
 // invalid_binary_path or binary_untrusted.
 func Unpinned(path string) (messages.VerifiedRuntime, error) {
 	invalid := func(what string) (messages.VerifiedRuntime, error) {

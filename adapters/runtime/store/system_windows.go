@@ -14,8 +14,8 @@ import (
 	"companion/messages"
 )
 
-// The Windows twin: the profile folder's access list stands for owner and mode, and NTFS's volume and
-// file index for device and inode. Tested under Wine, untested on real machines.
+// On Windows the access list of the profile folder replaces owner and mode, and the volume and file index of NTFS replace
+// device and inode. This is tested under Wine, not on real machines.
 
 func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error) {
 	var none messages.FileIdentity
@@ -38,13 +38,13 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	return f, id, nil
 }
 
-// createPrivate makes a file that is not there yet.
+// createPrivate creates a file that must not exist yet.
 func createPrivate(path string) (*os.File, error) {
 	return openShared(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 }
 
-// openShared opens a file as other systems do: it may be renamed, removed and made read-only while it
-// is open, which package os does not ask for.
+// openShared opens a file so that it can be renamed, removed and made read-only while it is open, as on Unix. Package os does
+// not request these sharing modes.
 func openShared(path string, flag int) (*os.File, error) {
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
@@ -57,7 +57,7 @@ func openShared(path string, flag int) (*os.File, error) {
 	if flag&os.O_CREATE != 0 {
 		disposition = windows.CREATE_NEW
 	}
-	// A link that took the file's place is opened itself, and followed nowhere.
+	// A link is opened itself and not followed.
 	handle, err := windows.CreateFile(name, access, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
 		nil, disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
 	if err != nil {

@@ -33,7 +33,7 @@ func model() messages.Artifact {
 	return messages.Artifact{Name: "g", Version: "1", Kind: messages.KindModel, SHA256: sha256.Sum256(content), Size: int64(len(content))}
 }
 
-// put brings data in two transfers, the first of which is interrupted.
+// put stores data in two transfers; the first one is interrupted.
 func put(t *testing.T, s *Store, a messages.Artifact, data []byte) error {
 	t.Helper()
 	for _, part := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
@@ -49,8 +49,8 @@ func put(t *testing.T, s *Store, a messages.Artifact, data []byte) error {
 	return errors.New("there are bytes missing")
 }
 
-// M6, M7, M8, M9: an interrupted transfer is gone on with, gets its final name, read-only and with its
-// identity on record, and leaves nothing else.
+// M6, M7, M8, M9: an interrupted transfer is continued. The file gets its final name, is read-only and has its identity
+// recorded; no other file remains.
 func TestModel(t *testing.T) {
 	s, a := open(t), model()
 	must(t, put(t, s, a, content))
@@ -60,7 +60,7 @@ func TestModel(t *testing.T) {
 		t.Errorf("held %+v with identity %+v", h, first.Identity)
 	}
 	if info, err := os.Lstat(first.Path); err != nil || info.Mode() != 0o444 {
-		t.Errorf("it has mode %v, %v", info.Mode(), err)
+		t.Errorf("got mode %v, %v; want 0444", info.Mode(), err)
 	}
 	if left := names(t, s, "partial"); len(left) > 0 {
 		t.Errorf("left %v", left)
@@ -73,7 +73,7 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// M6, M9: wrong bytes are deleted, in a transfer and later.
+// M6, M9: wrong bytes are deleted, both during a transfer and afterwards.
 func TestWrongBytes(t *testing.T) {
 	s, a := open(t), model()
 	wrong := bytes.Clone(content)
@@ -115,8 +115,8 @@ func packed(t *testing.T, library string) (messages.Artifact, []byte) {
 	}, out.Bytes()
 }
 
-// M12: an archive is unpacked beside its place and renamed into it, and then is gone; one that is not
-// as listed leaves nothing.
+// M12: an archive is unpacked to a temporary folder, renamed into place, and deleted. One that differs from the list leaves
+// no file.
 func TestRuntime(t *testing.T) {
 	s := open(t)
 	a, data := packed(t, "library")
@@ -138,7 +138,7 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// M8: free space is asked first.
+// M8: free space is checked first.
 func TestSpace(t *testing.T) {
 	s := open(t)
 	must(t, s.space(1))
@@ -148,7 +148,7 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// M10
+// M10: the binaries that may be used unpinned.
 func TestUnpinned(t *testing.T) {
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "llama-server.exe")
