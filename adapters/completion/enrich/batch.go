@@ -8,18 +8,18 @@ import (
 	"sync"
 )
 
-// Outcome is what became of one note.
+// Outcome is the result for one note.
 type Outcome struct {
 	Path      string
 	Skipped   bool // done earlier
 	Truncated bool
 	Bytes     int   // of the note's text
-	Read      int   // of it, that the model got
+	Read      int   // bytes of it that the model got
 	Sent      int64 // bytes of request bodies
 	Err       error
 }
 
-// PanicError is the failure of a note whose work panicked. Its text has neither value nor note.
+// PanicError is the failure of a note whose processing panicked. Its text contains neither the panic value nor the note.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -31,8 +31,8 @@ func (e *PanicError) Error() string {
 
 // Batch enriches the notes at paths, at most jobs at once, and hands every result to store. Notes are read one
 // after the other as there is room for them, so that memory holds jobs+1 of them at most. Batch calls report
-// once per note, on the caller's goroutine, as notes end. A note that fails does not stop the others; the
-// end of ctx or of the store does, and is the error: notes that had not begun or were interrupted then are
+// once per note, on the caller's goroutine, when the note ends. A note that fails does not stop the others. The
+// end of ctx or a closed store stops the batch and is its error; notes that had not begun or were interrupted are then
 // not reported.
 func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Store, report func(Outcome)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -73,7 +73,7 @@ type batch struct {
 	workers sync.WaitGroup
 }
 
-// finished is a note's end on its way to the caller. result is nil where there is nothing to keep.
+// finished is the end of a note, for the caller's goroutine. result is nil if there is none to store.
 type finished struct {
 	outcome Outcome
 	result  *Result

@@ -31,7 +31,7 @@ func notes(t *testing.T, n int) []string {
 	return paths
 }
 
-// E7: as many at once as asked for, never more; failures are told per note and stop nobody.
+// E7: at most the requested number of notes run at once; a failure is reported for its note and stops no other.
 func TestBatchConcurrency(t *testing.T) {
 	paths := notes(t, 9)
 	paths = append(paths, filepath.Join(t.TempDir(), "missing.md"))
@@ -70,7 +70,7 @@ func TestBatchConcurrency(t *testing.T) {
 	})
 }
 
-// E7: interrupted and started again, what was finished is not done again; what changed is.
+// E7: after an interruption and a new start, finished notes are skipped and changed notes are done again.
 func TestBatchResumes(t *testing.T) {
 	stores := map[string]func(t *testing.T, place string) (Store, func()){
 		"folder": func(t *testing.T, place string) (Store, func()) {
@@ -148,7 +148,7 @@ func TestBatchResumes(t *testing.T) {
 	}
 }
 
-// E6: nothing of the user's is overwritten, whatever it looks like.
+// E6: no file of the user is overwritten, whatever its content.
 func TestForeignPlaces(t *testing.T) {
 	dir := t.TempDir()
 	whole := line(t)
@@ -169,7 +169,7 @@ func TestForeignPlaces(t *testing.T) {
 	}
 }
 
-// E7: a whole last line that an editor left without its end counts, and the next one begins a new line.
+// E7: a complete last line without a newline counts as a result, and the next result begins on a new line.
 func TestLineWithoutEnd(t *testing.T) {
 	place := filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(place, []byte(strings.TrimSuffix(line(t), "\n")), 0o600); err != nil {
@@ -193,7 +193,7 @@ func TestLineWithoutEnd(t *testing.T) {
 }
 
 // E6, E7: a folder of the user's choice may be open to others, or be a link; the results in it are not open.
-// A file that is not ours costs its note, before a model has worked for it, and no other.
+// A file that enrich did not write fails its own note, before a request to the model, and no other note.
 func TestFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(t.TempDir(), dir); err != nil {
@@ -240,7 +240,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// full takes a number of writes and no more.
+// full is a writer that accepts a number of writes and then fails.
 type full int
 
 func (f *full) Write(p []byte) (int, error) {
@@ -250,7 +250,7 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// E7: when no more results can be written the batch ends, and says for which note that was.
+// E7: if no more results can be written, the batch ends and reports the note for which that failed.
 func TestClosedStore(t *testing.T) {
 	paths := notes(t, 9)
 	out := full(2)

@@ -112,7 +112,7 @@ func (x *expansion) link(name string) bool {
 	return false
 }
 
-// ErrLinkedFolder is the problem of a linked folder inside a folder. Nothing was promised for it.
+// ErrLinkedFolder is the problem of a linked folder inside a folder, which Expand does not search.
 var ErrLinkedFolder = errors.New("a link to a folder is not followed; name the folder itself to read its notes")
 
 func (x *expansion) add(path string) {

@@ -32,8 +32,8 @@ var lowerKey = regexp.MustCompile(`^[a-z][a-z0-9_.-]*$`)
 
 // splitHeader separates YAML front matter ("---" … "---" or "...") or TOML front matter ("+++" … "+++") from
 // the body. A delimiter is a whole line that starts in the first column, so "---" inside an indented block
-// scalar does not end the header. Text between two rulers that is not front matter stays in the body:
-// nothing of a note is lost.
+// scalar does not end the header. Text between two rulers that is not front matter stays in the body,
+// so that no text of a note is lost.
 func splitHeader(data []byte) (header, []byte) {
 	first, rest, found := bytes.Cut(data, []byte("\n"))
 	if !found {

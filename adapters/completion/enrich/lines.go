@@ -26,7 +26,7 @@ type Lines struct {
 	name string
 	read int64            // where the last line that was read ends
 	done map[key]struct{} // what the file holds
-	ours map[key]struct{} // what this run has promised
+	ours map[key]struct{} // results that this run has written
 	cut  int64            // bytes of a torn line that were removed
 }
 
@@ -35,8 +35,8 @@ type key [sha256.Size]byte
 
 func keyOf(path, digest string) key { return sha256.Sum256([]byte(path + "\x00" + digest)) }
 
-// OpenLines opens or makes the file. After whole results it cuts off the beginning of one more, which a crash or a
-// power loss left. Anything else that is no result refuses the file with ErrForeign.
+// OpenLines opens or creates the file. It removes an incomplete result at the end, which a crash or power loss left. A file
+// with any other content is refused with ErrForeign.
 func OpenLines(name string) (*Lines, error) {
 	l := &Lines{name: name, done: map[key]struct{}{}, ours: map[key]struct{}{}}
 	err := l.locked(func(*os.File) error { return nil })
@@ -46,7 +46,7 @@ func OpenLines(name string) (*Lines, error) {
 	return l, nil
 }
 
-// Cut is how many bytes of a torn line were removed.
+// Cut returns the number of removed bytes of an incomplete line.
 func (l *Lines) Cut() int64 { return l.cut }
 
 // locked runs f with the file while no other run writes to it, after it has read what others wrote.
@@ -135,7 +135,7 @@ func isTorn(line []byte, afterResults bool) bool {
 	return afterResults && (bytes.HasPrefix(text, []byte(start)) || strings.HasPrefix(start, string(text)))
 }
 
-// truncate removes what stands after the last whole line.
+// truncate removes the bytes after the last complete line.
 func (l *Lines) truncate(file *os.File) error {
 	if err := file.Truncate(l.read); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (l *Lines) truncate(file *os.File) error {
 	return err
 }
 
-// append writes after the last whole line. Where that fails it leaves no part of data.
+// append writes data after the last complete line. If that fails, no part of data remains.
 func (l *Lines) append(file *os.File, data []byte) error {
 	_, err := file.Write(data)
 	if err == nil {

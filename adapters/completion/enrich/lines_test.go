@@ -87,7 +87,7 @@ func writeRun(t *testing.T, run, place string) {
 	}
 }
 
-// E7: what a crash or a power loss can leave behind whole results is cut off and counted; the results stay.
+// E7: an incomplete line that a crash or power loss left after complete results is removed and counted; the results stay.
 func TestTornTail(t *testing.T) {
 	whole := line(t)
 	torn := []string{strings.Repeat("\x00", 4096), whole[:len(whole)-1][:len(whole)/2] + strings.Repeat("\x00", 100)}
@@ -116,7 +116,7 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// E7: a run succeeds only if the file holds every result that it promised.
+// E7: a run succeeds only if the file contains every result that it has written.
 func TestLostResults(t *testing.T) {
 	place := filepath.Join(t.TempDir(), "out.jsonl")
 	l, err := OpenLines(place)

@@ -47,7 +47,7 @@ func (f *tokenizer) Ask(_ context.Context, turns []completion.Message, o complet
 }
 
 // E8: a long note is read whole, in requests that fit the context, and every word of it reaches the model once. What the
-// bound of requests leaves out is said.
+// limit of requests leaves out is reported.
 func TestLongNotes(t *testing.T) {
 	for _, perToken := range []float64{0.8, 2, 4} {
 		for _, words := range []int{100, 4_000, 12_000, 60_000} {
@@ -129,7 +129,7 @@ func TestModelReplaced(t *testing.T) {
 	}
 }
 
-// Issue 19: notes stream through bounded memory, and the first one is asked for before the others are read.
+// E7: a batch uses bounded memory, and the request for the first note is sent before the others are read.
 func TestBatchMemory(t *testing.T) {
 	dir := t.TempDir()
 	text := bytes.Repeat([]byte("word "), 20<<10) // 100 KiB
@@ -170,7 +170,7 @@ func (forgetful) Ask(context.Context, []completion.Message, completion.Options, 
 	return completion.Answer{Text: good}, nil
 }
 
-// Issue 19: an interruption is answered although a read blocks, and nothing that was finished is lost.
+// E7: an interruption ends the batch although a read blocks, and no finished result is lost.
 func TestInterruptedWhileReading(t *testing.T) {
 	dir := t.TempDir()
 	first := filepath.Join(dir, "a.md")
@@ -212,7 +212,7 @@ func TestPanicInNote(t *testing.T) {
 	}
 }
 
-// Issue 19: a linked folder is searched, linked notes are read, and what cannot be searched is said and stops nothing.
+// E7: a linked folder is searched and linked notes are read; a path that cannot be searched is reported and stops no other.
 func TestExpandLinks(t *testing.T) {
 	dir := t.TempDir()
 	vault := filepath.Join(dir, "vault")

@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxCalls bounds the requests for one note. What the last of them does not reach is left out, and the result
-// says so.
+// maxCalls bounds the requests for one note. The text after the last request is left out, and the result says so.
 const maxCalls = 24
 
 // overhead is what instruction, template and quoting take of the context, in tokens.

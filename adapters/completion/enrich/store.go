@@ -15,19 +15,19 @@ import (
 	"companion/adapters/privatefs"
 )
 
-// ErrForeign is in the chain when the place for results holds something that enrich did not write.
+// ErrForeign means that the file or folder for results contains data that enrich did not write.
 var ErrForeign = errors.New("it holds something other than results of enrich, which is not overwritten")
 
-// ErrClosed is in the chain of a Put after which no other result can be kept.
+// ErrClosed means that no further result can be stored.
 var ErrClosed = errors.New("no more results can be written")
 
 // Store keeps results where the user asked for them. It is called by one goroutine at a time.
 type Store interface {
-	// Done reports whether the result of this very note is already there (E7). An error says that none can be
-	// kept; it comes before a model works for the note.
+	// Done reports whether a result for this note and text exists (E7). An error means that no result can be stored; it
+	// is returned before a request to the model.
 	Done(Note) (bool, error)
-	// Put keeps a result, so that it survives an interruption right after. ErrClosed in the chain of its
-	// error ends the batch; any other error is the failure of this note.
+	// Put stores a result durably. An error that wraps ErrClosed ends the batch; any other error is the failure of this
+	// note.
 	Put(Result) error
 }
 
@@ -143,7 +143,7 @@ func readResult(name string) (Result, error) {
 	return result, nil
 }
 
-// encode makes one line of JSON in which no hidden character stands as itself.
+// encode makes one line of JSON in which every hidden character is escaped.
 func encode(r Result) ([]byte, error) {
 	line, err := json.Marshal(r)
 	if err != nil {

@@ -88,7 +88,7 @@ func TestDefang(t *testing.T) {
 	})
 }
 
-// Issue 19: results have no control, C1, DEL or bidirectional character in their JSON.
+// T15: the JSON of a result has no control, C1, DEL or bidirectional character.
 func TestEncodeHidden(t *testing.T) {
 	r := resultOf(t, "/a\u202e\u009b.md", "x\u009b2J\u202e\u0085y\x7f")
 	encoded, err := encode(r)

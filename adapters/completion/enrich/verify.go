@@ -33,7 +33,7 @@ type Verified struct {
 	Result   Result   `json:"-"`
 }
 
-// SentAway is how many bytes of request bodies left this machine for the result.
+// SentAway returns the number of bytes of request bodies that left this machine for the result.
 func (r Result) SentAway() int64 {
 	var away int64
 	for name, bytes := range r.Provenance.BytesSent {
@@ -127,5 +127,5 @@ func standing(r Result) Standing {
 	case err == nil && note.Digest == r.Source.SHA256:
 		return Current
 	}
-	return Stale // another text, or no text any more
+	return Stale // another text, or none
 }

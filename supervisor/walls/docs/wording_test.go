@@ -21,7 +21,6 @@ var notRewritten = map[string]bool{
 	"actors/door/health":              true,
 	"actors/logfile":                  true,
 	"actors/runtime/process":          true,
-	"adapters/completion/enrich":      true,
 	"adapters/door/controlsock":       true,
 	"adapters/door/guard":             true,
 	"adapters/door/http1":             true,
