@@ -19,7 +19,7 @@ let last = -1;
 for await (const event of stream) {
   assert.equal(event.sequence_number, ++last);
 }
-assert.ok((await stream.finalResponse()).output_text);
+assert.ok((await stream.finalResponse()).output[0].content[0].text);
 
 const anthropic = new Anthropic({ maxRetries: 0 });
 const answer = await anthropic.messages.create({ model, max_tokens: 5, messages });
