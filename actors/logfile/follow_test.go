@@ -57,7 +57,7 @@ func follow(t *testing.T, path string) *collect {
 	return c
 }
 
-// J3: a following tail survives everything that can happen to the file under it.
+// J3: a following tail survives truncation, removal and replacement of the file and its folder.
 func TestFollowSurvives(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"truncation": func(t *testing.T, path string) {
@@ -105,7 +105,7 @@ func TestFollowSurvives(t *testing.T) {
 	}
 }
 
-// J3: an overflow of the kernel's queue is a change like any other, is said once, and does not end the watch.
+// J3: an overflow of the kernel's queue counts as a change, is reported once, and does not end the watch.
 func TestForwardAfterOverflow(t *testing.T) {
 	events, errs := make(chan fsnotify.Event), make(chan error)
 	changed := make(chan struct{}, 1)
@@ -129,7 +129,7 @@ func TestForwardAfterOverflow(t *testing.T) {
 	}
 }
 
-// J3: a reader that is slower than the changes of the folder loses no line and does not end.
+// J3: a reader that is slower than the changes of the folder loses no line, and the tail does not end.
 func TestFollowWithASlowReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "companion.log")
 	appendTo(t, path, logLine("first"))
@@ -161,7 +161,7 @@ func TestFollowWithASlowReader(t *testing.T) {
 	}
 }
 
-// J3: without the kernel's reports the tail polls, and says so.
+// J3: without inotify the tail polls, and says so.
 func TestFollowPolls(t *testing.T) {
 	var notices []string
 	_, stop := watch(filepath.Join(t.TempDir(), "missing"), func(text string) { notices = append(notices, text) })
@@ -171,7 +171,7 @@ func TestFollowPolls(t *testing.T) {
 	}
 }
 
-// J3: rotated files are found in a folder whose name holds characters of a pattern.
+// J3: rotated files are found in a folder whose name contains glob characters.
 func TestRotatedInAnyFolder(t *testing.T) {
 	for _, name := range []string{"a[b]", "a*", "a?b", `a\b`, "plain"} {
 		dir := filepath.Join(t.TempDir(), name)
@@ -192,7 +192,7 @@ func TestRotatedInAnyFolder(t *testing.T) {
 	}
 }
 
-// J1: a log file that was removed or replaced is made again for the next line, with mode 0600.
+// J1: a log file that was removed or replaced is created again for the next line, with mode 0600.
 func TestWriterMakesTheFileAgain(t *testing.T) {
 	for name, change := range map[string]func(path string) error{
 		"removed": os.Remove,

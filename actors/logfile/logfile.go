@@ -23,17 +23,17 @@ import (
 	"companion/messages"
 )
 
-// defaultActor is the actor of lines that no actor wrote: the command itself.
+// defaultActor is the actor of lines that no actor logs: those of the command itself.
 const defaultActor = "companion"
 
-// patience bounds the wait for a blocked terminal or disk at the end of Serve and in Flush.
+// patience bounds the wait for a blocked terminal or disk when Serve ends and in Flush.
 const patience = time.Second
 
 var errStuck = errors.New("the file takes no more lines")
 
-// Options says where lines go.
+// Options configures the log file and the terminal output.
 type Options struct {
-	File    string // in a private folder, which Open makes
+	File    string // in a private folder, which Open creates
 	MaxSize int64  // bytes, rounded up to whole MiB
 	Backups int
 	Level   zapcore.Level
@@ -53,7 +53,7 @@ type Journal struct {
 	logger   *zap.Logger
 }
 
-// Open checks that folder and file are private (T17) and makes the actor. It writes nothing yet.
+// Open checks that folder and file are private (T17) and creates the actor. It writes nothing yet.
 func Open(o Options) (*Journal, error) {
 	if err := privatefs.EnsureDir(filepath.Dir(o.File)); err != nil {
 		return nil, fmt.Errorf("opening the log: %w", err)
@@ -77,7 +77,7 @@ func (j *Journal) Logger() *zap.Logger { return j.logger }
 
 func (j *Journal) String() string { return string(messages.ActorJournal) }
 
-// Serve writes lines until ctx ends, then what is still buffered.
+// Serve writes lines until ctx ends, and then the lines that are still buffered.
 func (j *Journal) Serve(ctx context.Context) error {
 	file := newWriter(j.options)
 	shown := background(func() {
@@ -92,7 +92,7 @@ func (j *Journal) Serve(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Flush writes what was logged after Serve ended. The composition root calls it last.
+// Flush writes the lines that were logged after Serve ended. The composition root calls it last.
 func (j *Journal) Flush() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -138,8 +138,8 @@ func background(f func()) <-chan struct{} {
 	return done
 }
 
-// within waits for done, at most for patience, and reports whether it came. A full pipe without a reader blocks a
-// write for ever, and the standard streams have no write deadline; the shutdown must not wait for them (X7).
+// within waits until done is closed, for at most patience, and reports whether it was. A full pipe without a reader
+// blocks a write for ever, and the standard streams have no write deadline; the shutdown must not wait for them (X7).
 func within(done <-chan struct{}) bool {
 	select {
 	case <-done:

@@ -30,7 +30,7 @@ func options(t *testing.T) Options {
 	return Options{File: filepath.Join(t.TempDir(), "state", "companion.log"), MaxSize: 1, Backups: 20, Level: zapcore.DebugLevel}
 }
 
-// serve runs j until the returned function is called, which also waits for its end.
+// serve runs j until the caller calls stop, which waits for the end of Serve.
 func serve(t *testing.T, j *Journal) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -39,7 +39,7 @@ func serve(t *testing.T, j *Journal) (stop func()) {
 	return func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve returned %v", err)
+			t.Errorf("Serve: got %v, want context.Canceled", err)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func open(t *testing.T, o Options) *Journal {
 	return j
 }
 
-// J1: one JSON object a line, with its keys, in a file of mode 0600. T12: a Secret in a log field shows nothing.
+// J1: one JSON object per line, with its keys, in a file of mode 0600. T12: a Secret in a log field shows nothing.
 func TestLinesInTheFile(t *testing.T) {
 	o := options(t)
 	j := open(t, o)
@@ -65,14 +65,14 @@ func TestLinesInTheFile(t *testing.T) {
 
 	info, err := os.Stat(o.File)
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Fatalf("log file: %v, %v; want mode 0600", info, err)
+		t.Fatalf("log file: got %v, %v; want mode 0600", info, err)
 	}
 	data, err := os.ReadFile(o.File)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(data, []byte("s3cr3t")) {
-		t.Errorf("the log shows a secret: %s", data)
+		t.Errorf("got a secret in the log, want none: %s", data)
 	}
 	var got []map[string]any
 	for line := range bytes.Lines(data) {
@@ -93,7 +93,7 @@ func TestLinesInTheFile(t *testing.T) {
 	}
 }
 
-// J1, T17: a log that other users can read, or that is a link, is refused.
+// J1, T17: Open refuses a log that other users can read, or that is a link.
 func TestOpenRefuses(t *testing.T) {
 	for name, prepare := range map[string]func(file string) error{
 		"readable by all": func(file string) error { return os.WriteFile(file, nil, 0o644) },
@@ -109,7 +109,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := Open(o); err == nil {
-				t.Error("Open accepted it, want an error")
+				t.Error("got nil, want an error")
 			}
 		})
 	}
@@ -130,10 +130,10 @@ func TestFullBufferDropsAndSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := bytes.Count(data, []byte(`"burst"`)); n != bound {
-		t.Errorf("%d lines kept, want %d", n, bound)
+		t.Errorf("got %d lines in the log, want %d", n, bound)
 	}
 	if !regexp.MustCompile(`"actor":"journal","event":"log lines dropped","count":7`).Match(data) {
-		t.Error("the log holds no count of 7 dropped lines")
+		t.Error("got no count of 7 dropped lines in the log, want one")
 	}
 }
 
@@ -148,12 +148,12 @@ func TestStuckTerminal(t *testing.T) {
 	j.Logger().Info("unread")
 	stop()
 	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("unread")) {
-		t.Errorf("the file lacks the line: %q, %v", data, err)
+		t.Errorf("got the file %q, %v; want the line in it", data, err)
 	}
 }
 
-// X7: lines left for a blocked terminal delay neither the end nor a new start of the actor. At most one goroutine
-// blocks in the terminal, and when it is read again every line comes once, in order.
+// X7: lines left for a blocked terminal delay neither the end nor the next start of the actor. At most one goroutine
+// blocks in a write to the terminal. When the terminal is read again, it gets every line once, in order.
 func TestFlushWithAStuckTerminal(t *testing.T) {
 	reader, writer := io.Pipe()
 	o := options(t)
@@ -170,7 +170,7 @@ func TestFlushWithAStuckTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(o.File); err != nil || !bytes.Contains(data, []byte("line 3")) {
-		t.Errorf("the file lacks the line: %q, %v", data, err)
+		t.Errorf("got the file %q, %v; want the line in it", data, err)
 	}
 	// A terminal whose first write blocks in Flush itself.
 	unread, fresh := io.Pipe()
@@ -186,14 +186,14 @@ func TestFlushWithAStuckTerminal(t *testing.T) {
 	lines := bufio.NewScanner(reader)
 	for _, want := range []string{"line 1", "line 2", "line 3"} {
 		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
-			t.Fatalf("the terminal got %q, want %q", lines.Text(), want)
+			t.Fatalf("got %q on the terminal, want %q", lines.Text(), want)
 		}
 	}
 	_ = reader.Close()
 }
 
-// J1, X6: lines for a person are readable, coloured only when asked for, and hold no control characters. They begin
-// with the date.
+// J1, X6: lines for a person are readable, are coloured only when Colour is set, contain no control characters, and
+// begin with the date.
 func TestReadable(t *testing.T) {
 	for _, colour := range []bool{false, true} {
 		var terminal bytes.Buffer
@@ -206,18 +206,18 @@ func TestReadable(t *testing.T) {
 		}
 		got := terminal.String()
 		if !strings.Contains(got, `it said reason=crash_loop code=3 line="\x1b]0;title\a"`) {
-			t.Errorf("got %q", got)
+			t.Errorf("got %q, want the event with its fields", got)
 		}
 		if !strings.HasPrefix(got, time.Now().Format("2006-01-02 ")) {
 			t.Errorf("got %q, want the date first", got)
 		}
 		if strings.Contains(got, "\x1b[31m") != colour || strings.Contains(got, "\x1b]") {
-			t.Errorf("colour %v: %q", colour, got)
+			t.Errorf("colour %v: got %q, want colour only when set, and no other escapes", colour, got)
 		}
 	}
 }
 
-// collect tails in the background and counts lines; wait blocks until n have come.
+// collect receives records in a goroutine and counts them; wait blocks until n have come.
 type collect struct {
 	mu     sync.Mutex
 	change *sync.Cond
@@ -240,7 +240,7 @@ func (c *collect) wait(n int) {
 	}
 }
 
-// J3: the tail follows across rotations, and emits every line once, wherever it was at the rename.
+// J3: the tail follows across rotations, and emits every line once, wherever its reader is at a rename.
 func TestFollowAcrossRotation(t *testing.T) {
 	o := options(t)
 	open(t, o)
@@ -263,7 +263,7 @@ func TestFollowAcrossRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		want = append(want, event)
-		if i%40 == 39 { // some rotations meet a tail that is behind, others one that has caught up
+		if i%40 == 39 { // some rotations happen while the tail is behind, others after it has caught up
 			if i%80 == 79 {
 				c.wait(i + 1)
 			}
@@ -281,15 +281,15 @@ func TestFollowAcrossRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(c.events, want) {
-		t.Errorf("got %d lines, want %d in order: %v", len(c.events), len(want), c.events)
+		t.Errorf("got %d lines, want %d in order; got %v", len(c.events), len(want), c.events)
 	}
 	backups, err := filepath.Glob(filepath.Join(filepath.Dir(o.File), "companion-*.log"))
 	if err != nil || len(backups) != 10 {
-		t.Fatalf("%d rotated files (%v), want 10", len(backups), err)
+		t.Fatalf("got %d rotated files (%v), want 10", len(backups), err)
 	}
 	for _, name := range append(backups, o.File) {
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v %v, want mode 0600", name, info, err)
+			t.Errorf("%s: got %v, %v, want mode 0600", name, info, err)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func value(v any) string {
 	return printable(string(encoded))
 }
 
-// printable quotes text that holds control characters: a line may repeat output of the runtime.
+// printable quotes text that contains control characters: a line may repeat output of the runtime.
 func printable(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)

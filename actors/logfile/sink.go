@@ -12,22 +12,22 @@ import (
 	"companion/messages"
 )
 
-// bound is how many lines may wait: a burst of some seconds at debug level, under 1 MiB.
+// bound is how many lines may wait: enough for a burst of some seconds at debug level, less than 1 MiB.
 const bound = 4096
 
-// gather is how long a line waits for others of the same batch. It also keeps the write, which wakes threads, out of
-// the way of the change that is being logged.
+// gather is how long a line waits for more lines of the same batch. The delay also keeps the write, which wakes
+// threads, from slowing down the operation that is logged.
 const gather = 5 * time.Millisecond
 
-// sink is a bounded buffer of encoded lines between all loggers and one writer.
+// sink is a bounded buffer of encoded lines, with all loggers as senders and one goroutine as receiver.
 type sink struct {
 	lines   chan []byte
-	dropped atomic.Int64 // lines that found no room, or that could not be written
+	dropped atomic.Int64 // lines that did not fit, or that could not be written
 }
 
 func newSink() *sink { return &sink{lines: make(chan []byte, bound)} }
 
-// Write never blocks and never fails: a slow disk must not slow down a logger (J1).
+// Write never blocks and never fails, so that a slow disk does not slow down a logger (J1).
 func (s *sink) Write(line []byte) (int, error) {
 	select {
 	case s.lines <- bytes.Clone(line):
@@ -40,7 +40,7 @@ func (s *sink) Write(line []byte) (int, error) {
 // Sync does nothing: pump does the writing.
 func (s *sink) Sync() error { return nil }
 
-// pump writes lines until ctx ends, then those that are left. It calls before once for each batch.
+// pump writes lines until ctx ends, then the lines that are left. It calls before once per batch.
 func (s *sink) pump(ctx context.Context, before func(), write func([]byte) (int, error)) {
 	for {
 		select {

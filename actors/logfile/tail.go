@@ -39,24 +39,24 @@ func (f Filter) allows(r Record) bool {
 		(f.Match == nil || f.Match.Match(r.Line))
 }
 
-// TailOptions says what Tail reads.
+// TailOptions configures Tail.
 type TailOptions struct {
 	Path   string
 	Follow bool // go on until ctx ends, across rotation, truncation and removal
 	Filter Filter
-	// Notice gets one sentence when Tail works in a lesser way than asked for; nil: it is not said.
+	// Notice gets one sentence when Tail has to work in a slower way than usual; nil: no notice.
 	Notice func(string)
 }
 
-// pollEvery is how often a following tail looks at the folder without an event: the kernel drops events when its
-// queue overflows, and a removed folder sends none. A look costs a stat and one listing of the folder.
+// pollEvery is how often a following tail lists the folder without an event: the kernel drops events when its queue
+// overflows, and sends none for a removed folder. A poll costs a stat and one listing of the folder.
 const pollEvery = time.Second
 
-// Tail calls emit with the records of the log, oldest first, rotated files included (J3). With Follow it goes on until
-// ctx ends, which is no error. It needs no daemon.
+// Tail calls emit with the records of the log, oldest first, rotated files included (J3). With Follow it continues
+// until ctx ends, which is no error. It needs no daemon.
 //
-// A library's tail reopens a path when it hears of the rename, and so loses what was written between its last read
-// and the rename, or in a file that existed only meanwhile. This one goes from file to file by identity.
+// Tail libraries open the path again when they learn of a rename. They lose the lines written between their last read
+// and the rename, and files that were current only in between. This tail follows the files by identity.
 func Tail(ctx context.Context, o TailOptions, emit func(Record) error) error {
 	t := tail{path: o.Path, filter: o.Filter, emit: emit}
 	defer t.close()
@@ -84,9 +84,9 @@ func Tail(ctx context.Context, o TailOptions, emit func(Record) error) error {
 	}
 }
 
-// watch returns a channel that receives when something in dir changed. Several changes may be one receive. Without the
-// kernel's help (no inotify instances left, a removed folder) the channel stays silent, notice gets the reason, and
-// the caller's poll does the work.
+// watch returns a channel that receives after changes in dir; one receive may stand for several changes. When the
+// kernel cannot watch dir (no inotify instances left, a removed folder), the channel never receives, notice gets the
+// reason, and the caller relies on its poll.
 func watch(dir string, notice func(string)) (changes <-chan struct{}, stop func()) {
 	changed := make(chan struct{}, 1)
 	watcher, err := fsnotify.NewWatcher()
@@ -110,8 +110,8 @@ func watch(dir string, notice func(string)) (changes <-chan struct{}, stop func(
 	}
 }
 
-// forward turns events and errors into receives of changed, until both channels are closed. An error (the queue
-// overflowed) means that something changed, too; the library blocks for ever on an error that nobody receives.
+// forward turns events and errors into sends to changed, until both channels are closed. An error (the queue
+// overflowed) also means that something changed. It must be received, because the library blocks on it otherwise.
 func forward(events <-chan fsnotify.Event, errs <-chan error, changed chan<- struct{}, notice func(string)) {
 	told := false
 	for events != nil || errs != nil {
@@ -148,7 +148,7 @@ type tail struct {
 	reader  *bufio.Reader
 	read    int64 // bytes of the held file that were read
 	partial []byte
-	skip    bool // the rest of an overlong line
+	skip    bool // skip the rest of an overlong line
 }
 
 func (t *tail) close() {
@@ -180,9 +180,9 @@ func (t *tail) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// successor returns the file after the held one, or "" when the held one is the newest. It looks at the current file
-// before it lists the rotated ones: a held file that is no longer current is then in the list, or was removed
-// together with everything older.
+// successor returns the file after the held one, or "" when the held one is the newest. It checks the current file
+// before it lists the rotated ones: a held file that is not the current one is then either in the list, or was removed
+// together with every older file.
 func (t *tail) successor() (next string, nextInfo fs.FileInfo, err error) {
 	type candidate struct {
 		name string
@@ -210,8 +210,8 @@ func (t *tail) successor() (next string, nextInfo fs.FileInfo, err error) {
 	return next, nextInfo, err
 }
 
-// rotated lists the rotated files, oldest first. A folder that is gone holds none. filepath.Glob would take brackets in
-// the folder's name for a pattern.
+// rotated lists the rotated files, oldest first; the list of a removed folder is empty. It does not use filepath.Glob,
+// which would interpret brackets in the folder's name.
 func (t *tail) rotated() []string {
 	dir, base := filepath.Split(t.path)
 	ext := filepath.Ext(base)
@@ -226,8 +226,8 @@ func (t *tail) rotated() []string {
 	return names
 }
 
-// move opens the next file, unless a rotation put another one under that name meanwhile; then the caller looks
-// again.
+// move opens the next file. If a rotation has put another file under that name meanwhile, it opens none, and the
+// caller calls successor again.
 func (t *tail) move(next string, info fs.FileInfo) error {
 	file, err := os.Open(next)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -272,7 +272,7 @@ func (t *tail) readHeld(ctx context.Context) error {
 	return nil
 }
 
-// rewind starts at the beginning again when the held file is shorter than what was read: it was truncated.
+// rewind starts at the beginning when the held file is shorter than what was read from it, because it was truncated.
 func (t *tail) rewind() error {
 	info, err := t.held.Stat()
 	if err != nil {
@@ -301,7 +301,7 @@ func (t *tail) line() error {
 		record, err = parseGlued(line)
 	}
 	if err != nil || !t.filter.allows(record) {
-		return nil // a line that a crash tore is no reason to stop
+		return nil // skip a line that a crash has cut off
 	}
 	return t.emit(record)
 }
@@ -309,8 +309,8 @@ func (t *tail) line() error {
 // lineStart begins every line of the encoder. Inside a JSON string its quotes would be escaped.
 var lineStart = []byte(`{"level":`)
 
-// parseGlued reads the whole line behind a torn one: a writer that was killed in the middle of a line leaves no line
-// end.
+// parseGlued reads the whole line that follows a partial one: a writer that was killed in the middle of a line wrote no
+// line end.
 func parseGlued(line []byte) (Record, error) {
 	at := bytes.LastIndex(line, lineStart)
 	if at <= 0 {

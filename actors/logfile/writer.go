@@ -12,9 +12,9 @@ import (
 
 // writer appends whole lines to the rotated log file. Only the goroutine of sink.pump or sink.drain calls it.
 //
-// It repairs two things that the rotation library leaves to its caller: a log file that was removed or
-// replaced under the open descriptor is made again, and a line that was written in part (full disk, kill) is
-// ended before the next one, so that one torn line costs one line.
+// It handles two cases that the rotation library leaves to its caller. It creates a log file again that was removed
+// or replaced while open. And it ends a partial line (full disk, kill) before the next line, so that only the partial
+// line is lost.
 type writer struct {
 	options Options
 	file    *timberjack.Logger
@@ -28,7 +28,7 @@ func newWriter(o Options) *writer {
 	return w
 }
 
-// reopen makes a new rotation library object; its first Write opens the file.
+// reopen makes a new object of the rotation library, whose first Write opens the file.
 func (w *writer) reopen() {
 	w.file = &timberjack.Logger{
 		Filename:         w.options.File,
@@ -66,7 +66,7 @@ func (w *writer) Check() {
 	if now, err := os.Stat(w.options.File); err == nil && os.SameFile(now, w.opened) {
 		return
 	}
-	// After a rotation by the library itself the path is a new file as well; opening it again does no harm.
+	// After a rotation by the library itself the path also names another file; opening it again is harmless.
 	_ = w.file.Close()
 	w.reopen()
 }

@@ -50,7 +50,7 @@ service = %q
 	return c
 }
 
-// writeNew writes a file that is not there yet, and makes its folder.
+// writeNew writes a file that does not exist yet, and creates its folder.
 func writeNew(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("making the configuration's folder: %w", err)

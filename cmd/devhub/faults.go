@@ -48,7 +48,7 @@ func faultCommand() *cobra.Command {
 			if err := fault.Switch(p.Path("faults"), names[0], args[1] == "on"); err != nil {
 				return err
 			}
-			// A client looks only at a version that it does not have.
+			// A client reads only a version that it does not have.
 			c, err := catalogue.Open(p)
 			if err != nil {
 				return err

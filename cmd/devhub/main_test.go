@@ -20,7 +20,7 @@ import (
 	"companion/cmd/devhub/place"
 )
 
-// TestMain lets the test binary be devhub itself, for the tests that need a process of its own.
+// TestMain lets the test binary run as devhub, for the tests that need a separate process.
 func TestMain(m *testing.M) {
 	if os.Getenv("DEVHUB_TEST_AS_PROGRAM") == "1" {
 		main()
@@ -47,13 +47,13 @@ func TestFaultsAreListed(t *testing.T) {
 	}
 	for _, f := range fault.All {
 		if !strings.Contains(out, string(f.Name)+" ") || f.Help == "" {
-			t.Errorf("%s has no line of help", f.Name)
+			t.Errorf("%s: got no line of help, want one", f.Name)
 		}
 	}
 	for _, named := range []string{"wrong-iss", "no-iss", "reused-code", "expired-manifest", "rolled-back-manifest",
 		"wrong-length", "slow", "cut", "redirect-elsewhere", "server-error"} {
 		if !strings.Contains(out, named) {
-			t.Errorf("%s is not there (hub.md)", named)
+			t.Errorf("got no fault %s, want it as in hub.md", named)
 		}
 	}
 }
@@ -65,7 +65,7 @@ func TestUnknownFaultIsAnError(t *testing.T) {
 		{"fault", "--dir", t.TempDir(), "slow", "maybe"},
 	} {
 		if _, err := run(t, args...); err == nil {
-			t.Errorf("%v: no error", args)
+			t.Errorf("%v: got nil, want an error", args)
 		}
 	}
 }
@@ -73,7 +73,7 @@ func TestUnknownFaultIsAnError(t *testing.T) {
 // The configuration is TOML with the keys of cli.md, and names files that exist.
 func TestConfig(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), `a "quoted" name`)
-	if _, err := place.Open(dir); err != nil { // as publish and serve do
+	if _, err := place.Open(dir); err != nil { // publish and serve do this
 		t.Fatal(err)
 	}
 	out, err := run(t, "config", "--dir", dir, "--keychain", "kernel-keyring", "--service", "mine")
@@ -95,15 +95,15 @@ func TestConfig(t *testing.T) {
 		} `toml:"keychain"`
 	}
 	if err := toml.NewDecoder(strings.NewReader(out)).DisallowUnknownFields().Decode(&c); err != nil {
-		t.Fatalf("%v in\n%s", err, out)
+		t.Fatalf("got %v, want valid TOML:\n%s", err, out)
 	}
 	if !strings.HasPrefix(c.Hub.URL, "https://localhost:") || c.Manifest.PrivateHosts[0] != "127.0.0.1" ||
 		c.Keychain.Backend != "kernel-keyring" || c.Keychain.Service != "mine" {
-		t.Errorf("configuration %+v", c)
+		t.Errorf("got the configuration %+v, want the hub's addresses and the given values", c)
 	}
 	for _, file := range []string{c.Hub.CAFile, c.Manifest.RootFile} {
 		if _, err := os.Stat(file); err != nil || !filepath.IsAbs(file) {
-			t.Errorf("%s: %v", file, err)
+			t.Errorf("%s: got %v, want an existing file with an absolute path", file, err)
 		}
 	}
 }
@@ -126,12 +126,12 @@ func TestPublishRefuses(t *testing.T) {
 		"two files": {"--kind", "model", "--name", "x", file, file},
 	} {
 		if out, err := run(t, append([]string{"publish", "--dir", t.TempDir()}, args...)...); err == nil {
-			t.Errorf("%s: %s", name, out)
+			t.Errorf("%s: got %s, want an error", name, out)
 		}
 	}
 }
 
-// The default mark moves, and versions count.
+// A new default replaces the old one, and versions increase.
 func TestPublishDefault(t *testing.T) {
 	dir, files := t.TempDir(), t.TempDir()
 	publish := func(name, content string, args ...string) string {
@@ -152,7 +152,7 @@ func TestPublishDefault(t *testing.T) {
 		{publish("two", "333", "--default"), "published model two, version 2 (7 bytes, default)\n"},
 	} {
 		if step.out != step.want {
-			t.Errorf("said %q, want %q", step.out, step.want)
+			t.Errorf("got %q, want %q", step.out, step.want)
 		}
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "catalogue.json"))
@@ -160,7 +160,7 @@ func TestPublishDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(data), `"default": true`); n != 1 {
-		t.Errorf("%d defaults", n)
+		t.Errorf("got %d defaults, want 1", n)
 	}
 }
 
@@ -174,17 +174,17 @@ func TestDirectoryIsPrivate(t *testing.T) {
 		t.Errorf("empty directory: got %v, want nil", err)
 	}
 	if info, err := os.Stat(open); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
+		t.Errorf("got mode %v, %v, want 0700", info.Mode(), err)
 	}
 	if err := os.Chmod(open, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := run(t, "config", "--dir", open); err == nil {
-		t.Error("an open directory with keys in it is accepted")
+		t.Error("got nil for a directory with keys that others can enter, want an error")
 	}
 }
 
-// config and fault make no hub in a mistyped directory, and config writes a new file with its folder.
+// config and fault create no hub in a mistyped directory, and config creates the folder of a new file.
 func TestConfigOfNoHub(t *testing.T) {
 	typo := filepath.Join(t.TempDir(), "typo")
 	for _, args := range [][]string{{"config", "--dir", typo}, {"fault", "--dir", typo, "slow", "on"}} {
@@ -192,7 +192,7 @@ func TestConfigOfNoHub(t *testing.T) {
 			t.Errorf("%v: got %v, want ErrNoHub", args, err)
 		}
 		if _, err := os.Stat(typo); err == nil {
-			t.Fatalf("%v made %s", args, typo)
+			t.Fatalf("%v: got the directory %s, want none", args, typo)
 		}
 	}
 	dir, file := filepath.Join(t.TempDir(), "hub"), filepath.Join(t.TempDir(), "new", "config.toml")
@@ -203,14 +203,14 @@ func TestConfigOfNoHub(t *testing.T) {
 		t.Errorf("--output: got %q, %v; want nothing printed", out, err)
 	}
 	if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), "root_file") {
-		t.Errorf("--output wrote %q, %v", data, err)
+		t.Errorf("--output: got %q, %v, want the configuration", data, err)
 	}
 	if _, err := run(t, "config", "--dir", dir, "--output", file); err == nil {
-		t.Error("--output wrote over a file, want an error")
+		t.Error("--output over a file: got nil, want an error")
 	}
 }
 
-// A second server of one directory is refused and changes nothing.
+// A second server of one directory is refused, and the ports file stays unchanged.
 func TestSecondServeIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	p, err := place.Open(dir)
@@ -234,8 +234,7 @@ func TestSecondServeIsRefused(t *testing.T) {
 	unlock()
 }
 
-// serve prints its addresses in the first line, warns that it is not for production, and ends in order on a
-// signal.
+// serve prints its addresses in the first line, warns that it is not for production, and exits with 0 after a signal.
 func TestServeProcess(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -259,18 +258,18 @@ func TestServeProcess(t *testing.T) {
 		}
 		if !strings.HasPrefix(first["hub"], "https://localhost:") || !strings.HasPrefix(first["artifacts"], "https://127.0.0.1:") ||
 			!filepath.IsAbs(first["caFile"]) || !filepath.IsAbs(first["rootFile"]) || len(first) != 4 {
-			t.Errorf("first line %v", first)
+			t.Errorf("got the first line %v, want four addresses and paths", first)
 		}
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
 		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", sig, err)
+			t.Errorf("%s: got %v, want nil", sig, err)
 		}
 		kill.Stop()
 		if !strings.Contains(stderr.String(), "NOT FOR PRODUCTION") {
-			t.Errorf("no warning: %s", &stderr)
+			t.Errorf("got %s, want the warning NOT FOR PRODUCTION", &stderr)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// stopGrace is how long a child may take to end in order.
+// stopGrace is how long a child may take to stop.
 const stopGrace = 20 * time.Second
 
 // child is a program that the demonstration runs.
@@ -26,7 +26,7 @@ type child struct {
 	err     error // after ended
 }
 
-// start runs a program whose standard error, and where out is nil its output too, go to a log file.
+// start runs a program whose standard error, and also its output if out is nil, go to a log file.
 func (d *demo) start(name string, out io.Writer, args ...string) (*child, error) {
 	c := &child{name: name, log: filepath.Join(d.dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
@@ -39,7 +39,7 @@ func (d *demo) start(name string, out io.Writer, args ...string) (*child, error)
 	if out != nil {
 		cmd.Stdout = out
 	}
-	// Ctrl-C in the terminal reaches only the demonstration, which then stops its children in order.
+	// Ctrl-C in the terminal reaches only the demonstration, which then stops its children.
 	cmd.SysProcAttr = childAttributes()
 	started := make(chan error, 1)
 	go func() {

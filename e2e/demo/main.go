@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// stage is one link of the chain. do returns what there is to say about it.
+// stage is one step of the chain. do returns a text about its result.
 type stage struct {
 	name  string
 	about string // what it does, shown while it runs

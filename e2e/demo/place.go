@@ -12,11 +12,11 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// longestRunDir leaves room for the names of the sockets: the companion refuses a path of more than 103
-// bytes, of which its longest name takes 48.
+// longestRunDir leaves room for the names of the sockets: the companion refuses a path of more than 103 bytes, and its
+// longest name takes 48.
 const longestRunDir = 55
 
-// keychainService is the demonstration's own name in the kernel keyring, different for each clone.
+// keychainService is the demonstration's service name in the kernel keyring, different for each clone.
 func (d *demo) keychainService() string {
 	digest := sha256.Sum256([]byte(d.dir))
 	return "companion-demo-" + hex.EncodeToString(digest[:4])
@@ -34,7 +34,7 @@ type demo struct {
 	shown    progress
 }
 
-// facts are what earlier stages found and later ones need.
+// facts are results of earlier stages that later ones need.
 type facts struct {
 	model, runtime, runtimeVersion string
 	caFile                         string
@@ -68,8 +68,8 @@ func prepare() (*demo, error) {
 	return d, d.makeRunDir()
 }
 
-// makeRunDir puts the sockets under the demonstration's folder, or, where its path is too long for a
-// socket, into a private temporary folder that stop removes.
+// makeRunDir puts the sockets under the demonstration's folder. If its path is too long for a socket, it uses a private
+// temporary folder that stop removes.
 func (d *demo) makeRunDir() error {
 	d.run = filepath.Join(d.dir, "run")
 	if len(d.run) > longestRunDir {
@@ -80,7 +80,7 @@ func (d *demo) makeRunDir() error {
 	return os.Mkdir(d.run, 0o700)
 }
 
-// removeTree also removes what the companion made read-only (M12).
+// removeTree also removes the files that the companion made read-only (M12).
 func removeTree(dir string) error {
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err == nil && entry.IsDir() {
@@ -94,7 +94,7 @@ func removeTree(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// xdg are the variables that move all of the companion's places into the demonstration's folder.
+// xdg are the variables that put all of the companion's folders into the demonstration's folder.
 func (d *demo) xdg() []string {
 	return []string{
 		"XDG_CONFIG_HOME=" + filepath.Join(d.dir, "config"),
@@ -107,7 +107,7 @@ func (d *demo) xdg() []string {
 
 func (d *demo) binary(name string) string { return filepath.Join(d.dir, "bin", name) }
 
-// invite says how to use the running companion from another terminal.
+// invite prints how to use the running companion from another terminal.
 func (d *demo) invite() {
 	script := filepath.Join(d.dir, "env.sh")
 	lines := make([]string, 0, 6)
@@ -133,7 +133,7 @@ Ctrl-C stops it all.
 `, script)
 }
 
-// stop ends what runs, the companion before its hub, and leaves nothing in the keyring.
+// stop ends the running programs, the companion before its hub, and removes the session from the keyring.
 func (d *demo) stop() error {
 	var failed error
 	if len(d.children) > 1 {

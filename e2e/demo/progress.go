@@ -9,10 +9,10 @@ import (
 	"golang.org/x/term"
 )
 
-// sayEvery is how often a stage that goes on says so where lines cannot be redrawn.
+// sayEvery is the interval of the lines about a running stage, where lines cannot be redrawn.
 const sayEvery = 15 * time.Second
 
-// progress shows the stage that runs: a line that is redrawn on a terminal, else a line at its start and some later.
+// progress shows the running stage: a line that is redrawn on a terminal, otherwise a line at its start and at intervals.
 type progress struct {
 	mu      sync.Mutex
 	detail  string
@@ -61,7 +61,7 @@ func (d *demo) begin(s stage) {
 	}()
 }
 
-// end stops to show it, and clears its line.
+// end stops the display, and clears its line.
 func (d *demo) end() {
 	close(d.shown.stop)
 	<-d.shown.stopped
@@ -70,14 +70,14 @@ func (d *demo) end() {
 	}
 }
 
-// say changes what is shown about the stage that runs.
+// say changes the text about the running stage.
 func (p *progress) say(format string, values ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.detail = fmt.Sprintf(format, values...)
 }
 
-// Write takes lines that a stage reports, such as what is being fetched.
+// Write accepts lines that a stage reports, such as the file that it downloads.
 func (p *progress) Write(text []byte) (int, error) {
 	if line := firstLine(text); len(line) > 0 {
 		p.say("%s", line)

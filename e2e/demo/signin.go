@@ -17,8 +17,8 @@ import (
 
 var loopbackURL = regexp.MustCompile(`http://(127\.0\.0\.1|\[::1\]):\d+/\S+`)
 
-// signIn runs the command that a person without a browser uses, and plays the browser: it opens the
-// printed URL and follows the redirects, with the hub's own authority as the one that it trusts.
+// signIn runs the command for a user without a browser, and acts as the browser: it opens the printed URL and follows the
+// redirects, and trusts the hub's own authority.
 func (d *demo) signIn(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, signInDeadline)
 	defer cancel()
@@ -48,7 +48,7 @@ func (d *demo) signIn(ctx context.Context) (string, error) {
 	return string(firstLine(who)), err
 }
 
-// browse looks for the URL in what the command prints, opens it, and reads on to the end.
+// browse finds the URL in the command's output, opens it, and reads the output to its end.
 func (d *demo) browse(ctx context.Context, printed io.Reader) error {
 	opened := false
 	lines := bufio.NewScanner(printed)
@@ -92,7 +92,7 @@ func (d *demo) open(ctx context.Context, target string) error {
 	return nil
 }
 
-// signOut leaves no session in the keyring. It is best effort: the demonstration is over.
+// signOut removes the session from the keyring, as far as possible.
 func (d *demo) signOut() {
 	ctx, cancel := context.WithTimeout(context.Background(), signInDeadline)
 	defer cancel()

@@ -55,7 +55,7 @@ func (d *demo) build(ctx context.Context) (string, error) {
 	return "companion, devhub", nil
 }
 
-// compile builds one program, and shows how many packages it has compiled: with an empty build cache it takes minutes.
+// compile builds one program, and shows how many packages are compiled: with an empty build cache it takes minutes.
 func (d *demo) compile(ctx context.Context, name string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-o", d.binary(name), "./cmd/"+name)
 	cmd.Dir = d.root

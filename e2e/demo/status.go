@@ -11,7 +11,7 @@ import (
 
 const pollEvery = 200 * time.Millisecond
 
-// status is what the demonstration reads of `status --json` (cli.md).
+// status is the part of `status --json` (cli.md) that the demonstration reads.
 type status struct {
 	PID       int    `json:"pid"`
 	Available bool   `json:"companionAvailable"`
@@ -35,7 +35,7 @@ type status struct {
 	} `json:"manifest"`
 }
 
-// await reads the status until wanted holds. If c is not nil, it must stay alive.
+// await reads the status until wanted returns true. If c is not nil, it must keep running.
 func (d *demo) await(ctx context.Context, limit time.Duration, c *child, wanted func(status) bool) (status, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

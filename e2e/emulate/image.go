@@ -13,8 +13,7 @@ import (
 	"companion/e2e/emulate/plan"
 )
 
-// pack builds our programs for the machine and writes them, as the whole system that there is, to
-// dir/initramfs.
+// pack builds the test programs for the machine and writes them as the machine's whole system to dir/initramfs.
 func pack(ctx context.Context, dir string, m machine) error {
 	env := []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + m.arch}
 	for name, arguments := range map[string][]string{
@@ -48,12 +47,12 @@ func pack(ctx context.Context, dir string, m machine) error {
 	for _, name := range []string{"sh", "sleep", "setsid", "true", "cat"} {
 		a.add("/bin/"+name, 0o120777, []byte("busybox"))
 	}
-	// The kernel opens the console before there is a program that could mount /dev.
+	// The kernel opens the console before any program can mount /dev.
 	a.device("/dev/console", 5, 1)
 	return os.WriteFile(filepath.Join(dir, "initramfs"), a.end(), 0o644)
 }
 
-// cpio is an archive in the one format that the kernel unpacks: newc, of its
+// cpio writes an archive in the only format that the kernel unpacks: newc, of its
 // Documentation/driver-api/early-userspace/buffer-format.rst.
 type cpio struct {
 	bytes.Buffer
@@ -71,7 +70,7 @@ func (c *cpio) device(name string, major, minor int) {
 	c.entry(name, 0o020600, nil, major, minor)
 }
 
-// folder makes a folder and those above it, once.
+// folder creates a folder and its parents, once.
 func (c *cpio) folder(name string) {
 	if name == "/" || c.folders[name] {
 		return

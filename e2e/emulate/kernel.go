@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// fetch puts the kernel and a static busybox of the machine into dir, unless they are there: tests
-// need a shell, and a program that sleeps.
+// fetch puts the kernel and a static busybox of the machine into dir, unless they exist: tests need a shell and a program
+// that sleeps.
 func fetch(ctx context.Context, cache, dir string, m machine) error {
 	if _, err := os.Stat(filepath.Join(dir, "busybox")); err == nil {
 		return nil
@@ -43,8 +43,8 @@ func fetch(ctx context.Context, cache, dir string, m machine) error {
 	return nil
 }
 
-// apt has folders of its own, so that the machine's suite and architectures stay what they are. Keys
-// and proxies are the machine's.
+// apt runs apt with separate folders, so that this machine's suite and architectures do not change. It uses the machine's
+// keys and proxies.
 type apt struct{ dir string }
 
 func newApt(ctx context.Context, dir string) (apt, error) {
@@ -53,7 +53,7 @@ func newApt(ctx context.Context, dir string) (apt, error) {
 Dir::Etc::sourcelist "%[1]s/sources.list"; Dir::Etc::sourceparts "%[1]s/none"; Dir::Etc::preferences "%[1]s/none.pref"; Dir::Etc::preferencesparts "%[1]s/none";
 APT::Architectures { "amd64"; "arm64"; }; APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3";
 `, dir)
-	// The archive is the one that this machine's own packages come from.
+	// The archive is the one of this machine's own packages.
 	archive, err := output(ctx, nil, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
 	if err != nil {
 		return a, err
@@ -88,7 +88,7 @@ func (a apt) run(ctx context.Context, name string, args ...string) (string, erro
 	return output(ctx, []string{"APT_CONFIG=" + filepath.Join(a.dir, "apt.conf")}, name, args...)
 }
 
-// kernel names the package that the suite's newest kernel is in: the one that linux-image needs.
+// kernel returns the package with the suite's newest kernel, which is the one that linux-image depends on.
 func (a apt) kernel(ctx context.Context, m machine) (string, error) {
 	said, err := a.run(ctx, "apt-cache", "-o", "APT::Default-Release="+m.suite, "show", "--no-all-versions", "linux-image-"+m.arch+":"+m.arch)
 	if err != nil {
@@ -101,7 +101,7 @@ func (a apt) kernel(ctx context.Context, m machine) (string, error) {
 	return found[1], nil
 }
 
-// extract downloads a package and writes the one file that matches to target.
+// extract downloads a package and writes the only file that matches to target.
 func (a apt) extract(ctx context.Context, m machine, pkg, pattern, target string) (err error) {
 	folder, err := os.MkdirTemp(a.dir, "package-")
 	if err != nil {

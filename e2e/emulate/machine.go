@@ -18,10 +18,10 @@ import (
 	"companion/e2e/emulate/plan"
 )
 
-// machineDeadline bounds one machine, from switching on to switching off.
+// machineDeadline bounds one machine, from boot to power-off.
 const machineDeadline = 10 * time.Minute
 
-// boot runs the machine and judges what its console says. It shows the console where something failed.
+// boot runs the machine and checks its console output. It prints the output of what failed.
 func boot(ctx context.Context, dir string, m machine) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, machineDeadline)
 	defer cancel()
@@ -58,7 +58,7 @@ func emulator(m machine) (name string, arguments []string) {
 	return "qemu-system-x86_64", []string{"-machine", "pc", "-cpu", "max", "-append", kernel + "ttyS0"}
 }
 
-// verdict is what the console said.
+// verdict is the result of the console output.
 type verdict struct {
 	facts   plan.Facts
 	errs    []error
@@ -117,7 +117,7 @@ func (v *verdict) hear(line string) {
 	}
 }
 
-// judge fails for whatever was not proved on a machine that is there to prove it.
+// judge fails for every level that was not proved on a machine that exists to prove it.
 func (v *verdict) judge(m machine) error {
 	errs := v.errs
 	for _, suite := range suites(m) {

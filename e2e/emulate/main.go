@@ -1,10 +1,9 @@
-// Command emulate boots kernels that this machine does not have, in an emulator, and runs the tests
-// of the sandbox and of the control groups on them (R4, R5): another processor, other levels of
-// Landlock, and a cgroup v2 with its controllers. Arguments name machines; without any it boots all.
+// Command emulate boots kernels that this machine does not have, in an emulator, and runs the tests of the sandbox and of
+// the control groups on them (R4, R5): another processor, other levels of Landlock, and a cgroup v2 with its controllers.
+// Arguments name machines; without arguments it boots all.
 //
-// It needs Debian's apt and the packages qemu-system-x86 and qemu-system-arm, and no privilege: the
-// kernels come from the archive that this machine uses, by an apt with folders of its own, and stay
-// in .cache/emulate.
+// It needs Debian's apt and the packages qemu-system-x86 and qemu-system-arm, and no privilege: the kernels come from the
+// archive that this machine uses, through an apt with separate folders, and are kept in .cache/emulate.
 package main
 
 import (
@@ -21,7 +20,7 @@ import (
 	"time"
 )
 
-// machine is a kernel and what must be found there: the run is to meet these levels, not some.
+// machine is a kernel and the levels that must be found there.
 type machine struct {
 	suite    string // of Debian
 	arch     string // Debian's name and Go's
@@ -77,7 +76,7 @@ func run(ctx context.Context, names []string) error {
 	return errors.Join(errs...)
 }
 
-// emulate returns a line on what was found.
+// emulate boots a machine and returns a line with the result.
 func emulate(ctx context.Context, cache string, m machine) (string, error) {
 	dir := filepath.Join(cache, m.name())
 	if err := fetch(ctx, cache, dir, m); err != nil {
@@ -101,7 +100,7 @@ func openCache(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// output runs a program and returns what it prints.
+// output runs a program and returns its standard output.
 func output(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)

@@ -6,8 +6,8 @@ import (
 	"companion/e2e/emulate/plan"
 )
 
-// exclusion is a test that proves nothing on some machines, and why. It is left out there, or it runs
-// and says so itself by a skip; no other test may skip.
+// exclusion is a test that proves nothing on some machines, with the reason. It is left out there, or it runs and skips
+// itself; no other test may skip.
 type exclusion struct {
 	test, reason string
 	runs         bool
@@ -31,7 +31,7 @@ func everywhere(machine) bool { return true }
 
 func withoutLandlock(m machine) bool { return m.landlock == 0 }
 
-// beforeEnding tells of kernels before 6.9 by the ABI that came with 6.10.
+// beforeEnding detects kernels before 6.9 by the Landlock ABI that came with 6.10.
 func beforeEnding(m machine) bool { return m.landlock < 5 }
 
 // excluded names the tests of the list that run on the machine, or those that do not.
@@ -45,8 +45,8 @@ func excluded(m machine, runs bool) []string {
 	return names
 }
 
-// suites are what runs on the machine. Everything runs as an ordinary user; what root changes runs
-// again as root.
+// suites are the suites that run on the machine. Everything runs as an ordinary user; tests that behave differently for
+// root run again as root.
 func suites(m machine) []plan.Suite {
 	arguments := func(more ...string) []string {
 		skip := "-test.skip=^(" + strings.Join(excluded(m, false), "|") + ")$"

@@ -17,11 +17,11 @@ import (
 	"companion/messages"
 )
 
-// AvailableWithin bounds the time from a start, download included, to available on a machine that is busy
-// with other tests.
+// AvailableWithin bounds the time from a start to available, including the download, on a machine that is busy with other
+// tests.
 const AvailableWithin = 2 * time.Minute
 
-// Companion is one user's companion: places, configuration and keychain service of its own.
+// Companion is the companion of one user, with its own folders, configuration and keychain service.
 type Companion struct {
 	t       testing.TB
 	Hub     *Hub
@@ -29,12 +29,12 @@ type Companion struct {
 	Service string // of the kernel keyring
 	Extra   []string
 	Daemon  *Process // the newest
-	view    string   // where the newest daemon's files are seen, if not at their own paths
+	view    string   // where the newest daemon's files are visible, if not at their own paths
 }
 
 var services atomic.Int64
 
-// Companion makes the folders and a configuration for the hub, to which it appends more. It starts nothing.
+// Companion makes the folders and a configuration for the hub, with more appended. It starts nothing.
 func (h *Hub) Companion(more string) *Companion {
 	h.t.Helper()
 	return newCompanion(h.t, h, more)
@@ -73,7 +73,7 @@ func (c *Companion) Configure(text string) {
 	}
 }
 
-// Edit replaces old, which must be there, in the configuration file.
+// Edit replaces old, which must occur, in the configuration file.
 func (c *Companion) Edit(old, replacement string) {
 	c.t.Helper()
 	config, err := os.ReadFile(c.ConfigFile())
@@ -137,13 +137,13 @@ func (c *Companion) Run(args ...string) Result {
 	return c.RunWith("", args...)
 }
 
-// RunWith is Run with something on standard input.
+// RunWith is Run with a text on standard input.
 func (c *Companion) RunWith(stdin string, args ...string) Result {
 	c.t.Helper()
 	return runCommand(c.t, "companion", stdin, c.env(), args...)
 }
 
-// Must is Run for a command that has to work; it returns its standard output.
+// Must is Run for a command that must succeed; it returns its standard output.
 func (c *Companion) Must(args ...string) string {
 	c.t.Helper()
 	r := c.Run(args...)
@@ -153,7 +153,7 @@ func (c *Companion) Must(args ...string) string {
 	return r.Stdout
 }
 
-// Launch starts the daemon and does not wait for anything.
+// Launch starts the daemon without waiting.
 func (c *Companion) Launch(flags ...string) *Process {
 	c.t.Helper()
 	c.Daemon = launch(c.t, c.Home, "companion", daemonBinary(c.t), nil, c.env(), append([]string{"run"}, flags...)...)
@@ -168,8 +168,8 @@ func (c *Companion) Start(flags ...string) *Process {
 	return daemon
 }
 
-// StartOnSmallDisk is Start with the data folder on a file system of its own, of the given size; Data opens
-// files in it. It needs util-linux's unshare, and no privilege where the system allows user namespaces.
+// StartOnSmallDisk is Start with the data folder on a separate file system of the given size; Data opens files in it. It
+// needs util-linux's unshare, and no privilege where the system allows user namespaces.
 func (c *Companion) StartOnSmallDisk(size string) *Process {
 	c.t.Helper()
 	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
@@ -188,7 +188,7 @@ func (c *Companion) Status() (messages.Status, bool) {
 	return status, json.Unmarshal([]byte(r.Stdout), &status) == nil && status.PID != 0
 }
 
-// Await reads the status until wanted holds.
+// Await reads the status until wanted returns true.
 func (c *Companion) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
 	c.t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
@@ -223,13 +223,13 @@ func Ready(t testing.TB, more string) *Companion {
 	return c
 }
 
-// Stop ends the daemon in order.
+// Stop ends the daemon with SIGTERM and checks its exit.
 func (c *Companion) Stop() {
 	c.t.Helper()
 	c.Daemon.Stop()
 }
 
-// Endpoint is the address and token of local inference, as `env` prints them.
+// Endpoint returns the address and token of local inference, as `env` prints them.
 func (c *Companion) Endpoint() (baseURL, token string) {
 	c.t.Helper()
 	var env struct {
@@ -278,7 +278,7 @@ func (c *Companion) Watch() *Watch {
 // PID is the process id of the command.
 func (w *Watch) PID() int { return w.process.PID }
 
-// Await reads lines until wanted holds for one.
+// Await reads lines until wanted returns true for one.
 func (w *Watch) Await(what string, limit time.Duration, wanted func(messages.Status) bool) messages.Status {
 	w.t.Helper()
 	var last messages.Status
@@ -304,7 +304,7 @@ func (w *Watch) Close() {
 	_ = w.pipe.Close()
 }
 
-// Log is the whole log file.
+// Log returns the whole log file.
 func (c *Companion) Log() string {
 	c.t.Helper()
 	var all strings.Builder

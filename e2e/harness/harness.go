@@ -1,9 +1,9 @@
-// Package harness runs the built programs for the end-to-end tests: a development hub, and companions
-// whose places, keychain service and environment are their own. Tests see what a person or a script
-// sees: output, exit codes, files, processes, sockets.
+// Package harness runs the built programs for the end-to-end tests: a development hub, and companions with their own
+// folders, keychain service and environment. Tests see what a user or a script sees: output, exit codes, files, processes,
+// sockets.
 //
-// Whatever a test starts here ends with the test, or with the test binary if that dies; when a test
-// fails, the ends of all logs are printed.
+// A process that a test starts here ends with the test, or with the test binary. When a test fails, the ends of all logs
+// are printed.
 package harness
 
 import (
@@ -42,7 +42,7 @@ func Main(m *testing.M) {
 // Tags are the build tags of the programs; set them before Main. "faults" makes actors fail on demand.
 var Tags string
 
-// shared is the folder of files that are made once for all tests of a test binary.
+// shared is the folder of files that are created once for all tests of a test binary.
 var shared string
 
 var sharedDir = sync.OnceValue(func() string {
@@ -54,8 +54,9 @@ var sharedDir = sync.OnceValue(func() string {
 	return dir
 })
 
-// build makes both programs, without the low-latency measures that this test binary was built without; under the race detector a second companion as well, for the daemons: a
-// command of a second's life shows no race, and would take another second to start.
+// build builds both programs, without the low-latency measures if this test binary has none. Under the race detector it
+// also builds a second companion for the daemons: a command that lives one second shows no race, and would take one second
+// longer to start.
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(sharedDir(), "bin")
 	builds := [][]string{{"-o", dir + "/", "companion/cmd/companion", "companion/cmd/devhub"}}
@@ -124,8 +125,8 @@ func Instructed(t testing.TB) fixture.Part {
 	return model
 }
 
-// TempDir is like t.TempDir with a path that is short enough for sockets below it, and copes with
-// what the companion made read-only (M12).
+// TempDir is like t.TempDir with a path that is short enough for sockets. It also removes the files that the companion made
+// read-only (M12).
 func TempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "c-")

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Hub is a development hub that serves.
+// Hub is a running development hub.
 type Hub struct {
 	*Process
 	Dir       string
@@ -162,12 +162,12 @@ func (h *Hub) PublishSmall() []byte {
 	return h.PublishInert(40_000)
 }
 
-// PublishInert offers a model of that many bytes and a runtime, both well-formed but unable to run: enough
-// for everything before a spawn. It returns the model's bytes.
+// PublishInert offers a model of that many bytes and a runtime, both well-formed but unable to run, which is enough for
+// everything before a spawn. It returns the model's bytes.
 func (h *Hub) PublishInert(size int) []byte {
 	h.t.Helper()
 	model := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{}).Read(model) // no two places alike; never fails
+	_, _ = rand.NewChaCha8([32]byte{}).Read(model) // no two parts are alike; never fails
 	copy(model, "GGUF")
 	h.publishPair("inert", model, "not a program")
 	return model
@@ -194,7 +194,7 @@ func (h *Hub) PublishHostile(script map[string]any) {
 	h.publishPair("script", model, string(body), "--unchecked")
 }
 
-// publishPair offers a model and an archive whose one file is the runtime's program, as the defaults.
+// publishPair offers a model, and an archive whose only file is the runtime's program, as the defaults.
 func (h *Hub) publishPair(name string, model []byte, program string, flags ...string) {
 	h.t.Helper()
 	file := filepath.Join(TempDir(h.t), name+".gguf")

@@ -45,7 +45,7 @@ func (c *Companion) Door() *Door {
 	return NewDoor(baseURL, token)
 }
 
-// NewDoor is a client with any token.
+// NewDoor returns a client with any token.
 func NewDoor(baseURL, token string) *Door {
 	return &Door{BaseURL: baseURL, Token: token, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 }
@@ -60,7 +60,7 @@ func (d *Door) send(ctx context.Context, method, path, body string) (*http.Respo
 	return d.client.Do(request)
 }
 
-// question is Question, with a text of its own if the door is Distinct.
+// question is Question, with a unique text if the door is Distinct.
 func (d *Door) question(tokens int, more string) string {
 	q := Question(tokens, more)
 	if d.Distinct {

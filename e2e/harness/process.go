@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// commandWithin bounds one command; the longest answers of the model take some ten seconds.
+	// commandWithin bounds one command; the longest answers of the model take about ten seconds.
 	commandWithin = 2 * time.Minute
-	// stopWithin bounds an orderly end: drain, runtime, keychain.
+	// stopWithin bounds a normal shutdown: drain, runtime, keychain.
 	stopWithin = 45 * time.Second
 	// logEnd is how much of a log a failed test prints, in bytes.
 	logEnd = 6000
@@ -35,8 +35,8 @@ type Process struct {
 	code    int // after ended; -1 for a signal
 }
 
-// start runs a program until the test ends. Its output goes to stdout or, if that is nil, with its standard
-// error to a log file in dir.
+// start runs a program until the test ends. Its output goes to stdout or, if that is nil, together with its standard error
+// to a log file in dir.
 func start(t testing.TB, dir, name string, stdout io.Writer, env []string, args ...string) *Process {
 	t.Helper()
 	return launch(t, dir, name, Binary(t, name), stdout, env, args...)
@@ -122,8 +122,8 @@ func (p *Process) Wait(limit time.Duration) int {
 	}
 }
 
-// Stop asks the program to end, and checks that it does so in order: the exit code is 0, which also
-// says that the race detector found nothing.
+// Stop sends SIGTERM to the program, and checks that the exit code is 0, which also says that the race detector found
+// nothing.
 func (p *Process) Stop() {
 	p.t.Helper()
 	p.Signal(syscall.SIGTERM)
@@ -132,13 +132,13 @@ func (p *Process) Stop() {
 	}
 }
 
-// Kill ends the program without asking.
+// Kill ends the program with SIGKILL.
 func (p *Process) Kill() {
 	_ = p.process.Kill()
 	<-p.ended
 }
 
-// Output is the program's output so far, if it goes to the log file.
+// Output returns the program's output so far, if it goes to the log file.
 func (p *Process) Output() string {
 	data, err := os.ReadFile(p.LogFile)
 	if err != nil {
@@ -176,7 +176,7 @@ func runCommand(t testing.TB, name, stdin string, env []string, args ...string) 
 	return Result{args, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// environment is the environment of a program: only the variables of the test that it cannot run without.
+// environment is the environment of a program: only the variables of the test that it needs.
 func environment(home string, extra ...string) []string {
 	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "TMPDIR=" + filepath.Join(home, "tmp")}
 	return append(env, extra...)

@@ -23,13 +23,13 @@ var loopbackURL = regexp.MustCompile(`http://(127\.0\.0\.1|\[::1\]):\d+/\S+`)
 // deviceURL is the page with the code filled in.
 var deviceURL = regexp.MustCompile(`https://\S+user_code=\S+`)
 
-// Visit is a sign-in as the browser saw it: every URL in order, and the last page.
+// Visit is a sign-in as seen by the browser: every URL in order, and the last page.
 type Visit struct {
 	URLs []string
 	Page string
 }
 
-// SignIn signs User in, and fails the test when that does not work.
+// SignIn signs User in, and fails the test if that fails.
 func (c *Companion) SignIn() Visit {
 	c.t.Helper()
 	r, visit := c.Login()
@@ -39,8 +39,8 @@ func (c *Companion) SignIn() Visit {
 	return visit
 }
 
-// Login runs login --no-browser and plays the browser: it opens the printed URL and follows the
-// redirects, trusting the hub's own authority.
+// Login runs login --no-browser and acts as the browser: it opens the printed URL and follows the redirects, and trusts the
+// hub's own authority.
 func (c *Companion) Login() (Result, Visit) {
 	c.t.Helper()
 	return c.login(loopbackURL, "login", "--no-browser")

@@ -16,11 +16,11 @@ type Truth struct {
 
 	mu    sync.Mutex
 	pid   int
-	state string    // in which it cannot answer; empty while it can
-	since time.Time // when it was first seen so
+	state string    // a state in which it cannot answer; empty while it can
+	since time.Time // when it was first seen in that state
 }
 
-// Check returns what is wrong with a status that was requested at that time.
+// Check returns the errors in a status that was requested at that time.
 func (h *Truth) Check(s messages.Status, asked time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -26,8 +26,8 @@ type Attempt struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// attemptEverything tries each thing that must fail and prints how it went. An attempt that succeeds
-// returns nil, and the test fails.
+// attemptEverything makes each attempt that must fail and prints the result. An attempt that succeeds returns nil, and
+// the test fails.
 func attemptEverything(s Script) {
 	out := json.NewEncoder(os.Stdout)
 	for _, group := range [][]attempt{
@@ -54,7 +54,7 @@ type attempt struct {
 	try  func() error
 }
 
-// errorWord shortens an error to the text of its errno: long lines are cut.
+// errorWord returns the errno text of an error: long lines are cut.
 func errorWord(err error) string {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -218,7 +218,7 @@ func clone(flags uintptr) error {
 	return forked(unix.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0))
 }
 
-// forked ends the child at once, should there be one.
+// forked ends the child at once, if there is one.
 func forked(id, _ uintptr, errno syscall.Errno) error {
 	if errno != 0 {
 		return errno
@@ -302,14 +302,14 @@ func limits(s Script) []attempt {
 				if err != nil {
 					return err
 				}
-				defer func() { _ = unix.Close(fd) }() // it may have a socket to make yet
+				defer func() { _ = unix.Close(fd) }() // a later attempt may need it to make a socket
 			}
 			return nil
 		}},
 	}
 }
 
-// sizedFile makes a file in memory as GPU drivers do.
+// sizedFile makes an anonymous file with a size, as GPU drivers do.
 func sizedFile(size int64) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	fd, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
@@ -320,7 +320,7 @@ func sizedFile(size int64) error {
 	return unix.Ftruncate(fd, size)
 }
 
-// eat takes private memory piece by piece, and gives it back.
+// eat allocates private memory in pieces, and frees it.
 func eat(bytes int64) error {
 	const piece = 64 << 20
 	for taken := int64(0); taken < bytes; taken += piece {

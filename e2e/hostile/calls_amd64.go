@@ -6,8 +6,7 @@ import "golang.org/x/sys/unix"
 
 func call32(number, a, b uintptr) int32
 
-// foreignCalls uses the other system-call tables of the processor, which a list of forbidden calls
-// would miss.
+// foreignCalls uses the other system-call tables of the processor, which a list of forbidden calls would miss.
 func foreignCalls() []attempt {
 	// arch/x86/entry/syscalls/syscall_32.tbl, and the bit of x32.
 	const getpid32, socket32, x32Bit = 20, 359, 0x40000000

@@ -2,6 +2,5 @@
 
 package main
 
-// foreignCalls has nothing to try: there is no second table that this processor's kernel offers a
-// 64-bit program.
+// foreignCalls attempts nothing: this processor's kernel offers a 64-bit program no second table.
 func foreignCalls() []attempt { return nil }

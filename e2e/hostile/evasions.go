@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nowhere is an address that nothing is mapped at.
+// nowhere is an unmapped address.
 const nowhere = 1
 
-// evasions are attempts that were made against an earlier filter, with its source at hand.
+// evasions are attempts that were written against an earlier filter, by reading its source.
 func evasions(s Script) []attempt {
 	attempts := append(executions(), bindings(s)...)
 	return append(attempts, generated(s)...)
 }
 
-// executions try to run a second program.
+// executions attempt to run a second program.
 func executions() []attempt {
 	loader := "/lib64/ld-linux-x86-64.so.2"
 	if runtime.GOARCH == "arm64" {
@@ -59,8 +59,8 @@ func executions() []attempt {
 	}
 }
 
-// executeBy executes by each descriptor that the filter may have let through, and each flag. A path that is absolute
-// makes the kernel ignore the descriptor. It returns only when nothing was executed.
+// executeBy executes through each descriptor that the filter may allow, with each flag. An absolute path makes the kernel
+// ignore the descriptor. It returns only if nothing was executed.
 func executeBy(path string, args ...string) error {
 	name, _ := unix.BytePtrFromString(path)
 	argv, _ := syscall.SlicePtrFromStrings(args)
@@ -75,7 +75,7 @@ func executeBy(path string, args ...string) error {
 	return last
 }
 
-// bindings try to receive on another socket than the back end's, which is bound before they are made.
+// bindings attempt to receive on a socket other than the back end's, which was bound before.
 func bindings(s Script) []attempt {
 	home := os.Getenv("HOME")
 	bind := func(name string) error {
@@ -119,8 +119,8 @@ func bindings(s Script) []attempt {
 	}
 }
 
-// generated calls each system call that is allowed with some arguments only, with others, and with every call's number
-// and -1 in the upper halves of its registers, which the kernel ignores.
+// generated makes each system call that is allowed only with certain arguments, with other arguments, and with every
+// call's number and -1 in the upper halves of the registers, which the kernel ignores.
 func generated(s Script) []attempt {
 	daemon := uintptr(os.Getppid())
 	calls := []struct {
@@ -163,8 +163,8 @@ func generated(s Script) []attempt {
 	}})
 }
 
-// pastFilter returns nil at the first garbage with which the kernel looked at the call: any error but the filter's is
-// the kernel's.
+// pastFilter returns nil at the first garbage with which the call reached the kernel: any error other than the filter's
+// comes from the kernel.
 func pastFilter(try func(garbage uintptr) error) error {
 	var last error
 	for number := range uintptr(470) {
@@ -199,7 +199,7 @@ func socketOf(domain, kind uintptr) error {
 	return nil
 }
 
-// see reports whether a file can be seen to exist. Nothing stops that: Landlock does not know stat(2).
+// see reports whether the existence of a file is visible. No layer prevents that: Landlock does not restrict stat(2).
 func see(path string) error {
 	var info unix.Stat_t
 	return unix.Stat(path, &info)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// share takes shared memory piece by piece, writes to every page of it, and tells how much it has.
+// share allocates shared memory in pieces, writes to every page, and prints the total.
 func share(bytes int64) {
 	const piece = 16 << 20
 	for taken := int64(0); taken < bytes; taken += piece {
@@ -26,8 +26,8 @@ func share(bytes int64) {
 	fmt.Println("shared all")
 }
 
-// mapModel maps its model again and again, with every page of it each time: resident memory that
-// costs the machine nothing, and that neither RLIMIT_DATA nor a control group counts.
+// mapModel maps its model repeatedly and touches every page each time: resident memory that costs the machine nothing, and
+// that neither RLIMIT_DATA nor a control group counts.
 func mapModel(bytes int64) {
 	const model = 3
 	var file unix.Stat_t
@@ -42,7 +42,7 @@ func mapModel(bytes int64) {
 	fmt.Println("mapped all")
 }
 
-// startThreads starts threads that only exist. The Go runtime dies when it is refused one.
+// startThreads starts idle threads. The Go runtime aborts when the system refuses it a thread.
 func startThreads(n int) {
 	for range n {
 		begun := make(chan struct{})

@@ -1,11 +1,10 @@
 //go:build linux
 
-// Command hostile plays the runtime in tests: it takes llama-server's arguments, and does what the
-// file given as its model says. It can serve as a small runtime with faults, and it can try
-// everything that a confined runtime must not be able to do, reporting each attempt as a line of
-// JSON on standard output (R4, T7).
+// Command hostile replaces the runtime in tests: it takes llama-server's arguments, and does what the file given as its
+// model says. It can serve as a small runtime with faults, and it can attempt everything that a confined runtime must not
+// be able to do, and report each attempt as a line of JSON on standard output (R4, T7).
 //
-// It is built without cgo, so that one file is all there is.
+// It is built without cgo, so that it is a single file.
 package main
 
 import (
@@ -17,13 +16,13 @@ import (
 	"time"
 )
 
-// Script is the content of the model file. Fields of attempts name what the test planted.
+// Script is the content of the model file. The fields for attempts name what the test created as targets.
 type Script struct {
 	Attempt bool     `json:"attempt"` // try everything, report, then go on
 	Only    []string `json:"only"`    // of the attempts, by name; none: all
 	Except  []string `json:"except"`  // of the attempts, by name: those that would end it
 	GPU     bool     `json:"gpu"`     // the rules for a GPU are in force
-	// What the attempts are aimed at.
+	// Targets of the attempts.
 	Secret      string   `json:"secret"`      // a file with a secret
 	Outside     string   `json:"outside"`     // a folder to write to
 	Read        []string `json:"read"`        // files to read, "read file 0" and so on
@@ -31,13 +30,13 @@ type Script struct {
 	UDP         string   `json:"udp"`         // a listening UDP address
 	UnixSockets []string `json:"unixSockets"` // listening sockets: D-Bus, ssh-agent, control; "@x" is abstract
 	UnixDgram   string   `json:"unixDgram"`
-	Memory      int64    `json:"memory"` // bytes that must not be had
+	Memory      int64    `json:"memory"` // bytes that it must not be able to allocate
 
 	Serve      bool          `json:"serve"`      // answer /health, /v1/models and completions
 	StartAfter time.Duration `json:"startAfter"` // listen later
 	NeverReady bool          `json:"neverReady"` // /health stays 503
 	Mute       bool          `json:"mute"`       // completions are never answered,
-	Answers    int64         `json:"answers"`    // but for so many of the first
+	Answers    int64         `json:"answers"`    // except this number of the first ones
 	CloseAfter time.Duration `json:"closeAfter"` // close the socket and its connections, and go on
 	IgnoreTerm bool          `json:"ignoreTerm"`
 	Flood      int           `json:"flood"` // lines printed at once, each of FloodBytes
@@ -45,8 +44,8 @@ type Script struct {
 	Say        []string      `json:"say"`       // lines printed first
 	ExitAfter  time.Duration `json:"exitAfter"` // with ExitCode
 	ExitCode   int           `json:"exitCode"`
-	Illegal    bool          `json:"illegal"` // die as of an unknown instruction
-	Fork       bool          `json:"fork"`    // leave a grandchild in the group, if one can be had
+	Illegal    bool          `json:"illegal"` // end as by an unknown instruction
+	Fork       bool          `json:"fork"`    // leave a grandchild in the group, if it can fork
 	Share      int64         `json:"share"`   // bytes of shared memory taken, after StartAfter, which RLIMIT_DATA does not count
 	Threads    int           `json:"threads"` // threads started, after StartAfter
 	Padding    string        `json:"padding"` // makes the model as large as a test needs it

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// play does what the script says, in a fixed order.
+// play performs the script, in a fixed order.
 func play(s Script, host, alias string) {
 	for _, line := range s.Say {
 		fmt.Println(line)
@@ -70,7 +70,7 @@ func play(s Script, host, alias string) {
 	}
 }
 
-// listen binds before the attempts are made, which are to find that nothing else can be bound.
+// listen binds before the attempts, which must find that nothing else can be bound.
 func listen(s Script, host string) (net.Listener, error) {
 	if s.BindFirst != "" {
 		host = s.BindFirst
@@ -81,7 +81,7 @@ func listen(s Script, host string) (net.Listener, error) {
 	return net.Listen("unix", host)
 }
 
-// leaderExit ends the first thread and leaves the others.
+// leaderExit ends only the first thread.
 func leaderExit() {
 	go func() {
 		for {
@@ -137,7 +137,7 @@ func serve(s Script, listener net.Listener, alias string) {
 	_ = server.Serve(listener)
 }
 
-// obey does what the script says about the text of a request.
+// obey does what the script says for the text of a request.
 func (s *Script) obey(r *http.Request) {
 	if s.DieOn == "" {
 		return
@@ -154,8 +154,8 @@ func (s *Script) obey(r *http.Request) {
 	}
 }
 
-// dieOfIllegalInstruction ends as llama-server does on a processor without the instructions that it
-// was built for: the default action, not the Go runtime's handler.
+// dieOfIllegalInstruction ends as llama-server does on a processor without the instructions that it was built for: by the
+// default action, not the Go runtime's handler.
 func dieOfIllegalInstruction() {
 	var action [4]uint64
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGILL), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
@@ -163,7 +163,7 @@ func dieOfIllegalInstruction() {
 	select {}
 }
 
-// leaveGrandchild forks a process that only sleeps, and tells its id.
+// leaveGrandchild forks a process that only sleeps, and prints its id.
 func leaveGrandchild() {
 	id, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {

@@ -1,6 +1,6 @@
 // Package control is the actor behind the control socket (X2): it builds the status of the daemon from what
-// the other actors publish, and passes commands on to the actors that own them. It owns nothing but the
-// socket, and no reply carries a secret.
+// the other actors publish, and passes commands on to the actors that own them. It owns only the socket, and no
+// reply carries a secret.
 package control
 
 import (
@@ -15,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// Deps is what the composition root gives. The views are called for each status; the Get method of a Watch is
-// one.
+// Deps is what the composition root passes in. The views are called for each status; the Get method of a Watch
+// implements one.
 type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	Session   chan<- messages.SessionCommand

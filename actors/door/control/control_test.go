@@ -41,22 +41,22 @@ func run(t *testing.T) (*boxes, *controlsock.Client) {
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("Serve: got %v, want context.Canceled", err)
 		}
 	})
-	// A9: the first word of an incarnation.
+	// A9: the first message of each incarnation.
 	if first := <-b.lifecycle; first != (messages.ActorStarted{Actor: messages.ActorControl}) {
-		t.Fatalf("first told %#v", first)
+		t.Fatalf("first message: got %#v, want ActorStarted of control", first)
 	}
 	client := controlsock.Dial(path)
-	for { // the socket comes right after the first word
+	for { // the socket is opened right after the first message
 		if _, err := client.Status(t.Context()); !errors.Is(err, controlsock.ErrNotRunning) {
 			return b, client
 		}
 	}
 }
 
-// X2: each command reaches the actor that owns the matter, and its answer comes back.
+// X2: each command reaches the actor that owns the state, and the caller gets its answer.
 func TestCommandsReachTheirOwners(t *testing.T) {
 	b, client := run(t)
 	ctx := t.Context()
@@ -110,10 +110,10 @@ func TestCommandsReachTheirOwners(t *testing.T) {
 			asked := make(chan bool, 1)
 			go func() { asked <- test.owner() }()
 			if reason, err := test.do(); reason != answer || err != nil {
-				t.Errorf("answered %q, %v", reason, err)
+				t.Errorf("got %q, %v, want %q, nil", reason, err, answer)
 			}
 			if !<-asked {
-				t.Error("the owner was asked something else")
+				t.Error("got another message at the owner, want the one of this command")
 			}
 		})
 	}
@@ -125,7 +125,7 @@ func TestLoginReachesTheSession(t *testing.T) {
 	go func() {
 		m := (<-b.session).(messages.Login)
 		if !m.Device {
-			t.Error("device authorization was not asked for")
+			t.Error("got a Login without device authorization, want one with it")
 		}
 		m.Page <- messages.LoginPage{URL: "http://127.0.0.1:1/once"}
 		m.Done <- want
@@ -133,10 +133,10 @@ func TestLoginReachesTheSession(t *testing.T) {
 	var url string
 	got, err := client.Login(t.Context(), true, func(p messages.LoginPage) { url = p.URL })
 	if err != nil || got != want {
-		t.Errorf("Login: %+v, %v", got, err)
+		t.Errorf("Login: got %+v, %v, want %+v", got, err, want)
 	}
 	if url != "" && url != "http://127.0.0.1:1/once" {
-		t.Errorf("the page is %q", url)
+		t.Errorf("got the page %q, want http://127.0.0.1:1/once", url)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,14 +144,14 @@ func TestLoginReachesTheSession(t *testing.T) {
 	go func() {
 		m := (<-b.session).(messages.Login)
 		if m.Device {
-			t.Error("device authorization was asked for")
+			t.Error("got a Login with device authorization, want one without it")
 		}
 		m.Page <- messages.LoginPage{URL: "http://127.0.0.1:1/once"}
 		<-m.Cancelled
 		close(cancelled)
 	}()
 	if _, err := client.Login(ctx, false, func(messages.LoginPage) { cancel() }); !errors.Is(err, context.Canceled) {
-		t.Errorf("an interrupted sign-in: %v", err)
+		t.Errorf("an interrupted sign-in: got %v, want context.Canceled", err)
 	}
 	<-cancelled
 }
@@ -175,11 +175,11 @@ func TestWatchSeesTheSnapshot(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, enough) || !reflect.DeepEqual(seen, []bool{true, false}) {
-		t.Errorf("saw %v, %v", seen, err)
+		t.Errorf("got %v, %v, want [true false], %v", seen, err, enough)
 	}
 }
 
-// An actor that never answers, or never takes the question, holds nobody for ever.
+// An actor that never answers, or never takes the message, blocks no caller for ever.
 func TestStuckOwners(t *testing.T) {
 	for name, ask := range map[string]func(context.Context) error{
 		"full mailbox": func(ctx context.Context) error {

@@ -8,7 +8,7 @@ import (
 	"companion/messages"
 )
 
-// viewer builds the status. It asks no actor, so status works whatever an actor does.
+// viewer builds the status. It asks no actor, so status works even when an actor is stuck.
 type viewer struct{ deps Deps }
 
 func (v viewer) Status() messages.Status { return v.assemble(v.deps.Snapshot.Get()) }
@@ -23,7 +23,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	manifest := v.deps.Views.Manifest()
 	healthRecent := fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency)
 	if snapshot.Available && !healthRecent {
-		// The machine has slept, and so have the timers of the lifecycle actor (A5).
+		// The machine has slept, and the timers of the lifecycle actor stopped with it (A5).
 		snapshot.Available, snapshot.Reason = false, messages.ReasonRuntimeUnavailable
 	}
 	return messages.Status{

@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// noon is where a synctest bubble's clock begins, so that goldens hold exact times.
+// noon is the start time of the clock in a synctest bubble, so that golden files hold exact times.
 var noon = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func full() (messages.Snapshot, Views) {
@@ -78,7 +78,7 @@ func statusOf(snapshot messages.Snapshot, views Views) messages.Status {
 	return status
 }
 
-// X3: the exact JSON, of a daemon in full swing and of one that knows nothing yet.
+// X3: the exact JSON of a daemon with every field set, and of one with none.
 func TestStatusGolden(t *testing.T) {
 	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {
 		t.Run(name, func(t *testing.T) {
@@ -102,15 +102,15 @@ func TestStatusGolden(t *testing.T) {
 					t.Errorf("got %s\nwant %s", got, want)
 				}
 				if bytes.Contains(got, []byte("secret.sock")) {
-					t.Error("the path of the back end's socket is shown")
+					t.Error("got the path of the back end's socket in the status, want it hidden")
 				}
 			})
 		})
 	}
 }
 
-// X3: testdata/cli.json is the shape of cli.md, byte for byte. All its keys are there at any time,
-// with values of the same kind; what is there besides it is listed here.
+// X3: testdata/cli.json is the example of cli.md, byte for byte. The status always has all its keys, with values of
+// the same kind. Additional keys are listed here.
 func TestStatusShape(t *testing.T) {
 	data, err := os.ReadFile("testdata/cli.json")
 	if err != nil {
@@ -118,7 +118,7 @@ func TestStatusShape(t *testing.T) {
 	}
 	var want map[string]any
 	if err := json.Unmarshal(data, &want); err != nil || len(want) < 10 {
-		t.Fatalf("the shape cannot be read: %v", err)
+		t.Fatalf("got %v, want a readable example with 10 keys or more", err)
 	}
 	extras := map[string][]string{
 		"full":  {"runtime.sandbox.netns", "frontDoor.endedRuntime", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
@@ -136,24 +136,24 @@ func TestStatusShape(t *testing.T) {
 		gotKinds, wantKinds := kinds("", got), kinds("", want)
 		for _, extra := range extras[name] {
 			if _, ok := gotKinds[extra]; !ok {
-				t.Errorf("%s: %s is missing", name, extra)
+				t.Errorf("%s: got no key %s, want it", name, extra)
 			}
 			delete(gotKinds, extra)
 		}
 		gotKeys, wantKeys := slices.Sorted(maps.Keys(gotKinds)), slices.Sorted(maps.Keys(wantKinds))
 		if !slices.Equal(gotKeys, wantKeys) {
-			t.Errorf("%s: keys\n%v, want\n%v", name, gotKeys, wantKeys)
+			t.Errorf("%s: got the keys\n%v, want\n%v", name, gotKeys, wantKeys)
 		}
 		for key, kind := range gotKinds {
 			if want := wantKinds[key]; kind != want && kind != "null" && want != "null" {
-				t.Errorf("%s: %s is a %s, want a %s", name, key, kind, want)
+				t.Errorf("%s: %s: got a %s, want a %s", name, key, kind, want)
 			}
 		}
 	}
 }
 
-// kinds maps each key path of an object to the kind of its value. The keys of verdicts and what is
-// in arrays and in lastExit are data, not shape.
+// kinds maps each key path of an object to the kind of its value. The keys of verdicts, and the content of arrays and
+// of lastExit, are data and not shape.
 func kinds(prefix string, object map[string]any) map[string]string {
 	found := map[string]string{}
 	for key, value := range object {
@@ -170,8 +170,8 @@ func kinds(prefix string, object map[string]any) map[string]string {
 	return found
 }
 
-// A5: an old success, and one from the future, are not recent, and nothing is available on its strength,
-// whatever the last snapshot says: the machine may have slept since.
+// A5: an old success, and one from the future, are not recent, so the status is not available, even if the last
+// snapshot is: the machine may have slept since.
 func TestHealthRecent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for age, want := range map[time.Duration]bool{0: true, 15 * time.Second: true, 15*time.Second + 1: false, -time.Second: false} {
@@ -179,13 +179,13 @@ func TestHealthRecent(t *testing.T) {
 			snapshot.Facts.LastHealth = time.Now().Add(-age)
 			got := statusOf(snapshot, views)
 			if got.Facts.HealthRecent != want || got.CompanionAvailable != want || (got.Reason == messages.ReasonOK) != want {
-				t.Errorf("a success %v ago: recent %v, available %v, %s; want %v", age, got.Facts.HealthRecent, got.CompanionAvailable, got.Reason, want)
+				t.Errorf("a success %v ago: got recent %v, available %v, %s; want %v", age, got.Facts.HealthRecent, got.CompanionAvailable, got.Reason, want)
 			}
 		}
 	})
 }
 
-// P3: figures of another process, or of a failed probe, are not shown as the runtime's.
+// P3: an observation of another process, or a failed one, is not shown as the runtime's.
 func TestObservationOfAnother(t *testing.T) {
 	for name, seen := range map[string]messages.Observation{
 		"another process": {PID: 3, ResidentBytes: 9, CPUPercent: 9, GPUBytes: 9},
@@ -195,7 +195,7 @@ func TestObservationOfAnother(t *testing.T) {
 		views.Observation = func() messages.Observation { return seen }
 		runtime := statusOf(snapshot, views).Runtime
 		if runtime.ResidentBytes != 0 || runtime.CPUPercent != 0 || runtime.GPUBytes != 0 {
-			t.Errorf("%s: shown as %+v", name, runtime)
+			t.Errorf("%s: got %+v, want no figures", name, runtime)
 		}
 	}
 }

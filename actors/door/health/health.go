@@ -1,6 +1,6 @@
 // Package health is the actor that probes whether local inference works (A4). It reports to the lifecycle
 // actor, which decides what follows (A5).
-//
+// actor, which decides what to do (A5).
 // While the runtime starts, health asks the front door for the model and the back end for one token, and
 // repeats both until they succeed. The lifecycle actor's start deadline ends a start that never succeeds. A
 // start that adopts a running runtime needs both as well, but its listings are judged as in the ready state:
@@ -28,7 +28,7 @@ import (
 	"companion/messages"
 )
 
-// Defaults of the times below. Together they keep the promise of A5: a success counts from the time of the
+// Defaults of the times below. Together they meet the bounds of A5: a success counts from the time of the
 // front door's answer, and the next one is reported at most 2 × GenerateDeadline = 12 s later, within the
 // recency bound of 15 s. A runtime that stops answering is noticed within Beat + AnswerDeadline = 8 s, and
 // reported as hung within 12 s.
@@ -44,13 +44,13 @@ const (
 const computing = 0.02
 
 const (
-	// strikesUntilHung is how many failures in a row make a runtime hung. A single failure may be a hiccup.
+	// strikesUntilHung is how many failures in a row make a runtime hung. A single failure may be transient.
 	strikesUntilHung = 2
 	// startGenerateDeadline is for the first token of a launch, which includes the warm-up. The lifecycle
 	// actor's start deadline usually ends earlier.
 	startGenerateDeadline = time.Minute
-	// A start must be noticed as soon as it works. After a failure of a ready runtime the next probe is a
-	// little later, so that the exit of the process is reported before its silence.
+	// A start must be noticed as soon as it works. After a failure of a ready runtime the next probe waits a little
+	// longer, so that the exit of the process is reported before its silence.
 	startRetry, startRetryMax = 10 * time.Millisecond, 80 * time.Millisecond
 	readyRetry                = 250 * time.Millisecond
 )
@@ -62,7 +62,7 @@ type Prober interface {
 	Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error
 }
 
-// Deps is what the composition root gives. A zero time means the default.
+// Deps is what the composition root passes in. A zero time means the default.
 type Deps struct {
 	Inbox     <-chan messages.ToHealth
 	Lifecycle chan<- messages.ToLifecycle
@@ -88,7 +88,7 @@ type Actor struct {
 	token messages.Secret
 }
 
-// New returns the actor with the probe token of this daemon: 32 random bytes, which are in memory only.
+// New returns the actor with the probe token of this daemon: 32 random bytes, which are only in memory.
 func New(deps Deps) *Actor {
 	for _, d := range []struct {
 		value    *time.Duration

@@ -12,7 +12,7 @@ import (
 	"companion/messages"
 )
 
-// A4: a start needs the round trip and a real token, both; it is noticed as soon as both come.
+// A4: a start needs both the round trip and a real token, and is noticed as soon as both succeed.
 func TestStart(t *testing.T) {
 	for name, block := range map[string]struct{ door, generate func(context.Context) error }{
 		"front door not open": {failing(atDoor), nil},
@@ -26,7 +26,7 @@ func TestStart(t *testing.T) {
 			inHouse(t, func(t *testing.T, h *house) {
 				h.prober.set(block.door, nil, block.generate)
 				h.become(messages.StateStarting, 1)
-				// Failures of a start are not told: its deadline is the lifecycle's (A3).
+				// Failures of a start are not reported: the lifecycle actor's start deadline handles them (A3).
 				h.wantSilence(t, 59*time.Second)
 				h.prober.set(nil, nil, nil)
 				within := startRetryMax
@@ -39,8 +39,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// A4: no probe before there is a back end behind a bound front door, and none but in starting and
-// ready.
+// A4: no probe before a back end is up behind a bound front door, and only in the states starting and ready.
 func TestNothingToProbe(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		for _, s := range []messages.Snapshot{
@@ -54,13 +53,12 @@ func TestNothingToProbe(t *testing.T) {
 			h.wantSilence(t, time.Minute)
 		}
 		if doors, tokens := h.prober.counts(); doors != 0 || tokens != 0 {
-			t.Errorf("probed %d and %d times", doors, tokens)
+			t.Errorf("got %d front door probes and %d tokens, want none", doors, tokens)
 		}
 	})
 }
 
-// A4, A5: a success each beat; with the token of an idle runtime in between still within the recency
-// bound.
+// A4, A5: one success each beat; the token of an idle runtime delays none of them beyond the recency bound.
 func TestBeat(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -68,7 +66,7 @@ func TestBeat(t *testing.T) {
 			h.wantSuccess(t, 1, DefaultBeat)
 		}
 		if _, tokens := h.prober.counts(); tokens != 1+3 {
-			t.Errorf("%d tokens asked for in 100 idle seconds, want the first and one each 30 s", tokens)
+			t.Errorf("got %d tokens in 100 idle seconds, want the first and one each 30 s", tokens)
 		}
 		h.prober.set(nil, nil, func(context.Context) error {
 			time.Sleep(DefaultGenerateDeadline - time.Millisecond)
@@ -80,7 +78,7 @@ func TestBeat(t *testing.T) {
 	})
 }
 
-// A5: the first failed probe is told at once; health that comes back is told soon.
+// A5: the first failed probe is reported at once, and recovery soon after it happens.
 func TestFailureIsToldAtOnce(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -106,15 +104,15 @@ func TestPausedRuntime(t *testing.T) {
 				h.wantFailure(t, DefaultBeat+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
 				h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
 				if took := time.Since(paused); took >= 15*time.Second {
-					t.Errorf("hung after %v", took)
+					t.Errorf("got hung after %v, want less than 15s", took)
 				}
 			})
 		})
 	}
 }
 
-// T10, A5: the same when the pause comes just before an idle runtime is asked for a token: the listing that
-// fails is not held up by the token, whose deadline is longer.
+// T10, A5: the same when the pause begins just before the token probe of an idle runtime: the failing listing does
+// not wait for the token, whose deadline is longer.
 func TestPausedAtTheIdleProbe(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -125,14 +123,14 @@ func TestPausedAtTheIdleProbe(t *testing.T) {
 		h.prober.set(silent, silent, silent)
 		h.wantFailure(t, DefaultBeat+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
 		if _, tokens := h.prober.counts(); tokens != before+1 {
-			t.Fatal("no token was asked for: nothing is proven")
+			t.Fatal("got no token probe, want one")
 		}
 		h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
 	})
 }
 
-// A5: a success is as old as the answer of the front door, however long the token takes, and the next one
-// does not wait a beat longer for that, not even when a token is due each time.
+// A5: the time of a success is the time of the front door's answer, however long the token takes. The next success
+// comes no later for a slow token, even when every round needs one.
 func TestSuccessIsAsOldAsItsEvidence(t *testing.T) {
 	inHouseWith(t, Deps{IdleAfter: time.Second}, func(t *testing.T, h *house) {
 		last := h.ready(t, 1)
@@ -144,18 +142,18 @@ func TestSuccessIsAsOldAsItsEvidence(t *testing.T) {
 		for range 50 {
 			m, ok := h.next(time.Minute).(messages.HealthSucceeded)
 			if !ok || !h.prober.didAnswer(m.At) || time.Since(last) > 2*DefaultGenerateDeadline {
-				t.Fatalf("told %#v, %v after the last answer", m, time.Since(last))
+				t.Fatalf("got %#v, %v after the last answer, want a success in time", m, time.Since(last))
 			}
 			last, oldest = m.At, max(oldest, time.Since(m.At))
 		}
 		if oldest < DefaultGenerateDeadline-time.Millisecond {
-			t.Errorf("the oldest success was %v old: no token took its time", oldest)
+			t.Errorf("got %v as the age of the oldest success, want the duration of a slow token", oldest)
 		}
 	})
 }
 
-// T10, A9: a runtime that a new lifecycle actor adopts has shown that it works. If it is paused it is hung
-// within the recency bound, not when a start's deadline has passed, and there is no success without a token.
+// T10, A9: a runtime that a new lifecycle actor adopts has already worked. If it is paused, it is reported as hung
+// within the recency bound and not at the start deadline, and no success is reported without a token.
 func TestPausedWhileAdopted(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -182,7 +180,7 @@ func TestPausedWhileAdopted(t *testing.T) {
 	})
 }
 
-// T10: a runtime that closes its socket and goes on is hung without any wait.
+// T10: a runtime that closes its socket and keeps running is hung at once.
 func TestClosedSocket(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -192,7 +190,7 @@ func TestClosedSocket(t *testing.T) {
 	})
 }
 
-// A broken front door makes nothing available, and does not cost the runtime its life.
+// A broken front door makes nothing available, and the runtime is not killed for it.
 func TestBrokenDoor(t *testing.T) {
 	for name, door := range map[string]func(context.Context) error{"refuses": failing(atDoor), "stuck": silent} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +200,7 @@ func TestBrokenDoor(t *testing.T) {
 				for range 50 {
 					m, ok := h.next(DefaultBeat + DefaultAnswerDeadline + 1).(messages.HealthFailed)
 					if !ok || m.Hung {
-						t.Fatalf("told %#v", m)
+						t.Fatalf("got %#v, want a failure that is not hung", m)
 					}
 				}
 				h.prober.set(nil, nil, nil)
@@ -212,8 +210,8 @@ func TestBrokenDoor(t *testing.T) {
 	}
 }
 
-// A4: the idle probe finds the server whose web thread answers while its compute hangs; the beat
-// alone does not clear it again.
+// A4: the token probe detects a server whose web thread answers while its compute thread hangs. The listing of the
+// beat alone does not clear that verdict.
 func TestHungCompute(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		began := h.ready(t, 1)
@@ -222,8 +220,8 @@ func TestHungCompute(t *testing.T) {
 			h.wantSuccess(t, 1, DefaultBeat)
 		}
 		h.wantFailure(t, DefaultBeat+DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, false)
-		// Somebody asks in between and the runtime computes: a token would wait behind theirs, so nothing is
-		// known.
+		// A request arrives in between and the runtime computes. A token would wait behind the request, so its delay
+		// proves nothing.
 		h.computes.Store(true)
 		h.door.Set(messages.DoorView{InFlight: 1})
 		h.wantSilence(t, time.Minute)
@@ -242,8 +240,8 @@ func TestHungCompute(t *testing.T) {
 	})
 }
 
-// A4, T10: a runtime whose compute hangs while somebody waits for it is found out, whether they wait on or
-// ask again and again: it gives nobody anything, and uses no processor.
+// A4, T10: a runtime whose compute thread hangs while clients wait is detected, whether they keep waiting or send
+// more requests: it sends no client anything, and uses no processor time.
 func TestHungWhileAsked(t *testing.T) {
 	for name, ask := range map[string]func(h *house){
 		"one waits on": func(h *house) { h.door.Set(messages.DoorView{InFlight: 1}) },
@@ -271,9 +269,8 @@ func TestHungWhileAsked(t *testing.T) {
 	}
 }
 
-// A runtime that gives somebody an answer is not asked for a token. One that gives nobody anything is, and
-// is not blamed for its delay while it computes, or while a GPU may compute for it; neither is one that
-// becomes busy during the idle probe.
+// A runtime that sends a client an answer is not probed for a token. One that sends nothing is probed, and its delay
+// is no failure while it computes, or while a GPU may compute for it, or when it becomes busy during the token probe.
 func TestBusyIsNotHung(t *testing.T) {
 	for _, gpu := range []bool{false, true} {
 		inHouseWith(t, Deps{GPU: gpu}, func(t *testing.T, h *house) {
@@ -286,7 +283,7 @@ func TestBusyIsNotHung(t *testing.T) {
 				h.wantSuccess(t, 1, DefaultBeat+DefaultGenerateDeadline)
 			}
 			if _, tokens := h.prober.counts(); tokens < 10 || tokens > 21 {
-				t.Errorf("%d tokens were asked for in ten minutes", tokens)
+				t.Errorf("got %d tokens in ten minutes, want 10 to 21", tokens)
 			}
 			h.door.Set(messages.DoorView{LastActivity: time.Now(), InFlight: 1})
 			h.wantSuccess(t, 1, DefaultBeat)
@@ -296,7 +293,7 @@ func TestBusyIsNotHung(t *testing.T) {
 				h.wantSuccess(t, 1, DefaultBeat)
 			}
 			if _, tokens := h.prober.counts(); tokens != before {
-				t.Errorf("%d tokens were asked for while answers came", tokens-before)
+				t.Errorf("got %d tokens while answers came, want 0", tokens-before)
 			}
 		})
 	}
@@ -316,7 +313,7 @@ func TestBusyIsNotHung(t *testing.T) {
 	})
 }
 
-// A9: what a round found out about an earlier launch is not told, and the new one is asked at once.
+// A9: the result of a round for an earlier launch is dropped, and the new launch is probed at once.
 func TestLateRound(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -334,8 +331,7 @@ func TestLateRound(t *testing.T) {
 	})
 }
 
-// A9: a new lifecycle actor gets a word at once, and the round that was cut off for it is no
-// failure.
+// A9: a new lifecycle actor gets a verdict at once, and the round that is cancelled for it counts as no failure.
 func TestConfirm(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -353,23 +349,23 @@ func TestConfirm(t *testing.T) {
 		h.become(messages.StateStarting, 1) // the new lifecycle adopts the runtime
 		h.wantSuccess(t, 1, 0)
 		if _, after := h.prober.counts(); after != before+1 {
-			t.Error("an adopted runtime became ready without a token")
+			t.Error("got no token probe of an adopted runtime, want one")
 		}
 	})
 }
 
-// A4: the front door gets the token, gets it again when it asks or has lost it, and a front door
-// that takes no message holds nothing up. The token is the same for all incarnations.
+// A4: the front door gets the token, gets it again when it asks or has lost it, and a front door that takes no
+// message blocks nothing. The token is the same for all incarnations.
 func TestProbeToken(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		token := (<-h.frontDoor).(messages.UseProbeToken).Token
 		if raw, err := base64.RawURLEncoding.DecodeString(token.Reveal()); err != nil || len(raw) != 32 {
-			t.Errorf("the token has %d bytes, %v", len(raw), err)
+			t.Errorf("got a token of %d bytes, %v; want 32", len(raw), err)
 		}
 		same := func() {
 			t.Helper()
 			if got := (<-h.frontDoor).(messages.UseProbeToken).Token; got.Reveal() != token.Reveal() {
-				t.Error("another token")
+				t.Error("got another token, want the same")
 			}
 		}
 		h.inbox <- messages.DeliverProbeToken{}
@@ -389,17 +385,17 @@ func TestProbeToken(t *testing.T) {
 			<-h.frontDoor
 		}
 		same()
-		stop := h.serve(t) // a second incarnation beside the first
+		stop := h.serve(t) // a second incarnation while the first runs
 		same()
 		stop()
 	})
 	a, b := New(Deps{}), New(Deps{})
 	if a.token.Reveal() == b.token.Reveal() {
-		t.Error("two daemons have one token")
+		t.Error("got one token for two daemons, want different ones")
 	}
 }
 
-// A lifecycle that takes no message gets the newest verdict when it does, not a history.
+// A lifecycle actor that takes no message for a while then gets only the newest verdict.
 func TestNewestVerdictWaits(t *testing.T) {
 	inHouse(t, func(t *testing.T, h *house) {
 		h.ready(t, 1)
@@ -408,14 +404,14 @@ func TestNewestVerdictWaits(t *testing.T) {
 		time.Sleep(DefaultBeat + time.Second)
 		m, ok := (<-h.lifecycle).(messages.HealthFailed)
 		if !ok {
-			t.Fatalf("told %#v", m)
+			t.Fatalf("got %#v, want a failure", m)
 		}
 		h.prober.set(nil, nil, nil)
 		time.Sleep(time.Minute)
 		began := time.Now()
 		success, ok := (<-h.lifecycle).(messages.HealthSucceeded)
 		if !ok || began.Sub(success.At) > DefaultBeat {
-			t.Fatalf("told %#v, %v old", success, began.Sub(success.At))
+			t.Fatalf("got %#v, %v old, want a new success", success, began.Sub(success.At))
 		}
 		h.wantSuccess(t, 1, DefaultBeat)
 	})

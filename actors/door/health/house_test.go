@@ -25,13 +25,13 @@ var (
 	atDoor    = &healthprobe.Error{Reason: messages.ReasonProbeFailed, Fault: healthprobe.FaultDoor}
 )
 
-// fakeProber plays front door and runtime. Each probe does what its function says; nil succeeds.
+// fakeProber acts as front door and runtime. Each probe calls its function; nil means success.
 type fakeProber struct {
 	mu                     sync.Mutex
 	door, models, generate func(context.Context) error
-	tokens                 []time.Time // when one was asked for
+	tokens                 []time.Time // times of the token probes
 	doors                  int
-	answered               []time.Time // when the front door did
+	answered               []time.Time // times of the front door's answers
 }
 
 func (p *fakeProber) set(door, models, generate func(context.Context) error) {
@@ -77,8 +77,7 @@ func (p *fakeProber) counts() (doors, tokens int) {
 	return p.doors, len(p.tokens)
 }
 
-// didAnswer reports whether the front door answered at that time, in this round or, when that has begun
-// already, the last.
+// didAnswer reports whether the front door answered at that time, in the current round or in the one before.
 func (p *fakeProber) didAnswer(at time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,13 +88,13 @@ func failing(err error) func(context.Context) error {
 	return func(context.Context) error { return err }
 }
 
-// silent is a runtime that is paused: it takes the question and says nothing.
+// silent acts as a paused runtime: it accepts the request and sends nothing.
 func silent(ctx context.Context) error {
 	<-ctx.Done()
 	return &healthprobe.Error{Reason: messages.ReasonRuntimeUnavailable, Fault: healthprobe.FaultRuntime}
 }
 
-// house is what is around the actor, in a synctest bubble.
+// house is the surroundings of the actor in a synctest bubble.
 type house struct {
 	prober    *fakeProber
 	inbox     chan messages.ToHealth
@@ -108,10 +107,10 @@ type house struct {
 	began     time.Time
 }
 
-// inHouse runs test in a bubble with the actor, and waits for the end of both.
+// inHouse runs test with the actor in a bubble, and waits until both have ended.
 func inHouse(t *testing.T, test func(t *testing.T, h *house)) { inHouseWith(t, Deps{}, test) }
 
-// inHouseWith is inHouse with a GPU or another time to begin with.
+// inHouseWith is inHouse with other dependencies, such as a GPU or other times.
 func inHouseWith(t *testing.T, deps Deps, test func(t *testing.T, h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
@@ -135,18 +134,18 @@ func (h *house) observe() messages.Observation {
 	return now
 }
 
-// serve starts an incarnation and takes its first word (A9).
+// serve starts an incarnation and takes its first message (A9).
 func (h *house) serve(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- h.actor.Serve(ctx) }()
 	if first := <-h.lifecycle; first != (messages.ActorStarted{Actor: messages.ActorHealth}) {
-		t.Fatalf("first told %#v", first)
+		t.Fatalf("first message: got %#v, want ActorStarted of health", first)
 	}
 	return func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("Serve: got %v, want context.Canceled", err)
 		}
 	}
 }
@@ -156,14 +155,14 @@ func (h *house) become(state messages.State, launch messages.Launch) {
 		BackEnd: messages.BackEnd{Network: "unix", Address: "/b.sock"}, Model: messages.Model{Name: "gemma"}})
 }
 
-// adopt is what a new lifecycle actor does with a runtime that its predecessor had found ready.
+// adopt publishes what a new lifecycle actor publishes about a runtime that was ready under its predecessor.
 func (h *house) adopt(launch messages.Launch) {
 	s := h.snapshot.Get()
 	s.State, s.Launch, s.Proven = messages.StateStarting, launch, launch
 	h.snapshot.Set(s)
 }
 
-// ready brings the runtime up the way lifecycle does, and returns the time of that.
+// ready brings the runtime up as the lifecycle actor does, and returns the time when it is ready.
 func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
 	t.Helper()
 	h.become(messages.StateStarting, launch)
@@ -172,7 +171,7 @@ func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
 	return time.Now()
 }
 
-// next returns what the lifecycle is told within d, or nil.
+// next returns the next message to the lifecycle actor within d, or nil.
 func (h *house) next(d time.Duration) messages.ToLifecycle {
 	select {
 	case m := <-h.lifecycle:
@@ -187,7 +186,7 @@ func (h *house) wantSuccess(t *testing.T, launch messages.Launch, within time.Du
 	began := time.Now()
 	m, ok := h.next(within + time.Nanosecond).(messages.HealthSucceeded)
 	if !ok || m.Launch != launch || !h.prober.didAnswer(m.At) {
-		t.Fatalf("after %v: told %#v, want a success of launch %d", time.Since(began), m, launch)
+		t.Fatalf("after %v: got %#v, want a success of launch %d", time.Since(began), m, launch)
 	}
 }
 
@@ -195,13 +194,13 @@ func (h *house) wantFailure(t *testing.T, within time.Duration, reason messages.
 	t.Helper()
 	m := h.next(within + time.Nanosecond)
 	if got, ok := m.(messages.HealthFailed); !ok || got.Reason != reason || got.Hung != hung {
-		t.Fatalf("told %#v, want a failure for %s, hung %v", m, reason, hung)
+		t.Fatalf("got %#v, want a failure for %s, hung %v", m, reason, hung)
 	}
 }
 
 func (h *house) wantSilence(t *testing.T, d time.Duration) {
 	t.Helper()
 	if m := h.next(d); m != nil {
-		t.Fatalf("told %#v, want nothing for %v", m, d)
+		t.Fatalf("got %#v, want no message for %v", m, d)
 	}
 }

@@ -43,7 +43,7 @@ type loop struct {
 	lastToken  time.Time
 	retry      *backoff.ExponentialBackOff
 	owesToken  bool                 // the front door must be told the token
-	introduced bool                 // the lifecycle actor knows of this run
+	introduced bool                 // the lifecycle actor has got this run's ActorStarted
 	verdict    messages.ToLifecycle // the newest one that is not sent, or nil
 }
 

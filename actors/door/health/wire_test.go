@@ -19,8 +19,8 @@ import (
 	"companion/messages"
 )
 
-// A4: the actor and its prober on real sockets: a start, a pause, the way back. The times are short,
-// and nothing is measured: only the order of what is told.
+// A4: the actor and its prober on real sockets: a start, a pause and the recovery. The times are short, and only the
+// order of the messages is tested.
 func TestOnRealSockets(t *testing.T) {
 	var paused atomic.Bool
 	runtime := http.NewServeMux()
@@ -68,17 +68,17 @@ func TestOnRealSockets(t *testing.T) {
 	defer func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("Serve: got %v, want context.Canceled", err)
 		}
 	}()
 
 	if _, ok := (<-lifecycle).(messages.ActorStarted); !ok {
-		t.Fatal("the first word was another")
+		t.Fatal("got another first message, want ActorStarted")
 	}
 	given := (<-frontDoor).(messages.UseProbeToken).Token
 	token.Store(&given)
 	if m, ok := (<-lifecycle).(messages.HealthSucceeded); !ok || m.Launch != 7 {
-		t.Fatalf("told %#v, want the start's success", m)
+		t.Fatalf("got %#v, want the success of the start", m)
 	}
 	snapshot.State = messages.StateReady
 	watch.Set(snapshot)

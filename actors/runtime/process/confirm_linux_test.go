@@ -9,8 +9,8 @@ import (
 	"companion/messages"
 )
 
-// A8, A9, X7: a new lifecycle actor that asks what runs is answered, also when it asks while a launch is
-// being spawned or ended and nothing comes of that: else it would never start anything again, nor stop.
+// A8, A9, X7: a new lifecycle actor that sends ConfirmProcess always gets an answer, also while a launch is being
+// spawned or ended and then fails. Without the answer it would never start or stop anything.
 func TestConfirmIsAlwaysAnswered(t *testing.T) {
 	b := newBench(t)
 	first, second := messages.Launch(1), messages.Launch(2)
@@ -24,7 +24,7 @@ func TestConfirmIsAlwaysAnswered(t *testing.T) {
 	exit := func(l messages.Launch) *messages.RuntimeExited { return &messages.RuntimeExited{Launch: l} }
 	absent := messages.RuntimeAbsent{}
 	for name, test := range map[string]struct {
-		happens []any // messages that come in, and events of the launch
+		happens []any // messages to the actor, and events of the launch
 		want    []messages.ToLifecycle
 	}{
 		"nothing runs":         {[]any{messages.ConfirmProcess{}}, []messages.ToLifecycle{absent}},
@@ -49,11 +49,11 @@ func TestConfirmIsAlwaysAnswered(t *testing.T) {
 				}
 			}
 			if !reflect.DeepEqual(l.outbox, test.want) {
-				t.Errorf("heard %+v, want %+v", l.outbox, test.want)
+				t.Errorf("got %+v, want %+v", l.outbox, test.want)
 			}
 		})
 	}
 }
 
-// begun is a launch that has been begun, without the process.
+// begun stands for a launch that has begun, without a process.
 type begun messages.Launch

@@ -50,7 +50,7 @@ func (l *launch) killRequested() bool {
 	}
 }
 
-// event is a report of a launch to the loop. Exactly one field is set, or exited and lost.
+// event is a report of a launch to the loop. Exactly one field is set, except that lost comes with exited.
 type event struct {
 	started *spawn.Started
 	up      *messages.BackEndUp
@@ -81,7 +81,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		})
 		return
 	}
-	defer kill(started.Handle) // needed after a panic only; otherwise the child has ended
+	defer kill(started.Handle) // effective only after a panic; otherwise the child has ended
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	tell(event{started: &started})

@@ -6,8 +6,8 @@ import (
 	"companion/messages"
 )
 
-// loaderMessages are how the dynamic loaders of glibc, musl and macOS say that a program cannot be started with
-// the libraries of this system: one is missing, or older than the program needs.
+// loaderMessages are the messages of the dynamic loaders of glibc, musl and macOS when a library is missing or older
+// than the program needs.
 var loaderMessages = []string{
 	"error while loading shared libraries:",
 	"Error loading shared library ",

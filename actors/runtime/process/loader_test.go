@@ -6,7 +6,7 @@ import (
 	"companion/messages"
 )
 
-// A8: the words of each dynamic loader, and ends that are none of its.
+// A8: the messages of each dynamic loader, and exits with another cause.
 func TestLibraryMissing(t *testing.T) {
 	for _, c := range []struct {
 		code int

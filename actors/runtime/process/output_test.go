@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// R8: a flood of output does not flood the log; how much is missing is said.
+// R8: a flood of output does not flood the log, and the number of dropped lines is logged.
 func TestOutputFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logged := observer.New(zapcore.DebugLevel)
@@ -21,17 +21,17 @@ func TestOutputFlood(t *testing.T) {
 			line("x")
 		}
 		if logged.Len() != linesAtOnce {
-			t.Fatalf("%d lines were logged", logged.Len())
+			t.Fatalf("got %d logged lines, want %d", logged.Len(), linesAtOnce)
 		}
 		time.Sleep(time.Second)
 		line("later")
 		last := logged.All()[logged.Len()-1]
 		if last.Message != "later" || last.ContextMap()["dropped"] != int64(9*linesAtOnce) {
-			t.Errorf("logged %q %v", last.Message, last.ContextMap())
+			t.Errorf("got %q %v, want later and the count of dropped lines", last.Message, last.ContextMap())
 		}
 		line("and on")
 		if last := logged.All()[logged.Len()-1]; last.Message != "and on" || len(last.Context) > 0 {
-			t.Errorf("logged %q %v", last.Message, last.ContextMap())
+			t.Errorf("got %q %v, want \"and on\" without a count", last.Message, last.ContextMap())
 		}
 	})
 }

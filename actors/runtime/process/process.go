@@ -45,7 +45,7 @@ type Deps struct {
 	StartDeadline, KillGrace time.Duration
 
 	Log    *zap.Logger // the actor's own
-	Output *zap.Logger // the runtime's output, logged under an actor name of its own (R8)
+	Output *zap.Logger // the runtime's output, logged under a separate actor name (R8)
 }
 
 // Actor is a suture.Service.
@@ -54,7 +54,7 @@ type Actor struct {
 	health func(context.Context, messages.BackEnd, int) error // spawn.Health, except in tests
 }
 
-// New makes the actor. Nothing starts before Serve.
+// New makes the actor. Serve starts it.
 func New(d Deps) *Actor {
 	if d.StartDeadline == 0 {
 		d.StartDeadline = DefaultStartDeadline
@@ -240,7 +240,7 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 		a.Log.Info("back end answers")
 		return []messages.ToLifecycle{*l.up}
 	case e.ending && !l.killRequested():
-		// RuntimeExited follows when the kernel has freed the memory of the runtime.
+		// RuntimeExited follows after the kernel has freed the memory of the runtime.
 		return []messages.ToLifecycle{messages.HealthFailed{Launch: l.spawn.Launch, Reason: messages.ReasonProcessExited}}
 	case e.exited != nil:
 		a.View.Set(messages.ProcessView{})
@@ -289,7 +289,7 @@ func (a *Actor) outputLogger() func(string) {
 	}
 }
 
-// lost translates a refusal of spawn into the messages about the artifact that is not as verified.
+// lost translates an error of spawn into the messages about an artifact that differs from the verified one.
 func lost(m messages.Spawn, err error) []messages.ToLifecycle {
 	var refusal *spawn.Error
 	if !errors.As(err, &refusal) || refusal.Artifact == "" {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { spawntest.Main(m) }
 
-// bench is an actor with its surroundings: real children, the lifecycle actor's mailbox in the test's hands.
+// bench is an actor with real children; the test holds the lifecycle actor's mailbox.
 type bench struct {
 	t         *testing.T
 	deps      Deps
@@ -58,25 +58,25 @@ func (b *bench) end() {
 	b.stop()
 	if b.served != nil {
 		if err := <-b.served; !errors.Is(err, context.Canceled) {
-			b.t.Errorf("Serve = %v, want %v", err, context.Canceled)
+			b.t.Errorf("Serve: got %v, want %v", err, context.Canceled)
 		}
 		b.served = nil
 	}
 }
 
-// expect takes the next word to the lifecycle actor, which must be an M.
+// expect takes the next message to the lifecycle actor, which must be an M.
 func expect[M messages.ToLifecycle](b *bench) M {
 	b.t.Helper()
 	select {
 	case m := <-b.lifecycle:
 		want, ok := m.(M)
 		if !ok {
-			b.t.Fatalf("lifecycle heard %T %+v, want %T", m, m, want)
+			b.t.Fatalf("lifecycle got %T %+v, want %T", m, m, want)
 		}
 		return want
 	case <-time.After(30 * time.Second):
 		var want M
-		b.t.Fatalf("lifecycle did not hear %T", want)
+		b.t.Fatalf("lifecycle got no message, want %T", want)
 		return want
 	}
 }
@@ -85,7 +85,7 @@ func (b *bench) quiet() {
 	b.t.Helper()
 	select {
 	case m := <-b.lifecycle:
-		b.t.Fatalf("lifecycle heard %T %+v, want nothing", m, m)
+		b.t.Fatalf("lifecycle got %T %+v, want no message", m, m)
 	case <-time.After(50 * time.Millisecond):
 	}
 }
@@ -97,7 +97,7 @@ func (b *bench) spawn(l messages.Launch, script map[string]any) messages.Spawn {
 	return m
 }
 
-// R1, R3, R6, A7: a launch is started, answers, is told again on demand, and ends on request.
+// R1, R3, R6, A7: a launch starts, answers, is reported again on ConfirmProcess, and ends on Kill.
 func TestLaunchFromSpawnToKill(t *testing.T) {
 	b := newBench(t)
 	b.serve()
@@ -111,50 +111,50 @@ func TestLaunchFromSpawnToKill(t *testing.T) {
 	up := expect[messages.BackEndUp](b)
 	if started.Launch != 7 || started.PID < 2 || up.Launch != 7 || up.BackEnd.Network != "unix" ||
 		up.Model != (messages.Model{Name: spawntest.Name, Version: "1", Context: 512}) {
-		t.Fatalf("heard %+v, %+v", started, up)
+		t.Fatalf("got %+v, %+v, want RuntimeStarted and BackEndUp of launch 7", started, up)
 	}
 	view := b.deps.View.Get()
 	if view.PID != started.PID || view.Name != "hostile" || !view.Pinned || view.BackEnd != "unix" ||
 		view.Sandbox.Landlock == 0 || !view.Sandbox.Seccomp || view.StartedAt.IsZero() {
-		t.Errorf("view %+v", view)
+		t.Errorf("got the view %+v, want a sandboxed process with its times", view)
 	}
 	b.mailbox <- messages.ConfirmProcess{}
 	if again := expect[messages.RuntimeStarted](b); again != started {
-		t.Errorf("confirmed %+v", again)
+		t.Errorf("confirmed: got %+v, want %+v", again, started)
 	}
 	if again := expect[messages.BackEndUp](b); again != up {
-		t.Errorf("confirmed %+v", again)
+		t.Errorf("confirmed: got %+v, want %+v", again, up)
 	}
 
-	// A late Kill for another launch ends nothing, and tells what runs.
+	// A late Kill for another launch ends nothing, and is answered with the launch that runs.
 	b.mailbox <- messages.Kill{Launch: 6}
 	expect[messages.RuntimeStarted](b)
 	expect[messages.BackEndUp](b)
 	// A late Spawn starts nothing.
 	b.spawn(6, nil)
 	if exit := expect[messages.RuntimeExited](b); exit.Launch != 6 || exit.Requested || exit.Exit.Reason != messages.ReasonSpawnFailed {
-		t.Errorf("a late spawn: %+v", exit)
+		t.Errorf("a late spawn: got %+v, want spawn_failed of launch 6", exit)
 	}
 
 	b.mailbox <- messages.Kill{Launch: 7}
 	exit := expect[messages.RuntimeExited](b)
 	if exit.Launch != 7 || !exit.Requested || exit.Exit.Signal != "terminated" || exit.Exit.Reason != messages.ReasonProcessExited {
-		t.Errorf("exit %+v", exit)
+		t.Errorf("got %+v, want a requested exit of launch 7 by SIGTERM", exit)
 	}
 	if gone(started.PID) != nil {
-		t.Error("the process is still there")
+		t.Error("got a process after its exit, want none")
 	}
 	if view := b.deps.View.Get(); view != (messages.ProcessView{}) {
-		t.Errorf("view after the exit %+v", view)
+		t.Errorf("got the view %+v after the exit, want an empty one", view)
 	}
 	b.quiet()
 }
 
-// A9: a newer Spawn takes the place of a launch that the lifecycle actor has lost sight of; of several
-// that wait the newest is started; one child at a time, and each is answered once.
+// A9: a newer Spawn replaces a launch that the lifecycle actor no longer knows. Of several waiting Spawns the newest
+// starts. One child runs at a time, and each Spawn is answered once.
 func TestNewerSpawnTakesOver(t *testing.T) {
 	b := newBench(t)
-	b.deps.KillGrace = time.Hour // not waited for: nobody uses the old one
+	b.deps.KillGrace = time.Hour // not waited for: no client uses the old launch
 	b.serve()
 	b.spawn(1, map[string]any{"serve": true, "ignoreTerm": true})
 	old := expect[messages.RuntimeStarted](b)
@@ -173,17 +173,17 @@ func TestNewerSpawnTakesOver(t *testing.T) {
 		}
 		if started, ok := m.(messages.RuntimeStarted); ok && started.Launch == 6 {
 			if gone(old.PID) != nil {
-				t.Error("the old runtime lives beside the new one")
+				t.Error("got the old runtime while the new one runs, want it ended")
 			}
 			break
 		}
 	}
 	if up := expect[messages.BackEndUp](b); up.Launch != 6 || len(exits) != 5 {
-		t.Errorf("%+v after the exits %v", up, exits)
+		t.Errorf("got %+v after the exits %v, want launch 6 after 5 exits", up, exits)
 	}
 	for launch, times := range exits {
 		if times != 1 {
-			t.Errorf("launch %d was answered %d times", launch, times)
+			t.Errorf("launch %d: got %d answers, want 1", launch, times)
 		}
 	}
 }
@@ -196,7 +196,7 @@ func gone(pid int) error {
 	return syscall.EBUSY
 }
 
-// R9, A8: whatever ends the runtime is reported once, with status, signal and last lines.
+// R9, A8: every kind of exit of the runtime is reported once, with status, signal and last lines.
 func TestExitsAreReportedOnce(t *testing.T) {
 	tests := map[string]struct {
 		script map[string]any
@@ -224,15 +224,14 @@ func TestExitsAreReportedOnce(t *testing.T) {
 			expect[messages.RuntimeStarted](b)
 			exit := expect[messages.RuntimeExited](b)
 			if exit.Launch != 1 || exit.Requested || exit.Exit.Reason != messages.ReasonProcessExited || exit.Exit.At.IsZero() || !test.check(exit.Exit) {
-				t.Errorf("exit %+v", exit)
+				t.Errorf("got %+v, want one process_exited of launch 1 with its status", exit)
 			}
 			b.quiet()
 		})
 	}
 }
 
-// R9, A5: a runtime that is killed from outside is told as failing before, or at the latest when, it
-// has ended.
+// R9, A5: when another process kills the runtime, HealthFailed comes before RuntimeExited.
 func TestKilledFromOutside(t *testing.T) {
 	b := newBench(t)
 	b.serve()
@@ -245,18 +244,18 @@ func TestKilledFromOutside(t *testing.T) {
 	m := <-b.lifecycle
 	if failing, ok := m.(messages.HealthFailed); ok {
 		if failing.Launch != 1 || failing.Hung || failing.Reason != messages.ReasonProcessExited {
-			t.Errorf("heard %+v", failing)
+			t.Errorf("got %+v, want process_exited of launch 1", failing)
 		}
 		m = <-b.lifecycle
 	}
 	exit, ok := m.(messages.RuntimeExited)
 	if !ok || exit.Exit.Signal != "killed" || exit.Requested {
-		t.Errorf("heard %+v", m)
+		t.Errorf("got %+v, want an exit by SIGKILL that was not requested", m)
 	}
 	b.quiet()
 }
 
-// A3: a back end that never becomes healthy ends at the start deadline.
+// A3: a back end that never becomes healthy is ended at the start deadline.
 func TestStartDeadline(t *testing.T) {
 	for name, script := range map[string]map[string]any{
 		"never listens": {},
@@ -269,13 +268,13 @@ func TestStartDeadline(t *testing.T) {
 			b.spawn(1, script)
 			expect[messages.RuntimeStarted](b)
 			if exit := expect[messages.RuntimeExited](b); exit.Exit.Reason != messages.ReasonStartTimeout || exit.Requested {
-				t.Errorf("exit %+v", exit)
+				t.Errorf("got %+v, want start_timeout", exit)
 			}
 		})
 	}
 }
 
-// R6: a runtime that ignores the polite signal, or is stopped, ends by the hard one.
+// R6: a runtime that ignores SIGTERM, or is stopped, is ended by SIGKILL.
 func TestKillInsists(t *testing.T) {
 	for name, stopped := range map[string]bool{"ignores SIGTERM": false, "stopped": true} {
 		t.Run(name, func(t *testing.T) {
@@ -292,13 +291,13 @@ func TestKillInsists(t *testing.T) {
 			}
 			b.mailbox <- messages.Kill{Launch: 1}
 			if exit := expect[messages.RuntimeExited](b); exit.Exit.Signal != "killed" || !exit.Requested {
-				t.Errorf("exit %+v", exit)
+				t.Errorf("got %+v, want a requested exit by SIGKILL", exit)
 			}
 		})
 	}
 }
 
-// M9, M10: what is not what was verified is never run, and the lifecycle actor hears what to do.
+// M9, M10: a file that differs from the verified one never runs, and the lifecycle actor gets the message that says so.
 func TestChangedArtifacts(t *testing.T) {
 	b := newBench(t)
 	b.serve()
@@ -306,25 +305,25 @@ func TestChangedArtifacts(t *testing.T) {
 	m.Model.Identity.ChangeNano++
 	b.mailbox <- m
 	if changed := expect[messages.IdentityChanged](b); changed != (messages.IdentityChanged{Launch: 1, Artifact: spawntest.Name}) {
-		t.Errorf("heard %+v", changed)
+		t.Errorf("got %+v, want IdentityChanged of launch 1", changed)
 	}
 	if exit := expect[messages.RuntimeExited](b); exit.Launch != 1 || exit.Exit.Reason != messages.ReasonInvalidModelPath {
-		t.Errorf("heard %+v", exit)
+		t.Errorf("got %+v, want invalid_model_path of launch 1", exit)
 	}
 	m = messages.Spawn{Launch: 2, Model: spawntest.Model(t, nil), Runtime: spawntest.Runtime(t)}
 	m.Runtime.Files = append([]messages.ArchiveFile(nil), m.Runtime.Files...)
 	m.Runtime.Files[0].SHA256[0]++
 	b.mailbox <- m
 	if lost := expect[messages.IntegrityLost](b); lost != (messages.IntegrityLost{Artifact: "hostile", Reason: messages.ReasonDigestMismatch}) {
-		t.Errorf("heard %+v", lost)
+		t.Errorf("got %+v, want digest_mismatch of the model", lost)
 	}
 	if exit := expect[messages.RuntimeExited](b); exit.Launch != 2 || exit.Exit.Reason != messages.ReasonDigestMismatch {
-		t.Errorf("heard %+v", exit)
+		t.Errorf("got %+v, want digest_mismatch of launch 2", exit)
 	}
 }
 
-// R6, A9: when the actor is cancelled, or panics, in its loop or anywhere beside it, its child is gone
-// before Serve has returned.
+// R6, A9: when the actor is cancelled, or panics in its loop or in another of its goroutines, the child has ended
+// before Serve returns.
 func TestNoChildOutlivesServe(t *testing.T) {
 	hooked := func(message string, hook func()) *zap.Logger {
 		return zaptest.NewLogger(t, zaptest.WrapOptions(zap.Hooks(func(e zapcore.Entry) error {
@@ -372,15 +371,15 @@ func TestNoChildOutlivesServe(t *testing.T) {
 				cancel()
 			}
 			if recovered := <-served; (recovered == nil) != test.cancel {
-				t.Fatalf("Serve ended with %v", recovered)
+				t.Fatalf("Serve: got the panic %v, want one unless cancelled", recovered)
 			}
 			if gone(pid) != nil {
-				t.Error("the runtime outlived Serve")
+				t.Error("got a runtime after Serve, want none")
 			}
 			for len(b.lifecycle) > 0 {
 				<-b.lifecycle
 			}
-			// The next Serve begins with nothing and can start again.
+			// The next Serve begins without a child and can start one.
 			b.deps.Log = zaptest.NewLogger(t)
 			b.serve()
 			b.spawn(2, map[string]any{"serve": true})
@@ -390,7 +389,7 @@ func TestNoChildOutlivesServe(t *testing.T) {
 	}
 }
 
-// A busy lifecycle actor does not keep the process actor from answering others.
+// A busy lifecycle actor does not prevent the process actor from answering others.
 func TestLifecycleBusy(t *testing.T) {
 	b := newBench(t)
 	b.lifecycle = make(chan messages.ToLifecycle)
@@ -406,6 +405,6 @@ func TestLifecycleBusy(t *testing.T) {
 
 func TestName(t *testing.T) {
 	if name := New(Deps{}).String(); name != "runtime/process" {
-		t.Errorf("String = %q", name)
+		t.Errorf("got %q, want runtime/process", name)
 	}
 }

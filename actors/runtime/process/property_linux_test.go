@@ -13,8 +13,8 @@ import (
 	"companion/messages"
 )
 
-// R1, R6, A9: whatever is asked, in whatever order and at whatever moment, each Spawn is answered by
-// exactly one RuntimeExited, at most one child lives, and none after the last exit.
+// R1, R6, A9: for every order and timing of messages, each Spawn is answered by exactly one RuntimeExited, at most one
+// child lives, and none lives after the last exit.
 func TestEverySpawnEndsOnce(t *testing.T) {
 	// Each check starts real processes; -rapid.checks asks for more.
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
@@ -80,7 +80,7 @@ func TestEverySpawnEndsOnce(t *testing.T) {
 		deadline := time.Now().Add(20 * time.Second)
 		for done := false; !done; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("launches %d to %d: exits %v", first, launch, exits)
+				t.Fatalf("launches %d to %d: got the exits %v, want one of each", first, launch, exits)
 			}
 			for l := first; l <= launch; l++ {
 				b.mailbox <- messages.Kill{Launch: l}
@@ -92,11 +92,11 @@ func TestEverySpawnEndsOnce(t *testing.T) {
 		read()
 		for l := first; l <= launch; l++ {
 			if exits[l] != 1 {
-				t.Fatalf("launch %d was answered %d times", l, exits[l])
+				t.Fatalf("launch %d: got %d exits, want 1", l, exits[l])
 			}
 		}
 		if view := b.deps.View.Get(); view.PID != 0 {
-			t.Fatalf("view %+v", view)
+			t.Fatalf("got the view %+v, want no process", view)
 		}
 	})
 }

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scale is a probe whose results the test sets; it counts the observations.
+// scale is a probe whose results the test sets. It counts the observations.
 type scale struct {
 	mu     sync.Mutex
 	bytes  int64
@@ -88,18 +88,18 @@ func serve(t *testing.T, limit int64, check func(*bench)) {
 		served := make(chan error)
 		go func() { served <- actor.Serve(ctx) }()
 		if m := <-b.lifecycle; m != (messages.ActorStarted{Actor: messages.ActorResources}) {
-			t.Errorf("first heard %+v", m)
+			t.Errorf("first message: got %+v, want ActorStarted of resources", m)
 		}
 		check(b)
 		cancel()
 		if err := <-served; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve = %v, want %v", err, context.Canceled)
+			t.Errorf("Serve: got %v, want %v", err, context.Canceled)
 		}
 		if left := b.seen.Get(); left != (messages.Observation{}) {
-			t.Errorf("left behind: %+v", left)
+			t.Errorf("got the observation %+v after Serve, want an empty one", left)
 		}
 		if b.scale.closed != 1 {
-			t.Errorf("the probe was closed %d times", b.scale.closed)
+			t.Errorf("got a probe closed %d times, want once", b.scale.closed)
 		}
 	})
 }
@@ -115,14 +115,14 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 	serve(t, 1<<30, func(b *bench) {
 		wait(time.Hour)
 		if b.scale.count() != 0 || b.seen.Get() != (messages.Observation{}) {
-			t.Errorf("observed %d times while idle, last %+v", b.scale.count(), b.seen.Get())
+			t.Errorf("got %d observations while idle, last %+v, want none", b.scale.count(), b.seen.Get())
 		}
 		b.scale.put(5, nil)
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
 		for range 50 {
 			if seen := b.seen.Get(); seen.PID != 7 || seen.ResidentBytes != 5 || time.Since(seen.At) > fsm.Reuse {
-				t.Fatalf("observed %+v", seen)
+				t.Fatalf("got %+v, want a recent observation of process 7", seen)
 			}
 			wait(70 * time.Millisecond)
 		}
@@ -131,7 +131,7 @@ func TestObservesWhileARuntimeRuns(t *testing.T) {
 		asked := b.scale.count()
 		wait(time.Hour)
 		if b.scale.count() != asked || b.seen.Get() != (messages.Observation{}) {
-			t.Errorf("after the exit %+v", b.seen.Get())
+			t.Errorf("after the exit: got %+v, want an empty observation", b.seen.Get())
 		}
 	})
 }
@@ -144,7 +144,7 @@ func TestSlowProbe(t *testing.T) {
 		wait(b.scale.takes)
 		for range 100 {
 			if age := time.Since(b.seen.Get().At); age > fsm.Reuse || b.seen.Get().Failed {
-				t.Fatalf("%v old: %+v", age, b.seen.Get())
+				t.Fatalf("got an observation %v old: %+v, want a usable one", age, b.seen.Get())
 			}
 			wait(20 * time.Millisecond)
 		}
@@ -159,14 +159,14 @@ func TestIdleBeat(t *testing.T) {
 		b.process.Set(messages.ProcessView{PID: 7})
 		wait(10*IdleBeat - 1)
 		if asked := b.scale.count(); asked != 10 {
-			t.Errorf("observed %d times in %v", asked, 10*IdleBeat)
+			t.Errorf("got %d observations in %v, want 10", asked, 10*IdleBeat)
 		}
 		b.scale.put(5, errors.New("planted"))
 		wait(IdleBeat)
 		b.scale.put(5, nil)
 		wait(Beat)
 		if seen := b.seen.Get(); seen.Failed {
-			t.Errorf("observed %+v", seen)
+			t.Errorf("got %+v, want a successful observation", seen)
 		}
 	})
 }
@@ -178,23 +178,22 @@ func TestFailedProbe(t *testing.T) {
 		b.process.Set(messages.ProcessView{PID: 7})
 		synctest.Wait()
 		if seen := b.seen.Get(); !seen.Failed || seen.PID != 7 {
-			t.Errorf("observed %+v", seen)
+			t.Errorf("got %+v, want a failed observation of process 7", seen)
 		}
 		b.scale.put(5, nil)
 		wait(Beat)
 		if seen := b.seen.Get(); seen.Failed {
-			t.Errorf("observed %+v", seen)
+			t.Errorf("got %+v, want a successful observation", seen)
 		}
 		b.scale.hangUp()
 		wait(Beat + patience)
 		if seen := b.seen.Get(); !seen.Failed {
-			t.Errorf("observed %+v", seen)
+			t.Errorf("got %+v, want a failed observation", seen)
 		}
 	})
 }
 
-// A9, P3: a probe that hangs and ignores its context blocks neither the actor nor its end; a late result is
-// dropped.
+// A9, P3: a probe that hangs and ignores its context blocks neither the actor nor its end. A late result is dropped.
 func TestStuckProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -210,16 +209,16 @@ func TestStuckProbe(t *testing.T) {
 		go func() { served <- actor.Serve(ctx) }()
 		wait(time.Minute)
 		if got := seen.Get(); !got.Failed || time.Since(got.At) > fsm.Reuse || stuck.asked != 1 {
-			t.Errorf("observed %+v after %d questions", got, stuck.asked)
+			t.Errorf("got %+v after %d calls, want a failed observation after 1", got, stuck.asked)
 		}
 		process.Set(messages.ProcessView{})
 		synctest.Wait()
 		if got := seen.Get(); got != (messages.Observation{}) {
-			t.Errorf("after the exit %+v", got)
+			t.Errorf("after the exit: got %+v, want an empty observation", got)
 		}
 		cancel()
 		if err := <-served; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve = %v, want %v", err, context.Canceled)
+			t.Errorf("Serve: got %v, want %v", err, context.Canceled)
 		}
 		close(release)
 	})
@@ -254,7 +253,7 @@ func TestPanickingProbe(t *testing.T) {
 				})
 				defer func() {
 					if p := recover(); p != "planted" || !bad.closed {
-						t.Errorf("Serve ended with %v, the probe closed: %v", p, bad.closed)
+						t.Errorf("Serve: got the panic %v and probe closed %v, want planted and true", p, bad.closed)
 					}
 				}()
 				_ = actor.Serve(t.Context())
@@ -275,8 +274,8 @@ func (b *badProbe) Observe(context.Context, int, time.Time) (messages.Observatio
 
 func (b *badProbe) Close() { b.closed = true }
 
-// P4: memory that is over its limit for long enough is reported, repeatedly while that lasts; a shorter excess is
-// not, and a limit of zero means none.
+// P4: memory that stays over its limit for long enough is reported, repeatedly while that lasts. A shorter excess is
+// not reported, and a limit of zero means none.
 func TestSustainedExcess(t *testing.T) {
 	type step struct {
 		bytes  int64
@@ -310,14 +309,14 @@ func TestSustainedExcess(t *testing.T) {
 					select {
 					case m := <-b.lifecycle:
 						if m != (messages.MemoryExceeded{Launch: launch}) {
-							t.Errorf("heard %+v", m)
+							t.Errorf("got %+v, want MemoryExceeded of the launch", m)
 						}
 					default:
-						t.Errorf("nothing was told of launch %d", launch)
+						t.Errorf("got no message, want MemoryExceeded of launch %d", launch)
 					}
 				}
 				if len(b.lifecycle) > 0 {
-					t.Errorf("heard also %+v", <-b.lifecycle)
+					t.Errorf("got also %+v, want no more messages", <-b.lifecycle)
 				}
 			})
 		})
@@ -342,7 +341,7 @@ func TestRealProbe(t *testing.T) {
 		if observation.ResidentBytes > 0 && !observation.Failed {
 			// P2: each beat has a new observation.
 			if observation.At.Equal(before) {
-				t.Fatalf("the observation of %v again", before)
+				t.Fatalf("got the observation of %v again, want a new one", before)
 			}
 			before = observation.At
 			fresh++
@@ -350,14 +349,14 @@ func TestRealProbe(t *testing.T) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Fatal("nothing was observed")
+			t.Fatal("got no observation, want one of a real process")
 		}
 	}
 	cancel()
 	if err := <-served; !errors.Is(err, context.Canceled) {
-		t.Errorf("Serve = %v, want %v", err, context.Canceled)
+		t.Errorf("Serve: got %v, want %v", err, context.Canceled)
 	}
 	if actor.String() != "runtime/resources" {
-		t.Errorf("String = %q", actor)
+		t.Errorf("got %q, want runtime/resources", actor)
 	}
 }

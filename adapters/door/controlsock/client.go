@@ -34,12 +34,12 @@ const (
 	probeEvery = 10 * time.Second
 )
 
-// Client speaks to the daemon. Every call makes its own connection, so that nothing needs closing. Every call has a
-// deadline, and one that may take long (a watch, a download) checks meanwhile that the daemon answers: a daemon that
-// accepts connections and does not answer gives an *UnresponsiveError, never a wait without end.
+// Client sends commands to the daemon. Each call makes its own connection, so nothing needs closing. Each call has a
+// deadline, and one that may take long (a watch, a download) also checks that the daemon answers. A daemon that accepts
+// connections and does not answer gives an *UnresponsiveError.
 type Client struct {
 	http       *http.Client
-	peer       atomic.Int64  // the process at the other end, as the kernel tells it; 0: not known
+	peer       atomic.Int64  // process id of the daemon, from the kernel; 0: not known
 	answer     time.Duration // statusWithin; tests shorten it
 	probeEvery time.Duration
 }
@@ -75,23 +75,23 @@ func Dial(path string) *Client {
 	return c
 }
 
-// unresponsive is the error of a daemon that does not answer in time.
+// unresponsive returns the error for a daemon that does not answer in time.
 func (c *Client) unresponsive() error { return &UnresponsiveError{PID: int(c.peer.Load())} }
 
-// Status returns the status now.
+// Status returns the current status.
 func (c *Client) Status(ctx context.Context) (messages.Status, error) {
 	var status messages.Status
 	return status, c.call(ctx, c.answer, http.MethodGet, "/v1/status", nil, &status)
 }
 
-// Watch calls each with the status now and at every change of availability or lifecycle, until each returns an error,
-// which Watch returns, or ctx ends. The error is ErrNotRunning when the daemon ends meanwhile.
+// Watch calls each with the current status and at every change of availability or lifecycle. It returns the error of
+// each, the error of ctx, or ErrNotRunning when the daemon ends.
 func (c *Client) Watch(ctx context.Context, each func(messages.Status) error) error {
 	return c.watch(ctx, "/v1/status/watch", each)
 }
 
-// WatchEvery is Watch, and also calls each in that interval (100 ms to an hour) without a change, for figures that
-// move.
+// WatchEvery is Watch, and also calls each at that interval (100 ms to an hour) without a change, for values that
+// change steadily.
 func (c *Client) WatchEvery(ctx context.Context, every time.Duration, each func(messages.Status) error) error {
 	return c.watch(ctx, "/v1/status/watch?every="+url.QueryEscape(every.String()), each)
 }
@@ -110,8 +110,8 @@ func (c *Client) watch(ctx context.Context, path string, each func(messages.Stat
 	})
 }
 
-// Login signs in. It calls onPage once with the page to open, and then waits for the result. The end of ctx cancels the
-// attempt.
+// Login signs in. It calls onPage once with the page to open, and then waits for the result. The end of ctx cancels
+// the attempt.
 func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 	var result messages.LoginResult
 	err := c.stream(ctx, loginWithin, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
@@ -147,7 +147,7 @@ func (c *Client) WhoAmI(ctx context.Context) (messages.WhoAmIResult, error) {
 	return messages.WhoAmIResult(body), err
 }
 
-// Models asks what the manifest offers.
+// Models returns the models of the manifest.
 func (c *Client) Models(ctx context.Context) (messages.ModelList, error) {
 	var body modelsBody
 	err := c.call(ctx, askWithin, http.MethodGet, "/v1/models", nil, &body)
@@ -161,18 +161,18 @@ func (c *Client) Prune(ctx context.Context, dryRun bool) (messages.PruneResult, 
 	return messages.PruneResult(body), err
 }
 
-// Pull fetches name, or the wanted model and runtime when it is empty, and waits for the end. The
-// transfers of Status show the progress.
+// Pull fetches name, or the wanted model and runtime when it is empty, and waits for the end. The transfers in Status
+// show the progress.
 func (c *Client) Pull(ctx context.Context, name string) (messages.Reason, error) {
 	return c.command(ctx, pullWithin, "/v1/pull", pullBody{name})
 }
 
-// Start asks to run the runtime, without waiting until it is ready.
+// Start requests a start of the runtime, without waiting until it is ready.
 func (c *Client) Start(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, askWithin, "/v1/start", nil)
 }
 
-// Stop drains and stops the runtime, and waits for its end.
+// Stop drains and stops the runtime, and waits until it has ended.
 func (c *Client) Stop(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, stopWithin, "/v1/stop", nil)
 }
@@ -195,8 +195,9 @@ func (c *Client) call(ctx context.Context, within time.Duration, method, path st
 // decodeFunc reads the next line of an answer.
 type decodeFunc func(into any) error
 
-// bounded returns a context that ends when the call takes longer than within or, for calls that may take longer than
-// one status, as soon as the daemon does not answer a status any more. stop must be called; it waits for the probe.
+// bounded returns a context that ends when the call takes longer than within or, for a call that may take longer than
+// a status request, as soon as the daemon no longer answers status requests. stop must be called; it waits for the
+// probe.
 func (c *Client) bounded(ctx context.Context, within time.Duration) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var late *time.Timer
@@ -277,8 +278,8 @@ func (c *Client) stream(ctx context.Context, within time.Duration, method, path 
 	return refused.Error
 }
 
-// lost names the cause of a broken call: the caller gave up, the daemon does not answer, the daemon is gone (a plain
-// end, err == nil, too), or anything else.
+// lost names the cause of a broken call: the caller gave up, the daemon does not answer, the daemon has ended (err is
+// nil, or an error of a closed connection), or another error.
 func lost(ctx context.Context, err error) error {
 	var unresponsive *UnresponsiveError
 	switch {

@@ -17,7 +17,7 @@ import (
 	"companion/messages"
 )
 
-// X2: every command arrives as itself, and its answer as it was given.
+// X2: every command reaches the daemon with its arguments, and its answer reaches the client.
 func TestCommands(t *testing.T) {
 	d := &daemon{}
 	client, _, _ := serve(t, d)
@@ -48,20 +48,20 @@ func TestCommands(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 			if call := <-d.calls; call != test.call {
-				t.Errorf("the daemon was asked to %q", call)
+				t.Errorf("got the call %q, want %q", call, test.call)
 			}
 			d.fails(errors.New("with a secret inside"))
 			_, err = test.do()
 			<-d.calls
 			var refused *Error
 			if !errors.As(err, &refused) || refused.Code != CodeInternal || strings.Contains(err.Error(), "secret") {
-				t.Errorf("a failing command gave %v, want a plain internal error", err)
+				t.Errorf("a failing command: got %v, want an internal error without details", err)
 			}
 			d.fails(fmt.Errorf("waiting: %w", context.DeadlineExceeded))
 			_, err = test.do()
 			<-d.calls
 			if !errors.As(err, &refused) || refused.Code != CodeTimeout {
-				t.Errorf("a late command gave %v, want a time-out", err)
+				t.Errorf("a late command: got %v, want a time-out", err)
 			}
 		})
 	}
@@ -74,17 +74,17 @@ func TestStatus(t *testing.T) {
 	client, _, stop := serve(t, &daemon{view: actorkit.NewWatch(want)})
 	got, err := client.Status(t.Context())
 	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("Status: %+v, %v; want %+v", got, err, want)
+		t.Errorf("Status: got %+v, %v; want %+v", got, err, want)
 	}
 	stop()
 	if _, err := client.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("Status of a daemon that has ended: %v, want ErrNotRunning", err)
+		t.Errorf("Status of a daemon that has ended: got %v, want ErrNotRunning", err)
 	}
 }
 
 var errEnough = errors.New("enough")
 
-// A5, X2: one line at once, one at each change of availability or lifecycle, none in between.
+// A5, X2: one line at once, one at each change of availability or lifecycle, and none for other changes.
 func TestWatch(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	at := func(second int, state messages.State, available bool, pid int) messages.Status {
@@ -123,7 +123,7 @@ func TestWatch(t *testing.T) {
 			step := steps[next]
 			next++
 			view.Set(step.set)
-			<-d.looked // a value that the server never saw would prove nothing
+			<-d.looked // the server must see each value
 			if step.line {
 				break
 			}
@@ -131,7 +131,7 @@ func TestWatch(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, errEnough) || !reflect.DeepEqual(seen, want) {
-		t.Errorf("saw %v (%v), want %v", seen, err, want)
+		t.Errorf("got %v (%v), want %v", seen, err, want)
 	}
 }
 
@@ -145,12 +145,12 @@ func TestWatchEvery(t *testing.T) {
 		return nil
 	})
 	if !errors.Is(err, errEnough) {
-		t.Errorf("three lines without a change: %v", err)
+		t.Errorf("three lines without a change: got %v, want %v", err, errEnough)
 	}
 	var refused *Error
 	err = client.WatchEvery(t.Context(), time.Millisecond, func(messages.Status) error { return nil })
 	if !errors.As(err, &refused) || refused.Code != CodeBadRequest {
-		t.Errorf("a beat that is too fast: %v", err)
+		t.Errorf("an interval that is too short: got %v, want a bad request", err)
 	}
 }
 
@@ -158,13 +158,13 @@ func TestWatchEnds(t *testing.T) {
 	client, _, stop := serve(t, &daemon{})
 	err := client.Watch(t.Context(), func(messages.Status) error { stop(); return nil })
 	if !errors.Is(err, ErrNotRunning) {
-		t.Errorf("the daemon went away: %v, want ErrNotRunning", err)
+		t.Errorf("the daemon has ended: got %v, want ErrNotRunning", err)
 	}
 	client, _, _ = serve(t, &daemon{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	err = client.Watch(ctx, func(messages.Status) error { cancel(errEnough); return nil })
 	if !errors.Is(err, errEnough) {
-		t.Errorf("the caller gave up: %v", err)
+		t.Errorf("the caller gave up: got %v, want %v", err, errEnough)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestLogin(t *testing.T) {
 	var pages []messages.LoginPage
 	got, err := client.Login(t.Context(), true, func(p messages.LoginPage) { pages = append(pages, p) })
 	if err != nil || got != want || !reflect.DeepEqual(pages, []messages.LoginPage{page}) {
-		t.Errorf("Login: %+v, %v after %v", got, err, pages)
+		t.Errorf("Login: got %+v, %v after the pages %v, want %+v after %v", got, err, pages, want, page)
 	}
 
 	client, _, _ = serve(t, &daemon{onLogin: func(context.Context, func(messages.LoginPage)) (messages.LoginResult, error) {
@@ -189,11 +189,11 @@ func TestLogin(t *testing.T) {
 	}})
 	var refused *Error
 	if _, err := client.Login(t.Context(), false, func(messages.LoginPage) {}); !errors.As(err, &refused) || refused.Code != CodeInternal {
-		t.Errorf("a failing sign-in: %v", err)
+		t.Errorf("a failing sign-in: got %v, want an internal error", err)
 	}
 }
 
-// A command line that is interrupted cancels its sign-in, and stops waiting for its pull.
+// An interrupted command line cancels its sign-in, and stops waiting for its pull.
 func TestLeavingCancels(t *testing.T) {
 	d := &daemon{block: make(chan struct{})}
 	d.onLogin = func(ctx context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
@@ -205,20 +205,20 @@ func TestLeavingCancels(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := client.Login(ctx, false, func(messages.LoginPage) { <-d.calls; cancel() })
 	if !errors.Is(err, context.Canceled) {
-		t.Errorf("Login: %v", err)
+		t.Errorf("Login: got %v, want context.Canceled", err)
 	}
 	if err := <-d.ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("the sign-in ended with %v", err)
+		t.Errorf("the sign-in in the daemon: got %v, want context.Canceled", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { <-d.calls; cancel() }()
 	if _, err := client.Pull(ctx, "gemma"); !errors.Is(err, context.Canceled) {
-		t.Errorf("Pull: %v", err)
+		t.Errorf("Pull: got %v, want context.Canceled", err)
 	}
 	<-d.ended
 }
 
-// X7: the end of the daemon ends commands that wait.
+// X7: when the daemon ends, it ends the waiting commands.
 func TestStopEndsCommands(t *testing.T) {
 	d := &daemon{block: make(chan struct{})}
 	client, _, stop := serve(t, d)
@@ -228,7 +228,7 @@ func TestStopEndsCommands(t *testing.T) {
 	stop()
 	<-d.ended
 	if err := <-result; err == nil {
-		t.Error("a command that never happened was answered as done")
+		t.Error("a command that was cut off: got success, want an error")
 	}
 }
 
@@ -250,12 +250,12 @@ func raw(t *testing.T, path, text string) int {
 	defer answer.Body.Close()
 	var body errorBody
 	if err := json.NewDecoder(answer.Body).Decode(&body); err != nil || (body.Error == nil) != (answer.StatusCode == 200) {
-		t.Errorf("answer %d does not say why: %v", answer.StatusCode, err)
+		t.Errorf("status %d: got %v and an answer without an error, want one exactly when it fails", answer.StatusCode, err)
 	}
 	return answer.StatusCode
 }
 
-// T16: what is not a command, or is too large to be one, is refused, and the next one is served.
+// T16: invalid and oversized commands are refused, and the next command is served.
 func TestBadCommands(t *testing.T) {
 	d := &daemon{}
 	client, path, _ := serve(t, d)
@@ -264,19 +264,19 @@ func TestBadCommands(t *testing.T) {
 		"too large": `{"name":"` + strings.Repeat("x", maxBody) + `"}`, "wrong type": `{"name":1}`,
 	} {
 		if status := raw(t, path, body); status != http.StatusBadRequest {
-			t.Errorf("%s: status %d, want 400", name, status)
+			t.Errorf("%s: got status %d, want 400", name, status)
 		}
 	}
 	if status := raw(t, path, `{"name":"x"}`); status != http.StatusOK {
-		t.Errorf("a good command after bad ones: status %d", status)
+		t.Errorf("a valid command after invalid ones: got status %d, want 200", status)
 	}
 	<-d.calls
 	var refused *Error
 	if _, err := client.command(t.Context(), askWithin, "/v1/unheard", nil); !errors.As(err, &refused) || refused.Code != CodeNotFound {
-		t.Errorf("an unknown command: %v", err)
+		t.Errorf("an unknown command: got %v, want not_found", err)
 	}
 	if len(d.calls) != 0 {
-		t.Errorf("a refused command reached the daemon: %s", <-d.calls)
+		t.Errorf("got the refused command %s at the daemon, want none", <-d.calls)
 	}
 }
 
@@ -285,15 +285,15 @@ func TestPanicIsContained(t *testing.T) {
 	d := &daemon{onLogin: func(context.Context, func(messages.LoginPage)) (messages.LoginResult, error) { panic("planted") }}
 	client, _, _ := serve(t, d)
 	if _, err := client.Login(t.Context(), false, func(messages.LoginPage) {}); err == nil {
-		t.Error("a panicking sign-in was answered as done")
+		t.Error("a panicking sign-in: got success, want an error")
 	}
 	if _, err := client.Status(t.Context()); err != nil {
-		t.Errorf("Status after a panic: %v", err)
+		t.Errorf("Status after a panic: got %v, want nil", err)
 	}
 }
 
-// BenchmarkWatchNotice measures from a change in the daemon to its line at a watcher (issue 5: p99
-// of the whole way at most 5 ms).
+// BenchmarkWatchNotice measures the time from a change in the daemon to the line at a watcher (issue 5: p99 of the
+// whole way at most 5 ms).
 func BenchmarkWatchNotice(b *testing.B) {
 	view := actorkit.NewWatch(messages.Status{})
 	client, _, _ := serve(b, &daemon{view: view})

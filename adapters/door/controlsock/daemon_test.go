@@ -17,15 +17,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// daemon plays the control actor.
+// daemon stands in for the control actor.
 type daemon struct {
 	view    *actorkit.Watch[messages.Status]
 	calls   chan string
 	block   chan struct{} // when not nil, commands wait for it or for the end of their context
 	fail    atomic.Pointer[error]
 	ended   chan error    // receives why a blocked command ended
-	looked  chan struct{} // when not nil, receives each look at the status
-	asked   chan struct{} // when not nil, receives status requests, as far as it has room
+	looked  chan struct{} // when not nil, receives once for each call of Next or Status
+	asked   chan struct{} // when not nil, receives status requests, unless it is full
 	onLogin func(ctx context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error)
 }
 
@@ -63,7 +63,7 @@ func (d *daemon) take(ctx context.Context, call string) (messages.Reason, error)
 	return messages.ReasonOK, nil
 }
 
-// fails makes the commands fail.
+// fails makes the following commands fail with err.
 func (d *daemon) fails(err error) { d.fail.Store(&err) }
 
 func (d *daemon) Logout(ctx context.Context) (messages.LogoutResult, error) {
@@ -117,7 +117,7 @@ func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
 	}
 	d.calls, d.ended = make(chan string, 16), make(chan error, 16)
 	path = filepath.Join(t.TempDir(), "run", "control.sock")
-	ln, err := Listen(path, func(err error) { t.Errorf("refused: %v", err) })
+	ln, err := Listen(path, func(err error) { t.Errorf("got a refused connection, want none: %v", err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
 		stopped = true
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
+			t.Errorf("Serve: got %v, want nil", err)
 		}
 	}
 	t.Cleanup(stop)

@@ -15,8 +15,8 @@
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
 //	POST /v1/start, stop, restart   {"reason"}
 //
-// A command that the daemon understood answers 200 with a reason; one that it could not take
-// answers another status and {"error":{"code","message"}}, which the Client returns as an *Error.
+// A command that the daemon understood answers 200 with a reason. A command that it could not accept answers
+// another status and {"error":{"code","message"}}, which the Client returns as an *Error.
 package controlsock
 
 import (
@@ -30,7 +30,7 @@ import (
 // ErrNotRunning says that no process listens on the control socket, or that the daemon ended during the call.
 var ErrNotRunning = errors.New("the companion is not running")
 
-// ErrInUse says that another daemon answers on the socket.
+// ErrInUse says that another daemon listens on the socket.
 var ErrInUse = errors.New("another companion answers on the control socket")
 
 // UnresponsiveError says that a daemon accepted the connection and did not answer in time: it is suspended, or hangs.
@@ -45,23 +45,22 @@ func (e *UnresponsiveError) Error() string {
 	return fmt.Sprintf("the daemon (pid %d) does not answer", e.PID)
 }
 
-// Viewer shows the daemon's status. Both methods answer at once.
+// Viewer gives the daemon's status. Both methods return at once.
 type Viewer interface {
 	Status() messages.Status
-	// Next returns the status and a channel that is closed when it may have changed in
-	// availability or lifecycle.
+	// Next returns the status and a channel that is closed when availability or lifecycle may have changed.
 	Next() (messages.Status, <-chan struct{})
 }
 
-// SignIn is the session's part. Login calls onPage at most once, from the calling goroutine; the end of ctx cancels the
-// attempt.
+// SignIn is implemented by the session. Login calls onPage at most once, from the calling goroutine; the end of ctx
+// cancels the attempt.
 type SignIn interface {
 	Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error)
 	Logout(ctx context.Context) (messages.LogoutResult, error)
 	WhoAmI(ctx context.Context) (messages.WhoAmIResult, error)
 }
 
-// Catalogue is the manifest's part. An empty name pulls the wanted model and runtime.
+// Catalogue is implemented by the manifest. An empty name pulls the wanted model and runtime.
 type Catalogue interface {
 	Models(ctx context.Context) (messages.ModelList, error)
 	Pull(ctx context.Context, name string) (messages.Reason, error)
@@ -75,7 +74,7 @@ type Runtime interface {
 	Restart(ctx context.Context) (messages.Reason, error)
 }
 
-// The Client offers what the daemon does.
+// The Client has the methods of the daemon.
 var (
 	_ SignIn    = (*Client)(nil)
 	_ Catalogue = (*Client)(nil)

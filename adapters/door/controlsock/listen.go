@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// maxPath is what sun_path holds on the smallest system, less its final zero byte.
+	// maxPath is the length of sun_path on the system with the shortest, without the terminating zero.
 	maxPath = 103
-	// maxConns bounds how many commands and watchers there are at once.
+	// maxConns bounds the number of simultaneous commands and watchers.
 	maxConns = 64
-	// answerWithin is how long the owner of an existing socket has to accept a connection.
+	// answerWithin is how long the daemon behind an existing socket has to accept a connection.
 	answerWithin = time.Second
 )
 
-// Listen makes the folder of path, private, and listens on path. It removes a socket of the same user on which no
-// process listens any more; if one listens, the error is ErrInUse. Anything else under that name, or a folder that is
-// not private, is refused. refused is called for every connection that was closed because its other end does not
-// belong to the same user.
+// Listen creates the private folder of path, and listens on path. It removes a socket of the same user on which no
+// process listens; if one listens, the error is ErrInUse. It refuses any other file at path, and a folder that is not
+// private. refused is called for every connection that was closed because its other end does not belong to the same
+// user.
 func Listen(path string, refused func(err error)) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("listening on the control socket: the path %s has %d bytes, at most %d are possible",
@@ -43,7 +43,7 @@ func Listen(path string, refused func(err error)) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on the control socket: %w", err)
 	}
-	// Until here the folder alone keeps other users out: the socket's mode is that of the umask.
+	// Until here only the folder keeps other users out: the socket's mode comes from the umask.
 	if err := os.Chmod(path, 0o600); err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("setting the mode of the control socket: %w", err)
@@ -51,7 +51,7 @@ func Listen(path string, refused func(err error)) (net.Listener, error) {
 	return netutil.LimitListener(&sameUser{Listener: ln, uid: ownUID(), refused: refused}, maxConns), nil
 }
 
-// sameUser accepts connections of one user only; it closes others without an answer.
+// sameUser accepts connections of one user only. It closes others without an answer.
 type sameUser struct {
 	net.Listener
 	uid     uint32

@@ -23,7 +23,7 @@ func listen(t *testing.T, path string) error {
 	return err
 }
 
-// X2, T3: the socket is 0600 in a folder of mode 0700, whatever the umask.
+// X2, T3: the socket has mode 0600 in a folder of mode 0700, with any umask.
 func TestListenMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
 	if err := listen(t, path); err != nil {
@@ -35,12 +35,12 @@ func TestListenMode(t *testing.T) {
 			t.Fatal(err)
 		}
 		if info.Mode() != want {
-			t.Errorf("%s has mode %v, want %v", filepath.Base(name), info.Mode(), want)
+			t.Errorf("%s: got mode %v, want %v", filepath.Base(name), info.Mode(), want)
 		}
 	}
 }
 
-// T17, X2: a place that others reach, or that holds something else, is refused and left alone.
+// T17, X2: a folder that other users can reach, or a path that holds another kind of file, is refused and unchanged.
 func TestListenRefuses(t *testing.T) {
 	var notPrivate *privatefs.Error
 	t.Run("open folder", func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestListenRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := listen(t, filepath.Join(dir, "c.sock")); !errors.As(err, &notPrivate) {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want a refusal because the folder is not private", err)
 		}
 	})
 	t.Run("linked folder", func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestListenRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := listen(t, dir+"/run/c.sock"); !errors.As(err, &notPrivate) {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want a refusal because the folder is a link", err)
 		}
 	})
 	for name, plant := range map[string]func(path string) error{
@@ -72,22 +72,22 @@ func TestListenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := listen(t, path); !errors.As(err, &notPrivate) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want a refusal", err)
 			}
 			if _, err := os.Lstat(path); err != nil {
-				t.Errorf("what was there is gone: %v", err)
+				t.Errorf("got %v, want the file unchanged", err)
 			}
 		})
 	}
 	t.Run("long path", func(t *testing.T) {
 		err := listen(t, filepath.Join(t.TempDir(), strings.Repeat("x", 100), "c.sock"))
 		if err == nil || !strings.Contains(err.Error(), "at most 103") {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want the limit of 103 bytes", err)
 		}
 	})
 }
 
-// X1, X2: a socket that a dead daemon left is replaced, one that answers is not.
+// X1, X2: a socket that a dead daemon left is replaced; one with a listening daemon is not.
 func TestListenStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
 	if err := privatefs.EnsureDir(filepath.Dir(path)); err != nil {
@@ -100,20 +100,20 @@ func TestListenStale(t *testing.T) {
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
 	if err := listen(t, path); err != nil {
-		t.Fatalf("a stale socket: %v", err)
+		t.Fatalf("a stale socket: got %v, want a listener", err)
 	}
 	if err := listen(t, path); !errors.Is(err, ErrInUse) {
-		t.Errorf("a socket in use: %v, want ErrInUse", err)
+		t.Errorf("a socket in use: got %v, want ErrInUse", err)
 	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {
-		t.Fatalf("the first daemon no longer answers: %v", err)
+		t.Fatalf("connecting to the first daemon: got %v, want nil", err)
 	}
 	conn.Close()
 }
 
-// X2, T3: whoever is not the same user, as the kernel says, is closed without an answer. The test
-// moves the expected user instead of its own, so that it needs no second account.
+// X2, T3: a connection of another user, as the kernel reports it, is closed without an answer. The test changes the
+// expected user instead of its own, so that it needs no second account.
 func TestOtherUserIsClosed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
 	inner, err := net.Listen("unix", path)
@@ -130,14 +130,14 @@ func TestOtherUserIsClosed(t *testing.T) {
 	}
 	defer conn.Close()
 	if got, err := io.ReadAll(conn); len(got) != 0 || err != nil {
-		t.Errorf("another user was answered %q, %v", got, err)
+		t.Errorf("another user: got the answer %q, %v, want none", got, err)
 	}
 	if err := <-refused; !strings.Contains(err.Error(), "belongs to user") {
-		t.Errorf("refused with %v", err)
+		t.Errorf("got the refusal %v, want one that names the user", err)
 	}
 	inner.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Accept returned %v: the other user was let in", err)
+		t.Errorf("Accept: got %v, want %v and no connection of the other user", err, net.ErrClosed)
 	}
 }
 
@@ -154,7 +154,7 @@ func TestNotRunning(t *testing.T) {
 	dead.Close()
 	for _, path := range []string{dir + "/none.sock", dir + "/none/c.sock", dir + "/dead.sock", dir + "/file/c.sock"} {
 		if _, err := Dial(path).Status(t.Context()); !errors.Is(err, ErrNotRunning) {
-			t.Errorf("Status at %s: %v, want ErrNotRunning", path, err)
+			t.Errorf("Status at %s: got %v, want ErrNotRunning", path, err)
 		}
 	}
 }

@@ -15,7 +15,7 @@ func peerOf(conn net.Conn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// peerPID returns the process that connected or, seen from a client, that listens.
+// peerPID returns the process id of the other end: the connecting process or, for a client, the listening one.
 func peerPID(conn net.Conn) (int, error) {
 	cred, err := credentials(conn)
 	if err != nil {

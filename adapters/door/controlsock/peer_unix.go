@@ -15,7 +15,7 @@ import (
 
 func ownUID() uint32 { return uint32(os.Geteuid()) }
 
-// checkPeer refuses a connection whose other end is not a process of uid, as the kernel tells it.
+// checkPeer refuses a connection whose other end is not a process of uid, according to the kernel.
 func checkPeer(conn net.Conn, uid uint32) error {
 	peer, err := peerOf(conn)
 	if err != nil {
@@ -36,7 +36,7 @@ func rawConn(conn net.Conn) (syscall.RawConn, error) {
 	return c.SyscallConn()
 }
 
-// checkSocket refuses what is not a socket of this user.
+// checkSocket refuses a file that is not a socket of this user.
 func checkSocket(path string, info fs.FileInfo) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return &privatefs.Error{Path: path, Found: "something else", Want: "a socket"}
@@ -55,7 +55,7 @@ func nobodyListens(err error) bool {
 // queueFull reports whether the listener's queue of connections is full: the daemon does not accept.
 func queueFull(err error) bool { return errors.Is(err, syscall.EAGAIN) }
 
-// brokenOff reports whether the other end of an open connection is gone.
+// brokenOff reports whether the other end of an established connection has closed it.
 func brokenOff(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

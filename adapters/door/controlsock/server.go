@@ -15,11 +15,11 @@ import (
 	"companion/messages"
 )
 
-// The bounds of one connection.
+// Limits of one connection.
 const (
 	headWithin  = 5 * time.Second
 	bodyWithin  = 5 * time.Second
-	writeWithin = 10 * time.Second // for an answer, and for a line of a stream
+	writeWithin = 10 * time.Second // for an answer or a line of a stream
 	idleWithin  = 30 * time.Second
 	closeWithin = 2 * time.Second
 	maxHead     = 8 << 10
@@ -37,8 +37,8 @@ type Server struct {
 	Log       *zap.Logger
 }
 
-// Serve serves the connections of ln until ctx ends. It closes ln and returns when every handler has
-// returned. The end of ctx ends every command that still waits; then the error is nil.
+// Serve serves the connections of ln until ctx ends. It closes ln and returns when every handler has returned. The
+// end of ctx ends every waiting command; the error is then nil.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var handlers sync.WaitGroup
 	mux := s.routes()
@@ -61,7 +61,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	case err = <-ended:
 		err = fmt.Errorf("serving the control socket: %w", err)
 	case <-ctx.Done():
-		// Handlers end with ctx. A client that is slow to take the last bytes is cut off.
+		// Handlers end with ctx. The connection of a client that reads its answer too slowly is closed.
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
 		_ = srv.Shutdown(grace)
 		cancel()
@@ -156,8 +156,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sameLifecycle reports whether nothing changed that watchers are told of. Since differs when the watcher
-// missed a change and its reversal.
+// sameLifecycle reports whether a and b are equal in everything that watchers are told of. Since differs when the
+// watcher missed a change and its reversal.
 func sameLifecycle(a, b messages.Status) bool {
 	return a.CompanionAvailable == b.CompanionAvailable && a.Lifecycle == b.Lifecycle && a.Since.Equal(b.Since)
 }
@@ -186,7 +186,7 @@ func command(do func(context.Context) (messages.Reason, error)) http.HandlerFunc
 	}
 }
 
-// decode reads the small JSON object of a command. If it cannot, it answers.
+// decode reads the small JSON object of a command. On an error it sends the answer and returns false.
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyWithin))
@@ -196,8 +196,7 @@ func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 		answer(w, http.StatusBadRequest, errorBody{&Error{CodeBadRequest, "the body of the command cannot be read"}})
 		return false
 	}
-	// The command itself may take longer. net/http would take a deadline that has passed for a client that
-	// has left.
+	// The command itself may take longer. net/http would treat an expired deadline as a client that has left.
 	_ = control.SetReadDeadline(time.Time{})
 	return true
 }
@@ -211,7 +210,7 @@ func answerOr(w http.ResponseWriter, err error, body any) {
 	answer(w, status, errorBody{why})
 }
 
-// refusal returns the error for the client. The text of err may hold anything, so none of it is passed on.
+// refusal returns the error for the client. The text of err may contain secrets, so none of it is passed on.
 func refusal(err error) (int, *Error) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return http.StatusGatewayTimeout, &Error{CodeTimeout, "the companion did not answer in time"}
@@ -226,7 +225,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// lines writes one JSON value a line and flushes each.
+// lines writes one JSON value per line and flushes each.
 type lines struct {
 	control *http.ResponseController
 	encoder *json.Encoder

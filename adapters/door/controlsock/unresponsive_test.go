@@ -16,8 +16,8 @@ import (
 	"companion/messages"
 )
 
-// X2: every call on a daemon that accepts and does not answer ends with the daemon's process id, also when the silence
-// begins in the middle of an answer.
+// X2: every call to a daemon that accepts connections and does not answer fails with the daemon's process id, also
+// when the daemon stops in the middle of an answer.
 func TestUnresponsiveDaemon(t *testing.T) {
 	for name, each := range map[string]func(net.Conn){
 		"never": func(net.Conn) {},
@@ -84,7 +84,7 @@ func TestUnresponsiveDaemon(t *testing.T) {
 	}
 }
 
-// X2: a daemon whose queue of connections is full does not answer either, and is not "not running".
+// X2: a daemon whose connection queue is full counts as unresponsive, not as "not running".
 func TestFullQueue(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.sock")
 	ln, err := net.Listen("unix", path)
@@ -106,15 +106,15 @@ func TestFullQueue(t *testing.T) {
 		t.Errorf("got %v, want an UnresponsiveError", err)
 	}
 	if err := removeStale(path); err != nil && !strings.Contains(err.Error(), ErrInUse.Error()) {
-		// A socket in the plain test folder is ours, and a process listens.
+		// The socket lies in an ordinary test folder of this user, and a process listens.
 		t.Errorf("removeStale: got %v, want ErrInUse", err)
 	}
 	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("removeStale removed the socket of a daemon that listens: %v", err)
+		t.Errorf("got %v, want the socket of a listening daemon kept", err)
 	}
 }
 
-// A long call that the daemon serves slowly, while it answers status, is not cut off.
+// A long call to a daemon that serves it slowly, and that answers status requests, is not cut off.
 func TestSlowCommandIsNotCutOff(t *testing.T) {
 	d := &daemon{block: make(chan struct{}), asked: make(chan struct{}, 1)}
 	client, _, _ := serve(t, d)

@@ -32,7 +32,7 @@ func TestLoopbackName(t *testing.T) {
 	}
 }
 
-// L3 stage 3: a listed host that is no loopback name is refused, and a loopback name that is not listed.
+// L3 stage 3: a listed host that is not a loopback name is refused, and so is a loopback name that is not listed.
 func TestHostAllowed(t *testing.T) {
 	for _, c := range []struct {
 		host, listed string
@@ -47,7 +47,7 @@ func TestHostAllowed(t *testing.T) {
 	}
 }
 
-// L3: only the letters A to Z have another case.
+// L3: same folds only the letters A to Z.
 func TestSame(t *testing.T) {
 	for c := range 256 {
 		for lower := range 256 {
@@ -67,7 +67,7 @@ func TestSame(t *testing.T) {
 	}
 }
 
-// L4: the scheme is Bearer in any case and one space or more, and nothing else.
+// L4: the scheme is Bearer in upper or lower case, followed by one or more spaces.
 func TestBearerToken(t *testing.T) {
 	for value, want := range map[string]string{
 		"Bearer x": "x", "bearer   x": "x", " \tBearer x\t ": "x", "Bearer x y": "x y", "Bearer \tx": "\tx",
@@ -79,8 +79,8 @@ func TestBearerToken(t *testing.T) {
 	}
 }
 
-// L3 stage 6, K6: tokens up to 128 bytes can be valid, a longer one with a valid beginning is not; equal tokens
-// give the caller the fewer rights; no configured token admits nobody.
+// L3 stage 6, K6: tokens of up to 128 bytes can be valid, and a longer one that begins with a valid one is not. If both
+// tokens are equal, the caller gets the fewer rights. Without a configured token no request is admitted.
 func TestIdentify(t *testing.T) {
 	exact := strings.Repeat("x", longest)
 	tokens := NewTokens(messages.NewSecret(exact), messages.NewSecret("p"))

@@ -10,8 +10,8 @@ import (
 	"companion/messages"
 )
 
-// FuzzDecide compares the guard with an oracle that was written from L3 and L4 by other means:
-// parsers and regular expressions of the standard library, and a window that keeps every event.
+// FuzzDecide compares the guard with an oracle that implements L3 and L4 by other means: parsers and regular
+// expressions of the standard library, and a window that keeps every event.
 func FuzzDecide(f *testing.F) {
 	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
 	f.Add(false, "POST", "localhost:4321", "http://localhost:4321", "none", false, "", probeToken, false, int64(7), uint8(3))
@@ -60,7 +60,7 @@ func FuzzDecide(f *testing.F) {
 	})
 }
 
-// The letters are spelled out: (?i) folds Unicode, so that ſ would be an s.
+// The letters are listed in both cases: (?i) folds Unicode, so ſ would match s.
 var (
 	bearerRE = regexp.MustCompile(`^[ \t]*[bB][eE][aA][rR][eE][rR] +([^ ].*?)[ \t]*$`)
 	emptyRE  = regexp.MustCompile(`^[ \t]*([bB][eE][aA][rR][eE][rR])?[ \t]*$`)

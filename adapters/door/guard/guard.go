@@ -4,7 +4,7 @@
 // no body, and recovers its own panics.
 //
 // The order of the checks is part of the defence and must not change: structure, method, Host, origin, rate,
-// token. Before its turn the token decides only which rate window counts the request.
+// token. The token is looked at before the rate check only to choose the window that counts the request.
 package guard
 
 import (
@@ -13,7 +13,7 @@ import (
 	"companion/messages"
 )
 
-// Request is what the guard knows of one request. Header has canonical keys, as net/http makes them. Now is a
+// Request is the part of a request that the guard checks. Header has canonical keys, as net/http makes them. Now is a
 // monotonic time in nanoseconds.
 type Request struct {
 	// Malformed means that the raw head was refused (L3a).
@@ -54,8 +54,8 @@ var (
 	tokenInvalid    = Verdict{false, 401, messages.ReasonInvalidToken}
 )
 
-// Decide answers for one request, and reports whose token it presented. It changes the windows, so the caller
-// must hold the lock that guards them. hosts is the result of Hosts.
+// Decide returns the verdict on one request and the owner of its token. It changes the windows, so the caller must
+// hold the lock that guards them. hosts is the result of Hosts.
 func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Verdict, caller Caller) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -116,7 +116,7 @@ func credentials(header map[string][]string) (token string, unambiguous bool) {
 	if key != "" && key == bearer {
 		return key, true // clients of the Anthropic family may send it twice
 	}
-	// A scheme other than Bearer presents no token, but beside a key it is ambiguous.
+	// A scheme other than Bearer presents no token, but together with a key it is ambiguous.
 	if key != "" && len(bearers) == 1 && (bearer != "" || !emptyCredentials(bearers[0])) {
 		return "", false
 	}
@@ -160,8 +160,8 @@ func listed(host string, hosts []string) bool {
 	return false
 }
 
-// same compares without regard to the case of ASCII letters. lower must have no upper-case letters. Unicode
-// case folding would be wrong: it maps other letters, such as ſ, to ASCII letters.
+// same compares and ignores the case of ASCII letters. lower must have no upper-case letters. Unicode case folding
+// would be wrong: it maps other letters, such as ſ, to ASCII letters.
 func same(s, lower string) bool {
 	if len(s) != len(lower) {
 		return false

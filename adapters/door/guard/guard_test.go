@@ -30,7 +30,7 @@ func roomy() *Windows {
 	return &Windows{NewWindow(100, minute), NewWindow(100, minute), NewWindow(100, minute)}
 }
 
-// headers makes a header from "Name: value" lines.
+// headers returns a header with the given "Name: value" lines.
 func headers(lines ...string) http.Header {
 	h := http.Header{}
 	for _, l := range lines {
@@ -42,7 +42,7 @@ func headers(lines ...string) http.Header {
 
 const goodHost, auth = "127.0.0.1:4321", "Authorization: Bearer " + userToken
 
-// L3, L4: one row per reason and per edge.
+// L3, L4: one row per reason and per edge case.
 func TestDecide(t *testing.T) {
 	for name, c := range map[string]struct {
 		method, host string
@@ -117,7 +117,7 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", name, got, verdicts[c.want])
 		}
 		if (caller != Nobody) != got.Allow {
-			t.Errorf("%s: %+v with caller %d", name, got, caller)
+			t.Errorf("%s: got %+v with caller %d, want a caller exactly for an admitted request", name, got, caller)
 		}
 	}
 	if v, _ := Decide(&Request{Malformed: true}, known, four, roomy()); v != malformed {
@@ -128,7 +128,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// verdicts is the table of reasons.md, written again.
+// verdicts is the table of reasons.md, written independently of the guard.
 var verdicts = map[messages.Reason]Verdict{
 	messages.ReasonOK:                   {true, 200, "ok"},
 	messages.ReasonMalformedRequest:     {false, 403, "malformed_request"},
@@ -154,7 +154,7 @@ var wrong = []struct {
 	{messages.ReasonMissingToken, func(r *Request, _ *Windows) { delete(r.Header, "Authorization") }},
 }
 
-// L3: a request that is wrong in two ways is refused for the first.
+// L3: a request with two faults is refused for the one that is checked first.
 func TestOrder(t *testing.T) {
 	for i, first := range wrong {
 		for _, second := range wrong[i:] {
@@ -163,7 +163,7 @@ func TestOrder(t *testing.T) {
 			second.make(r, w)
 			first.make(r, w)
 			if v, _ := Decide(r, known, four, w); v != verdicts[first.reason] {
-				t.Errorf("%s and %s: got %+v", first.reason, second.reason, v)
+				t.Errorf("%s and %s: got %+v, want %+v", first.reason, second.reason, v, verdicts[first.reason])
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// L3, A4, T3: three windows; what fills one leaves the others free, and 403s fill none.
+// L3, A4, T3: three separate windows: filling one does not affect the others, and requests that get 403 fill none.
 func TestWindowsAreApart(t *testing.T) {
 	w := &Windows{NewWindow(3, minute), NewWindow(3, minute), NewWindow(3, minute)}
 	guess := &Request{Method: "GET", Host: goodHost, Header: headers("x-api-key: guess")}
@@ -200,7 +200,7 @@ func TestWindowsAreApart(t *testing.T) {
 	expect(probe, 3, ok, rateLimited)
 }
 
-// L3: the window slides; a limit of n lets exactly n through in any span.
+// L3: the window slides: a limit of n admits exactly n requests in any span.
 func TestWindowSlides(t *testing.T) {
 	w := NewWindow(3, 100)
 	for i, step := range []struct {
@@ -213,19 +213,19 @@ func TestWindowSlides(t *testing.T) {
 	}
 }
 
-// L3: a missing or broken state refuses.
+// L3: a missing or broken window refuses.
 func TestBrokenWindow(t *testing.T) {
 	for name, w := range map[string]*Window{
 		"nil": nil, "zero": {}, "no events": NewWindow(0, 1), "no span": NewWindow(1, 0),
 		"too long": {max: 1, length: 1, times: make([]int64, 2)}, "cursor out": {max: 1, length: 1, times: make([]int64, 1), next: 1},
 	} {
 		if got := w.take(0); got != broken {
-			t.Errorf("%s: got %d", name, got)
+			t.Errorf("%s: got %d, want %d", name, got, broken)
 		}
 	}
 }
 
-// L3: nothing configured admits nobody, and what panics is refused.
+// L3: without a configured token no request is admitted, and a panic refuses.
 func TestFailsClosed(t *testing.T) {
 	r := &Request{Method: "GET", Host: goodHost, Header: headers(auth)}
 	if v, _ := Decide(r, NewTokens(messages.Secret{}, messages.Secret{}), four, roomy()); v != tokenInvalid {
@@ -256,7 +256,7 @@ func TestFailsClosed(t *testing.T) {
 	}
 }
 
-// Issue 4: no allocation, allowed or refused.
+// Issue 4: Decide allocates nothing, for admitted and refused requests.
 func TestDecideDoesNotAllocate(t *testing.T) {
 	for name, r := range cases() {
 		w := roomy()
@@ -281,7 +281,7 @@ func cases() map[string]*Request {
 	return all
 }
 
-// BenchmarkFiguresGuard: what is allowed and each refusal, at most 1 µs and no allocation.
+// BenchmarkFiguresGuard measures an admitted request and each refusal: at most 1 µs and no allocation.
 func BenchmarkFiguresGuard(b *testing.B) {
 	for name, r := range cases() {
 		if name == "rate_state_unavailable" || name == "long token" {

@@ -7,7 +7,7 @@ import (
 	"companion/messages"
 )
 
-// Caller says whose token a request brought.
+// Caller is the owner of a request's token.
 type Caller uint8
 
 // The callers. Probe may only ask for GET /v1/models (A4); the route table enforces that.
@@ -17,7 +17,7 @@ const (
 	Probe
 )
 
-// longest is the length of the longest token that can be valid, in bytes. Ours have 43 (K6).
+// longest is the maximum length of a valid token in bytes. Ours have 43 (K6).
 const longest = 128
 
 // Tokens holds the digests of the valid tokens. It is immutable. The zero Tokens admits no request.
@@ -46,6 +46,6 @@ func (t *Tokens) identify(presented string) Caller {
 	fits := subtle.ConstantTimeLessOrEq(len(presented), longest) &^ subtle.ConstantTimeEq(int32(len(presented)), 0)
 	user := subtle.ConstantTimeCompare(digest[:], t.user[:]) & t.hasUser & fits
 	probe := subtle.ConstantTimeCompare(digest[:], t.probe[:]) & t.hasProbe & fits
-	// If both tokens were ever equal, the caller with fewer rights wins.
+	// If both tokens are equal, the caller with fewer rights wins.
 	return Caller(subtle.ConstantTimeSelect(probe, int(Probe), user*int(User)))
 }

@@ -45,7 +45,7 @@ func (w *Window) take(now int64) rate {
 	return free
 }
 
-// after keeps the ring in order when two requests read the clock in one order and take the lock in the other.
+// after keeps the ring in order when two requests read the clock in one order and take the lock in the other order.
 func (w *Window) after(now int64) int64 {
 	if len(w.times) == 0 {
 		return now

@@ -1,7 +1,7 @@
 // Package healthprobe checks whether local inference works: it lists the model through the front door, as
 // every client does, and lists the model or generates one token directly at the back end (A4). The direct
-// probes work while the front door is closed to inference, and tell whether the front door or the runtime is
-// at fault. The package decides nothing.
+// probes work while the front door is closed to inference, and tell whether the front door or the runtime has
+// failed. The package decides nothing.
 package healthprobe
 
 import (
@@ -55,14 +55,14 @@ func New() *Prober {
 
 func client(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
 	return &http.Client{
-		// No Proxy: the probe must not leave the machine, whatever the environment says.
+		// No Proxy: the probe must not leave the machine, even if the environment names a proxy.
 		Transport:     &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// Door sends GET /models with the probe token to the front door at baseURL. The answer must name model and no
-// other.
+// Door sends GET /models with the probe token to the front door at baseURL. The answer must name model and no other
+// model.
 func (p *Prober) Door(ctx context.Context, baseURL string, token messages.Secret, model string) error {
 	u, err := url.Parse(baseURL)
 	if err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) {
@@ -170,7 +170,7 @@ func dial(ctx context.Context, backEnd messages.BackEnd) (net.Conn, error) {
 }
 
 // do returns the status and the whole answer. Errors of net/http quote addresses, and the error of a Unix socket
-// is a path, so callers write their own texts.
+// contains its path, so callers write their own texts.
 func do(client *http.Client, request *http.Request) (status int, body []byte, err error) {
 	answer, err := client.Do(request)
 	if err != nil {

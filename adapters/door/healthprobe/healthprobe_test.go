@@ -63,7 +63,7 @@ func check(t *testing.T, err error, reason messages.Reason, fault Fault) {
 	}
 }
 
-// A4: through the front door; whatever it answers but the expected model is a failure.
+// A4: a probe through the front door fails unless the answer names the expected model.
 func TestDoor(t *testing.T) {
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
@@ -114,14 +114,14 @@ func TestDoor(t *testing.T) {
 		server.Close()
 		check(t, New().Door(t.Context(), server.URL, messages.NewSecret("probe"), "gemma"), messages.ReasonProbeFailed, FaultDoor)
 	})
-	// Rule 2: the probe token is sent to a loopback literal alone.
+	// Rule 2: the probe token is sent only to a loopback literal.
 	for _, base := range []string{"", "http://localhost:1/v1", "http://192.0.2.1/v1", "https://127.0.0.1/v1", "http://127.0.0.1.example/v1"} {
 		check(t, New().Door(t.Context(), base, messages.NewSecret("probe"), "gemma"), messages.ReasonProbeFailed, FaultDoor)
 	}
 }
 
-// A proxy of the environment must not see the probe. (net/http spares loopback addresses by itself;
-// this holds also where that changes.)
+// A proxy of the environment must not see the probe. (net/http does not use a proxy for loopback addresses; this test
+// also holds if that changes.)
 func TestNoProxy(t *testing.T) {
 	if New().door.Transport.(*http.Transport).Proxy != nil {
 		t.Error("got a proxy function, want none")
@@ -149,7 +149,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// A4: one real token, or one real embedding; a server that answers without having computed is found.
+// A4: one real token, or one real embedding; a server that answers without computing fails the probe.
 func TestGenerate(t *testing.T) {
 	gemma := messages.Model{Name: "gemma", Context: 4096}
 	embedder := messages.Model{Name: "gemma", Embedding: true}
@@ -195,8 +195,8 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// R3, A4: both probes of the back end connect to the runtime's process and to no other; what a foreign process
-// answers counts for nothing, and it is asked for nothing.
+// R3, A4: both probes of the back end connect only to the runtime's process. A foreign process is sent no request, and
+// its answer does not count.
 func TestForeignBackEnd(t *testing.T) {
 	gemma := messages.Model{Name: "gemma", Context: 4096}
 	asked := 0
@@ -219,7 +219,7 @@ func TestForeignBackEnd(t *testing.T) {
 			t.Errorf("got the socket's path in %v, want none", err)
 		}
 		if want := 2; reason != messages.ReasonOK && asked != 0 || reason == messages.ReasonOK && asked != want {
-			t.Errorf("process %d: got %d requests sent to it", pid, asked)
+			t.Errorf("process %d: got %d requests, want 2 at the runtime and none elsewhere", pid, asked)
 		}
 	}
 }

@@ -4,10 +4,10 @@
 // gets the verdict and answers every request, also a malformed one.
 //
 // It replaces net/http's server for two reasons. net/http hides from handlers what the guard must see (a
-// Content-Length dropped beside a chunked coding, an authority that replaces Host), and answers some requests
-// itself. And it starts a reading goroutine for each request to notice that the client has left, which costs
-// as much as all our checks together; here a handler that waits for the runtime polls Conn.Gone. A fuzz test
-// compares every accepted head with net/http's parser.
+// Content-Length that it drops in favour of a chunked coding, an authority that replaces Host), and answers some
+// requests itself. And it starts a reading goroutine for each request to notice that the client has left, which costs
+// as much as all our checks together; here a handler that waits for the runtime polls Conn.Gone. A fuzz test compares
+// every accepted head with net/http's parser.
 //
 // Server has the deadlines and the limit on connections (L9).
 package http1
@@ -41,12 +41,12 @@ type Conn struct {
 	server *Server
 
 	in     []byte // read buffer
-	from   int    // in[from:to] is read and not used
+	from   int    // in[from:to] has been read and is not used yet
 	to     int
 	fields fields
 	head   Head
 	isHead bool      // the method is HEAD, even if the head is malformed
-	left   int64     // bytes of the body that are not read
+	left   int64     // unread bytes of the body
 	chunks io.Reader // decoder of a chunked body, once it is read
 	unread bool      // the body is not read to its end
 
@@ -258,7 +258,7 @@ const (
 	lingerBytes = 256 << 10
 )
 
-// close closes the connection. A client whose request was refused first gets a moment to read the answer;
+// close closes the connection. A client whose request was refused first gets a short time to read the answer;
 // meanwhile the connection counts as idle, so that a new connection can evict it.
 func (c *Conn) close() {
 	if half, ok := c.raw.(interface{ CloseWrite() error }); ok && c.linger && c.server.idles(c) && half.CloseWrite() == nil {

@@ -11,13 +11,13 @@ import (
 	"testing/synctest"
 )
 
-// RFC 9110, 6.4.1 and 8.6, RFC 9112, 6.3: an answer to HEAD, however malformed the request is, and one with
-// status 204 or 304 end with their head; every other answer has the content that its framing announces.
-// net/http's client is the oracle for the framing: what it leaves unread must be the next answer.
+// RFC 9110, 6.4.1 and 8.6, RFC 9112, 6.3: an answer to HEAD, also to a malformed one, and an answer with status 204 or
+// 304 end with their head. Every other answer has the content that its framing announces. net/http's client is the
+// oracle for the framing: the bytes that it leaves unread must be the next answer.
 func TestAnswersWithoutContent(t *testing.T) {
 	const text = `{"error":"x"}`
 	for name, c := range map[string]struct {
-		head   string // the request's, without its end
+		head   string // of the request, without the empty line
 		status int
 		length string
 		body   string
@@ -80,9 +80,9 @@ func TestAnswersWithoutContent(t *testing.T) {
 					if framing := fmt.Sprint(resp.Header["Content-Length"], resp.TransferEncoding); framing != "[] []" {
 						t.Errorf("got framing %s of no content, want none", framing)
 					}
-					// What follows the head is the next answer, or nothing.
+					// The head must be followed by the next answer or by nothing.
 					if content != "" && !strings.HasPrefix(content, "HTTP/1.1 ") {
-						t.Errorf("got %q behind the head, want nothing or the next answer", content)
+						t.Errorf("got %q after the head, want nothing or the next answer", content)
 					}
 				}
 			})

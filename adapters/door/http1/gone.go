@@ -21,8 +21,8 @@ func (c *Conn) Gone() bool {
 	return left
 }
 
-// readAhead looks for the end of the client's data by reading it into the buffer. It does not see an end
-// behind more data than the buffer holds.
+// readAhead reads the client's data into the buffer to find its end. It does not find an end that follows more data
+// than the buffer holds.
 func (c *Conn) readAhead() (ended bool) {
 	if c.to == len(c.in) {
 		c.to = copy(c.in, c.in[c.from:c.to])

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer asks the kernel whether the other end is open, which works even behind unread data. Its arguments are
-// prepared once, because each waiting request asks twenty times a second. It uses RawSyscall, like package
+// peer asks the kernel whether the other end is open, which works even when unread data precedes the end. Its arguments
+// are prepared once, because each waiting request asks twenty times a second. It uses RawSyscall, like package
 // lowlatency: the poll runs between the events of streams and must not hand over the processor.
 type peer struct {
 	raw  syscall.RawConn // nil until the first poll

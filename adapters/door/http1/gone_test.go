@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// listening runs a server over TCP, whose connections tune has seen; dial gives a client's end.
+// listening runs a server over TCP and applies tune to each accepted connection; dial returns a client's end.
 func listening(t *testing.T, limits Limits, tune func(*net.TCPConn), h http.HandlerFunc) (dial func() *net.TCPConn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -49,8 +49,8 @@ func (t tuned) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// L8: a client that leaves is noticed however it leaves and whatever it sent ahead; one that waits
-// is not taken for gone, and asking costs no memory.
+// L8: Gone notices every way in which a client leaves, also after data that it sent ahead. It returns false for a
+// client that waits, and allocates nothing.
 func TestGone(t *testing.T) {
 	ahead := strings.Repeat(good, 1000) // more than any buffer of ours
 	for name, c := range map[string]struct {
@@ -67,7 +67,7 @@ func TestGone(t *testing.T) {
 		"resets, sent a little": {good[:9], func(c *net.TCPConn) { _ = c.SetLinger(0); c.Close() }},
 	} {
 		if runtime.GOOS != "linux" && c.leave != nil && len(c.sent) > inBytes {
-			continue // the system is not asked there
+			continue // only Linux asks the kernel
 		}
 		t.Run(name, func(t *testing.T) {
 			began, acted, told := make(chan struct{}), make(chan struct{}), make(chan bool)
@@ -87,7 +87,7 @@ func TestGone(t *testing.T) {
 					}
 				} else {
 					for end := time.Now().Add(2 * time.Second); !conn.Gone() && time.Now().Before(end); {
-						time.Sleep(time.Millisecond) // the system takes its time
+						time.Sleep(time.Millisecond) // the kernel reports the end after some time
 					}
 				}
 				if gone := conn.Gone(); gone != (r.Context().Err() != nil) {

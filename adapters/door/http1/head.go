@@ -5,12 +5,12 @@ import (
 	"strconv"
 )
 
-// Head is what the raw bytes of a request head say besides method, path and fields (L3a).
+// Head is the result of reading the raw bytes of a request head, besides method, path and fields (L3a).
 type Head struct {
 	// Malformed means that the head is not HTTP/1.1 in origin form, is framed in two ways, has an encoded or
 	// dotted path, asks for an upgrade other than h2c, or holds a byte that RFC 9110 does not allow there.
 	Malformed bool
-	// BadHost means that there is no Host field, several, or one with bytes that no host has.
+	// BadHost means that there is no Host field, several, or one with bytes that are not allowed in a host.
 	BadHost bool
 	// Length is the body's Content-Length in bytes. Chunked means that the body has none and is chunked.
 	Length  int64
@@ -89,8 +89,8 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// read parses a complete head as RFC 9112 requires. It calls malformed whatever it does not know to be valid,
-// and reports nothing else about a malformed head.
+// read parses a complete head as RFC 9112 requires. A head is malformed unless it is known to be valid, and read
+// reports nothing else about a malformed head.
 func (f *fields) read(head []byte) Head {
 	f.reset()
 	f.host = ""
@@ -210,7 +210,7 @@ func fieldLine(line []byte) (name, value []byte, ok bool) {
 	return name, bytes.Trim(value, " \t"), ok
 }
 
-// is compares without regard to ASCII case. want must be in lower case.
+// is compares and ignores ASCII case. want must be in lower case.
 func is(b []byte, want string) bool {
 	if len(b) != len(want) {
 		return false

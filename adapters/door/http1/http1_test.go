@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// L3a: whatever head is accepted, net/http reads the same from it: there are no two meanings.
+// L3a: net/http reads every accepted head in the same way, so that no head has two meanings.
 func FuzzHead(f *testing.F) {
 	for _, s := range []string{
 		"GET / HTTP/1.1\r\nHost: a:1\r\n\r\n", "POST /v1/models?a=%20 HTTP/1.1\r\nhost: [::1]:9\r\nContent-Length: 12\r\nX-API-Key:  k \r\n\r\n",
@@ -63,7 +63,7 @@ func FuzzHead(f *testing.F) {
 	})
 }
 
-// pipes is a listener whose connections are pipes inside the test, so that time can be a fake.
+// pipes is a listener whose connections are pipes inside the test, so that the clock can be a fake.
 type pipes struct {
 	next chan net.Conn
 	done chan struct{}
@@ -82,7 +82,7 @@ func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 var limits = Limits{HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyTime: 30 * time.Second, IdleTime: 2 * time.Minute, WriteStall: 25 * time.Second}
 
-// serving runs a server over pipes; dial gives a client's end.
+// serving runs a server over pipes; dial returns a client's end.
 func serving(t *testing.T, h http.HandlerFunc) (dial func() net.Conn) {
 	return servingWith(t, func(*Server) {}, h)
 }
@@ -108,14 +108,14 @@ func servingWith(t *testing.T, change func(*Server), h http.HandlerFunc) (dial f
 
 const good = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// lasts measures how long the server keeps a connection on which the client has done what it does.
+// lasts measures how long the server keeps a connection after the client's last action.
 func lasts(c net.Conn) time.Duration {
 	begin := time.Now()
 	_, _ = io.Copy(io.Discard, c)
 	return time.Since(begin)
 }
 
-// L9: 10 s for a head, 30 s for a body, 2 minutes of idleness; exactly, on a fake clock.
+// L9: exactly 10 s for a head, 30 s for a body and 2 minutes idle, on a fake clock.
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dial := serving(t, func(w http.ResponseWriter, r *http.Request) {
@@ -140,11 +140,11 @@ func TestDeadlines(t *testing.T) {
 			conn := dial()
 			go func() { _, _ = io.WriteString(conn, c.text) }()
 			if got := lasts(conn); got != c.want {
-				t.Errorf("%s: lasted %v, want %v", name, got, c.want)
+				t.Errorf("%s: got %v, want %v", name, got, c.want)
 			}
 			conn.Close()
 		}
-		// One byte a second never resets the head's deadline.
+		// Sending one byte per second does not extend the head's deadline.
 		conn := dial()
 		var loris sync.WaitGroup
 		loris.Go(func() {
@@ -156,14 +156,14 @@ func TestDeadlines(t *testing.T) {
 			}
 		})
 		if got := lasts(conn); got != 10*time.Second {
-			t.Errorf("a slow loris lasted %v", got)
+			t.Errorf("slow loris: got %v, want 10s", got)
 		}
 		conn.Close()
 		loris.Wait()
 	})
 }
 
-// L9: a reader that takes nothing is cut off after WriteStall.
+// L9: a client that reads nothing is disconnected after WriteStall.
 func TestWriteStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failed := make(chan time.Duration, 1)
@@ -185,7 +185,7 @@ func TestWriteStall(t *testing.T) {
 	})
 }
 
-// A declared length is kept: an answer of another length ends its connection.
+// An answer whose length differs from the declared one ends its connection.
 func TestAnswerLengths(t *testing.T) {
 	big := strings.Repeat("x", 3*outBytes)
 	for name, c := range map[string]struct {
@@ -227,7 +227,7 @@ func TestAnswerLengths(t *testing.T) {
 				}
 				got, _ := io.ReadAll(resp.Body)
 				if string(got) != c.body {
-					t.Errorf("%s: %d bytes, want %d", name, len(got), len(c.body))
+					t.Errorf("%s: got %d bytes, want %d", name, len(got), len(c.body))
 				}
 				if round == 1 && !c.reused {
 					t.Errorf("%s: got a second answer on the connection, want it closed", name)
@@ -238,8 +238,8 @@ func TestAnswerLengths(t *testing.T) {
 	}
 }
 
-// A panic of a handler closes its connection and nothing else. Its value is reported on the stack of the panic,
-// and http.ErrAbortHandler, which is no fault, is not.
+// A panic of a handler closes only its own connection. Its value is reported on the stack of the panic, except
+// http.ErrAbortHandler, which is no fault.
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reported := make(chan string, 9)

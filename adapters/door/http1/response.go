@@ -43,9 +43,9 @@ func (w *response) Header() http.Header { return w.header }
 // WriteHeader implements http.ResponseWriter. It ignores a second call, and an informational status (1xx):
 // 100 Continue is sent when the handler reads the body.
 //
-// An answer to HEAD, and one with status 204 or 304, has no content. What the handler writes is dropped, and
-// neither Content-Length nor Transfer-Encoding is sent: for HEAD the length would have to be the one that GET
-// would give (RFC 9110, 8.6), which the handler was not asked for.
+// An answer to HEAD, and one with status 204 or 304, has no content. The content that the handler writes is dropped,
+// and neither Content-Length nor Transfer-Encoding is sent: for HEAD the length would have to be the length for GET
+// (RFC 9110, 8.6), which the handler does not compute.
 func (w *response) WriteHeader(status int) {
 	if w.begun || status < 200 {
 		return
@@ -112,7 +112,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if len(w.out)+len(p) > outBytes {
 		w.Flush()
 		if len(p) > outBytes {
-			// Keep a tail, whatever the length: the end of an answer is only sent by end.
+			// Keep some bytes, for any length: only end sends the last ones.
 			if w.err == nil {
 				_, w.err = w.conn.write(p[:len(p)-outBytes])
 			}

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// L9: each flush must be taken within WriteStall. A reader that dribbles wins no time by it; one
-// that is slow but takes the events as they come is never cut off.
+// L9: each flush must be taken within WriteStall. Reading a few bytes at a time does not extend that, and a slow reader
+// that takes the events as they come is never disconnected.
 func TestDribblingReader(t *testing.T) {
 	stall := limits
 	stall.WriteStall = time.Second
 	for name, c := range map[string]struct {
-		buffer int           // of the system's, on both sides
+		buffer int           // socket buffer of the kernel on both sides, in bytes
 		event  int           // bytes
-		every  time.Duration // of the events
-		read   int           // bytes at once
+		every  time.Duration // interval between events
+		read   int           // bytes per read
 		pause  time.Duration // between reads
 		cutOff bool
 	}{

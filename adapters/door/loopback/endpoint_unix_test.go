@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// L2: 0600 in 0700; a folder that others can reach is refused.
+// L2: mode 0600 in a folder with mode 0700; a folder that others can reach is refused.
 func TestEndpointIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "endpoint.json")
 	if err := WriteEndpoint(path, Endpoint{}); err != nil {

@@ -1,6 +1,6 @@
 // Package loopback opens the TCP listener of the front door on 127.0.0.1 or [::1], and keeps the endpoint
-// file by which local clients find it. The bound address is read back, and a listener on any other address is
-// closed (L1). The port is neither a secret nor a control (L2).
+// file with which local clients find it. It reads the bound address back, and closes a listener on any other
+// address (L1). The port is neither a secret nor a control (L2).
 package loopback
 
 import (

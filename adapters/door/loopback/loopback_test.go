@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// L1: the bound address is the literal asked for, on a port of the system's.
+// L1: the bound address is the requested literal, on a port that the system chooses.
 func TestListen(t *testing.T) {
 	for address, ip := range map[string]string{"127.0.0.1": "127.0.0.1", "[::1]": "::1"} {
 		l, bound, err := Listen(t.Context(), address, 0)
@@ -36,7 +36,7 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// L1: nothing but the two literals can be configured.
+// L1: only the two literals can be configured.
 func TestNoOtherAddress(t *testing.T) {
 	for _, address := range []string{"", "0.0.0.0", "::", "[::]", "::1", "localhost", "127.0.0.2", "127.1", "127.0.0.1:80", "192.168.1.1", "[::ffff:127.0.0.1]", "example.com", "*", " 127.0.0.1"} {
 		_, _, err := Listen(t.Context(), address, 0)
@@ -47,7 +47,7 @@ func TestNoOtherAddress(t *testing.T) {
 	}
 }
 
-// L1: what was bound is read back, and another address is refused.
+// L1: the bound address is read back, and any address but the requested one is refused.
 func TestCheck(t *testing.T) {
 	four := netip.MustParseAddr("127.0.0.1")
 	for name, a := range map[string]net.Addr{
@@ -64,8 +64,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// L1, T4: the port is not shared: nobody else can bind it while we listen, and a squatter on the
-// earlier port makes us move.
+// L1, T4: the port is exclusive: no other program can bind it while the front door listens, and when another program
+// has the earlier port, the front door takes another one.
 func TestPortIsNotShared(t *testing.T) {
 	first, bound, err := Listen(t.Context(), "127.0.0.1", 0)
 	if err != nil {
@@ -95,7 +95,7 @@ func TestPortIsNotShared(t *testing.T) {
 	}
 }
 
-// T4: parallel starts get ports of their own.
+// T4: parallel starts get different ports.
 func TestParallelStarts(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[netip.AddrPort]bool{}
@@ -119,7 +119,7 @@ func TestParallelStarts(t *testing.T) {
 	wg.Wait()
 }
 
-// L2: read back whole, and gone when it was removed.
+// L2: the endpoint file is read back whole, and is gone after its removal.
 func TestEndpointFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "endpoint.json")
 	want := Endpoint{"http://127.0.0.1:43121/v1", 7, time.Unix(1e9, 0).UTC()}
@@ -127,7 +127,7 @@ func TestEndpointFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := ReadEndpoint(path); err != nil || got != want {
-		t.Errorf("read %+v, %v", got, err)
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	data, _ := os.ReadFile(path)
 	if !strings.HasPrefix(string(data), `{"baseURL":"http://127.0.0.1:43121/v1","pid":7,"startedAt":`) {

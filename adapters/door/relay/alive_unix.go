@@ -16,7 +16,7 @@ func alive(c net.Conn) bool {
 		return true
 	}
 	raw, err := sc.SyscallConn()
-	if err != nil || c.SetReadDeadline(time.Time{}) != nil { // a deadline that has passed would answer instead of the kernel
+	if err != nil || c.SetReadDeadline(time.Time{}) != nil { // an expired deadline would prevent the read
 		return false
 	}
 	var quiet bool

@@ -20,9 +20,9 @@ var (
 	errNoMemory   = errors.New("the answers that are read at the moment use up their memory")
 )
 
-// answerBuffer holds an answer that is read whole. Its room is taken from the budget of all such answers
-// (Options.AnswerMemory) as bytes arrive, not as the runtime announces them. It belongs to one exchange, which
-// must release it.
+// answerBuffer holds an answer that is read whole. Its capacity is taken from the budget of all such answers
+// (Options.AnswerMemory) as bytes arrive; an announced length reserves nothing. It belongs to one exchange, which must
+// release it.
 type answerBuffer struct {
 	budget *semaphore.Weighted
 	bytes  []byte
@@ -59,7 +59,7 @@ func (b *answerBuffer) readFrom(r io.Reader, limit int) error {
 	}
 }
 
-// grow doubles the room, up to most bytes. Both buffers count while bytes are copied.
+// grow doubles the capacity, up to most bytes. Both buffers count while bytes are copied.
 func (b *answerBuffer) grow(most int) bool {
 	size := min(max(2*cap(b.bytes), firstAnswer), most)
 	if !b.budget.TryAcquire(int64(size)) {
@@ -71,7 +71,7 @@ func (b *answerBuffer) grow(most int) bool {
 	return true
 }
 
-// release gives the room back. A buffer that is kept holds nothing of the answer, which is private.
+// release returns the capacity to the budget. A buffer that is kept for reuse is cleared, because answers are private.
 func (b *answerBuffer) release() {
 	b.budget.Release(int64(cap(b.bytes)))
 	if cap(b.bytes) > keptAnswer {

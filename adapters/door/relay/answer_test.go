@@ -22,7 +22,7 @@ import (
 	"companion/messages"
 )
 
-// nowhere is a client that takes everything and keeps nothing.
+// nowhere is a client that accepts and drops everything.
 type nowhere struct{ header http.Header }
 
 func (n nowhere) Header() http.Header         { return n.header }
@@ -98,7 +98,7 @@ func TestAnswersShareABudget(t *testing.T) {
 				t.Errorf("the heap grew by %d MiB, want at most three times the budget of %d MiB", grown>>20, budget>>20)
 			}
 			if !r.answers.TryAcquire(budget) {
-				t.Error("got memory that is still counted after the last answer, want none")
+				t.Error("got reserved memory after the last answer, want none")
 			}
 		})
 	}

@@ -16,8 +16,8 @@ import (
 
 const dribble = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
 
-// L8, T7: a runtime that dribbles, or that does not read, holds neither the place of a client that
-// left nor a front door that closes.
+// L8, T7: a runtime that sends a little at a time, or that does not read, holds neither the slot of a client that left
+// nor a front door that closes.
 func TestHostileRuntimeHoldsNobody(t *testing.T) {
 	drip := func(before, drop string) func(net.Conn) {
 		return func(c net.Conn) {
@@ -57,35 +57,35 @@ func TestHostileRuntimeHoldsNobody(t *testing.T) {
 				result := r.Do(ctx, httptest.NewRecorder(), call)
 				<-ended
 				if took := time.Since(begin); took > time.Second+2*look || result.Gone == closes || result.Reason != messages.ReasonUpstreamFailed {
-					t.Errorf("%s, the door closes: %v: %+v after %v", name, closes, result, took)
+					t.Errorf("%s, the door closes: %v: got %+v after %v, want upstream_failed within a look", name, closes, result, took)
 				}
 			})
 		}
 	}
 }
 
-// L7: an answer that has no body by its status is not waited for.
+// L7: the body of an answer that has none by its status is not waited for.
 func TestNoContent(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"} {
 		synctest.Test(t, func(t *testing.T) {
 			r := New(script(func(c net.Conn) {
 				readRequest(c)
 				_, _ = io.WriteString(c, head)
-				_, _ = c.Read(make([]byte, 1)) // until the other side closes
+				_, _ = c.Read(make([]byte, 1)) // until the other end closes
 			}))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			begin := time.Now()
 			result := r.Do(ctx, httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")})
 			if took := time.Since(begin); took > 0 || result.Reason != messages.ReasonUpstreamFailed {
-				t.Errorf("%+v after %v", result, took)
+				t.Errorf("got %+v after %v, want upstream_failed at once", result, took)
 			}
 			r.Close()
 		})
 	}
 }
 
-// L8: a listing whose client left while a kept connection was asked is not asked for again.
+// L8: a listing whose client left while a pooled connection was in use is not sent again.
 func TestGoneIsNotAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dials := 0
@@ -94,30 +94,30 @@ func TestGoneIsNotAskedAgain(t *testing.T) {
 			readRequest(c)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 			readRequest(c)
-			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+			_, _ = c.Read(make([]byte, 1)) // until the other end closes
 		}))
 		for _, gone := range []bool{false, true} {
 			_, result := r.Fetch(t.Context(), Call{Target: there, Path: "/v1/models", Gone: func() bool { return gone }})
 			if result.Gone != gone {
-				t.Errorf("%+v", result)
+				t.Errorf("got %+v, want Gone %v", result, gone)
 			}
 		}
 		synctest.Wait()
 		if dials != 1 {
-			t.Errorf("%d connections", dials)
+			t.Errorf("got %d connections, want 1", dials)
 		}
 		r.Close()
 	})
 }
 
-// L8: an event longer than what is held passes as it is, wherever it is cut and whatever it holds,
-// and the events after it are judged as ever.
+// L8: an event longer than the buffer passes unchanged, wherever it is split and whatever it contains, and the
+// following events are parsed as usual.
 func TestLongEvents(t *testing.T) {
 	const done = "data: [DONE]\n\n"
 	fill := func(size int) string { return "data: " + strings.Repeat("x", size-len("data: ")) }
 	for name, c := range map[string]struct {
 		sent   string
-		passed string // what comes of it: all when empty
+		passed string // expected output; empty: all of it
 		reason messages.Reason
 	}{
 		"cut in its end":           {fill(streamBytes-1) + "\n\n" + done, "", messages.ReasonOK},
@@ -141,14 +141,13 @@ func TestLongEvents(t *testing.T) {
 			want = c.sent
 		}
 		if got := w.Body.String(); got != want || result.Reason != c.reason {
-			t.Errorf("%s: %+v, %d bytes for %d, the last of them %q", name, result, len(got), len(want), got[max(0, len(got)-60):])
+			t.Errorf("%s: got %+v and %d bytes, want %d; the last are %q", name, result, len(got), len(want), got[max(0, len(got)-60):])
 		}
 		r.Close()
 	}
 }
 
-// A4: it is told that the runtime said something, while a stream goes on and when an answer is short, and
-// not when it says nothing.
+// A4: Heard is called when the runtime sends data, during a stream and for a short answer, and not while it is silent.
 func TestHeard(t *testing.T) {
 	for name, c := range map[string]struct {
 		runtime     func(net.Conn)
@@ -176,7 +175,7 @@ func TestHeard(t *testing.T) {
 			gone := func() bool { return time.Since(begin) > 2*time.Second }
 			r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream, Gone: gone, Heard: func() { heard++ }})
 			if heard < c.least || heard > c.most {
-				t.Errorf("%s: heard %d times, want %d to %d", name, heard, c.least, c.most)
+				t.Errorf("%s: got %d calls of Heard, want %d to %d", name, heard, c.least, c.most)
 			}
 		})
 	}

@@ -25,8 +25,8 @@ type Target struct {
 const (
 	// The runtime closes connections that are idle for 5 s. One second less avoids the race.
 	idleMax = 4 * time.Second
-	// trusted is how long an idle Unix connection is used without asking whether it is open: a write to a
-	// closed one fails with nothing sent, and the request is sent again.
+	// trusted is how long an idle Unix connection is used without a check that it is open: a write to a closed one
+	// fails with nothing sent, and the request is sent again.
 	trusted = 100 * time.Millisecond
 	// copied is the size in bytes of the largest body that is copied behind its head, so that one write sends
 	// both.
@@ -46,7 +46,7 @@ type pool struct {
 
 	mu     sync.Mutex
 	target Target
-	idle   []*upstream // used last is last
+	idle   []*upstream // ordered by last use, the most recent at the end
 	closed bool
 }
 
@@ -62,8 +62,8 @@ type upstream struct {
 	headLeft int  // while a head is read: how many bytes of it may follow
 	heard    bool // something arrived since the flag was last reset
 
-	// While watch is set, Read calls it every so often on the reading goroutine, whether data arrives or not:
-	// a runtime that sends a little at a time must not hold a request longer than a silent one.
+	// While watch is set, Read calls it at that interval on the reading goroutine, whether or not data arrives: a
+	// runtime that sends a little at a time must not hold a request longer than a silent one.
 	watch func() error
 	every time.Duration
 }

@@ -13,7 +13,7 @@ import (
 	"companion/messages"
 )
 
-// narrow listens on a Unix socket whose queue of new connections is full; full is what fills it.
+// narrow listens on a Unix socket whose connection queue is full; full is the number of connections that fill it.
 func narrow(t *testing.T) (l net.Listener, target Target, full int) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
@@ -44,13 +44,13 @@ func narrow(t *testing.T) (l net.Listener, target Target, full int) {
 		}
 		t.Cleanup(func() { c.Close() })
 		if full++; full > 10 {
-			t.Fatal("the queue has no end")
+			t.Fatal("got more than 10 connections in the queue, want it full")
 		}
 	}
 }
 
-// L6: a runtime that is slow to take a new connection, because it takes others, is waited for; it is
-// not called unreachable.
+// L6: the relay waits for a runtime that is slow to accept a new connection because its queue is full, and does not
+// report it as unreachable.
 func TestQueueOfTheRuntimeIsFull(t *testing.T) {
 	l, target, full := narrow(t)
 	r := New(Options{})
@@ -81,11 +81,11 @@ func TestQueueOfTheRuntimeIsFull(t *testing.T) {
 		return false
 	}}
 	if result := r.Do(t.Context(), httptest.NewRecorder(), call); result.Reason != messages.ReasonOK {
-		t.Errorf("%+v", result)
+		t.Errorf("got %+v, want ok", result)
 	}
 }
 
-// L8: a client that leaves meanwhile is not waited with.
+// L8: the wait ends when the client leaves.
 func TestQueueIsLeft(t *testing.T) {
 	_, target, _ := narrow(t)
 	r := New(Options{})
@@ -93,11 +93,11 @@ func TestQueueIsLeft(t *testing.T) {
 	begin := time.Now()
 	result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: []byte("{}"), Gone: func() bool { return true }})
 	if took := time.Since(begin); !result.Gone || took > dialTime/2 {
-		t.Errorf("%+v after %v", result, took)
+		t.Errorf("got %+v after %v, want Gone before the dial times out", result, took)
 	}
 }
 
-// L6: over TCP a runtime that takes no new connection lets the caller wait; not for longer than dialTime.
+// L6: over TCP the caller waits for a runtime that accepts no new connection, for at most dialTime.
 func TestQueueOfTheRuntimeStaysFull(t *testing.T) {
 	t.Parallel()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -132,6 +132,6 @@ func TestQueueOfTheRuntimeStaysFull(t *testing.T) {
 	begin := time.Now()
 	result := r.Do(ctx, httptest.NewRecorder(), Call{Target: Target{1, messages.BackEnd{Network: "tcp", Address: address}}, Path: "/v1/x", Body: []byte("{}")})
 	if took := time.Since(begin); result.Reason != messages.ReasonRuntimeUnavailable || took > 2*dialTime {
-		t.Errorf("%+v after %v", result, took)
+		t.Errorf("got %+v after %v, want runtime_unavailable within twice %v", result, took, dialTime)
 	}
 }

@@ -350,8 +350,8 @@ func (e *exchange) judge() bool {
 }
 
 // done returns the connection to the pool if the answer was read to its end, and closes it otherwise.
-// llama-server closes the connection after a stream although it sends Keep-Alive; a request that is sent in
-// that moment would be lost.
+// llama-server closes the connection after a stream although it sends Keep-Alive; a request that is sent at that time
+// would be lost.
 func (e *exchange) done(whole bool) {
 	if e.up == nil {
 		return
@@ -408,8 +408,8 @@ func (e *exchange) slurp(b *answerBuffer, limit int64) bool {
 	return false
 }
 
-// countTokens finds the token counts in an answer or event. A text of the model cannot contain the names,
-// because its quotes are escaped.
+// countTokens finds the token counts in an answer or event. Generated text cannot contain the quoted names, because
+// its quotes are escaped.
 func countTokens(b []byte) Tokens {
 	prompt, some := number(b, `"prompt_tokens":`)
 	completion, more := number(b, `"completion_tokens":`)

@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// L7: whatever answer is accepted, net/http reads the same from it.
+// L7: net/http reads every accepted answer in the same way.
 func FuzzReadHead(f *testing.F) {
 	for _, s := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
@@ -43,10 +43,10 @@ func FuzzReadHead(f *testing.F) {
 		}
 		theirs, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(in)), nil)
 		if err != nil {
-			return // net/http is stricter about fields that are not looked at here
+			return // net/http is stricter about fields that readHead ignores
 		}
 		if head.status != theirs.StatusCode {
-			t.Fatalf("status %d, net/http says %d: %q", head.status, theirs.StatusCode, in)
+			t.Fatalf("got status %d, want %d as from net/http: %q", head.status, theirs.StatusCode, in)
 		}
 		if head.status < 200 {
 			return // these have no body; it is not read
@@ -54,12 +54,12 @@ func FuzzReadHead(f *testing.F) {
 		a, errA := io.ReadAll(head.body(mine))
 		b, errB := io.ReadAll(theirs.Body)
 		if errA == nil && (errB != nil || !bytes.Equal(a, b)) {
-			t.Fatalf("read %q, net/http %q (%v) of %q", a, b, errB, in)
+			t.Fatalf("got the body %q, want %q (%v) as from net/http: %q", a, b, errB, in)
 		}
 	})
 }
 
-// script is an upstream inside the test: f plays the runtime's side of each connection.
+// script is an upstream inside the test: f acts as the runtime on each connection.
 func script(f func(net.Conn)) Options {
 	return Options{Dial: func(context.Context, string, string) (net.Conn, error) {
 		mine, theirs := net.Pipe()
@@ -81,43 +81,43 @@ func readRequest(c net.Conn) *http.Request {
 	return r
 }
 
-// T16: a connection that lies idle holds nothing of its last call: neither the texts, nor copies of
-// them, nor whom they were for.
+// T16: an idle connection holds nothing of its last call: neither request and answer, nor copies of them, nor the
+// client.
 func TestIdleConnectionForgets(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 2 * copied} {
 		r := New(script(func(c net.Conn) {
 			readRequest(c)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n\"secret\"")
-			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+			_, _ = c.Read(make([]byte, 1)) // until the other end closes
 		}))
 		body, client := func() (weak.Pointer[byte], weak.Pointer[httptest.ResponseRecorder]) {
 			b, w := bytes.Repeat([]byte("secret"), size/6), httptest.NewRecorder()
 			if result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: b}); result.Reason != messages.ReasonOK {
-				t.Fatalf("%s: %+v", name, result)
+				t.Fatalf("%s: got %+v, want ok", name, result)
 			}
 			return weak.Make(&b[0]), weak.Make(w)
 		}()
 		runtime.GC()
 		if body.Value() != nil || client.Value() != nil {
-			t.Errorf("%s: the body or the client is still held", name)
+			t.Errorf("%s: got a reference to the body or the client, want none", name)
 		}
 		if len(r.pool.idle) != 1 {
-			t.Fatalf("%s: %d connections are idle", name, len(r.pool.idle))
+			t.Fatalf("%s: got %d idle connections, want 1", name, len(r.pool.idle))
 		}
 		u := r.pool.idle[0]
 		if bytes.Contains(u.out[:cap(u.out)], []byte("secret")) {
-			t.Errorf("%s: a copy of the body is still held", name)
+			t.Errorf("%s: got a copy of the body, want none", name)
 		}
 		u.in.Reset(strings.NewReader(" "))
-		head, _ := u.in.Peek(1) // the rest of the buffer is behind it
+		head, _ := u.in.Peek(1) // its capacity reaches to the end of the buffer
 		if bytes.Contains(head[:cap(head)], []byte("secret")) {
-			t.Errorf("%s: a copy of the answer is still held", name)
+			t.Errorf("%s: got a copy of the answer, want none", name)
 		}
 		r.Close()
 	}
 }
 
-// L10: what the runtime cannot take is the request's fault, whatever status it gives that.
+// L10: a prompt that is too long for the runtime is the request's fault, with any status of the runtime.
 func TestTooLong(t *testing.T) {
 	for status, text := range map[string]string{
 		"400 Bad Request":           `{"error":{"code":400,"message":"x","type":"exceed_context_size_error"}}`,
@@ -129,7 +129,7 @@ func TestTooLong(t *testing.T) {
 		}))
 		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/embeddings", Body: []byte("{}")})
 		if result.Reason != messages.ReasonBadRequest || !result.TooLong {
-			t.Errorf("%s: %+v", status, result)
+			t.Errorf("%s: got %+v, want bad_request and TooLong", status, result)
 		}
 		r.Close()
 	}
@@ -137,7 +137,7 @@ func TestTooLong(t *testing.T) {
 
 const streamHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-// L8: a comment every 15 s of silence, and no time-out of ours however long the runtime thinks.
+// L8: a comment after every 15 s of silence, and no time-out however long the runtime computes.
 func TestCommentsOnAFakeClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(script(func(c net.Conn) {
@@ -150,18 +150,17 @@ func TestCommentsOnAFakeClock(t *testing.T) {
 		begin := time.Now()
 		result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
 		if took := time.Since(begin); result.Reason != messages.ReasonOK || took != time.Hour {
-			t.Errorf("%+v after %v", result, took)
+			t.Errorf("got %+v after %v, want ok after an hour", result, took)
 		}
 		comments := strings.Count(w.Body.String(), ": keep-alive\n\n")
 		if want := int(time.Hour/(15*time.Second)) - 1; comments < want || comments > want+1 {
-			t.Errorf("%d comments, want about %d", comments, want)
+			t.Errorf("got %d comments, want about %d", comments, want)
 		}
 		r.Close()
 	})
 }
 
-// L8: an answer is whole with its last event, though the runtime says nothing more, or something else on
-// and on.
+// L8: an answer is complete with its last event, even if the runtime then sends nothing more, or never stops sending.
 func TestWholeWithoutItsEnd(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"silent": time.Hour, "dribbles": 10 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,14 +177,14 @@ func TestWholeWithoutItsEnd(t *testing.T) {
 			begin := time.Now()
 			result := r.Do(t.Context(), w, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
 			if took := time.Since(begin); result.Reason != messages.ReasonOK || w.Body.String() != "data: [DONE]\n\n" || took > settleTime+look {
-				t.Errorf("%s: %+v, %q after %v", name, result, w.Body, took)
+				t.Errorf("%s: got %+v, %q after %v, want ok with the last event within settleTime", name, result, w.Body, took)
 			}
 			time.Sleep(2 * pause) // the runtime finds that its connection is closed
 		})
 	}
 }
 
-// L8: a client that leaves, and a front door that closes, end the wait within a look.
+// L8: when the client leaves or the front door closes, the wait ends within the duration look.
 func TestNobodyWaits(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool
@@ -195,7 +194,7 @@ func TestNobodyWaits(t *testing.T) {
 			closed := make(chan struct{})
 			r := New(script(func(c net.Conn) {
 				readRequest(c)
-				_, _ = c.Read(make([]byte, 1)) // until the other side closes
+				_, _ = c.Read(make([]byte, 1)) // until the other end closes
 				close(closed)
 			}))
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -206,7 +205,7 @@ func TestNobodyWaits(t *testing.T) {
 			result := r.Do(ctx, httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Gone: func() bool { return c.gone && time.Since(begin) > time.Second }})
 			<-closed
 			if took := time.Since(begin); took > time.Second+2*look || result.Gone != c.gone || result.Reason != messages.ReasonUpstreamFailed {
-				t.Errorf("%s: %+v after %v", name, result, took)
+				t.Errorf("%s: got %+v after %v, want upstream_failed within a look", name, result, took)
 			}
 			cancel(nil)
 			r.Close()
@@ -214,7 +213,7 @@ func TestNobodyWaits(t *testing.T) {
 	}
 }
 
-// L7: the connections of one launch die with it, and an older launch cannot come back.
+// L7: the connections of one launch end with it, and a request of an older launch is refused.
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan int, 8)
@@ -246,10 +245,10 @@ func TestTargets(t *testing.T) {
 		}
 		r.Use(second)
 		if got := <-ended; got != 1 {
-			t.Errorf("connection %d ended", got)
+			t.Errorf("got the end of connection %d, want 1", got)
 		}
 		if got := fetch(there); got != messages.ReasonRuntimeUnavailable {
-			t.Errorf("an older launch: %s", got)
+			t.Errorf("an older launch: got %s, want runtime_unavailable", got)
 		}
 		if got := fetch(second); got != messages.ReasonOK {
 			t.Error(got)
@@ -259,18 +258,18 @@ func TestTargets(t *testing.T) {
 			t.Error(got)
 		}
 		if got := <-ended; got != 2 {
-			t.Errorf("connection %d ended", got)
+			t.Errorf("got the end of connection %d, want 2", got)
 		}
 		r.Close()
 		<-ended
 		if got := fetch(second); got != messages.ReasonRuntimeUnavailable {
-			t.Errorf("a closed relay: %s", got)
+			t.Errorf("a closed relay: got %s, want runtime_unavailable", got)
 		}
 	})
 }
 
-// Issue 4: a connection that the runtime closed in silence is replaced, also for a generation: the
-// write fails, so nothing was sent.
+// Issue 4: a pooled connection that the runtime has closed is replaced, also for a generation: the write fails, so
+// nothing was sent.
 func TestStaleConnection(t *testing.T) {
 	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
 	if err != nil {
@@ -298,7 +297,7 @@ func TestStaleConnection(t *testing.T) {
 	for range 3 {
 		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}, Path: "/v1/x", Body: []byte("{}")})
 		if result.Reason != messages.ReasonOK {
-			t.Errorf("%+v", result)
+			t.Errorf("got %+v, want ok", result)
 		}
 		<-closed
 	}
@@ -306,14 +305,14 @@ func TestStaleConnection(t *testing.T) {
 	_ = l.Close()
 }
 
-// L8: llama-server promises to keep the connection of a stream and closes it; a request that comes
-// right after a stream is not lost in that.
+// L8: llama-server announces that it keeps the connection of a stream and then closes it. A request right after a
+// stream is not lost.
 func TestNoRequestFollowsAStream(t *testing.T) {
 	options := script(func(c net.Conn) {
 		readRequest(c)
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=100\r\nContent-Type: text/event-stream\r\n"+
 			"Transfer-Encoding: chunked\r\n\r\nE\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-		_, _ = c.Read(make([]byte, 1024)) // takes the next request, and is gone
+		_, _ = c.Read(make([]byte, 1024)) // reads the next request and closes
 		_ = c.Close()
 	})
 	r := New(options)
@@ -321,22 +320,22 @@ func TestNoRequestFollowsAStream(t *testing.T) {
 	for range 3 {
 		answer := httptest.NewRecorder()
 		if result := r.Do(t.Context(), answer, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true}); result.Reason != messages.ReasonOK {
-			t.Errorf("%+v: %s", result, answer.Body)
+			t.Errorf("got %+v: %s, want ok", result, answer.Body)
 		}
 	}
 }
 
-// L11: the counts come from the answer's own fields, never from what the model wrote.
+// L11: the counts come from the answer's own fields, never from generated text.
 func TestCountTokens(t *testing.T) {
 	for in, want := range map[string]Tokens{
 		`{"usage":{"completion_tokens":7,"prompt_tokens":3}}`: {3, 7},
 		`{"timings":{"prompt_n":2,"predicted_n":9}}`:          {2, 9},
 		`{"content":"\"completion_tokens\":99"}`:              {},
 		`{}`:                                                  {},
-		`{"completion_tokens":99999999999999999999999}`:       {0, 9999999999999}, // cut off, not wrapped round
+		`{"completion_tokens":99999999999999999999999}`:       {0, 9999999999999}, // truncated, no overflow
 	} {
 		if got := countTokens([]byte(in)); got != want {
-			t.Errorf("%s: %+v, want %+v", in, got, want)
+			t.Errorf("%s: got %+v, want %+v", in, got, want)
 		}
 	}
 }

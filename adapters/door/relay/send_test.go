@@ -18,8 +18,8 @@ import (
 	"companion/messages"
 )
 
-// L8: who waits while a hung runtime does not even read the request can leave, and the door can
-// close; and a slow one gets the body whole, in its own time.
+// L8: while a hung runtime does not read the request, the client can leave and the front door can close. A slow runtime
+// gets the whole body.
 func TestRuntimeThatDoesNotRead(t *testing.T) {
 	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
 	if err != nil {
@@ -39,7 +39,7 @@ func TestRuntimeThatDoesNotRead(t *testing.T) {
 	begin := time.Now()
 	result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body, Gone: func() bool { return true }})
 	if took := time.Since(begin); !result.Gone || took > 2*time.Second {
-		t.Errorf("the client left: %+v after %v", result, took)
+		t.Errorf("the client left: got %+v after %v, want Gone within 2s", result, took)
 	}
 	closing, cancel := context.WithCancelCause(t.Context())
 	cancelled := time.AfterFunc(2*look, func() { cancel(errors.New("closing")) })
@@ -47,12 +47,12 @@ func TestRuntimeThatDoesNotRead(t *testing.T) {
 	begin = time.Now()
 	result = r.Do(closing, httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
 	if took := time.Since(begin); result.Gone || result.Reason != messages.ReasonUpstreamFailed || took > 2*time.Second {
-		t.Errorf("the door closes: %+v after %v", result, took)
+		t.Errorf("the door closes: got %+v after %v, want upstream_failed within 2s", result, took)
 	}
 
 	read := make(chan string, 1)
 	go func() {
-		for range 2 { // those of above
+		for range 2 { // the two connections from above
 			c, err := l.Accept()
 			if err != nil {
 				return
@@ -64,17 +64,17 @@ func TestRuntimeThatDoesNotRead(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		time.Sleep(3 * look) // a pause of the runtime's, in real time
+		time.Sleep(3 * look) // the runtime pauses, in real time
 		got := readBody(c)
 		_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
 		read <- got
 	}()
 	result = r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: body})
 	if result.Reason != messages.ReasonOK {
-		t.Fatalf("a slow runtime: %+v", result)
+		t.Fatalf("a slow runtime: got %+v, want ok", result)
 	}
 	if got := <-read; got != string(body) {
-		t.Errorf("a slow runtime read %d bytes, want %d", len(got), len(body))
+		t.Errorf("a slow runtime: got %d bytes, want %d", len(got), len(body))
 	}
 }
 
@@ -87,8 +87,8 @@ func readBody(c net.Conn) string {
 	return string(b)
 }
 
-// T7: the list of models is decoded, which takes many times its size, so a runtime that is hostile
-// gets little room for it; an answer of the model's may be as long as it is.
+// T7: decoding the list of models takes many times its size, so a listing from a hostile runtime has a small limit. An
+// answer of the model has a much larger one.
 func TestLongAnswers(t *testing.T) {
 	r := New(script(func(c net.Conn) {
 		readRequest(c)
@@ -97,17 +97,17 @@ func TestLongAnswers(t *testing.T) {
 	}))
 	defer r.Close()
 	if got, result := r.Fetch(t.Context(), Call{Target: there, Path: "/v1/models"}); result.Reason != messages.ReasonUpstreamFailed {
-		t.Errorf("%+v with %d bytes", result, len(got))
+		t.Errorf("got %+v with %d bytes, want upstream_failed", result, len(got))
 	}
 	if result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}")}); result.Reason != messages.ReasonOK {
-		t.Errorf("%+v", result)
+		t.Errorf("got %+v, want ok", result)
 	}
 	if kept := cap(answerBuffers.Get().(*answerBuffer).bytes); kept > keptAnswer {
 		t.Errorf("got a kept buffer of %d bytes, want at most %d", kept, keptAnswer)
 	}
 }
 
-// stalled is a client that takes nothing: what is written to it fails when it is flushed.
+// stalled is a client that reads nothing: a write to it fails when it is flushed.
 type stalled struct {
 	*httptest.ResponseRecorder
 	err error
@@ -122,18 +122,18 @@ func (s *stalled) Write(p []byte) (int, error) {
 func (s *stalled) FlushError() error { s.err = os.ErrDeadlineExceeded; return s.err }
 func (s *stalled) Flush()            { _ = s.FlushError() }
 
-// L9: a reader that was cut off is left at once, and not when the runtime next says something.
+// L9: the relay gives up a client that was disconnected at once, and not only when the runtime sends more.
 func TestCutOffInSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(script(func(c net.Conn) {
 			readRequest(c)
 			_, _ = io.WriteString(c, streamHead+"9\r\ndata: 1\n\n\r\n")
-			_, _ = c.Read(make([]byte, 1)) // until the other side closes
+			_, _ = c.Read(make([]byte, 1)) // until the other end closes
 		}))
 		begin := time.Now()
 		result := r.Do(t.Context(), &stalled{httptest.NewRecorder(), nil}, Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: true})
 		if took := time.Since(begin); !result.Gone || took > time.Second {
-			t.Errorf("%+v after %v", result, took)
+			t.Errorf("got %+v after %v, want Gone within 1s", result, took)
 		}
 		r.Close()
 	})

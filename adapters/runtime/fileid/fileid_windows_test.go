@@ -32,20 +32,20 @@ func TestIdentity(t *testing.T) {
 	must(os.WriteFile(path, []byte("weights"), 0o600), os.Chtimes(path, written, written))
 	first := of(path)
 	if first.Inode == 0 || first.Device == 0 || first.Size != 7 || first.ModifiedNano != written.UnixNano() || first.ChangeNano == 0 {
-		t.Errorf("identity %+v", first)
+		t.Errorf("got %+v, want size and times of the file", first)
 	}
 	if again := of(path); again != first {
-		t.Errorf("%+v, then %+v", first, again)
+		t.Errorf("got %+v, want %+v again", again, first)
 	}
 	must(os.Rename(path, path+"2"), os.WriteFile(path, []byte("weights"), 0o600), os.Chtimes(path, written, written))
 	if moved := of(path + "2"); moved.Inode != first.Inode || moved.Device != first.Device {
-		t.Errorf("%+v under another name is %+v", first, moved)
+		t.Errorf("under another name: got %+v, want the inode of %+v", moved, first)
 	}
 	if other := of(path); other.Inode == first.Inode {
-		t.Errorf("another file has the same identity %+v", other)
+		t.Errorf("got the same inode %+v for another file, want a different one", other)
 	}
 	must(os.WriteFile(path+"2", []byte("weightS"), 0o600))
 	if changed := of(path + "2"); changed == first {
-		t.Errorf("other content has the same identity %+v", changed)
+		t.Errorf("got the same identity %+v after a change, want a different one", changed)
 	}
 }

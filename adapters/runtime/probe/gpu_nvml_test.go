@@ -39,11 +39,11 @@ func TestGPUMemory(t *testing.T) {
 			g := &nvmlGPU{library: test.library}
 			for range 2 {
 				if used := g.used(); used != test.want {
-					t.Errorf("used = %d, want %d", used, test.want)
+					t.Errorf("got %d, want %d", used, test.want)
 				}
 			}
 			if calls := len(test.library.InitCalls()); calls != 1 {
-				t.Errorf("loaded %d times", calls)
+				t.Errorf("got %d loads, want 1", calls)
 			}
 			g.close()
 		})
@@ -55,6 +55,6 @@ func TestRealNVML(t *testing.T) {
 	g := newGPU()
 	defer g.close()
 	if used := g.used(); used < 0 {
-		t.Errorf("used = %d", used)
+		t.Errorf("got %d, want 0 or more", used)
 	}
 }

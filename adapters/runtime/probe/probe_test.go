@@ -29,7 +29,7 @@ func TestObserve(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first.ResidentBytes < 1<<20 || first.PID != os.Getpid() || first.Failed || !first.At.Equal(begin) || first.CPUPercent < 0 || first.CPUPercent > 100 {
-		t.Errorf("observed %+v", first)
+		t.Errorf("got %+v, want memory and CPU share of this process", first)
 	}
 	for sink := 0.0; time.Since(begin) < 200*time.Millisecond; {
 		sink = math.Sqrt(sink + 1)
@@ -37,7 +37,7 @@ func TestObserve(t *testing.T) {
 	// One busy thread for 0.2 s, in an interval that is given as 0.6 s.
 	second, err := p.Observe(t.Context(), os.Getpid(), begin.Add(600*time.Millisecond))
 	if err != nil || second.CPUPercent <= 0 || second.CPUPercent > 100 {
-		t.Errorf("observed %+v, %v", second, err)
+		t.Errorf("got %+v, %v, want a CPU share above 0 and up to 100", second, err)
 	}
 }
 
@@ -54,7 +54,7 @@ func TestFailure(t *testing.T) {
 	for range 2 {
 		seen, err := p.Observe(context.Background(), nobody, now)
 		if err == nil || !seen.Failed || seen.PID != nobody || !seen.At.Equal(now) {
-			t.Errorf("observed %+v, %v", seen, err)
+			t.Errorf("got %+v, %v, want a failed observation of process %d", seen, err, nobody)
 		}
 	}
 }
@@ -75,7 +75,7 @@ func TestShare(t *testing.T) {
 	}
 	for name, test := range tests {
 		if got := share(test.used, test.passed, test.processors); got != test.want {
-			t.Errorf("%s: %v, want %v", name, got, test.want)
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}
 }

@@ -16,7 +16,7 @@ var processFile = regexp.MustCompile(`"/proc/(\d+)(/[^"]*)?"|"/proc/?"`)
 func TestOpensNoOtherProcess(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		t.Fatal("this proof needs strace: install it")
+		t.Fatal("got no strace, want it installed")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -43,10 +43,10 @@ func TestOpensNoOtherProcess(t *testing.T) {
 		case found[1] == "" && !strings.Contains(line, "getdents") && !strings.Contains(line, "O_DIRECTORY"):
 			// Checking whether /proc is mounted reads nothing about a process.
 		default:
-			t.Errorf("opened: %s", line)
+			t.Errorf("got an opened file of another process, want none: %s", line)
 		}
 	}
 	if own == 0 {
-		t.Error("the trace shows no file of the watched process")
+		t.Error("got no file of the observed process in the trace, want some")
 	}
 }

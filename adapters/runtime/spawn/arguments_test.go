@@ -13,7 +13,7 @@ func TestBatchHoldsTheContextOfAnEmbeddingModel(t *testing.T) {
 		p := &preparation{spec: Spec{Model: messages.VerifiedModel{Embedding: embedding}, Context: 4096, MaxInFlight: 2}}
 		args := strings.Join(p.arguments("m"), " ")
 		if got := strings.Contains(args, "--embeddings --batch-size 4096 --ubatch-size 4096"); got != want {
-			t.Errorf("embedding %v: %s", embedding, args)
+			t.Errorf("embedding %v: got the arguments %s, want batches of 4096 tokens only for embeddings", embedding, args)
 		}
 	}
 }

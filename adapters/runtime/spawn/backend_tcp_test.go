@@ -7,10 +7,10 @@ import (
 	"companion/messages"
 )
 
-// R3: a runtime without a socket listens on the loopback literal and lets no page read its answers.
+// R3: a runtime on TCP listens on the loopback literal and lets no web page read its answers.
 func TestTCPArguments(t *testing.T) {
 	got := strings.Join(tcpArguments(messages.BackEnd{Network: "tcp", Address: "127.0.0.1:43121"}), " ")
 	if want := "--host 127.0.0.1 --port 43121 --cors-origins https://nobody.invalid --no-cors-credentials"; got != want {
-		t.Errorf("arguments %q, want %q", got, want)
+		t.Errorf("got the arguments %q, want %q", got, want)
 	}
 }

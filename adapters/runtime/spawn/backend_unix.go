@@ -11,7 +11,7 @@ import (
 	"companion/messages"
 )
 
-// checkAddress refuses a socket that others could reach or that is not ours.
+// checkAddress refuses a socket that other users can reach or that has another owner.
 func checkAddress(b messages.BackEnd) error {
 	info, err := os.Lstat(b.Address)
 	if err != nil {

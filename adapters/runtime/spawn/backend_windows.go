@@ -10,9 +10,9 @@ import (
 	"companion/messages"
 )
 
-// backEndIn chooses a loopback port for the runtime (R3): it can be told a port, but not tell one.
-// Between choosing and binding another program may take it; checkAddress finds out. Tested under Wine,
-// untested on real machines.
+// backEndIn chooses a loopback port for the runtime (R3), because the runtime accepts a port but does not report one.
+// Another program may take the port before the runtime binds it; the check of the peer in Health detects that. Tested
+// under Wine, untested on real machines.
 func backEndIn(string) (messages.BackEnd, error) {
 	socket, err := windows.Socket(windows.AF_INET, windows.SOCK_STREAM, 0)
 	if err != nil {
@@ -35,5 +35,5 @@ func backEndIn(string) (messages.BackEnd, error) {
 
 func backEndArguments(b messages.BackEnd) []string { return tcpArguments(b) }
 
-// checkAddress has nothing to look at: there is no file.
+// checkAddress has nothing to check: there is no socket file.
 func checkAddress(messages.BackEnd) error { return nil }

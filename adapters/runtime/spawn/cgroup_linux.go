@@ -14,23 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroup is a control group of the runtime alone (R5, R6): one file of it ends all processes in it, whatever they did to
-// leave their parent. Where the user may have memory and process limits, the kernel also counts what the runtime really
-// uses; elsewhere RLIMIT_DATA is the only limit.
+// cgroup is the control group of one runtime (R5, R6). Writing one of its files kills all its processes, even those that
+// have left their parent and session. Where the user may set memory and process limits, the kernel also counts the real
+// use of the runtime; elsewhere RLIMIT_DATA is the only limit.
 type cgroup struct {
 	path string
 	dir  *os.File
 }
 
-// maxTasks bounds processes and threads: the runtime has some threads for each processor.
+// maxTasks bounds processes and threads: the runtime has a few threads per processor.
 const maxTasks = 512
 
-// groupPrefix begins a group's name; the daemon's process id and start time follow, so that a later daemon knows whether
-// this one still runs.
+// groupPrefix begins a group's name. The daemon's process id and start time follow, so that a later daemon can tell
+// whether this daemon still runs.
 const groupPrefix = "companion-runtime-"
 
-// newCgroup makes the group of one start, with limits where there are any, or returns nil where the system offers none: no
-// cgroup v2, or no right to make a group. That is no failure.
+// newCgroup makes the group of one start, with limits where the system allows them. It returns nil where the system
+// offers no group (no cgroup v2, or no right to make one), which is no failure.
 func newCgroup(memory int64) *cgroup {
 	parents := cgroupParents()
 	for _, limited := range []bool{true, false} {
@@ -46,8 +46,8 @@ func newCgroup(memory int64) *cgroup {
 	return nil
 }
 
-// cgroupParents are the groups below which that of a runtime may lie. A group with processes of its own, such as the
-// daemon's, may not limit its children; the one above, when it was given to the user, may.
+// cgroupParents are the possible parents of a runtime's group. A group that has processes, such as the daemon's own,
+// may not limit its children; its parent may, if it is delegated to the user.
 func cgroupParents() []string {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -70,8 +70,8 @@ func cgroupParents() []string {
 	return parents
 }
 
-// cgroupPlace finds the mount of cgroup v2 and our own group in it: mountinfo as in proc(5), and the
-// line of hierarchy 0 as in cgroups(7).
+// cgroupPlace finds the mount of cgroup v2 and this process's group in it, from mountinfo (proc(5)) and the line of
+// hierarchy 0 (cgroups(7)).
 func cgroupPlace(mountinfo, own string) (root, path string) {
 	for line := range strings.Lines(mountinfo) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -89,14 +89,14 @@ func cgroupPlace(mountinfo, own string) (root, path string) {
 	return "", ""
 }
 
-// limitable enables the controllers for the children of the group, and reports whether they are.
+// limitable enables the controllers for the children of the group, and reports whether they are enabled.
 func limitable(parent string) bool {
 	control := filepath.Join(parent, "cgroup.subtree_control")
 	wanted := []string{"memory", "pids"}
 	if hasAll(control, wanted) {
 		return true
 	}
-	// Refused for a group that has processes or was not given to us.
+	// Fails for a group that has processes or is not delegated to this user.
 	return os.WriteFile(control, []byte("+memory +pids"), 0) == nil && hasAll(control, wanted)
 }
 
@@ -124,12 +124,12 @@ func makeCgroup(parent string, memory int64, limited bool) *cgroup {
 	return g
 }
 
-// groupName begins the name of the groups of a daemon.
+// groupName returns the beginning of the names of a daemon's groups.
 func groupName(daemon record) string {
 	return fmt.Sprintf("%s%d-%d", groupPrefix, daemon.PID, daemon.StartTime)
 }
 
-// endAbandonedGroups kills what is left in the groups of daemons that have ended, and removes the groups.
+// endAbandonedGroups kills the processes in the groups of daemons that have ended, and removes the groups.
 func endAbandonedGroups() {
 	for _, parent := range cgroupParents() {
 		entries, err := os.ReadDir(parent)
@@ -144,8 +144,8 @@ func endAbandonedGroups() {
 	}
 }
 
-// abandoned reports whether the name is that of a group whose daemon has ended. A process that has got the daemon's id
-// since then has started later.
+// abandoned reports whether name belongs to a group whose daemon has ended. A process that reuses the daemon's id has a
+// later start time.
 func abandoned(name string) bool {
 	var daemon record
 	if n, err := fmt.Sscanf(name, groupPrefix+"%d-%d-", &daemon.PID, &daemon.StartTime); n != 2 || err != nil && !errors.Is(err, io.EOF) {
@@ -180,13 +180,13 @@ func (g *cgroup) limit(memory int64) error {
 	return nil
 }
 
-// end kills whatever is left in the group and removes it. A nil group has nothing.
+// end kills the processes that are left in the group and removes it. On a nil group it does nothing.
 func (g *cgroup) end() {
 	if g == nil {
 		return
 	}
-	_ = g.dir.Close() // nil of another daemon's
-	// As many processes as the group may have take seconds to end on a slow machine.
+	_ = g.dir.Close() // nil for the group of another daemon
+	// Killing the maximum number of processes takes seconds on a slow machine.
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		g.kill()
 		if err := os.Remove(g.path); err == nil || errors.Is(err, os.ErrNotExist) {
@@ -195,7 +195,7 @@ func (g *cgroup) end() {
 	}
 }
 
-// kill ends all members, on a kernel before 5.14 one by one: a process that is made meanwhile ends in the next round.
+// kill kills all members; on a kernel before 5.14 one by one, where a new process is killed in the next round.
 func (g *cgroup) kill() {
 	if os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) == nil {
 		return

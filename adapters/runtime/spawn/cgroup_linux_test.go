@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// R5: the place of our own group is found where cgroup v2 is mounted, alone or beside v1.
+// R5: this process's group is found where cgroup v2 is mounted, alone or together with v1.
 func TestCgroupPlace(t *testing.T) {
 	const unified = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 	const hybrid = "31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
@@ -24,12 +24,12 @@ func TestCgroupPlace(t *testing.T) {
 	}
 	for name, test := range tests {
 		if root, path := cgroupPlace(test.mounts, test.own); root != test.root || path != test.path {
-			t.Errorf("%s: %q, %q", name, root, path)
+			t.Errorf("%s: got %q, %q, want %q, %q", name, root, path, test.root, test.path)
 		}
 	}
 }
 
-// R5: limits are written where the controllers are enabled, and nothing is made where they are not.
+// R5: limits are written where the controllers are enabled, and no group is made where they are not.
 func TestCgroupLimits(t *testing.T) {
 	parent := t.TempDir()
 	control := filepath.Join(parent, "cgroup.subtree_control")
@@ -38,11 +38,11 @@ func TestCgroupLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		if hasAll(control, []string{"memory", "pids"}) != want {
-			t.Errorf("%q: %v", content, !want)
+			t.Errorf("%q: got %v, want %v", content, !want, want)
 		}
 	}
 	if g := makeCgroup(filepath.Join(parent, "none"), 1<<30, true); g != nil {
-		t.Error("a group was made in no folder")
+		t.Error("got a group in a missing folder, want none")
 	}
 	g := &cgroup{path: parent}
 	for _, name := range []string{"memory.max", "memory.oom.group", "pids.max"} {
@@ -55,17 +55,17 @@ func TestCgroupLimits(t *testing.T) {
 	}
 	for name, want := range map[string]string{"memory.max": "1073741824", "memory.oom.group": "1", "pids.max": "512"} {
 		if data, err := os.ReadFile(filepath.Join(parent, name)); err != nil || string(data) != want {
-			t.Errorf("%s: %q, %v", name, data, err)
+			t.Errorf("%s: got %q, %v, want %q", name, data, err, want)
 		}
 	}
 	if err := (&cgroup{path: filepath.Join(parent, "none")}).limit(0); err == nil || strings.Contains(err.Error(), "/") {
-		t.Errorf("limit = %v", err)
+		t.Errorf("got %v, want an error without a path", err)
 	}
 	(*cgroup)(nil).end()
 }
 
-// R5, R6: with a real group, the child is born in it, and its end ends a process that left the process
-// group. It needs a cgroup v2 in which this user may make a group.
+// R5, R6: in a real group, the child starts inside it, and ending the group also ends a process that left the process
+// group. The test needs a cgroup v2 in which this user may make a group.
 func TestCgroupEndsAll(t *testing.T) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -114,7 +114,7 @@ func TestCgroupEndsAll(t *testing.T) {
 	}
 	members, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 	if err != nil || !strings.Contains(string(members), strconv.Itoa(cmd.Process.Pid)) || !strings.Contains(string(members), strconv.Itoa(escaped)) {
-		t.Errorf("members %q, %v", members, err)
+		t.Errorf("got the members %q, %v, want both processes", members, err)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -124,14 +124,14 @@ func TestCgroupEndsAll(t *testing.T) {
 	_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)
 	<-done
 	if alive(escaped) {
-		t.Error("the one who left the process group is alive")
+		t.Error("got a living process that left the process group, want it ended")
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("the group: %v", err)
+		t.Errorf("removing the group: got %v, want it gone", err)
 	}
 }
 
-// R5: a group of processes that multiply is refused the next one, and all of them end with the group.
+// R5: a process that forks without end reaches the limit of the group, and all processes end with the group.
 func TestCgroupStopsForks(t *testing.T) {
 	g := newCgroup(0)
 	if g == nil || !limitable(filepath.Dir(g.path)) {
@@ -141,26 +141,26 @@ func TestCgroupStopsForks(t *testing.T) {
 	const bomb = `i=0; while [ $i -lt 600 ]; do sleep 300 >/dev/null 2>&1 & i=$((i+1)); done; echo all; wait`
 	cmd := exec.Command("/bin/sh", "-c", bomb)
 	cmd.SysProcAttr = stageAttributes(g)
-	output, err := cmd.Output() // the shell ends when it may not fork
+	output, err := cmd.Output() // the shell ends when it cannot fork
 	if err == nil || strings.Contains(string(output), "all") {
-		t.Errorf("the shell said %q, %v", output, err)
+		t.Errorf("got %q, %v from the shell, want a failed fork", output, err)
 	}
 	events, err := os.ReadFile(filepath.Join(g.path, "pids.events"))
 	if err != nil || strings.Contains(string(events), "max 0\n") {
-		t.Errorf("pids.events %q, %v", events, err)
+		t.Errorf("got pids.events %q, %v, want refused forks", events, err)
 	}
 	left, err := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
 	if count := strings.Count(string(left), "\n"); err != nil || count < 400 || count > maxTasks {
-		t.Errorf("%d processes were started, %v", count, err)
+		t.Errorf("got %d processes, %v, want 400 to %d", count, err, maxTasks)
 	}
 	g.end()
 	if _, err := os.Stat(g.path); !os.IsNotExist(err) {
-		t.Errorf("the group: %v", err)
+		t.Errorf("removing the group: got %v, want it gone", err)
 	}
 }
 
-// R2, R7: what is left in the group of a daemon that has ended is killed at the next start, also when its number is
-// another process's; the group of a living daemon is untouched.
+// R2, R7: the processes in the group of a daemon that has ended are killed at the next start, also when its process id
+// is in use again. The group of a running daemon is not touched.
 func TestAbandonedGroupsEnd(t *testing.T) {
 	g := newCgroup(0)
 	if g == nil {
@@ -172,7 +172,7 @@ func TestAbandonedGroupsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead, recycled := self, self
-	dead.PID = 1 << 30 // no process has such a number
+	dead.PID = 1 << 30 // no process has such an id
 	recycled.StartTime--
 	parent := filepath.Dir(g.path)
 	for name, want := range map[string]struct {
@@ -200,12 +200,12 @@ func TestAbandonedGroupsEnd(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Stat(path); os.IsNotExist(err) == want.lives {
-			t.Errorf("%s: the group: %v", name, err)
+			t.Errorf("%s: got %v for the group, want it kept: %v", name, err, want.lives)
 		}
 		select {
 		case <-ended:
 			if want.lives {
-				t.Errorf("%s: the process was killed", name)
+				t.Errorf("%s: got a killed process, want it alive", name)
 			}
 		default:
 			if !want.lives {

@@ -17,22 +17,21 @@ import (
 )
 
 const (
-	// watchedThreads is how many threads Ending watches: the last to leave frees the memory first, so
-	// it must not be the only one.
+	// watchedThreads is how many threads Ending watches. The last thread to end frees the memory first, so it must not
+	// be the only one watched.
 	watchedThreads = 4
-	// settled is how long after the first of its threads a process that ends has lost nearly all: they
-	// take a tenth of a millisecond. Whoever runs meanwhile competes with them for a processor, and when
-	// it loses waits for the one that frees the memory, until the next tick of the scheduler (4 ms).
+	// settled is the time in which nearly all threads of an ending process end, after the first one; they take 0.1 ms.
+	// A thread that runs meanwhile competes with them for a processor, and when it is preempted by the one that frees
+	// the memory, it waits until the next tick of the scheduler (4 ms).
 	settled = 60 * time.Microsecond
 )
 
-// Ending returns nil as soon as the runtime pid has begun to end. The notification of its exit
-// comes only after its memory is freed, which for a loaded model takes tens of milliseconds; its
-// threads end before that, and the kernel tells so (PIDFD_THREAD, Linux 6.9). Call it when the
-// runtime is ready and has its threads. It returns an error when ctx ends or the kernel cannot tell;
-// Started.Exit tells then. Between the end and the return stands no system call that Go's scheduler
-// sees: those wake its monitor thread, which then competes too. What Ending watches with is therefore
-// closed when ctx ends.
+// Ending returns nil as soon as the runtime pid has begun to end. The exit notification of a process comes only after
+// its memory is freed, which takes tens of milliseconds for a loaded model. The threads end before that, and the kernel
+// reports it (PIDFD_THREAD, Linux 6.9). Call it when the runtime is ready and has its threads. It returns an error when
+// ctx ends or the kernel cannot report; then only Started.Exit does. After detecting the end, Ending uses raw system
+// calls only: others wake the monitor thread of Go's scheduler, which then competes too. Its descriptors are
+// therefore closed when ctx ends.
 func Ending(ctx context.Context, pid int) error {
 	for {
 		if whole, err := awaitEnd(ctx, pid); whole || err != nil {
@@ -41,7 +40,7 @@ func Ending(ctx context.Context, pid int) error {
 	}
 }
 
-// awaitEnd returns when some thread of pid has ended, and whether the whole process ends.
+// awaitEnd returns when a thread of pid has ended, and reports whether the whole process ends.
 func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 	threads, err := watchThreads(pid)
 	if err != nil {
@@ -53,8 +52,8 @@ func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 		return false, err
 	}
 	if ended < max(2, len(threads.each)-1) {
-		// A thread of a pool may have ended alone. Asking the process can take milliseconds: the asker
-		// may be left with the freeing of its memory.
+		// A thread of a pool may have ended alone. Checking the process can take milliseconds, because the freeing of
+		// its memory may fall to the thread that checks.
 		if whole, err = isEnding(pid); !whole {
 			if notYet() {
 				threads.close()
@@ -66,15 +65,14 @@ func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 	return true, nil
 }
 
-// threads are descriptors of some threads, and one that tells when any of them ends.
+// threads holds descriptors of some threads, and an epoll instance that reports the end of any of them.
 type threads struct {
 	each    []int
 	any     *os.File // an epoll instance
 	session *os.File // their /proc/PID/autogroup, or nil
 }
 
-// watchThreads opens some threads of pid, without the first one: that one is told only when all have
-// ended.
+// watchThreads opens some threads of pid, except the first: its end is reported only after all others have ended.
 func watchThreads(pid int) (*threads, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
@@ -84,7 +82,7 @@ func watchThreads(pid int) (*threads, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watching the runtime's threads: %w", err)
 	}
-	// What is marked so is waited for by the Go runtime's own poller.
+	// The Go runtime's poller waits for non-blocking descriptors.
 	_ = unix.SetNonblock(epoll, true)
 	t := &threads{any: os.NewFile(uintptr(epoll), "threads")}
 	t.session = lowlatency.OpenAutogroup(pid)
@@ -113,7 +111,7 @@ func watchThreads(pid int) (*threads, error) {
 	return t, nil
 }
 
-// await returns how many of the threads have ended when the end of the first has settled.
+// await returns how many of the threads have ended, a time of settled after the first one.
 func (t *threads) await(ctx context.Context) (ended int, err error) {
 	defer context.AfterFunc(ctx, func() { _ = t.any.SetReadDeadline(time.Unix(1, 0)) })()
 	raw, err := t.any.SyscallConn()
@@ -138,7 +136,7 @@ func (t *threads) await(ctx context.Context) (ended int, err error) {
 	return ended, nil
 }
 
-// poll is an epoll_wait(2) that does not wait.
+// poll is a non-blocking epoll_wait(2).
 func poll(epoll uintptr, events []unix.EpollEvent) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	if errno != 0 {
@@ -155,8 +153,8 @@ func (t *threads) close() {
 	}
 }
 
-// isEnding reports whether the whole process ends, and not one of its threads alone: it is gone, or
-// told to be by a pending SIGKILL, which the kernel gives every thread of a process that ends.
+// isEnding reports whether the whole process ends, and not only one of its threads: it no longer exists, or has a
+// pending SIGKILL, which the kernel sends to every thread of an ending process.
 func isEnding(pid int) (bool, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -200,7 +198,7 @@ func exiting(pid int) (bool, error) {
 	return value&pfExiting != 0, nil
 }
 
-// gone tells a process that is no more from one whose state cannot be read.
+// gone distinguishes a process that no longer exists from one whose state cannot be read.
 func gone(err error) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return true, nil

@@ -20,7 +20,7 @@ import (
 	"companion/adapters/runtime/spawn/spawntest"
 )
 
-// R9, A5: the end of a runtime is told when its threads end.
+// R9, A5: Ending returns when the runtime's threads end.
 func TestEnding(t *testing.T) {
 	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
 	awaitHealthy(t, started)
@@ -29,7 +29,7 @@ func TestEnding(t *testing.T) {
 	<-started.Exit
 }
 
-// R9: a thread that ends alone is not the end of the process.
+// R9: a single thread that ends is not the end of the process.
 func TestThreadEndsAlone(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), threadsOf+"=1")
@@ -74,16 +74,16 @@ func TestThreadEndsAlone(t *testing.T) {
 		stillRuns(t, cmd.Process.Pid)
 	}
 	if watched == 0 {
-		t.Errorf("none of the threads that ended was watched, of %v", before)
+		t.Errorf("got no watched thread among those that ended, want some of %v", before)
 	}
 	select {
 	case err := <-waiting:
-		t.Fatalf("the end was told (%v) of a process that runs", err)
+		t.Fatalf("got a reported end (%v) of a running process, want none", err)
 	default:
 	}
 	cancel()
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end of its context: %v", err)
+		t.Errorf("after the end of its context: got %v, want context.Canceled", err)
 	}
 	killed(t, cmd.Process.Pid)
 }
@@ -94,9 +94,9 @@ func stillRuns(t *testing.T, pid int) {
 	defer cancel()
 	switch err := spawn.Ending(ctx, pid); {
 	case errors.Is(err, syscall.EINVAL):
-		t.Skip("a kernel before 6.9, which cannot tell: nothing is proven by this test")
+		t.Skip("the kernel is older than 6.9 and does not report the end of threads: this test proves nothing")
 	case !errors.Is(err, context.DeadlineExceeded):
-		t.Fatalf("while it runs: %v", err)
+		t.Fatalf("while it runs: got %v, want the deadline", err)
 	}
 }
 
@@ -104,7 +104,7 @@ func killed(t *testing.T, pid int) {
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- spawn.Ending(t.Context(), pid) }()
-	time.Sleep(10 * time.Millisecond) // so that Ending mostly waits already; either order must work
+	time.Sleep(10 * time.Millisecond) // so that Ending usually waits already; both orders must work
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -127,14 +127,13 @@ func tasks(t *testing.T, pid int) (ids []int) {
 	return ids
 }
 
-// threadsOf makes the test program a process whose threads end one at a time, each at a line on
-// standard input.
+// threadsOf makes the test program a process whose threads end one at a time, one per line on standard input.
 const (
 	threadsOf     = "SPAWN_TEST_THREADS"
 	lonelyThreads = 3
 )
 
-// An init is early enough for its threads to be among the first of the process.
+// An init function runs early enough for its threads to be among the first of the process.
 func init() {
 	if os.Getenv(threadsOf) == "" {
 		return
@@ -143,7 +142,7 @@ func init() {
 	ready := make(chan struct{})
 	for range lonelyThreads {
 		go func() {
-			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
 			ready <- struct{}{}
 			<-release
 			fmt.Println(syscall.Gettid())

@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-// Ending cannot be told here before the exit itself.
+// Ending fails: this system reports only the exit itself.
 func Ending(context.Context, int) error {
 	return errors.New("this system tells the exit only")
 }

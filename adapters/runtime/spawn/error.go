@@ -9,18 +9,17 @@ import (
 	"companion/messages"
 )
 
-// Error is why a runtime could not be started or does not answer. Its text names neither path nor
-// digest.
+// Error says why a runtime could not be started or does not answer. Its text contains neither path nor digest.
 type Error struct {
 	Reason messages.Reason
 	Doing  string
-	// Artifact is the manifest name of what is not what was verified, else empty.
+	// Artifact is the manifest name of the artifact that differs from the verified one, else empty.
 	Artifact string
 	Err      error
 }
 
-// ErrIdentityChanged marks the Error of a model file that is not the one that was verified (M9): it
-// must be hashed again.
+// ErrIdentityChanged marks the Error of a model file that is not the verified one (M9). The caller must hash the file
+// again.
 var ErrIdentityChanged = errors.New("the file is not the one that was verified")
 
 func (e *Error) Error() string {
@@ -32,12 +31,12 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// failed is an Error with ReasonSpawnFailed.
+// failed returns an Error with ReasonSpawnFailed.
 func failed(doing string, err error) *Error {
 	return &Error{Reason: messages.ReasonSpawnFailed, Doing: doing, Err: pathless(err)}
 }
 
-// pathless takes the path out of an error of package os: its text would tell it.
+// pathless removes the path from an error of package os.
 func pathless(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

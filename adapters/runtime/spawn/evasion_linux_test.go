@@ -21,19 +21,19 @@ import (
 	"companion/messages"
 )
 
-// R10, T7: the one bind of the runtime yields the back-end socket, whatever name it gives: an abstract name cannot be
-// reached from outside.
+// R10, T7: the runtime's only bind yields the back-end socket, whatever address it names: an abstract socket address
+// cannot be reached from outside.
 func TestFirstBindIsTheBackEnd(t *testing.T) {
 	name := fmt.Sprintf("@hostile-first-%d", os.Getpid())
 	started := start(t, spawntest.Spec(t, map[string]any{"bindFirst": name, "serve": true}))
 	awaitHealthy(t, started)
 	if conn, err := net.Dial("unix", name); err == nil {
 		_ = conn.Close()
-		t.Errorf("the runtime listens on %s", name)
+		t.Errorf("got a runtime that listens on %s, want only the back-end socket", name)
 	}
 }
 
-// R10: also before its bind, while the daemon is still asked, the runtime executes nothing a second time.
+// R10: the runtime executes nothing a second time, also before its bind, while the daemon still answers.
 func TestNoExecutionBeforeTheBind(t *testing.T) {
 	script := target(t)
 	script["noBind"] = true
@@ -42,14 +42,14 @@ func TestNoExecutionBeforeTheBind(t *testing.T) {
 	spec := spawntest.Spec(t, script)
 	spec.Line = output.add
 	start(t, spec)
-	for _, attempt := range output.attempts(t) { // a runtime that executed itself reports no end
+	for _, attempt := range output.attempts(t) { // a runtime that executes itself never completes its report
 		if !attempt.Refused {
-			t.Errorf("the runtime could %s", attempt.Attempt)
+			t.Errorf("%s: got allowed, want refused", attempt.Attempt)
 		}
 	}
 }
 
-// R10: nothing can be made in the folder of the back-end socket: after all attempts it holds the socket alone.
+// R10: nothing can be created in the folder of the back-end socket: after all attempts it holds only the socket.
 func TestFolderHoldsTheSocketAlone(t *testing.T) {
 	script := target(t)
 	script["only"] = []string{"fill its home with sockets", "listen on a path of its home", "make a file of its own"}
@@ -59,20 +59,20 @@ func TestFolderHoldsTheSocketAlone(t *testing.T) {
 	started := start(t, spec)
 	tried := output.attempts(t)
 	if len(tried) != 3 {
-		t.Errorf("%d attempts were reported, want 3", len(tried))
+		t.Errorf("got %d attempts, want 3", len(tried))
 	}
 	for _, attempt := range tried {
 		if !attempt.Refused {
-			t.Errorf("the runtime could %s", attempt.Attempt)
+			t.Errorf("%s: got allowed, want refused", attempt.Attempt)
 		}
 	}
 	entries, err := os.ReadDir(filepath.Dir(started.BackEnd.Address))
 	if err != nil || len(entries) != 1 || entries[0].Name() != filepath.Base(started.BackEnd.Address) {
-		t.Errorf("the folder holds %v, %v", entries, err)
+		t.Errorf("got %v, %v in the folder, want only the socket", entries, err)
 	}
 }
 
-// R2, R10, T8: whatever the runtime tried before, and without its first thread, it ends with the daemon.
+// R2, R10, T8: the runtime ends with the daemon, whatever it attempted before, and also without its first thread.
 func TestEndsWithTheDaemon(t *testing.T) {
 	for name, script := range map[string]map[string]any{
 		"first thread has ended": {"leaderExit": true},
@@ -87,18 +87,18 @@ func TestEndsWithTheDaemon(t *testing.T) {
 			}
 			pid, err := strconv.Atoi(strings.Fields(line)[1])
 			if err != nil {
-				t.Fatalf("the daemon said %q", line)
+				t.Fatalf("got %q from the daemon, want the runtime's process id", line)
 			}
 			if script["leaderExit"] == true {
 				within(t, 10*time.Second, "the end of the first thread", func() bool {
 					return strings.Contains(readProc(t, fmt.Sprintf("/proc/%d/stat", pid)), ") Z ")
 				})
 			} else {
-				time.Sleep(2 * time.Second) // real processes keep their own time
+				time.Sleep(2 * time.Second) // real processes run on the real clock
 			}
 			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 			if err != nil || len(threads) < 2 {
-				t.Fatalf("the runtime has %d threads, %v", len(threads), err)
+				t.Fatalf("got %d threads of the runtime, %v, want 2 or more", len(threads), err)
 			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
@@ -110,19 +110,19 @@ func TestEndsWithTheDaemon(t *testing.T) {
 	}
 }
 
-// layersOf are what can be taken away, and a name for nothing.
+// layersOf are the layers that can be left out; "" leaves out none.
 var layersOf = []string{"", "landlock", "seccomp", "namespace", "limits"}
 
-// endsIt are the attempts that would end or replace the hostile program without seccomp.
+// endsIt are the attempts that end or replace the hostile program without seccomp.
 var endsIt = []string{
 	"become a shell", "become itself again", "execute its model", "execute by every descriptor", "execute a path by every descriptor",
 	"execute a shell by every descriptor", "execute through the loader", "execute the loader by its path", "execute from another thread",
 	"execute from all threads at once", "make an anonymous file to execute",
 }
 
-// R4, R10: with all layers every attempt is refused. Each layer is then taken away, and what becomes possible is printed:
-// the table is in docs/security.md. A layer that nothing depends on is an error, but for the namespace, which is the
-// second to stop what it stops.
+// R4, R10: with all layers every attempt is refused. Then each layer is left out in turn, and the attempts that become
+// possible are printed; docs/security.md has the table. A layer whose absence allows nothing is an error, except the
+// namespace, which only repeats what other layers stop.
 func TestWhichLayerStops(t *testing.T) {
 	stoppedBy := map[string][]string{}
 	count := 0
@@ -139,7 +139,7 @@ func TestWhichLayerStops(t *testing.T) {
 		started, err := spawn.Spawn(spec)
 		restore()
 		if err != nil {
-			t.Fatalf("without %q: %v", layer, err)
+			t.Fatalf("without %q: got %v, want nil", layer, err)
 		}
 		tried := output.attempts(t)
 		for _, attempt := range tried {
@@ -148,7 +148,7 @@ func TestWhichLayerStops(t *testing.T) {
 			case layer != "":
 				stoppedBy[layer] = append(stoppedBy[layer], attempt.Attempt)
 			case started.Sandbox.Landlock > 0 || !slices.Contains(byLandlockAlone, attempt.Attempt):
-				t.Errorf("with all layers: the runtime could %s", attempt.Attempt)
+				t.Errorf("with all layers: %s: got allowed, want refused", attempt.Attempt)
 			}
 		}
 		if layer == "" {
@@ -162,16 +162,16 @@ func TestWhichLayerStops(t *testing.T) {
 	}
 	for _, layer := range []string{"seccomp", "limits"} {
 		if len(stoppedBy[layer]) == 0 {
-			t.Errorf("without %s everything is refused as well: this attempts nothing that it stops", layer)
+			t.Errorf("without %s: got every attempt refused, want some allowed", layer)
 		}
 	}
 }
 
-// R10: an ordinary user's daemon, which is not dumpable, gets the same level as root's, and the network namespace where
-// the system lets a user make one. Where it does not, the runtime starts without.
+// R10: the daemon of an ordinary user, which is not dumpable, gets the same level as root's, and the network namespace
+// where the system lets a user make one. Elsewhere the runtime starts without the namespace.
 func TestOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("the other tests of this run are an ordinary user's")
+		t.Skip("needs root: the other tests of this run already run as an ordinary user")
 	}
 	const user = 65534
 	for name, allowed := range map[string]bool{"namespaces": true, "no namespaces": false} {
@@ -188,7 +188,7 @@ func TestOrdinaryUser(t *testing.T) {
 				_ = os.Chown(p.Runtime.Dir, 0, 0)
 				_ = os.Chown(filepath.Join(p.Runtime.Dir, p.Runtime.Executable), 0, 0)
 			}()
-			// Its owner is part of what was verified.
+			// The owner of the file is part of its verified identity.
 			model, err := os.Open(p.Model.Path)
 			if err != nil {
 				t.Fatal(err)
@@ -205,10 +205,10 @@ func TestOrdinaryUser(t *testing.T) {
 			fields := strings.Fields(line)
 			var level messages.Sandbox
 			if err := json.Unmarshal([]byte(fields[len(fields)-1]), &level); err != nil {
-				t.Fatalf("the daemon said %q: %v", line, err)
+				t.Fatalf("got %q from the daemon: %v, want the level", line, err)
 			}
 			if !level.Seccomp {
-				t.Errorf("level %+v: this test needs a kernel with seccomp", level)
+				t.Errorf("got level %+v, want seccomp: this test needs a kernel with it", level)
 			}
 			pid, _ := strconv.Atoi(fields[1])
 			own, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
@@ -217,7 +217,7 @@ func TestOrdinaryUser(t *testing.T) {
 				t.Fatal(err)
 			}
 			if separate := own != ours; separate != level.Netns || level.Netns && !allowed || allowed && !level.Netns && userNamespaces() {
-				t.Errorf("status says %v of the namespace, which is separate: %v", level.Netns, separate)
+				t.Errorf("got namespace %v in the status, want %v as in /proc", level.Netns, separate)
 			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
@@ -226,8 +226,8 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
-// userNamespaces reports whether the system lets ordinary users make user namespaces: by Debian's, Ubuntu's and the
-// kernel's own switch.
+// userNamespaces reports whether the system lets ordinary users make user namespaces, by the switches of Debian,
+// Ubuntu and the kernel.
 func userNamespaces() bool {
 	for name, forbids := range map[string]string{
 		"kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "0",
@@ -239,13 +239,13 @@ func userNamespaces() bool {
 	return true
 }
 
-// R10: a system that makes the namespaces and then denies what happens in them gets a runtime without: the stage fails
-// once, and is started again.
+// R10: on a system that makes the namespaces and then denies operations in them, the runtime starts without them: the
+// stage fails once and is started again.
 func TestFailureInNamespacesIsRetried(t *testing.T) {
 	defer spawn.FailInNamespaces()()
 	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
 	if started.Sandbox.Netns || !started.Sandbox.Seccomp {
-		t.Errorf("level %+v, want seccomp and no network namespace", started.Sandbox)
+		t.Errorf("got level %+v, want seccomp and no network namespace", started.Sandbox)
 	}
 	awaitHealthy(t, started)
 }

@@ -6,17 +6,17 @@ import (
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
-// WriteRecord is writeRecord, for tests from outside.
+// WriteRecord exports writeRecord to the external tests.
 var WriteRecord = writeRecord
 
-// UseDevice makes a device file stand for a GPU until restore is called.
+// UseDevice uses a device file in place of a GPU's until restore is called.
 func UseDevice(path string) (restore func()) {
 	before := devicePatterns
 	devicePatterns = []string{path}
 	return func() { devicePatterns = before }
 }
 
-// omitted tells the stage, which has no environment of the test's but its locale, which layer to leave out.
+// omitted names the layer that the stage leaves out. The stage inherits only locale variables from the test.
 const omitted = "LC_OMITTED_LAYER"
 
 func init() {
@@ -36,16 +36,16 @@ func init() {
 	}
 }
 
-// failing makes the stage end in a user namespace, whose map is empty.
+// failing makes the stage exit when it runs in a user namespace, which has an empty map.
 const failing = "LC_FAILING_STAGE"
 
-// FailInNamespaces makes each stage in namespaces of its own fail until restore is called.
+// FailInNamespaces makes each stage that has its own namespaces fail until restore is called.
 func FailInNamespaces() (restore func()) {
 	_ = os.Setenv(failing, "x")
 	return func() { _ = os.Unsetenv(failing) }
 }
 
-// WithoutLayer starts runtimes without one layer, or with all for "", until restore is called.
+// WithoutLayer starts runtimes without one layer, or with all layers for "", until restore is called.
 func WithoutLayer(name string) (restore func()) {
 	before := ownNamespaces
 	if name == "namespace" {

@@ -17,13 +17,13 @@ func ownProgram() (string, error) {
 	return self, nil
 }
 
-// cgroup is what Linux has.
+// cgroup exists only on Linux.
 type cgroup struct{}
 
 func newCgroup(int64) *cgroup { return nil }
 func (*cgroup) end()          {}
 
-// separate: this system has no namespaces.
+// separate returns false: macOS has no namespaces.
 func separate(*syscall.SysProcAttr) bool { return false }
 
 func stageAttributes(*cgroup) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
@@ -45,7 +45,7 @@ func (g *group) awaitLeader() {
 	}
 }
 
-// plan has no sandbox: the system's own is not for programs like this, and status says so.
+// plan has no sandbox: macOS offers none to programs of this kind, and the status says so.
 func (p *preparation) plan() (plan, error) {
 	return plan{
 		Parent: os.Getpid(), Args: p.arguments(fmt.Sprintf("/dev/fd/%d", modelFD)), Env: p.environment(),

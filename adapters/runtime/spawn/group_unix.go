@@ -11,14 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// group is a running process group. mu guards signals against reaping, so that no signal goes to a
-// number that was given back.
+// group is a running process group. mu orders signals before reaping, so that no signal goes to a reused process id.
 type group struct {
 	cmd      *exec.Cmd
-	runtime  int      // process id of the runtime where it is not the leader, else 0
-	lifeline *os.File // closed when all is over
-	cgroup   *cgroup  // nil where there is none
-	// notifications are closed when all is over; nil in tests that start no stage.
+	runtime  int      // process id of the runtime if it is not the leader, else 0
+	lifeline *os.File // closed when the group has ended
+	cgroup   *cgroup  // nil if there is none
+	// notifications are closed when the group has ended; nil in tests that start no stage.
 	notifications *notifications
 	mu            sync.Mutex
 	reaped        bool
@@ -36,7 +35,7 @@ func (g *group) pid() int {
 
 func (g *group) leader() int { return g.cmd.Process.Pid }
 
-// signalGroup signals the whole group, unless its leader was reaped: its number may be another's.
+// signalGroup signals the whole group, unless its leader was reaped and its process id may be reused.
 func (g *group) signalGroup(signals ...unix.Signal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -48,13 +47,13 @@ func (g *group) signalGroup(signals ...unix.Signal) {
 	}
 }
 
-// terminate asks politely. A stopped process must be continued to hear it.
+// terminate sends SIGTERM. A stopped process must be continued to receive it.
 func (g *group) terminate() { g.signalGroup(unix.SIGTERM, unix.SIGCONT) }
 
 func (g *group) kill() { g.signalGroup(unix.SIGKILL) }
 
-// wait returns when the leader has ended (the kernel wakes it, R9), the rest of its group is killed
-// and gone, and the leader is reaped (R6).
+// wait returns when the leader has ended (the kernel wakes it, R9), the rest of its group has been killed and has ended,
+// and the leader has been reaped (R6).
 func (g *group) wait() ending {
 	g.awaitLeader()
 	g.mu.Lock()
@@ -71,8 +70,8 @@ func (g *group) wait() ending {
 	return endingOf(g.cmd)
 }
 
-// awaitEmpty waits until no member of the killed group is left; as long as one is, the number is not
-// reused. The kernel notifies of own children only, so it polls: what is left ends within milliseconds.
+// awaitEmpty waits until the killed group has no member; until then its id is not reused. It polls, because the kernel
+// notifies only of direct children. The members end within milliseconds.
 func (g *group) awaitEmpty() {
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if unix.Kill(-g.leader(), 0) == unix.ESRCH {

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Harden makes this process one that holds secrets (X8): no core file, and no attaching or reading
-// of its memory by other programs of the same user. The daemon calls it first thing. Children are
-// dumpable again when they execute, and inherit the limit of core files.
+// Harden protects the secrets of this process (X8): no core file, and no other program of the same user can attach to
+// it or read its memory. The daemon calls it first. Children become dumpable again when they execute, and inherit the
+// limit of core files.
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("making the process undumpable: %w", err)

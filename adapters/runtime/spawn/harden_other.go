@@ -2,6 +2,6 @@
 
 package spawn
 
-// Harden has nothing to do: macOS lets nobody attach to a program of the hardened run-time, and
-// Windows writes no core files; both untested on real machines.
+// Harden does nothing: macOS prevents attaching to a program with the hardened runtime, and Windows writes no core
+// files. Both are untested on real machines.
 func Harden() error { return nil }

@@ -12,12 +12,12 @@ import (
 	"companion/messages"
 )
 
-// ErrNotOurChild marks the Error of a back end behind which another process answers, or whose socket
-// others can reach (R3): it must not be used.
+// ErrNotOurChild marks the Error of a back end that another process serves, or whose socket other users can reach (R3).
+// It must not be used.
 var ErrNotOurChild = errors.New("the back end is not the child that was started")
 
-// Health asks the back end's /health, and returns nil when it answers 200 and the one who answers is
-// the process pid. Any other outcome is an *Error with ReasonBackendUnreachable.
+// Health requests /health of the back end, and returns nil when the answer is 200 and comes from the process pid. Any
+// other outcome is an *Error with ReasonBackendUnreachable.
 func Health(ctx context.Context, b messages.BackEnd, pid int) error {
 	if err := health(ctx, b, pid); err != nil {
 		return &Error{Reason: messages.ReasonBackendUnreachable, Doing: "asking the back end", Err: err}
@@ -34,7 +34,7 @@ func health(ctx context.Context, b messages.BackEnd, pid int) error {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, b.Network, b.Address)
 			if err != nil {
-				return nil, errors.New("nobody listens yet")
+				return nil, errors.New("no process listens yet")
 			}
 			if err := peer.Check(conn, pid); err != nil {
 				if errors.Is(err, peer.ErrOtherProcess) {

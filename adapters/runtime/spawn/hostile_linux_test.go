@@ -57,12 +57,12 @@ func (l *lines) await(t *testing.T, text string) {
 	within(t, 20*time.Second, "the line "+text, func() bool { return l.has(text) })
 }
 
-// within waits until done; real processes keep their own time.
+// within waits until done returns true; real processes run on the real clock.
 func within(t *testing.T, limit time.Duration, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", limit, what)
+			t.Fatalf("got nothing within %s, want %s", limit, what)
 		}
 	}
 }
@@ -77,7 +77,7 @@ func start(t *testing.T, spec spawn.Spec) spawn.Started {
 	return started
 }
 
-// target plants what the hostile child aims at.
+// target creates the targets of the hostile child's attempts.
 func target(t *testing.T) map[string]any {
 	t.Helper()
 	outside := t.TempDir()
@@ -123,18 +123,18 @@ func target(t *testing.T) map[string]any {
 	}
 }
 
-// byLandlockAlone are the attempts that no other layer refuses. The daemon here is not hardened (X8).
+// byLandlockAlone are the attempts that only Landlock refuses. The daemon here is not hardened (X8).
 var byLandlockAlone = []string{
 	"read the daemon's environment", "read the daemon's memory map",
 	"read the planted secret", "read the secret through a descriptor of its folder", "read another process's command line",
 	"list all processes", "read the users", "list the root folder", "list the home folder", "list the folder of the secret",
 }
 
-// possible are the attempts that nothing stops: docs/security.md says so.
+// possible are the attempts that no layer stops; docs/security.md lists them.
 var possible = []string{"see that the secret exists"}
 
-// forGPU is the attempt that the rules for a GPU let through, because its drivers need it, where Landlock keeps the runtime
-// from writing any other file.
+// forGPU is the attempt that the rules for a GPU allow, because its drivers need it. Landlock keeps the runtime from
+// writing any other file.
 const forGPU = "give an anonymous file a size"
 
 // attempt is one line of the hostile child's report.
@@ -161,10 +161,10 @@ func (l *lines) attempts(t *testing.T) []attempt {
 	return all
 }
 
-// R4, R5, C1, T7: a hostile runtime tries everything, and each attempt fails.
+// R4, R5, C1, T7: a hostile runtime makes every attempt, and each one fails.
 func TestHostileRuntimeIsConfined(t *testing.T) { confined(t, spawntest.Spec(t, target(t))) }
 
-// R4, T7: the rules for a GPU, which let through more calls, refuse the same.
+// R4, T7: the rules for a GPU allow more calls, and still refuse the same attempts.
 func TestHostileRuntimeWithGPU(t *testing.T) {
 	t.Cleanup(spawn.UseDevice("/dev/null"))
 	script := target(t)
@@ -181,7 +181,7 @@ func confined(t *testing.T, spec spawn.Spec) {
 	spec.Line = output.add
 	started := start(t, spec)
 	if !started.Sandbox.Seccomp {
-		t.Fatalf("sandbox %+v: this test needs a kernel with seccomp", started.Sandbox)
+		t.Fatalf("got sandbox %+v, want seccomp: this test needs a kernel with it", started.Sandbox)
 	}
 	tried := output.attempts(t)
 	for _, attempt := range tried {
@@ -190,24 +190,24 @@ func confined(t *testing.T, spec spawn.Spec) {
 			want = false
 		}
 		if attempt.Refused != want && (started.Sandbox.Landlock > 0 || !slices.Contains(byLandlockAlone, attempt.Attempt)) {
-			t.Errorf("%s: refused %v, want %v", attempt.Attempt, attempt.Refused, want)
+			t.Errorf("%s: got refused %v, want %v", attempt.Attempt, attempt.Refused, want)
 		}
 	}
 	if len(tried) < 110 {
-		t.Errorf("only %d attempts were reported", len(tried))
+		t.Errorf("got %d attempts, want 110 or more", len(tried))
 	}
 	select {
 	case exit := <-started.Exit:
-		t.Errorf("the runtime ended: %+v", exit)
+		t.Errorf("got the exit %+v, want a running runtime", exit)
 	default:
 	}
 	if started.Sandbox.Landlock == 0 {
-		t.Skipf("a kernel without Landlock: nothing is proven of %q", byLandlockAlone)
+		t.Skipf("the kernel has no Landlock: this test proves nothing about %q", byLandlockAlone)
 	}
 }
 
-// R4, M10, T7: an unpinned binary opens neither the folder that it lies in nor that of its loader, but
-// for the libraries in it, and their names where the processor chooses among them.
+// R4, M10, T7: an unpinned binary cannot open the folder that it lies in, nor the folder of its loader. It can open the
+// libraries there, and list file names where llama.cpp has variants of a library per processor.
 func TestUnpinnedFolderStaysClosed(t *testing.T) {
 	for name, variants := range map[string]bool{"plain": false, "variants": true} {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestUnpinnedFolderStaysClosed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// The first three may be read, the others not.
+			// The first three must be readable, the others not.
 			files := []string{in("hostile"), in("libx.so.1.2"), in("libx.so"), in("secret"), in("liby.so"), in("libz.so/secret")}
 			spec := spawntest.Spec(t, map[string]any{
 				"attempt": true, "secret": in("secret"), "read": files,
@@ -240,23 +240,23 @@ func TestUnpinnedFolderStaysClosed(t *testing.T) {
 			var output lines
 			spec.Line = output.add
 			if started := start(t, spec); started.Sandbox.Landlock == 0 {
-				t.Fatalf("sandbox %+v: this test needs a kernel with Landlock", started.Sandbox)
+				t.Fatalf("got sandbox %+v, want Landlock: this test needs a kernel with it", started.Sandbox)
 			}
 			tried := output.attempts(t)
 			if len(tried) != 7 {
-				t.Errorf("%d attempts were reported", len(tried))
+				t.Errorf("got %d attempts, want 7", len(tried))
 			}
 			for i, attempt := range tried {
 				if may := i < 3 || i == 6 && variants; attempt.Refused == may {
-					t.Errorf("%s: %q, refused %v", attempt.Attempt, attempt.Error, attempt.Refused)
+					t.Errorf("%s: %q: got refused %v, want %v", attempt.Attempt, attempt.Error, attempt.Refused, !may)
 				}
 			}
 		})
 	}
 }
 
-// T7: the attempts are real. Outside the sandbox these succeed; without this a child that fails for
-// another reason would look confined.
+// T7: the attempts are real: outside the sandbox these succeed. Otherwise a child whose attempts fail for another
+// reason would look confined.
 func TestHostileAttemptsSucceedUnconfined(t *testing.T) {
 	attempts := []string{
 		"read the planted secret", "read the daemon's environment", "dial TCP", "send UDP", "listen on TCP",
@@ -279,7 +279,7 @@ func TestHostileAttemptsSucceedUnconfined(t *testing.T) {
 	}
 	for _, attempt := range attempts {
 		if !strings.Contains(string(output), fmt.Sprintf(`{"attempt":%q,"refused":false}`, attempt)) {
-			t.Errorf("%s: refused without a sandbox", attempt)
+			t.Errorf("%s without a sandbox: got refused, want allowed", attempt)
 		}
 	}
 	if t.Failed() {

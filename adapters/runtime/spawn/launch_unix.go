@@ -16,32 +16,32 @@ import (
 	"companion/messages"
 )
 
-// stageDeadline bounds the time from sending the plan to executing the runtime: milliseconds, on a
-// machine that is not drowning.
+// stageDeadline bounds the time from sending the plan to executing the runtime, which takes milliseconds on a machine
+// that is not overloaded.
 const stageDeadline = 10 * time.Second
 
-// backEndIn names the socket of a start: 0600 by the child's umask, in a folder that is 0700 (R3).
-// The runtime takes a host that ends in ".sock" for a path.
+// backEndIn returns the socket path of a start: mode 0600 by the child's umask, in a folder of mode 0700 (R3).
+// llama-server treats a host that ends in ".sock" as a path.
 func backEndIn(dir string) (messages.BackEnd, error) {
 	return messages.BackEnd{Network: "unix", Address: filepath.Join(dir, "llama.sock")}, nil
 }
 
 func backEndArguments(b messages.BackEnd) []string { return []string{"--host", b.Address} }
 
-// environment is the child's whole environment (R2). The home is its own empty folder, where it may
+// environment is the child's whole environment (R2). HOME is an empty folder of this start, in which the child may
 // write nothing.
 func (p *preparation) environment() []string {
 	return append(locale(), "HOME="+p.dir, "TMPDIR="+p.dir)
 }
 
-// launch runs the stage until it has become the runtime. The calling goroutine is locked to its
-// thread and calls wait. Starting our whole program takes longer than confining it, so the stage
-// starts first, and waits for its plan while the runtime's files are hashed.
+// launch runs the stage until it has become the runtime. The calling goroutine is locked to its thread and calls wait.
+// Starting this large program takes longer than confining it, so the stage starts first, and waits for its plan while
+// the runtime's files are hashed.
 func (p *preparation) launch() (*group, messages.Sandbox, error) {
 	g, level, namespaces, err := p.launchOnce(true)
 	var failure *Error
 	if namespaces && errors.As(err, &failure) && (failure.Reason == messages.ReasonSpawnFailed || failure.Reason == messages.ReasonSandboxUnavailable) {
-		// Some systems make the namespaces and then deny what happens in them.
+		// Some systems make the namespaces and then deny operations in them.
 		_ = os.Remove(p.backEnd.Address)
 		g, level, _, err = p.launchOnce(false)
 	}
@@ -51,7 +51,7 @@ func (p *preparation) launch() (*group, messages.Sandbox, error) {
 	return g, level, err
 }
 
-// launchOnce runs one stage, in namespaces of its own if they are wanted and there are any.
+// launchOnce runs one stage, in its own namespaces if they are wanted and the system offers them.
 func (p *preparation) launchOnce(wanted bool) (g *group, level messages.Sandbox, namespaces bool, err error) {
 	g, pipes, err := p.startStage(wanted)
 	if err != nil {
@@ -72,7 +72,7 @@ func (p *preparation) launchOnce(wanted bool) (g *group, level messages.Sandbox,
 	return g, said.Sandbox, pipes.namespaces, nil
 }
 
-// become verifies what the stage is to become and tells it to.
+// become verifies the program of the runtime and lets the stage execute it.
 func (p *preparation) become(pipes *stagePipes) (stageReport, error) {
 	if err := verifyRuntime(p.spec.Runtime, p.executable); err != nil {
 		return stageReport{}, err
@@ -139,9 +139,9 @@ func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 	return &group{cmd: cmd, lifeline: pipes.lifelineWrite, cgroup: limits, notifications: pipes.notifications}, pipes, nil
 }
 
-// startSeparate starts the command in namespaces of its own, if they are wanted and the system lets this user make them,
-// else without, and where it cannot be started in the control group either, outside of that. It leaves in namespaces
-// whether it has its own.
+// startSeparate starts the command in its own namespaces, if they are wanted and the system lets this user make them,
+// and otherwise without. If it cannot be started in the control group either, it starts outside of the group.
+// namespaces returns whether it has its own.
 func startSeparate(limits *cgroup, namespaces *bool, command func(*syscall.SysProcAttr) *exec.Cmd) (*exec.Cmd, error) {
 	attributes := stageAttributes(limits)
 	if *namespaces = *namespaces && separate(attributes); *namespaces {
@@ -159,15 +159,15 @@ func startSeparate(limits *cgroup, namespaces *bool, command func(*syscall.SysPr
 	return cmd, cmd.Start()
 }
 
-// stagePipes carry the plan to the stage and its report back. The lifeline carries nothing: its end
-// is the daemon's end, for systems that have no other way to tell.
+// stagePipes carry the plan to the stage and its report back. The lifeline carries no data: its end of file means that
+// the daemon has ended, for systems that have no other way to learn that.
 type stagePipes struct {
 	planRead, planWrite         *os.File
 	reportRead, reportWrite     *os.File
 	lifelineRead, lifelineWrite *os.File
-	handover                    *os.File // the stage's end, nil where it hands nothing over
+	handover                    *os.File // the stage's end, nil if it hands nothing over
 	notifications               *notifications
-	namespaces                  bool // the stage has its own
+	namespaces                  bool // the stage has its own namespaces
 }
 
 func newStagePipes() (*stagePipes, error) {
@@ -185,7 +185,7 @@ func newStagePipes() (*stagePipes, error) {
 	return &s, nil
 }
 
-// stageFiles are the descriptors of the stage after the standard three, in the order of their numbers.
+// stageFiles are the descriptors of the stage after the standard three, in numeric order.
 func (s *stagePipes) stageFiles(model, executable *os.File) []*os.File {
 	files := []*os.File{model, s.planRead, s.reportWrite, executable, s.lifelineRead}
 	if s.handover != nil {
@@ -194,13 +194,14 @@ func (s *stagePipes) stageFiles(model, executable *os.File) []*os.File {
 	return files
 }
 
-// closeOurs closes what the group closes when there is one.
+// closeOurs closes the descriptors that the group closes once it exists.
 func (s *stagePipes) closeOurs() {
 	_ = s.lifelineWrite.Close()
 	s.notifications.close()
 }
 
-// close closes all but the daemon's end of the lifeline and the notifications, which the group closes when it is reaped.
+// close closes all descriptors except the daemon's ends of lifeline and notifications, which the group closes after it
+// is reaped.
 func (s *stagePipes) close() {
 	for _, f := range []*os.File{s.planRead, s.planWrite, s.reportRead, s.reportWrite, s.lifelineRead, s.handover} {
 		_ = f.Close()
@@ -217,8 +218,8 @@ func (s *stagePipes) send(p plan) error {
 	return errors.Join(err, s.planWrite.Close())
 }
 
-// read returns what the stage reported before it became the runtime, or an *Error with what it
-// could not do. The end of the pipe is the execution. It lets the stage execute.
+// read returns the stage's report before the execution, or an *Error with the step that failed. It lets the stage
+// execute. The end of the pipe means that the runtime was executed.
 func (s *stagePipes) read(panics chan any) (stageReport, error) {
 	_ = s.reportWrite.Close()
 	_ = s.reportRead.SetReadDeadline(time.Now().Add(stageDeadline))
@@ -253,7 +254,7 @@ func (s *stagePipes) read(panics chan any) (stageReport, error) {
 	}
 }
 
-// endingOf tells how a reaped leader ended.
+// endingOf returns how a reaped leader ended.
 func endingOf(cmd *exec.Cmd) ending {
 	status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {

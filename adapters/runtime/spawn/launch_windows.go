@@ -15,15 +15,14 @@ import (
 	"companion/messages"
 )
 
-// StageMain is not needed on Windows, where a job object does its work.
+// StageMain is not used on Windows, where a job object does the work of the stage.
 func StageMain() { os.Exit(1) }
 
-// HasGPU reports true: the runtime's library decides.
+// HasGPU reports true: the runtime's library decides whether it uses one.
 func HasGPU() bool { return true }
 
-// group is the runtime in its job object, which ends with its last handle: when this process ends,
-// however it ends, so does the runtime (R2). Tested under Wine, untested on
-// real machines.
+// group is the runtime in its job object, which ends when its last handle closes: when this process ends, for whatever
+// reason, the runtime ends too (R2). Tested under Wine, untested on real machines.
 type group struct {
 	cmd *exec.Cmd
 	job windows.Handle
@@ -78,11 +77,11 @@ func (p *preparation) start() (*group, error) {
 	return g, nil
 }
 
-// suspended is the runtime, whose first thread waits to be resumed.
+// suspended returns the command that starts the runtime with its first thread suspended.
 func (p *preparation) suspended(output *os.File) *exec.Cmd {
 	return &exec.Cmd{
-		// A descriptor cannot be executed here, nor a model be opened by one: the open files keep
-		// the paths from being deleted, and the folders are the user's own.
+		// Windows can neither execute a descriptor nor let the runtime open a model by one. The open files keep the
+		// paths from being deleted, and the folders belong to the user.
 		Path: p.executable.Name(), Args: p.arguments(p.spec.Model.Path), Env: p.environment(), Dir: p.dir,
 		Stdout: output, Stderr: output,
 		SysProcAttr: &syscall.SysProcAttr{
@@ -91,7 +90,7 @@ func (p *preparation) suspended(output *os.File) *exec.Cmd {
 	}
 }
 
-// environment is the child's whole environment (R2): what a Windows program cannot do without.
+// environment is the child's whole environment (R2): the variables that a Windows program needs.
 func (p *preparation) environment() []string {
 	env := append(locale(), "TEMP="+p.dir, "TMP="+p.dir, "USERPROFILE="+p.dir)
 	if root := os.Getenv("SystemRoot"); root != "" && !strings.ContainsAny(root, "\x00") {
@@ -139,8 +138,8 @@ func (g *group) confine() error {
 	return nil
 }
 
-// terminate is kill: a console event, the only polite signal there is, reaches nobody outside our own
-// console, and the runtime is given none, for a window would open with it. It has nothing to save.
+// terminate is kill. The only polite signal is a console event, which reaches only processes of this console, and the
+// runtime gets none because a window would open with it. The runtime has nothing to save.
 func (g *group) terminate() { g.kill() }
 
 func (g *group) kill() {
@@ -151,7 +150,7 @@ func (g *group) kill() {
 	}
 }
 
-// wait returns when the runtime has ended; closing the job ends whatever else is in it (R6, R9).
+// wait returns when the runtime has ended; closing the job ends all other processes in it (R6, R9).
 func (g *group) wait() ending {
 	_ = g.cmd.Wait()
 	g.mu.Lock()

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// R2, R4, R5: the limits that were asked for are set on the job.
+// R2, R4, R5: the configured limits are set on the job.
 func TestJobLimits(t *testing.T) {
 	if wine() {
-		t.Skip("Wine does not tell them")
+		t.Skip("Wine does not report the limits")
 	}
 	const always = windows.JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE | windows.JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION |
 		windows.JOB_OBJECT_LIMIT_ACTIVE_PROCESS
@@ -38,12 +38,12 @@ func TestJobLimits(t *testing.T) {
 		}
 		basic := limits.BasicLimitInformation
 		if basic.LimitFlags != flags || basic.ActiveProcessLimit != 1 || limits.JobMemoryLimit != uintptr(memory) {
-			t.Errorf("memory %d: flags %#x, processes %d, memory %d", memory, basic.LimitFlags, basic.ActiveProcessLimit, limits.JobMemoryLimit)
+			t.Errorf("memory %d: got flags %#x, processes %d, memory %d", memory, basic.LimitFlags, basic.ActiveProcessLimit, limits.JobMemoryLimit)
 		}
 	}
 }
 
-// R2: the child is started suspended, so that nothing of it runs outside its job.
+// R2: the child starts suspended, so that none of its code runs outside its job.
 func TestStartsSuspended(t *testing.T) {
 	zero := 0
 	p, err := prepare(specFor(t, script{Exit: &zero}))
@@ -56,14 +56,14 @@ func TestStartsSuspended(t *testing.T) {
 		t.Fatal(err)
 	}
 	if suspended := resumeOnlyThread(t, uint32(cmd.Process.Pid)); suspended != 1 {
-		t.Errorf("its thread was suspended %d times", suspended)
+		t.Errorf("got a suspend count of %d, want 1", suspended)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-// resumeOnlyThread returns how often the only thread of a process was suspended before.
+// resumeOnlyThread resumes the only thread of a process and returns its earlier suspend count.
 func resumeOnlyThread(t *testing.T, pid uint32) uint32 {
 	t.Helper()
 	snapshot, err := windows.CreateToolhelp32Snapshot(windows.TH32CS_SNAPTHREAD, 0)
@@ -79,7 +79,7 @@ func resumeOnlyThread(t *testing.T, pid uint32) uint32 {
 		}
 	}
 	if len(threads) != 1 {
-		t.Fatalf("it has %d threads", len(threads))
+		t.Fatalf("got %d threads, want 1", len(threads))
 	}
 	thread, err := windows.OpenThread(windows.THREAD_SUSPEND_RESUME, false, threads[0])
 	if err != nil {
@@ -93,8 +93,7 @@ func resumeOnlyThread(t *testing.T, pid uint32) uint32 {
 	return before
 }
 
-// C3, R1, R2, R3: the child is in a job, starts no other program, and has the planned arguments and
-// environment and nothing else.
+// C3, R1, R2, R3: the child is in a job, starts no other program, and has only the planned arguments and environment.
 func TestChildInheritsNothing(t *testing.T) {
 	const secret = "planted-secret-f3b1"
 	for _, name := range []string{"OPENAI_API_KEY", "LLAMA_ARG_MODEL", "HTTPS_PROXY", "PATH_NOT", "COMPANION_HUB_URL"} {
@@ -105,35 +104,35 @@ func TestChildInheritsNothing(t *testing.T) {
 	spec := specFor(t, script{})
 	started, s := run(t, spec)
 	if !s.InJob {
-		t.Error("it is in no job")
+		t.Error("got a child in no job, want it in one")
 	}
 	if s.Child == "" && !wine() {
-		t.Error("it could start another program")
+		t.Error("got another program started, want it refused")
 	}
 	var names []string
 	for _, entry := range s.Env {
 		name, value, _ := strings.Cut(entry, "=")
 		if wine() && (strings.HasPrefix(name, "WINE") || name == "SystemDrive" || name == "PROCESSOR_ARCHITECTURE") {
-			continue // it adds them to every process
+			continue // Wine adds them to every process
 		}
 		names = append(names, strings.ToUpper(name))
 		if strings.Contains(value, secret) {
-			t.Errorf("environment has %s", name)
+			t.Errorf("got a secret in the variable %s, want none", name)
 		}
 	}
 	slices.Sort(names)
 	if want := []string{"LANG", "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE"}; !slices.Equal(names, want) {
-		t.Errorf("environment %q", s.Env)
+		t.Errorf("got the environment %q, want the variables %q", s.Env, want)
 	}
 	host, port, _ := net.SplitHostPort(started.BackEnd.Address)
 	for _, want := range []string{"--alias test-model", "--host " + host, "--port " + port} {
 		if !strings.Contains(strings.Join(s.Args, " ")+" ", want+" ") {
-			t.Errorf("arguments %q lack %q", s.Args, want)
+			t.Errorf("got the arguments %q, want %q among them", s.Args, want)
 		}
 	}
 }
 
-// R9: the exit status is told.
+// R9: the exit status is reported.
 func TestExitStatus(t *testing.T) {
 	for _, code := range []int{0, 7} {
 		started, err := Spawn(specFor(t, script{Exit: &code}))
@@ -141,12 +140,12 @@ func TestExitStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 		if exit := <-started.Exit; exit.Code != code || exit.Signal != "" {
-			t.Errorf("exit %+v, want status %d", exit, code)
+			t.Errorf("got %+v, want status %d", exit, code)
 		}
 	}
 }
 
-// R6: a kill does not wait for its grace, and leaves neither process nor file.
+// R6: Kill does not wait for its grace, and leaves neither process nor file.
 func TestKill(t *testing.T) {
 	spec := specFor(t, script{})
 	started, _ := run(t, spec)
@@ -155,13 +154,13 @@ func TestKill(t *testing.T) {
 	}
 	started.Handle.Kill(t.Context(), time.Hour)
 	if exit := <-started.Exit; exit.Code != 1 {
-		t.Errorf("exit %+v", exit)
+		t.Errorf("got %+v, want status 1", exit)
 	}
 	entries, err := os.ReadDir(spec.RunDir)
 	if _, record := os.Stat(spec.RecordPath); err != nil || len(entries) > 0 || !errors.Is(record, os.ErrNotExist) {
-		t.Errorf("left %v, %v; the record: %v", entries, err, record)
+		t.Errorf("got %v, %v left and %v for the record, want nothing left", entries, err, record)
 	}
-	started.Handle.Kill(t.Context(), time.Hour) // again, and late: nothing happens
+	started.Handle.Kill(t.Context(), time.Hour) // a second, late call has no effect
 }
 
 // R2: the child ends when the daemon is killed, because the last handle of the job closes.
@@ -200,26 +199,26 @@ func TestDaemonKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if event, err := windows.WaitForSingleObject(child, 10_000); event != windows.WAIT_OBJECT_0 {
-		t.Errorf("the child runs still: %#x, %v", event, err)
+		t.Errorf("got the wait result %#x, %v, want an ended child", event, err)
 	}
 }
 
-// R3: the back end is a loopback port of its own, and whoever does not listen there is not our child.
+// R3: each back end has its own loopback port, and a process that does not listen there is not our child.
 func TestBackEnd(t *testing.T) {
 	started, _ := run(t, specFor(t, script{Serve: true}))
 	host, port, err := net.SplitHostPort(started.BackEnd.Address)
 	if err != nil || started.BackEnd.Network != "tcp" || host != "127.0.0.1" || port == "0" {
-		t.Errorf("back end %+v, %v", started.BackEnd, err)
+		t.Errorf("got the back end %+v, %v, want a loopback port", started.BackEnd, err)
 	}
 	if err := Health(t.Context(), started.BackEnd, started.Handle.PID()); err != nil {
 		t.Error(err)
 	}
 	if err := Health(t.Context(), started.BackEnd, os.Getpid()); !errors.Is(err, ErrNotOurChild) {
-		t.Errorf("another process expected: %v", err)
+		t.Errorf("for another process id: got %v, want %v", err, ErrNotOurChild)
 	}
 }
 
-// R7: a runtime that was left over is ended by its record; one that differs is left alone.
+// R7: Reclaim ends the runtime that the record describes, and leaves a process alone that differs from it.
 func TestReclaim(t *testing.T) {
 	spec := specFor(t, script{})
 	started, _ := run(t, spec)
@@ -236,10 +235,10 @@ func TestReclaim(t *testing.T) {
 		ended, err := Reclaim(ctx, spec.RecordPath, t.TempDir())
 		cancel()
 		if want := record != other; err != nil || ended != want {
-			t.Errorf("Reclaim = %t, %v; want %t", ended, err, want)
+			t.Errorf("got %t, %v; want %t", ended, err, want)
 		}
 	}
 	if exit := <-started.Exit; exit.Code != 1 {
-		t.Errorf("exit %+v", exit)
+		t.Errorf("got %+v, want status 1", exit)
 	}
 }

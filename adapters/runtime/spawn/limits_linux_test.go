@@ -16,18 +16,18 @@ import (
 	"companion/adapters/runtime/spawn/spawntest"
 )
 
-// startInGroup starts the hostile runtime, or skips the test where it has no control group with limits: `task emulate`
-// boots kernels where it has one.
+// startInGroup starts the hostile runtime, or skips the test where the runtime gets no control group with limits.
+// `task emulate` boots kernels where it gets one.
 func startInGroup(t *testing.T, spec spawn.Spec) spawn.Started {
 	t.Helper()
 	started := start(t, spec)
 	if _, err := os.Stat(filepath.Join(groupOf(t, started.Handle.PID()), "memory.max")); err != nil {
-		t.Skip("the system offers no control group with memory and pids: nothing is proven by this test")
+		t.Skip("the system offers no control group with memory and pids: this test proves nothing")
 	}
 	return started
 }
 
-// groupOf is the folder of the control group of a process.
+// groupOf returns the folder of a process's control group.
 func groupOf(t *testing.T, pid int) string {
 	t.Helper()
 	_, group, _ := strings.Cut(readProc(t, fmt.Sprintf("/proc/%d/cgroup", pid)), "0::")
@@ -40,8 +40,8 @@ func groupOf(t *testing.T, pid int) string {
 	return ""
 }
 
-// unconfined runs the hostile program outside of everything until it says the line: what the limits
-// stop is possible without them.
+// unconfined runs the hostile program without limits until it prints the line, which shows that the limits and nothing
+// else stop it otherwise.
 func unconfined(t *testing.T, script map[string]any, line string) {
 	t.Helper()
 	hostile := spawntest.Runtime(t)
@@ -59,13 +59,12 @@ func unconfined(t *testing.T, script map[string]any, line string) {
 			return
 		}
 	}
-	t.Errorf("it ended without saying %q", line)
+	t.Errorf("got an exit before the line, want %q", line)
 }
 
-// R5, T16: the kernel ends a runtime that takes more memory than it may, also where RLIMIT_DATA does
-// not look.
+// R5, T16: the kernel ends a runtime that takes more memory than its limit, also memory that RLIMIT_DATA does not count.
 func TestMemoryLimitEndsRuntime(t *testing.T) {
-	const limit = 512 // the race detector's own part of the stage stays well below
+	const limit = 512 // far more than the stage itself needs under the race detector
 	script := map[string]any{"share": 2 * limit << 20, "startAfter": time.Second}
 	spec := spawntest.Spec(t, script)
 	spec.MemoryLimit = limit << 20
@@ -73,16 +72,16 @@ func TestMemoryLimitEndsRuntime(t *testing.T) {
 	spec.Line = output.add
 	started := startInGroup(t, spec)
 	if exit := <-started.Exit; exit.Signal != "killed" {
-		t.Errorf("exit %+v", exit)
+		t.Errorf("got %+v, want SIGKILL", exit)
 	}
 	if !output.has("shared 64 MiB") || output.has(fmt.Sprintf("shared %d MiB", limit)) {
-		t.Errorf("it said %q", output.all)
+		t.Errorf("got the output %q, want the limit of 512 MiB to stop it", output.all)
 	}
 	unconfined(t, script, "shared all")
 }
 
-// R5, T16: a runtime that starts threads without end is refused the next one. Processes are refused by
-// seccomp (TestHostileRuntimeIsConfined) and count here as well (TestCgroupStopsForks).
+// R5, T16: a runtime that starts threads without end reaches the limit. Processes are refused by seccomp
+// (TestHostileRuntimeIsConfined) and count here as well (TestCgroupStopsForks).
 func TestTaskLimitStopsThreads(t *testing.T) {
 	script := map[string]any{"threads": 600, "startAfter": time.Second}
 	spec := spawntest.Spec(t, script)
@@ -92,16 +91,16 @@ func TestTaskLimitStopsThreads(t *testing.T) {
 	exit := <-started.Exit
 	refused := regexp.MustCompile(`have (\d+) already; errno=11`).FindStringSubmatch(output.find("failed to create new OS thread"))
 	if refused == nil {
-		t.Fatalf("exit %+v, it said %q", exit, output.all)
+		t.Fatalf("got %+v and the output %q, want a refused thread", exit, output.all)
 	}
-	// The Go runtime counts the one that was refused, and one or two that are none of the kernel's.
+	// The Go runtime also counts the refused thread, and one or two that are not threads of the kernel.
 	if had, err := strconv.Atoi(refused[1]); err != nil || had < 400 || had > 516 {
-		t.Errorf("it had %s threads, %v", refused[1], err)
+		t.Errorf("got %s threads, %v, want 400 to 516", refused[1], err)
 	}
 	unconfined(t, script, "threads all")
 }
 
-// R5, R2: the control group of a daemon that was killed is removed by the next start.
+// R5, R2: the next start removes the control group of a killed daemon.
 func TestKilledDaemonLeavesNoGroup(t *testing.T) {
 	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
 	cmd, output := daemon(t, p)
@@ -111,22 +110,22 @@ func TestKilledDaemonLeavesNoGroup(t *testing.T) {
 	}
 	pid, err := strconv.Atoi(strings.Fields(line)[1])
 	if err != nil {
-		t.Fatalf("daemon said %q, %v", line, err)
+		t.Fatalf("got %q, %v from the daemon, want the runtime's process id", line, err)
 	}
 	group := groupOf(t, pid)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if !strings.Contains(group, "/companion-runtime-") {
-		t.Skip("the system offers no control group: nothing is proven by this test")
+		t.Skip("the system offers no control group: this test proves nothing")
 	}
 	if _, err := os.Stat(group); err != nil {
-		t.Fatalf("the killed daemon's group: %v", err)
+		t.Fatalf("got %v for the killed daemon's group, want it there", err)
 	}
 	within(t, 5*time.Second, "the end of the runtime", func() bool { return len(holding(t, p.Dir)) == 0 })
 	if _, err := spawn.Reclaim(t.Context(), recordIn(p.Dir), p.Dir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(group); !os.IsNotExist(err) {
-		t.Errorf("the killed daemon's group: %v", err)
+		t.Errorf("got %v for the killed daemon's group, want it removed", err)
 	}
 }

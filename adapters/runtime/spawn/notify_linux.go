@@ -12,19 +12,19 @@ import (
 )
 
 // notifications answers the two system calls that the stage's seccomp filter leaves to the daemon (R10): the one
-// execution, and the one bind. Both descriptors come from the stage: the notification descriptor, and the back-end
-// socket, which is bound already and replaces the runtime's own. No argument of the runtime's is read, so no other thread
-// of the runtime can exchange one. After the bind, or at anything unexpected, the notification descriptor is closed, and
-// the kernel refuses every later execution and bind (ENOSYS).
+// execution and the one bind. Both descriptors come from the stage: the notification descriptor, and the back-end
+// socket, which is already bound and replaces the runtime's own. The daemon reads no argument in the runtime's memory,
+// so another thread cannot exchange one. After the bind, or at an unexpected call, the notification descriptor is
+// closed, and the kernel refuses every later execution and bind (ENOSYS).
 type notifications struct {
 	ours     *os.File // the daemon's end of the handover
 	listener *os.File
-	socket   int // the bound socket, -1 when it was handed over
+	socket   int // the bound socket, -1 after it was handed over
 	executed atomic.Bool
-	done     chan struct{} // closed when nothing is answered any more; nil before begin
+	done     chan struct{} // closed when answering has ended; nil before begin
 }
 
-// newNotifications also returns the stage's end of the handover.
+// newNotifications also returns the stage's end of the handover socket.
 func newNotifications() (n *notifications, theirs *os.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -34,8 +34,7 @@ func newNotifications() (n *notifications, theirs *os.File, err error) {
 	return n, os.NewFile(uintptr(pair[1]), "handover of the stage"), nil
 }
 
-// begin takes the descriptors that the stage has sent, and answers from then on. A panic of the answering goroutine goes
-// to panics.
+// begin receives the descriptors from the stage and starts to answer. A panic of the answering goroutine goes to panics.
 func (n *notifications) begin(panics chan any) error {
 	raw, err := n.ours.SyscallConn()
 	if err != nil {
@@ -58,7 +57,7 @@ func (n *notifications) begin(panics chan any) error {
 	if err != nil || len(fds) != 2 {
 		return errors.New("receiving the stage's descriptors: not two came")
 	}
-	// What is marked so is waited for by the Go runtime's own poller.
+	// The Go runtime's poller waits for non-blocking descriptors.
 	_ = unix.SetNonblock(fds[0], true)
 	n.listener, n.socket, n.done = os.NewFile(uintptr(fds[0]), "notifications"), fds[1], make(chan struct{})
 	go func() {
@@ -77,7 +76,7 @@ func (n *notifications) begin(panics chan any) error {
 	return nil
 }
 
-// answer returns after the bind, at the first call that is not expected, and when no process is left to ask.
+// answer returns after the bind, at the first unexpected call, and when no process is left that can ask.
 func (n *notifications) answer() {
 	for {
 		asked, err := n.next()
@@ -86,9 +85,9 @@ func (n *notifications) answer() {
 		}
 		switch {
 		case asked.number == unix.SYS_EXECVEAT && !n.executed.Load():
-			// The stage asks, whose code is ours, and its other threads end with the execution: nothing can exchange
-			// what it executes.
-			n.executed.Store(true) // before the execution can be seen, which allowed is asked about
+			// The stage, which runs our code, is the caller, and its other threads end with the execution: no thread can
+			// exchange the program.
+			n.executed.Store(true) // set before the execution is visible to callers of allowed
 			if n.respond(response{id: asked.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}) != nil {
 				n.executed.Store(false)
 			}
@@ -97,7 +96,7 @@ func (n *notifications) answer() {
 			if err == nil {
 				err = n.respond(response{id: asked.id})
 			}
-			if !errors.Is(err, unix.ENOENT) { // a signal interrupted the asking thread, which will ask again
+			if !errors.Is(err, unix.ENOENT) { // a signal interrupted the asking thread, which repeats the call
 				return
 			}
 		default:
@@ -136,7 +135,7 @@ func (n *notifications) next() (asked notification, err error) {
 	}
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
-		// To receive blocks where nothing is to be received, which is also readable: the last process has ended.
+		// Receiving blocks if there is nothing to receive. The descriptor is also readable when the last process ended.
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		switch count, err := unix.Poll(ready, 0); {
 		case err == unix.EINTR || err == nil && count == 0:
@@ -152,7 +151,7 @@ func (n *notifications) next() (asked notification, err error) {
 		switch errno := control(fd, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)); errno {
 		case 0:
 			return true
-		case unix.ENOENT, unix.EINTR: // a signal interrupted the asking thread, which will ask again
+		case unix.ENOENT, unix.EINTR: // a signal interrupted the asking thread, which repeats the call
 			return false
 		default:
 			failed = errno
@@ -162,12 +161,12 @@ func (n *notifications) next() (asked notification, err error) {
 	return asked, errors.Join(err, failed)
 }
 
-// respond fails when a signal interrupted the asking thread, which will ask again.
+// respond fails when a signal interrupted the asking thread, which repeats the call.
 func (n *notifications) respond(r response) error {
 	return n.control(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
 }
 
-// replace puts the bound socket in the place of the descriptor that was to be bound, blocking or not as that is.
+// replace puts the bound socket in the place of the descriptor in the bind call, in the same blocking mode.
 func (n *notifications) replace(asked notification) error {
 	fd := uint32(asked.args[0])
 	if err := unix.SetNonblock(n.socket, nonblocking(asked.pid, fd)); err != nil {
@@ -178,8 +177,8 @@ func (n *notifications) replace(asked notification) error {
 	}))
 }
 
-// nonblocking reports whether a descriptor of a thread is marked so. One that cannot be seen counts as blocking, as that
-// of llama-server is.
+// nonblocking reports whether a thread's descriptor is non-blocking. If it cannot be read it counts as blocking, like
+// the descriptor of llama-server.
 func nonblocking(thread, fd uint32) bool {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/fdinfo/%d", thread, fd))
 	if err != nil {
@@ -213,7 +212,7 @@ func control(fd, request uintptr, argument unsafe.Pointer) unix.Errno {
 	return errno
 }
 
-// close ends the answering and waits for it.
+// close stops the answering and waits until it has ended.
 func (n *notifications) close() {
 	if n == nil {
 		return
@@ -225,5 +224,5 @@ func (n *notifications) close() {
 	}
 }
 
-// allowed reports whether the one execution was asked for and allowed. Without notifications nothing is asked.
+// allowed reports whether the one execution was requested and allowed. Without notifications it returns true.
 func (n *notifications) allowed() bool { return n.done == nil || n.executed.Load() }

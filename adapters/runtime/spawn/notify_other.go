@@ -4,7 +4,7 @@ package spawn
 
 import "os"
 
-// notifications are Linux's: elsewhere the stage has no filter, and asks nothing.
+// notifications exist only on Linux: other systems have no filter that asks.
 type notifications struct{}
 
 func newNotifications() (*notifications, *os.File, error) { return &notifications{}, nil, nil }

@@ -24,14 +24,14 @@ import (
 	"companion/messages"
 )
 
-// daemonEnv makes this test binary a daemon that starts one runtime and waits for its death.
+// daemonEnv makes this test binary a daemon that starts one runtime and waits until it is killed.
 const daemonEnv = "SPAWN_TEST_DAEMON"
 
 type daemonPlan struct {
 	Model   messages.VerifiedModel
 	Runtime messages.VerifiedRuntime
 	Dir     string
-	// NoNamespaces stands for a system that lets the user make none.
+	// NoNamespaces simulates a system that lets the user make none.
 	NoNamespaces bool
 }
 
@@ -66,13 +66,13 @@ func beDaemon() {
 
 func recordIn(dir string) string { return filepath.Join(dir, "runtime.json") }
 
-// daemon runs beDaemon in a process of its own and returns once it is about to spawn.
+// daemon runs beDaemon in its own process and returns just before it spawns.
 func daemon(t *testing.T, p daemonPlan) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	return daemonOf(t, p, nil)
 }
 
-// daemonOf is daemon as another user.
+// daemonOf is daemon, run as another user.
 func daemonOf(t *testing.T, p daemonPlan, user *syscall.Credential) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	plan, err := json.Marshal(p)
@@ -106,12 +106,12 @@ func daemonOf(t *testing.T, p daemonPlan, user *syscall.Credential) (*exec.Cmd, 
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	reader := bufio.NewReader(output)
 	if line, err := reader.ReadString('\n'); err != nil || line != "spawning\n" {
-		t.Fatalf("daemon said %q, %v", line, err)
+		t.Fatalf("got %q, %v from the daemon, want spawning", line, err)
 	}
 	return cmd, reader
 }
 
-// holding lists the processes whose environment names dir: stages and runtimes of that daemon.
+// holding lists the processes whose environment contains dir: stages and runtimes of that daemon.
 func holding(t *testing.T, dir string) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -132,8 +132,8 @@ func holding(t *testing.T, dir string) []int {
 	return pids
 }
 
-// R2, T8: a daemon that is killed at any moment leaves no runtime, and the next start is clean.
-// SPAWN_KILLS sets the number of tries.
+// R2, T8: a daemon that is killed at any time leaves no runtime, and the next start works. SPAWN_KILLS sets the number
+// of tries.
 func TestNoOrphans(t *testing.T) {
 	tries := 15
 	if n, err := strconv.Atoi(os.Getenv("SPAWN_KILLS")); err == nil {
@@ -151,29 +151,29 @@ func TestNoOrphans(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		// On a busy machine a process that was killed takes its time to end.
+		// On a busy machine a killed process takes some time to end.
 		within(t, 10*time.Second, fmt.Sprintf("the end of what daemon %d started", i), func() bool { return len(holding(t, p.Dir)) == 0 })
 		if _, err := spawn.Reclaim(t.Context(), recordIn(p.Dir), p.Dir); err != nil {
 			t.Fatal(err)
 		}
 		if entries, err := os.ReadDir(p.Dir); err != nil || len(entries) > 0 {
-			t.Fatalf("try %d: the next start found %v, %v", i, entries, err)
+			t.Fatalf("try %d: got %v, %v after the next start, want nothing left", i, entries, err)
 		}
 	}
 	t.Logf("%d of %d daemons were killed while a stage or runtime lived; none left one", lived, tries)
 	if lived == 0 {
-		t.Error("no try met a living stage or runtime: the moments are wrong")
+		t.Error("got no try with a living stage or runtime, want some: the delays are wrong")
 	}
 }
 
-// R2: the daemon's other threads may come and go; only its own death ends the runtime.
+// R2: other threads of the daemon may start and end; only the end of the daemon itself ends the runtime.
 func TestSurvivesThreads(t *testing.T) {
 	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
 	awaitHealthy(t, started)
 	for range 50 {
 		done := make(chan struct{})
 		go func() {
-			// A locked goroutine that ends takes its thread with it.
+			// A locked goroutine that ends also ends its thread.
 			lockThread()
 			close(done)
 		}()
@@ -185,7 +185,7 @@ func TestSurvivesThreads(t *testing.T) {
 	}
 }
 
-// R7: what an earlier daemon left is ended by its identity, its record and folders are removed.
+// R7: Reclaim ends the recorded process of an earlier daemon, and removes its record and folders.
 func TestReclaim(t *testing.T) {
 	dir := spawntest.Dir(t)
 	left := leftOver(t, dir)
@@ -197,18 +197,18 @@ func TestReclaim(t *testing.T) {
 	}
 	ended, err := spawn.Reclaim(t.Context(), recordIn(dir), dir)
 	if err != nil || !ended {
-		t.Errorf("Reclaim = %v, %v", ended, err)
+		t.Errorf("got %v, %v, want true, nil", ended, err)
 	}
 	if err := left.Wait(); err == nil || left.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Errorf("the leftover ended by %v", err)
+		t.Errorf("got %v as the end of the leftover, want SIGKILL", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		t.Errorf("left %v, %v", entries, err)
+		t.Errorf("got %v, %v left, want nothing", entries, err)
 	}
 }
 
-// R2, R7: a process of the same program that the recorded one left in its session ends as well, although the recorded one
-// is gone; a process of another program in the session is left alone.
+// R2, R7: a process of the same program in the session of the recorded process is ended too, even if the recorded one
+// has ended. A process of another program in the session is left alone.
 func TestReclaimEndsSession(t *testing.T) {
 	dir := spawntest.Dir(t)
 	hostile := spawntest.Runtime(t)
@@ -253,17 +253,17 @@ func TestReclaimEndsSession(t *testing.T) {
 	}
 	within(t, 5*time.Second, "the end of what was left", func() bool { return !livesOn(same) })
 	if !livesOn(other) {
-		t.Error("a process of another program was killed")
+		t.Error("got a killed process of another program, want it alive")
 	}
 }
 
-// livesOn reports whether a process runs; one that waits to be reaped does not.
+// livesOn reports whether a process runs; a zombie does not.
 func livesOn(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
-// leftOver starts a process that runs without its daemon, and writes the record of it.
+// leftOver starts a process without a daemon, and writes its record.
 func leftOver(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
 	hostile := spawntest.Runtime(t)
@@ -289,7 +289,7 @@ func leftOver(t *testing.T, dir string) *exec.Cmd {
 	return cmd
 }
 
-// R7, T8: a process that has the recorded number and differs in anything else is untouched.
+// R7, T8: a process with the recorded id that differs in any other value is left alone.
 func TestRecycledProcessIDIsUntouched(t *testing.T) {
 	change := map[string]func(map[string]any){
 		"another start time":  func(r map[string]any) { r["startTime"] = r["startTime"].(float64) + 1 },
@@ -321,19 +321,19 @@ func TestRecycledProcessIDIsUntouched(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ended, err := spawn.Reclaim(t.Context(), recordIn(dir), dir); err != nil || ended {
-				t.Errorf("Reclaim = %v, %v", ended, err)
+				t.Errorf("got %v, %v, want false, nil", ended, err)
 			}
 			if err := bystander.Process.Signal(syscall.Signal(0)); err != nil {
-				t.Errorf("the bystander: %v", err)
+				t.Errorf("got %v for the other process, want it alive", err)
 			}
 			if _, err := os.Stat(recordIn(dir)); !os.IsNotExist(err) {
-				t.Errorf("the record: %v", err)
+				t.Errorf("got %v for the record, want it removed", err)
 			}
 		})
 	}
 }
 
-// R7: a record that cannot be read ends no process and hinders no start.
+// R7: an unreadable record ends no process and prevents no start.
 func TestBrokenRecord(t *testing.T) {
 	dir := spawntest.Dir(t)
 	for _, content := range []string{"", "{", `{"pid":"x"}`, "[]"} {
@@ -341,25 +341,25 @@ func TestBrokenRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ended, err := spawn.Reclaim(context.Background(), recordIn(dir), dir); err != nil || ended {
-			t.Errorf("%q: %v, %v", content, ended, err)
+			t.Errorf("%q: got %v, %v, want false, nil", content, ended, err)
 		}
 	}
 	if ended, err := spawn.Reclaim(context.Background(), recordIn(dir), filepath.Join(dir, "none")); err != nil || ended {
-		t.Errorf("nothing there: %v, %v", ended, err)
+		t.Errorf("without a record: got %v, %v, want false, nil", ended, err)
 	}
 }
 
-// X8: the hardened daemon is not dumpable and writes no core file; its runtime starts all the same.
+// X8: the hardened daemon is not dumpable and writes no core file, and its runtime still starts.
 func TestHarden(t *testing.T) {
 	p := daemonPlan{Model: spawntest.Model(t, map[string]any{"serve": true}), Runtime: spawntest.Runtime(t), Dir: spawntest.Dir(t)}
 	cmd, output := daemon(t, p)
 	line, err := output.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "runtime ") || !strings.Contains(line, " dumpable 0 <nil> ") {
-		t.Fatalf("daemon said %q, %v", line, err)
+		t.Fatalf("got %q, %v from the daemon, want a runtime and dumpable 0", line, err)
 	}
 	limits := readProc(t, fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
 	if !strings.Contains(limits, "Max core file size        0                    0 ") {
-		t.Errorf("limits:\n%s", limits)
+		t.Errorf("got the limits, want none for core files:\n%s", limits)
 	}
 }
 

@@ -14,24 +14,24 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds of what is kept of the runtime's output (R8). A longer line is cut, not split.
+// Bounds of the kept output of the runtime (R8). A longer line is cut, not split.
 const (
 	keptLines = 64
 	lineBytes = 512
-	// Pieces of at most lineBytes that are read at once, and per second after that. Above it the pipe
-	// fills, and who floods it waits, not we. llama-server prints some hundreds of lines at its start
-	// and some ten for each request, and never meets this.
+	// Pieces of at most lineBytes that are read at once, and per second after that. Above that rate the pipe fills, and
+	// the writer waits. llama-server prints some hundreds of lines at its start and about ten per request, and never
+	// reaches the rate.
 	piecesAtOnce    = 20_000
 	piecesPerSecond = 5_000
-	// breath is how far ahead of its rate the reading may run before it rests: a rest for each line
-	// would cost more than the line.
+	// breath is how far reading may be ahead of its rate before it pauses: a pause for each line would cost more than
+	// the line.
 	breath = 100 * time.Millisecond
 	// lingering is how long the pipe may stay open after the group has ended.
 	lingering = 200 * time.Millisecond
 )
 
-// output reads one pipe into a ring of scrubbed lines. The reading goroutine ends when all writers
-// have ended, or shortly after close. A panic of it, or of tell, goes to panics.
+// output reads one pipe into a ring of scrubbed lines. The reading goroutine ends when all writers have ended, or
+// shortly after close. Its panics, and panics of tell, go to panics.
 type output struct {
 	read, write *os.File
 	scrub       *scrubber
@@ -53,8 +53,8 @@ func newOutput(tell func(string), secret ...string) *output {
 	}
 }
 
-// open makes the pipe and returns the end for the child; closeWriter closes ours. It may be called again when all that
-// held the child's end have ended.
+// open makes the pipe and returns the child's end; closeWriter closes the daemon's copy of it. It may be called again
+// when all holders of the child's end have ended.
 func (o *output) open() (*os.File, error) {
 	if o.read != nil { // of an earlier stage, which has ended
 		<-o.ended
@@ -89,7 +89,7 @@ func (o *output) pump() {
 	defer func() {
 		if p := recover(); p != nil {
 			hand(o.panics, p)
-			_, _ = io.Copy(io.Discard, o.read) // a writer that waits for the pipe could not be ended politely
+			_, _ = io.Copy(io.Discard, o.read) // a writer that blocks on the pipe could not handle SIGTERM
 		}
 	}()
 	o.drain(o.read)
@@ -114,7 +114,7 @@ func (o *output) drain(r io.Reader) {
 	}
 }
 
-// rest pauses after a piece that came too fast. What is in the pipe at the end is read without.
+// rest pauses after pieces that came too fast. After the end it does not pause.
 func (o *output) rest() {
 	ahead := o.pace.Reserve().Delay()
 	if ahead < breath {
@@ -148,11 +148,11 @@ func (o *output) lines() []string {
 	return append([]string(nil), o.ring...)
 }
 
-// scrubber takes paths and digests out of a line.
+// scrubber removes paths and digests from a line.
 type scrubber struct{ known *strings.Replacer }
 
 var (
-	// A path has a slash at its start and one more inside, so that rates such as "tokens/s" stay.
+	// A path starts with a slash and has another one, so that rates such as "tokens/s" stay.
 	anyPath   = regexp.MustCompile(`(?:[A-Za-z]:)?[/\\](?:[^\s'"<>|:;,()\[\]{}/\\]+[/\\])+[^\s'"<>|:;,()\[\]{}]*`)
 	anyDigest = regexp.MustCompile(`\b[0-9A-Fa-f]{32,}\b`)
 	unprinted = regexp.MustCompile(`\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0a-\x1f\x7f]`)

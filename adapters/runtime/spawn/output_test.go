@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// R8: what a line may still say, and what not.
+// R8: the text that stays in a line, and the text that is removed.
 func TestScrub(t *testing.T) {
 	s := newScrubber("/data/companion/models/m.gguf", "/run/user/1000/companion", "")
 	digest := strings.Repeat("0a1B", 16)
@@ -31,12 +31,12 @@ func TestScrub(t *testing.T) {
 	}
 	for line, want := range tests {
 		if got := s.clean(line); got != want {
-			t.Errorf("clean(%q) = %q, want %q", line, got, want)
+			t.Errorf("clean(%q): got %q, want %q", line, got, want)
 		}
 	}
 }
 
-// endless is a flood: the same bytes for ever, and how many were taken.
+// endless is an endless flood of the same bytes, and the number of bytes read from it.
 type endless struct {
 	bytes string
 	taken int
@@ -51,8 +51,8 @@ func (e *endless) Read(buffer []byte) (int, error) {
 	return n, nil
 }
 
-// R8, T16: a flood, of empty lines or of one without an end, is read at a rate that costs next to
-// nothing, so that the pipe holds its sender up; the end does not wait for it.
+// R8, T16: a flood of empty lines, or of one endless line, is read at a rate that costs almost nothing, so that its
+// writer blocks on the pipe. The end of the output does not wait for it.
 func TestFloodIsPaced(t *testing.T) {
 	const seconds = 5
 	for name, bytes := range map[string]string{"empty lines": "\n", "no end of a line": "x"} {
@@ -77,16 +77,16 @@ func TestFloodIsPaced(t *testing.T) {
 				if bytes == "x" {
 					pieces /= lineBytes
 				}
-				// A buffer of them may have been read and not been looked at, and one breath be in advance.
+				// One buffer may have been read but not processed, and reading may be one breath ahead.
 				if most := piecesAtOnce + (seconds+1)*piecesPerSecond + lineBytes; pieces > most || pieces < piecesAtOnce {
-					t.Errorf("%d pieces were read in %d s, want at most %d", pieces, seconds, most)
+					t.Errorf("got %d pieces in %d s, want %d to %d", pieces, seconds, piecesAtOnce, most)
 				}
 				stop()
 				before := time.Now()
 				close(o.closed)
 				<-drained
 				if took := time.Since(before); took != 0 {
-					t.Errorf("the end took %v", took)
+					t.Errorf("got an end after %v, want none", took)
 				}
 			})
 		})
@@ -97,7 +97,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(buffer []byte) (int, error) { return f(buffer) }
 
-// R8: what llama-server prints, at its start and then for several requests a second, is never held up.
+// R8: the output of llama-server, at its start and for several requests per second, is never delayed.
 func TestOrdinaryOutputIsNotPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -109,13 +109,12 @@ func TestOrdinaryOutputIsNotPaced(t *testing.T) {
 			o.drain(strings.NewReader(strings.Repeat("slot launch_slot_: id 0\n", piecesPerSecond)))
 		}
 		if took := time.Since(began); took != seconds*time.Second {
-			t.Errorf("it took %v, want %d s", took, seconds)
+			t.Errorf("got %v, want %d s", took, seconds)
 		}
 	})
 }
 
-// A9: a panic of the reader, or of the one who is told of the lines, ends neither the daemon nor the
-// reading of the pipe.
+// A9: a panic in the reader, or in the receiver of the lines, ends neither the daemon nor the reading of the pipe.
 func TestOutputPanic(t *testing.T) {
 	o := newOutput(func(string) { panic("planted") })
 	write, err := o.open()
@@ -127,11 +126,11 @@ func TestOutputPanic(t *testing.T) {
 	}
 	o.close()
 	if p := <-o.panics; p != "planted" {
-		t.Errorf("heard %v", p)
+		t.Errorf("got the panic %v, want planted", p)
 	}
 }
 
-// R8: no line brings a known path or a digest through, however it is dressed.
+// R8: no line contains a known path or a digest, in any spelling.
 func FuzzScrub(f *testing.F) {
 	const path = "/data/companion/models/m.gguf"
 	digest := strings.Repeat("0123456789abcdef", 4)
@@ -144,7 +143,7 @@ func FuzzScrub(f *testing.F) {
 		for _, secret := range []string{path, digest} {
 			clean := s.clean(before + " " + secret + " " + after)
 			if strings.Contains(clean, secret) || !utf8.ValidString(clean) {
-				t.Errorf("clean = %q", clean)
+				t.Errorf("got %q, want valid UTF-8 without the secret", clean)
 			}
 		}
 	})

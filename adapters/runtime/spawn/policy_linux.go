@@ -16,7 +16,7 @@ import (
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
-// plan says what the stage becomes, and plants the canaries that it must not reach.
+// plan says what the stage becomes, and creates the canaries that it must not reach.
 func (p *preparation) plan() (plan, error) {
 	loader, err := interpreter(p.executable)
 	if err != nil {
@@ -27,7 +27,7 @@ func (p *preparation) plan() (plan, error) {
 		ReadFiles: append([]string{fmt.Sprintf("/proc/self/fd/%d", modelFD)}, readableFiles...),
 		ReadDirs:  slices.Clone(readableDirs),
 		Socket:    p.backEnd.Address,
-		// What one file may have, and not all together; a control group counts them all.
+		// This bounds one file, not all files together; a control group counts them all.
 		AnonymousFile: p.spec.MemoryLimit,
 	}
 	if p.spec.Runtime.Pinned {
@@ -35,7 +35,7 @@ func (p *preparation) plan() (plan, error) {
 	} else {
 		allowBeside(&policy, filepath.Join(p.spec.Runtime.Dir, p.spec.Runtime.Executable))
 	}
-	// The program itself names its loader: that opens no folder that is not the system's.
+	// The program itself names its loader, which must not open a folder other than the system's.
 	if loader != "" && !slices.ContainsFunc(readableDirs, func(dir string) bool { return strings.HasPrefix(loader, dir+"/") }) {
 		policy.ReadFiles = append(policy.ReadFiles, libraries(filepath.Dir(loader))...)
 	}
@@ -57,9 +57,9 @@ func (p *preparation) plan() (plan, error) {
 	}, nil
 }
 
-// plantCanary makes two files that must stay closed: one among the runtimes' sockets, and one beside
-// the record. The first place is made for one session, the second lies in the user's home: a rule that
-// opens either is found.
+// plantCanary creates two files that must stay closed: one among the sockets of the runtimes, and one in the folder of
+// the record. The first folder exists for one session, the second is in the user's home, so that a rule that opens
+// either is detected.
 func (p *preparation) plantCanary() (sandbox.Canary, error) {
 	canary := sandbox.Canary{Dir: p.spec.RunDir}
 	for _, dir := range []string{p.spec.RunDir, filepath.Dir(p.spec.RecordPath)} {
@@ -74,9 +74,8 @@ func (p *preparation) plantCanary() (sandbox.Canary, error) {
 	return canary, nil
 }
 
-// allowBeside opens what an unpinned program needs of its folder, which may be the user's home: the
-// libraries in it, and where processors have variants of one, the names of the files, among which
-// llama.cpp looks for them.
+// allowBeside allows an unpinned program to read the libraries in its folder, which may be the user's home. Where a
+// library has variants for processors, it also allows listing the file names, because llama.cpp searches them.
 func allowBeside(policy *sandbox.Policy, executable string) {
 	dir := filepath.Dir(executable)
 	beside := libraries(dir)
@@ -88,7 +87,7 @@ func allowBeside(policy *sandbox.Policy, executable string) {
 	}
 }
 
-// libraries lists the shared libraries that lie directly in dir. A link counts as what it leads to.
+// libraries lists the shared libraries directly in dir. A link is resolved first.
 func libraries(dir string) []string {
 	isLibrary := func(name string) bool { return strings.HasSuffix(name, ".so") || strings.Contains(name, ".so.") }
 	dir, err := filepath.EvalSymlinks(dir)
@@ -115,8 +114,8 @@ func libraries(dir string) []string {
 	return found
 }
 
-// What llama-server reads besides its own files: libraries, the loader's cache, the time zone, and
-// what the processor is.
+// Files that llama-server reads in addition to its own: libraries, the loader's cache, the time zone, and the
+// properties of the processor.
 var (
 	readableFiles = []string{
 		"/etc/ld.so.cache", "/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom",
@@ -131,10 +130,10 @@ var (
 	}
 )
 
-// devicePatterns name the device files of GPUs.
+// devicePatterns match the device files of GPUs.
 var devicePatterns = []string{"/dev/dri", "/dev/kfd", "/dev/nvidia*"}
 
-// gpuDevices lists the device files of GPUs that this machine has.
+// gpuDevices lists the device files of this machine's GPUs.
 func gpuDevices() []string {
 	var devices []string
 	for _, pattern := range devicePatterns {
@@ -144,10 +143,10 @@ func gpuDevices() []string {
 	return devices
 }
 
-// HasGPU reports whether there is a device that the runtime could compute on.
+// HasGPU reports whether the machine has a GPU device file.
 func HasGPU() bool { return len(gpuDevices()) > 0 }
 
-// interpreter returns the loader that the program names, or nothing for a static one.
+// interpreter returns the loader that the program names, or an empty string for a static program.
 func interpreter(executable *os.File) (string, error) {
 	program, err := elf.NewFile(executable)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"companion/adapters/runtime/fileid"
 )
 
-// record is how a later daemon recognises a runtime that outlived this one (R7). A process id alone
-// is given to others again; together with boot, start time and program it is not.
+// record identifies a runtime to a later daemon (R7). A process id alone can be reused; together with boot, start time
+// and program it is unique.
 type record struct {
 	PID       int    `json:"pid"`
 	Boot      string `json:"boot,omitempty"`
@@ -25,7 +25,7 @@ type record struct {
 	Inode     uint64 `json:"inode"`
 }
 
-// canaryPrefix begins the name of each file that the stage must not be able to read.
+// canaryPrefix begins the names of the files that the stage must not be able to read.
 const canaryPrefix = "canary-"
 
 func writeRecord(path string, pid int, executable *os.File) error {
@@ -45,10 +45,10 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	return privatefs.WriteFile(path, data)
 }
 
-// Reclaim ends the runtime that the record at recordPath describes, if that very process still runs, with the processes of
-// the same program in its session, and whatever is left in the control groups of daemons that have ended. It removes the
-// record and the folders of earlier starts in runDir. A process that differs in anything is left alone. It reports
-// whether it ended a recorded one. The caller is the only daemon of the user (X1).
+// Reclaim ends the runtime that the record at recordPath describes, if that process still runs, the processes of the same
+// program in its session, and the processes in the control groups of daemons that have ended. It removes the record and
+// the folders of earlier starts in runDir. It leaves a process alone that differs in any value. It reports whether it
+// ended a recorded one. The caller is the only daemon of the user (X1).
 func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err error) {
 	if !filepath.IsAbs(recordPath) {
 		return false, errors.New("no place for the record")
@@ -70,11 +70,11 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath), canaryPrefix))
 }
 
-// unfinished begins the name of the temporary file that a daemon leaves when it is killed while it
+// unfinished returns the beginning of the name of the temporary file that remains when a daemon is killed while it
 // writes the record.
 func unfinished(recordPath string) string { return "." + filepath.Base(recordPath) }
 
-// sweep removes what of dir begins with one of the prefixes.
+// sweep removes the entries of dir whose names begin with one of the prefixes.
 func sweep(dir string, prefixes ...string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// end kills the recorded process and waits until it is gone. There is no notification for another's
-// child here.
+// end kills the recorded process and waits until it has ended. It polls, because macOS does not notify of the end of
+// processes that are not children here.
 func end(ctx context.Context, r record) (bool, error) {
 	if !running(r) {
 		return false, nil

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identify reads boot and start time of a process: field 22 of /proc/PID/stat, in clock ticks since
-// the boot (proc_pid_stat(5)).
+// identify reads boot and start time of a process: field 22 of /proc/PID/stat, in clock ticks since the boot
+// (proc_pid_stat(5)).
 func identify(pid int) (record, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return record{}, fmt.Errorf("reading a process's start time: %w", err)
 	}
-	// The second field is a name in parentheses, which may hold anything.
+	// The second field is a name in parentheses, which may contain any character.
 	text := string(stat)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	const startTime = 22 - 3
@@ -38,8 +38,8 @@ func identify(pid int) (record, error) {
 	return record{PID: pid, Boot: strings.TrimSpace(string(boot)), StartTime: started}, nil
 }
 
-// endSession kills the processes that the recorded one has left in its session: they run its program, and started later.
-// The kernel gives its number to no other session while one of them lives.
+// endSession kills the processes that the recorded one has left in its session: those with its program and a later start
+// time. The kernel reuses the session id for no other session while one of them lives.
 func endSession(r record) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -64,7 +64,7 @@ func endSession(r record) {
 	}
 }
 
-// running reports whether the process of the record runs still.
+// running reports whether the recorded process still runs.
 func running(r record) bool {
 	now, err := identify(r.PID)
 	if err != nil || now.Boot != r.Boot || now.StartTime != r.StartTime {
@@ -83,8 +83,8 @@ func runs(pid int, r record) bool {
 	return ok && uint64(stat.Dev) == r.Device && stat.Ino == r.Inode
 }
 
-// end kills the recorded process, its group and what it left in its session, and waits until the process is gone. The
-// descriptor is taken before the identity is compared, so that both mean the same process.
+// end kills the recorded process, its group and the processes it left in its session, and waits until it has ended. It
+// opens the pidfd before it compares the identity, so that both refer to the same process.
 func end(ctx context.Context, r record) (bool, error) {
 	defer endSession(r)
 	pidfd, err := unix.PidfdOpen(r.PID, 0)
@@ -101,7 +101,7 @@ func end(ctx context.Context, r record) (bool, error) {
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return false, err
 	}
-	// Ends are awaited through the descriptor; the slices let ctx be heard.
+	// The pidfd reports the end; the time slices allow checks of ctx.
 	for {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(50*time.Millisecond/time.Millisecond))
 		if ready == 1 {

@@ -11,7 +11,7 @@ import (
 	"companion/adapters/runtime/fileid"
 )
 
-// endAbandonedGroups: control groups are Linux's.
+// endAbandonedGroups does nothing: only Linux has control groups.
 func endAbandonedGroups() {}
 
 // identify reads the start time of a process, in milliseconds since 1970. Tested under Wine; untested
@@ -25,7 +25,7 @@ func identify(pid int) (record, error) {
 	return record{PID: pid, StartTime: uint64(started)}, nil
 }
 
-// running reports whether the process of the record runs still.
+// running reports whether the recorded process still runs.
 func running(r record) bool {
 	now, err := identify(r.PID)
 	if err != nil || now.StartTime != r.StartTime {

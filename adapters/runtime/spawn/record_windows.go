@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// end kills the recorded process and waits until it is gone. The open handle keeps its number from
-// being given to another. It also lets the process be looked at when it has ended, so that only the
-// handle tells that.
+// end kills the recorded process and waits until it has ended. The open handle keeps the process id from being reused.
+// It also keeps an ended process visible, so that only the handle tells whether the process has ended.
 func end(ctx context.Context, r record) (bool, error) {
 	process, err := windows.OpenProcess(windows.SYNCHRONIZE|windows.PROCESS_TERMINATE, false, uint32(r.PID))
 	if err != nil {
@@ -29,7 +28,7 @@ func end(ctx context.Context, r record) (bool, error) {
 	return true, nil
 }
 
-// ended waits at most so many milliseconds for the end.
+// ended waits up to the given number of milliseconds for the end.
 func ended(process windows.Handle, wait uint32) bool {
 	event, _ := windows.WaitForSingleObject(process, wait)
 	return event == windows.WAIT_OBJECT_0

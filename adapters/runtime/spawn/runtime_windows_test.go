@@ -32,7 +32,7 @@ type daemonPlan struct {
 	RunDir, RecordPath string
 }
 
-// TestMain also is the runtime, when its arguments are those of llama-server.
+// TestMain also runs as the runtime, when its arguments are those of llama-server.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "--alias":
@@ -43,13 +43,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// script is what the runtime does; its model file holds it.
+// script says what the runtime does. Its model file contains it.
 type script struct {
 	Exit  *int // ends at once, with this status
 	Serve bool // answers on its back end
 }
 
-// seen is what the runtime writes beside its model before it says anything: what it says is scrubbed.
+// seen is written by the runtime into a file next to its model, because its output is scrubbed.
 type seen struct {
 	Args, Env []string
 	InJob     bool
@@ -81,7 +81,7 @@ func beRuntime() {
 	}
 	if !s.Serve {
 		fmt.Println("ready")
-		time.Sleep(time.Hour) // until it is ended; nothing else keeps a Go program from noticing a deadlock
+		time.Sleep(time.Hour) // until it is killed; a Go program that only blocks would report a deadlock
 	}
 	listener, err := net.Listen("tcp4", net.JoinHostPort(argument("--host"), argument("--port")))
 	if err != nil {
@@ -114,7 +114,7 @@ func beDaemon() {
 	<-started.Exit
 }
 
-// specFor starts a copy of this test binary, pinned, with the script as its model.
+// specFor returns a pinned copy of this test binary as the runtime, with the script as its model.
 func specFor(t *testing.T, s script) Spec {
 	t.Helper()
 	must := func(err error) {
@@ -151,7 +151,7 @@ func specFor(t *testing.T, s script) Spec {
 	}
 }
 
-// run starts the runtime and returns when it is ready, with what it saw.
+// run starts the runtime, waits until it is ready, and returns what it saw.
 func run(t *testing.T, spec Spec) (Started, seen) {
 	t.Helper()
 	said := make(chan string, 16)
@@ -169,10 +169,10 @@ func run(t *testing.T, spec Spec) (Started, seen) {
 	select {
 	case line := <-said:
 		if line != "ready" {
-			t.Fatalf("the runtime said %q", line)
+			t.Fatalf("got %q from the runtime, want ready", line)
 		}
 	case exit := <-started.Exit:
-		t.Fatalf("exit %+v", exit)
+		t.Fatalf("got the exit %+v, want a ready runtime", exit)
 	}
 	var s seen
 	data, err := os.ReadFile(spec.Model.Path + ".seen")
@@ -185,8 +185,8 @@ func run(t *testing.T, spec Spec) (Started, seen) {
 	return started, s
 }
 
-// wine reports whether Wine stands for Windows. It keeps a job together and ends it with its last
-// handle, but neither tells nor enforces a job's limits.
+// wine reports whether the test runs under Wine, which keeps a job together and ends it with its last handle, but neither
+// reports nor enforces the limits of a job.
 func wine() bool {
 	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
 }

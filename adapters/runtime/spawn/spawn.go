@@ -1,9 +1,8 @@
-// Package spawn runs the inference runtime: spawn, kill, health check, and nothing else (R1).
+// Package spawn runs the inference runtime: it spawns, kills and health-checks it, and does nothing else (R1).
 //
-// Spawn verifies what it is about to execute (M9, M10), starts it in its own process group with an
-// environment built from nothing (R2), confined (R4) and limited (R5), and returns a Handle that
-// shows a process id and Kill. Health asks the back end and insists that our own child answers
-// (R3). Reclaim ends what an earlier daemon left behind (R7).
+// Spawn verifies the files that it executes (M9, M10), and starts the runtime in its own process group with a newly built
+// environment (R2), confined (R4) and limited (R5). It returns a Handle with the process id and Kill. Health requests the
+// back end's health and requires that our own child answers (R3). Reclaim ends the processes of an earlier daemon (R7).
 //
 // On Linux the runtime is reached through a helper stage of our own binary. The main function of a
 // program that spawns calls
@@ -12,11 +11,10 @@
 //		spawn.StageMain()
 //	}
 //
-// before anything else. The stage confines itself, attempts what must now fail, reports the level
-// and becomes the runtime by executing a held descriptor; the process id never changes, and the
-// child dies with the daemon. On macOS the stage stays as the parent and holds a lifeline; on
-// Windows a job object does. Neither ran on a real machine: the lifeline is tested on Linux, the job
-// object under Wine.
+// before anything else. The stage confines itself, attempts operations that must now fail, reports the level and becomes
+// the runtime by executing an open descriptor. The process id never changes, and the child ends with the daemon. On
+// macOS the stage stays as the parent and holds a lifeline; on Windows a job object is used. Neither ran on a real
+// machine: the lifeline is tested on Linux, the job object under Wine.
 package spawn
 
 import (
@@ -32,16 +30,16 @@ import (
 	"companion/messages"
 )
 
-// Mode says what happens when the sandbox is not all that the kernel supports.
+// Mode says what to do when the sandbox is weaker than the kernel supports.
 type Mode string
 
-// There is no "off".
+// There is no mode "off".
 const (
 	Require Mode = "require" // refuse the start
 	Prefer  Mode = "prefer"  // start, and report the level
 )
 
-// Spec is one start.
+// Spec describes one start.
 type Spec struct {
 	Model   messages.VerifiedModel
 	Runtime messages.VerifiedRuntime
@@ -50,8 +48,8 @@ type Spec struct {
 	// RecordPath is where the identity of the child is written (R7), in a private folder.
 	RecordPath  string
 	Context     int   // tokens of each request
-	Threads     int   // 0: the runtime's choice
-	MaxInFlight int   // requests that the runtime works on at once
+	Threads     int   // 0: the runtime chooses
+	MaxInFlight int   // requests that the runtime handles at once
 	MemoryLimit int64 // bytes, 0: none
 	GPU         bool  // device files are allowed
 	Sandbox     Mode
@@ -60,7 +58,7 @@ type Spec struct {
 	Line func(string)
 }
 
-// Started is a runtime that has been executed; it may not listen yet.
+// Started is a runtime that has been executed. It may not listen yet.
 type Started struct {
 	Handle  *Handle
 	BackEnd messages.BackEnd
@@ -72,17 +70,17 @@ type Started struct {
 	Panics <-chan any
 }
 
-// Handle is what may be done to a running runtime.
+// Handle controls a running runtime.
 type Handle struct {
 	group *group
 	done  chan struct{}
 }
 
-// PID is the process id of the runtime, which is also its group's.
+// PID is the process id of the runtime.
 func (h *Handle) PID() int { return h.group.pid() }
 
-// Kill ends the group: a polite signal, after grace or when ctx ends a hard one (R6). It returns
-// when the group has ended and was reaped, and may be called by several, and again.
+// Kill ends the group: SIGTERM first, and SIGKILL after grace or when ctx ends (R6). It returns when the group has ended
+// and was reaped. It may be called concurrently and repeatedly.
 func (h *Handle) Kill(ctx context.Context, grace time.Duration) {
 	h.group.terminate()
 	timer := time.NewTimer(grace)
@@ -97,8 +95,8 @@ func (h *Handle) Kill(ctx context.Context, grace time.Duration) {
 	<-h.done
 }
 
-// Spawn starts the runtime. A failure is an *Error: nothing runs then, and nothing is left.
-// It hashes the files of the runtime, so it takes tenths of a second; call it outside an actor's loop.
+// Spawn starts the runtime. A failure is an *Error; then no process and no file is left. It hashes the files of the
+// runtime, which takes tenths of a second, so call it outside an actor's loop.
 func Spawn(spec Spec) (Started, error) {
 	prepared, err := prepare(spec)
 	if err != nil {
@@ -113,32 +111,32 @@ func Spawn(spec Spec) (Started, error) {
 	return r.started, r.err
 }
 
-// outcome is what a launch came to: one of its fields.
+// outcome is the result of a launch: exactly one field is set.
 type outcome struct {
 	started  Started
 	err      error
 	panicked any
 }
 
-// live launches the runtime, tells the result, and returns after its end.
+// live launches the runtime, sends the result, and returns after the runtime's end.
 func (p *preparation) live(result chan<- outcome) {
 	var group *group
 	done := make(chan struct{})
-	// The parent-death signal follows the thread that forked: it must live as long as the child (R2).
+	// The parent-death signal follows the thread that forked, so the thread must live as long as the child (R2).
 	runtime.LockOSThread()
 	defer p.close()
 	defer func() {
 		if panicked := recover(); panicked == nil {
 			runtime.UnlockOSThread()
 		} else {
-			// The thread stays locked: it ends here, and a child that has no group yet with it.
+			// The thread stays locked: it ends here, and so does a child that has no group yet.
 			if group != nil {
 				group.kill()
 			}
 			hand(p.output.panics, panicked)
 			select {
 			case result <- outcome{panicked: panicked}:
-			default: // it has been started: its owner receives from Panics
+			default: // it was started, so its owner receives from Panics
 			}
 		}
 		close(done)
@@ -156,7 +154,7 @@ func (p *preparation) live(result chan<- outcome) {
 	exit <- report(ended, p.output)
 }
 
-// hand sends the value of a panic to the owner of the runtime; one is enough to end it.
+// hand sends a panic value to the owner of the runtime. One value is enough to end it.
 func hand(panics chan<- any, p any) {
 	select {
 	case panics <- p:
@@ -164,12 +162,12 @@ func hand(panics chan<- any, p any) {
 	}
 }
 
-// preparation is everything that a launch holds, and gives back.
+// preparation holds everything that a launch opens and must release.
 type preparation struct {
 	spec       Spec
 	model      *os.File
 	executable *os.File
-	dir        string // of this start: the socket and the child's HOME
+	dir        string // folder of this start: the socket and the child's HOME
 	backEnd    messages.BackEnd
 	output     *output
 }
@@ -200,7 +198,7 @@ func prepare(spec Spec) (*preparation, error) {
 	return p, nil
 }
 
-// startPrefix begins the name of each start's folder, so that Reclaim finds what was left.
+// startPrefix begins the name of each start's folder, so that Reclaim finds leftover ones.
 const startPrefix = "backend-"
 
 func (p *preparation) close() {
@@ -211,15 +209,15 @@ func (p *preparation) close() {
 	}
 }
 
-// remove takes away what must not outlive the child.
+// remove deletes the files that must not outlive the child.
 func (p *preparation) remove() {
 	p.output.close()
 	_ = os.RemoveAll(p.dir)
 	_ = os.Remove(p.spec.RecordPath)
 }
 
-// arguments is the runtime's argument vector. Nothing in it tells a path of the model: it is opened
-// through the descriptor that was checked.
+// arguments is the runtime's argument vector. It contains no path of the model: the runtime opens the model through the
+// descriptor that was checked.
 func (p *preparation) arguments(model string) []string {
 	s := p.spec
 	slots := max(s.MaxInFlight, 1)
@@ -227,12 +225,12 @@ func (p *preparation) arguments(model string) []string {
 		filepath.Base(s.Runtime.Executable),
 		"--alias", s.Model.Name,
 		"--model", model,
-		// The runtime divides its context among the slots; each request is promised all of it.
+		// The runtime divides its context among the slots; each request must get all of it.
 		"--ctx-size", fmt.Sprint(s.Context * slots),
 		"--parallel", fmt.Sprint(slots),
-		// A kept-alive connection holds one of its threads: the front door's, and one probe for each.
+		// A kept-alive connection holds a thread: one per connection of the front door, and one per probe.
 		"--threads-http", fmt.Sprint(2*slots + 2),
-		// By default it keeps old prompts, up to 8 GiB of them.
+		// By default it caches old prompts, up to 8 GiB of them.
 		"--cache-ram", "0",
 		"--offline", "--no-webui", "--no-slots", "--log-colors", "off",
 	}
@@ -251,7 +249,7 @@ func (p *preparation) arguments(model string) []string {
 	return args
 }
 
-// ending is how the leader of a group ended: an exit status, or a signal and status -1.
+// ending is how the leader of a group ended: an exit status, or a signal with status -1.
 type ending struct {
 	code   int
 	signal string
@@ -270,7 +268,7 @@ func report(e ending, o *output) messages.ExitReport {
 	}
 }
 
-// locale passes the daemon's language on, if it is one: other variables steer the runtime (R2).
+// locale returns the daemon's language variables if they are valid: other variables configure the runtime (R2).
 func locale() []string {
 	var env []string
 	for _, entry := range os.Environ() {

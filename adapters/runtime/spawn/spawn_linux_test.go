@@ -37,8 +37,8 @@ func awaitHealthy(t *testing.T, s spawn.Started) {
 	})
 }
 
-// C1, C3, R2: a real child, started while the daemon's environment and descriptors hold secrets,
-// has an environment, arguments, descriptors and limits of its own.
+// C1, C3, R2: a real child, started while the daemon's environment and descriptors hold secrets, has its own environment,
+// arguments, descriptors and limits.
 func TestChildInheritsNothing(t *testing.T) {
 	const secret = "planted-secret-f3b1"
 	for _, name := range []string{
@@ -71,16 +71,16 @@ func TestChildInheritsNothing(t *testing.T) {
 		}
 	}
 	if !slices.Equal(names, []string{"HOME", "TMPDIR"}) || !strings.Contains(environment, "LANG=de_DE.UTF-8\x00") || strings.Contains(environment, secret) {
-		t.Errorf("environment %q", environment)
+		t.Errorf("got the environment %q, want only HOME, TMPDIR and the locale", environment)
 	}
 	arguments := readProc(t, proc+"cmdline")
 	for _, hidden := range []string{secret, spec.Model.Path, spec.Runtime.Dir, fmt.Sprintf("%x", spec.Model.SHA256)} {
 		if strings.Contains(arguments, hidden) {
-			t.Errorf("arguments %q hold %q", arguments, hidden)
+			t.Errorf("got the arguments %q, want none with %q", arguments, hidden)
 		}
 	}
 	if !strings.Contains(arguments, "--alias\x00"+spawntest.Name+"\x00") {
-		t.Errorf("arguments %q", arguments)
+		t.Errorf("got the arguments %q, want the model's name as --alias", arguments)
 	}
 	checkDescriptors(t, proc, spec.Model.Path)
 
@@ -88,17 +88,17 @@ func TestChildInheritsNothing(t *testing.T) {
 	for _, line := range []string{"Umask:\t0177", "NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000",
 		fmt.Sprintf("NSpgid:\t%d", started.Handle.PID()), fmt.Sprintf("NSsid:\t%d", started.Handle.PID())} {
 		if !strings.Contains(status, line+"\n") {
-			t.Errorf("status lacks %q", line)
+			t.Errorf("got a process status without %q, want it", line)
 		}
 	}
 	limits := readProc(t, proc+"limits")
 	for _, want := range []string{"Max core file size        0                    0 ", "Max open files            1024                 1024 ", "Max file size             0                    0 "} {
 		if !strings.Contains(limits, want) {
-			t.Errorf("limits lack %q:\n%s", want, limits)
+			t.Errorf("got limits without %q, want it:\n%s", want, limits)
 		}
 	}
 	if cwd, err := os.Readlink(proc + "cwd"); err != nil || cwd != "/" {
-		t.Errorf("works in %q, %v", cwd, err)
+		t.Errorf("got the working folder %q, %v, want /", cwd, err)
 	}
 }
 
@@ -119,7 +119,7 @@ func readProc(t *testing.T, path string) string {
 	return string(data)
 }
 
-// checkDescriptors lists what the child holds: the standard three, the model, and what it opened.
+// checkDescriptors checks the child's descriptors: the standard three, the model, and those that it opened itself.
 func checkDescriptors(t *testing.T, proc, model string) {
 	t.Helper()
 	entries, err := os.ReadDir(proc + "fd")
@@ -134,28 +134,28 @@ func checkDescriptors(t *testing.T, proc, model string) {
 		want := map[string]string{"0": "/dev/null", "1": "pipe:", "2": "pipe:", "3": model}[entry.Name()]
 		own := strings.HasPrefix(target, "anon_inode:[event") || strings.HasPrefix(target, "socket:")
 		if want != "" && !strings.HasPrefix(target, want) || want == "" && !own {
-			t.Errorf("descriptor %s is %s", entry.Name(), target)
+			t.Errorf("got descriptor %s of %s, want one of the child's own", entry.Name(), target)
 		}
 	}
 }
 
-// R3: the socket is private, and only the child behind it counts.
+// R3: the socket is private, and Health accepts only the child behind it.
 func TestBackEndIsTheChild(t *testing.T) {
 	started := start(t, spawntest.Spec(t, map[string]any{"serve": true}))
 	awaitHealthy(t, started)
 	info, err := os.Lstat(started.BackEnd.Address)
 	if err != nil || info.Mode() != os.ModeSocket|0o600 {
-		t.Errorf("socket %v, %v", info, err)
+		t.Errorf("got the socket %v, %v, want mode 0600", info, err)
 	}
 	folder, err := os.Lstat(filepath.Dir(started.BackEnd.Address))
 	if err != nil || folder.Mode() != os.ModeDir|0o700 {
-		t.Errorf("folder %v, %v", folder, err)
+		t.Errorf("got the folder %v, %v, want mode 0700", folder, err)
 	}
 	refused := func(what string, err error) {
 		t.Helper()
 		var typed *spawn.Error
 		if !errors.Is(err, spawn.ErrNotOurChild) || !errors.As(err, &typed) || typed.Reason != messages.ReasonBackendUnreachable {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("%s: got %v, want %v", what, err, spawn.ErrNotOurChild)
 		}
 	}
 	refused("another process expected", spawn.Health(t.Context(), started.BackEnd, os.Getpid()))
@@ -165,7 +165,7 @@ func TestBackEndIsTheChild(t *testing.T) {
 	refused("an open socket", spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()))
 }
 
-// R3, T7: another process that answers on the same path is not asked anything.
+// R3, T7: another process that answers on the same path is sent no request.
 func TestImpostor(t *testing.T) {
 	started := start(t, spawntest.Spec(t, nil))
 	if err := os.Remove(started.BackEnd.Address); err != nil {
@@ -182,16 +182,16 @@ func TestImpostor(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	if err := spawn.Health(t.Context(), started.BackEnd, started.Handle.PID()); !errors.Is(err, spawn.ErrNotOurChild) {
-		t.Errorf("Health = %v", err)
+		t.Errorf("got %v, want %v", err, spawn.ErrNotOurChild)
 	}
 	_ = server.Close()
 	<-served
 	if len(asked) > 0 {
-		t.Error("the impostor was asked")
+		t.Error("got a request at the impostor, want none")
 	}
 }
 
-// R8: output is bounded in lines and length, and neither paths nor digests are in it.
+// R8: output is bounded in lines and length, and contains neither paths nor digests.
 func TestOutputIsBoundedAndScrubbed(t *testing.T) {
 	spec := spawntest.Spec(t, nil)
 	digest := strings.Repeat("0123456789abcdef", 4)
@@ -205,23 +205,23 @@ func TestOutputIsBoundedAndScrubbed(t *testing.T) {
 	exit := <-started.Exit
 	for _, want := range []string{"begin", "loading [path]/hostile", "sha256 [digest]", "open [path] failed", "50.0 tokens/s"} {
 		if !slices.Contains(output.all, want) {
-			t.Errorf("output lacks %q", want)
+			t.Errorf("got output without %q, want it", want)
 		}
 	}
 	if len(exit.LastLines) == 0 || len(exit.LastLines) > 100 {
-		t.Errorf("%d lines were kept", len(exit.LastLines))
+		t.Errorf("got %d lines, want 1 to 100", len(exit.LastLines))
 	}
 	for _, line := range append(exit.LastLines, output.all...) {
 		if len(line) > 1024 || strings.Contains(line, spec.Runtime.Dir) || strings.Contains(line, digest) || strings.Contains(line, "/home/") {
-			t.Fatalf("line %q", line)
+			t.Fatalf("got the line %q, want at most 1024 bytes without paths and digests", line)
 		}
 	}
 	if len(output.all) < 3000 {
-		t.Errorf("%d lines were told", len(output.all))
+		t.Errorf("got %d lines, want 3000 or more", len(output.all))
 	}
 }
 
-// R5, R6: after the exit nothing is left: no process, no socket, no record.
+// R5, R6: after the exit no process, no socket and no record is left.
 func TestNothingIsLeft(t *testing.T) {
 	spec := spawntest.Spec(t, map[string]any{"serve": true})
 	started := start(t, spec)
@@ -231,16 +231,16 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	started.Handle.Kill(context.Background(), 5*time.Second)
 	if exit := <-started.Exit; exit.Signal != "terminated" || exit.Code != -1 {
-		t.Errorf("exit %+v", exit)
+		t.Errorf("got %+v, want SIGTERM", exit)
 	}
 	if err := syscall.Kill(started.Handle.PID(), 0); err != syscall.ESRCH {
-		t.Errorf("the process: %v", err)
+		t.Errorf("got %v for the process, want it gone", err)
 	}
 	entries, err := os.ReadDir(spec.RunDir)
 	if err != nil || len(entries) > 0 {
-		t.Errorf("left %v, %v", entries, err)
+		t.Errorf("got %v, %v left, want nothing", entries, err)
 	}
-	started.Handle.Kill(context.Background(), time.Hour) // again, and late: nothing happens
+	started.Handle.Kill(context.Background(), time.Hour) // a second, late call has no effect
 }
 
 // R2: the runtime has a lower priority and a longer time slice than the user's other programs.

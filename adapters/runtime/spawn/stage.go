@@ -7,7 +7,7 @@ import (
 	"companion/messages"
 )
 
-// stageArgument is the hidden first argument that makes our binary the helper stage.
+// stageArgument is the hidden first argument that makes this program the helper stage.
 const stageArgument = "companion-stage"
 
 // IsStage reports whether this process was started as the helper stage.
@@ -19,11 +19,11 @@ const (
 	planFD
 	reportFD
 	executableFD
-	lifelineFD // its end is the daemon's end
-	handoverFD // takes descriptors to the daemon; Linux only
+	lifelineFD // its end of file means that the daemon has ended
+	handoverFD // carries descriptors to the daemon; Linux only
 )
 
-// plan tells the stage what to become. It travels through a pipe, because any user can read arguments.
+// plan tells the stage what to execute. It goes through a pipe, because any user can read arguments.
 type plan struct {
 	Parent      int
 	Args        []string
@@ -32,17 +32,17 @@ type plan struct {
 	Mode        Mode
 	Policy      sandbox.Policy
 	LowLatency  bool   // the setting runtime.low_latency
-	Executable  string // where a descriptor cannot be executed
+	Executable  string // path of the program, where a descriptor cannot be executed
 }
 
-// stageReport is what the stage says before it becomes the runtime, and again if it cannot. The end of the pipe after a
-// report without Failed means that the runtime was executed.
+// stageReport is what the stage reports before it executes the runtime, and again if that fails. The end of the pipe
+// after a report without Failed means that the runtime was executed.
 type stageReport struct {
 	Sandbox messages.Sandbox
-	// Handover: descriptors for the daemon came before this report.
+	// Handover means that descriptors for the daemon were sent before this report.
 	Handover bool
-	// Refused names the canary or step for which the sandbox is not good enough.
+	// Refused names the canary or step that shows that the sandbox is too weak.
 	Refused string
 	Failed  string
-	PID     int // of the runtime, where the stage stays its parent
+	PID     int // of the runtime, if the stage stays its parent
 }

@@ -10,9 +10,8 @@ import (
 	"companion/adapters/runtime/spawn/lifeline"
 )
 
-// StageMain stays as the parent of the runtime and holds the lifeline (R2): when the daemon ends,
-// however it ends, the whole group is killed. Untested on real machines; package lifeline is tested
-// on Linux.
+// StageMain stays as the parent of the runtime and holds the lifeline (R2): when the daemon ends, for whatever reason,
+// the whole group is killed. Untested on real machines; package lifeline is tested on Linux.
 func StageMain() {
 	report := os.NewFile(reportFD, "report")
 	status, err := stage(report)
@@ -32,7 +31,7 @@ func stage(report *os.File) (syscall.WaitStatus, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return 0, fmt.Errorf("forbidding core files: %w", err)
 	}
-	// The system cannot execute a descriptor: the path was verified, and is the user's own.
+	// The system cannot execute a descriptor: the path was verified and belongs to the user.
 	runtime := lifeline.Program{Path: p.Executable, Args: p.Args, Env: p.Env, Model: os.NewFile(modelFD, "model")}
 	status, err := lifeline.Hold(runtime, os.NewFile(lifelineFD, "lifeline"), func(pid int) error {
 		return errors.Join(json.NewEncoder(report).Encode(stageReport{PID: pid}), report.Close())

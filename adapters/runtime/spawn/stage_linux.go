@@ -16,16 +16,15 @@ import (
 	"companion/adapters/runtime/spawn/sandbox"
 )
 
-// layers are all, but for tests that show what each of them stops.
+// layers are all layers, except in tests that show what each of them stops.
 var layers = sandbox.AllLayers
 
-// openFiles bounds the runtime's descriptors: its libraries, its model, a connection per request.
+// openFiles bounds the runtime's descriptors: libraries, the model, and one connection per request.
 const openFiles = 1024
 
-// StageMain becomes the runtime, or reports why not and exits. Only main functions call it, when
-// IsStage says so.
+// StageMain executes the runtime, or reports the failure and exits. Only main functions call it, when IsStage is true.
 func StageMain() {
-	// Seccomp, the parent-death signal and the execution belong to one thread.
+	// Seccomp, the parent-death signal and the execution must use the same thread.
 	runtime.LockOSThread()
 	report := json.NewEncoder(os.NewFile(reportFD, "report"))
 	err := stage(report)
@@ -33,7 +32,7 @@ func StageMain() {
 	os.Exit(1)
 }
 
-// stage returns only when it failed.
+// stage returns only when it fails.
 func stage(report *json.Encoder) error {
 	unix.Umask(0o177)
 	p, err := readPlan()
@@ -72,8 +71,8 @@ func stage(report *json.Encoder) error {
 	return fmt.Errorf("executing the runtime: %w", execute(p))
 }
 
-// handOver gives the daemon the notification descriptor and the bound socket. The thread that was confined may not send,
-// and waits for another one. With the daemon's end of the descriptors the last one closes: what is asked then is refused.
+// handOver sends the notification descriptor and the bound socket to the daemon. The confined thread may not send, so it
+// waits for another thread. When the daemon's end closes, the last descriptor closes, and the calls are refused.
 func handOver(listener, socket int) error {
 	sent := make(chan error)
 	go func() {
@@ -83,12 +82,12 @@ func handOver(listener, socket int) error {
 	return <-sent
 }
 
-// closeOnExecution leaves the runtime its model and the standard three, whatever else was inherited.
+// closeOnExecution leaves the runtime only its model and the standard three descriptors, whatever was inherited.
 func closeOnExecution() error {
 	if unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return nil
 	}
-	// A kernel before 5.11.
+	// The kernel is older than 5.11.
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
@@ -101,8 +100,7 @@ func closeOnExecution() error {
 	return nil
 }
 
-// dropPrivileges makes root an ordinary user when it executes. It fails without privileges, which is as
-// good.
+// dropPrivileges takes root's privileges away at the execution. It fails for an ordinary user, who has none.
 func dropPrivileges() {
 	// linux/securebits.h
 	const noRoot, noRootLocked = 1 << 0, 1 << 1
@@ -110,9 +108,9 @@ func dropPrivileges() {
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
 
-// limit sets the resource limits and moves the executable's descriptor to the first number above the
-// limit of open files: it stays usable until it closes on execution, and no later descriptor can
-// have that number, which is the only one that the seccomp filter lets be executed.
+// limit sets the resource limits and moves the executable's descriptor to the first number above the limit of open
+// files. It stays usable until it closes on execution, and no later descriptor can have that number, which is the only
+// one that the seccomp filter allows to be executed.
 func limit(memory int64) (execFD int, err error) {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
@@ -135,11 +133,10 @@ func limit(memory int64) (execFD int, err error) {
 		unix.RLIMIT_CORE:   0,
 	}
 	if !layers.Limits {
-		limits = map[int]uint64{unix.RLIMIT_NOFILE: uint64(execFD)} // the number of the executable's descriptor depends on it
+		limits = map[int]uint64{unix.RLIMIT_NOFILE: uint64(execFD)} // the executable's descriptor number depends on it
 	}
 	if memory > 0 && layers.Limits {
-		// Data, not address space: a mapped model counts as the latter, and costs no memory that
-		// could not be taken back.
+		// Data, not address space: a mapped model counts as address space, and its memory can be reclaimed.
 		limits[unix.RLIMIT_DATA] = uint64(memory)
 	}
 	for resource, value := range limits {
@@ -150,14 +147,13 @@ func limit(memory int64) (execFD int, err error) {
 	return execFD, nil
 }
 
-// taskShare bounds how many threads and processes the user may have before the runtime is refused
-// another: half of what the user may have. One that starts threads without end then leaves the other
-// half; a control group stops it much earlier. The kernel counts all of the user's, so that a limit
-// that is small already stays as it is.
+// taskShare is the number of threads and processes of the user above which the runtime is refused another: half of the
+// user's limit. A runtime that starts threads without end then leaves the other half; a control group stops it much
+// earlier. The kernel counts all of the user's tasks, so a small limit stays as it is.
 func taskShare(limit uint64) uint64 {
 	const least, most = 8192, 32768
 	switch half := limit / 2; {
-	case half > most: // none at all is a large number
+	case half > most: // an unlimited value is a large number
 		return most
 	case half < least:
 		return limit

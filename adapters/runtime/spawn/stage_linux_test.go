@@ -22,8 +22,7 @@ import (
 	"companion/messages"
 )
 
-// program prepares the start of a static program of this machine, confined by a plan that the test
-// may spoil.
+// program prepares the start of a static program of this machine, with a plan that the test may damage.
 func program(t testing.TB, mode Mode) (*preparation, plan) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "run-")
@@ -63,7 +62,7 @@ func program(t testing.TB, mode Mode) (*preparation, plan) {
 	return p, plan
 }
 
-// become starts the stage and lets it become what the plan says.
+// become starts the stage and lets it execute the plan.
 func become(p *preparation, plan plan) (*group, stageReport, error) {
 	g, pipes, err := p.startStage(true)
 	if err != nil {
@@ -78,8 +77,8 @@ func become(p *preparation, plan plan) (*group, stageReport, error) {
 	return g, said, nil
 }
 
-// R4: what the canaries could still do decides: require refuses the start and says which, prefer
-// starts and reports the lower level.
+// R4: when a canary is not refused, require refuses the start and names it, and prefer starts and reports the lower
+// level.
 func TestCanariesDecide(t *testing.T) {
 	spoil := map[string]struct {
 		spoil func(*plan)
@@ -101,24 +100,24 @@ func TestCanariesDecide(t *testing.T) {
 			_, _, err := become(p, plan)
 			var refusal *Error
 			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSandboxUnavailable || !strings.Contains(err.Error(), test.said) {
-				t.Errorf("require: %v", err)
+				t.Errorf("require: got %v, want sandbox_unavailable", err)
 			}
 
 			p, plan = program(t, Prefer)
 			test.spoil(&plan)
 			g, said, err := become(p, plan)
 			if err != nil {
-				t.Fatalf("prefer: %v", err)
+				t.Fatalf("prefer: got %v, want a start", err)
 			}
 			if said.Sandbox.Landlock != 0 {
-				t.Errorf("prefer: level %+v", said.Sandbox)
+				t.Errorf("prefer: got level %+v, want no Landlock", said.Sandbox)
 			}
 			g.abandon()
 		})
 	}
 }
 
-// R4, T7: a program names its own loader, which must not open the folder that it lies in.
+// R4, T7: a program names its own loader, which must not open the folder that the loader lies in.
 func TestLoaderOpensNoFolder(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -155,11 +154,11 @@ func TestLoaderOpensNoFolder(t *testing.T) {
 	policy := plan.Policy
 	if policy.Loader != in("ld.so") || !slices.Equal(policy.ReadDirs, readableDirs) || len(policy.ListDirs) > 0 ||
 		!slices.Contains(policy.ReadFiles, in("libc.so.6")) || slices.Contains(policy.ReadFiles, in("secret")) {
-		t.Errorf("policy %+v", policy)
+		t.Errorf("got the policy %+v, want the loader and its libraries only", policy)
 	}
 }
 
-// R4: an unspoiled plan reaches all that the kernel supports, in milliseconds.
+// R4: an undamaged plan reaches everything that the kernel supports.
 func TestSandboxLevel(t *testing.T) {
 	p, plan := program(t, Require)
 	g, said, err := become(p, plan)
@@ -167,18 +166,18 @@ func TestSandboxLevel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if said.Sandbox.Landlock < 1 || !said.Sandbox.Seccomp {
-		t.Errorf("level %+v: this test needs a kernel with Landlock and seccomp", said.Sandbox)
+		t.Errorf("got level %+v, want Landlock and seccomp: this test needs a kernel with both", said.Sandbox)
 	}
 	g.abandon()
 }
 
-// R5, T16: the runtime may not use up what its user may have of threads, and a small limit is left alone.
+// R5, T16: the runtime cannot use up the user's limit of threads, and a small limit is left unchanged.
 func TestTaskShare(t *testing.T) {
 	for limit, want := range map[uint64]uint64{
 		unix.RLIM_INFINITY: 32768, 1 << 40: 32768, 65536: 32768, 63404: 31702, 16384: 8192, 16383: 16383, 1024: 1024, 0: 0,
 	} {
 		if got := taskShare(limit); got != want {
-			t.Errorf("of %d: %d, want %d", limit, got, want)
+			t.Errorf("of %d: got %d, want %d", limit, got, want)
 		}
 	}
 	p, plan := program(t, Require)
@@ -192,11 +191,11 @@ func TestTaskShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := taskShare(own.Cur); its.Cur != want || its.Max != want {
-		t.Errorf("the limit is %+v, want %d", its, want)
+		t.Errorf("got the limit %+v, want %d", its, want)
 	}
 }
 
-// What the stage cannot do is told, with no path in the text, and nothing is left.
+// A failure of the stage is reported, without a path in the text, and no file is left.
 func TestStageFailures(t *testing.T) {
 	tests := map[string]struct {
 		spoil func(*preparation, *plan)
@@ -217,14 +216,13 @@ func TestStageFailures(t *testing.T) {
 			var refusal *Error
 			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonSpawnFailed || !strings.Contains(err.Error(), test.said) ||
 				strings.Contains(err.Error(), "/") {
-				t.Errorf("start = %v", err)
+				t.Errorf("got %v, want spawn_failed with the step and no path", err)
 			}
 		})
 	}
 }
 
-// R6: the group ends with its leader: grandchildren too, also those that ignore the polite signal,
-// and those that would be left unreaped.
+// R6: the group ends with its leader: also grandchildren that ignore SIGTERM, and those that nothing would reap.
 func TestGroupEndsWhole(t *testing.T) {
 	for name, end := range map[string]func(*Handle){
 		"polite":  func(h *Handle) { h.Kill(context.Background(), 10*time.Second) },
@@ -266,14 +264,14 @@ func TestGroupEndsWhole(t *testing.T) {
 					t.Fatal(err)
 				}
 				if alive(pid) {
-					t.Errorf("grandchild %d is alive", pid)
+					t.Errorf("got a living grandchild %d, want it ended", pid)
 				}
 			}
 		})
 	}
 }
 
-// alive reports whether the process runs; one that only waits to be reaped by process 1 does not.
+// alive reports whether the process runs; a zombie that process 1 must reap does not.
 func alive(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err == nil && !strings.Contains(string(stat), ") Z ")
@@ -285,8 +283,8 @@ func cancelled() context.Context {
 	return ctx
 }
 
-// BenchmarkStart prints the time from starting a child to its execution: bare, and through the stage
-// with the whole sandbox. The difference is what confinement costs (at most 10 ms).
+// BenchmarkStart prints the time from starting a child to its execution: without the stage, and through the stage with
+// the whole sandbox. The difference is the cost of confinement (at most 10 ms).
 func BenchmarkStart(b *testing.B) {
 	b.Run("bare", func(b *testing.B) {
 		for b.Loop() {

@@ -17,8 +17,8 @@ import (
 	"companion/messages"
 )
 
-// openModel opens the model and checks on the descriptor that it is the file that was verified (M9).
-// The runtime is given this descriptor, so that nothing can be put in its place.
+// openModel opens the model and checks on the descriptor that it is the verified file (M9). The runtime gets this
+// descriptor, so that the file cannot be replaced afterwards.
 func openModel(m messages.VerifiedModel) (*os.File, error) {
 	refuse := func(err error) (*os.File, error) {
 		return nil, &Error{messages.ReasonInvalidModelPath, "opening the model", m.Name, pathless(err)}
@@ -43,8 +43,8 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 	return f, nil
 }
 
-// openRuntime opens the executable of the runtime, which must be a regular file that the user or root
-// owns and nobody else may write (M10). It is not hashed yet.
+// openRuntime opens the executable of the runtime, which must be a regular file that the user or root owns and no other
+// user may write (M10). It does not hash it.
 func openRuntime(r messages.VerifiedRuntime) (*os.File, error) {
 	if !filepath.IsAbs(r.Dir) || !filepath.IsLocal(filepath.FromSlash(r.Executable)) {
 		return nil, distrust(r, messages.ReasonInvalidBinaryPath, errors.New("its path is not absolute, or leaves its folder"))
@@ -60,8 +60,8 @@ func openRuntime(r messages.VerifiedRuntime) (*os.File, error) {
 	return executable, nil
 }
 
-// verifyRuntime hashes every file of a pinned runtime again, its executable through the descriptor
-// that will be executed (M10).
+// verifyRuntime hashes every file of a pinned runtime, and the executable through the descriptor that will be executed
+// (M10).
 func verifyRuntime(r messages.VerifiedRuntime, executable *os.File) error {
 	if !r.Pinned {
 		return nil
@@ -87,8 +87,8 @@ var (
 	errListing    = errors.New("its folder does not hold exactly what the manifest lists")
 )
 
-// verifyTree compares the folder with the manifest's list. An extra file is refused as well: the
-// loader prefers a library in a folder named after the processor to the one that was hashed.
+// verifyTree compares the folder with the manifest's list. It also refuses an extra file: the loader prefers a library in
+// a folder named after the processor to the verified one.
 func verifyTree(r messages.VerifiedRuntime, executable *os.File) error {
 	listed := make(map[string]messages.ArchiveFile, len(r.Files))
 	for _, f := range r.Files {

@@ -14,29 +14,29 @@ import (
 	"companion/messages"
 )
 
-// refusal is what Spawn must answer, without a path or digest in its text and with nothing left.
+// refusal checks that Spawn fails as given, with no path or digest in its text, and leaves nothing.
 func refusal(t *testing.T, spec spawn.Spec, reason messages.Reason, artifact string) error {
 	t.Helper()
 	started, err := spawn.Spawn(spec)
 	if err == nil {
 		started.Handle.Kill(t.Context(), 0)
-		t.Fatal("it was started")
+		t.Fatal("got a started runtime, want an error")
 	}
 	var typed *spawn.Error
 	if !errors.As(err, &typed) || typed.Reason != reason || typed.Artifact != artifact {
-		t.Errorf("Spawn = %#v, want %s about %q", err, reason, artifact)
+		t.Errorf("got %#v, want %s about %q", err, reason, artifact)
 	}
 	if strings.ContainsAny(err.Error(), "/\\") {
-		t.Errorf("the error tells a path: %v", err)
+		t.Errorf("got the error %v, want one without a path", err)
 	}
 	if entries, _ := os.ReadDir(spec.RunDir); len(entries) > 0 {
-		t.Errorf("left %v", entries)
+		t.Errorf("got %v left, want nothing", entries)
 	}
 	return err
 }
 
-// M9, T6: the model that is started is the file that was verified: not another on the same path, not
-// one that was changed in place, not a link to it.
+// M9, T6: the model that starts is the verified file: not another file on the same path, not one that was changed in
+// place, not a link to it.
 func TestModelIsTheVerifiedFile(t *testing.T) {
 	must := func(errs ...error) {
 		t.Helper()
@@ -68,7 +68,7 @@ func TestModelIsTheVerifiedFile(t *testing.T) {
 			test.change(spec.Model.Path)
 			err := refusal(t, spec, messages.ReasonInvalidModelPath, spawntest.Name)
 			if errors.Is(err, spawn.ErrIdentityChanged) != test.changed {
-				t.Errorf("Spawn = %v", err)
+				t.Errorf("got %v, want ErrIdentityChanged: %v", err, test.changed)
 			}
 		})
 	}
@@ -78,17 +78,17 @@ func TestModelIsTheVerifiedFile(t *testing.T) {
 		refusal(t, spec, messages.ReasonInvalidModelPath, spawntest.Name)
 	})
 	t.Run("swapped after the start", func(t *testing.T) {
-		// The descriptor counts: what is put on the path between check and start is not read.
+		// The descriptor counts: a file that replaces the path between check and start is not read.
 		spec := spawntest.Spec(t, map[string]any{"say": []string{"the verified one"}, "exitAfter": 1})
 		started := start(t, spec)
 		must(os.Rename(spec.Model.Path, spec.Model.Path+".old"), os.WriteFile(spec.Model.Path, []byte(`{"say":["another"]}`), 0o600))
 		if exit := <-started.Exit; strings.Join(exit.LastLines, "") != "the verified one" {
-			t.Errorf("it read %q", exit.LastLines)
+			t.Errorf("got %q, want the verified model", exit.LastLines)
 		}
 	})
 }
 
-// tree is a runtime of an executable, a library in a folder, and a link.
+// tree returns a runtime with an executable, a library in a folder, and a link.
 func tree(t *testing.T) messages.VerifiedRuntime {
 	t.Helper()
 	hostile := spawntest.Runtime(t)
@@ -114,8 +114,8 @@ func tree(t *testing.T) messages.VerifiedRuntime {
 	}
 }
 
-// M10, T6, T7: before every spawn all files of the runtime are what the manifest lists, nothing
-// missing and nothing extra, and nobody else may write them.
+// M10, T6, T7: before each spawn the runtime's folder holds exactly the files that the manifest lists, and no other user
+// may write them.
 func TestRuntimeIsTheVerifiedTree(t *testing.T) {
 	tests := map[string]struct {
 		change func(dir string) error
@@ -186,8 +186,8 @@ func TestRuntimeIsTheVerifiedTree(t *testing.T) {
 	})
 }
 
-// M10: an executable path must stay inside its folder, the folder be absolute; what the manifest
-// lists must hold the executable itself; nothing runs without a mode of the sandbox.
+// M10: an executable path must stay inside its folder, the folder must be absolute, and the manifest's list must contain
+// the executable. Nothing runs without a sandbox mode.
 func TestMalformedSpecs(t *testing.T) {
 	tests := map[string]struct {
 		change func(*spawn.Spec)
@@ -226,15 +226,15 @@ func TestMalformedSpecs(t *testing.T) {
 		_, err := spawn.Spawn(spec)
 		var typed *spawn.Error
 		if !errors.As(err, &typed) || typed.Reason != messages.ReasonSpawnFailed {
-			t.Errorf("Spawn = %v", err)
+			t.Errorf("got %v, want spawn_failed", err)
 		}
 		if entries, _ := os.ReadDir(spec.RunDir); len(entries) > 0 {
-			t.Errorf("left %v", entries)
+			t.Errorf("got %v left, want nothing", entries)
 		}
 	})
 }
 
-// M10: the binary that the configuration allows unpinned is not hashed, and still nobody else's.
+// M10: a binary that the configuration allows unpinned is not hashed, but no other user may write it either.
 func TestUnpinned(t *testing.T) {
 	spec := spawntest.Spec(t, map[string]any{"serve": true})
 	spec.Runtime.Pinned, spec.Runtime.Files = false, nil

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// openRegular opens a regular file, through no symbolic link and without waiting for anybody.
+// openRegular opens a regular file. It follows no symbolic link and does not block.
 func openRegular(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if errors.Is(err, syscall.ELOOP) {
@@ -26,9 +26,9 @@ func openRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-var errUntrusted = errors.New("somebody else owns or may write a file or folder of it")
+var errUntrusted = errors.New("another user owns or may write one of its files or folders")
 
-// trusted reports whether the user or root owns the file and nobody else may write it (M10).
+// trusted reports whether the user or root owns the file and no other user may write it (M10).
 func trusted(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// openRegular opens a regular file that is no link. Tested under Wine, untested on real machines.
+// openRegular opens a regular file that is not a link. Tested under Wine, untested on real machines.
 func openRegular(path string) (*os.File, error) {
 	before, err := os.Lstat(path)
 	if err != nil {
@@ -30,10 +30,10 @@ func openRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-var errUntrusted = errors.New("somebody else owns a file or folder of it")
+var errUntrusted = errors.New("another user owns one of its files or folders")
 
-// trusted reports whether the user, the administrators or the system own the file (M10). Who may
-// write it is left to the access list of the user's profile.
+// trusted reports whether the user, the administrators or the system own the file (M10). Write access is left to the
+// access list of the user's profile.
 func trusted(f *os.File) error { return trustedPath(f.Name()) }
 
 func trustedPath(path string) error {

@@ -17,14 +17,14 @@ import (
 	"companion/messages"
 )
 
-// maxUnpacked bounds the content of a runtime archive, so that a wrong file cannot keep publish busy forever.
-// Upstream's largest (CUDA) is well below.
+// maxUnpacked bounds the content of a runtime archive, so that publish ends on a malformed file. Upstream's largest
+// archive (CUDA) is much smaller.
 const maxUnpacked = 8 << 30
 
 const program = "llama-server"
 
-// archive is what a runtime archive holds. odd is the first entry that is neither a file, a folder
-// nor a symbolic link.
+// archive is the content of a runtime archive. odd is the first entry that is neither a file, a folder nor a symbolic
+// link.
 type archive struct {
 	format string
 	files  []messages.TargetFile
@@ -145,7 +145,7 @@ func (a *archive) note(name string) {
 	}
 }
 
-// check refuses archives that no client unpacks (M12), so that the mistake shows at publishing.
+// check refuses archives that no client unpacks (M12), so that the error appears at publishing.
 func (a archive) check(executable string) error {
 	if a.odd != "" {
 		return fmt.Errorf("the archive's %q is neither a file nor a symbolic link", a.odd)
@@ -160,7 +160,7 @@ func (a archive) check(executable string) error {
 	return nil
 }
 
-// program finds the executable: the one asked for, or the one file called llama-server.
+// program returns the executable: the requested one, or the only file named llama-server.
 func (a archive) program(asked string) (string, error) {
 	var found []string
 	for _, f := range a.files {

@@ -45,8 +45,7 @@ type list struct {
 	Entries []Entry `json:"entries"`
 }
 
-// Open opens the catalogue of a hub directory, and makes keys and a first, empty manifest where there
-// is none.
+// Open opens the catalogue of a hub directory, and creates keys and a first, empty manifest if there is none.
 func Open(p *place.Place) (*Catalogue, error) {
 	c := &Catalogue{place: p}
 	unlock, err := p.Lock()
@@ -109,8 +108,8 @@ func (c *Catalogue) add(e Entry) (Entry, error) {
 	return e, c.signLocked()
 }
 
-// nextVersion counts. The digest would be a natural version, but versions are shown and logged, and digests
-// must not be.
+// nextVersion returns the next number. A digest would be a natural version, but versions are shown and logged, and
+// digests must not be.
 func nextVersion(l list, e Entry) string {
 	for _, old := range l.Entries {
 		if old.path() != e.path() {

@@ -35,7 +35,7 @@ func newCatalogue(t *testing.T) (*place.Place, *Catalogue) {
 	return p, c
 }
 
-// M12: a zip is listed like a tar, links and run bits included.
+// M12: a zip archive is listed like a tar archive, including links and execute bits.
 func TestPublishZip(t *testing.T) {
 	_, c := newCatalogue(t)
 	file := filepath.Join(t.TempDir(), "rt.zip")
@@ -80,7 +80,7 @@ func TestPublishZip(t *testing.T) {
 		{Path: "build/bin/libx.so.1", SHA256: digest("library"), Size: 7},
 	}
 	if !slices.Equal(e.Custom.Files, want) || e.Custom.Format != "zip" || e.Custom.Executable != want[0].Path {
-		t.Errorf("listed %+v", e.Custom)
+		t.Errorf("got %+v, want the files %+v", e.Custom, want)
 	}
 }
 
@@ -89,8 +89,8 @@ func digest(s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// A URL is read once for its digest and stays where it is; its folder and what the person adds are
-// the allowed origins (M4).
+// Publish reads a URL once for its digest and does not copy it. The allowed origins are its folder and the ones that the
+// user adds (M4).
 func TestPublishURL(t *testing.T) {
 	const content = "GGUF and more"
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -110,18 +110,18 @@ func TestPublishURL(t *testing.T) {
 	if e.SHA256 != digest(content) || e.Length != int64(len(content)) || e.Stored ||
 		!slices.Equal(e.Custom.URLs, []string{server.URL + "/models/m.gguf"}) ||
 		!slices.Equal(e.Custom.Origins, []string{server.URL + "/models/", "https://store.example/blobs/"}) {
-		t.Errorf("entry %+v", e)
+		t.Errorf("got the entry %+v, want the URL with both origins", e)
 	}
 	if _, err := c.Publish(t.Context(), server.Client(), publication, server.URL+"/missing"); err == nil {
-		t.Error("a missing file is published")
+		t.Error("got nil for a missing file, want an error")
 	}
 	left, err := os.ReadDir(p.Path("artifacts"))
 	if err != nil || len(left) != 0 {
-		t.Errorf("left in the store: %v %v", left, err)
+		t.Errorf("got %v, %v in the store, want nothing left", left, err)
 	}
 }
 
-// Publications from several processes at once are all in the list: each holds the directory's lock.
+// Concurrent publications are all in the list, because each holds the directory's lock.
 func TestPublishAtOnce(t *testing.T) {
 	p, c := newCatalogue(t)
 	names := []string{"a", "b", "c", "d", "e"}
@@ -147,7 +147,7 @@ func TestPublishAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := int64(1 + len(names)); timestamp.Signed.Version != want {
-		t.Errorf("version %d, want %d", timestamp.Signed.Version, want)
+		t.Errorf("got version %d, want %d", timestamp.Signed.Version, want)
 	}
 	list, err := os.ReadFile(p.Path("manifest", "6.targets.json"))
 	if err != nil {
@@ -155,7 +155,7 @@ func TestPublishAtOnce(t *testing.T) {
 	}
 	for _, name := range names {
 		if !strings.Contains(string(list), `"model/`+name+`"`) {
-			t.Errorf("%s is missing", name)
+			t.Errorf("got no %s in the list, want it", name)
 		}
 	}
 }

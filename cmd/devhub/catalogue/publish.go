@@ -19,11 +19,11 @@ import (
 	"companion/messages"
 )
 
-// Publication is what a person says about an artifact.
+// Publication describes an artifact to publish.
 type Publication struct {
 	Kind     messages.ArtifactKind
 	Name     string
-	Version  string // empty: counted
+	Version  string // empty: the next number
 	Platform string // of a runtime, such as "linux/amd64"
 	Default  bool
 	// Embedding: the model computes embeddings.
@@ -32,7 +32,7 @@ type Publication struct {
 	Origins []string
 	// Executable is the archive-relative path of the program; empty: the one file named llama-server.
 	Executable string
-	// Unchecked accepts the artifact as it is, even an archive that no client should unpack.
+	// Unchecked accepts the artifact without checks, even an archive that no client should unpack.
 	Unchecked bool
 	// FilesOf is another archive, whose list of files is signed instead, for the manifest of a hostile hub.
 	FilesOf string
@@ -58,8 +58,8 @@ func (p Publication) check() error {
 	return nil
 }
 
-// Publish signs the artifact into the catalogue. source is a file, which is copied into the store, or
-// an https URL, which is read once for its digest and stays where it is.
+// Publish signs the artifact into the catalogue. source is a file, which is copied into the store, or an https URL,
+// which is read once for its digest and not copied.
 func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publication, source string) (Entry, error) {
 	if err := p.check(); err != nil {
 		return Entry{}, err
@@ -92,7 +92,7 @@ func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publicat
 	return c.add(e)
 }
 
-// setSource makes a URL the place of the bytes; its folder is the allowed origin (M4).
+// setSource sets the URL of the bytes; its folder is the allowed origin (M4).
 func setSource(e *Entry, source string, origins []string) error {
 	u, err := url.Parse(source)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
@@ -108,7 +108,7 @@ func setSource(e *Entry, source string, origins []string) error {
 	return nil
 }
 
-// take copies the bytes into a file of the store's folder, and measures them on the way.
+// take copies the bytes into a file of the store's folder, and computes digest and length.
 func (c *Catalogue) take(ctx context.Context, client *http.Client, e *Entry, source string, remote bool) (file string, err error) {
 	in, err := open(ctx, client, source, remote)
 	if err != nil {
@@ -159,7 +159,7 @@ func open(ctx context.Context, client *http.Client, source string, remote bool) 
 	return resp.Body, nil
 }
 
-// describe looks into the file: a model must be GGUF, a runtime an archive with its program.
+// describe checks the file: a model must be GGUF, a runtime an archive with its program.
 func describe(e *Entry, p Publication, file string) error {
 	if p.Kind == messages.KindModel {
 		return checkGGUF(file, p.Unchecked)

@@ -17,7 +17,7 @@ import (
 	"companion/cmd/devhub/place"
 )
 
-// How long each role's signature lives. A serving hub signs again long before the shortest ends.
+// Lifetimes of each role's signature. A serving hub signs again long before the shortest ends.
 const (
 	rootLife      = 10 * 365 * 24 * time.Hour
 	targetsLife   = 30 * 24 * time.Hour
@@ -27,7 +27,7 @@ const (
 
 var roles = []string{metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP}
 
-// Twist says how signed metadata differs from the truth. The zero Twist is the truth; the others produce the
+// Twist says how signed metadata differs from the correct metadata. The zero Twist is correct; the others produce the
 // faults of a hostile or broken hub, with valid signatures.
 type Twist struct {
 	Expired     bool
@@ -78,9 +78,9 @@ func (c *Catalogue) sign(l list, t Twist) (map[string][]byte, error) {
 	version := l.Version
 	switch {
 	case t.Older:
-		version = 1 // a hub that serves has signed a second one
+		version = 1 // a serving hub has already signed a second one
 	case t.Expired:
-		version++ // a client keeps what it has of the same version and never looks at the new date
+		version++ // a client keeps its copy of the same version and does not read the new date
 	}
 	until := func(life time.Duration) time.Time {
 		if t.Expired {
@@ -200,7 +200,7 @@ func signed[T metadata.Roles](p *place.Place, m *metadata.Metadata[T], role stri
 	return data, nil
 }
 
-// ArtifactFile is where the stored bytes of a digest are.
+// ArtifactFile returns the path of the stored bytes of a digest.
 func (c *Catalogue) ArtifactFile(sha256Hex string) string {
 	return c.place.Path("artifacts", sha256Hex)
 }

@@ -1,7 +1,6 @@
-// Package fault names the ways in which the development hub can misbehave, because the tests of a
-// client need a hostile server. A fault is on when serve was started with it, or when its name is in
-// the directory's faults file: that one is read at every request, so a test can switch a fault
-// without a restart.
+// Package fault names the faults that the development hub can simulate, because the tests of a client need a hostile
+// server. A fault is on when serve was started with it, or when its name is in the directory's faults file. The file is
+// read at every request, so that a test can switch a fault without a restart.
 package fault
 
 import (
@@ -144,7 +143,7 @@ var All = []Fault{
 	{ServerError, "every request to the hub is answered 503"},
 }
 
-// Parse checks names that a person wrote.
+// Parse checks names from the command line.
 func Parse(names []string) ([]Name, error) {
 	var parsed []Name
 	for _, n := range names {
@@ -156,13 +155,13 @@ func Parse(names []string) ([]Name, error) {
 	return parsed, nil
 }
 
-// Set answers which faults are on.
+// Set reports which faults are on.
 type Set struct {
 	fixed []Name
 	file  string
 }
 
-// NewSet is the faults of the command line, plus those in file.
+// NewSet returns the set of the faults of the command line and those in file.
 func NewSet(fixed []Name, file string) Set { return Set{fixed: fixed, file: file} }
 
 // Has reports whether the fault is on now.

@@ -53,8 +53,8 @@ func (p *Place) ServerCertificate(host string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key}, nil
 }
 
-// ensureAuthority makes the private authority where there is none. It can only vouch for the two
-// loopback names, so that a person who trusts it in a browser risks nothing else.
+// ensureAuthority creates the private authority if there is none. It can only certify the two loopback names, so that
+// trusting it in a browser gives it no other names.
 func (p *Place) ensureAuthority() error {
 	if _, err := os.Lstat(p.CAFile()); err == nil {
 		return nil

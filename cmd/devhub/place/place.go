@@ -1,6 +1,6 @@
-// Package place is the development hub's directory: the file lock, the ports that the hub keeps
-// over its restarts, and the private certificate authority. The directory and every key in it
-// belong to one user; nothing here is installed into the system.
+// Package place is the development hub's directory: the file lock, the ports that the hub keeps across restarts, and the
+// private certificate authority. The directory and every key in it belong to one user; nothing is installed into the
+// system.
 package place
 
 import (
@@ -25,7 +25,7 @@ const (
 	ArtifactHost = "127.0.0.1"
 )
 
-// IssuerPath is where the authorization server lives under the hub's base (hub.md).
+// IssuerPath is the path of the authorization server under the hub's base URL (hub.md).
 const IssuerPath = "/api/v1/auth/native"
 
 // Place is an opened hub directory.
@@ -39,7 +39,7 @@ type ports struct {
 	Artifacts int `json:"artifacts"`
 }
 
-// Open opens the hub directory, and makes it with an authority and two reserved ports where it is new.
+// Open opens the hub directory. In a new one it creates an authority and reserves two ports.
 func Open(dir string) (*Place, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -60,8 +60,8 @@ func Open(dir string) (*Place, error) {
 	return p, p.ensureAuthority()
 }
 
-// prepareDir makes the directory private. An empty one with the usual mode is closed to others; one with
-// other content is not changed.
+// prepareDir makes the directory private. It closes an empty directory with the usual mode to other users, and does not
+// change one with other content.
 func (p *Place) prepareDir() error {
 	entries, err := os.ReadDir(p.Dir)
 	if err == nil && len(entries) == 0 {
@@ -84,7 +84,7 @@ func (p *Place) Lock() (unlock func(), err error) {
 // ErrNoHub says that a directory holds no hub.
 var ErrNoHub = errors.New("there is no hub in this directory")
 
-// OpenExisting opens a hub directory that publish or serve has made. It makes nothing.
+// OpenExisting opens a hub directory that publish or serve has created. It creates nothing.
 func OpenExisting(dir string) (*Place, error) {
 	if _, err := os.Stat(filepath.Join(dir, "ports.json")); err != nil {
 		return nil, fmt.Errorf("%s: %w; `devhub publish` or `devhub serve` makes one", dir, ErrNoHub)
@@ -126,11 +126,11 @@ func (p *Place) CAFile() string { return p.Path("ca.pem") }
 // RootFile is the TUF root that a client pins.
 func (p *Place) RootFile() string { return p.Path("manifest", "1.root.json") }
 
-// HubPort and ArtifactPort are the kept ports.
+// HubPort and ArtifactPort are the stored ports.
 func (p *Place) HubPort() int      { return p.ports.Hub }
 func (p *Place) ArtifactPort() int { return p.ports.Artifacts }
 
-// KeepPorts stores the ports that a server really got, for the next start and for publish.
+// KeepPorts stores the ports that a server has bound, for the next start and for publish.
 func (p *Place) KeepPorts(hub, artifacts int) error {
 	p.ports = ports{Hub: hub, Artifacts: artifacts}
 	data, err := json.Marshal(p.ports)

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// surplus is how many bytes the faults truncated and extended take or add.
+	// surplus is the number of bytes that the faults truncated and extended remove or add.
 	surplus = 1000
-	// slowStep and slowPause make about one MiB a second.
+	// slowStep and slowPause limit the rate to about one MiB per second.
 	slowStep  = 64 << 10
 	slowPause = 62 * time.Millisecond
-	// cutFloor is what a cut connection sends whole, so that resuming comes to an end.
+	// cutFloor is the number of bytes that a cut connection sends before it breaks, so that resuming makes progress.
 	cutFloor = 64 << 10
 )
 
@@ -28,8 +28,8 @@ var (
 	errNoFile  = errors.New("no such file")
 )
 
-// artifactRoutes are the artifact host's. The manifest is there only while the fault that redirects
-// to it is on.
+// artifactRoutes are the routes of the artifact host. The manifest is among them only while the fault that redirects to it
+// is on.
 func (h *Hub) artifactRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /artifacts/{digest}", h.artifact)
@@ -57,8 +57,8 @@ func (h *Hub) artifact(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// elsewhere serves artifacts from the hub's own host, only for the faults that need it: a client that wrongly
-// goes there succeeds, and the test sees it.
+// elsewhere serves artifacts from the hub's own host, only for the faults that need it: a client that wrongly requests
+// them there succeeds, and the test detects it.
 func (h *Hub) elsewhere(w http.ResponseWriter, r *http.Request) {
 	if h.faults.Has(fault.RedirectElsewhere) || h.faults.Has(fault.SameHost) {
 		h.serveArtifact(w, r)
@@ -105,7 +105,7 @@ func (h *Hub) serveArtifact(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(out, r, "", info.ModTime(), content)
 }
 
-// spoiled is the artifact as the faults want its bytes.
+// spoiled returns the artifact with the bytes that the faults change.
 func (h *Hub) spoiled(file *os.File, size int64) io.ReadSeeker {
 	s := &spoiler{file: file, real: size, size: size, flip: -1}
 	switch {
@@ -139,7 +139,7 @@ func (s *spoiler) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// slowWriter sends small steps with pauses, and stops when the client is gone.
+// slowWriter writes small steps with pauses, and stops when the client has left.
 type slowWriter struct {
 	http.ResponseWriter
 	done <-chan struct{}
@@ -166,7 +166,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-// cutWriter ends the connection in the middle of what it announced.
+// cutWriter closes the connection in the middle of the announced content.
 type cutWriter struct {
 	http.ResponseWriter
 	left int64

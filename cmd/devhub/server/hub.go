@@ -19,8 +19,8 @@ const (
 	wellKnownPath = "/.well-known/oauth-authorization-server"
 )
 
-// hubRoutes are the endpoints of hub.md. The metadata is under both readings of RFC 8414: appended to
-// the issuer, as hub.md says, and inserted before its path, as the RFC says.
+// hubRoutes are the endpoints of hub.md. The metadata is at both paths: appended to the issuer, as hub.md says, and
+// inserted before its path, as RFC 8414 says.
 func (h *Hub) hubRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+place.IssuerPath+wellKnownPath, h.signin.Metadata)
@@ -87,8 +87,7 @@ func (h *Hub) serveManifest(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 }
 
-// metadata returns one metadata file as the faults want it. The root stays true under every fault:
-// it is what the client has pinned.
+// metadata returns one metadata file as the faults change it. No fault changes the root, because the client pins it.
 func (h *Hub) metadata(name string) ([]byte, error) {
 	if strings.HasSuffix(name, "root.json") {
 		return h.catalogue.ManifestFile(name)

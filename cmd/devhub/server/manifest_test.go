@@ -23,7 +23,7 @@ import (
 	"companion/messages"
 )
 
-// refreshed runs go-tuf's own client against the hub, with its cache in trust.
+// refreshed runs go-tuf's client against the hub, with its cache in trust.
 func (r *running) refreshed(trust string) (map[string]*metadata.TargetFiles, error) {
 	r.Helper()
 	root, err := os.ReadFile(r.place.RootFile())
@@ -59,13 +59,13 @@ func custom(t *testing.T, f *metadata.TargetFiles) messages.TargetCustom {
 	return c
 }
 
-// M1, M2: go-tuf's client accepts the repository from its root, before and after a publication that
-// happens while the hub serves; the artifact is under another host name, and is what was signed.
+// M1, M2: go-tuf's client accepts the repository from its root, before and after a publication while the hub serves. The
+// artifact is under another host name and has the signed content.
 func TestManifestVerifies(t *testing.T) {
 	dir, trust := t.TempDir(), t.TempDir()
 	r := start(t, dir, with())
 	if targets, err := r.refreshed(trust); err != nil || len(targets) != 0 {
-		t.Fatalf("new hub: %v %v", targets, err)
+		t.Fatalf("new hub: got %v, %v, want no targets", targets, err)
 	}
 	content, artifactURL := publishModel(t, dir, "small")
 	targets, err := r.refreshed(trust)
@@ -74,35 +74,35 @@ func TestManifestVerifies(t *testing.T) {
 	}
 	target := targets["model/small"]
 	if target == nil {
-		t.Fatalf("not in the manifest: %v", targets)
+		t.Fatalf("got the targets %v, want the model among them", targets)
 	}
 	c := custom(t, target)
 	if c.Kind != messages.KindModel || c.Name != "small" || c.Version != "1" || !c.Default ||
 		len(c.URLs) != 1 || c.URLs[0] != artifactURL || !strings.HasPrefix(artifactURL, c.Origins[0]) {
-		t.Errorf("custom: %+v", c)
+		t.Errorf("got the custom field %+v, want the artifact's URL and origin", c)
 	}
 	u, _ := url.Parse(artifactURL)
 	hub, _ := url.Parse(r.place.HubURL())
 	if u.Hostname() == hub.Hostname() || u.Scheme != "https" {
-		t.Errorf("artifact at %s, hub at %s", u, hub)
+		t.Errorf("got the artifact at %s and the hub at %s, want https and different hosts", u, hub)
 	}
 	a := r.get(artifactURL)
 	if err := target.VerifyLengthHashes(a.body); err != nil || !bytes.Equal(a.body, content) {
-		t.Errorf("artifact: %v", err)
+		t.Errorf("artifact: got %v, want the published content", err)
 	}
 }
 
-// The manifest needs no token and does not mind one.
+// The manifest needs no token and ignores one.
 func TestManifestIgnoresAuthorization(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	req, err := http.NewRequest(http.MethodGet, r.place.HubURL()+manifestPath+"timestamp.json", nil)
 	req.Header.Set("Authorization", "Bearer nonsense")
 	if a := r.do(req, err); a.status != http.StatusOK {
-		t.Errorf("with a token: %d", a.status)
+		t.Errorf("with a token: got status %d, want 200", a.status)
 	}
 	for _, name := range []string{"..%2fca.key", "keys", "9.targets.json", "root.pem"} {
 		if a := r.get(r.place.HubURL() + manifestPath + name); a.status == http.StatusOK {
-			t.Errorf("%s is served", name)
+			t.Errorf("%s: got status 200, want it refused", name)
 		}
 	}
 }
@@ -123,24 +123,24 @@ func TestManifestFaults(t *testing.T) {
 	} {
 		turn(t, dir, name, true)
 		if _, err := r.refreshed(trust); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", name, err, want)
+			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
 		turn(t, dir, name, false)
 	}
 	turn(t, dir, fault.ManifestFromArtifact, true)
 	a := r.get(r.place.HubURL() + manifestPath + "timestamp.json")
 	if target := a.header.Get("Location"); a.status != http.StatusFound || r.get(target).status != http.StatusOK {
-		t.Errorf("manifest-from-artifact-host: %d to %q", a.status, target)
+		t.Errorf("manifest-from-artifact-host: got status %d to %q, want 302 to the manifest", a.status, target)
 	}
 	turn(t, dir, fault.ManifestFromArtifact, false)
 	turn(t, dir, fault.RefusedToken, true)
 	if a := r.get(r.place.HubURL() + manifestPath + "timestamp.json"); a.status != http.StatusUnauthorized {
-		t.Errorf("refused-token: answered %d, want 401", a.status)
+		t.Errorf("refused-token: got status %d, want 401", a.status)
 	}
 	turn(t, dir, fault.RefusedToken, false)
 	turn(t, dir, fault.WebPage, true)
 	if a := r.get(r.place.HubURL() + manifestPath + "timestamp.json"); a.status != http.StatusOK || !bytes.HasPrefix(a.body, []byte("<!DOCTYPE html>")) {
-		t.Errorf("web-page: answered %d %q, want 200 and a web page", a.status, a.body)
+		t.Errorf("web-page: got status %d %q, want 200 and a web page", a.status, a.body)
 	}
 	turn(t, dir, fault.WebPage, false)
 	if _, err := r.refreshed(trust); err != nil {
@@ -148,7 +148,7 @@ func TestManifestFaults(t *testing.T) {
 	}
 }
 
-// M2, M4, M6: the faults in what the manifest says are well signed.
+// M2, M4, M6: metadata with wrong content still has valid signatures.
 func TestManifestLies(t *testing.T) {
 	dir := t.TempDir()
 	content, artifactURL := publishModel(t, dir, "small")
@@ -172,13 +172,13 @@ func TestManifestLies(t *testing.T) {
 		turn(t, dir, name, true)
 		targets, err := r.refreshed(t.TempDir())
 		if err != nil || !lie(targets["model/small"]) {
-			t.Errorf("%s is not played: %v %+v", name, err, targets["model/small"])
+			t.Errorf("%s: got %v, %+v, want the fault", name, err, targets["model/small"])
 		}
 		turn(t, dir, name, false)
 	}
 }
 
-// Ranges and their validator work, so that a download can resume (M8).
+// Range requests and their validator work, so that a download can resume (M8).
 func TestArtifactRange(t *testing.T) {
 	dir := t.TempDir()
 	content, artifactURL := publishModel(t, dir, "small")
@@ -191,19 +191,19 @@ func TestArtifactRange(t *testing.T) {
 		return r.do(req, err)
 	}
 	if a := ask(tag); a.status != http.StatusPartialContent || !bytes.Equal(a.body, content[1000:]) {
-		t.Errorf("range: %d, %d bytes", a.status, len(a.body))
+		t.Errorf("range: got status %d and %d bytes, want 206 and %d", a.status, len(a.body), len(content)-1000)
 	}
 	if a := ask(`"another"`); a.status != http.StatusOK || len(a.body) != len(content) {
-		t.Errorf("range of another object: %d, %d bytes", a.status, len(a.body))
+		t.Errorf("range of another object: got status %d and %d bytes, want 200 and %d", a.status, len(a.body), len(content))
 	}
 	turn(t, dir, fault.NoRange, true)
 	if a := ask(tag); a.status != http.StatusOK {
-		t.Errorf("no-range is not played: %d", a.status)
+		t.Errorf("no-range: got status %d, want 200", a.status)
 	}
 	turn(t, dir, fault.NoRange, false)
 	turn(t, dir, fault.ChangedETag, true)
 	if a := ask(tag); a.status != http.StatusOK || a.header.Get("ETag") == tag {
-		t.Errorf("changed-etag is not played: %d", a.status)
+		t.Errorf("changed-etag: got status %d, want 200 and another ETag", a.status)
 	}
 }
 
@@ -239,16 +239,16 @@ func TestArtifactFaults(t *testing.T) {
 	} {
 		turn(t, dir, name, true)
 		if a := r.get(artifactURL); !played(a) {
-			t.Errorf("%s is not played: %d, %d bytes, %v", name, a.status, len(a.body), a.err)
+			t.Errorf("%s: got status %d, %d bytes, %v, want the fault", name, a.status, len(a.body), a.err)
 		}
 		turn(t, dir, name, false)
 	}
 	if a := r.get(artifactURL); !bytes.Equal(a.body, content) {
-		t.Error("without a fault the artifact is not what was published")
+		t.Error("without a fault: got other bytes, want the published artifact")
 	}
 }
 
-// A fault that no test plays would be a promise without proof: every name is in one of the tests.
+// Every fault name is used in one of the tests.
 func TestEveryFaultIsTested(t *testing.T) {
 	var source []byte
 	for _, file := range []string{"signin_test.go", "manifest_test.go"} {
@@ -265,16 +265,16 @@ func TestEveryFaultIsTested(t *testing.T) {
 	for _, f := range fault.All {
 		before, _, found := strings.Cut(string(constants), `"`+string(f.Name)+`"`)
 		if !found {
-			t.Fatalf("no constant for %s", f.Name)
+			t.Fatalf("got no constant for %s, want one", f.Name)
 		}
 		words := strings.Fields(before[strings.LastIndex(before, "\n"):])
 		if !bytes.Contains(source, []byte("fault."+words[len(words)-3])) {
-			t.Errorf("no test plays %s", f.Name)
+			t.Errorf("got no test that uses %s, want one", f.Name)
 		}
 	}
 }
 
-// After a restart on other ports the signed URLs follow.
+// After a restart on other ports the signed URLs contain the new ports.
 func TestURLsFollowThePorts(t *testing.T) {
 	dir := t.TempDir()
 	content, _ := publishModel(t, dir, "small")
@@ -295,7 +295,7 @@ func TestURLsFollowThePorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if target := custom(t, targets["model/small"]).URLs[0]; !bytes.Equal(r.get(target).body, content) {
-		t.Errorf("the signed URL does not serve the artifact")
+		t.Errorf("got other bytes at the signed URL, want the artifact")
 	}
 }
 
@@ -326,16 +326,16 @@ func TestPublishRuntime(t *testing.T) {
 	if len(got) != 3 || got["bin/libx.so.0"].Link != "libx.so.0.1" || !got["bin/llama-server"].Executable ||
 		got["bin/libx.so.0.1"].Size != 7 || len(got["bin/libx.so.0.1"].SHA256) != 64 ||
 		e.Custom.Executable != "bin/llama-server" || e.Custom.Format != "tar.gz" {
-		t.Errorf("listed %+v", e.Custom)
+		t.Errorf("got %+v, want all files and links", e.Custom)
 	}
 	r := start(t, dir, with())
 	targets, err := r.refreshed(t.TempDir())
 	if err != nil || targets["runtime/linux/amd64/llama"] == nil {
-		t.Errorf("in the manifest: %v %v", targets, err)
+		t.Errorf("got the targets %v, %v, want the runtime among them", targets, err)
 	}
 }
 
-// M12: what no client unpacks is refused at publishing, unless a test wants it.
+// M12: publish refuses an archive that no client unpacks, unless Unchecked is set.
 func TestPublishRefusesBadArchives(t *testing.T) {
 	p, err := place.Open(t.TempDir())
 	if err != nil {
@@ -357,11 +357,11 @@ func TestPublishRefusesBadArchives(t *testing.T) {
 		writeArchive(t, file, archive.files, archive.links)
 		publication := catalogue.Publication{Kind: messages.KindRuntime, Name: "llama", Platform: "linux/amd64"}
 		if _, err := c.Publish(t.Context(), http.DefaultClient, publication, file); err == nil {
-			t.Errorf("%s: published", name)
+			t.Errorf("%s: got nil, want an error", name)
 		}
 		publication.Unchecked = true
 		if _, err := c.Publish(t.Context(), http.DefaultClient, publication, file); err != nil && name != "no program" {
-			t.Errorf("%s, unchecked: %v", name, err)
+			t.Errorf("%s, unchecked: got %v, want nil", name, err)
 		}
 	}
 }

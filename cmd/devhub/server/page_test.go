@@ -17,8 +17,8 @@ var styleElement = regexp.MustCompile(`(?s)<style>(.*)</style>`)
 
 var sealField = regexp.MustCompile(`name="seal" value="([^"]+)"`)
 
-// The page: a person signs in with a name and a password; the form works only in the browser and for
-// the request that it was made for.
+// The sign-in page accepts a name and a password. Its form works only in the browser and for the request that it was made
+// for.
 func TestSignInPage(t *testing.T) {
 	r := start(t, t.TempDir(), Options{})
 	var users []struct{ ID, Password string }
@@ -34,11 +34,11 @@ func TestSignInPage(t *testing.T) {
 	page := r.get(target)
 	csp := page.header.Get("Content-Security-Policy")
 	if page.status != http.StatusOK || !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") {
-		t.Fatalf("page %d with policy %q", page.status, csp)
+		t.Fatalf("got status %d with policy %q, want 200 and a strict policy", page.status, csp)
 	}
 	style := styleElement.FindSubmatch(page.body)[1]
 	if digest := sha256.Sum256(style); !strings.Contains(csp, "'sha256-"+base64.StdEncoding.EncodeToString(digest[:])+"'") {
-		t.Errorf("the policy %q does not allow the page's own style", csp)
+		t.Errorf("got the policy %q, want one that allows the page's own style", csp)
 	}
 	seal := html.UnescapeString(string(sealField.FindSubmatch(page.body)[1]))
 	cookie := strings.SplitN(page.header.Get("Set-Cookie"), ";", 2)[0]
@@ -74,12 +74,12 @@ func TestSignInPage(t *testing.T) {
 		"another site":    post(target, cookie, crossSite, good),
 	} {
 		if a.header.Get("Location") != "" || a.status < 400 {
-			t.Errorf("%s: %d to %q", name, a.status, a.header.Get("Location"))
+			t.Errorf("%s: got status %d to %q, want an error page", name, a.status, a.header.Get("Location"))
 		}
 	}
 	a := post(target, cookie, http.Header{"Sec-Fetch-Site": {"same-origin"}}, good)
 	location, _ := url.Parse(a.header.Get("Location"))
 	if got := r.token(exchange(client, location.Query().Get("code"))); got.Access == "" {
-		t.Errorf("the form gives no code: %d %s %+v", a.status, location, got)
+		t.Errorf("got status %d to %s and %+v, want a code that gives tokens", a.status, location, got)
 	}
 }

@@ -1,5 +1,5 @@
-// Package server serves the development hub over HTTPS: the hub under one host name, the artifacts under
-// another, both with certificates of the private authority and on loopback only.
+// Package server serves the development hub over HTTPS: the hub under one host name and the artifacts under another, both
+// with certificates of the private authority and only on loopback.
 package server
 
 import (
@@ -22,12 +22,12 @@ import (
 )
 
 const (
-	// signAgain is well under the shortest life of signed metadata.
+	// signAgain is much less than the shortest lifetime of signed metadata.
 	signAgain     = 6 * time.Hour
 	shutdownGrace = 3 * time.Second
 )
 
-// Options say how the hub serves. Ports of zero mean those that the directory keeps.
+// Options configure the hub. A port of zero means the stored port of the directory.
 type Options struct {
 	Port, ArtifactPort int
 	AutoApprove        string
@@ -83,7 +83,7 @@ func (h *Hub) prepare(o Options) error {
 	return err
 }
 
-// Users are who can sign in.
+// Users are the users who can sign in.
 func (h *Hub) Users() []signin.User { return h.signin.Users() }
 
 // Serve answers until ctx ends, then lets running requests finish for a moment.
@@ -112,7 +112,7 @@ func (h *Hub) Serve(ctx context.Context) error {
 		case <-ctx.Done():
 			renew.Stop()
 			stop(hub, artifacts)
-			ctx = context.Background() // what is left is to collect the servers' ends
+			ctx = context.Background() // only the ends of the servers are still received
 		case <-renew.C:
 			if err := h.catalogue.Sign(); err != nil {
 				h.log.Error("manifest not renewed", zap.Error(err))
@@ -153,8 +153,8 @@ func (h *Hub) server(host string, routes http.Handler) (*http.Server, error) {
 	}, nil
 }
 
-// logged writes one line per request. It names the route and not the target: queries carry codes and
-// states, and paths digests. A range shows that a download is taken up again.
+// logged writes one line per request. It names the route and not the target: queries contain codes and states, and paths
+// contain digests. A range shows that a download is resumed.
 func (h *Hub) logged(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began, span := time.Now(), r.Header.Get("Range")

@@ -37,34 +37,33 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// The whole flow: the redirect carries code, state and iss; the token lives 15 minutes; the session
-// endpoint knows its bearer.
+// The whole flow: the redirect has code, state and iss; the token lives 15 minutes; the session endpoint returns the user.
 func TestSignIn(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	client := r.goodClient()
 	back := r.authorize(authorization(client))
 	if back.Get("iss") != r.place.Issuer() || back.Get("state") != state || back.Get("code") == "" {
-		t.Fatalf("redirect: %v", back)
+		t.Fatalf("got the redirect %v, want iss, state and code", back)
 	}
 	got := r.token(exchange(client, back.Get("code")))
 	if got.Expires > 15*60 || got.Expires < 14*60 || !strings.EqualFold(got.Type, "bearer") || got.Scope != "vault:read vault:write" {
-		t.Errorf("tokens: %+v", got)
+		t.Errorf("got %+v, want a bearer token for 15 minutes", got)
 	}
 	status, who := r.whoAmI(got.Access)
 	want := map[string]string{"sub": "devhub|ada", "provider": "devhub", "id": "ada", "name": "Ada Lovelace", "role": "member"}
 	if status != http.StatusOK || len(who) != len(want) {
-		t.Fatalf("session: %d %v", status, who)
+		t.Fatalf("session: got status %d and %v, want 200 and %v", status, who, want)
 	}
 	for k, v := range want {
 		if who[k] != v {
-			t.Errorf("session %s = %q, want %q", k, who[k], v)
+			t.Errorf("session %s: got %q, want %q", k, who[k], v)
 		}
 	}
 	if status, _ := r.whoAmI(got.Access + "x"); status != http.StatusUnauthorized {
-		t.Errorf("another token: %d", status)
+		t.Errorf("another token: got status %d, want 401", status)
 	}
 	if status, _ := r.whoAmI(got.Refresh); status != http.StatusUnauthorized {
-		t.Errorf("refresh token as access token: %d", status)
+		t.Errorf("refresh token as access token: got status %d, want 401", status)
 	}
 }
 
@@ -72,12 +71,12 @@ func TestScopesFollowTheRole(t *testing.T) {
 	for user, want := range map[string]string{"ada": "vault:read vault:write", "grace": "vault:read", "somebody": "vault:read vault:write"} {
 		r := start(t, t.TempDir(), Options{AutoApprove: user})
 		if got := r.signIn(r.goodClient()); got.Scope != want {
-			t.Errorf("%s is granted %q, want %q", user, got.Scope, want)
+			t.Errorf("%s: got the scopes %q, want %q", user, got.Scope, want)
 		}
 	}
 }
 
-// What authorize refuses, and whether it may tell the redirect URI about it.
+// The requests that authorize refuses, and whether it may redirect with the error.
 func TestAuthorizeRefuses(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	client := r.goodClient()
@@ -110,29 +109,29 @@ func TestAuthorizeRefuses(t *testing.T) {
 			location, _ := url.Parse(a.header.Get("Location"))
 			back := location.Query()
 			if back.Get("code") != "" {
-				t.Fatalf("a code was given: %s", location)
+				t.Fatalf("got a code in %s, want none", location)
 			}
 			if back.Get("error") != test.redirect {
-				t.Errorf("redirect error %q, want %q (%d %s)", back.Get("error"), test.redirect, a.status, location)
+				t.Errorf("got redirect error %q, want %q (%d %s)", back.Get("error"), test.redirect, a.status, location)
 			}
 			if test.redirect == "" && (a.status < 400 || location.String() != "") {
-				t.Errorf("answer %d to %q, want a page and no redirect", a.status, location)
+				t.Errorf("got status %d to %q, want a page and no redirect", a.status, location)
 			}
 			if test.redirect != "" && back.Get("iss") != r.place.Issuer() {
-				t.Errorf("error redirect without iss: %s", location)
+				t.Errorf("got the error redirect %s, want one with iss", location)
 			}
 		})
 	}
 }
 
-// RFC 8252 7.3: a registered loopback redirect may come with any port.
+// RFC 8252 7.3: a registered loopback redirect matches with any port.
 func TestAnyPortOfALoopbackRedirect(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	q := authorization(r.goodClient())
 	q.Set("redirect_uri", "http://127.0.0.1:50505/callback/x")
 	a := r.get(r.place.Issuer() + "/authorize?" + q.Encode())
 	if !strings.HasPrefix(a.header.Get("Location"), "http://127.0.0.1:50505/callback/x?") {
-		t.Fatalf("answer %d to %q", a.status, a.header.Get("Location"))
+		t.Fatalf("got status %d to %q, want a redirect to port 50505", a.status, a.header.Get("Location"))
 	}
 }
 
@@ -153,23 +152,23 @@ func TestTokenRefuses(t *testing.T) {
 			form := exchange(client, r.authorize(authorization(client)).Get("code"))
 			change(form)
 			if got := r.token(form); got.Access != "" || got.Error == "" {
-				t.Errorf("tokens given: %+v", got)
+				t.Errorf("got %+v, want an error and no tokens", got)
 			}
 		})
 	}
 }
 
-// A code works once; using it again revokes what it gave.
+// A code works once; using it again revokes the tokens that it gave.
 func TestCodeReuse(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	client := r.goodClient()
 	code := r.authorize(authorization(client)).Get("code")
 	first := r.token(exchange(client, code))
 	if again := r.token(exchange(client, code)); again.Error != "invalid_grant" {
-		t.Fatalf("second exchange: %+v", again)
+		t.Fatalf("second exchange: got %+v, want invalid_grant", again)
 	}
 	if status, _ := r.whoAmI(first.Access); status != http.StatusUnauthorized {
-		t.Errorf("the first exchange's token still works: %d", status)
+		t.Errorf("the first exchange's token: got status %d, want 401", status)
 	}
 }
 
@@ -177,27 +176,27 @@ func refresh(client, token string) url.Values {
 	return url.Values{"grant_type": {"refresh_token"}, "client_id": {client}, "refresh_token": {token}}
 }
 
-// Refresh tokens rotate; using an old one kills the family.
+// Refresh tokens rotate; using an old one revokes the family.
 func TestRefreshReuseRevokesTheFamily(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	client := r.goodClient()
 	first := r.signIn(client)
 	second := r.token(refresh(client, first.Refresh))
 	if second.Access == "" || second.Refresh == first.Refresh {
-		t.Fatalf("no rotation: %+v", second)
+		t.Fatalf("got %+v, want a new refresh token", second)
 	}
 	if reused := r.token(refresh(client, first.Refresh)); reused.Error != "invalid_grant" {
-		t.Fatalf("reuse: %+v", reused)
+		t.Fatalf("reuse: got %+v, want invalid_grant", reused)
 	}
 	if after := r.token(refresh(client, second.Refresh)); after.Error != "invalid_grant" {
-		t.Errorf("the family lives on: %+v", after)
+		t.Errorf("the family's refresh token: got %+v, want invalid_grant", after)
 	}
 	if status, _ := r.whoAmI(second.Access); status != http.StatusUnauthorized {
-		t.Errorf("the family's access token lives on: %d", status)
+		t.Errorf("the family's access token: got status %d, want 401", status)
 	}
 }
 
-// RFC 7009: always 200, and the family is gone.
+// RFC 7009: revocation always answers 200, and revokes the family.
 func TestRevoke(t *testing.T) {
 	r := start(t, t.TempDir(), with())
 	client := r.goodClient()
@@ -208,15 +207,15 @@ func TestRevoke(t *testing.T) {
 		"unknown client": {"client_id": {"nobody"}, "token": {got.Refresh}},
 	} {
 		if a := r.post("/revoke", form); a.status != http.StatusOK {
-			t.Errorf("%s: %d", name, a.status)
+			t.Errorf("%s: got status %d, want 200", name, a.status)
 		}
 	}
 	if status, _ := r.whoAmI(got.Access); status != http.StatusOK {
-		t.Fatalf("revoked by a client that does not own the token: %d", status)
+		t.Fatalf("after a revocation by another client: got status %d, want 200", status)
 	}
 	r.post("/revoke", url.Values{"client_id": {client}, "token": {got.Refresh}})
 	if status, _ := r.whoAmI(got.Access); status != http.StatusUnauthorized {
-		t.Errorf("access token after revocation: %d", status)
+		t.Errorf("access token after revocation: got status %d, want 401", status)
 	}
 	if after := r.token(refresh(client, got.Refresh)); after.Error != "invalid_grant" {
 		t.Errorf("refresh after revocation: %+v", after)
@@ -250,15 +249,15 @@ func TestRegistrationRefuses(t *testing.T) {
 		var problem struct{ Error string }
 		json.Unmarshal(a.body, &problem)
 		if a.status != http.StatusBadRequest || problem.Error != want || id != "" {
-			t.Errorf("registering %.90s: %d %s, want %s", body, a.status, a.body, want)
+			t.Errorf("registering %.90s: got %d %s, want %s", body, a.status, a.body, want)
 		}
 	}
 	if a, _ := r.register(uri("http://[::1]:1/cb")); a.status != http.StatusCreated {
-		t.Errorf("the IPv6 literal is refused: %s", a.body)
+		t.Errorf("the IPv6 literal: got %s, want status 201", a.body)
 	}
 }
 
-// Each fault of the sign-in does what its help says.
+// Each fault of the sign-in has the effect that its help names.
 func TestSignInFaults(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, dir, with())
@@ -282,7 +281,7 @@ func TestSignInFaults(t *testing.T) {
 	for name, played := range redirects {
 		turn(t, dir, name, true)
 		if q := r.authorize(authorization(client)); !played(q) {
-			t.Errorf("%s is not played: %v", name, q)
+			t.Errorf("%s: got %v, want the fault", name, q)
 		}
 		turn(t, dir, name, false)
 	}
@@ -292,13 +291,13 @@ func TestSignInFaults(t *testing.T) {
 	} {
 		turn(t, dir, name, true)
 		if a := r.get(r.place.Issuer() + "/.well-known/oauth-authorization-server"); !strings.Contains(string(a.body), part) {
-			t.Errorf("%s is not played: %s", name, a.body)
+			t.Errorf("%s: got %s, want the fault", name, a.body)
 		}
 		turn(t, dir, name, false)
 	}
 	turn(t, dir, fault.NoRegister, true)
 	if a := r.get(r.place.Issuer() + "/.well-known/oauth-authorization-server"); strings.Contains(string(a.body), "registration_endpoint") {
-		t.Errorf("no-registration is not played: %s", a.body)
+		t.Errorf("no-registration: got %s, want no registration endpoint", a.body)
 	}
 	turn(t, dir, fault.NoRegister, false)
 	turn(t, dir, fault.SlowToken, true)
@@ -310,18 +309,18 @@ func TestSignInFaults(t *testing.T) {
 	}
 	if resp, err := r.client.Do(req); err == nil {
 		resp.Body.Close()
-		t.Errorf("slow-token is not played: %s", resp.Status)
+		t.Errorf("slow-token: got %s, want no answer in time", resp.Status)
 	}
 	turn(t, dir, fault.SlowToken, false)
 	turn(t, dir, fault.ServerError, true)
 	if a := r.get(r.place.HubURL() + "/api/v1/manifest/timestamp.json"); a.status != http.StatusServiceUnavailable {
-		t.Errorf("server-error is not played: %d", a.status)
+		t.Errorf("server-error: got status %d, want 503", a.status)
 	}
 	turn(t, dir, fault.ServerError, false)
 	r.signIn(client)
 }
 
-// The faults of the token answer and of the whole hub are played, and the hub serves again without them.
+// The faults of the token answer and of the whole hub have their effect, and the hub serves again without them.
 func TestTokenFaults(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, dir, with())
@@ -342,12 +341,12 @@ func TestTokenFaults(t *testing.T) {
 	} {
 		form := fresh()
 		if a := r.post("/token", form); a.status != http.StatusOK || a.err != nil {
-			t.Fatalf("without a fault: %d %s", a.status, a.body)
+			t.Fatalf("without a fault: got status %d and %s, want 200", a.status, a.body)
 		}
 		form = fresh()
 		turn(t, dir, name, true)
 		if a := r.post("/token", form); !played(a) {
-			t.Errorf("%s is not played: %d %.300s (%v)", name, a.status, a.body, a.err)
+			t.Errorf("%s: got %d %.300s (%v), want the fault", name, a.status, a.body, a.err)
 		}
 		turn(t, dir, name, false)
 	}
@@ -360,7 +359,7 @@ func TestTokenFaults(t *testing.T) {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if a := r.do(req, nil); a.err == nil {
-		t.Errorf("slow-token-body is not played: %s", a.body)
+		t.Errorf("slow-token-body: got %s, want no answer in time", a.body)
 	}
 	turn(t, dir, fault.SlowBody, false)
 
@@ -379,20 +378,20 @@ func TestTokenFaults(t *testing.T) {
 			resp.Body.Close()
 		}
 		if failed == 0 || failed == 9 {
-			t.Errorf("%s: %d of 9 requests failed, want some", name, failed)
+			t.Errorf("%s: got %d of 9 requests failed, want some", name, failed)
 		}
 		turn(t, dir, name, false)
 	}
 	got := r.signIn(client)
 	turn(t, dir, fault.EarlyRevoked, true)
 	if status, _ := r.whoAmI(got.Access); status != http.StatusUnauthorized {
-		t.Errorf("early-revocation is not played: %d", status)
+		t.Errorf("early-revocation: got status %d, want 401", status)
 	}
 	turn(t, dir, fault.EarlyRevoked, false)
 	for name, key := range map[fault.Name]string{fault.NoDevice: "device_authorization_endpoint", fault.TokenElse: r.place.Issuer() + "/token\""} {
 		turn(t, dir, name, true)
 		if a := r.get(r.place.Issuer() + "/.well-known/oauth-authorization-server"); strings.Contains(string(a.body), key) {
-			t.Errorf("%s is not played: %s", name, a.body)
+			t.Errorf("%s: got %s, want the fault", name, a.body)
 		}
 		turn(t, dir, name, false)
 	}
@@ -408,11 +407,11 @@ func TestTokenFaults(t *testing.T) {
 	r.authorize(query)
 	turn(t, dir, fault.Previews, false)
 	if previewed.Load() == 0 {
-		t.Error("previews is not played: the redirect URI was not opened")
+		t.Error("previews: got no request to the redirect URI, want some")
 	}
 }
 
-// freshRefresh is a refresh whose token was made before the fault that is on now.
+// freshRefresh returns a refresh whose token was made before the current fault was switched on.
 func freshRefresh(r *running, dir, client string) string {
 	turn(r.T, dir, fault.SlowBody, false)
 	form := refresh(client, r.signIn(client).Refresh).Encode()
@@ -427,7 +426,7 @@ func TestDevice(t *testing.T) {
 	r := start(t, dir, Options{})
 	a, client := r.register(`{"token_endpoint_auth_method":"none","grant_types":["urn:ietf:params:oauth:grant-type:device_code","refresh_token"]}`)
 	if client == "" {
-		t.Fatalf("registering: %d %s", a.status, a.body)
+		t.Fatalf("registering: got %d %s, want a client", a.status, a.body)
 	}
 	type authorization struct {
 		Code     string `json:"device_code"`
@@ -440,7 +439,7 @@ func TestDevice(t *testing.T) {
 		t.Helper()
 		a := r.post("/device", url.Values{"client_id": {client}, "scope": {"vault:read"}})
 		if err := json.Unmarshal(a.body, &d); err != nil || a.status != http.StatusOK || d.Code == "" || len(d.User) != 9 || d.Expires <= 0 {
-			t.Fatalf("device authorization: %d %s", a.status, a.body)
+			t.Fatalf("device authorization: got %d %s, want codes", a.status, a.body)
 		}
 		return d
 	}
@@ -454,57 +453,57 @@ func TestDevice(t *testing.T) {
 		"no scope":       {"client_id": {client}},
 	} {
 		if a := r.post("/device", form); a.status == http.StatusOK {
-			t.Errorf("%s: %s", name, a.body)
+			t.Errorf("%s: got status 200 and %s, want a refusal", name, a.body)
 		}
 	}
 	d := begin()
 	if got := poll(client, d.Code); got.Error != "authorization_pending" {
-		t.Errorf("the first poll: %+v, want authorization_pending", got)
+		t.Errorf("the first poll: got %+v, want authorization_pending", got)
 	}
 	if got := poll(client, d.Code); got.Error != "slow_down" {
-		t.Errorf("a poll at once: %+v, want slow_down", got)
+		t.Errorf("an immediate second poll: got %+v, want slow_down", got)
 	}
 	if got := poll("companion-development", d.Code); got.Error != "invalid_grant" {
-		t.Errorf("another client: %+v, want invalid_grant", got)
+		t.Errorf("another client: got %+v, want invalid_grant", got)
 	}
 	if got := poll(client, "guessed"); got.Error != "invalid_grant" {
-		t.Errorf("a guessed code: %+v, want invalid_grant", got)
+		t.Errorf("a guessed code: got %+v, want invalid_grant", got)
 	}
 	if a := r.get(d.Page); a.status != http.StatusOK || !strings.Contains(string(a.body), `name="user_code"`) {
-		t.Errorf("the page: %d %s", a.status, a.body)
+		t.Errorf("the page: got %d %s, want a form for the code", a.status, a.body)
 	}
 	if a := r.do(http.NewRequest(http.MethodPost, d.Page, strings.NewReader("user_code="+d.User))); a.status == http.StatusOK {
-		t.Error("a form without the seal of the page confirmed the code")
+		t.Error("a form without the page's seal: got status 200, want a refusal")
 	}
 	r.stop()
 
 	r = start(t, dir, with())
 	d = begin()
 	if a := r.get(d.Page + "?user_code=WRONG-CODE"); a.status != http.StatusNotFound {
-		t.Errorf("an unknown user code: %d", a.status)
+		t.Errorf("an unknown user code: got status %d, want 404", a.status)
 	}
 	if a := r.get(strings.ToLower(d.Complete[:len(d.Complete)-9]) + strings.ToLower(d.User)); a.status != http.StatusOK {
-		t.Errorf("the code in small letters: %d %s", a.status, a.body)
+		t.Errorf("the code in lower case: got %d %s, want 200", a.status, a.body)
 	}
 	got := poll(client, d.Code)
 	if got.Access == "" || got.Refresh == "" || got.Scope != "vault:read" {
-		t.Fatalf("after the confirmation: %+v", got)
+		t.Fatalf("after the confirmation: got %+v, want tokens for vault:read", got)
 	}
 	if status, who := r.whoAmI(got.Access); status != http.StatusOK || who["id"] != "ada" {
-		t.Errorf("who: %d %v", status, who)
+		t.Errorf("session: got %d %v, want ada", status, who)
 	}
 	if next := r.token(refresh(client, got.Refresh)); next.Access == "" {
-		t.Errorf("refresh: %+v", next)
+		t.Errorf("refresh: got %+v, want an access token", next)
 	}
 	if again := poll(client, d.Code); again.Error != "invalid_grant" {
-		t.Errorf("a spent code: %+v, want invalid_grant", again)
+		t.Errorf("a spent code: got %+v, want invalid_grant", again)
 	}
 	d = begin()
 	turn(t, dir, fault.Denied, true)
 	r.get(d.Complete)
 	turn(t, dir, fault.Denied, false)
 	if got := poll(client, d.Code); got.Error != "access_denied" {
-		t.Errorf("a refused code: %+v, want access_denied", got)
+		t.Errorf("a refused code: got %+v, want access_denied", got)
 	}
 }
 
@@ -524,13 +523,13 @@ func TestRestartKeepsState(t *testing.T) {
 	r.stop()
 	r = start(t, dir, with())
 	if r.place.Issuer() != issuer {
-		t.Errorf("the issuer was %s and is %s", issuer, r.place.Issuer())
+		t.Errorf("got the issuer %s, want %s", r.place.Issuer(), issuer)
 	}
 	if status, who := r.whoAmI(got.Access); status != http.StatusOK || who["id"] != "ada" {
-		t.Errorf("access token after the restart: %d %v", status, who)
+		t.Errorf("access token after the restart: got %d %v, want ada", status, who)
 	}
 	if next := r.token(refresh(client, got.Refresh)); next.Access == "" {
-		t.Errorf("refresh after the restart: %+v", next)
+		t.Errorf("refresh after the restart: got %+v, want an access token", next)
 	}
 	r.signIn(client)
 }

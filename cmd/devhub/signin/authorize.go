@@ -12,8 +12,8 @@ import (
 	"companion/cmd/devhub/fault"
 )
 
-// Authorize answers the authorization endpoint: GET shows the sign-in page, or redirects at once
-// under auto-approval; POST is the page's form.
+// Authorize handles the authorization endpoint: GET shows the sign-in page, or redirects at once under auto-approval; POST
+// handles the page's form.
 func (s *Server) Authorize(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	request, err := s.authorizeRequest(ctx, r)
@@ -37,7 +37,7 @@ func (s *Server) Authorize(w http.ResponseWriter, r *http.Request) {
 	s.signIn(w, r, request)
 }
 
-// authorizeRequest checks the query alone: the form of the sign-in page can change nothing in it.
+// authorizeRequest checks only the query: the form of the sign-in page cannot change it.
 func (s *Server) authorizeRequest(ctx context.Context, r *http.Request) (fosite.AuthorizeRequester, error) {
 	query := r.Clone(ctx)
 	query.Method, query.Body, query.Form, query.PostForm = http.MethodGet, http.NoBody, nil, nil
@@ -59,7 +59,7 @@ func (s *Server) authorizeRequest(ctx context.Context, r *http.Request) (fosite.
 	return request, nil
 }
 
-// approve answers with a code for the user. More scopes than the role has are not granted.
+// approve answers with a code for the user. It grants only scopes of the user's role.
 func (s *Server) approve(ctx context.Context, w http.ResponseWriter, request fosite.AuthorizeRequester, user User) {
 	for _, scope := range request.GetRequestedScopes() {
 		if slices.Contains(scopes(user.Role), scope) {
@@ -79,7 +79,7 @@ func (s *Server) approve(ctx context.Context, w http.ResponseWriter, request fos
 	s.provider.WriteAuthorizeResponse(ctx, w, request, response)
 }
 
-// spoil adds the issuer (RFC 9207), and plays the faults of the redirect.
+// spoil adds the issuer (RFC 9207) and simulates the faults of the redirect.
 func (s *Server) spoil(ctx context.Context, request fosite.AuthorizeRequester, response fosite.AuthorizeResponder) {
 	if iss, there := s.iss(); there {
 		response.AddParameter("iss", iss)
@@ -104,8 +104,8 @@ func (s *Server) iss() (iss string, there bool) {
 	return s.Issuer, true
 }
 
-// refuse redirects with the error where the redirect URI can be trusted, and shows a page elsewhere
-// (RFC 6749 4.1.2.1). fosite's own answer carries no iss.
+// refuse redirects with the error if the redirect URI can be trusted, and shows a page otherwise (RFC 6749 4.1.2.1).
+// fosite's own answer has no iss.
 func (s *Server) refuse(w http.ResponseWriter, request fosite.AuthorizeRequester, err error) {
 	problem := fosite.ErrorToRFC6749Error(err)
 	if request == nil || !request.IsRedirectURIValid() || !loopbackRedirect(request.GetRequestForm().Get("redirect_uri")) {
@@ -129,8 +129,8 @@ func (s *Server) refuse(w http.ResponseWriter, request fosite.AuthorizeRequester
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// redirectSource is the redirect's origin as a CSP source. A browser applies form-action to the
-// redirect that follows the form, and CSP knows no IPv6 literals.
+// redirectSource is the redirect's origin as a CSP source. A browser applies form-action to the redirect that follows the
+// form, and CSP does not allow IPv6 literals.
 func redirectSource(u *url.URL) string {
 	if strings.Contains(u.Host, "[") {
 		return "http:"

@@ -19,11 +19,11 @@ import (
 	"companion/cmd/devhub/fault"
 )
 
-// Device authorization, RFC 8628. fosite of this version has none; the tokens are fosite's all the same.
+// Device authorization, RFC 8628. This version of fosite does not implement it; fosite issues the tokens.
 const (
 	deviceGrant    = "urn:ietf:params:oauth:grant-type:device_code"
 	deviceLife     = 10 * time.Minute
-	deviceInterval = 1 // second; a development hub is asked by one machine
+	deviceInterval = 1 // second; a development hub has one client machine
 	// userCodeLetters has no vowels and no look-alikes (RFC 8628 section 6.1): eight of them are 34 bits.
 	userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ"
 )
@@ -39,7 +39,8 @@ type device struct {
 	denied   bool
 }
 
-// devices are the authorizations in progress, by the digest of the device code. They are in memory: a restart ends them.
+// devices are the authorizations in progress, by the digest of the device code. They are in memory, so a restart ends
+// them.
 type devices struct {
 	mu  sync.Mutex
 	all map[string]*device
@@ -50,7 +51,7 @@ func deviceKey(code string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// DeviceAuthorization answers the device authorization endpoint (RFC 8628 section 3.1).
+// DeviceAuthorization handles the device authorization endpoint (RFC 8628 section 3.1).
 func (s *Server) DeviceAuthorization(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if err := r.ParseForm(); err != nil || repeated(r.PostForm) {
@@ -87,7 +88,7 @@ func (s *Server) DeviceAuthorization(w http.ResponseWriter, r *http.Request) {
 func newUserCode() string {
 	var code strings.Builder
 	for _, b := range []byte(rand.Text() + rand.Text()) {
-		// rand.Text has 32 letters; those that a user code does not have are left out.
+		// rand.Text has 32 letters; letters outside userCodeLetters are skipped.
 		if strings.IndexByte(userCodeLetters, b) >= 0 {
 			code.WriteByte(b)
 		}
@@ -101,7 +102,7 @@ func newUserCode() string {
 	return newUserCode()
 }
 
-// byUserCode returns the authorization of a code that a person typed.
+// byUserCode returns the authorization of the code that the user typed.
 func (d *devices) byUserCode(typed string) *device {
 	plain := func(code string) string { return strings.ToUpper(strings.NewReplacer("-", "", " ", "").Replace(code)) }
 	for _, one := range d.all {
@@ -112,8 +113,8 @@ func (d *devices) byUserCode(typed string) *device {
 	return nil
 }
 
-// Verify answers the verification page (RFC 8628 section 3.3): a form for the code and the password. Under auto-approval the
-// code alone confirms.
+// Verify handles the verification page (RFC 8628 section 3.3): a form for the code and the password. Under auto-approval
+// the code alone confirms.
 func (s *Server) Verify(w http.ResponseWriter, r *http.Request) {
 	show := func(status int, data pageData) {
 		value := rand.Text()
@@ -163,7 +164,7 @@ func (s *Server) Verify(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusOK, "", pageData{Done: true})
 }
 
-// deviceHandler is the token endpoint's part (RFC 8628 sections 3.4 and 3.5).
+// deviceHandler handles device codes at the token endpoint (RFC 8628 sections 3.4 and 3.5).
 type deviceHandler struct {
 	s        *Server
 	strategy oauth2.CoreStrategy

@@ -21,7 +21,7 @@ var pageStyle string
 
 var page = template.Must(template.New("page").Parse(pageSource))
 
-// formCookie ties a form to the browser that asked for it; __Host- keeps it to this origin.
+// formCookie binds a form to the browser that requested it; __Host- restricts it to this origin.
 const formCookie = "__Host-devhub-form"
 
 type pageData struct {
@@ -36,8 +36,8 @@ type pageData struct {
 	FormSeal string
 }
 
-// signIn checks the form: made by this server for this browser and this request, and the password
-// right. A wrong one shows the page again.
+// signIn checks that the form was made by this server for this browser and this request, and then the password. With a
+// wrong password it shows the page again.
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request, request fosite.AuthorizeRequester) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if err := r.ParseForm(); err != nil {

@@ -16,8 +16,7 @@ const (
 	maxClientName = 200
 )
 
-// registration is the client metadata of RFC 7591 that this hub understands; the rest is ignored, as
-// the RFC demands.
+// registration is the client metadata of RFC 7591 that this hub supports. It ignores other members, as the RFC requires.
 type registration struct {
 	ClientID      string   `json:"client_id,omitempty"`
 	IssuedAt      int64    `json:"client_id_issued_at,omitempty"`
@@ -29,7 +28,7 @@ type registration struct {
 	Scope         string   `json:"scope,omitempty"`
 }
 
-// Register answers RFC 7591.
+// Register handles client registration (RFC 7591).
 func (s *Server) Register(w http.ResponseWriter, r *http.Request) {
 	refuse := func(code, description string) {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"error": code, "error_description": description})
@@ -86,7 +85,7 @@ func (reg registration) check() string {
 	return ""
 }
 
-// loopbackRedirect holds for http URIs of a loopback literal (RFC 8252 7.3 and 8.3: no localhost).
+// loopbackRedirect reports whether raw is an http URI of a loopback literal (RFC 8252 7.3 and 8.3: not localhost).
 func loopbackRedirect(raw string) bool {
 	u, err := url.Parse(raw)
 	return err == nil && u.Scheme == "http" && (u.Hostname() == "127.0.0.1" || u.Hostname() == "::1") &&

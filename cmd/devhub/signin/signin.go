@@ -1,8 +1,7 @@
-// Package signin is the development hub's authorization server: Authorization Code with PKCE for
-// public native clients (RFC 6749, 7636, 8252), their registration (RFC 7591), rotation of refresh
-// tokens with reuse detection, revocation (RFC 7009), device authorization (RFC 8628), metadata (RFC 8414) and the issuer in
-// every redirect (RFC 9207). The protocol is fosite's, except for device authorization; the hub's own rules of hub.md are
-// written here.
+// Package signin is the development hub's authorization server: Authorization Code with PKCE for public native clients
+// (RFC 6749, 7636, 8252), their registration (RFC 7591), rotation of refresh tokens with reuse detection, revocation
+// (RFC 7009), device authorization (RFC 8628), metadata (RFC 8414) and the issuer in every redirect (RFC 9207). fosite
+// implements the protocol, except for device authorization; this package implements the rules of hub.md.
 package signin
 
 import (
@@ -33,18 +32,18 @@ const (
 // FixedClient is the client that needs no registration. Its redirect URIs take any port (RFC 8252 7.3).
 const FixedClient = "companion-development"
 
-// Options say where the server keeps its state and how it behaves.
+// Options configure the server's state and behaviour.
 type Options struct {
 	Issuer      string // https, without a slash at its end
 	StateFile   string
 	UsersFile   string
-	AutoApprove string // the user who is signed in without being asked; empty: the page asks
+	AutoApprove string // the user who is signed in without a page; empty: the page asks
 	Faults      fault.Set
-	// Reused, if not nil, is called when a refresh token that was spent or revoked comes to the token endpoint.
+	// Reused, if not nil, is called when a client presents a spent or revoked refresh token.
 	Reused func()
 }
 
-// Server answers the authorization server's endpoints.
+// Server handles the endpoints of the authorization server.
 type Server struct {
 	Options
 	store    *store
@@ -54,7 +53,7 @@ type Server struct {
 	refresh  refreshSigner
 	devices  devices
 	secret   []byte // signs the sign-in form
-	// tokens lets one token request run at a time: fosite reads a grant and spends it in two steps.
+	// tokens lets one token request run at a time: fosite reads and spends a grant in two steps.
 	tokens sync.Mutex
 }
 
@@ -66,7 +65,7 @@ type codeSigner interface {
 	AuthorizeCodeSignature(ctx context.Context, code string) string
 }
 
-// New opens the state and makes the server.
+// New opens the state and creates the server.
 func New(o Options) (*Server, error) {
 	st, err := openStore(o.StateFile, func() []byte {
 		secret := make([]byte, 32)
@@ -107,7 +106,7 @@ func New(o Options) (*Server, error) {
 	return s, s.store.putClient(newClient(FixedClient, []string{"http://127.0.0.1/callback", "http://[::1]/callback"}))
 }
 
-// Users are who can sign in, for the message at start.
+// Users are the users who can sign in, for the message at the start.
 func (s *Server) Users() []User { return s.users }
 
 func newClient(id string, redirects []string) *fosite.DefaultClient {
@@ -118,7 +117,7 @@ func newClient(id string, redirects []string) *fosite.DefaultClient {
 	}
 }
 
-// Metadata answers RFC 8414.
+// Metadata handles the metadata endpoint (RFC 8414).
 func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
 	issuer := s.Issuer
 	if s.Faults.Has(fault.WrongIssuer) {
@@ -159,7 +158,7 @@ func (s *Server) Metadata(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, m)
 }
 
-// Token answers the token endpoint (RFC 6749 4.1.3 and 6).
+// Token handles the token endpoint (RFC 6749 4.1.3 and 6).
 func (s *Server) Token(w http.ResponseWriter, r *http.Request) {
 	s.tokens.Lock()
 	defer s.tokens.Unlock()
@@ -184,7 +183,7 @@ func (s *Server) Token(w http.ResponseWriter, r *http.Request) {
 	s.sendSpoiled(w, a)
 }
 
-// countReuse tells of a refresh token that was used before.
+// countReuse reports a refresh token that was used before.
 func (s *Server) countReuse(r *http.Request) {
 	if r.ParseForm() != nil || s.Reused == nil || r.PostForm.Get("grant_type") != "refresh_token" {
 		return
@@ -217,7 +216,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	s.provider.WriteAccessResponse(ctx, w, access, response)
 }
 
-// Revoke answers RFC 7009, always with 200: a client can do nothing about an error.
+// Revoke handles revocation (RFC 7009), always with 200: a client can do nothing about an error.
 func (s *Server) Revoke(w http.ResponseWriter, r *http.Request) {
 	s.tokens.Lock()
 	defer s.tokens.Unlock()
@@ -227,7 +226,7 @@ func (s *Server) Revoke(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// Session answers who the bearer of an access token is (hub.md).
+// Session answers with the user of an access token (hub.md).
 func (s *Server) Session(w http.ResponseWriter, r *http.Request) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" || s.Faults.Has(fault.EarlyRevoked) {
@@ -236,7 +235,7 @@ func (s *Server) Session(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	use, access, err := s.provider.IntrospectToken(r.Context(), token, fosite.AccessToken, &fosite.DefaultSession{})
-	if err == nil && use == fosite.AccessToken { // the use asked for is only a hint to fosite
+	if err == nil && use == fosite.AccessToken { // the requested use is only a hint to fosite
 		if u, ok := find(s.users, access.GetSession().GetUsername()); ok {
 			writeJSON(w, http.StatusOK, map[string]string{
 				"sub": u.Sub, "provider": u.Provider, "id": u.ID, "name": u.Name, "role": u.Role,

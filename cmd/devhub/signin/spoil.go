@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	// hugeToken is more than a client may accept (contract O7: 8192 bytes).
+	// hugeToken is longer than a client may accept (contract O7: 8192 bytes).
 	hugeToken = 9000
 	// hugeAnswer is what the fault huge-token-answer sends.
 	hugeAnswer = 100 << 20
 	slowStep   = 500 * time.Millisecond
 )
 
-// answer is a token answer before it is sent, so that faults can change it.
+// answer holds a token answer before it is sent, so that faults can change it.
 type answer struct {
 	header http.Header
 	status int
@@ -32,7 +32,7 @@ func (a *answer) Header() http.Header         { return a.header }
 func (a *answer) WriteHeader(status int)      { a.status = status }
 func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 
-// sendSpoiled sends a token answer as the faults want it. The hub has done its work by then: what it rotated is rotated.
+// sendSpoiled sends a token answer as the faults change it. The grant has already been used and rotated by then.
 func (s *Server) sendSpoiled(w http.ResponseWriter, a *answer) {
 	if a.status == http.StatusOK {
 		s.twist(a)
@@ -95,7 +95,8 @@ func (s *Server) twist(a *answer) {
 	_ = json.NewEncoder(&a.body).Encode(members)
 }
 
-// preview plays a link scanner on the user's machine: it opens the client's redirect URI without what the hub would send.
+// preview simulates a link scanner on the user's machine: it opens the client's redirect URI without the parameters of the
+// hub.
 func (s *Server) preview(redirect string) {
 	client := &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer client.CloseIdleConnections()

@@ -16,8 +16,8 @@ import (
 	"companion/adapters/privatefs"
 )
 
-// store is fosite's storage: maps in memory, written as one JSON file after every change, so that
-// clients and grants survive a restart. A development hub has a handful of each.
+// store implements fosite's storage: maps in memory, written as one JSON file after every change, so that clients and grants
+// survive a restart. A development hub has only a few of each.
 type store struct {
 	mu   sync.Mutex
 	path string
@@ -33,7 +33,7 @@ type stored struct {
 	Refresh map[string]*grant                `json:"refresh"`
 }
 
-// grant is a fosite request without what can be looked up again. Requests of one family share ID.
+// grant is a fosite request without the parts that can be looked up again. Requests of one family share ID.
 type grant struct {
 	ID          string                 `json:"id"`
 	RequestedAt time.Time              `json:"requestedAt"`
@@ -64,7 +64,7 @@ func openStore(path string, newSecret func() []byte) (*store, error) {
 	return s, s.saveLocked()
 }
 
-// saveLocked drops what no longer can matter and writes the rest.
+// saveLocked drops grants that are no longer needed and writes the rest.
 func (s *store) saveLocked() error {
 	old := time.Now().Add(-refreshLife)
 	for _, table := range []map[string]*grant{s.data.Codes, s.data.PKCE, s.data.Access, s.data.Refresh} {
@@ -103,7 +103,7 @@ func (s *store) put(table map[string]*grant, signature string, r fosite.Requeste
 	})
 }
 
-// get returns the request of a grant; spent is the error for one that was used up.
+// get returns the request of a grant; spent is the error for a used grant.
 func (s *store) get(table map[string]*grant, signature string, spent error) (fosite.Requester, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *store) putClient(c *fosite.DefaultClient) error {
 	return s.change(func() { s.data.Clients[c.ID] = c })
 }
 
-// ClientAssertionJWTValid refuses: every client here is public and proves nothing by a JWT.
+// ClientAssertionJWTValid refuses: every client here is public and presents no JWT.
 func (s *store) ClientAssertionJWTValid(context.Context, string) error { return fosite.ErrJTIKnown }
 
 // SetClientAssertionJWT refuses, for the same reason.
@@ -206,8 +206,7 @@ func (s *store) DeleteRefreshTokenSession(_ context.Context, signature string) e
 	return s.drop(s.data.Refresh, signature)
 }
 
-// RotateRefreshToken spends the family's tokens before the new one is stored; access tokens that are
-// out live on until they expire.
+// RotateRefreshToken spends the family's tokens before the new one is stored. Access tokens stay valid until they expire.
 func (s *store) RotateRefreshToken(ctx context.Context, family, _ string) error {
 	return s.RevokeRefreshToken(ctx, family)
 }

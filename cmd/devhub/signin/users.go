@@ -14,8 +14,8 @@ import (
 	"companion/adapters/privatefs"
 )
 
-// User is one development user. The password is kept in the clear, in a file that only the developer
-// can read, because its purpose is to be looked up there.
+// User is one development user. The password is stored in the clear, in a file that only the developer can read, because the
+// developer looks it up there.
 type User struct {
 	Sub      string `json:"sub"`
 	Provider string `json:"provider"`
@@ -31,7 +31,7 @@ const (
 	scopeWrite = "vault:write"
 )
 
-// scopes are what a role may have; a role that is not known counts as member (hub.md).
+// scopes returns the scopes that a role may have. An unknown role counts as member (hub.md).
 func scopes(role string) []string {
 	if role == "reader" {
 		return []string{scopeRead}
@@ -39,8 +39,8 @@ func scopes(role string) []string {
 	return []string{scopeRead, scopeWrite}
 }
 
-// loadUsers reads the users, and makes ada (a member) and grace (a reader) where there are none. The
-// user named also is added as a member when missing.
+// loadUsers reads the users, and creates ada (a member) and grace (a reader) if there are none. It adds the user named also
+// as a member if missing.
 func loadUsers(path, also string) ([]User, error) {
 	var users []User
 	data, err := os.ReadFile(path)
@@ -76,7 +76,7 @@ func find(users []User, id string) (User, bool) {
 	return users[i], true
 }
 
-// check compares digests, so that neither content nor length of the password shows in the time taken.
+// check compares digests, so that the time taken reveals neither content nor length of the password.
 func (u User) check(password string) bool {
 	want, got := sha256.Sum256([]byte(u.Password)), sha256.Sum256([]byte(password))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command guest is the first and only program of an emulated machine (e2e/emulate): it mounts what a
-// Linux system has, runs test binaries, and switches the machine off.
+// Command guest is process 1 and the only program of an emulated machine (e2e/emulate): it mounts the usual file systems,
+// runs test binaries, and switches the machine off.
 package main
 
 import (
@@ -45,7 +45,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println() // what the firmware left on the line
+	fmt.Println() // ends the line that the firmware has begun
 	say(plan.FactsLine, facts)
 	groups, err := makeGroups()
 	if err != nil {
@@ -81,12 +81,12 @@ func mountAll() error {
 			errs = append(errs, fmt.Errorf("mounting %s: %w", m.kind, err))
 		}
 	}
-	// As every system has it: security modules of the kernel look up what is executed by descriptor there.
+	// Every system mounts these: security modules of the kernel look up here what is executed by descriptor.
 	errs = append(errs, os.Symlink("/proc/self/fd", "/dev/fd"))
 	return errors.Join(errs...)
 }
 
-// loopbackUp starts the interface that every system has: the hostile runtime is to dial on it.
+// loopbackUp starts the loopback interface: the hostile runtime attempts to dial on it.
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -104,7 +104,7 @@ func loopbackUp() error {
 	return nil
 }
 
-// environment is what tests expect of any system.
+// environment is the environment that tests expect.
 func environment() error {
 	return errors.Join(
 		os.Setenv("PATH", "/bin"), os.Setenv("HOME", "/tmp"), os.Setenv("SPAWNTEST_RUNTIME", plan.Hostile),
@@ -112,7 +112,7 @@ func environment() error {
 	)
 }
 
-// seccomp reports whether the kernel takes filters: it looks at the program last, which is at no address here.
+// seccomp reports whether the kernel supports filters: it checks the program last, whose address is invalid here.
 func seccomp() bool {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
 	return errno == unix.EFAULT

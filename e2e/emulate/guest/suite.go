@@ -19,11 +19,11 @@ const (
 	userID     = 1000
 )
 
-// groups are the control groups that suites run in.
+// groups are the control groups in which suites run.
 type groups struct{ service, user string }
 
-// makeGroups makes the groups that systemd makes: a service of the system's, which owns nothing, and a
-// service of a user's, below a group that the user may divide.
+// makeGroups makes the groups that systemd makes: one for a system service, which owns nothing, and one for a user's
+// service, below a group that is delegated to the user.
 func makeGroups() (groups, error) {
 	g := groups{
 		service: filepath.Join(cgroupRoot, "system.slice", "companion.service"),
@@ -51,8 +51,8 @@ func makeGroups() (groups, error) {
 	return g, nil
 }
 
-// runSuite runs the test binary and returns its status. As process 1 it also reaps processes that were left
-// to it, as tests expect of a system.
+// runSuite runs the test binary and returns its status. As process 1 it also reaps orphaned processes, as tests expect of a
+// system.
 func runSuite(suite plan.Suite, g groups) (int, error) {
 	path := g.service
 	attributes := &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true}

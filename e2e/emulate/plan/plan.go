@@ -1,14 +1,13 @@
-// Package plan is what the host tells the guest of an emulated machine, and how the guest answers on
-// its console.
+// Package plan defines what the host passes to the guest of an emulated machine, and what the guest prints on its console.
 package plan
 
-// Where the guest finds things.
+// Paths in the guest.
 const (
 	File    = "/plan.json"
 	Hostile = "/runtime" // folder of the hostile runtime
 )
 
-// Lines of the console that are not a test's. Facts and Ended are followed by JSON.
+// Lines of the console that do not come from a test. Facts and Ended are followed by JSON.
 const (
 	FactsLine = "guest-facts "
 	BeginLine = "guest-begin " // and the name of the suite
@@ -23,12 +22,12 @@ type Suite struct {
 	Name    string
 	Program string
 	Args    []string
-	// User runs it as an ordinary user, in a control group that was delegated as systemd does for a
-	// user's services; otherwise it is root's, in a group of a service.
+	// User runs it as an ordinary user, in a control group that is delegated as systemd does for a user's services;
+	// otherwise it runs as root, in the group of a service.
 	User bool
 }
 
-// Facts are what the guest saw of its kernel.
+// Facts are the properties of the kernel that the guest found.
 type Facts struct {
 	Release     string   `json:"release"`
 	Landlock    int      `json:"landlock"` // ABI, 0: none
@@ -36,7 +35,7 @@ type Facts struct {
 	Controllers []string `json:"controllers"` // of cgroup v2
 }
 
-// Ended is how a suite ended.
+// Ended is the result of a suite.
 type Ended struct {
 	Name   string `json:"name"`
 	Status int    `json:"status"`

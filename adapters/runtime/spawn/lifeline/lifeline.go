@@ -1,8 +1,8 @@
 //go:build darwin || linux
 
-// Package lifeline runs a program under a parent that ends with the daemon, however that ends, for
-// a system whose kernel does not tie a child's life to its parent's (R2): macOS. Linux has a better
-// way, and builds this so that its tests run there.
+// Package lifeline runs a program under a parent that ends when the daemon ends, for whatever reason. It is for macOS,
+// whose kernel does not tie a child's life to its parent's (R2). Linux has a better way, and builds this package so that
+// its tests run there.
 package lifeline
 
 import (
@@ -17,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// Program is what to run. Beside the null device, and the output and error of this process, it is
-// given one descriptor: the model's, as number 3.
+// Program is the program to run. It gets the null device, the output and error of this process, and one more descriptor:
+// the model's, as number 3.
 type Program struct {
 	Path  string
 	Args  []string
@@ -26,9 +26,9 @@ type Program struct {
 	Model *os.File
 }
 
-// Hold runs the program in the process group that this process leads, passes its process id to
-// started, and returns how it ended. When line ends, or started fails, it kills the whole group,
-// itself included. The polite signal to the group is for the program: Hold outlives it.
+// Hold runs the program in the process group that this process leads, passes its process id to started, and returns how
+// it ended. When line reaches its end, or started fails, Hold kills the whole group, including this process. SIGTERM to
+// the group ends the program; Hold survives it.
 func Hold(p Program, line *os.File, started func(pid int) error) (syscall.WaitStatus, error) {
 	var none syscall.WaitStatus
 	if syscall.Getpgrp() != os.Getpid() {
@@ -37,7 +37,7 @@ func Hold(p Program, line *os.File, started func(pid int) error) (syscall.WaitSt
 	if err := closeOnExec(); err != nil {
 		return none, err
 	}
-	// Caught, not ignored: what is ignored stays so in the program.
+	// Caught, not ignored: the program would inherit an ignored signal.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM)
 	go func() {
 		_, _ = io.Copy(io.Discard, line)
@@ -63,8 +63,8 @@ func Hold(p Program, line *os.File, started func(pid int) error) (syscall.WaitSt
 
 func killGroup() { _ = syscall.Kill(0, syscall.SIGKILL) }
 
-// closeOnExec keeps what this process was given from the program: the other end of a pipe that the
-// program holds too would never see it end.
+// closeOnExec closes the inherited descriptors in the program: otherwise the readers of the pipes would not see their
+// end while the program holds them.
 func closeOnExec() error {
 	dir, err := os.Open("/dev/fd")
 	if err != nil {
@@ -82,20 +82,20 @@ func closeOnExec() error {
 	return nil
 }
 
-// End ends this process as the program ended, by the same status or signal, so that the daemon sees
-// in the one how the other ended.
+// End ends this process as the program ended, with the same status or signal, so that the daemon sees how the program
+// ended.
 func End(s syscall.WaitStatus) {
 	if s.Signaled() {
-		// Go's own handlers would turn most signals into exit status 2 and a page of text.
+		// Go's own handlers turn most signals into exit status 2 and a stack dump.
 		restoreDefault(s.Signal())
 		_ = syscall.Kill(os.Getpid(), s.Signal())
-		time.Sleep(time.Second) // another thread may be the one that takes it
+		time.Sleep(time.Second) // the signal may be delivered to another thread
 	}
 	os.Exit(s.ExitStatus())
 }
 
-// restoreDefault gives a signal its default action, which in all systems' structures is all zeros.
-// The fourth argument is Linux's, the size of its set of signals.
+// restoreDefault restores a signal's default action, which is all zeros in the structure of every system. The fourth
+// argument is for Linux: the size of its signal set.
 func restoreDefault(s syscall.Signal) {
 	var action [64]byte
 	_, _, _ = syscall.RawSyscall6(sigaction, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// role makes this test binary the stage, or the runtime in place of llama-server.
+// role makes this test binary the stage, or the runtime instead of llama-server.
 const role = "LIFELINE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // The descriptors of the stage.
 const (
 	modelFD = 3 + iota
-	strayFD // what the runtime must not be given
+	strayFD // the runtime must not inherit it
 	reportFD
 	lineFD
 )
@@ -61,7 +61,7 @@ func beStage() {
 	End(status)
 }
 
-// seen is what the runtime finds around itself.
+// seen is what the runtime reports about its environment.
 type seen struct {
 	Args, Env []string
 	Given     []int // descriptors
@@ -86,8 +86,7 @@ func beRuntime() {
 	os.Exit(code)
 }
 
-// given lists the descriptors that came with the execution: what a Go program opens by itself is
-// marked to be closed on the next.
+// given lists the inherited descriptors. Descriptors that a Go program opens itself are close-on-exec.
 func given() []int {
 	var given []int
 	for fd := range 64 {
@@ -98,12 +97,12 @@ func given() []int {
 	return given
 }
 
-// held is a stage in its own group and the test's end of all it holds.
+// held is a stage in its own group, and the test's ends of its pipes.
 type held struct {
 	cmd    *exec.Cmd
 	line   *os.File      // the daemon's end
 	report *bufio.Reader // ends when the stage alone has closed it
-	output *bufio.Reader // ends when stage and runtime are both gone
+	output *bufio.Reader // ends when stage and runtime have both ended
 }
 
 func hold(t *testing.T, p Program) held {
@@ -119,7 +118,7 @@ func hold(t *testing.T, p Program) held {
 	outputRead, outputWrite := pipe()
 	reportRead, reportWrite := pipe()
 	lineRead, lineWrite := pipe()
-	// A runtime that held the report too would keep it from ending.
+	// A runtime that also held the report would keep it from ending.
 	_ = reportRead.SetReadDeadline(time.Now().Add(10 * time.Second))
 	model, err := os.Create(filepath.Join(t.TempDir(), "model"))
 	if err == nil {
@@ -167,8 +166,8 @@ func runtime(t *testing.T, code int) Program {
 	return Program{Path: self(t), Args: []string{"runtime", strconv.Itoa(code)}, Env: []string{role + "=runtime", "HOME=/nowhere"}}
 }
 
-// pid reads the report to its end, which comes while the runtime runs: that is how the daemon knows
-// that the runtime was executed.
+// pid reads the report to its end, which comes while the runtime runs; by that end the daemon knows that the runtime was
+// executed.
 func (h held) pid(t *testing.T) int {
 	t.Helper()
 	text, err := io.ReadAll(h.report)
@@ -177,7 +176,7 @@ func (h held) pid(t *testing.T) int {
 	}
 	var pid int
 	if _, err := fmt.Sscanf(string(text), "%d\n", &pid); err != nil {
-		t.Fatalf("report %q: %v", text, err)
+		t.Fatalf("got the report %q: %v, want a process id", text, err)
 	}
 	return pid
 }
@@ -189,63 +188,63 @@ func (h held) runs(t *testing.T) (s seen) {
 		err = json.Unmarshal(line, &s)
 	}
 	if err != nil {
-		t.Fatalf("runtime said %q: %v", line, err)
+		t.Fatalf("got %q from the runtime: %v, want its report", line, err)
 	}
 	return s
 }
 
-// ended waits for the stage, and for the end of all that hold its output: the runtime too.
+// ended waits for the stage and for the end of every process that holds its output, including the runtime.
 func (h held) ended(t *testing.T) syscall.WaitStatus {
 	t.Helper()
 	if rest, err := io.ReadAll(h.output); err != nil || len(rest) > 0 {
-		t.Errorf("more output %q, %v", rest, err)
+		t.Errorf("got more output %q, %v, want none", rest, err)
 	}
 	_ = h.cmd.Wait()
 	return h.cmd.ProcessState.Sys().(syscall.WaitStatus)
 }
 
-// R2: the runtime has the planned arguments, environment and descriptors, and nothing else.
+// R2: the runtime has only the planned arguments, environment and descriptors.
 func TestGivenNothingElse(t *testing.T) {
 	p := runtime(t, 0)
 	h := hold(t, p)
 	pid := h.pid(t)
 	s := h.runs(t)
 	if !slices.Equal(s.Args, p.Args) || !slices.Equal(s.Env, p.Env) {
-		t.Errorf("arguments %q, environment %q", s.Args, s.Env)
+		t.Errorf("got the arguments %q and the environment %q, want %q and %q", s.Args, s.Env, p.Args, p.Env)
 	}
 	if !slices.Equal(s.Given, []int{0, 1, 2, modelFD}) || s.Model != "weights" {
-		t.Errorf("descriptors %v, model %q", s.Given, s.Model)
+		t.Errorf("got the descriptors %v and the model %q, want 0 to 3 and weights", s.Given, s.Model)
 	}
 	if s.Parent != h.cmd.Process.Pid || s.Group != h.cmd.Process.Pid {
-		t.Errorf("parent %d, group %d of stage %d", s.Parent, s.Group, h.cmd.Process.Pid)
+		t.Errorf("got parent %d and group %d, want both to be the stage %d", s.Parent, s.Group, h.cmd.Process.Pid)
 	}
 	if group, err := syscall.Getpgid(pid); err != nil || group != h.cmd.Process.Pid {
-		t.Errorf("the reported process is in group %d, %v", group, err)
+		t.Errorf("got the reported process in group %d, %v, want %d", group, err, h.cmd.Process.Pid)
 	}
 }
 
-// R2: when the daemon's end closes, the stage and a runtime that would not end by itself are gone.
+// R2: when the daemon's end of the lifeline closes, the stage ends, and so does a runtime that would not end by itself.
 func TestDaemonEnds(t *testing.T) {
 	h := hold(t, runtime(t, 0))
 	h.runs(t)
 	_ = h.line.Close()
 	if status := h.ended(t); status.Signal() != syscall.SIGKILL {
-		t.Errorf("the stage ended with %#x", status)
+		t.Errorf("got %#x from the stage, want SIGKILL", status)
 	}
 }
 
-// R2: nothing runs on for a daemon that ended before the runtime was started.
+// R2: a daemon that ended before the runtime was started leaves no process.
 func TestDaemonEndedBefore(t *testing.T) {
 	var p Program
 	p.Path, p.Args = sleeper(t)
 	h := hold(t, p)
 	_ = h.line.Close()
 	if status := h.ended(t); status.Signal() != syscall.SIGKILL {
-		t.Errorf("the stage ended with %#x", status)
+		t.Errorf("got %#x from the stage, want SIGKILL", status)
 	}
 }
 
-// R6: the polite signal to the group reaches the runtime; the stage lives to tell its exit status.
+// R6: SIGTERM to the group reaches the runtime, and the stage survives to report its exit status.
 func TestPoliteSignal(t *testing.T) {
 	h := hold(t, runtime(t, 7))
 	h.runs(t)
@@ -253,13 +252,13 @@ func TestPoliteSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status := h.ended(t); status.ExitStatus() != 7 {
-		t.Errorf("the stage ended with %#x", status)
+		t.Errorf("got %#x from the stage, want exit status 7", status)
 	}
 }
 
-// R9: the daemon sees in the stage's end which signal ended the runtime, also those that Go handles.
+// R9: the stage ends by the same signal as the runtime, also for signals that Go handles.
 func TestSameSignal(t *testing.T) {
-	// What nohup ignores for this test would be ignored by the program too; what is handled here is not.
+	// The program would inherit a signal that nohup ignores for this test, but not one that is handled here.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -275,13 +274,13 @@ func TestSameSignal(t *testing.T) {
 				t.Fatal(err)
 			}
 			if status := h.ended(t); status.Signal() != s {
-				t.Errorf("the stage ended with %#x", status)
+				t.Errorf("got %#x from the stage, want the signal %v", status, s)
 			}
 		})
 	}
 }
 
-// sleeper is a program that leaves every signal its default action, which no Go program does.
+// sleeper is a program that keeps the default action of every signal, which no Go program does.
 func sleeper(t *testing.T) (path string, args []string) {
 	t.Helper()
 	path, err := exec.LookPath("sleep")
@@ -291,24 +290,25 @@ func sleeper(t *testing.T) (path string, args []string) {
 	return path, []string{"sleep", "600"}
 }
 
-// R2: a program that cannot be executed is an error, and the stage itself reports it.
+// R2: a program that cannot be executed gives an error, which the stage itself reports.
 func TestCannotStart(t *testing.T) {
 	h := hold(t, Program{Path: filepath.Join(t.TempDir(), "absent"), Args: []string{"absent"}})
 	text, err := io.ReadAll(h.report)
 	if err != nil || len(text) == 0 {
-		t.Errorf("report %q, %v", text, err)
+		t.Errorf("got the report %q, %v, want an error text", text, err)
 	}
 	if status := h.ended(t); status.ExitStatus() != 99 {
-		t.Errorf("the stage ended with %#x", status)
+		t.Errorf("got %#x from the stage, want exit status 99", status)
 	}
 }
 
-// R6: killing a group that this process does not lead would kill strangers.
+// R6: Hold refuses to run when this process does not lead its group, because killing the group would kill unrelated
+// processes.
 func TestLeadsItsGroup(t *testing.T) {
 	if syscall.Getpgrp() == os.Getpid() {
 		t.Skip("this test leads its group")
 	}
 	if _, err := Hold(Program{}, nil, nil); err == nil {
-		t.Error("held without a group")
+		t.Error("got nil, want an error")
 	}
 }

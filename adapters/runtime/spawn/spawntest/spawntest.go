@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package spawntest gives tests a runtime that does what they say: e2e/hostile, built once per test
-// binary, in the place of llama-server. It is for tests alone.
+// Package spawntest gives tests a scripted runtime instead of llama-server: e2e/hostile, built once per test binary. It
+// is only for tests.
 package spawntest
 
 import (
@@ -24,8 +24,8 @@ import (
 // Name is the manifest name of the model that Spec serves.
 const Name = "test-model"
 
-// prebuilt is the environment variable that names a folder with the hostile runtime in it, for machines
-// that have no compiler (e2e/emulate).
+// prebuilt is the environment variable with a folder that contains the hostile runtime, for machines without a compiler
+// (e2e/emulate).
 const prebuilt = "SPAWNTEST_RUNTIME"
 
 var built struct {
@@ -35,8 +35,8 @@ var built struct {
 	err error
 }
 
-// Main is the TestMain of a package that spawns: it becomes the helper stage when asked to, looks
-// for leaked goroutines at the end, and removes what it built.
+// Main is the TestMain of a package that spawns: it runs as the helper stage when started as one, checks for leaked
+// goroutines at the end, and removes the program that it built.
 func Main(m *testing.M) {
 	if spawn.IsStage() {
 		spawn.StageMain()
@@ -49,7 +49,7 @@ func Main(m *testing.M) {
 	}))
 }
 
-// Runtime is the hostile runtime, as if the manifest listed it.
+// Runtime returns the hostile runtime, as if the manifest listed it.
 func Runtime(t testing.TB) messages.VerifiedRuntime {
 	t.Helper()
 	built.Do(build)
@@ -83,7 +83,7 @@ func build() {
 	}
 }
 
-// Model is a file with the script as a verified model. The keys are those of e2e/hostile.Script.
+// Model returns a file that contains the script, as a verified model. The keys are those of e2e/hostile.Script.
 func Model(t testing.TB, script map[string]any) messages.VerifiedModel {
 	t.Helper()
 	data, err := json.Marshal(script)
@@ -108,7 +108,7 @@ func Model(t testing.TB, script map[string]any) messages.VerifiedModel {
 	}
 }
 
-// Spec starts the hostile runtime with the script, confined, in folders of this test.
+// Spec returns a start of the hostile runtime with the script, confined, in folders of this test.
 func Spec(t testing.TB, script map[string]any) spawn.Spec {
 	t.Helper()
 	dir := Dir(t)
@@ -119,7 +119,7 @@ func Spec(t testing.TB, script map[string]any) spawn.Spec {
 	}
 }
 
-// Dir is a private folder whose name is short enough for a socket.
+// Dir returns a private folder whose path is short enough for a socket.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "run-")
