@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,6 +15,7 @@ import (
 
 	"companion/adapters/door/controlsock"
 	"companion/adapters/privatefs"
+	"companion/adapters/servicemanager"
 )
 
 // serviceWithin bounds one call of the service manager, in which the daemon may drain.
@@ -281,12 +280,5 @@ func runSteps(ctx context.Context, plan servicePlan, steps [][]string) error {
 }
 
 func serviceOutput(ctx context.Context, argv []string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, serviceWithin)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
+	return servicemanager.Output(ctx, serviceWithin, argv)
 }

@@ -91,7 +91,7 @@ func Wings(g Graph) []string {
 			// The browser is started by the command line alone, in the user's own session (O12): a daemon that runs as a
 			// service has no display, and its end would take a browser that it started with it.
 			rule(pkg, "wall 6: the daemon reaches the browser", func(p string) bool {
-				return under(p, module+"adapters/authority/browser")
+				return under(p, module+"adapters/authority/browser", module+"adapters/servicemanager")
 			})
 		}
 		if under(pkg, module+"adapters/lowlatency") {
@@ -215,12 +215,14 @@ var (
 )
 
 // Hands finds violations of wall 6: only a few packages may start programs or listen. adapters/runtime/spawn starts the
-// runtime, adapters/authority/browser the user's browser, for the command line alone (see Wings). `companion exec` runs
+// runtime, adapters/authority/browser the user's browser, for the command line alone (see Wings),
+// adapters/servicemanager the service manager, for the command line alone too. `companion exec` runs
 // what the user names, so cmd/companion may become another program, or start it where the system has no exec.
 // adapters/runtime/spawn binds a port on Windows to choose it for the runtime (R3), and does not listen. SkipsVerification
 // looks for the text InsecureSkipVerify.
 func Hands(pkg *packages.Package) []string {
-	starter := under(pkg.PkgPath, module+"adapters/runtime/spawn", module+"adapters/authority/browser", module+"e2e")
+	starter := under(pkg.PkgPath, module+"adapters/runtime/spawn", module+"adapters/authority/browser",
+		module+"adapters/servicemanager", module+"e2e")
 	listener := under(pkg.PkgPath, module+"adapters/door/loopback", module+"adapters/door/controlsock",
 		module+"adapters/authority/oauth", module+"cmd/devhub", module+"e2e")
 	return uses(pkg, "wall 6", func(from, name string) bool {

@@ -62,7 +62,7 @@ func escaped(r rune) string {
 var (
 	linkSyntax = regexp.MustCompile(`\]\s*[(\[:]|!\[`)
 	htmlTag    = regexp.MustCompile(`<([A-Za-z/!?])`)
-	scheme     = regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]{1,30}:)//|\b(www)\.|\b(mailto|javascript|xmpp):`)
+	scheme     = regexp.MustCompile(`(?i)\b(?:www\.|(?:mailto|javascript|xmpp):)`)
 )
 
 // defang makes text from a model safe to render as Markdown or HTML: a link, an image or a tag in it is
@@ -77,14 +77,9 @@ func defang(text string) string {
 	}, text)
 	text = linkSyntax.ReplaceAllStringFunc(text, func(found string) string { return found[:1] + " " + found[1:] })
 	text = htmlTag.ReplaceAllString(text, "< $1")
+	text = strings.ReplaceAll(text, "://", " ://")
 	return scheme.ReplaceAllStringFunc(text, func(found string) string {
-		switch {
-		case strings.HasSuffix(found, "//"):
-			return strings.TrimSuffix(found, "//") + " //"
-		case strings.HasSuffix(found, "."):
-			return strings.TrimSuffix(found, ".") + " ."
-		}
-		return strings.TrimSuffix(found, ":") + " :"
+		return found[:len(found)-1] + " " + found[len(found)-1:]
 	})
 }
 
