@@ -78,7 +78,10 @@ func (p *preparation) become(pipes *stagePipes) (stageReport, error) {
 		return stageReport{}, err
 	}
 	plan, err := p.plan()
-	if err != nil {
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		return stageReport{}, refusal
+	} else if err != nil {
 		return stageReport{}, failed("planning the launch", err)
 	}
 	defer removeAll(plan.Policy.Canary.Files)

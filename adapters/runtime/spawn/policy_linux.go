@@ -1,26 +1,22 @@
 package spawn
 
 import (
-	"debug/elf"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"companion/adapters/lowlatency"
 	"companion/adapters/runtime/spawn/sandbox"
+	"companion/messages"
 )
 
 // plan says what the stage becomes, and creates the canaries that it must not reach.
 func (p *preparation) plan() (plan, error) {
 	loader, err := interpreter(p.executable)
 	if err != nil {
-		return plan{}, err
+		return plan{}, distrust(p.spec.Runtime, messages.ReasonBinaryUntrusted, err)
 	}
 	policy := sandbox.Policy{
 		Loader:    loader,
@@ -35,8 +31,8 @@ func (p *preparation) plan() (plan, error) {
 	} else {
 		allowBeside(&policy, filepath.Join(p.spec.Runtime.Dir, p.spec.Runtime.Executable))
 	}
-	// The program itself names its loader, which must not open a folder other than the system's.
-	if loader != "" && !slices.ContainsFunc(readableDirs, func(dir string) bool { return strings.HasPrefix(loader, dir+"/") }) {
+	// NixOS and Guix keep the C library in the folder of the loader.
+	if slices.ContainsFunc(storeDirs, func(dir string) bool { return within(loader, dir) }) {
 		policy.ReadFiles = append(policy.ReadFiles, libraries(filepath.Dir(loader))...)
 	}
 	if p.spec.GPU {
@@ -47,6 +43,7 @@ func (p *preparation) plan() (plan, error) {
 	if policy.Canary, err = p.plantCanary(); err != nil {
 		return plan{}, err
 	}
+	policy.Canary.Outside = outside(policy)
 	return plan{
 		Parent:      os.Getpid(),
 		Args:        p.arguments(fmt.Sprintf("/proc/self/fd/%d", modelFD)),
@@ -72,6 +69,23 @@ func (p *preparation) plantCanary() (sandbox.Canary, error) {
 		canary.Files = append(canary.Files, file.Name())
 	}
 	return canary, nil
+}
+
+// outside names what exists on most systems and must stay closed to the runtime, but for a home folder that the policy
+// opens on purpose: an unpinned program may lie directly in it.
+func outside(policy sandbox.Policy) []string {
+	paths := []string{"/", "/etc/hostname", "/proc/1/cmdline"}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return paths
+	}
+	if home, err = filepath.EvalSymlinks(home); err != nil {
+		return paths
+	}
+	if !slices.ContainsFunc(slices.Concat(policy.ReadDirs, policy.ListDirs), func(dir string) bool { return within(home, dir) }) {
+		paths = append(paths, home)
+	}
+	return paths
 }
 
 // allowBeside allows an unpinned program to read the libraries in its folder, which may be the user's home. Where a
@@ -120,11 +134,9 @@ var (
 	readableFiles = []string{
 		"/etc/ld.so.cache", "/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom",
 	}
-	readableDirs = []string{
-		"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo",
-		"/sys/devices/system/cpu", "/sys/devices/system/node",
-	}
-	gpuDirs = []string{
+	libraryDirs  = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"}
+	readableDirs = append(slices.Clone(libraryDirs), "/usr/share/zoneinfo", "/sys/devices/system/cpu", "/sys/devices/system/node")
+	gpuDirs      = []string{
 		"/usr/share/vulkan", "/etc/vulkan", "/usr/share/glvnd", "/usr/share/drirc.d", "/sys/class/drm",
 		"/sys/dev/char", "/sys/devices", "/sys/bus/pci", "/proc/driver/nvidia",
 	}
@@ -145,22 +157,3 @@ func gpuDevices() []string {
 
 // HasGPU reports whether the machine has a GPU device file.
 func HasGPU() bool { return len(gpuDevices()) > 0 }
-
-// interpreter returns the loader that the program names, or an empty string for a static program.
-func interpreter(executable *os.File) (string, error) {
-	program, err := elf.NewFile(executable)
-	if err != nil {
-		return "", errors.New("the runtime is not a program of this system")
-	}
-	for _, segment := range program.Progs {
-		if segment.Type != elf.PT_INTERP {
-			continue
-		}
-		name, err := io.ReadAll(io.LimitReader(segment.Open(), unix.PathMax))
-		if err != nil {
-			return "", fmt.Errorf("reading the name of the loader: %w", err)
-		}
-		return strings.TrimRight(string(name), "\x00"), nil
-	}
-	return "", nil
-}

@@ -57,7 +57,8 @@ func stage(report *json.Encoder) error {
 	p.Policy.Executable = fmt.Sprintf("/proc/self/fd/%d", p.Policy.ExecFD)
 	result := sandbox.Apply(p.Policy, layers)
 	said := stageReport{Sandbox: result.Level, Handover: result.Listener >= 0}
-	if p.Mode != Prefer && !result.Complete() {
+	// Mode prefer accepts what the kernel lacks, and nothing that the runtime's own files bring about.
+	if result.Artifact || p.Mode != Prefer && !result.Complete() {
 		said.Refused = result.Failed
 	}
 	if said.Handover {

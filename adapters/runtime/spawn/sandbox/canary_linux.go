@@ -50,6 +50,9 @@ func landlockCanaries(c Canary, abi, tcp int) string {
 		{"making a file", func() error { return open(filepath.Join(c.Dir, "canary-made"), unix.O_WRONLY|unix.O_CREAT) }, byLandlock},
 		{"listing a folder", func() error { return open(c.Dir, unix.O_RDONLY|unix.O_DIRECTORY) }, byLandlock},
 	}...)
+	for _, path := range c.Outside {
+		attempts = append(attempts, attempt{"reading outside of its folders", func() error { return readable(path) }, byLandlock})
+	}
 	if abi >= 4 {
 		attempts = append(attempts, attempt{"dialling TCP", func() error { return dialTCP(tcp) }, byLandlock})
 	}

@@ -28,6 +28,8 @@ type Policy struct {
 type Canary struct {
 	Files []string
 	Dir   string // nothing may be created in it
+	// Outside are files and folders of the system and the user, which may be read before and not afterwards.
+	Outside []string
 }
 
 // Layers are the parts of the confinement that can be left out one at a time, for tests that show what each stops. The

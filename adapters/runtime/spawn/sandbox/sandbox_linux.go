@@ -32,6 +32,8 @@ type Result struct {
 	Level     messages.Sandbox
 	Supported messages.Sandbox
 	Failed    string
+	// Artifact: what failed is due to the runtime's program, not to the kernel.
+	Artifact bool
 	// Listener is the seccomp notification descriptor, through which the execution and the binding are allowed once
 	// each, and Socket the back-end socket, bound. Both are -1 where the kernel has no notifications.
 	Listener, Socket int
@@ -74,8 +76,11 @@ func Apply(p Policy, layers Layers) Result {
 
 	asks := r.Supported.Seccomp && r.bindOnce(p.Socket)
 	if r.Supported.Landlock > 0 {
+		// Some systems lack one of these, or keep it from this user.
+		p.Canary.Outside = slices.DeleteFunc(slices.Clone(p.Canary.Outside), missing)
 		if err := restrictFiles(p, !asks); err != nil {
 			r.fail("landlock")
+			r.Artifact = errors.Is(err, errProgram)
 		} else if failed := landlockCanaries(p.Canary, r.Supported.Landlock, tcp); failed != "" {
 			r.fail(failed)
 		} else {
@@ -157,19 +162,31 @@ func supported(layers Layers) messages.Sandbox {
 	return s
 }
 
-// restrictFiles puts Landlock in force. With bind a socket may be made in the folder of the back end's.
+// errProgram: the runtime's program or its loader cannot get its rule.
+var errProgram = errors.New("the program or its loader is not a regular file")
+
+// restrictFiles puts Landlock in force. With bind a socket may be made in the folder of the back end's. A rule for a file
+// opens no folder, and a rule for a folder is for a folder: a rule of the other kind would open more, or fail.
 func restrictFiles(p Policy, bind bool) error {
+	isFile := func(path string) bool {
+		return isKind(path, unix.S_IFREG) || path == randomDevice && isKind(path, unix.S_IFCHR)
+	}
+	isDir := func(path string) bool { return isKind(path, unix.S_IFDIR) }
+	programs := []string{p.Executable}
+	if p.Loader != "" {
+		programs = append(programs, p.Loader)
+	}
+	if !slices.Equal(programs, only(programs, isFile)) {
+		return errProgram
+	}
 	rules := []landlock.Rule{
-		landlock.PathAccess(execute, p.Executable),
-		landlock.PathAccess(readFile, p.ReadFiles...).IgnoreIfMissing(),
-		landlock.PathAccess(readDir, p.ReadDirs...).IgnoreIfMissing(),
-		landlock.PathAccess(listDir, p.ListDirs...).IgnoreIfMissing(),
+		landlock.PathAccess(execute, programs...),
+		landlock.PathAccess(readFile, only(p.ReadFiles, isFile)...).IgnoreIfMissing(),
+		landlock.PathAccess(readDir, only(p.ReadDirs, isDir)...).IgnoreIfMissing(),
+		landlock.PathAccess(listDir, only(p.ListDirs, isDir)...).IgnoreIfMissing(),
 	}
 	if bind {
 		rules = append(rules, landlock.PathAccess(makeSock, filepath.Dir(p.Socket)))
-	}
-	if p.Loader != "" {
-		rules = append(rules, landlock.PathAccess(execute, p.Loader))
 	}
 	for _, path := range p.Devices {
 		rights := device
@@ -184,6 +201,20 @@ func restrictFiles(p Policy, bind bool) error {
 		return fmt.Errorf("restricting files: %w", err)
 	}
 	return nil
+}
+
+// randomDevice is the only file under a rule for files that is not a regular one.
+const randomDevice = "/dev/urandom"
+
+// only returns the paths that are as wanted.
+func only(paths []string, wanted func(string) bool) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !wanted(path) })
+}
+
+// isKind reports whether there is a file of this kind (S_IFMT), through symbolic links, as the rule is made.
+func isKind(path string, kind uint32) bool {
+	var stat unix.Stat_t
+	return unix.Stat(path, &stat) == nil && stat.Mode&unix.S_IFMT == kind
 }
 
 // limitFiles bounds what can be written to a file: nothing. A GPU driver must give its anonymous files a size, which the
