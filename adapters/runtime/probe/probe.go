@@ -5,6 +5,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -14,6 +15,10 @@ import (
 
 	"companion/messages"
 )
+
+// errNoMemory: the kernel counts the memory of a process at its first thread. A process whose first thread has ended can
+// go on, and no longer shows its memory (P3).
+var errNoMemory = errors.New("it shows no resident memory: it ends, or its first thread has ended")
 
 // Probe measures one process at a time and keeps its CPU time between two observations. It is not safe for
 // concurrent use.
@@ -54,6 +59,9 @@ func (p *Probe) observe(ctx context.Context, pid int, now time.Time) (messages.O
 	memory, err := watched.MemoryInfoWithContext(ctx)
 	if err != nil {
 		return none, err
+	}
+	if memory.RSS == 0 {
+		return none, errNoMemory
 	}
 	used, started, err := processorTime(ctx, pid)
 	if err != nil {

@@ -120,7 +120,7 @@ func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 	write, err := p.output.open()
 	if err != nil {
 		pipes.close()
-		_ = pipes.lifelineWrite.Close()
+		pipes.closeOurs()
 		return nil, nil, failed("reading the runtime's output", err)
 	}
 	limits := newCgroup(p.spec.MemoryLimit)

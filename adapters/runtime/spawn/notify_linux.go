@@ -96,7 +96,7 @@ func (n *notifications) answer() {
 			if err == nil {
 				err = n.respond(response{id: asked.id})
 			}
-			if !errors.Is(err, unix.ENOENT) { // a signal interrupted the asking thread, which repeats the call
+			if !interrupted(err) {
 				return
 			}
 		default:
@@ -104,6 +104,10 @@ func (n *notifications) answer() {
 		}
 	}
 }
+
+// interrupted reports whether a signal has interrupted the asking thread, which will ask again: before the request came
+// (ENOENT), or while the kernel had it add the descriptor (ESRCH).
+func interrupted(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
 
 // The structures of seccomp_unotify(2).
 type (

@@ -22,6 +22,9 @@ var layers = sandbox.AllLayers
 // openFiles bounds the runtime's descriptors: libraries, the model, and one connection per request.
 const openFiles = 1024
 
+// pendingSignals bounds the signals that wait for the runtime. Ordinary signals arrive also beyond it.
+const pendingSignals = 64
+
 // StageMain executes the runtime, or reports the failure and exits. Only main functions call it, when IsStage is true.
 func StageMain() {
 	// Seccomp, the parent-death signal and the execution must use the same thread.
@@ -132,6 +135,8 @@ func limit(memory int64) (execFD int, err error) {
 		unix.RLIMIT_NPROC:  taskShare(tasks.Cur),
 		unix.RLIMIT_NOFILE: uint64(execFD),
 		unix.RLIMIT_CORE:   0,
+		// Each signal that waits costs memory of the kernel's, which no other limit of ours counts.
+		unix.RLIMIT_SIGPENDING: pendingSignals,
 	}
 	if !layers.Limits {
 		limits = map[int]uint64{unix.RLIMIT_NOFILE: uint64(execFD)} // the executable's descriptor number depends on it

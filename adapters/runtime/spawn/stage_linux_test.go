@@ -269,3 +269,82 @@ func BenchmarkStart(b *testing.B) {
 		}
 	})
 }
+
+// R5: no resource is left without a bound that a hostile runtime could use up.
+func TestResourceLimits(t *testing.T) {
+	p, plan := program(t, Require)
+	g, _, err := become(p, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.abandon()
+	for resource, most := range map[int]uint64{
+		unix.RLIMIT_NOFILE: openFiles, unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_SIGPENDING: pendingSignals,
+	} {
+		var its unix.Rlimit
+		if err := unix.Prlimit(g.pid(), resource, nil, &its); err != nil || its.Cur > most || its.Max > most {
+			t.Errorf("resource %d: got %+v, %v, want at most %d", resource, its, err, most)
+		}
+	}
+}
+
+// A start that fails because the daemon has no descriptor left leaves none open, whichever step finds none.
+func TestFailedStartLeavesNoDescriptor(t *testing.T) {
+	p, plan := program(t, Require)
+	open := func() (count, highest int) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			if fd, err := strconv.Atoi(entry.Name()); err == nil {
+				count, highest = count+1, max(highest, fd)
+			}
+		}
+		return count, highest
+	}
+	if g, _, err := become(p, plan); err != nil { // opens what Go keeps open from the first start on
+		t.Fatal(err)
+	} else {
+		g.abandon()
+	}
+	before, highest := open()
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(files uint64) {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: own.Max}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() { limit(own.Cur) }()
+	failures, starts := 0, 0
+	for files := 3; files < highest+40 && starts < 2; files++ {
+		limit(uint64(files))
+		g, pipes, err := p.startStage(false)
+		limit(own.Cur)
+		if err == nil {
+			starts++
+			pipes.close()
+			g.abandon()
+			continue
+		}
+		failures++
+		if after, _ := open(); after > before { // less: the pipe of the earlier start was closed
+			t.Fatalf("limit %d: %v: got %d open descriptors, want at most %d", files, err, after, before)
+		}
+	}
+	if failures < 8 {
+		t.Errorf("only %d starts failed", failures)
+	}
+}
+
+// R10: a signal may interrupt the thread that binds at any moment; it asks again, and the daemon must still be there.
+func TestInterruptedBindIsAskedAgain(t *testing.T) {
+	for err, want := range map[error]bool{unix.ENOENT: true, unix.ESRCH: true, unix.EPERM: false, unix.EBADF: false, nil: false} {
+		if got := interrupted(err); got != want {
+			t.Errorf("%v: got %v, want %v", err, got, want)
+		}
+	}
+}

@@ -15,7 +15,7 @@ const (
 // libraries and arm64 use instead.
 var always = []string{
 	// Files that are open, and those that Landlock lets it open.
-	"read", "readv", "pread64", "preadv", "write", "writev", "lseek", "close", "close_range",
+	"read", "readv", "pread64", "preadv", "write", "writev", "lseek", "close",
 	"stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs", "access", "faccessat",
 	"faccessat2", "readlink", "readlinkat", "getdents64", "getcwd", "fadvise64", "readahead", "dup", "pipe2",
 	"eventfd2",
@@ -55,7 +55,9 @@ func rules(o options) []rule {
 	list := plain(allow, always...)
 	list = append(list,
 		// A thread, never a process, and no new namespace. The kernel drops the upper half of the flags.
-		rule{"clone", allow, []condition{bits(0, unix.CLONE_THREAD|newNamespaces, unix.CLONE_THREAD)}},
+		rule{"clone", allow, []condition{bits(0, threadFlags|newNamespaces, threadFlags)}},
+		// Without CLOSE_RANGE_UNSHARE, which gives the thread a table of descriptors of its own.
+		rule{"close_range", allow, []condition{bits(2, ^uint32(unix.CLOSE_RANGE_CLOEXEC), 0)}},
 		// Its flags are in memory, which a filter cannot read; without it the C library uses clone.
 		rule{"clone3", absent, nil},
 		// Only on a connected socket: a datagram with an address would be a connect by another name.
@@ -109,6 +111,10 @@ func opening(gpu bool) []rule {
 		{"openat", allow, []condition{bits(2, writes, 0)}},
 	}
 }
+
+// threadFlags are the flags of clone(2) with which glibc, musl and Go make every thread. A thread without one of them
+// would have its own memory, or its own table of descriptors, which the limit of open files counts separately.
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
 // newNamespaces are the flags of clone(2) that make a namespace.
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |

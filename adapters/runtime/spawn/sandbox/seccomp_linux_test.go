@@ -61,12 +61,25 @@ func TestArgumentsDecide(t *testing.T) {
 		args []uint64
 		want verdict
 	}{
-		{"clone", []uint64{unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND}, allow},
-		{"clone", []uint64{garbage | unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND}, allow},
+		{"clone", []uint64{0x50f00}, allow},  // cloneFlags of Go's runtime (os_linux.go)
+		{"clone", []uint64{0x3d0f00}, allow}, // pthread_create of glibc
+		{"clone", []uint64{0x7d0f00}, allow}, // pthread_create of musl
+		{"clone", []uint64{garbage | 0x3d0f00}, allow},
 		{"clone", []uint64{uint64(unix.SIGCHLD)}, refuse},
 		{"clone", []uint64{unix.CLONE_THREAD<<32 | uint64(unix.SIGCHLD)}, refuse},
 		{"clone", []uint64{unix.CLONE_VFORK | unix.CLONE_VM | uint64(unix.SIGCHLD)}, refuse},
-		{"clone", []uint64{unix.CLONE_THREAD | unix.CLONE_VM | unix.CLONE_SIGHAND | unix.CLONE_NEWNET}, refuse},
+		{"clone", []uint64{0x3d0f00 | unix.CLONE_NEWNET}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_VM}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_FS}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_FILES}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_SIGHAND}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_SYSVSEM}, refuse},
+		{"clone", []uint64{0x3d0f00 &^ unix.CLONE_THREAD}, refuse},
+		{"close_range", []uint64{3, 9, 0}, allow},
+		{"close_range", []uint64{3, 9, garbage | unix.CLOSE_RANGE_CLOEXEC}, allow},
+		{"close_range", []uint64{3, 9, unix.CLOSE_RANGE_UNSHARE}, refuse},
+		{"close_range", []uint64{3, 9, unix.CLOSE_RANGE_UNSHARE | unix.CLOSE_RANGE_CLOEXEC}, refuse},
+		{"close_range", []uint64{3, 9, 8}, refuse},
 		{"clone3", nil, absent},
 		{"execveat", []uint64{testExecFD, 0, 0, 0, unix.AT_EMPTY_PATH}, ask},
 		{"execveat", []uint64{testExecFD - 1, 0, 0, 0, unix.AT_EMPTY_PATH}, refuse},
@@ -137,7 +150,7 @@ func TestEverythingElseIsRefused(t *testing.T) {
 		want := map[uint32]verdict{}
 		// The last ones are allowed with arguments that are all zero: duplicating a descriptor, sending without an
 		// address, asking for limits and locks of its own, choosing processors for itself, opening for reading.
-		for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64", "get_robust_list", "sched_setaffinity", "open", "openat") {
+		for _, name := range append(slices.Clone(always), "fcntl", "sendto", "prlimit64", "get_robust_list", "sched_setaffinity", "close_range", "open", "openat") {
 			if number, exists, err := c.own.number(name); err != nil {
 				t.Error(err)
 			} else if exists {
