@@ -35,6 +35,7 @@ const (
 	faultConflict
 	faultNotData
 	faultNoModel
+	faultTwice
 
 	// Of schemas.
 	faultUnsupported
@@ -67,6 +68,7 @@ var faultTexts = [...]string{
 	faultNeeds:      "@ needs %. Add it, or remove this field.",
 	faultConflict:   "@ cannot be used together with %. Remove one of them.",
 	faultNotData:    "@ must be a data: URL; nothing is fetched.",
+	faultTwice:      "@ is there twice. Remove one.",
 	faultNoModel:    "This model is not served here. The served model is %.",
 
 	faultUnsupported:         "@: the runtime does not support %.",

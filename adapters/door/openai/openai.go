@@ -81,7 +81,7 @@ func Check(route Route, raw []byte, serving Serving, out []byte) ([]byte, Result
 	r.source = *bytes.NewBuffer(raw)
 	r.dec.Reset(&r.source, jsontext.AllowDuplicateNames(true)) // the reader looks for them itself
 	r.names, r.objects = r.names[:0], r.objects[:0]
-	r.out, r.route, r.serving, r.seen, r.omit = out, route, serving, seen{}, false
+	r.out, r.route, r.serving, r.seen, r.omit = out, route, serving, seen{breakers: noBound}, false
 	r.tools, r.toolNames, r.dropped = r.tools[:0], r.toolNames[:0], r.dropped[:0]
 	r.schemas.reset()
 
@@ -123,6 +123,11 @@ type reader struct {
 	ahead       *jsontext.Decoder // reads ahead of dec for the type of an object (union)
 	aheadSource bytes.Buffer
 
+	innerDec     *jsontext.Decoder // reads the JSON in a string (arguments)
+	innerSource  bytes.Buffer
+	innerScratch []byte
+	innerOut     []byte
+
 	tools     [][]byte // encoded; finishTools writes those that tool_choice allows
 	toolNames []string
 	schemas   schemas
@@ -132,7 +137,10 @@ type reader struct {
 type seen struct {
 	stream, streamOptions bool
 	logprobs, topLogprobs bool
-	answers               int
+	answers               int // field n; 0 if it is absent
+	prompts               int // of an array of several; 0 otherwise
+	dry                   bool
+	breakers              int    // of dry; noBound for those of the runtime
 	inFormat              bool   // in response_format, not in tools
 	maxTokens             int64  // noBound for no limit of the client's own
 	maxTokensBy           string // the field that set it
@@ -157,7 +165,7 @@ type seen struct {
 
 var readers = sync.Pool{New: func() any {
 	r := new(reader)
-	r.dec, r.ahead = jsontext.NewDecoder(&r.source), jsontext.NewDecoder(&r.aheadSource)
+	r.dec, r.ahead, r.innerDec = jsontext.NewDecoder(&r.source), jsontext.NewDecoder(&r.aheadSource), jsontext.NewDecoder(&r.innerSource)
 	return r
 }}
 

@@ -46,7 +46,7 @@ var item = &union{byDefault: "message", of: map[string]rule{
 	"function_call": newObject(typeField("function_call"),
 		field{name: "call_id", rule: text{min: 1, max: 256}, required: true, doc: "to answer by"},
 		field{name: "name", rule: longToolName, required: true, doc: "which function"},
-		field{name: "arguments", rule: text{}, required: true, doc: "JSON in a string"},
+		field{name: "arguments", rule: arguments{}, required: true, doc: "JSON in a string"},
 		field{name: "id", action: drop, doc: ofAnAnswer}, field{name: "status", action: drop, doc: ofAnAnswer},
 		field{name: "namespace", action: drop, doc: ofAnAnswer}, field{name: "parsed_arguments", action: drop, doc: ofAnAnswer},
 		field{name: "caller", action: drop, doc: ofAnAnswer}, providerFields,

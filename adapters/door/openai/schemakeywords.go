@@ -128,7 +128,8 @@ func (r *reader) schemaMap(f *schemaFrame, as role, place uint64) (count int, er
 		case as == roleProperty && name == "":
 			return 0, fault(faultUnsupported, "a property without a name")
 		}
-		if as == roleProperty {
+		// The runtime takes the name for a keyword, also where it is one of a definition.
+		if as == roleProperty || as == roleElsewhere {
 			if err := schemaLiteral([]byte(name)); err != nil {
 				return 0, err.named(name)
 			}

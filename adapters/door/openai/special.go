@@ -54,6 +54,14 @@ func (p promptList) describe() string {
 
 var oneText = either{'"': text{}, '[': tokenList{}}
 
+// countedText is one of several prompts.
+type countedText struct{ either }
+
+func (c countedText) read(r *reader) *Error {
+	r.seen.prompts++
+	return c.either.read(r)
+}
+
 func (p promptList) read(r *reader) *Error {
 	if err := r.open('[', "an array"); err != nil {
 		return err
@@ -61,7 +69,7 @@ func (p promptList) read(r *reader) *Error {
 	if r.dec.PeekKind() == '0' {
 		return list{of: token, min: 1, max: r.serving.Model.Context}.rest(r)
 	}
-	return list{of: oneText, min: 1, max: p.most}.rest(r)
+	return list{of: countedText{oneText}, min: 1, max: p.most}.rest(r)
 }
 
 // dataURL accepts only URLs that hold their data. The runtime would fetch others.

@@ -1,5 +1,7 @@
 package openai
 
+import "strconv"
+
 // The table. docs/api.md has its order.
 
 const docModel = "empty, or the served model's name"
@@ -69,21 +71,21 @@ var sampling = []field{
 	{name: "min_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "typical_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "top_n_sigma", rule: number{-1, 100}, doc: "llama.cpp; -1 turns it off"},
-	{name: "repeat_penalty", rule: number{0, 10}, doc: "llama.cpp"},
+	{name: "repeat_penalty", rule: number{0.01, 10}, doc: "llama.cpp; 1 turns it off"},
 	{name: "repeat_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
 	{name: "dynatemp_range", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "dynatemp_exponent", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "xtc_probability", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "xtc_threshold", rule: number{0, 1}, doc: "llama.cpp"},
-	{name: "dry_multiplier", rule: number{0, 10}, doc: "llama.cpp"},
+	{name: "dry_multiplier", rule: number{0, 10}, note: func(s *seen) { s.dry = true }, doc: "llama.cpp"},
 	{name: "dry_base", rule: number{1, 10}, doc: "llama.cpp"},
 	{name: "dry_allowed_length", rule: integer{min: 1, max: 1 << 16}, doc: "llama.cpp"},
 	{name: "dry_penalty_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
-	{name: "dry_sequence_breakers", rule: list{of: text{min: 1, max: 64}, min: 1, max: 16}, doc: "llama.cpp"},
+	{name: "dry_sequence_breakers", rule: breakers{}, doc: "llama.cpp; its own 4 when absent; with `dry_multiplier`, their number times that of the answers is at most " + strconv.Itoa(maxBreakerScans)},
 	{name: "mirostat", rule: integer{min: 0, max: 2}, doc: "llama.cpp"},
 	{name: "mirostat_tau", rule: number{0, 100}, doc: "llama.cpp"},
 	{name: "mirostat_eta", rule: number{0, 1}, doc: "llama.cpp"},
-	{name: "samplers", rule: list{of: oneOf("dry", "top_k", "typ_p", "top_p", "top_n_sigma", "min_p", "xtc", "temperature", "penalties"), max: 16}, doc: "llama.cpp; their order"},
+	{name: "samplers", rule: samplers{}, doc: "llama.cpp; their order"},
 	{name: "ignore_eos", rule: boolean{}, doc: "llama.cpp; goes on until the token bound"},
 	{name: "cache_prompt", rule: boolean{}, doc: "llama.cpp; false computes the whole prompt again"},
 }
@@ -251,7 +253,7 @@ var toolCall = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
 		field{name: "name", rule: functionName, required: true, doc: "which function"},
-		field{name: "arguments", rule: text{}, required: true, doc: "JSON in a string"},
+		field{name: "arguments", rule: arguments{}, required: true, doc: "JSON in a string"},
 		field{name: "parsed_arguments", action: drop, doc: ofAnAnswer}, providerFields,
 	), required: true, doc: "what was called"},
 	field{name: "index", rule: integer{min: 0, max: maxTools}, doc: "as streams number it"},

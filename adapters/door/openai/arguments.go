@@ -1,0 +1,81 @@
+package openai
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// arguments is the JSON of a tool call in a string. Chat templates make the runtime parse it, so it has the bounds
+// of the body itself, and is encoded again. A model can write text that is not JSON, and clients send it back: such
+// a text is passed as it is, up to the same depth.
+type arguments struct{}
+
+func (arguments) describe() string {
+	return "a string; the JSON in it is nested at most " + strconv.Itoa(maxDepth) + " levels"
+}
+
+func (arguments) read(r *reader) *Error {
+	b, err := r.text()
+	if err != nil {
+		return err
+	}
+	written, err := r.inner(bytes.TrimPrefix(b, []byte("\ufeff"))) // the runtime's parser skips this mark
+	switch {
+	case err == nil:
+		r.out = appendQuoted(r.out, written)
+		return nil
+	case err.fault != faultNotJSON:
+		return err
+	case nesting(b) > maxDepth:
+		return fault(faultTooDeep, strconv.Itoa(maxDepth))
+	}
+	r.out = appendQuoted(r.out, b)
+	return nil
+}
+
+// inner reads b as one JSON value and returns it encoded again, until the next call. b may be in r.scratch.
+func (r *reader) inner(b []byte) (written []byte, bad *Error) {
+	dec, scratch, out, names, objects := r.dec, r.scratch, r.out, len(r.names), len(r.objects)
+	defer func() {
+		r.innerScratch, r.innerOut = r.scratch, r.out
+		r.dec, r.scratch, r.out = dec, scratch, out
+		r.names, r.objects = r.names[:names], r.objects[:objects]
+	}()
+	r.innerSource = *bytes.NewBuffer(b)
+	r.innerDec.Reset(&r.innerSource, jsontext.AllowDuplicateNames(true))
+	r.dec, r.scratch, r.out = r.innerDec, r.innerScratch, r.innerOut[:0]
+	if cap(r.out) < len(b) {
+		r.out = make([]byte, 0, len(b)+64)
+	}
+	if err := (&anything{}).read(r); err != nil {
+		return nil, err
+	}
+	if _, err := r.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, notJSON()
+	}
+	return r.out, nil
+}
+
+// nesting is how deep the brackets outside of strings are nested.
+func nesting(b []byte) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+			deepest = max(deepest, depth)
+		case (c == ']' || c == '}') && depth > 0:
+			depth--
+		}
+	}
+	return deepest
+}
