@@ -2,6 +2,7 @@ package frontdoor
 
 import (
 	"bytes"
+	"container/list"
 	"crypto/sha256"
 	"hash"
 	"slices"
@@ -95,15 +96,17 @@ func write(h hash.Hash, s string) {
 	_, _ = h.Write([]byte{0})
 }
 
-// ring is a map that holds the newest max digests.
+// ring is a map that holds the max digests that were set last.
 type ring[V any] struct {
 	values map[digest]V
-	order  []digest // in the order of their first set
-	next   int      // the oldest, once the ring is full
+	places map[digest]*list.Element
+	order  *list.List // of digest; the one that was set last is at the back
 	max    int
 }
 
-func newRing[V any](max int) ring[V] { return ring[V]{values: map[digest]V{}, max: max} }
+func newRing[V any](max int) ring[V] {
+	return ring[V]{values: map[digest]V{}, places: map[digest]*list.Element{}, order: list.New(), max: max}
+}
 
 func (r *ring[V]) get(d digest) (V, bool) {
 	v, known := r.values[d]
@@ -116,22 +119,22 @@ func (r *ring[V]) has(d digest) bool {
 }
 
 func (r *ring[V]) set(d digest, v V) {
-	if _, known := r.values[d]; !known {
-		if len(r.order) < r.max {
-			r.order = append(r.order, d)
-		} else {
-			delete(r.values, r.order[r.next])
-			r.order[r.next] = d
-			r.next = (r.next + 1) % r.max
+	if place, known := r.places[d]; known {
+		r.order.MoveToBack(place)
+	} else {
+		if r.order.Len() == r.max {
+			r.drop(r.order.Front().Value.(digest))
 		}
+		r.places[d] = r.order.PushBack(d)
 	}
 	r.values[d] = v
 }
 
-// drop forgets what d stands for. Its place in the order stays taken.
+// drop forgets what d stands for.
 func (r *ring[V]) drop(d digest) {
-	if _, known := r.values[d]; known {
-		var zero V
-		r.values[d] = zero
+	if place, known := r.places[d]; known {
+		r.order.Remove(place)
+		delete(r.places, d)
+		delete(r.values, d)
 	}
 }

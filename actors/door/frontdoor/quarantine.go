@@ -15,7 +15,8 @@ import (
 //
 //   - A request that was alone in the runtime, or that was in it at two deaths, is refused for an hour.
 //   - Any other noted request is a suspect. The next time it runs alone, so that the next death tells which
-//     request is the cause and no honest request is at two deaths by coincidence. An answer clears it.
+//     request is the cause and no honest request is at two deaths by coincidence. A complete answer clears it; a refusal by the
+//     runtime does not.
 //   - A request that came within a second after the runtime had failed another one is not noted: the runtime was
 //     dead already, and its end not yet known.
 //   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
@@ -36,7 +37,7 @@ type Quarantine struct {
 	inside   map[*stay]struct{} // requests in the runtime
 	left     []departure        // requests that left it without an answer, oldest first
 	noted    ring[record]       // by digest
-	answered ring[struct{}]     // digests of answered requests and of their parts
+	answered ring[struct{}]     // digests of requests with a complete answer, and of their parts
 	deaths   []death            // in the last carefulTime
 	failed   failure            // the last request that the runtime left without an answer
 }
@@ -146,6 +147,8 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 	delete(q.inside, s)
 	now := time.Now()
 	switch {
+	case r.Whole && r.Reason != messages.ReasonOK:
+		// The runtime refused it or failed it, and lives: that says nothing of what it does with its text or schemas.
 	case r.Whole:
 		for _, d := range s.print.all() {
 			q.answered.set(d, struct{}{})

@@ -269,7 +269,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 		}
 		c.leave(c.enter(c.launch, f), broken)
 	}
-	if got := len(c.noted.values); got > maxNoted || len(c.noted.order) > maxNoted {
+	if got := len(c.noted.values); got > maxNoted || c.noted.order.Len() > maxNoted {
 		t.Errorf("got %d noted digests, want at most %d", got, maxNoted)
 	}
 	if got := len(c.answered.values); got > maxAnswered {
@@ -355,4 +355,54 @@ func TestRequestToADeadRuntimeIsNotBlamed(t *testing.T) {
 		c.want(t, deadly, refusedForItself)
 		c.want(t, honest, permittedAlone)
 	})
+}
+
+// R11: only a complete answer says that the runtime survives a request, its text and its schemas.
+func TestRefusalsDoNotClear(t *testing.T) {
+	for name, r := range map[string]relay.Result{
+		"refused": {Reason: messages.ReasonBadRequest, Sent: true, Whole: true},
+		"busy":    {Reason: messages.ReasonRuntimeUnavailable, Sent: true, Whole: true},
+		"failed":  {Reason: messages.ReasonUpstreamFailed, Sent: true, Whole: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := scenario{Quarantine: NewQuarantine(), launch: 1}
+			deaths := 0
+			for i := range 10 {
+				schema := schemaOf(fmt.Sprint("p", i))
+				c.leave(c.enter(c.launch, printOf(t, chatOf("hi", schema+`,"temperature":2`))), r)
+				time.Sleep(lateTime)
+				body := chatOf(fmt.Sprint("hi", i), schema)
+				if p := printOf(t, body); c.judge(&p) != refusedForKind {
+					c.die(t, body)
+					deaths++
+				}
+			}
+			if deaths != carefulDeaths {
+				t.Errorf("%s: new schemas ended the runtime %d times, want %d", name, deaths, carefulDeaths)
+			}
+			if n := len(c.left); n > 0 {
+				t.Errorf("%s: %d requests count as left without an answer, want 0", name, n)
+			}
+		})
+	}
+}
+
+// R11: a format that is in use stays answered, however many others are answered meanwhile.
+func TestUsedFormatStaysAnswered(t *testing.T) {
+	q := NewQuarantine()
+	used := printOf(t, chatOf("used", schemaOf("used")))
+	answer := func(f fingerprint) { q.leave(q.enter(1, f), whole) }
+	for i := range 2 * maxAnswered {
+		if i%1000 == 0 {
+			answer(used)
+		}
+		f := used
+		f.whole[0], f.whole[1], f.text = byte(i), byte(i>>8), digest{}
+		f.whole[2]++
+		f.format = f.whole
+		answer(f)
+	}
+	if q.isNew(used.format) || len(q.answered.values) != maxAnswered {
+		t.Errorf("new: %v, with %d digests; want it known, and %d", q.isNew(used.format), len(q.answered.values), maxAnswered)
+	}
 }
