@@ -118,6 +118,10 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		case p := <-started.Panics:
 			panic(p)
 		case exit := <-started.Exit:
+			if started.Handle.Unended() {
+				a.Log.Warn("runtime does not end: SIGKILL is pending, it waits for a file server or a device",
+					zap.Int("pid", started.Handle.PID()))
+			}
 			switch {
 			case libraryMissing(exit):
 				exit.Reason = messages.ReasonLibraryMissing

@@ -80,7 +80,9 @@ func (a *Actor) Serve(ctx context.Context) error {
 		return ctx.Err()
 	}
 	ended, err := spawn.Reclaim(ctx, a.RecordPath, a.RunDir)
-	if err != nil {
+	if errors.Is(err, spawn.ErrUnended) {
+		a.Log.Warn("runtime of an earlier daemon does not end: SIGKILL is pending", zap.Error(err))
+	} else if err != nil {
 		return fmt.Errorf("reclaiming the runtime of an earlier daemon: %w", err)
 	}
 	if ended {

@@ -105,7 +105,15 @@ func (p *preparation) execute(pipes *stagePipes, plan plan) (stageReport, error)
 // abandon ends a child that cannot be used.
 func (g *group) abandon() {
 	g.kill()
-	g.wait()
+	ended := make(chan struct{})
+	go func() { // ends with the child
+		defer close(ended)
+		g.wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(killPatience):
+	}
 }
 
 func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {

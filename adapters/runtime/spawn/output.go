@@ -57,6 +57,7 @@ func newOutput(tell func(string), secret ...string) *output {
 // when all holders of the child's end have ended.
 func (o *output) open() (*os.File, error) {
 	if o.read != nil { // of an earlier stage, which has ended
+		_ = o.read.SetReadDeadline(time.Now().Add(lingering))
 		<-o.ended
 		_ = o.read.Close()
 	}

@@ -45,6 +45,10 @@ func writeRecord(path string, pid int, executable *os.File) error {
 	return privatefs.WriteFile(path, data)
 }
 
+// ErrUnended is the error of Reclaim when the recorded process has been sent SIGKILL and has not ended in time, because it
+// waits in the kernel. Everything else has been reclaimed, and the next runtime can start.
+var ErrUnended = errors.New("the kernel has not ended the process since SIGKILL")
+
 // Reclaim ends the runtime that the record at recordPath describes, if that process still runs, the processes of the same
 // program in its session, and the processes in the control groups of daemons that have ended. It removes the record and
 // the folders of earlier starts in runDir. It leaves a process alone that differs in any value. It reports whether it
@@ -53,11 +57,13 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 	if !filepath.IsAbs(recordPath) {
 		return false, errors.New("no place for the record")
 	}
+	unended := false
 	data, err := os.ReadFile(recordPath)
 	if err == nil {
 		var r record
 		if json.Unmarshal(data, &r) == nil && r.PID > 1 {
-			if ended, err = end(ctx, r); err != nil {
+			ended, err = end(ctx, r)
+			if unended = errors.Is(err, ErrUnended); err != nil && !unended {
 				return false, fmt.Errorf("ending the runtime of an earlier daemon: %w", err)
 			}
 		}
@@ -67,7 +73,11 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 		return ended, fmt.Errorf("reading the record of an earlier daemon: %w", err)
 	}
 	endAbandonedGroups()
-	return ended, errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath), canaryPrefix))
+	err = errors.Join(sweep(runDir, startPrefix, canaryPrefix), sweep(filepath.Dir(recordPath), unfinished(recordPath), canaryPrefix))
+	if err == nil && unended {
+		err = ErrUnended
+	}
+	return ended, err
 }
 
 // unfinished returns the beginning of the name of the temporary file that remains when a daemon is killed while it

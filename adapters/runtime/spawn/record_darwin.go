@@ -20,7 +20,10 @@ func end(ctx context.Context, r record) (bool, error) {
 	if err := p.Kill(); err != nil {
 		return false, pathless(err)
 	}
-	for running(r) {
+	for deadline := time.Now().Add(killPatience); running(r); {
+		if time.Now().After(deadline) {
+			return false, ErrUnended
+		}
 		select {
 		case <-ctx.Done():
 			return false, context.Cause(ctx)

@@ -102,7 +102,10 @@ func end(ctx context.Context, r record) (bool, error) {
 		return false, err
 	}
 	// The pidfd reports the end; the time slices allow checks of ctx.
-	for {
+	for deadline := time.Now().Add(killPatience); ; {
+		if time.Now().After(deadline) {
+			return false, ErrUnended
+		}
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(50*time.Millisecond/time.Millisecond))
 		if ready == 1 {
 			return true, nil

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/windows"
 )
@@ -20,7 +21,10 @@ func end(ctx context.Context, r record) (bool, error) {
 	if err := windows.TerminateProcess(process, 1); err != nil {
 		return false, err
 	}
-	for !ended(process, 10) {
+	for deadline := time.Now().Add(killPatience); !ended(process, 10); {
+		if time.Now().After(deadline) {
+			return false, ErrUnended
+		}
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}

@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"companion/messages"
@@ -70,10 +71,28 @@ type Started struct {
 	Panics <-chan any
 }
 
+// killPatience bounds each wait for the end of a process after SIGKILL. A process that waits for a dead file server or a
+// broken device ends only when that wait ends. The signal stays pending until then.
+var killPatience = 10 * time.Second
+
 // Handle controls a running runtime.
 type Handle struct {
 	group *group
 	done  chan struct{}
+	// unended is closed when the runtime was given up: it did not end within killPatience after SIGKILL.
+	unended chan struct{}
+	giveUp  func()
+}
+
+// Unended reports whether the runtime was given up: SIGKILL has been sent, and the kernel has not ended it. Exit has been
+// sent nevertheless.
+func (h *Handle) Unended() bool {
+	select {
+	case <-h.unended:
+		return true
+	default:
+		return false
+	}
 }
 
 // PID is the process id of the runtime.
@@ -88,11 +107,19 @@ func (h *Handle) Kill(ctx context.Context, grace time.Duration) {
 	select {
 	case <-h.done:
 		return
+	case <-h.unended:
+		return
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 	h.group.kill()
-	<-h.done
+	timer.Reset(killPatience)
+	select {
+	case <-h.done:
+	case <-h.unended:
+	case <-timer.C:
+		h.giveUp()
+	}
 }
 
 // Spawn starts the runtime. A failure is an *Error; then no process and no file is left. It hashes the files of the
@@ -146,12 +173,32 @@ func (p *preparation) live(result chan<- outcome) {
 		result <- outcome{err: err}
 		return
 	}
-	exit := make(chan messages.ExitReport, 1)
-	handle := &Handle{group: group, done: done}
+	handle, exit, await := p.watch(group, done)
 	result <- outcome{started: Started{handle, p.backEnd, level, exit, p.output.panics}}
-	ended := group.wait()
-	p.remove()
-	exit <- report(ended, p.output)
+	await()
+}
+
+// watch returns the handle of a runtime, the channel of its one exit report, and await, which returns when the group has
+// ended and was reaped. The report comes then, or when the runtime is given up; a late end of that one then touches
+// nothing of the next runtime's, such as the record.
+func (p *preparation) watch(g *group, done chan struct{}) (handle *Handle, exit chan messages.ExitReport, await func()) {
+	exit = make(chan messages.ExitReport, 1)
+	var once sync.Once
+	finish := func(ended ending) {
+		p.remove()
+		exit <- report(ended, p.output)
+	}
+	handle = &Handle{group: g, done: done, unended: make(chan struct{})}
+	handle.giveUp = func() {
+		once.Do(func() {
+			close(handle.unended)
+			finish(ending{code: -1, unended: true})
+		})
+	}
+	return handle, exit, func() {
+		ended := g.wait()
+		once.Do(func() { finish(ended) })
+	}
 }
 
 // hand sends a panic value to the owner of the runtime. One value is enough to end it.
@@ -255,12 +302,17 @@ type ending struct {
 	signal string
 	// illegal: it executed an instruction that this processor does not have.
 	illegal bool
+	// unended: it was given up, and may still wait in the kernel for its end.
+	unended bool
 }
 
 func report(e ending, o *output) messages.ExitReport {
 	lines := o.lines()
 	if e.illegal {
 		lines = append(lines, "the processor lacks instructions this runtime was built for")
+	}
+	if e.unended {
+		lines = append(lines, "the kernel has not ended the runtime since SIGKILL: it waits for a file server or a device")
 	}
 	return messages.ExitReport{
 		At: time.Now(), Code: e.code, Signal: e.signal,
