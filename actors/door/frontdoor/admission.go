@@ -10,7 +10,8 @@ import (
 
 // admission hands out the slots of the runtime, first in first out (L6). fsm.Admission decides about the
 // counts. A request that must run alone (R11) gets its slot when no other request has one, and until it
-// leaves, all others wait behind it.
+// leaves, all others wait behind it. A request with several answers takes a slot for each at once, as many as
+// there are at most: the runtime makes them side by side.
 type admission struct {
 	mu      sync.Mutex
 	counts  fsm.Admission
@@ -22,17 +23,23 @@ type admission struct {
 // ticket is one waiting request. Ready is closed when it has its slot.
 type ticket struct {
 	ready chan struct{}
-	alone bool
+	need
 	place *list.Element // in the queue; nil once it has left
 }
 
-// enter takes a slot (ReasonOK and no ticket), or joins the queue (ReasonAtCapacity and a ticket), or does
+// need is what a request takes of the runtime.
+type need struct {
+	alone bool
+	slots int // at least 1
+}
+
+// enter takes its slots (ReasonOK and no ticket), or joins the queue (ReasonAtCapacity and a ticket), or does
 // neither.
-func (a *admission) enter(alone bool) (*ticket, messages.Reason) {
+func (a *admission) enter(n need) (*ticket, messages.Reason) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	reason := a.counts.Admit()
-	if reason == messages.ReasonOK && !a.fitsLocked(alone) {
+	if reason == messages.ReasonOK && !a.fitsLocked(n) {
 		reason = messages.ReasonAtCapacity
 		if a.counts.Queued >= a.counts.QueueBound {
 			reason = messages.ReasonQueueFull
@@ -40,11 +47,11 @@ func (a *admission) enter(alone bool) (*ticket, messages.Reason) {
 	}
 	switch reason {
 	case messages.ReasonOK:
-		a.counts.InFlight++
-		a.alone = alone
+		a.counts.InFlight += a.slotsLocked(n)
+		a.alone = n.alone
 	case messages.ReasonAtCapacity:
 		a.counts.Queued++
-		t := &ticket{ready: make(chan struct{}), alone: alone}
+		t := &ticket{ready: make(chan struct{}), need: n}
 		t.place = a.waiting.PushBack(t)
 		return t, reason
 	}
@@ -52,21 +59,28 @@ func (a *admission) enter(alone bool) (*ticket, messages.Reason) {
 }
 
 // fitsLocked reports whether a request may run beside those that have a slot.
-func (a *admission) fitsLocked(alone bool) bool { return a.counts.InFlight == 0 || !alone && !a.alone }
-
-// leave gives a slot back. The first requests in the queue that fit take their slots.
-func (a *admission) leave() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.leaveLocked()
+func (a *admission) fitsLocked(n need) bool {
+	return a.counts.InFlight == 0 || !n.alone && !a.alone && a.counts.InFlight+a.slotsLocked(n) <= a.counts.MaxInFlight
 }
 
-func (a *admission) leaveLocked() {
-	counts, reason := a.counts.Complete()
-	if reason != messages.ReasonOK {
-		return // more requests left than entered; the counts stay as they are
+// slotsLocked is how many slots a request gets.
+func (a *admission) slotsLocked(n need) int { return max(1, min(n.slots, a.counts.MaxInFlight)) }
+
+// leave gives the slots of a request back. The first requests in the queue that fit take theirs.
+func (a *admission) leave(n need) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leaveLocked(n)
+}
+
+func (a *admission) leaveLocked(n need) {
+	for range a.slotsLocked(n) {
+		counts, reason := a.counts.Complete()
+		if reason != messages.ReasonOK {
+			return // more requests left than entered; the counts stay as they are
+		}
+		a.counts = counts
 	}
-	a.counts = counts
 	a.promoteLocked()
 	if a.counts.InFlight == 0 {
 		for _, c := range a.drained {
@@ -80,9 +94,10 @@ func (a *admission) promoteLocked() {
 	for front := a.waiting.Front(); front != nil; front = a.waiting.Front() {
 		t := front.Value.(*ticket)
 		promoted, free := a.counts.Promote()
-		if !free || !a.fitsLocked(t.alone) {
+		if !free || !a.fitsLocked(t.need) {
 			return
 		}
+		promoted.InFlight += a.slotsLocked(t.need) - 1
 		a.counts, a.alone = promoted, t.alone
 		a.waiting.Remove(front)
 		t.place = nil
@@ -90,12 +105,12 @@ func (a *admission) promoteLocked() {
 	}
 }
 
-// giveUp leaves the queue. If the slot came at the same moment, it is given back.
+// giveUp leaves the queue. If the slots came at the same moment, they are given back.
 func (a *admission) giveUp(t *ticket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if t.place == nil {
-		a.leaveLocked()
+		a.leaveLocked(t.need)
 		return
 	}
 	a.waiting.Remove(t.place)

@@ -122,6 +122,41 @@ func TestAdmission(t *testing.T) {
 	r.wait(0, 0)
 }
 
+// L6, L9: a request takes a slot of the runtime for each of its answers, all at once and in its turn.
+func TestSlotsOfAnswers(t *testing.T) {
+	for name, request := range map[string]string{
+		"n":       `{"messages":[{"role":"user","content":"many"}],"n":2}`,
+		"prompts": `{"prompt":["many","many","many","many"]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := map[string]string{"n": routeChat, "prompts": routeCompletions}[name]
+			up := newSlow()
+			r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound = 2, 4 })
+			conns := []net.Conn{r.send(r.say("first"))}
+			r.wait(1, 0)
+			conns = append(conns, r.send(r.request("POST", path, request)))
+			r.wait(1, 1) // one slot is free, and it needs two
+			conns = append(conns, r.send(r.say("last")))
+			r.wait(1, 2)
+			for i, next := range []string{"first", "many", "last"} {
+				if body := <-up.began; !strings.Contains(body, next) {
+					t.Errorf("got %s, want the request %q", body, next)
+				}
+				if want := []int{1, 2, 1}[i]; r.actor.View().InFlight != want {
+					t.Errorf("%s: got %d slots taken, want %d", next, r.actor.View().InFlight, want)
+				}
+				up.release <- struct{}{}
+			}
+			for i, c := range conns {
+				if got := status(c, patience); got != 200 {
+					t.Errorf("request %d: got status %d, want 200", i, got)
+				}
+			}
+			r.wait(0, 0)
+		})
+	}
+}
+
 // L6: at a small queue there is no answer but 200 and 503 queue_full with Retry-After.
 func TestSmallQueue(t *testing.T) {
 	for _, n := range []int{8, 64} {

@@ -249,7 +249,7 @@ func (v *visit) complete() {
 		v.refuse(p)
 		return
 	}
-	v.inference(alone, func(now messages.Snapshot) {
+	v.inference(need{alone: alone, slots: about.Answers}, func(now messages.Snapshot) {
 		// While the request waited, the runtime may have died with an equal request in it.
 		mustBeAlone, p := v.quarantined(&print)
 		switch {
@@ -279,14 +279,14 @@ func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
 	return false, nil
 }
 
-// inference takes a slot in the runtime, asks the gate again, and calls f with the slot.
-func (v *visit) inference(alone bool, f func(messages.Snapshot)) {
-	if reason := v.enter(v.r.Context(), alone); reason != messages.ReasonOK {
+// inference takes the slots of a request in the runtime, asks the gate again, and calls f with them.
+func (v *visit) inference(n need, f func(messages.Snapshot)) {
+	if reason := v.enter(v.r.Context(), n); reason != messages.ReasonOK {
 		v.refuse(refusal(reason))
 		v.left(v.gone, false)
 		return
 	}
-	defer v.d.admission.leave()
+	defer v.d.admission.leave(n)
 	// The slot is counted before the state is read. So a drain that begins now refuses this request or waits
 	// for it (A6, A7).
 	s := v.d.snapshot.Get()
@@ -307,8 +307,8 @@ func (v *visit) mayRun(s messages.Snapshot) messages.Reason {
 
 // enter takes a slot, and waits for it if necessary. A request leaves the queue when its client has left, and
 // when the runtime is not ready.
-func (v *visit) enter(ctx context.Context, alone bool) messages.Reason {
-	t, reason := v.d.admission.enter(alone)
+func (v *visit) enter(ctx context.Context, n need) messages.Reason {
+	t, reason := v.d.admission.enter(n)
 	if reason != messages.ReasonAtCapacity {
 		return reason
 	}

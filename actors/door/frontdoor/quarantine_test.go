@@ -291,7 +291,7 @@ func TestAdmissionAlone(t *testing.T) {
 	a.counts.MaxInFlight, a.counts.QueueBound = 2, 3
 	enter := func(alone bool, want messages.Reason) *ticket {
 		t.Helper()
-		ticket, got := a.enter(alone)
+		ticket, got := a.enter(need{alone: alone})
 		if got != want {
 			t.Fatalf("enter(alone %v): got %s, want %s", alone, got, want)
 		}
@@ -318,18 +318,18 @@ func TestAdmissionAlone(t *testing.T) {
 	third := enter(false, messages.ReasonAtCapacity)
 	enter(false, messages.ReasonQueueFull)
 	state("www", alone, second, third)
-	a.leave()
+	a.leave(need{})
 	state("rww", alone, second, third)
-	a.leave()
+	a.leave(need{})
 	state("rrr", alone, second, third)
 	last := enter(true, messages.ReasonAtCapacity)
 	behind := enter(false, messages.ReasonAtCapacity)
-	a.leave()
+	a.leave(need{})
 	state("ww", last, behind)
 	a.giveUp(last)
 	state("r", behind)
-	a.leave()
-	a.leave()
+	a.leave(need{})
+	a.leave(need{})
 	enter(true, messages.ReasonOK)
 	enter(false, messages.ReasonAtCapacity)
 	if got := a.now(); got.InFlight != 1 || got.Queued != 1 {
@@ -394,6 +394,9 @@ func TestUsedFormatStaysAnswered(t *testing.T) {
 	answer := func(f fingerprint) { q.leave(q.enter(1, f), whole) }
 	for i := range 2 * maxAnswered {
 		if i%1000 == 0 {
+			if i > 0 && q.isNew(used.format) {
+				t.Fatalf("the format in use is new after %d others", i)
+			}
 			answer(used)
 		}
 		f := used

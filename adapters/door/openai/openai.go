@@ -46,6 +46,7 @@ const (
 type Result struct {
 	Stream        bool
 	Images, Audio bool     // a message has one
+	Answers       int      // that the runtime makes side by side, at least 1
 	ToolForced    bool     // the answer must be a call of a tool
 	Dropped       []string // the fields that were left out, each once
 }
@@ -102,6 +103,7 @@ func Check(route Route, raw []byte, serving Serving, out []byte) ([]byte, Result
 	}
 	return r.out, Result{
 		Stream: r.seen.stream, Images: r.seen.images, Audio: r.seen.audio, Dropped: slices.Clone(r.dropped),
+		Answers:    r.seen.sequences(),
 		ToolForced: r.seen.toolChoice == "required" || r.seen.toolNamed != "",
 	}, nil
 }

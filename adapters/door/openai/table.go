@@ -54,7 +54,7 @@ var embeddingRequest = newObject(join(
 var common = []field{
 	{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	{name: "stream_options", rule: streamOptions, note: func(s *seen) { s.streamOptions = true }, doc: "needs `stream`"},
-	{name: "n", rule: answers{}, doc: "answers per request, which share its place in the queue"},
+	{name: "n", rule: answers{}, doc: "answers per request; each takes a place in the runtime"},
 	{name: "stop", rule: stop{}, doc: "where the answer ends"},
 	{name: "timings_per_token", rule: boolean{}, doc: "llama.cpp; speeds in every event"},
 }
@@ -148,8 +148,8 @@ var streamOptions = newObject(
 	field{name: "include_obfuscation", action: drop, doc: "loopback is not observed"},
 )
 
-// prompt is a text, token numbers, or at most most of either. The runtime answers each, and all of them take one
-// place in the queue.
+// prompt is a text, token numbers, or at most most of either. The runtime answers each. They take a place
+// in the runtime each, and wait for them together.
 func prompt(most int) rule { return either{'"': text{}, '[': promptList{most}} }
 
 // token is the number of a token. No model has more than a million.
