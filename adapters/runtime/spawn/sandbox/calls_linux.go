@@ -41,6 +41,20 @@ var always = []string{
 // address, but the only sockets that can be made take none (streams).
 var forGPU = []string{"memfd_create", "ftruncate", "ioctl", "get_mempolicy", "mbind", "set_mempolicy", "sendmsg", "recvmsg"}
 
+// notForGPU are requests of ioctl(2) that the kernel answers for every file, or for one that is open for reading, whatever
+// its driver is (asm-generic/ioctls.h, linux/fs.h, linux/fsverity.h, linux/fscrypt.h). No GPU driver needs them.
+var notForGPU = []uint32{
+	unix.TIOCSTI, // input for a terminal
+	0x8901,       // FIOSETOWN: signals to another process
+	0x8902,       // SIOCSPGRP: the same for a socket
+	0x5452,       // FIOASYNC
+	0x40086602,   // FS_IOC_SETFLAGS: an owner makes a file immutable
+	0x401c5820,   // FS_IOC_FSSETXATTR
+	0x40087602,   // FS_IOC_SETVERSION
+	0x40806685,   // FS_IOC_ENABLE_VERITY: the file can never be written again
+	0x800c6613,   // FS_IOC_SET_ENCRYPTION_POLICY
+}
+
 // options are what the rules depend on.
 type options struct {
 	execFD int  // the descriptor of the runtime's program
@@ -77,6 +91,9 @@ func rules(o options) []rule {
 	// Naming threads and mappings; not the parent-death signal, not dumpability.
 	list = append(list, one("prctl", 0, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA)...)
 	if o.gpu {
+		for _, request := range notForGPU {
+			list = append(list, rule{"ioctl", refuse, []condition{is(1, request)}})
+		}
 		list = append(list, plain(allow, forGPU...)...)
 		list = append(list, streams("socketpair"))
 		// Seals of anonymous files.

@@ -210,6 +210,20 @@ func TestGPUCalls(t *testing.T) {
 				t.Errorf("%s: got %#x, want %#x", name, uint32(got), uint32(allow))
 			}
 		}
+		// FIOSETOWN, SIOCSPGRP, FIOASYNC, FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY, TIOCSTI.
+		for _, request := range []uint64{0x8901, 0x8902, 0x5452, 0x40086602, 0x401c5820, 0x40806685, 0x5412} {
+			for _, garbage := range []uint64{0, 0xdeadbeef << 32} {
+				if got := c.call("ioctl", 3, garbage|request); got != refuse {
+					t.Errorf("request %#x: got %#x, want %#x", garbage|request, uint32(got), uint32(refuse))
+				}
+			}
+		}
+		// The first requests of the drivers of DRM, KFD and NVIDIA.
+		for _, request := range []uint64{0xc0406400, 0x80084b01, 0xc00846c8} {
+			if got := c.call("ioctl", 3, request); got != allow {
+				t.Errorf("request %#x: got %#x, want %#x", request, uint32(got), uint32(allow))
+			}
+		}
 		for kind := range uint64(16) {
 			for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
 				for _, name := range []string{"socket", "socketpair"} {
