@@ -7,7 +7,7 @@ import "bytes"
 var messagesRequest = newObject(
 	field{name: "messages", rule: list{of: turn, min: 1}, required: true, doc: "the conversation"},
 	field{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
-	field{name: "system", rule: either{'"': text{}, '[': list{of: systemBlock}}, doc: "what the model is told first"},
+	field{name: "system", rule: either{'"': text{prompt: true}, '[': list{of: systemBlock}}, doc: "what the model is told first"},
 	field{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 	field{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 	field{name: "stop_sequences", rule: stopList, doc: "where the answer ends"},
@@ -46,20 +46,24 @@ var thinking = newObject(
 )
 
 // turn is one message.
-var turn = newObject(
-	field{name: "role", rule: oneOf("user", "assistant", "system"), required: true, doc: "who speaks"},
-	field{name: "content", rule: content{list{of: block, min: 1}}, required: true, doc: "what is said: text or blocks"},
-	field{name: "id", action: drop, doc: ofAnAnswer}, field{name: "type", action: drop, doc: ofAnAnswer},
-	field{name: "model", action: drop, doc: ofAnAnswer}, field{name: "usage", action: drop, doc: ofAnAnswer},
-	field{name: "stop_reason", action: drop, doc: ofAnAnswer}, field{name: "stop_sequence", action: drop, doc: ofAnAnswer},
-	cacheControl, providerFields,
-)
+var turn = func() *object {
+	o := newObject(
+		field{name: "role", rule: oneOf("user", "assistant", "system"), required: true, doc: "who speaks"},
+		field{name: "content", rule: content{list{of: block, min: 1}}, required: true, doc: "what is said: text or blocks"},
+		field{name: "id", action: drop, doc: ofAnAnswer}, field{name: "type", action: drop, doc: ofAnAnswer},
+		field{name: "model", action: drop, doc: ofAnAnswer}, field{name: "usage", action: drop, doc: ofAnAnswer},
+		field{name: "stop_reason", action: drop, doc: ofAnAnswer}, field{name: "stop_sequence", action: drop, doc: ofAnAnswer},
+		cacheControl, providerFields,
+	)
+	o.before = (*seen).piece
+	return o
+}()
 
 var systemBlock = &union{of: map[string]rule{"text": textBlock}}
 
 var (
 	textBlock = newObject(typeField("text"),
-		field{name: "text", rule: text{}, required: true, doc: "text"},
+		field{name: "text", rule: text{prompt: true}, required: true, doc: "text"},
 		field{name: "citations", action: drop, doc: ofAnAnswer}, cacheControl,
 	)
 	imageBlock = newObject(typeField("image"),
@@ -117,7 +121,10 @@ func (i inputRule) read(r *reader) *Error {
 	if err := r.kind('{', "an object"); err != nil {
 		return err
 	}
-	return (&anything{}).read(r)
+	mark := len(r.out)
+	err := (&anything{}).read(r)
+	r.seen.textBytes += len(r.out) - mark
+	return err
 }
 
 // inputTool is a tool, which finishTools writes.

@@ -23,6 +23,7 @@ func (arguments) read(r *reader) *Error {
 	if err != nil {
 		return err
 	}
+	r.seen.textBytes += len(b)
 	written, err := r.inner(bytes.TrimPrefix(b, []byte("\ufeff"))) // the runtime's parser skips this mark
 	switch {
 	case err == nil:

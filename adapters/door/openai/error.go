@@ -36,6 +36,7 @@ const (
 	faultNotData
 	faultNoModel
 	faultTwice
+	faultNoFit
 
 	// Of schemas.
 	faultUnsupported
@@ -69,6 +70,7 @@ var faultTexts = [...]string{
 	faultConflict:   "@ cannot be used together with %. Remove one of them.",
 	faultNotData:    "@ must be a data: URL; nothing is fetched.",
 	faultTwice:      "@ is there twice. Remove one.",
+	faultNoFit:      "@ does not fit the context: it has %. Send less, such as a shorter history.",
 	faultNoModel:    "This model is not served here. The served model is %.",
 
 	faultUnsupported:         "@: the runtime does not support %.",

@@ -11,6 +11,9 @@ func (r *reader) finish() *Error {
 	if r.seen.topLogprobs && !r.seen.logprobs {
 		return fault(faultNeeds, "logprobs").at("top_logprobs")
 	}
+	if err := r.checkFit(); err != nil {
+		return err
+	}
 	if err := r.checkDry(); err != nil {
 		return err
 	}

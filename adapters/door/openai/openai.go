@@ -142,6 +142,7 @@ type seen struct {
 	answers               int // field n; 0 if it is absent
 	prompts               int // of an array of several; 0 otherwise
 	dry                   bool
+	pieces, textBytes     int    // of the conversation (checkFit); of several prompts, the longest
 	breakers              int    // of dry; noBound for those of the runtime
 	inFormat              bool   // in response_format, not in tools
 	maxTokens             int64  // noBound for no limit of the client's own

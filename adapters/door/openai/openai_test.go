@@ -610,7 +610,7 @@ func BenchmarkSmallChat(b *testing.B) {
 func TestLargeBodyIsLetGo(t *testing.T) {
 	last := func() weak.Pointer[byte] {
 		raw := []byte(`{"prompt":"` + strings.Repeat("x", keptBytes) + `"}`)
-		if _, _, err := Check(Completions, raw, Serving{Model: messages.Model{Name: "m", Context: 9}, Slots: 4}, nil); err != nil {
+		if _, _, err := Check(Completions, raw, Serving{Model: messages.Model{Name: "m", Context: 4096}, Slots: 4}, nil); err != nil {
 			t.Fatal(err)
 		}
 		return weak.Make(&raw[0])

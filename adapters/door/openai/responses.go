@@ -5,9 +5,9 @@ package openai
 
 var responsesRequest = newObject(join(
 	[]field{
-		{name: "input", rule: either{'"': text{}, '[': list{of: item, min: 1}}, required: true, doc: "a text, or the conversation so far"},
+		{name: "input", rule: either{'"': text{prompt: true}, '[': list{of: item, min: 1}}, required: true, doc: "a text, or the conversation so far"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
-		{name: "instructions", rule: text{}, doc: "what the model is told first"},
+		{name: "instructions", rule: text{prompt: true}, doc: "what the model is told first"},
 		{name: "max_output_tokens", rule: hiddenRule{tokenBound{"max_output_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "stream", rule: boolean{note: func(s *seen, on bool) { s.stream = on }}, doc: "answer by server-sent events"},
 		{name: "tools", rule: hiddenRule{list{of: flatTools, max: maxTools}}, doc: "functions that the model may call"},
@@ -111,7 +111,7 @@ var outputPart = &union{of: map[string]rule{
 // inputText is a text, of whichever type.
 func inputText(kind string) *object {
 	return newObject(typeAs(kind, "input_text"),
-		field{name: "text", rule: text{}, required: true, doc: "text"},
+		field{name: "text", rule: text{prompt: true}, required: true, doc: "text"},
 		field{name: "annotations", action: drop, doc: ofAnAnswer}, field{name: "logprobs", action: drop, doc: ofAnAnswer},
 		field{name: "parsed", action: drop, doc: ofAnAnswer}, cacheControl, providerFields,
 	)

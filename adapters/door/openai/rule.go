@@ -272,6 +272,7 @@ type text struct {
 	min, max int
 	only     func([]byte) bool
 	what     string // describes only
+	prompt   bool   // the model reads it: it counts for checkFit
 }
 
 func (s text) describe() string {
@@ -295,6 +296,9 @@ func (s text) read(r *reader) *Error {
 		return fault(faultTooLong, strconv.Itoa(s.max))
 	case s.only != nil && !s.only(b):
 		return fault(faultWrongType, s.what)
+	}
+	if s.prompt {
+		r.seen.textBytes += len(b)
 	}
 	r.out = appendQuoted(r.out, b)
 	return nil

@@ -231,7 +231,7 @@ func (c content) read(r *reader) *Error {
 	mark := len(r.out)
 	switch r.dec.PeekKind() {
 	case '"':
-		return text{}.read(r)
+		return text{prompt: true}.read(r)
 	case '[':
 		if err := r.open('[', "an array"); err != nil {
 			return err

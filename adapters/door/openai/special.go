@@ -52,14 +52,18 @@ func (p promptList) describe() string {
 		p.most, oneText.describe(), token.describe())
 }
 
-var oneText = either{'"': text{}, '[': tokenList{}}
+var oneText = either{'"': text{prompt: true}, '[': tokenList{}}
 
 // countedText is one of several prompts.
 type countedText struct{ either }
 
 func (c countedText) read(r *reader) *Error {
 	r.seen.prompts++
-	return c.either.read(r)
+	longest := r.seen.textBytes
+	r.seen.textBytes = 0
+	err := c.either.read(r)
+	r.seen.textBytes = max(longest, r.seen.textBytes)
+	return err
 }
 
 func (p promptList) read(r *reader) *Error {

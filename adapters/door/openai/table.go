@@ -150,7 +150,7 @@ var streamOptions = newObject(
 
 // prompt is a text, token numbers, or at most most of either. The runtime answers each. They take a place
 // in the runtime each, and wait for them together.
-func prompt(most int) rule { return either{'"': text{}, '[': promptList{most}} }
+func prompt(most int) rule { return either{'"': text{prompt: true}, '[': promptList{most}} }
 
 // token is the number of a token. No model has more than a million.
 var token = integer{min: 0, max: 1 << 20}
@@ -175,6 +175,7 @@ var message = func() *object {
 		field{name: "images", action: refuse, doc: ofOllama + "`image_url` parts in `content`"},
 	)
 	o.before = func(s *seen) {
+		s.piece()
 		s.message.role, s.message.content, s.message.empty, s.message.calls = "", false, false, false
 	}
 	o.after = func(r *reader) *Error {
@@ -216,13 +217,16 @@ var part = func() *object {
 			words: []string{"text", "image_url", "input_audio"},
 			note:  func(s *seen, w string) { s.part.kind = w },
 		}, doc: "which of the others is there"},
-		field{name: "text", rule: text{}, note: func(s *seen) { s.part.text = true }, doc: "text"},
+		field{name: "text", rule: text{prompt: true}, note: func(s *seen) { s.part.text = true }, doc: "text"},
 		field{name: "image_url", rule: image, note: func(s *seen) { s.part.image, s.images = true, true }, doc: "a picture, for models that see"},
 		field{name: "input_audio", rule: audio, note: func(s *seen) { s.part.audio, s.audio = true, true }, doc: "sound, for models that hear"},
 		cacheControl, providerFields,
 		field{name: "file", action: refuse, doc: noFiles}, field{name: "video_url", action: refuse, doc: noVideo}, field{name: "input_video", action: refuse, doc: noVideo},
 	)
-	o.before = func(s *seen) { s.part.kind, s.part.text, s.part.image, s.part.audio = "", false, false, false }
+	o.before = func(s *seen) {
+		s.piece()
+		s.part.kind, s.part.text, s.part.image, s.part.audio = "", false, false, false
+	}
 	o.after = func(r *reader) *Error {
 		p := r.seen.part
 		for _, x := range []struct {

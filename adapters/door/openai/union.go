@@ -41,6 +41,7 @@ func (u *union) read(r *reader) *Error {
 		}
 	}
 	if inside, known := u.of[string(kind)]; known {
+		r.seen.piece()
 		return inside.read(r)
 	}
 	for name := range u.dropped {
