@@ -140,7 +140,7 @@ func (s *soak) badBody(ctx context.Context) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	bodies := []string{"", "hello", "{", `{"messages":[]}`, `{"messages":[{"role":"user","content":"x"}],"id_slot":1}`,
-		harness.Question(-1, ""), `{"messages":[{"role":"user","content":"x"}],"temperature":1e9}`}
+		harness.Question(-2, ""), `{"messages":[{"role":"user","content":"x"}],"temperature":1e9}`}
 	s.judge(ctx, "bad body", s.door.Do(ctx, http.MethodPost, "/chat/completions", bodies[rand.IntN(len(bodies))]), 400, 503)
 }
 
