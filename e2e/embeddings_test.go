@@ -42,7 +42,7 @@ func TestEmbeddingModel(t *testing.T) {
 		}
 	}
 	reply := door.Do(t.Context(), http.MethodPost, "/embeddings", `{"input":"`+strings.Repeat(word, 1100)+`"}`)
-	if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "does not fit the context of 1024 tokens") {
+	if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "the context holds 1024") {
 		t.Errorf("more than the context: answered %d %.200s", reply.Status, reply.Body)
 	}
 	c.Stop()

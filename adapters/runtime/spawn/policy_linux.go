@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,9 @@ import (
 // plan says what the stage becomes, and creates the canaries that it must not reach.
 func (p *preparation) plan() (plan, error) {
 	loader, err := interpreter(p.executable)
+	if errors.Is(err, errNotProgram) { // the bytes are the signed ones; they cannot run here
+		return plan{}, failed("starting the runtime", err)
+	}
 	if err != nil {
 		return plan{}, distrust(p.spec.Runtime, messages.ReasonBinaryUntrusted, err)
 	}
