@@ -43,7 +43,7 @@ func states(found []finding) string {
 	return strings.Join(all, " ")
 }
 
-// Each check reports what was broken, with a way to mend it, and is quiet before.
+// X9: each check reports what was broken, with a way to mend it, and is quiet before.
 func TestChecksFindWhatIsBroken(t *testing.T) {
 	expired := time.Now().Add(-time.Hour)
 	for name, row := range map[string]struct {
@@ -153,7 +153,7 @@ func TestAnswersWithoutToken(t *testing.T) {
 	}
 }
 
-// T12: the bundle holds none of the canaries: names, places, settings, tokens.
+// T12, X9: the bundle holds none of the canaries: names, places, settings, tokens.
 func TestBundleIsRedacted(t *testing.T) {
 	x := examined(t)
 	const canary = "canary"

@@ -25,7 +25,7 @@ func busy() messages.Status {
 	return s
 }
 
-// X9: the Prometheus format parses, holds the values, and has no finding of the linter behind `promtool check metrics`.
+// X11: the Prometheus format parses, holds the values, and has no finding of the linter behind `promtool check metrics`.
 func TestMetricsPrometheus(t *testing.T) {
 	text := metricsText(busy(), false)
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
@@ -52,7 +52,7 @@ func TestMetricsPrometheus(t *testing.T) {
 	}
 }
 
-// X9: the OpenMetrics format follows the specification where it differs: a counter's family has no _total and its
+// X11: the OpenMetrics format follows the specification where it differs: a counter's family has no _total and its
 // samples do, info families, and # EOF at the end.
 func TestMetricsOpenMetrics(t *testing.T) {
 	text := metricsText(busy(), true)
