@@ -148,10 +148,9 @@ func TestConnections(t *testing.T) {
 	up := newSlow()
 	r := start(t, up, func(d *Deps) { d.Bounds.Connections, d.Bounds.MaxInFlight = 3, 3 })
 	models := r.request("GET", "/v1/models", "")
-	first := r.send(models)
-	if status(first, patience) != 200 {
-		t.Fatal("the first")
-	}
+	// Silent connections: the server adds them to its list as it accepts them, so their order is known. One that has
+	// been answered joins the list at some moment after its client has read the answer.
+	first := r.send("")
 	busy := r.send(r.say("busy"))
 	<-up.began
 	idle := r.send("")
