@@ -69,7 +69,7 @@ func TestRequestShape(t *testing.T) {
 	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		head = r.Header.Clone()
 		if r.Method != http.MethodPost || r.URL.Path != "/v1/chat/completions" {
-			t.Errorf("%s %s", r.Method, r.URL.Path)
+			t.Errorf("got %s %s, want POST /v1/chat/completions", r.Method, r.URL.Path)
 		}
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			t.Error(err)
@@ -128,7 +128,7 @@ func TestChatStream(t *testing.T) {
 				return nil
 			})
 			if got != tt.want || !slices.Equal(pieces, tt.pieces) || code(err) != tt.code {
-				t.Errorf("got %+v, %v, %v", got, pieces, err)
+				t.Errorf("got %+v, %v, %v, want %+v, %v, %s", got, pieces, err, tt.want, tt.pieces, tt.code)
 			}
 		})
 	}
@@ -159,7 +159,7 @@ func TestRedirectRefused(t *testing.T) {
 			http.Redirect(w, r, elsewhere, status)
 		})})
 		if _, err := c.Ask(t.Context(), hello, Options{}, time.Second); code(err) != "redirected" {
-			t.Errorf("%d: %v", status, err)
+			t.Errorf("status %d: got %v, want redirected", status, err)
 		}
 	}
 	if reached.Load() {
@@ -238,7 +238,7 @@ func TestForeignErrorText(t *testing.T) {
 		err := ask()
 		var e *Error
 		if !errors.As(err, &e) || e.Status != 401 || strings.Contains(err.Error(), "k3y") || strings.Contains(err.Error(), "hello") {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want status 401 without the key or the prompt", err)
 		}
 	}
 }
@@ -251,7 +251,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v1/completions" {
-			t.Errorf("path %s", r.URL.Path)
+			t.Errorf("got path %s, want /v1/completions", r.URL.Path)
 		}
 		answer(w, `{"model":"m","choices":[{"text":" world","finish_reason":"length"}]}`)
 	})}}
@@ -260,7 +260,7 @@ func TestUnixSocket(t *testing.T) {
 	c := client(t, Target{BaseURL: "http://localhost/v1", Socket: socket})
 	got, err := c.Complete(t.Context(), "hello", Options{MaxTokens: 1})
 	if err != nil || got != (Answer{Text: " world", Model: "m", Truncated: true}) {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("got %+v, %v, want the text \" world\" of model m, truncated", got, err)
 	}
 }
 
@@ -276,7 +276,7 @@ func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := c.Chat(ctx, hello, Options{}, func(string) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 	<-gone
 }

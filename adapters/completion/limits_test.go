@@ -74,7 +74,7 @@ func TestLimits(t *testing.T) {
 				t.Errorf("got %v, want the code %s of a remote target", err, tt.code)
 			}
 			if grown := int64(after.Sys) - int64(before.Sys); grown > 64<<20 {
-				t.Errorf("memory grew by %d MiB", grown>>20)
+				t.Errorf("memory grew by %d MiB, want at most 64", grown>>20)
 			}
 		})
 	}

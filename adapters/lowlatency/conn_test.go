@@ -97,7 +97,7 @@ func TestGone(t *testing.T) {
 			t.Errorf("%s: Read = %v, want net.ErrClosed", network, err)
 		}
 		if _, err := ends[0].Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("%s: %v", network, err)
+			t.Errorf("%s: got %v, want net.ErrClosed", network, err)
 		}
 	}
 }

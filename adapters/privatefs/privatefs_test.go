@@ -52,7 +52,7 @@ func TestWriteFile(t *testing.T) {
 	path := filepath.Join(dir, "file")
 	must(t, WriteFile(path, []byte("one")), WriteFile(path, []byte("two")), CheckFile(path))
 	if data, err := os.ReadFile(path); err != nil || string(data) != "two" {
-		t.Fatalf("read %q, %v", data, err)
+		t.Fatalf("read %q, %v, want two", data, err)
 	}
 	target := filepath.Join(dir, "target")
 	must(t, os.Chmod(dir, 0o755))
@@ -62,11 +62,11 @@ func TestWriteFile(t *testing.T) {
 	must(t, Replace(path, []byte("three")), CheckFile(path), os.Chmod(dir, 0o700))
 	must(t, os.WriteFile(target, []byte("keep"), 0o600), os.Remove(path), os.Symlink(target, path))
 	if err := WriteFile(path, []byte("evil")); err == nil || !strings.Contains(err.Error(), "symbolic link") {
-		t.Fatalf("WriteFile through a link = %v", err)
+		t.Fatalf("WriteFile through a link: got %v, want an error that says symbolic link", err)
 	}
 	must(t, os.Remove(path), os.Link(target, path))
 	if err := CheckFile(path); err == nil || !strings.Contains(err.Error(), "2 hard links") {
-		t.Fatalf("CheckFile of a hard link = %v", err)
+		t.Fatalf("CheckFile of a hard link: got %v, want an error that says 2 hard links", err)
 	}
 }
 

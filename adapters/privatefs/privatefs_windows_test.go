@@ -22,7 +22,7 @@ func TestRefuses(t *testing.T) {
 	} {
 		var refused *Error
 		if !errors.As(err, &refused) || refused.Found == "" || refused.Want == "" {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want a refusal that says what was found and wanted", name, err)
 		}
 	}
 	for name, err := range map[string]error{
@@ -31,7 +31,7 @@ func TestRefuses(t *testing.T) {
 		"writing below a file":   WriteFile(filepath.Join(file, "x"), nil),
 	} {
 		if !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want os.ErrNotExist", name, err)
 		}
 	}
 }
@@ -42,10 +42,10 @@ func TestWriteFile(t *testing.T) {
 	path := filepath.Join(dir, "file")
 	must(t, WriteFile(path, []byte("one")), WriteFile(path, []byte("two")), SyncDir(dir))
 	if data, err := os.ReadFile(path); err != nil || string(data) != "two" {
-		t.Errorf("read %q, %v", data, err)
+		t.Errorf("read %q, %v, want two", data, err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("left %v, %v", entries, err)
+		t.Errorf("left %v, %v, want one file", entries, err)
 	}
 }
 

@@ -180,7 +180,7 @@ func TestTokenUnreadable(t *testing.T) {
 			}
 			for i, call := range h.keychain.calls() {
 				if loud := !strings.HasPrefix(call, "quiet "); loud != (i == 0) {
-					t.Fatalf("call %d is %q", i, call)
+					t.Fatalf("call %d is %q, want the prompt only in the first", i, call)
 				}
 			}
 		})

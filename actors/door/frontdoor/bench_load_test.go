@@ -137,7 +137,7 @@ func BenchmarkFiguresLoad(b *testing.B) {
 			for range 5000 {
 				begin := time.Now()
 				if status := c.do(b); status != http.StatusOK {
-					b.Fatalf("the good client got %d", status)
+					b.Fatalf("the good client got %d, want 200", status)
 				}
 				all = append(all, time.Since(begin))
 			}
@@ -188,7 +188,7 @@ func gather(b *testing.B, door target) *crowd {
 	for range loadIdle {
 		c := connect()
 		if status := c.do(b); status != http.StatusOK {
-			b.Fatalf("an idle client got %d", status)
+			b.Fatalf("an idle client got %d, want 200", status)
 		}
 		watch(c.c)
 	}
@@ -211,7 +211,7 @@ func gather(b *testing.B, door target) *crowd {
 func (w *crowd) count(b *testing.B, streams int64) {
 	b.Helper()
 	if open := w.open.Load(); open != loadIdle+loadSlow || streams != loadStalled {
-		b.Fatalf("%d idle and slow connections are open, and %d readers stall: this measures nothing", open, streams)
+		b.Fatalf("got %d idle and slow connections and %d stalled readers, want %d and %d: this measures nothing", open, streams, loadIdle+loadSlow, loadStalled)
 	}
 }
 

@@ -60,7 +60,7 @@ http {
 			return address, true
 		}
 		if time.Now().After(end) {
-			b.Fatalf("nginx did not start: %v", err)
+			b.Fatalf("nginx did not start: got %v, want a connection", err)
 		}
 	}
 }
@@ -85,7 +85,7 @@ func BenchmarkFiguresNginx(b *testing.B) {
 				for range 20 {
 					begin := time.Now()
 					if c.do(b) != http.StatusOK {
-						b.Fatalf("%s does not answer", t.name)
+						b.Fatalf("%s: got another status, want 200", t.name)
 					}
 					took[t.name] = append(took[t.name], time.Since(begin))
 				}

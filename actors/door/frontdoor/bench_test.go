@@ -111,7 +111,7 @@ func (c *client) do(b *testing.B) int {
 		b.Fatalf("%s: %v", c.t.name, err)
 	}
 	if length < 0 {
-		b.Fatalf("%s: an answer of status %d without length", c.t.name, status)
+		b.Fatalf("%s: got an answer of status %d without length, want Content-Length", c.t.name, status)
 	}
 	if _, err := c.in.Discard(length); err != nil {
 		b.Fatalf("%s: %v", c.t.name, err)

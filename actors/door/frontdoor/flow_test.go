@@ -96,10 +96,10 @@ func TestAdmission(t *testing.T) {
 		r.wait(min(i+1, 2), max(0, i-1))
 	}
 	if a := r.chat(); a.status != 503 || a.code() != messages.ReasonQueueFull || a.header.Get("Retry-After") == "" {
-		t.Errorf("one too many: %+v", a)
+		t.Errorf("one request too many: got %+v, want 503 queue_full with Retry-After", a)
 	}
 	if a := r.one(strings.Replace(r.request("GET", "/v1/models", ""), token, probeToken, 1)); a.status != 200 {
-		t.Errorf("the probe beside a full queue: %+v", a)
+		t.Errorf("the probe with a full queue: got %+v, want 200", a)
 	}
 	conns[3].Close() // gives up
 	r.wait(2, 2)
@@ -109,14 +109,14 @@ func TestAdmission(t *testing.T) {
 	for _, next := range []string{"n2", "n4"} {
 		up.release <- struct{}{}
 		if body := <-up.began; !strings.Contains(body, `"`+next+`"`) {
-			t.Errorf("%s came before %s", body, next)
+			t.Errorf("got %s, want %s next", body, next)
 		}
 	}
 	up.release <- struct{}{}
 	up.release <- struct{}{}
 	for _, i := range []int{0, 1, 2, 4} {
 		if got := status(conns[i], patience); got != 200 {
-			t.Errorf("request %d: %d", i, got)
+			t.Errorf("request %d: got %d, want 200", i, got)
 		}
 	}
 	r.wait(0, 0)
@@ -170,7 +170,7 @@ func TestSmallQueue(t *testing.T) {
 		r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound, d.Bounds.RatePerMinute = 2, 4, 10_000 })
 		served, full := crush(t, r.address, r.request("POST", "/v1/chat/completions", chatBody), n, 20, see)
 		if served == 0 || full == 0 || served+full != int64(20*n) {
-			t.Errorf("%d connections: %d were served, %d met a full queue", n, served, full)
+			t.Errorf("%d connections: got %d served and %d refused by a full queue, want both, in all %d", n, served, full, 20*n)
 		}
 	}
 }
@@ -235,11 +235,11 @@ func TestQueueTimeout(t *testing.T) {
 	first := r.send(r.say("first"))
 	<-up.began
 	if a := r.chat(); a.status != 503 || a.code() != messages.ReasonQueueTimeout || a.header.Get("Retry-After") == "" {
-		t.Errorf("%+v", a)
+		t.Errorf("a request that waited too long: got %+v, want 503 queue_timeout with Retry-After", a)
 	}
 	up.release <- struct{}{}
 	if got := status(first, patience); got != 200 {
-		t.Errorf("the first: %d", got)
+		t.Errorf("the first request: got %d, want 200", got)
 	}
 	r.wait(0, 0)
 }
@@ -256,22 +256,22 @@ func TestDrain(t *testing.T) {
 	s.State = messages.StateDraining
 	r.snapshot.Set(s)
 	if got := status(second, patience); got != 503 {
-		t.Errorf("who waited: %d", got)
+		t.Errorf("the queued request: got %d, want 503", got)
 	}
 	if a := r.chat(); a.code() != messages.ReasonNotReady {
-		t.Errorf("who came: %+v", a)
+		t.Errorf("a new request: got %+v, want not_ready", a)
 	}
 	if left := r.drain(); left != 1 {
-		t.Errorf("%d left at the deadline", left)
+		t.Errorf("got %d requests at the deadline, want 1", left)
 	}
 	reply := make(chan int, 1)
 	r.box <- messages.Drain{Deadline: time.Now().Add(time.Minute), Reply: reply}
 	up.release <- struct{}{}
 	if left := <-reply; left != 0 {
-		t.Errorf("%d left after the last", left)
+		t.Errorf("got %d requests after the last, want 0", left)
 	}
 	if got := status(first, patience); got != 200 {
-		t.Errorf("who ran: %d", got)
+		t.Errorf("the running request: got %d, want 200", got)
 	}
 }
 
@@ -284,7 +284,7 @@ func TestNoWindowBetweenStates(t *testing.T) {
 	c := r.send(post[:len(post)-5])
 	for len(r.logs.FilterMessage("request").All()) == 0 {
 		if a := r.one(strings.Replace(r.request("GET", "/v1/models", ""), token, probeToken, 1)); a.status != 200 { // the other one is past its gate by now
-			t.Fatalf("%+v", a)
+			t.Fatalf("got %+v, want 200", a)
 		}
 	}
 	s := r.snapshot.Get()
@@ -294,11 +294,11 @@ func TestNoWindowBetweenStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := status(c, patience); got != 503 {
-		t.Errorf("past the gate: %d", got)
+		t.Errorf("past the gate: got %d, want 503", got)
 	}
 	begin := time.Now()
 	if got := status(r.send(post[:len(post)-5]), patience); got != 503 || time.Since(begin) > time.Second {
-		t.Errorf("before the gate: %d after %v", got, time.Since(begin))
+		t.Errorf("before the gate: got %d after %v, want 503 within a second", got, time.Since(begin))
 	}
 	if len(up.began) != 0 {
 		t.Error("a request reached a runtime that is being drained")
@@ -320,11 +320,11 @@ func TestLogHoldsNoContent(t *testing.T) {
 	}
 	lines := r.logs.All()
 	if len(lines) < 10 {
-		t.Fatalf("only %d lines", len(lines))
+		t.Fatalf("got %d lines, want at least 10", len(lines))
 	}
 	for _, l := range lines {
 		if said := fmt.Sprint(l.Message, l.ContextMap()); strings.Contains(said, canary) || strings.Contains(said, token) {
-			t.Errorf("the log says %s", said)
+			t.Errorf("the log says %s, want no token and no request data", said)
 		}
 	}
 }
@@ -342,7 +342,7 @@ func TestClientLeaves(t *testing.T) {
 		<-up.gone
 		r.wait(0, 0)
 		if took := time.Since(begin); took > 500*time.Millisecond {
-			t.Errorf("stream %s, %d bytes ahead: the place was free after %v", c.stream, len(c.ahead), took)
+			t.Errorf("stream %s, %d bytes ahead: the slot was free after %v, want at most 500ms", c.stream, len(c.ahead), took)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestGoodRequests(t *testing.T) {
 	r := start(t, llama(t), nil)
 	chat := r.chat()
 	if chat.status != 200 || chat.body != chatAnswer || chat.closed {
-		t.Errorf("chat: %+v", chat)
+		t.Errorf("chat: got %+v, want 200, an open connection and %s", chat, chatAnswer)
 	}
 	for name, want := range map[string]string{
 		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
@@ -33,25 +33,25 @@ func TestGoodRequests(t *testing.T) {
 	}
 	models := r.one(r.request("GET", "/v1/models", ""))
 	if want := `{"object":"list","data":[{"id":"gemma","object":"model","created":-62135596800,"owned_by":"companion","meta":{"n_ctx":4096}}]}`; models.body != want {
-		t.Errorf("models: %+v", models)
+		t.Errorf("models: got %+v, want %s", models, want)
 	}
 	stream := r.one(r.request("POST", "/v1/completions", `{"prompt":"a","stream":true}`))
 	if want := "data: {\"i\":0}\n\ndata: {\"i\":1}\n\ndata: {\"i\":2}\n\ndata: {\"timings\":{\"prompt_n\":2,\"predicted_n\":3}}\n\ndata: [DONE]\n\n"; stream.body != want || stream.header.Get("Content-Type") != "text/event-stream" {
-		t.Errorf("stream: %+v", stream)
+		t.Errorf("stream: got %+v, want %s as text/event-stream", stream, want)
 	}
 	lines := r.logs.FilterMessage("request").All()
 	if len(lines) != 3 {
-		t.Fatalf("%d lines in the access log", len(lines))
+		t.Fatalf("got %d lines in the access log, want 3", len(lines))
 	}
 	for i, tokens := range []int64{7, 0, 3} {
 		f := lines[i].ContextMap()
 		if f["completionTokens"] != tokens || f["reason"] != "ok" || f["status"] != int64(200) {
-			t.Errorf("line %d: %v", i, f)
+			t.Errorf("line %d: got %v, want %d completion tokens, reason ok, status 200", i, f, tokens)
 		}
 	}
 	view := r.actor.View()
 	if view.BaseURL != r.baseURL || view.Verdicts[messages.ReasonOK] != 3 || view.Latency[len(view.Latency)-1].Count != 3 || view.LastActivity.IsZero() {
-		t.Errorf("view: %+v", view)
+		t.Errorf("got view %+v, want %s, three requests, all ok, and the time of the last", view, r.baseURL)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestClientHeadersStay(t *testing.T) {
 		"Cookie: a=b", "Referer: http://x", "Origin: http://"+r.address, "Sec-Fetch-Site: none", "X-Forwarded-For: 1.2.3.4",
 		"Forwarded: for=1", "Te: trailers", "Proxy-Authorization: Basic x", "X-Anything: y", "Accept-Encoding: gzip"))
 	if a.status != 200 {
-		t.Errorf("%+v", a) // llama fails the test for each header that passed
+		t.Errorf("got %+v, want 200", a) // llama fails the test for each header that passed
 	}
 }
 
@@ -71,25 +71,25 @@ func TestLife(t *testing.T) {
 	r := start(t, llama(t), nil)
 	e, err := loopback.ReadEndpoint(r.endpoint)
 	if err != nil || e.BaseURL != r.baseURL {
-		t.Errorf("endpoint %+v, %v", e, err)
+		t.Errorf("got endpoint %+v, %v, want %s", e, err, r.baseURL)
 	}
 	r.box <- messages.UseLoopbackToken{Token: messages.NewSecret("a-new-token")}
 	r.drain()
 	if a := r.chat(); a.status != 401 || a.code() != messages.ReasonInvalidToken || !a.closed {
-		t.Errorf("the old token: %+v", a)
+		t.Errorf("the old token: got %+v, want 401 invalid_token and a closed connection", a)
 	}
 	r.box <- messages.DropLoopbackToken{}
 	r.drain()
 	if a := r.chat(); a.status != 401 || a.code() != messages.ReasonInvalidToken {
-		t.Errorf("no token configured: %+v", a)
+		t.Errorf("no token configured: got %+v, want 401 invalid_token", a)
 	}
 	r.box <- messages.ConfirmFrontDoor{}
 	if m := <-r.told; m != (messages.DoorBound{BaseURL: r.baseURL}) {
-		t.Errorf("confirmed by %+v", m)
+		t.Errorf("got %+v as confirmation, want DoorBound with %s", m, r.baseURL)
 	}
 	r.stop()
 	if m := <-r.told; m != (messages.DoorLost{Reason: messages.ReasonNotReady}) {
-		t.Errorf("ended with %+v", m)
+		t.Errorf("got %+v at the end, want DoorLost with not_ready", m)
 	}
 	if _, err := loopback.ReadEndpoint(r.endpoint); err == nil {
 		t.Error("the endpoint file outlived the door")
@@ -106,10 +106,10 @@ func TestNotLoopback(t *testing.T) {
 		t.Fatal("bound a wildcard")
 	}
 	if m := <-told; m != (messages.ActorStarted{Actor: messages.ActorFrontDoor}) {
-		t.Errorf("first said %+v", m)
+		t.Errorf("got %+v first, want ActorStarted", m)
 	}
 	if m := <-told; m != (messages.DoorLost{Reason: messages.ReasonBindFailed}) {
-		t.Errorf("then said %+v", m)
+		t.Errorf("got %+v then, want DoorLost with bind_failed", m)
 	}
 }
 
@@ -117,16 +117,16 @@ func TestNotLoopback(t *testing.T) {
 func TestSix(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Address = "[::1]" })
 	if a := r.chat(); a.status != 200 || !strings.HasPrefix(r.address, "[::1]:") {
-		t.Errorf("%s: %+v", r.address, a)
+		t.Errorf("got address %s, answer %+v, want [::1] and 200", r.address, a)
 	}
 	_, port, _ := strings.Cut(r.address, "]:")
 	local := strings.Replace(r.request("GET", "/v1/models", ""), r.address, "localhost:"+port, 1)
 	if a := r.one(local); a.status != 200 {
-		t.Errorf("localhost: %+v", a)
+		t.Errorf("localhost: got %+v, want 200", a)
 	}
 	four := strings.Replace(r.request("GET", "/v1/models", ""), r.address, "127.0.0.1:"+port, 1)
 	if a := r.one(four); a.code() != messages.ReasonHostNotAllowed {
-		t.Errorf("127.0.0.1: %+v", a)
+		t.Errorf("127.0.0.1: got %+v, want host_not_allowed", a)
 	}
 }
 
@@ -136,15 +136,15 @@ func TestRoutes(t *testing.T) {
 	for _, c := range []string{"GET /", "GET /slots", "GET /props", "GET /metrics", "GET /health", "POST /lora-adapters", "POST /completion", "POST /v1/models", "GET /v1/chat/completions", "GET /v1/models/", "POST /v1/chat/completions/", "GET /V1/models"} {
 		method, path, _ := strings.Cut(c, " ")
 		if a := r.one(r.request(method, path, "")); a.status != 404 || a.code() != messages.ReasonUnknownPath {
-			t.Errorf("%s: %+v", c, a)
+			t.Errorf("%s: got %+v, want 404 unknown_path", c, a)
 		}
 		stranger := strings.Replace(r.request(method, path, ""), token, "wrong", 1)
 		if a := r.one(stranger); a.status != 401 || a.code() != messages.ReasonInvalidToken || a.header.Get("Www-Authenticate") != "Bearer" {
-			t.Errorf("%s without the token: %+v", c, a)
+			t.Errorf("%s without the token: got %+v, want 401 invalid_token with WWW-Authenticate: Bearer", c, a)
 		}
 	}
 	if a := r.one(r.request("GET", "/v1/models?x=%41", "")); a.status != 200 {
-		t.Errorf("a query: %+v", a)
+		t.Errorf("a query: got %+v, want 200", a)
 	}
 }
 
@@ -159,20 +159,20 @@ func TestProbe(t *testing.T) {
 		s.State = state
 		r.snapshot.Set(s)
 		if a := as("GET", "/v1/models", ""); a.status != status {
-			t.Errorf("%s: %+v", state, a)
+			t.Errorf("%s: got %+v, want %d", state, a, status)
 		}
 		if a := as("POST", "/v1/chat/completions", chatBody); a.status != 401 || a.code() != messages.ReasonInvalidToken || !a.closed {
-			t.Errorf("%s: inference with the probe's token: %+v", state, a)
+			t.Errorf("%s: inference with the probe's token: got %+v, want 401 invalid_token and a closed connection", state, a)
 		}
 		if a := as("GET", "/slots", ""); a.status != 401 {
-			t.Errorf("%s: another path with the probe's token: %+v", state, a)
+			t.Errorf("%s: another path with the probe's token: got %+v, want 401", state, a)
 		}
 	}
 	s := r.snapshot.Get()
 	s.State, s.Model.Name = messages.StateReady, "another"
 	r.snapshot.Set(s)
 	if a := as("GET", "/v1/models", ""); a.status != 502 || a.code() != messages.ReasonUpstreamFailed {
-		t.Errorf("the runtime names another model: %+v", a)
+		t.Errorf("the runtime names another model: got %+v, want 502 upstream_failed", a)
 	}
 }
 
@@ -195,18 +195,18 @@ func TestProbeHasAWindowOfItsOwn(t *testing.T) {
 		return resp.StatusCode
 	}
 	if got := ask(token); got != 200 {
-		t.Fatalf("the user: %d", got)
+		t.Fatalf("the user: got %d, want 200", got)
 	}
 	for i := range probesPerMinute {
 		if got := ask(probeToken); got != 200 {
-			t.Fatalf("probe %d: %d", i, got)
+			t.Fatalf("probe %d: got %d, want 200", i, got)
 		}
 	}
 	if got := ask(probeToken); got != 429 {
-		t.Errorf("one probe too many: %d", got)
+		t.Errorf("one probe too many: got %d, want 429", got)
 	}
 	if a := r.chat(); a.code() != messages.ReasonRateLimited {
-		t.Errorf("the user's second: %+v", a)
+		t.Errorf("the user's second request: got %+v, want rate_limited", a)
 	}
 }
 
@@ -223,7 +223,7 @@ func TestGate(t *testing.T) {
 			want = messages.ReasonUnknownState
 		}
 		if a.status != 503 || a.code() != want || a.header.Get("Retry-After") == "" {
-			t.Errorf("%s: %+v", state, a)
+			t.Errorf("%s: got %+v, want 503 %s with Retry-After", state, a, want)
 		}
 	}
 	s := r.snapshot.Get()
@@ -240,24 +240,24 @@ func TestGate(t *testing.T) {
 	} {
 		r.seen.Set(c.seen)
 		if a := r.chat(); a.status != 503 || a.code() != c.want {
-			t.Errorf("%s: %+v", name, a)
+			t.Errorf("%s: got %+v, want 503 %s", name, a, c.want)
 		}
 	}
 	r.observe(101, func() {
 		if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRAMOverLimit {
-			t.Errorf("%+v", a)
+			t.Errorf("memory over its limit: got %+v, want 503 ram_over_limit", a)
 		}
 	})
 	r.observe(100, func() {
 		if a := r.chat(); a.status != 200 {
-			t.Errorf("%+v", a)
+			t.Errorf("memory within its limit: got %+v, want 200", a)
 		}
 	})
 	s.BackEnd = messages.BackEnd{}
 	r.snapshot.Set(s)
 	r.observe(1, func() {
 		if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-			t.Errorf("no back end: %+v", a)
+			t.Errorf("no back end: got %+v, want 503 runtime_unavailable", a)
 		}
 	})
 }
@@ -310,7 +310,7 @@ func TestBodies(t *testing.T) {
 			param = *e.Error.Param
 		}
 		if a.status != c.status || messages.Reason(e.Error.Code) != c.code || param != c.param || c.status != 200 && (e.Error.Message == "" || e.Error.Type == "") {
-			t.Errorf("%s: %+v", name, a)
+			t.Errorf("%s: got %+v, want %d %s with param %q and, for an error, a message and a type", name, a, c.status, c.code, c.param)
 		}
 	}
 }
@@ -327,7 +327,7 @@ func TestEmbeddings(t *testing.T) {
 	s.Model.Embedding = true
 	r.snapshot.Set(s)
 	if a := r.one(r.request("POST", "/v1/embeddings", `{"input":"x"}`)); a.status != 200 {
-		t.Errorf("%+v", a)
+		t.Errorf("got %+v, want 200", a)
 	}
 }
 
@@ -357,6 +357,6 @@ func TestPanicIsLogged(t *testing.T) {
 		t.Errorf("got panic %q with the stack\n%s\nwant a nil pointer dereference in visit.gate", fields["panic"], stack)
 	}
 	if text := fmt.Sprint(fields); strings.Contains(text, "canary") || strings.Contains(text, token) {
-		t.Errorf("got a part of the request in the log:\n%s", text)
+		t.Errorf("the log has a part of the request, want none:\n%s", text)
 	}
 }

@@ -104,7 +104,7 @@ func start(t testing.TB, upstream http.Handler, change func(*Deps)) *rig {
 			}
 		case err := <-done:
 			done <- err
-			t.Fatalf("the front door did not start: %v", err)
+			t.Fatalf("the front door did not start: got %v, want DoorBound", err)
 		}
 	}
 	r.address = strings.TrimSuffix(strings.TrimPrefix(r.baseURL, "http://"), "/v1")
@@ -190,11 +190,11 @@ func llama(t testing.TB) http.Handler {
 func checkUpstream(t testing.TB, r *http.Request) {
 	for name := range r.Header {
 		if name != "Content-Type" && name != "Content-Length" {
-			t.Errorf("the runtime was sent the header %s", name)
+			t.Errorf("the runtime got the header %s, want only Content-Type and Content-Length", name)
 		}
 	}
 	if r.Host != "localhost" {
-		t.Errorf("the runtime was sent Host %s", r.Host)
+		t.Errorf("the runtime got Host %s, want localhost", r.Host)
 	}
 }
 
@@ -244,7 +244,7 @@ func (r *rig) one(text string) answered {
 	r.t.Helper()
 	all := r.raw(text)
 	if len(all) != 1 {
-		r.t.Fatalf("%q: %d answers: %+v", text, len(all), all)
+		r.t.Fatalf("%q: got %d answers, want 1: %+v", text, len(all), all)
 	}
 	return all[0]
 }

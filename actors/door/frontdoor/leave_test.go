@@ -43,7 +43,7 @@ func TestLeavingIsNoFailure(t *testing.T) {
 	said := func(line map[string]any, status int64, reason messages.Reason) {
 		t.Helper()
 		if line["clientLeft"] != true || line["status"] != status || line["reason"] != string(reason) {
-			t.Errorf("the log says %v", line)
+			t.Errorf("the log says %v, want clientLeft, status %d, reason %s", line, status, reason)
 		}
 	}
 	for i, stream := range []string{"false", "true"} {
@@ -61,18 +61,18 @@ func TestLeavingIsNoFailure(t *testing.T) {
 		said(seen[2*i+1], 0, messages.ReasonBadRequest)
 	}
 	if counted := r.actor.View().Verdicts; len(counted) != 0 {
-		t.Errorf("counted %v, though nobody was answered", counted)
+		t.Errorf("got verdicts %v, want none: no client got an answer", counted)
 	}
 	backEnd, _ := scripted(t, writes(streamHead, chunk("data: 1\n\n")))
 	r.behind(2, backEnd)
 	c := r.send(r.request("POST", "/v1/chat/completions", streamBody))
 	if got := status(c, patience); got != 200 {
-		t.Fatalf("a stream: %d", got)
+		t.Fatalf("a stream: got %d, want 200", got)
 	}
 	c.Close()
 	said(r.lines(5)[4], 200, messages.ReasonOK)
 	if counted := r.actor.View().Verdicts; len(counted) != 1 || counted[messages.ReasonOK] != 1 {
-		t.Errorf("counted %v", counted)
+		t.Errorf("got verdicts %v, want one ok", counted)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestLogNamesTheRoute(t *testing.T) {
 	} {
 		r.one(c.text)
 		if line := r.lines(i + 1)[i]; line["route"] != c.route || line["reason"] != c.reason {
-			t.Errorf("%s, %s: the log says %v", c.route, c.reason, line)
+			t.Errorf("%s, %s: the log says %v, want this route and reason", c.route, c.reason, line)
 		}
 	}
 }
@@ -122,14 +122,14 @@ func TestBrokenChunks(t *testing.T) {
 		if c.left {
 			r.send(head + c.chunks).Close()
 		} else if got := r.one(head + c.chunks); got.status != 400 || !strings.Contains(got.body, textBadChunks) {
-			t.Errorf("%.20q: %+v", c.chunks, got)
+			t.Errorf("%.20q: got %+v, want 400 %s", c.chunks, got, textBadChunks)
 		}
 		status := int64(400)
 		if c.left {
 			status = 0
 		}
 		if line := r.lines(i + 1)[i]; line["clientLeft"] != c.left || line["status"] != status || line["reason"] != string(messages.ReasonBadRequest) {
-			t.Errorf("%.20q: the log says %v", c.chunks, line)
+			t.Errorf("%.20q: the log says %v, want clientLeft %v, status %d, bad_request", c.chunks, line, c.left, status)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func TestRefusedBeforeTheBodyCame(t *testing.T) {
 		head := make([]byte, 12)
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(c, head); err != nil || string(head) != "HTTP/1.1 401" {
-			t.Fatalf("%s: %q, %v", connection, head, err)
+			t.Fatalf("%s: got %q, %v, want HTTP/1.1 401", connection, head, err)
 		}
 		for range 10 {
 			if _, err := io.WriteString(c, strings.Repeat("x", 10000)); err != nil {
@@ -166,6 +166,6 @@ func TestDiesInALongEvent(t *testing.T) {
 	r.behind(2, backEnd)
 	a := r.one(r.request("POST", "/v1/chat/completions", streamBody))
 	if !strings.HasSuffix(a.body, "x\n\n"+string(errorEvent(messages.ReasonUpstreamFailed))) {
-		t.Errorf("ends with %q", a.body[max(0, len(a.body)-200):])
+		t.Errorf("the answer ends with %q, want the event of upstream_failed", a.body[max(0, len(a.body)-200):])
 	}
 }

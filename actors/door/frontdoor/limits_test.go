@@ -54,13 +54,13 @@ func TestFlood(t *testing.T) {
 	wg.Wait()
 	for range 20 {
 		if a := r.chat(); a.status != 200 {
-			t.Errorf("the good client got %+v", a)
+			t.Errorf("the good client got %+v, want 200", a)
 		}
 	}
 	r.wait(0, 0) // the stalled readers are cut off, their places free
 	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+10; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+			t.Fatalf("got %d goroutines, want at most %d", runtime.NumGoroutine(), before+10)
 		}
 	}
 }
@@ -71,27 +71,27 @@ func TestNextLife(t *testing.T) {
 	r := start(t, llama(t), nil)
 	r.stop()
 	if m := <-r.told; m != (messages.DoorLost{Reason: messages.ReasonNotReady}) {
-		t.Errorf("ended with %+v", m)
+		t.Errorf("got %+v at the end, want DoorLost with not_ready", m)
 	}
 	ctx := t.Context()
 	done := make(chan error, 1)
 	go func() { done <- r.actor.Serve(ctx) }()
 	if m := <-r.told; m != (messages.ActorStarted{Actor: messages.ActorFrontDoor}) {
-		t.Errorf("began with %+v", m)
+		t.Errorf("got %+v at the start, want ActorStarted", m)
 	}
 	if m := <-r.told; m != (messages.DoorBound{BaseURL: r.baseURL}) {
 		t.Errorf("then %+v, want the same port", m)
 	}
 	if a := r.chat(); a.code() != messages.ReasonInvalidToken {
-		t.Errorf("before it was given a token: %+v", a)
+		t.Errorf("before it was given a token: got %+v, want invalid_token", a)
 	}
 	r.box <- messages.UseLoopbackToken{Token: messages.NewSecret(token)}
 	r.drain()
 	if a := r.chat(); a.status != 200 {
-		t.Errorf("%+v", a)
+		t.Errorf("got %+v, want 200", a)
 	}
 	if r.actor.View().Verdicts[messages.ReasonOK] != 1 {
-		t.Errorf("counters: %+v", r.actor.View().Verdicts)
+		t.Errorf("got verdicts %+v, want one ok", r.actor.View().Verdicts)
 	}
 	t.Cleanup(func() { <-done }) // t.Context has ended by then
 }
@@ -130,11 +130,11 @@ func TestSlowClients(t *testing.T) {
 	}
 	c := r.send(post[:len(post)-5])
 	if got := status(c, patience); got != 400 {
-		t.Errorf("half a body: %d", got)
+		t.Errorf("half a body: got %d, want 400", got)
 	}
 	c = r.send(post)
 	if got := status(c, patience); got != 200 {
-		t.Errorf("a good one: %d", got)
+		t.Errorf("a good request: got %d, want 200", got)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.Copy(io.Discard, c); err != nil {
@@ -156,11 +156,11 @@ func TestConnections(t *testing.T) {
 	idle := r.send("")
 	last := r.send(models)
 	if got := status(last, patience); got != 200 {
-		t.Errorf("the newest: %d", got)
+		t.Errorf("the newest connection: got %d, want 200", got)
 	}
 	_ = first.SetReadDeadline(time.Now().Add(patience))
 	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !strings.Contains(fmt.Sprint(err), "reset") {
-		t.Errorf("the longest idle one stayed: %v", err)
+		t.Errorf("the connection idle longest: got %v, want it closed", err)
 	}
 	idle.Close()
 	last.Close()
@@ -170,12 +170,12 @@ func TestConnections(t *testing.T) {
 	}
 	turned := r.send(models)
 	if got := status(turned, patience); got != 0 {
-		t.Errorf("one too many was answered %d", got)
+		t.Errorf("one connection too many: got %d, want no answer", got)
 	}
 	up.release <- struct{}{}
 	up.release <- struct{}{}
 	up.release <- struct{}{}
 	if got := status(busy, patience); got != 200 {
-		t.Errorf("the busy one: %d", got)
+		t.Errorf("the busy connection: got %d, want 200", got)
 	}
 }

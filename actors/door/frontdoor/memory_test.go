@@ -41,14 +41,14 @@ func TestAnnouncedBodies(t *testing.T) {
 		c := r.send(r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Expect: 100-continue", framing))
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if told, err := io.ReadAll(io.LimitReader(c, int64(len(goOn)))); string(told) != goOn {
-			t.Fatalf("number %d: %q, %v", i, told, err) // its body is not being read
+			t.Fatalf("connection %d: got %q, %v, want %q", i, told, err, goOn) // its body is not being read
 		}
 		if _, err := io.WriteString(c, sent); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if a := r.one(r.long(300 << 10)); a.status != 200 {
-		t.Errorf("a large body: %+v", a)
+		t.Errorf("a large body: got %+v, want 200", a)
 	}
 	r.taken(0)
 }
@@ -66,7 +66,7 @@ func TestBodyMemory(t *testing.T) {
 		if want == 400 {
 			r.taken(2 * size)
 			if a := r.one(r.long(size)); a.code() != messages.ReasonQueueFull || a.header.Get("Retry-After") == "" {
-				t.Errorf("a third: %+v", a)
+				t.Errorf("a third large body: got %+v, want queue_full with Retry-After", a)
 			}
 			_ = second.(*net.TCPConn).CloseWrite()
 		}
@@ -74,7 +74,7 @@ func TestBodyMemory(t *testing.T) {
 			t.Errorf("bound %d: the second got %d, want %d", bound, got, want)
 		}
 		if a := r.one(r.long(freeBody)); a.status != 200 {
-			t.Errorf("a small body: %+v", a)
+			t.Errorf("a small body: got %+v, want 200", a)
 		}
 		first.Close()
 		r.taken(0)
@@ -96,7 +96,7 @@ func TestBodyMemoryIsGivenBack(t *testing.T) {
 		"bad chunk":    {r.request("POST", "/v1/chat/completions", "", "Content-Type: application/json", "Transfer-Encoding: chunked") + chunk(strings.Repeat("x", 200<<10)) + "z\r\n", 400},
 	} {
 		if a := r.one(c.text); a.status != c.status {
-			t.Errorf("%s: %+v", name, a)
+			t.Errorf("%s: got %+v, want %d", name, a, c.status)
 		}
 		r.taken(0)
 	}

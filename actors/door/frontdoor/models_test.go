@@ -23,13 +23,13 @@ func TestModelsOfABusyRuntime(t *testing.T) {
 	waiting := r.send(r.say("waiting"))
 	r.wait(1, 1)
 	if a := r.chat(); a.code() != messages.ReasonQueueFull {
-		t.Errorf("the queue is not full: %+v", a)
+		t.Errorf("a second request: got %+v, want queue_full", a)
 	}
 	if a := r.one(r.request("GET", "/v1/models", "")); a.status != 200 {
-		t.Errorf("%+v", a)
+		t.Errorf("got %+v, want 200", a)
 	}
 	if at := r.actor.View().LastActivity; !at.IsZero() {
-		t.Errorf("the runtime was active at %v", at)
+		t.Errorf("the runtime was active at %v, want never", at)
 	}
 	waiting.Close()
 	r.wait(1, 0)
@@ -54,7 +54,7 @@ func TestModelsAtTheGate(t *testing.T) {
 		r.snapshot.Set(s)
 		r.observe(c.bytes, func() {
 			if a := r.one(r.request("GET", "/v1/models", "")); a.code() != c.want || (a.status == 200) != (c.want == "") {
-				t.Errorf("%s, %d bytes: %+v", c.state, c.bytes, a)
+				t.Errorf("%s, %d bytes: got %+v, want %q, 200 without a reason", c.state, c.bytes, a, c.want)
 			}
 		})
 	}
@@ -63,7 +63,7 @@ func TestModelsAtTheGate(t *testing.T) {
 	r.snapshot.Set(s)
 	r.observe(1, func() {
 		if a := r.one(r.request("GET", "/v1/models", "")); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-			t.Errorf("no model: %+v", a)
+			t.Errorf("no model: got %+v, want 503 runtime_unavailable", a)
 		}
 	})
 }

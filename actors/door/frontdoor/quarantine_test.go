@@ -28,7 +28,7 @@ func printOf(t testing.TB, body string) fingerprint {
 	t.Helper()
 	checked, _, bad := openai.Check(openai.Chat, []byte(body), openai.Serving{Model: gemma, Slots: 2}, nil)
 	if bad != nil {
-		t.Fatalf("checking %s: %v", body, bad)
+		t.Fatalf("checking %s: got %v, want no error", body, bad)
 	}
 	return fingerprintOf(routeChat, gemma, checked)
 }
@@ -395,7 +395,7 @@ func TestUsedFormatStaysAnswered(t *testing.T) {
 	for i := range 2 * maxAnswered {
 		if i%1000 == 0 {
 			if i > 0 && q.isNew(used.format) {
-				t.Fatalf("the format in use is new after %d others", i)
+				t.Fatalf("the format in use is new after %d others, want known", i)
 			}
 			answer(used)
 		}

@@ -46,9 +46,9 @@ func TestRefusalsOnEveryRoute(t *testing.T) {
 	}), func(d *Deps) { d.Bounds.BodyBytes = 200 })
 	for path, body := range bodiesOf {
 		if a := r.one(r.request("POST", path+"?beta=true", body)); a.status != 200 {
-			t.Errorf("%s: %+v", path, a)
+			t.Errorf("%s: got %+v, want 200", path, a)
 		} else if got := <-paths; got != path {
-			t.Errorf("%s: the runtime got %s", path, got)
+			t.Errorf("%s: the runtime got %s, want the same path", path, got)
 		}
 		good := r.request("POST", path, body)
 		swap := func(old, new string) string { return strings.Replace(good, old, new, 1) }
@@ -88,7 +88,7 @@ func TestRefusalsOnEveryRoute(t *testing.T) {
 				Error struct{ Type, Message string }
 			}
 			if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Error.Message == "" {
-				t.Errorf("%s, %s: %v: %s", path, name, err, a.body)
+				t.Errorf("%s, %s: got %v: %s, want an error with a message", path, name, err, a.body)
 			}
 			if anthropic := shapeOf(path) == shapeAnthropic && c.kind != ""; anthropic && (e.Type != "error" || e.Error.Type != c.kind) {
 				t.Errorf("%s, %s: got %s, want type %s", path, name, a.body, c.kind)
@@ -98,7 +98,7 @@ func TestRefusalsOnEveryRoute(t *testing.T) {
 		}
 	}
 	if len(paths) > 0 {
-		t.Errorf("a refused request reached the runtime: %s", <-paths)
+		t.Errorf("a refused request reached the runtime: got %s, want none", <-paths)
 	}
 }
 
@@ -112,13 +112,13 @@ func TestHeadsOfClients(t *testing.T) {
 	} {
 		for _, raw := range []string{r.request("GET", "/v1/models", "", extra...), r.request("POST", "/v1/chat/completions", chatBody, extra...)} {
 			if a := r.one(raw); a.status != 200 || a.closed {
-				t.Errorf("%s: %+v", name, a)
+				t.Errorf("%s: got %+v, want 200 and an open connection", name, a)
 			}
 		}
 	}
 	// HEAD stays refused (L3). The answer has no content, so the client's next request is not disturbed.
 	if a := r.raw(r.request("HEAD", "/", "")); len(a) != 1 || a[0].status != 403 || !a[0].closed {
-		t.Errorf("HEAD: %+v", a)
+		t.Errorf("HEAD: got %+v, want one 403 and a closed connection", a)
 	}
 }
 
@@ -128,11 +128,11 @@ func TestWrongBaseURL(t *testing.T) {
 	for _, path := range []string{"/v1/v1/chat/completions", "//v1/chat/completions", "/v1//chat/completions", "/chat/completions", "/", "/v1", "/v1/", "/v1/v1/messages", "/models", "/api/chat"} {
 		a := r.one(r.request("POST", path, chatBody))
 		if a.status != 404 || a.code() != messages.ReasonUnknownPath || !strings.Contains(a.body, r.baseURL+" for OpenAI") || !strings.Contains(a.body, "http://"+r.address+" for Anthropic") {
-			t.Errorf("%s: %+v", path, a)
+			t.Errorf("%s: got %+v, want 404 unknown_path that names both base URLs", path, a)
 		}
 		stranger := strings.Replace(r.request("POST", path, chatBody), token, "x", 1)
 		if a := r.one(stranger); a.status != 401 || strings.Contains(a.body, r.address) {
-			t.Errorf("%s without the token: %+v", path, a)
+			t.Errorf("%s without the token: got %+v, want 401 without the address", path, a)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestModelByName(t *testing.T) {
 	s.State, s.Available = messages.StateStarting, false
 	r.snapshot.Set(s)
 	if a := r.one(r.request("GET", "/v1/models/gemma", "")); a.status != 503 {
-		t.Errorf("while the runtime starts: %+v", a)
+		t.Errorf("while the runtime starts: got %+v, want 503", a)
 	}
 }
 
@@ -196,7 +196,7 @@ func TestStreamsOfOtherFormats(t *testing.T) {
 		}
 		line := r.logs.FilterMessage("request").All()[0].ContextMap()
 		if line["reason"] != string(c.reason) {
-			t.Errorf("%s: logged %v", name, line)
+			t.Errorf("%s: logged %v, want reason %s", name, line, c.reason)
 		}
 		if c.reason == messages.ReasonOK && (line["promptTokens"] != int64(31) || line["completionTokens"] != int64(4)) {
 			t.Errorf("%s: logged %v, want 31 and 4 tokens", name, line)
@@ -235,7 +235,7 @@ func TestPlacesOfItems(t *testing.T) {
 			Content  *int `json:"content_index"`
 		}
 		if err := json.Unmarshal([]byte(data), &told); err != nil || told.Sequence != len(got) {
-			t.Fatalf("%s: %v", out, err)
+			t.Fatalf("event %s: got %v, want sequence number %d", out, err, len(got))
 		}
 		got = append(got, fmt.Sprint(told.Output))
 	}
@@ -243,7 +243,7 @@ func TestPlacesOfItems(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := string(e.Event(nil, []byte(": keep-alive\n\n"))); got != ": keep-alive\n\n" {
-		t.Errorf("a comment became %q", got)
+		t.Errorf("got %q, want the comment unchanged", got)
 	}
 }
 
@@ -255,7 +255,7 @@ func TestWholeResponse(t *testing.T) {
 		t.Errorf("got %s, want %s", a.body, want)
 	}
 	if line := r.logs.FilterMessage("request").All()[0].ContextMap(); line["promptTokens"] != int64(3) || line["completionTokens"] != int64(7) {
-		t.Errorf("logged %v", line)
+		t.Errorf("logged %v, want 3 prompt tokens and 7 completion tokens", line)
 	}
 }
 
@@ -287,7 +287,7 @@ func TestForcedCallWithoutTools(t *testing.T) {
 			t.Errorf("%s: the runtime was asked %d times, want 1", props, asked)
 		}
 		if a := r.one(r.request("POST", routeChat, `{`+tools+`"auto",`+chatBody[1:])); a.status != 200 {
-			t.Errorf("%s, auto: %+v", props, a)
+			t.Errorf("%s, auto: got %+v, want 200", props, a)
 		}
 		r.stop()
 	}
@@ -319,13 +319,13 @@ func TestDroppedFieldsAreCounted(t *testing.T) {
 	body := `{"user":"u","frobnicate":1,` + chatBody[1:]
 	r := start(t, llama(t), nil)
 	if a := r.one(r.request("POST", routeChat, body)); a.status != 400 || !strings.Contains(a.body, "frobnicate") {
-		t.Errorf("by default: %+v", a)
+		t.Errorf("by default: got %+v, want 400 that names the field frobnicate", a)
 	}
 	r.stop()
 	r = start(t, llama(t), func(d *Deps) { d.Bounds.DropUnknown = true })
 	for range 2 {
 		if a := r.one(r.request("POST", routeChat, body)); a.status != 200 {
-			t.Errorf("dropping: %+v", a)
+			t.Errorf("dropping unknown fields: got %+v, want 200", a)
 		}
 	}
 	if got := r.actor.View().Dropped; len(got) != 2 || got["user"] != 2 || got[openai.UnknownField] != 2 {

@@ -16,7 +16,7 @@ func TestLatency(t *testing.T) {
 	var v messages.DoorView
 	s.fill(&v)
 	if v.LatencyCount != 5 || v.LatencySum != time.Hour+5*time.Minute+2*time.Millisecond+1 || len(v.Latency) != len(bucketBounds) {
-		t.Errorf("%+v", v)
+		t.Errorf("got %+v, want five requests, their exact sum and every bound", v)
 	}
 	for upTo, want := range map[time.Duration]int64{time.Millisecond: 2, 2 * time.Millisecond: 3, time.Minute: 3, 5 * time.Minute: 4} {
 		for _, b := range v.Latency {

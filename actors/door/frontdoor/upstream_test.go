@@ -143,10 +143,10 @@ func TestUpstreamFaults(t *testing.T) {
 			if len(a.body) > 300 {
 				a.body = a.body[:300]
 			}
-			t.Errorf("%s: %+v", name, a)
+			t.Errorf("%s: got %+v, want %d %s with body %q and nothing of the runtime's text", name, a, c.status, c.code, c.body)
 		}
 		if took := time.Since(begin); took > time.Second {
-			t.Errorf("%s: took %v", name, took)
+			t.Errorf("%s: took %v, want at most a second", name, took)
 		}
 	}
 	r.wait(0, 0)
@@ -198,22 +198,22 @@ func TestPool(t *testing.T) {
 	r.behind(2, backEnd)
 	for range 3 {
 		if a := r.chat(); a.status != 200 {
-			t.Fatalf("%+v", a)
+			t.Fatalf("got %+v, want 200", a)
 		}
 	}
 	if count.Load() != 1 {
-		t.Errorf("three calls took %d connections", count.Load())
+		t.Errorf("three calls took %d connections, want 1", count.Load())
 	}
 	// The scripted upstream serves one connection at a time, and closes it after each answer.
 	closing, count := scripted(t, thenCloses(good))
 	r.behind(3, closing)
 	for range 3 {
 		if a := r.chat(); a.status != 200 {
-			t.Fatalf("after a silent close: %+v", a)
+			t.Fatalf("after a silent close: got %+v, want 200", a)
 		}
 	}
 	if count.Load() != 3 {
-		t.Errorf("three calls took %d connections", count.Load())
+		t.Errorf("three calls took %d connections, want 3", count.Load())
 	}
 	// A second request on the connection is read, and then the connection ends without an answer.
 	answered := false
@@ -227,18 +227,18 @@ func TestPool(t *testing.T) {
 	}, good)
 	r.behind(4, reading)
 	if a := r.chat(); a.status != 200 {
-		t.Fatalf("%+v", a)
+		t.Fatalf("got %+v, want 200", a)
 	}
 	if a := r.chat(); a.status != 502 || count.Load() != 1 {
-		t.Errorf("a generation was sent twice: %+v, %d connections", a, count.Load())
+		t.Errorf("a generation on a connection that closed: got %+v after %d connections, want 502 after 1", a, count.Load())
 	}
 	r.behind(3, closing)
 	if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-		t.Errorf("an earlier launch was used: %+v", a)
+		t.Errorf("a back end of an earlier launch: got %+v, want 503 runtime_unavailable", a)
 	}
 	r.behind(5, messages.BackEnd{Network: "unix", Address: "/nonexistent/s"})
 	if a := r.chat(); a.status != 503 || a.code() != messages.ReasonRuntimeUnavailable {
-		t.Errorf("nobody listens: %+v", a)
+		t.Errorf("a socket without listener: got %+v, want 503 runtime_unavailable", a)
 	}
 }
 
@@ -257,7 +257,7 @@ func TestKeepAliveComments(t *testing.T) {
 	a := r.one(r.request("POST", "/v1/chat/completions", streamBody))
 	before, after, found := strings.Cut(a.body, "data: 1\n\n")
 	if !found || !strings.HasPrefix(before, ": keep-alive\n\n") || !strings.HasPrefix(after, ": keep-alive\n\n") || !strings.HasSuffix(after, "data: [DONE]\n\n") {
-		t.Errorf("%+v", a)
+		t.Errorf("got %+v, want comments before the first event and between both", a)
 	}
 	failing, _ := scripted(t, func(c net.Conn, q *http.Request) {
 		pause()
@@ -265,6 +265,6 @@ func TestKeepAliveComments(t *testing.T) {
 	})
 	r.behind(3, failing)
 	if a := r.one(r.request("POST", "/v1/chat/completions", streamBody)); a.status != 200 || !strings.Contains(a.body, "upstream_failed") {
-		t.Errorf("%+v", a)
+		t.Errorf("an error after a comment: got %+v, want 200 with an event of upstream_failed", a)
 	}
 }

@@ -22,7 +22,7 @@ func TestRawRequests(t *testing.T) {
 	post := r.request("POST", "/v1/chat/completions", chatBody)
 	swap := func(s, old, new string) string {
 		if !strings.Contains(s, old) {
-			t.Fatalf("%q is not in %q", old, s)
+			t.Fatalf("got %q, want it to contain %q", s, old)
 		}
 		return strings.Replace(s, old, new, 1)
 	}
@@ -124,7 +124,7 @@ func TestRawRequests(t *testing.T) {
 		}
 		for field := range a.header {
 			if strings.HasPrefix(field, "Access-Control-") {
-				t.Errorf("%s: answered with %s", name, field)
+				t.Errorf("%s: got the header %s, want no Access-Control header", name, field)
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func TestRawRequests(t *testing.T) {
 		"own origin": with("Origin: http://" + r.address), "x-api-key": swap(good, "Authorization: Bearer", "x-api-key:"), "expect": swap(post, "Content-Type", "Expect: 100-continue\r\nContent-Type")} {
 		all := r.raw(raw)
 		if last := all[len(all)-1]; last.status != 200 || last.closed {
-			t.Errorf("%s: %+v", name, all)
+			t.Errorf("%s: got %+v, want 200 and an open connection last", name, all)
 		}
 	}
 }
@@ -204,13 +204,13 @@ func TestRefusedBodyDoesNotHold(t *testing.T) {
 	begin := time.Now()
 	promise := "POST /v1/chat/completions HTTP/1.1\r\nHost: " + r.address + "\r\nAuthorization: Bearer wrong\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
 	if a := r.one(promise); a.status != 401 || !a.closed {
-		t.Errorf("%+v", a)
+		t.Errorf("got %+v, want 401 and a closed connection", a)
 	}
 	if a := r.one(promise + strings.Repeat("x", 1000000)); a.status != 401 {
-		t.Errorf("with the whole body: %+v", a)
+		t.Errorf("with the whole body: got %+v, want 401", a)
 	}
 	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("took %v", took)
+		t.Errorf("took %v, want at most 3s", took)
 	}
 }
 
@@ -254,17 +254,17 @@ func TestGuesses(t *testing.T) {
 		default:
 			begin := time.Now()
 			if a := r.one(strings.Replace(r.request("GET", "/v1/models", "", "Connection: close"), token, probeToken, 1)); a.status != 200 {
-				t.Fatalf("the probe: %+v", a)
+				t.Fatalf("the probe: got %+v, want 200", a)
 			}
 			if a := r.one(r.request("POST", "/v1/chat/completions", chatBody, "Connection: close")); a.status != 200 {
-				t.Fatalf("the owner: %+v", a)
+				t.Fatalf("the owner: got %+v, want 200", a)
 			}
 			slowest = max(slowest, time.Since(begin))
 			time.Sleep(150 * time.Millisecond) // stays within its own window
 		}
 	}
 	if all[401] != 600 || all[200] != 0 || all[429] == 0 {
-		t.Errorf("guesses were answered %v", all)
+		t.Errorf("got statuses %v, want 600 times 401, 429 for the rest, no 200", all)
 	}
 	t.Logf("guesses answered %v; slowest pair of good requests %v", all, slowest)
 }
@@ -278,11 +278,11 @@ func TestSpentWindow(t *testing.T) {
 			want = 429
 		}
 		if a := r.one(r.request("GET", "/v1/models", "")); a.status != want || want == 429 && (a.code() != messages.ReasonRateLimited || a.header.Get("Retry-After") == "") {
-			t.Errorf("request %d: %+v", i, a)
+			t.Errorf("request %d: got %+v, want %d, with 429 rate_limited and Retry-After", i, a, want)
 		}
 	}
 	if a := r.one(strings.Replace(r.request("GET", "/v1/models", ""), token, probeToken, 1)); a.status != 200 {
-		t.Errorf("the probe: %+v", a)
+		t.Errorf("the probe: got %+v, want 200", a)
 	}
 }
 

@@ -103,7 +103,7 @@ func TestRefusesOtherURLs(t *testing.T) {
 		"file:///etc/passwd", "javascript:alert(1)", "-x", "", "http://10.0.0.1:1/x", "http://hub.example/device",
 	} {
 		if err := Open(t.Context(), u); err == nil {
-			t.Errorf("%q was opened", u)
+			t.Errorf("%q was opened, want it refused", u)
 		}
 	}
 	if _, err := os.Stat(out); err == nil {

@@ -18,7 +18,7 @@ func TestNote(t *testing.T) {
 	}
 	f := File(filepath.Join(dir, "session.json"))
 	if n, err := f.Read(); err != nil || n != (Note{}) {
-		t.Errorf("without a file: %+v, %v", n, err)
+		t.Errorf("without a file: got %+v, %v, want an empty note", n, err)
 	}
 	token := messages.NewSecret("planted-refresh-token")
 	for _, want := range []Note{{InFlight: Digest(token)}, {SignedOut: true}, {InFlight: Digest(token), SignedOut: true}, {}} {
@@ -29,7 +29,7 @@ func TestNote(t *testing.T) {
 			t.Errorf("read %+v, %v, want %+v", got, err, want)
 		}
 		if data, err := os.ReadFile(string(f)); err != nil || strings.Contains(string(data), "planted") {
-			t.Errorf("the token is in the file: %s (%v)", data, err)
+			t.Errorf("the file holds %s (%v), want no token in it", data, err)
 		}
 	}
 	for _, bad := range []string{"", "{", `{"inFlight":1}`, "[]"} {
@@ -37,7 +37,7 @@ func TestNote(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n, err := f.Read(); err == nil {
-			t.Errorf("%q was read as %+v", bad, n)
+			t.Errorf("%q was read as %+v, want an error", bad, n)
 		}
 	}
 	if Digest(messages.Secret{}) != "" || Digest(messages.NewSecret("a")) == Digest(messages.NewSecret("b")) {

@@ -61,11 +61,11 @@ func TestBatchConcurrency(t *testing.T) {
 			}
 		})
 		if err != nil || most != 3 || time.Since(start) != 3*time.Second {
-			t.Errorf("%v; %d at once, %v", err, most, time.Since(start))
+			t.Errorf("got %v, %d at once, after %v, want no error, 3 at once, after 3s", err, most, time.Since(start))
 		}
 		slices.Sort(failed)
 		if len(failed) != 2 || failed[0] != "missing.md" || strings.Count(out.String(), "\n") != 8 {
-			t.Errorf("failed %v, wrote %s", failed, out.String())
+			t.Errorf("failed %v, wrote %s, want missing.md and one more failed, 8 lines written", failed, out.String())
 		}
 	})
 }
@@ -107,7 +107,7 @@ func TestBatchResumes(t *testing.T) {
 			}}
 			store, closeStore := openStore(t, place)
 			if err := Batch(ctx, enricher(first), paths, 1, store, func(Outcome) {}); !errors.Is(err, context.Canceled) {
-				t.Fatalf("interrupted: %v", err)
+				t.Fatalf("interrupted: got %v, want context.Canceled", err)
 			}
 			closeStore()
 			if err := os.WriteFile(paths[0], []byte("changed"), 0o600); err != nil {
@@ -133,7 +133,7 @@ func TestBatchResumes(t *testing.T) {
 				}
 			})
 			if err != nil || !slices.Equal(skipped, paths[1:2]) || len(second.turns) != 4 {
-				t.Errorf("%v; skipped %v, asked %d times", err, skipped, len(second.turns))
+				t.Errorf("got %v, skipped %v, asked %d times, want no error, %v, 4 times", err, skipped, len(second.turns), paths[1:2])
 			}
 			for _, path := range paths {
 				n, err := ReadNote(path)
@@ -141,7 +141,7 @@ func TestBatchResumes(t *testing.T) {
 					t.Fatal(err)
 				}
 				if done, err := store.Done(n); err != nil || !done {
-					t.Errorf("%s is not there: %v", path, err)
+					t.Errorf("%s: got done false, %v, want done", path, err)
 				}
 			}
 		})
@@ -161,10 +161,10 @@ func TestForeignPlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := OpenLines(place); !errors.Is(err, ErrForeign) {
-			t.Errorf("%q: %v", text, err)
+			t.Errorf("%q: got %v, want ErrForeign", text, err)
 		}
 		if got, err := os.ReadFile(place); err != nil || string(got) != text {
-			t.Errorf("%q became %q", text, got)
+			t.Errorf("got %q, want %q unchanged", text, got)
 		}
 	}
 }
@@ -181,14 +181,14 @@ func TestLineWithoutEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		if done, err := l.Done(note(t, "Body.")); err != nil || !done {
-			t.Errorf("what is there is not done: %v", err)
+			t.Errorf("an existing result: got done false, %v, want done", err)
 		}
 		if err := errors.Join(Batch(t.Context(), enricher(&fake{}), notes(t, 1), 1, l, func(Outcome) {}), l.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got, err := os.ReadFile(place); err != nil || strings.Count(string(got), "\n") != 3 {
-		t.Errorf("%s %v", got, err)
+		t.Errorf("got %s, %v, want 3 lines", got, err)
 	}
 }
 
@@ -220,22 +220,22 @@ func TestFolder(t *testing.T) {
 		}
 	})
 	if err != nil || !slices.Equal(failed, paths[:1]) || len(f.turns) != 2 {
-		t.Errorf("%v; failed %v, asked %d times", err, failed, len(f.turns))
+		t.Errorf("got %v, failed %v, asked %d times, want no error, %v, 2 times", err, failed, len(f.turns), paths[:1])
 	}
 	if got, err := os.ReadFile(folder.name(Source{Path: paths[0]})); err != nil || string(got) != "mine" {
-		t.Errorf("overwritten: %q %v", got, err)
+		t.Errorf("got %q, %v, want the existing file unchanged", got, err)
 	}
 	if info, err := os.Stat(folder.name(Source{Path: paths[1]})); err != nil {
 		t.Error(err)
 	} else if info.Mode() != 0o600 {
-		t.Errorf("the result is %v", info.Mode())
+		t.Errorf("got mode %v of the result, want 0600", info.Mode())
 	}
 	if all, err := os.ReadDir(dir); err != nil || len(all) != 3 {
-		t.Errorf("%d files, %v", len(all), err)
+		t.Errorf("got %d files, %v, want 3", len(all), err)
 	}
 	for _, bad := range []string{folder.name(Source{Path: paths[0]}), "/dev/null/x", "/proc/self"} {
 		if _, err := OpenFolder(bad); err == nil {
-			t.Errorf("%s is taken for a folder that can be written to", bad)
+			t.Errorf("OpenFolder(%q) = nil, want an error", bad)
 		}
 	}
 }
@@ -258,10 +258,10 @@ func TestClosedStore(t *testing.T) {
 	var ended []Outcome
 	err := Batch(t.Context(), enricher(f), paths, 1, Stream{&out}, func(o Outcome) { ended = append(ended, o) })
 	if !errors.Is(err, ErrClosed) || !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want ErrClosed and ENOSPC", err)
 	}
 	if len(ended) < 3 || ended[1].Err != nil || !errors.Is(ended[2].Err, ErrClosed) || len(f.turns) == len(paths) {
-		t.Errorf("%+v, asked %d times", ended, len(f.turns))
+		t.Errorf("got %+v, asked %d times, want the first done, the third ErrClosed, fewer than %d requests", ended, len(f.turns), len(paths))
 	}
 }
 

@@ -111,29 +111,29 @@ func TestHostileNotes(t *testing.T) {
 			result, err := enricher(f).Note(t.Context(), note(t, text))
 			for i, turns := range f.turns {
 				if len(turns) != 2 || turns[0] != (completion.Message{Role: "system", Content: instruction}) || turns[1].Role != "user" {
-					t.Fatalf("%q changes the turns: %v", text, turns)
+					t.Fatalf("%q: got turns %v, want the instruction and one turn of the user", text, turns)
 				}
 				var quoted map[string]string
 				if err := json.Unmarshal([]byte(turns[1].Content), &quoted); err != nil || quoted["note"] == "" {
-					t.Fatalf("%q is not quoted: %s", text, turns[1].Content)
+					t.Fatalf("%q: got %s, want the note quoted as JSON", text, turns[1].Content)
 				}
 				if strings.ContainsAny(turns[1].Content, "<>\n\x00\x1b") {
-					t.Errorf("%q reaches the chat template: %s", text, turns[1].Content)
+					t.Errorf("%q: got %s, want no markup and no control characters", text, turns[1].Content)
 				}
 				o := f.options[i]
 				if o.SchemaName != "enrichment" || cmp.Diff(answerSchema, o.Schema) != "" || o.MaxTokens != maxTokens {
-					t.Errorf("%q changes the options: %+v", text, o)
+					t.Errorf("%q: got options %+v, want those of the program", text, o)
 				}
 			}
 			if (err == nil) != (answered == good) {
-				t.Fatalf("answer %q: %v", answered, err)
+				t.Fatalf("answer %q: got %v, want an error only for another answer than %q", answered, err, good)
 			}
 			if err != nil {
 				continue
 			}
 			p := result.Provenance
 			if p.Lane != lane.Local || p.Model != "gemma" || p.ModelVersion != "1" || p.GeneratedBy != "companion test" || !strings.HasPrefix(p.SourceEventID, "sha256:") {
-				t.Errorf("%q changes the provenance: %+v", text, p)
+				t.Errorf("%q: got provenance %+v, want that the program wrote it", text, p)
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func TestSchemasAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(whole.Properties[name], plain); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s: got a difference (-want +got): %s", name, diff)
 		}
 	}
 }
@@ -188,13 +188,13 @@ func TestParseNote(t *testing.T) {
 				tt.event = "sha256:" + got.Digest[:32]
 			}
 			if got.Title != tt.title || got.Body != tt.body || got.Event != tt.event {
-				t.Errorf("got %+v", got)
+				t.Errorf("got %+v, want title %q, body %q, event %q", got, tt.title, tt.body, tt.event)
 			}
 		})
 	}
 	for name, text := range map[string]string{"empty": " \n", "not text": "\xff\xfe\x00"} {
 		if _, err := ParseNote("n", []byte(text)); err == nil {
-			t.Errorf("%s is accepted", name)
+			t.Errorf("%s is accepted, want an error", name)
 		}
 	}
 }
@@ -211,17 +211,17 @@ func FuzzParseNote(f *testing.F) {
 		part, rest := split(n.Body, 300)
 		turns, err := turnsOf(n.Title, part, []string{"<s>", "[INST]", "\u2581x"})
 		if err != nil || turns[0].Content != instruction {
-			t.Fatalf("got %v, %v", turns, err)
+			t.Fatalf("got %v, %v, want the instruction first", turns, err)
 		}
 		var quoted struct{ Title, Note string }
 		if err := json.Unmarshal([]byte(turns[1].Content), &quoted); err != nil || quoted.Note != part {
 			t.Fatalf("got note %q, want %q (%v)", quoted.Note, part, err)
 		}
 		if len(part)+len(rest) > len(n.Body) || part == "" && n.Body != "" {
-			t.Fatalf("split %q into %q and %q", n.Body, part, rest)
+			t.Fatalf("got %q and %q of %q, want two parts of it, the first not empty", n.Body, part, rest)
 		}
 		if !eventPattern.MatchString(n.Event) {
-			t.Fatalf("event %q", n.Event)
+			t.Fatalf("got event %q, want one that matches %s", n.Event, eventPattern)
 		}
 	})
 }
@@ -241,7 +241,7 @@ func TestCut(t *testing.T) {
 	} {
 		got, wasCut := cut(tt.text, tt.limit)
 		if got != tt.want || wasCut != tt.cut {
-			t.Errorf("cut(%q, %d) = %q, %v", tt.text, tt.limit, got, wasCut)
+			t.Errorf("cut(%q, %d) = %q, %v, want %q, %v", tt.text, tt.limit, got, wasCut, tt.want, tt.cut)
 		}
 	}
 }

@@ -177,7 +177,7 @@ func TestIdentity(t *testing.T) {
 			}
 			err = errors.Join(Batch(t.Context(), enricher(f), []string{path}, 1, store, func(o Outcome) {
 				if o.Err != nil {
-					t.Errorf("%s: %q: %v", name, path, o.Err)
+					t.Errorf("%s: %q: got %v, want no error", name, path, o.Err)
 				}
 			}), closeStore())
 			if err != nil {

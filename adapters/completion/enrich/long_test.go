@@ -73,17 +73,17 @@ func TestLongNotes(t *testing.T) {
 				}
 				read := strings.Fields(f.read.String())
 				if got.Source.Bytes != len(n.Body) || got.Provenance.Calls != f.calls || f.calls > maxCalls || got.Provenance.BytesSent["local"] != int64(10*f.calls) {
-					t.Errorf("got %+v after %d calls (at most %d)", got, f.calls, maxCalls)
+					t.Errorf("got %+v after %d calls, want at most %d calls, all counted, and every byte", got, f.calls, maxCalls)
 				}
 				if got.Truncated != (got.Source.Read < len(n.Body)) {
-					t.Errorf("got truncated %v with %d of %d bytes", got.Truncated, got.Source.Read, len(n.Body))
+					t.Errorf("got truncated %v with %d of %d bytes read, want it only for a part", got.Truncated, got.Source.Read, len(n.Body))
 				}
 				want := strings.Fields(n.Body[:got.Source.Read])
 				if strings.Join(read, " ") != strings.Join(want, " ") {
 					t.Errorf("the model read %d words, want the %d words that the result counts", len(read), len(want))
 				}
 				if words <= 4_000 && got.Truncated {
-					t.Errorf("%d of %d bytes were read of a note that fits %d requests", got.Source.Read, got.Source.Bytes, maxCalls)
+					t.Errorf("got %d of %d bytes read, want all: the note fits %d requests", got.Source.Read, got.Source.Bytes, maxCalls)
 				}
 			})
 		}
@@ -101,7 +101,7 @@ func TestCalls(t *testing.T) {
 	e.Asker = &tokenizer{context: 4096, bytesPerToken: firstRatio}
 	got, err := e.Note(t.Context(), long)
 	if err != nil || announced < 2 || got.Provenance.Calls > announced+2 {
-		t.Errorf("got %d calls (%v), announced %d", got.Provenance.Calls, err, announced)
+		t.Errorf("got %d calls (%v), announced %d, want at least 2 announced and at most 2 more made", got.Provenance.Calls, err, announced)
 	}
 	e.Context = 1024
 	if _, err := e.Note(t.Context(), long); err == nil || !strings.Contains(err.Error(), "model.context") {
@@ -253,7 +253,7 @@ func TestExpandLinks(t *testing.T) {
 	for _, path := range got {
 		name, err := filepath.Rel(link, path)
 		if err != nil || !want[name] {
-			t.Errorf("got %s (%v)", path, err)
+			t.Errorf("got %s (%v), want one of %v", path, err, want)
 		}
 		count++
 	}
@@ -266,7 +266,7 @@ func TestExpandLinks(t *testing.T) {
 		reasons[filepath.Base(p.Path)] = p.Err
 	}
 	if !errors.Is(reasons["circle"], ErrLinkedFolder) || unreadable && !errors.Is(reasons["closed"], fs.ErrPermission) {
-		t.Errorf("got problems %v", reasons)
+		t.Errorf("got problems %v, want the circle, and the closed folder where permissions count", reasons)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -38,12 +38,12 @@ func TestQuote(t *testing.T) {
 		}
 		for _, token := range append(templateTokens, own...) {
 			if strings.Contains(quoted, token) {
-				t.Fatalf("%q spells %q", quoted, token)
+				t.Fatalf("%q spells %q, want it broken up", quoted, token)
 			}
 		}
 		for _, r := range quoted {
 			if r < 0x20 || !unicode.IsGraphic(r) {
-				t.Fatalf("%q holds %U", quoted, r)
+				t.Fatalf("%q holds %U, want graphic characters only", quoted, r)
 			}
 		}
 		var back map[string]string
@@ -65,11 +65,11 @@ func TestDefang(t *testing.T) {
 	} {
 		got := defang(text)
 		if found := renders.FindString(got); found != "" {
-			t.Errorf("defang(%q) = %q, which still holds %q", text, got, found)
+			t.Errorf("defang(%q) = %q, which still holds %q, want it broken up", text, got, found)
 		}
 		for _, r := range got {
 			if r != '\n' && !unicode.IsGraphic(r) {
-				t.Errorf("defang(%q) = %q holds %U", text, got, r)
+				t.Errorf("defang(%q) = %q holds %U, want graphic characters only", text, got, r)
 			}
 		}
 	}
@@ -83,7 +83,7 @@ func TestDefang(t *testing.T) {
 			"!", "[", "]", "(", ")", ":", "/", "//", "http", "www", ".", "<", "a", "img", " ", "\n", "javascript", "mailto", "\u200b",
 		}), 1, 12).Draw(t, "pieces"), "")
 		if got := defang(text); renders.MatchString(got) {
-			t.Fatalf("defang(%q) = %q, which still holds %q", text, got, renders.FindString(got))
+			t.Fatalf("defang(%q) = %q, which still holds %q, want it broken up", text, got, renders.FindString(got))
 		}
 	})
 }
@@ -97,7 +97,7 @@ func TestEncodeHidden(t *testing.T) {
 	}
 	for _, c := range strings.TrimSuffix(string(encoded), "\n") {
 		if c < 0x20 || c >= 0x7f && !unicode.IsGraphic(c) || c == utf8.RuneError {
-			t.Errorf("%q holds %U", encoded, c)
+			t.Errorf("%q holds %U, want it escaped", encoded, c)
 		}
 	}
 	if back, err := decodeResult(encoded); err != nil || back.Summary != r.Summary || back.Source.Path != r.Source.Path {

@@ -28,16 +28,16 @@ func TestLanes(t *testing.T) {
 	}
 	for i, row := range rows {
 		if row.lane != All[i] || !row.lane.Valid() || row.lane.Managed() != row.managed || row.lane.Metered() != row.metered {
-			t.Errorf("%s: managed %v, metered %v", row.lane, row.lane.Managed(), row.lane.Metered())
+			t.Errorf("%s: got managed %v, metered %v, want %v, %v, and the lane at its place in All", row.lane, row.lane.Managed(), row.lane.Metered(), row.managed, row.metered)
 		}
 		for _, other := range All {
 			if row.capability.Has(other) != (other == row.lane || other == Disabled) {
-				t.Errorf("the capability of %s gives %s", row.lane, other)
+				t.Errorf("the capability of %s has %s: got %v, want only its own lane and disabled", row.lane, other, row.capability.Has(other))
 			}
 		}
 	}
 	if len(rows) != len(All) {
-		t.Errorf("%d rows for %d lanes", len(rows), len(All))
+		t.Errorf("got %d rows, want one for each of the %d lanes", len(rows), len(All))
 	}
 	if strange := Lane("cheap"); strange.Valid() || strange.Managed() || (Capabilities{InBrowser: true}).Has(strange) {
 		t.Error("unknown lane: got it valid, managed or available, want none of these")
@@ -73,16 +73,16 @@ func TestChoose(t *testing.T) {
 		for i, l := range want {
 			got, passed := Choose(privacy, without(want[:i]...))
 			if got != l || !slices.Equal(passed, want[:i]) {
-				t.Errorf("privacy %v without %v: got %s, passed %v", privacy, want[:i], got, passed)
+				t.Errorf("privacy %v without %v: got %s, passed %v, want %s, %v", privacy, want[:i], got, passed, l, want[:i])
 			}
 		}
 	}
 	if got, _ := Choose(true, Capabilities{DirectProvider: true}); got != Disabled {
-		t.Errorf("privacy mode with only a direct provider chose %s", got)
+		t.Errorf("privacy mode with only a direct provider: got %s, want disabled", got)
 	}
 	for _, c := range []Capabilities{{InBrowser: true}, {Companion: true}} {
 		if got, _ := Choose(false, c); got != Local {
-			t.Errorf("%+v chose %s", c, got)
+			t.Errorf("%+v: got %s, want local", c, got)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestConsentProperties(t *testing.T) {
 		}
 		got := Consent(r)
 		if got == messages.ReasonAllow && r.Private && r.Lane != Local && r.ConsentID != "c1" {
-			t.Fatalf("%+v lets private text out", r)
+			t.Fatalf("%+v is allowed, want private text kept in the local lane without consent", r)
 		}
 		consented := r
 		consented.ConsentID = "c2"
