@@ -191,7 +191,7 @@ func TestCanary(t *testing.T) {
 	c.look("output of logs", logs.Stdout+logs.Stderr)
 	c.files(house)
 	c.verifiers(challenge)
-	if len(c.secrets) != 12 {
+	if len(c.secrets) != 13 {
 		t.Errorf("%d secrets were searched for, not the number that docs/security.md says", len(c.secrets))
 	}
 	if found := c.find(); len(found) != 0 {
@@ -276,6 +276,12 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 	baseURL, token := house.Endpoint()
 	address := host(c.t, baseURL)
 	converse(c, address, token)
+	application := strings.TrimSpace(house.Must("token", "add", "canary"))
+	c.know("application token", application)
+	if a := send(c.t, address, post(address, "/v1/chat/completions", "x-api-key: "+application+"\r\n", `{"max_tokens":1,"messages":[{"role":"user","content":"One word."}]}`)); a.status != 200 {
+		c.t.Errorf("the application was answered with %d", a.status)
+	}
+	c.run(house, "token", "list", "--json")
 	for _, request := range []string{
 		post(address, "/v1/chat/completions", "Authorization: Bearer "+token+"\r\n", `{"messages":[],"`+token+`":1}`),
 		post(address, "/"+token, "Authorization: Bearer "+token+"\r\n", `{}`),
@@ -324,7 +330,7 @@ func (c *canary) files(house *harness.Companion) {
 		c.t.Errorf("only %d files were looked at", looked)
 	}
 	tokens := &canary{t: c.t, secrets: map[string]string{}}
-	for _, what := range []string{"loopback token", "access token", "refresh token", "authorization code", "state"} {
+	for _, what := range []string{"loopback token", "application token", "access token", "refresh token", "authorization code", "state"} {
 		tokens.secrets[what] = c.secrets[what]
 	}
 	for _, file := range files(c.t, house.Data()) {

@@ -25,11 +25,17 @@ type Drain struct {
 // ConfirmFrontDoor asks the front door to report again what is bound: lifecycle has restarted (A9).
 type ConfirmFrontDoor struct{}
 
-func (UseLoopbackToken) toFrontDoor()  {}
-func (DropLoopbackToken) toFrontDoor() {}
-func (UseProbeToken) toFrontDoor()     {}
-func (Drain) toFrontDoor()             {}
-func (ConfirmFrontDoor) toFrontDoor()  {}
+// ReloadApplicationTokens asks the front door to read the file of application tokens again (L14). The reply is
+// ReasonOK once the new list holds, or ReasonInternalError when the file cannot be used; then no application token is
+// valid. Sent by control.
+type ReloadApplicationTokens struct{ Reply chan<- Reason }
+
+func (UseLoopbackToken) toFrontDoor()        {}
+func (DropLoopbackToken) toFrontDoor()       {}
+func (UseProbeToken) toFrontDoor()           {}
+func (Drain) toFrontDoor()                   {}
+func (ConfirmFrontDoor) toFrontDoor()        {}
+func (ReloadApplicationTokens) toFrontDoor() {}
 
 // ToHealth is what the health actor accepts.
 type ToHealth interface{ toHealth() }
@@ -54,12 +60,22 @@ type DoorView struct {
 	Dropped     map[string]int64 // requests by the field that was left out of them (L12)
 	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
 	EndedRuntime int
+	Applications []ApplicationView
 	Latency      []LatencyBucket // of admitted requests
 	// LatencyCount and LatencySum include the requests over the last bound.
 	LatencyCount int64
 	LatencySum   time.Duration
 	// LastActivity is when the runtime last sent a part of a response. The idle probe depends on it.
 	LastActivity time.Time
+}
+
+// ApplicationView is one application token (L14) in status. The counts are since the start of the daemon.
+type ApplicationView struct {
+	Name          string     `json:"name"`
+	Expires       *time.Time `json:"expires,omitempty"`
+	RatePerMinute int        `json:"ratePerMinute"`
+	Requests      int64      `json:"requests"` // that the guard admitted
+	LastRequest   *time.Time `json:"lastRequest,omitempty"`
 }
 
 // LatencyBucket counts the admitted requests that took at most UpTo.

@@ -45,6 +45,8 @@ type StatusFrontDoor struct {
 	Dropped map[string]int64 `json:"dropped,omitempty"`
 	// EndedRuntime counts the requests that are refused because they ended the runtime (R11).
 	EndedRuntime int `json:"endedRuntime,omitempty"`
+	// Applications are the application tokens that are in use (L14).
+	Applications []ApplicationView `json:"applications,omitempty"`
 
 	Latency []StatusLatency `json:"latency,omitempty"`
 

@@ -18,7 +18,7 @@ import (
 // control.
 func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
-		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, Bounds: bounds(o),
+		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, TokensPath: o.Places.Tokens, Bounds: bounds(o),
 		Inbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
 		Quarantine: quarantine, Snapshot: b.snapshot, Observation: b.observation,
 		Log: o.Logger.Named(string(messages.ActorFrontDoor)),
@@ -32,7 +32,7 @@ func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *acto
 			Log: o.Logger.Named(string(messages.ActorHealth)),
 		}),
 		control.New(control.Deps{
-			Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest, Snapshot: b.snapshot,
+			Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest, FrontDoor: b.frontDoor, Snapshot: b.snapshot,
 			Views: control.Views{
 				Door: door.View, Process: b.processView.Get, Observation: b.observation.Get,
 				Session: b.sessionView.Get, Manifest: b.manifestView.Get, Transfers: b.transfers.Get, Actors: actors.Get,

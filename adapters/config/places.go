@@ -25,6 +25,7 @@ type Places struct {
 	Log     string // file
 	Lock    string // file
 	Reclaim string // file: the identity of the running runtime (R7)
+	Tokens  string // file: digests of the application tokens (L14)
 
 	Runtime       string // folder: sockets and the endpoint file
 	ControlSocket string
@@ -54,6 +55,7 @@ func Locate() (Places, error) {
 	p.Log = filepath.Join(p.State, "companion.log")
 	p.Lock = filepath.Join(p.State, "lock")
 	p.Reclaim = filepath.Join(p.State, "runtime.json")
+	p.Tokens = filepath.Join(p.State, "tokens.json")
 	p.ControlSocket = filepath.Join(p.Runtime, "control.sock")
 	p.Endpoint = filepath.Join(p.Runtime, "endpoint.json")
 	p.BackEnd = filepath.Join(p.Runtime, "backend")

@@ -121,7 +121,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.runCommand(), a.statusCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(),
 		a.modelsCommand(), a.pullCommand(), a.pruneCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
-		a.envCommand(), a.execCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
+		a.envCommand(), a.execCommand(), a.tokenCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
 		a.logsCommand(), a.metricsCommand(), a.doctorCommand(), a.serviceCommand(), a.configCommand(), a.versionCommand(), completionCommand(),
 	)
 	completeFlags(root)

@@ -47,10 +47,12 @@ func (a answering) Pull(context.Context, string) (messages.Reason, error) { retu
 func (a answering) Logout(context.Context) (messages.LogoutResult, error) {
 	return messages.LogoutResult{Reason: a.reason, Hub: a.hub}, nil
 }
-func (a answering) Start(context.Context) (messages.Reason, error)   { return a.reason, nil }
-func (a answering) Stop(context.Context) (messages.Reason, error)    { return a.reason, nil }
-func (a answering) Restart(context.Context) (messages.Reason, error) { return a.reason, nil }
-func (a answering) Status() messages.Status                          { return a.status }
+func (a answering) Start(context.Context) (messages.Reason, error)        { return a.reason, nil }
+func (a answering) Stop(context.Context) (messages.Reason, error)         { return a.reason, nil }
+func (a answering) Restart(context.Context) (messages.Reason, error)      { return a.reason, nil }
+func (a answering) ReloadTokens(context.Context) (messages.Reason, error) { return a.reason, nil }
+
+func (a answering) Status() messages.Status { return a.status }
 
 // startDaemon serves until the script ends: daemon REASON [fetching].
 func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
@@ -70,7 +72,7 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 		status.Transfers = []messages.Transfer{{Name: "gemma", Bytes: 1, Total: 2, SecondsLeft: 60}}
 	}
 	fake := answering{reason: messages.Reason(given[0]), hub: messages.ReasonOK, status: status}
-	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Log: zap.NewNop()}
+	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Applications: fake, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()

@@ -136,6 +136,12 @@ func (e *exposition) requests(d messages.StatusFrontDoor) {
 	for _, name := range slices.Sorted(maps.Keys(d.Dropped)) {
 		e.sample("companion_dropped_fields_total", float64(d.Dropped[name]), "field", name)
 	}
+	if len(d.Applications) > 0 {
+		e.family("companion_application_requests_total", "counter", "Requests that an application sent with its own token.")
+		for _, application := range d.Applications {
+			e.sample("companion_application_requests_total", float64(application.Requests), "application", application.Name)
+		}
+	}
 	e.gauge("companion_requests_in_flight", "Requests that the runtime computes.", float64(d.InFlight))
 	e.gauge("companion_requests_queued", "Requests that wait.", float64(d.Queued))
 	e.gauge("companion_requests_in_flight_limit", "Requests that may run at once.", float64(d.MaxInFlight))

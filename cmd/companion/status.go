@@ -236,6 +236,11 @@ func screen(s messages.Status, h *history, colours bool, step string) string {
 			row("actor", "%s restarted %s: %s", actor.Name, times(actor.Restarts), actor.LastError)
 		}
 	}
+	for _, application := range s.FrontDoor.Applications {
+		if application.LastRequest != nil {
+			row("application", "%s %s, last at %s", application.Name, requestsText(application.Requests), application.LastRequest.Local().Format(time.TimeOnly))
+		}
+	}
 	if n := s.FrontDoor.EndedRuntime; n > 0 {
 		row("requests", "%d ended the runtime, refused for an hour after that", n)
 	}
@@ -314,6 +319,13 @@ func named(name, version string) string {
 		return "none"
 	}
 	return strings.TrimSpace(name + " " + version)
+}
+
+func requestsText(n int64) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
 }
 
 func mark(is bool, yes, no string) string {

@@ -11,7 +11,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonRateStateUnavailable:     "report it, with `companion logs --level warn`",
 	messages.ReasonRateLimited:              "send fewer, or raise `front_door.rate_per_minute`",
 	messages.ReasonMissingToken:             "`companion env`, or `companion exec -- CMD`. In status: the keychain lost the daemon's token, and the daemon stores it again by itself",
-	messages.ReasonInvalidToken:             "`companion env` again: each start has its own token. In status: two daemons may share a `keychain.service`",
+	messages.ReasonInvalidToken:             "`companion env` again: each start has its own token. An application token may have expired: `companion token list`. In status: two daemons may share a `keychain.service`",
 	messages.ReasonUnknownPath:              "[api.md](api.md) lists the routes",
 	messages.ReasonModelNotFound:            "leave `model` empty, or take the name from `GET /v1/models`",
 	messages.ReasonBadRequest:               "correct the client; `param` names the field, and [api.md](api.md) lists them. In the log, with `clientLeft` and status 0: the client left before its answer",

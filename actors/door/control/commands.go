@@ -61,6 +61,15 @@ func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, erro
 	})
 }
 
+// applications passes the command on to the front door.
+type applications struct{ box chan<- messages.ToFrontDoor }
+
+func (a applications) ReloadTokens(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, answerWithin, a.box, func(reply chan<- messages.Reason) messages.ToFrontDoor {
+		return messages.ReloadApplicationTokens{Reply: reply}
+	})
+}
+
 // signIn passes commands on to the session actor.
 type signIn struct {
 	box chan<- messages.SessionCommand

@@ -21,6 +21,7 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	Session   chan<- messages.SessionCommand
 	Manifest  chan<- messages.ManifestCommand
+	FrontDoor chan<- messages.ToFrontDoor // gets ReloadApplicationTokens only
 
 	Snapshot *actorkit.Watch[messages.Snapshot]
 	Views    Views
@@ -64,7 +65,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	}
 	server := &controlsock.Server{
 		View: viewer{a.deps}, SignIn: signIn{a.deps.Session}, Catalogue: catalogue{a.deps.Manifest},
-		Runtime: runtime{a.deps.Lifecycle}, Log: a.deps.Log,
+		Runtime: runtime{a.deps.Lifecycle}, Log: a.deps.Log, Applications: applications{a.deps.FrontDoor},
 	}
 	if err := server.Serve(ctx, ln); err != nil {
 		return err

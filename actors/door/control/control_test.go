@@ -24,6 +24,7 @@ type boxes struct {
 	lifecycle chan messages.ToLifecycle
 	session   chan messages.SessionCommand
 	manifest  chan messages.ManifestCommand
+	frontDoor chan messages.ToFrontDoor
 	snapshot  *actorkit.Watch[messages.Snapshot]
 }
 
@@ -31,9 +32,9 @@ func run(t *testing.T) (*boxes, *controlsock.Client) {
 	t.Helper()
 	snapshot, views := full()
 	b := &boxes{make(chan messages.ToLifecycle, 4), make(chan messages.SessionCommand, 4),
-		make(chan messages.ManifestCommand, 4), actorkit.NewWatch(snapshot)}
+		make(chan messages.ManifestCommand, 4), make(chan messages.ToFrontDoor, 4), actorkit.NewWatch(snapshot)}
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
-	actor := New(Deps{Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest,
+	actor := New(Deps{Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest, FrontDoor: b.frontDoor,
 		Snapshot: b.snapshot, Views: views, SocketPath: path, Version: "1", Recency: time.Minute, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -77,6 +78,11 @@ func TestCommandsReachTheirOwners(t *testing.T) {
 		}},
 		"restart": {func() (messages.Reason, error) { return client.Restart(ctx) }, func() bool {
 			m, ok := (<-b.lifecycle).(messages.RestartRequested)
+			m.Reply <- answer
+			return ok
+		}},
+		"reload tokens": {func() (messages.Reason, error) { return client.ReloadTokens(ctx) }, func() bool {
+			m, ok := (<-b.frontDoor).(messages.ReloadApplicationTokens)
 			m.Reply <- answer
 			return ok
 		}},

@@ -60,6 +60,7 @@ func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.Stat
 	view := messages.StatusFrontDoor{
 		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
 		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts, Dropped: door.Dropped, EndedRuntime: door.EndedRuntime,
+		Applications: door.Applications,
 		LatencyCount: door.LatencyCount, LatencySumMilliseconds: milliseconds(door.LatencySum),
 	}
 	if view.Verdicts == nil {

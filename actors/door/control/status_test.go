@@ -34,7 +34,8 @@ func full() (messages.Snapshot, Views) {
 			Door: func() messages.DoorView {
 				return messages.DoorView{BaseURL: "http://127.0.0.1:43121/v1", InFlight: 1, Queued: 2, MaxInFlight: 2, QueueBound: 16,
 					Verdicts: map[messages.Reason]int64{messages.ReasonOK: 12, messages.ReasonInvalidToken: 1}, EndedRuntime: 3,
-					Latency: []messages.LatencyBucket{{UpTo: 2500 * time.Microsecond, Count: 7}}, LatencyCount: 8, LatencySum: 9500 * time.Microsecond}
+					Applications: []messages.ApplicationView{{Name: "zed", RatePerMinute: 60, Requests: 2}},
+					Latency:      []messages.LatencyBucket{{UpTo: 2500 * time.Microsecond, Count: 7}}, LatencyCount: 8, LatencySum: 9500 * time.Microsecond}
 			},
 			Process: func() messages.ProcessView {
 				return messages.ProcessView{Name: "llama-server", Version: "b10068", PID: 2, BackEnd: "unix", Pinned: true,
@@ -121,7 +122,7 @@ func TestStatusShape(t *testing.T) {
 		t.Fatalf("got %v, want a readable example with 10 keys or more", err)
 	}
 	extras := map[string][]string{
-		"full":  {"runtime.sandbox.netns", "frontDoor.endedRuntime", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
+		"full":  {"runtime.sandbox.netns", "frontDoor.endedRuntime", "frontDoor.applications", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
 		"empty": {"runtime.sandbox.netns"},
 	}
 	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {

@@ -23,7 +23,7 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonRateStateUnavailable: {429, "The rate of requests cannot be told."},
 	messages.ReasonRateLimited:          {429, "Too many requests in a minute."},
 	messages.ReasonMissingToken:         {401, "A bearer token is required; `companion env` shows it."},
-	messages.ReasonInvalidToken:         {401, "The bearer token is not the current one; `companion env` shows it."},
+	messages.ReasonInvalidToken:         {401, "The bearer token is not valid here. `companion env` shows the one of this start; `companion token list` shows whether an application's has expired."},
 	messages.ReasonUnknownPath:          {404, "There is no such route here. The base URL is %/v1 for OpenAI clients, and % for Anthropic clients."},
 	messages.ReasonModelNotFound:        {404, "This model is not served here; the served model is %."},
 	messages.ReasonBadRequest:           {400, "The runtime does not accept this request."},

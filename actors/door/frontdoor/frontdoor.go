@@ -70,6 +70,7 @@ const probesPerMinute = 2000
 type Deps struct {
 	Address      string // "127.0.0.1" or "[::1]"
 	EndpointPath string // of the endpoint file; empty means that none is written
+	TokensPath   string // of the application tokens (L14); empty means that there are none
 	Bounds       Bounds
 
 	Inbox     <-chan messages.ToFrontDoor
@@ -109,6 +110,7 @@ func (a *Actor) View() messages.DoorView {
 	if l := a.life.Load(); l != nil {
 		counts := l.door.admission.now()
 		v.BaseURL, v.InFlight, v.Queued = l.baseURL, counts.InFlight, counts.Queued
+		v.Applications = l.door.callers.Load().views()
 	}
 	return v
 }
@@ -121,6 +123,7 @@ type life struct {
 	endRequests context.CancelCauseFunc
 	baseURL     string
 	user, probe messages.Secret
+	granted     []*grant       // the application tokens
 	tasks       sync.WaitGroup // goroutines besides the loop
 }
 
@@ -160,6 +163,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.door.memory.bound = b.BodyMemory
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
 	l.door.refusals.log = a.deps.Log
+	l.loadApplications() // a failure is logged
 	l.useTokens()
 	// Requests outlive the loop by CloseTime. Their contexts end with a cause of their own, so that they are
 	// not mistaken for requests whose client has left.
@@ -173,7 +177,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	return l
 }
 
-func (l *life) useTokens() { l.door.tokens.Store(guard.NewTokens(l.user, l.probe)) }
+func (l *life) useTokens() { l.door.callers.Store(newCallers(l.user, l.probe, l.granted)) }
 
 var errClosing = errors.New("the front door is closing")
 
@@ -254,6 +258,10 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 		l.useTokens()
 	case messages.ConfirmFrontDoor:
 		l.sayBound(ctx)
+	case messages.ReloadApplicationTokens:
+		reason := l.loadApplications()
+		l.useTokens()
+		m.Reply <- reason // has capacity one
 	case messages.Drain:
 		l.tasks.Go(func() { l.drain(ctx, m) })
 	}

@@ -39,7 +39,7 @@ type door struct {
 	admission  admission
 	quarantine *Quarantine
 	relay      *relay.Relay
-	tokens     atomic.Pointer[guard.Tokens] // the actor's loop stores it
+	callers    atomic.Pointer[callers] // the actor's loop stores it
 	template   atomic.Pointer[template]
 	memory     memory     // of large bodies
 	refusals   refusalLog // of the guard
@@ -94,7 +94,8 @@ type visit struct {
 	gone   bool
 	tokens relay.Tokens
 	caller guard.Caller
-	unread bool // the body is not read to its end
+	grant  *grant // of an application (L14); nil for other callers
+	unread bool   // the body is not read to its end
 }
 
 // ServeHTTP serves a request: guard, route, gate, body, quarantine, runtime.
@@ -105,13 +106,13 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	admitted := v.guard()
 	v.route = route(r.Method, r.URL.Path) // also of refused requests, for the log
 	if admitted {
-		v.serve()
+		v.asCaller(v.serve)
 	}
 	if v.conn != nil {
 		v.conn.End() // the client need not wait for the log
 	}
 	took := time.Since(v.began)
-	if admitted && v.caller == guard.User {
+	if admitted && v.caller != guard.Probe {
 		d.stats.took(took)
 	}
 	if v.status != 0 {
@@ -145,7 +146,11 @@ func (v *visit) log(took time.Duration) {
 		level = zap.DebugLevel // the daemon's own probes
 	}
 	if line := v.d.log.Check(level, "request"); line != nil {
-		line.Write(zap.String("reason", string(v.reason)), zap.String("route", v.route), zap.Int("status", v.status),
+		application := zap.Skip()
+		if v.grant != nil {
+			application = zap.String("application", v.grant.entry.Name)
+		}
+		line.Write(application, zap.String("reason", string(v.reason)), zap.String("route", v.route), zap.Int("status", v.status),
 			zap.Duration("duration", took), zap.Int("promptTokens", v.tokens.Prompt), zap.Int("completionTokens", v.tokens.Completion),
 			zap.Bool("clientLeft", v.gone))
 	}
@@ -161,14 +166,15 @@ func (v *visit) guard() bool {
 	v.unread = head.Length > 0 || head.Chunked
 	in := guard.Request{
 		Malformed: head.Malformed, Method: v.r.Method, Header: v.r.Header,
-		Panicked: v.d.guardPanicked,
+		Wall: v.began.UnixNano(), Panicked: v.d.guardPanicked,
 	}
+	known := v.d.callers.Load()
 	if !head.BadHost {
 		in.Host = v.r.Host
 	}
 	v.d.mu.Lock()
 	in.Now = int64(v.began.Sub(v.d.began))
-	verdict, caller := guard.Decide(&in, v.d.tokens.Load(), v.d.hosts, &v.d.windows)
+	verdict, caller := guard.Decide(&in, known.tokens, v.d.hosts, &v.d.windows)
 	v.d.mu.Unlock()
 	if !verdict.Allow {
 		v.w.Header()["Connection"] = closeConn // a refused connection is closed (L3)
@@ -176,6 +182,7 @@ func (v *visit) guard() bool {
 		return false
 	}
 	v.caller = caller
+	v.grant = known.grant(caller)
 	return true
 }
 
@@ -282,6 +289,9 @@ func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
 // inference takes the slots of a request in the runtime, asks the gate again, and calls f with them.
 func (v *visit) inference(n need, f func(messages.Snapshot)) {
 	if reason := v.enter(v.r.Context(), n); reason != messages.ReasonOK {
+		if v.revoked() {
+			reason = messages.ReasonInvalidToken
+		}
 		v.refuse(refusal(reason))
 		v.left(v.gone, false)
 		return
@@ -355,7 +365,10 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(),
 	})
 	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
-	if !result.Written {
+	switch {
+	case !result.Written && v.revoked():
+		v.refuse(refusal(messages.ReasonInvalidToken))
+	case !result.Written:
 		v.refuse(explain(result, about, s.Model.Context))
 	}
 	v.left(result.Gone, result.Written)

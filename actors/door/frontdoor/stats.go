@@ -23,6 +23,8 @@ type stats struct {
 	sum      atomic.Int64 // nanoseconds
 	active   atomic.Int64 // nanoseconds since 1970
 	dropped  sync.Map     // name of a field → *atomic.Int64; the names are those of the tables
+
+	applications sync.Map // digest of an application token → *applicationCounts
 }
 
 // drops counts the requests in which a field was left out.

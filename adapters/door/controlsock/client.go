@@ -182,6 +182,11 @@ func (c *Client) Restart(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, stopWithin, "/v1/restart", nil)
 }
 
+// ReloadTokens makes the daemon read the application tokens again, and waits until the new list holds.
+func (c *Client) ReloadTokens(ctx context.Context) (messages.Reason, error) {
+	return c.command(ctx, askWithin, "/v1/tokens/reload", nil)
+}
+
 func (c *Client) command(ctx context.Context, within time.Duration, path string, body any) (messages.Reason, error) {
 	var answer reasonBody
 	err := c.call(ctx, within, http.MethodPost, path, body, &answer)

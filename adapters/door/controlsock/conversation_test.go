@@ -31,6 +31,7 @@ func TestCommands(t *testing.T) {
 		{"start", func() (any, error) { return client.Start(ctx) }, messages.ReasonOK},
 		{"stop", func() (any, error) { return client.Stop(ctx) }, messages.ReasonOK},
 		{"restart", func() (any, error) { return client.Restart(ctx) }, messages.ReasonOK},
+		{"reload tokens", func() (any, error) { return client.ReloadTokens(ctx) }, messages.ReasonOK},
 		{"pull ", func() (any, error) { return client.Pull(ctx, "") }, messages.ReasonOK},
 		{"pull gemma", func() (any, error) { return client.Pull(ctx, "gemma") }, messages.ReasonOK},
 		{"whoami", func() (any, error) { return client.WhoAmI(ctx) }, messages.WhoAmIResult{User: ada, Reason: messages.ReasonOK}},

@@ -74,6 +74,10 @@ func (d *daemon) Logout(ctx context.Context) (messages.LogoutResult, error) {
 func (d *daemon) Start(ctx context.Context) (messages.Reason, error)   { return d.take(ctx, "start") }
 func (d *daemon) Stop(ctx context.Context) (messages.Reason, error)    { return d.take(ctx, "stop") }
 func (d *daemon) Restart(ctx context.Context) (messages.Reason, error) { return d.take(ctx, "restart") }
+func (d *daemon) ReloadTokens(ctx context.Context) (messages.Reason, error) {
+	return d.take(ctx, "reload tokens")
+}
+
 func (d *daemon) Pull(ctx context.Context, name string) (messages.Reason, error) {
 	return d.take(ctx, "pull "+name)
 }
@@ -123,7 +127,7 @@ func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	server := &Server{View: d, SignIn: d, Catalogue: d, Runtime: d, Log: zap.NewNop()}
+	server := &Server{View: d, SignIn: d, Catalogue: d, Runtime: d, Applications: d, Log: zap.NewNop()}
 	go func() { done <- server.Serve(ctx, ln) }()
 	stopped := false
 	stop = func() {

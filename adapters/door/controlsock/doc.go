@@ -14,6 +14,7 @@
 //	POST /v1/prune {"dryRun"}       {"items","reason"}
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
 //	POST /v1/start, stop, restart   {"reason"}
+//	POST /v1/tokens/reload          {"reason"} once the changed application tokens hold
 //
 // A command that the daemon understood answers 200 with a reason. A command that it could not accept answers
 // another status and {"error":{"code","message"}}, which the Client returns as an *Error.
@@ -74,11 +75,18 @@ type Runtime interface {
 	Restart(ctx context.Context) (messages.Reason, error)
 }
 
+// Applications reads the file of application tokens again (L14). The tokens themselves never cross the socket.
+type Applications interface {
+	ReloadTokens(ctx context.Context) (messages.Reason, error)
+}
+
 // The Client has the methods of the daemon.
 var (
 	_ SignIn    = (*Client)(nil)
 	_ Catalogue = (*Client)(nil)
 	_ Runtime   = (*Client)(nil)
+
+	_ Applications = (*Client)(nil)
 )
 
 // Error is a refusal by the daemon: a stable code and a text without secrets.

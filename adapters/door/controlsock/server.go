@@ -35,6 +35,8 @@ type Server struct {
 	Catalogue Catalogue
 	Runtime   Runtime
 	Log       *zap.Logger
+
+	Applications Applications
 }
 
 // Serve serves the connections of ln until ctx ends. It closes ln and returns when every handler has returned. The
@@ -110,6 +112,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/start", command(s.Runtime.Start))
 	mux.HandleFunc("POST /v1/stop", command(s.Runtime.Stop))
 	mux.HandleFunc("POST /v1/restart", command(s.Runtime.Restart))
+	mux.HandleFunc("POST /v1/tokens/reload", command(s.Applications.ReloadTokens))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusNotFound, errorBody{&Error{CodeNotFound,
 			"this companion does not know that command; are daemon and command line of the same version?"}})

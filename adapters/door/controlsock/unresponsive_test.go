@@ -70,6 +70,7 @@ func TestUnresponsiveDaemon(t *testing.T) {
 				"start":   func() error { _, err := client.Start(ctx); return err },
 				"stop":    func() error { _, err := client.Stop(ctx); return err },
 				"restart": func() error { _, err := client.Restart(ctx); return err },
+				"reload":  func() error { _, err := client.ReloadTokens(ctx); return err },
 			} {
 				err := do()
 				var silent *UnresponsiveError

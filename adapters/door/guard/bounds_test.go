@@ -87,28 +87,28 @@ func TestIdentify(t *testing.T) {
 	for presented, want := range map[string]Caller{
 		exact: User, "p": Probe, exact + "x": Nobody, exact + "\x00": Nobody, exact[1:]: Nobody, "": Nobody, "P": Nobody, "pp": Nobody,
 	} {
-		if got := tokens.identify(presented); got != want {
+		if got := tokens.identify(presented, 0); got != want {
 			t.Errorf("a token of %d bytes: got caller %d, want %d", len(presented), got, want)
 		}
 	}
 	long := NewTokens(messages.NewSecret(exact+"y"), messages.Secret{})
 	for _, presented := range []string{exact, exact + "y"} {
-		if got := long.identify(presented); got != Nobody {
+		if got := long.identify(presented, 0); got != Nobody {
 			t.Errorf("a configured token that is too long, presented with %d bytes: got caller %d, want %d", len(presented), got, Nobody)
 		}
 	}
-	if got := NewTokens(messages.NewSecret("t"), messages.NewSecret("t")).identify("t"); got != Probe {
+	if got := NewTokens(messages.NewSecret("t"), messages.NewSecret("t")).identify("t", 0); got != Probe {
 		t.Errorf("equal tokens: got caller %d, want %d", got, Probe)
 	}
 	for name, c := range map[string]struct {
 		user, probe string
 		want        Caller
 	}{"user only": {"t", "", User}, "probe only": {"", "t", Probe}, "none": {"", "", Nobody}} {
-		if got := NewTokens(messages.NewSecret(c.user), messages.NewSecret(c.probe)).identify("t"); got != c.want {
+		if got := NewTokens(messages.NewSecret(c.user), messages.NewSecret(c.probe)).identify("t", 0); got != c.want {
 			t.Errorf("%s: got caller %d, want %d", name, got, c.want)
 		}
 	}
-	if got := new(Tokens).identify(""); got != Nobody {
+	if got := new(Tokens).identify("", 0); got != Nobody {
 		t.Errorf("the zero Tokens: got caller %d, want %d", got, Nobody)
 	}
 }

@@ -13,14 +13,17 @@ import (
 // FuzzDecide compares the guard with an oracle that implements L3 and L4 by other means: parsers and regular
 // expressions of the standard library, and a window that keeps every event.
 func FuzzDecide(f *testing.F) {
-	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
-	f.Add(false, "POST", "localhost:4321", "http://localhost:4321", "none", false, "", probeToken, false, int64(7), uint8(3))
-	f.Add(false, "GET", "[::1]:4321", "null", "cross-site", true, "Basic x", "k", true, int64(60e9), uint8(2))
-	f.Add(true, "OPTIONS", "127.0.0.1:4321.", "https://127.0.0.1:4321", "same-origin", false, "bearer  ", "", false, int64(-1), uint8(1))
-	f.Add(false, "GET", "localho\u017ft:4321", "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
-	f.Add(false, "GET", goodHost, "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0))
-	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, " "+userToken, false, int64(0), uint8(0))
-	f.Fuzz(func(t *testing.T, bad bool, method, host, origin, site string, twice bool, authorization, key string, upgrade bool, now int64, filled uint8) {
+	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0), int64(0))
+	f.Add(false, "POST", "localhost:4321", "http://localhost:4321", "none", false, "", probeToken, false, int64(7), uint8(3), int64(0))
+	f.Add(false, "GET", "[::1]:4321", "null", "cross-site", true, "Basic x", "k", true, int64(60e9), uint8(2), int64(0))
+	f.Add(true, "OPTIONS", "127.0.0.1:4321.", "https://127.0.0.1:4321", "same-origin", false, "bearer  ", "", false, int64(-1), uint8(1), int64(0))
+	f.Add(false, "GET", "localho\u017ft:4321", "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0), int64(0))
+	f.Add(false, "GET", goodHost, "http://localho\u017ft:4321", "", false, "Bearer "+userToken, "", false, int64(0), uint8(0), int64(0))
+	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+userToken, " "+userToken, false, int64(0), uint8(0), int64(0))
+	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+editorToken, "", false, int64(0), uint8(0), editorExpires-1)
+	f.Add(false, "GET", goodHost, "", "", false, "", editorToken, false, int64(0), uint8(0), editorExpires)
+	f.Add(false, "GET", goodHost, "", "", false, "Bearer "+serviceToken, "", false, int64(0), uint8(2), editorExpires)
+	f.Fuzz(func(t *testing.T, bad bool, method, host, origin, site string, twice bool, authorization, key string, upgrade bool, now int64, filled uint8, wall int64) {
 		h := http.Header{}
 		add := func(name, value string, times int) {
 			for range times {
@@ -44,16 +47,18 @@ func FuzzDecide(f *testing.F) {
 			h.Add("Upgrade", "h2c")
 		}
 		w := &Windows{NewWindow(2, minute), NewWindow(2, minute), NewWindow(2, minute)}
+		editor, service := NewWindow(2, minute), NewWindow(2, minute)
+		tokens := NewTokens(messages.NewSecret(userToken), messages.NewSecret(probeToken), applications(editor, service)...)
 		now &= 1<<40 - 1 // a monotonic clock
 		events := min(int(filled), 2)
-		for _, win := range []*Window{w.Failures, w.Admitted, w.Probe} {
+		for _, win := range []*Window{w.Failures, w.Admitted, w.Probe, editor, service} {
 			for range events {
 				win.take(0)
 			}
 		}
-		r := &Request{Malformed: bad, Method: method, Host: host, Header: h, Now: now}
+		r := &Request{Malformed: bad, Method: method, Host: host, Header: h, Now: now, Wall: wall}
 		want := oracle(r, events == 2 && now < minute)
-		got, _ := Decide(r, known, four, w)
+		got, _ := Decide(r, tokens, four, w)
 		if got != verdicts[want] {
 			t.Errorf("got %+v, want %s for %q %q %v", got, want, method, host, h)
 		}
@@ -98,7 +103,9 @@ func oracle(r *Request, spent bool) messages.Reason {
 		return messages.ReasonRateLimited
 	case token == "":
 		return messages.ReasonMissingToken
-	case token != userToken && token != probeToken:
+	case token == editorToken && r.Wall >= editorExpires:
+		return messages.ReasonInvalidToken
+	case token != userToken && token != probeToken && token != editorToken && token != serviceToken:
 		return messages.ReasonInvalidToken
 	}
 	return messages.ReasonOK

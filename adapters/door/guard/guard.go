@@ -14,7 +14,8 @@ import (
 )
 
 // Request is the part of a request that the guard checks. Header has canonical keys, as net/http makes them. Now is a
-// monotonic time in nanoseconds.
+// monotonic time in nanoseconds, for the rates. Wall is the wall-clock time in nanoseconds since 1970, for the expiry
+// of application tokens (L14).
 type Request struct {
 	// Malformed means that the raw head was refused (L3a).
 	Malformed bool
@@ -23,12 +24,13 @@ type Request struct {
 	Host   string
 	Header map[string][]string
 	Now    int64
+	Wall   int64
 	// Panicked, when set, is called with the value of a panic inside Decide, on the stack of the panic. The
 	// guard itself logs nothing.
 	Panicked func(value any)
 }
 
-// Windows are the three rate windows. A nil window refuses (L3 stage 5).
+// Windows are the three rate windows. A nil window refuses (L3 stage 5). Each application has one more.
 type Windows struct {
 	Failures *Window // requests without a valid token
 	Admitted *Window // requests with the loopback token
@@ -66,7 +68,7 @@ func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Ver
 		}
 	}()
 	presented, structure := credentials(r.Header)
-	caller = tokens.identify(presented)
+	caller = tokens.identify(presented, r.Wall)
 	switch {
 	case r.Malformed || !structure || len(r.Header["Upgrade"]) > 0 || len(r.Header["Http2-Settings"]) > 0:
 		return malformed, Nobody
@@ -79,10 +81,13 @@ func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Ver
 	}
 	window := w.Failures
 	switch caller {
+	case Nobody:
 	case User:
 		window = w.Admitted
 	case Probe:
 		window = w.Probe
+	default:
+		window = tokens.Application(caller).Window
 	}
 	switch window.take(r.Now) {
 	case broken:
