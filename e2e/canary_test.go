@@ -35,7 +35,7 @@ type canary struct {
 func (c *canary) know(what, secret string) {
 	c.t.Helper()
 	if len(secret) < 8 {
-		c.t.Fatalf("the %s is %q: too short to be looked for", what, secret)
+		c.t.Fatalf("the %s is %q, want at least 8 bytes to search for", what, secret)
 	}
 	c.secrets[what] = secret
 }
@@ -64,7 +64,7 @@ func (c *canary) process(name string, pid int) {
 			c.t.Errorf("looking at %s of %s: %v", part, name, err)
 		}
 		if part == "cmdline" && len(data) == 0 {
-			c.t.Errorf("the argument list of %s is empty: nothing was looked at", name)
+			c.t.Errorf("the argument list of %s is empty, want it: nothing was searched", name)
 		}
 		c.look(part+" of "+name, strings.ReplaceAll(string(data), "\x00", "\n"))
 	}
@@ -124,7 +124,7 @@ func (c *canary) verifiers(challenge string) {
 			for start := 0; start+43 <= len(text); start++ {
 				sum := sha256.Sum256([]byte(text[start : start+43]))
 				if base64.RawURLEncoding.EncodeToString(sum[:]) == challenge {
-					c.t.Errorf("the code verifier is in %s", s.where)
+					c.t.Errorf("the code verifier is in %s, want it in no output", s.where)
 				}
 			}
 		}
@@ -144,7 +144,7 @@ func TestCanary(t *testing.T) {
 
 	login, visit := house.Login()
 	if login.Code != 0 {
-		t.Fatalf("signing in: %d", login.Code)
+		t.Fatalf("signing in: got exit %d, want 0", login.Code)
 	}
 	c.look("output of login", login.Stdout)
 	c.look("page after sign-in", visit.Page)
@@ -192,10 +192,10 @@ func TestCanary(t *testing.T) {
 	c.files(house)
 	c.verifiers(challenge)
 	if len(c.secrets) != 13 {
-		t.Errorf("%d secrets were searched for, not the number that docs/security.md says", len(c.secrets))
+		t.Errorf("searched for %d secrets, want the 13 of docs/security.md", len(c.secrets))
 	}
 	if found := c.find(); len(found) != 0 {
-		t.Errorf("secrets are out:\n%s", strings.Join(found, "\n"))
+		t.Errorf("found secrets, want none:\n%s", strings.Join(found, "\n"))
 	}
 
 	// Check of the test itself: each secret is found when it is put into any of the sightings.
@@ -203,7 +203,7 @@ func TestCanary(t *testing.T) {
 		for form, text := range forms(secret) {
 			probe := &canary{t: t, secrets: map[string]string{what: secret}, seen: []sighting{{"probe", "x" + text + "y"}}}
 			if len(probe.find()) == 0 {
-				t.Errorf("a %s, %s, would not be found", what, form)
+				t.Errorf("a %s, %s, is not found, want every form found", what, form)
 			}
 		}
 	}
@@ -227,7 +227,7 @@ func (c *canary) learnRedirects(visit harness.Visit) (challenge string) {
 		}
 	}
 	if c.secrets["state"] == "" || c.secrets["authorization code"] == "" || challenge == "" {
-		c.t.Fatalf("the browser saw no state, code or challenge in %d URLs", len(visit.URLs))
+		c.t.Fatalf("got no state, code or challenge in the browser's %d URLs, want each", len(visit.URLs))
 	}
 	return challenge
 }
@@ -237,7 +237,7 @@ func learnSession(c *canary, house *harness.Companion) {
 	for account, what := range map[keychain.Account]string{keychain.AccessToken: "access token", keychain.RefreshToken: "refresh token"} {
 		secret, found := house.Secret(account)
 		if !found {
-			c.t.Fatalf("no %s is stored", what)
+			c.t.Fatalf("got no stored %s, want one", what)
 		}
 		c.know(what, secret)
 	}
@@ -290,7 +290,7 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 		a := send(c.t, address, request)
 		// The caller's own input may be named to the caller, and nowhere else.
 		if a.status < 400 {
-			c.t.Errorf("a bad request was answered with %d", a.status)
+			c.t.Errorf("a bad request: got %d, want at least 400", a.status)
 		}
 	}
 	return status
@@ -306,7 +306,7 @@ func converse(c *canary, address, token string) {
 		"Authorization: Bearer "+token+"\r\nX-Private: "+header+"\r\n",
 		`{"max_tokens":4,"messages":[{"role":"user","content":"`+prompt+`"}]}`))
 	if answer.status != 200 {
-		c.t.Fatalf("the conversation was answered with %d", answer.status)
+		c.t.Fatalf("the conversation: got %d, want 200", answer.status)
 	}
 }
 
@@ -327,7 +327,7 @@ func (c *canary) files(house *harness.Companion) {
 		c.look("file "+strings.TrimPrefix(file, house.Home), string(data))
 	}
 	if looked < 3 {
-		c.t.Errorf("only %d files were looked at", looked)
+		c.t.Errorf("searched %d files, want at least 3", looked)
 	}
 	tokens := &canary{t: c.t, secrets: map[string]string{}}
 	for _, what := range []string{"loopback token", "application token", "access token", "refresh token", "authorization code", "state"} {
@@ -344,7 +344,7 @@ func (c *canary) files(house *harness.Companion) {
 		tokens.look("file "+strings.TrimPrefix(file, house.Home), string(data))
 	}
 	if found := tokens.find(); len(found) != 0 {
-		c.t.Errorf("secrets are in data files:\n%s", strings.Join(found, "\n"))
+		c.t.Errorf("found secrets in data files, want none:\n%s", strings.Join(found, "\n"))
 	}
 }
 

@@ -22,7 +22,7 @@ func TestCancelFreesTheSlot(t *testing.T) {
 	for what, free := range map[string]func(){"inFlight is 0": s.idle, "the next token is there": s.next} {
 		for range 3 {
 			if took := s.cancel(free); took > within {
-				t.Errorf("from the cut until %s: %v", what, took)
+				t.Errorf("from the cut until %s: took %v, want at most %v", what, took, within)
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func (s *slot) idle() {
 func (s *slot) next() {
 	s.t.Helper()
 	if reply := s.door.Chat(s.t.Context(), 1); reply.Status != http.StatusOK {
-		s.t.Fatalf("one token is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		s.t.Fatalf("one token: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 }
 
@@ -98,14 +98,14 @@ func (s *slot) cancel(free func()) time.Duration {
 	if n := s.status().FrontDoor.InFlight; n != 1 || stream.Status != http.StatusOK {
 		leave()
 		<-stream.Ended
-		s.t.Fatalf("no stream runs: %v, %d in flight", stream, n)
+		s.t.Fatalf("got stream %v, %d in flight, want one running stream", stream, n)
 	}
 	cut := time.Now()
 	leave()
 	free()
 	took := time.Since(cut)
 	if <-stream.Ended; stream.Done {
-		s.t.Fatalf("the stream came to its end: %v", stream)
+		s.t.Fatalf("the stream ended before the cut: got %v, want it running", stream)
 	}
 	return took
 }

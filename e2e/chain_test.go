@@ -28,14 +28,14 @@ func TestChain(t *testing.T) {
 	}
 	daemon := c.Start()
 	if status, _ := c.Status(); status.CompanionAvailable || status.Session.State != messages.SessionSignedOut {
-		t.Fatalf("before the sign-in: available %v, session %s", status.CompanionAvailable, status.Session.State)
+		t.Fatalf("before the sign-in: got available %v, session %s, want false and signed out", status.CompanionAvailable, status.Session.State)
 	}
 	stage("daemon answers")
 	watch := c.Watch()
 	c.SignIn()
 	stage("signed in")
 	if who := c.Must("whoami"); !strings.Contains(strings.ToLower(who), harness.User) {
-		t.Errorf("whoami says %q", who)
+		t.Errorf("whoami says %q, want %s", who, harness.User)
 	}
 	status := watch.Await("available", harness.AvailableWithin, func(s messages.Status) bool { return s.CompanionAvailable })
 	stage("manifest, download, verify, spawn, health: available")
@@ -49,7 +49,7 @@ func TestChain(t *testing.T) {
 		t.Error("chat answered nothing")
 	}
 	if out := c.RunWith("Name three rivers.", "chat", "--max-tokens", "24"); out.Code != 0 || strings.TrimSpace(out.Stdout) == "" {
-		t.Errorf("chat from standard input: %d %q", out.Code, out.Stdout)
+		t.Errorf("chat from standard input: got exit %d, %q, want 0 and an answer", out.Code, out.Stdout)
 	}
 	stage("chat")
 	checkExec(t, c, baseURL)
@@ -62,7 +62,7 @@ func TestChain(t *testing.T) {
 	}
 	// O9: the loopback token is not touched, and verified artifacts continue to serve.
 	if again, _ := c.Status(); !again.CompanionAvailable || again.Session.State != messages.SessionSignedOut {
-		t.Errorf("after logout: available %v, session %s", again.CompanionAvailable, again.Session.State)
+		t.Errorf("after logout: got available %v, session %s, want true and signed out", again.CompanionAvailable, again.Session.State)
 	}
 	if out := c.Must("chat", "--max-tokens", "4", "One more word."); strings.TrimSpace(out) == "" {
 		t.Error("chat answered nothing after logout")
@@ -77,7 +77,7 @@ func TestChain(t *testing.T) {
 	second := c.Available()
 	stage("available again, hub gone")
 	if second.Runtime.PID == status.Runtime.PID || second.Model != status.Model {
-		t.Errorf("the second start serves %+v by process %d", second.Model, second.Runtime.PID)
+		t.Errorf("the second start serves %+v by process %d, want %+v by another process than %d", second.Model, second.Runtime.PID, status.Model, status.Runtime.PID)
 	}
 	c.Stop()
 }
@@ -86,28 +86,28 @@ func TestChain(t *testing.T) {
 func checkReady(t *testing.T, s messages.Status, pid int) {
 	t.Helper()
 	if s.PID != pid || s.Lifecycle != messages.StateReady || s.Reason != messages.ReasonOK {
-		t.Errorf("process %d, lifecycle %s, reason %s", s.PID, s.Lifecycle, s.Reason)
+		t.Errorf("got process %d, lifecycle %s, reason %s, want %d, ready, ok", s.PID, s.Lifecycle, s.Reason, pid)
 	}
 	f := s.Facts
 	if !f.Verified || !f.Ready || !f.Bound || !f.Token || !f.HealthRecent || f.LastHealth == nil {
-		t.Errorf("available without all facts: %+v", f)
+		t.Errorf("available with the facts %+v, want all true", f)
 	}
 	if s.Model.Name != harness.ModelName || !s.Model.Verified || s.Model.Grace {
-		t.Errorf("the model is %+v", s.Model)
+		t.Errorf("got model %+v, want %s, verified, not in grace", s.Model, harness.ModelName)
 	}
 	r := s.Runtime
 	if r.Name != harness.RuntimeName || r.PID == 0 || r.BackEnd != "unix" || !r.Pinned || r.Restarts != 0 || r.LastExit != nil {
-		t.Errorf("the runtime is %+v", r)
+		t.Errorf("got runtime %+v, want %s, pinned, on a Unix socket, without restarts or exit", r, harness.RuntimeName)
 	}
 	if s.Session.State != messages.SessionSignedIn || !strings.Contains(strings.ToLower(s.Session.User), harness.User) {
-		t.Errorf("the session is %+v", s.Session)
+		t.Errorf("got session %+v, want %s signed in", s.Session, harness.User)
 	}
 	if s.Manifest.Version < 1 || s.Manifest.Expires == nil || s.Manifest.CheckedAt == nil {
-		t.Errorf("the manifest is %+v", s.Manifest)
+		t.Errorf("got manifest %+v, want its version, expiry and time of the check", s.Manifest)
 	}
 	for _, actor := range s.Actors {
 		if actor.Restarts != 0 {
-			t.Errorf("%s was restarted %d times: %s", actor.Name, actor.Restarts, actor.LastError)
+			t.Errorf("%s was restarted %d times, want 0: %s", actor.Name, actor.Restarts, actor.LastError)
 		}
 	}
 	if len(s.Actors) != 11 {
@@ -119,11 +119,11 @@ func checkModels(t *testing.T, out string) {
 	t.Helper()
 	var list struct{ Models []messages.ModelRow }
 	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list.Models) != 1 {
-		t.Fatalf("models --json: %v: %s", err, out)
+		t.Fatalf("models --json: got %v: %s, want one model", err, out)
 	}
 	m := list.Models[0]
 	if m.Name != harness.ModelName || !m.Default || !m.Selected || !m.Here || !m.Verified || m.Size != 253113024 {
-		t.Errorf("the model is listed as %+v", m)
+		t.Errorf("the model is listed as %+v, want %s, default, selected, verified, 253113024 bytes", m, harness.ModelName)
 	}
 }
 
@@ -134,7 +134,7 @@ func checkOpenAIClient(t *testing.T, baseURL, token string) {
 	client := openai.NewClient(option.WithBaseURL(baseURL), option.WithAPIKey(token), option.WithMaxRetries(0))
 	list, err := client.Models.List(ctx)
 	if err != nil || len(list.Data) != 1 || list.Data[0].ID != harness.ModelName {
-		t.Fatalf("listing the models: %+v, %v", list, err)
+		t.Fatalf("got models %+v, %v, want only %s", list, err, harness.ModelName)
 	}
 	question := openai.ChatCompletionNewParams{
 		Model: harness.ModelName, MaxTokens: openai.Int(16), Seed: openai.Int(7),
@@ -142,7 +142,7 @@ func checkOpenAIClient(t *testing.T, baseURL, token string) {
 	}
 	chat, err := client.Chat.Completions.New(ctx, question)
 	if err != nil || len(chat.Choices) != 1 || chat.Choices[0].Message.Content == "" || chat.Model != harness.ModelName {
-		t.Fatalf("chat: %+v, %v", chat, err)
+		t.Fatalf("chat: got %+v, %v, want one answer of %s", chat, err, harness.ModelName)
 	}
 	stream := client.Chat.Completions.NewStreaming(ctx, question)
 	var text strings.Builder
@@ -154,17 +154,17 @@ func checkOpenAIClient(t *testing.T, baseURL, token string) {
 		events++
 	}
 	if err := errors.Join(stream.Err(), stream.Close()); err != nil || events < 3 {
-		t.Fatalf("streamed chat: %d events, %v", events, err)
+		t.Fatalf("streamed chat: got %d events, %v, want at least 3", events, err)
 	}
 	if text.String() != chat.Choices[0].Message.Content {
-		t.Errorf("with one seed the stream says %q, the answer %q", text.String(), chat.Choices[0].Message.Content)
+		t.Errorf("got %q from the stream, want the text of the answer with the same seed: %q", text.String(), chat.Choices[0].Message.Content)
 	}
 	completion, err := client.Completions.New(ctx, openai.CompletionNewParams{
 		Model: harness.ModelName, MaxTokens: openai.Int(8),
 		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("The capital of France is")},
 	})
 	if err != nil || len(completion.Choices) != 1 || completion.Choices[0].Text == "" {
-		t.Fatalf("completion: %+v, %v", completion, err)
+		t.Fatalf("completion: got %+v, %v, want one answer", completion, err)
 	}
 	// The model computes no embeddings, and the error says so.
 	_, err = client.Embeddings.New(ctx, openai.EmbeddingNewParams{Model: harness.ModelName,
@@ -180,7 +180,7 @@ func checkExec(t *testing.T, c *harness.Companion, baseURL string) {
 	t.Helper()
 	r := c.Run("exec", "--", "sh", "-c", `echo "$OPENAI_BASE_URL"; test -n "$OPENAI_API_KEY" && exit 7`)
 	if r.Code != 7 || strings.TrimSpace(r.Stdout) != baseURL {
-		t.Errorf("exec: code %d, %q", r.Code, r.Stdout)
+		t.Errorf("exec: got code %d, %q, want 7, %q", r.Code, r.Stdout, baseURL)
 	}
 }
 
@@ -217,7 +217,7 @@ func checkEnrich(t *testing.T, c *harness.Companion, s messages.Status) {
 	p := result.Provenance
 	if result.Summary == "" || result.OpenQuestions == nil || p.GeneratedBy == "" || p.Model != s.Model.Name ||
 		p.ModelVersion != s.Model.Version || p.Lane != "local" || time.Since(p.CreatedAt) > time.Minute || p.SourceEventID == "" {
-		t.Errorf("the enriched note is %s", out)
+		t.Errorf("got note %s, want a summary, open questions and the provenance of this model", out)
 	}
 }
 
@@ -227,7 +227,7 @@ func checkShutdown(t *testing.T, c *harness.Companion, watch *harness.Watch, run
 	c.Stop()
 	watch.Await("not available", time.Second, func(s messages.Status) bool { return !s.CompanionAvailable })
 	if alive(runtime) {
-		t.Errorf("the runtime %d outlived the daemon", runtime)
+		t.Errorf("the runtime %d outlived the daemon, want it ended", runtime)
 	}
 	if _, found := c.Secret(keychain.LoopbackToken); found {
 		t.Error("the loopback token is still in the keychain (K6)")
@@ -236,11 +236,11 @@ func checkShutdown(t *testing.T, c *harness.Companion, watch *harness.Watch, run
 		t.Errorf("status without a daemon: exit %d, want 3", r.Code)
 	}
 	if r := c.Run("env"); r.Code != 3 || strings.Contains(r.Stdout, "OPENAI") {
-		t.Errorf("env without a daemon: exit %d, %q", r.Code, r.Stdout)
+		t.Errorf("env without a daemon: got exit %d, %q, want 3 and no variables", r.Code, r.Stdout)
 	}
 	err := filepath.WalkDir(c.RunTime(), func(path string, entry os.DirEntry, err error) error {
 		if err == nil && entry.Type() == os.ModeSocket {
-			t.Errorf("a socket is left: %s", path)
+			t.Errorf("a socket is left: %s, want none", path)
 		}
 		return err
 	})

@@ -74,13 +74,13 @@ func TestCrowd(t *testing.T) {
 		reply := door.Chat(ctx, 2)
 		cancel()
 		if reply.Status != http.StatusOK {
-			t.Errorf("a good request is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+			t.Errorf("a good request: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 		}
 		t.Logf("good request %d: %v, beside %d bad connections", i+1, time.Since(began).Round(time.Millisecond), bad.open.Load())
 	}
 	status, answered := c.Status()
 	if !answered || !status.CompanionAvailable || status.FrontDoor.InFlight < stallers {
-		t.Errorf("status answers %v, available %v, %d in flight", answered, status.CompanionAvailable, status.FrontDoor.InFlight)
+		t.Errorf("status: got answered %v, available %v, %d in flight, want true, true, at least %d", answered, status.CompanionAvailable, status.FrontDoor.InFlight, stallers)
 	}
 
 	for range moreStallers {
@@ -93,7 +93,7 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("%d other connections are open by then, want %d: this proves nothing", open, dripping)
 	}
 	if reply := door.Do(t.Context(), http.MethodGet, "/models", ""); reply.Status != http.StatusOK {
-		t.Errorf("the models are answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("the models: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 
 	began := time.Now()
@@ -101,13 +101,13 @@ func TestCrowd(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	if open := bad.open.Load(); open > 0 {
-		t.Errorf("%d bad connections are open %v later", open, endsWithin)
+		t.Errorf("%d bad connections are open %v later, want 0", open, endsWithin)
 	}
 	c.Await("rid of the stalled readers", endsWithin, func(s messages.Status) bool { return s.FrontDoor.InFlight == 0 })
 	for _, conn := range bad.stalled {
 		rest, err := io.ReadAll(conn)
 		if strings.Contains(string(rest), "[DONE]") || os.IsTimeout(err) {
-			t.Errorf("a stalled reader got its whole stream, or was not cut off: %v", err)
+			t.Errorf("a stalled reader got its whole stream or stays connected: got %v, want it cut off", err)
 		}
 	}
 	bound := 100.0
@@ -120,7 +120,7 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("the daemon used %.0f MiB, want less than %.0f", peak, bound)
 	}
 	if reply := door.Chat(t.Context(), 2); reply.Status != http.StatusOK {
-		t.Errorf("afterwards a good request is answered %d %s", reply.Status, reply.Code)
+		t.Errorf("afterwards a good request: got %d %s, want 200", reply.Status, reply.Code)
 	}
 	c.Stop()
 }
@@ -160,7 +160,7 @@ func (b *crowd) idle() {
 	b.t.Helper()
 	conn := b.dial(net.Dialer{}, "GET /v1/models HTTP/1.1\r\nHost: "+b.address+"\r\n"+b.bearer+"\r\n")
 	if n, err := conn.Read(make([]byte, 4096)); n == 0 {
-		b.t.Fatalf("an idle client got no answer: %v", err)
+		b.t.Fatalf("an idle client: got no answer, want one: %v", err)
 	}
 	b.watch(conn)
 }

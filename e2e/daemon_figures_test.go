@@ -59,7 +59,7 @@ func awaitWatch(b *testing.B, c *harness.Companion) time.Time {
 			return at
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("not available: %v", err)
+			b.Fatalf("got no availability before the deadline, want it: %v", err)
 		}
 	}
 }

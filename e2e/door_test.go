@@ -90,7 +90,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 
 	// The unchanged request succeeds, so that each row below shows its own fault.
 	if a := send(t, address, post(address, path, bearer, chat)); a.status != http.StatusOK {
-		t.Fatalf("a good request: %d %s", a.status, a.body)
+		t.Fatalf("a good request: got %d %s, want 200", a.status, a.body)
 	}
 	for name, test := range map[string]struct {
 		request string
@@ -132,11 +132,11 @@ func TestFrontDoorRefuses(t *testing.T) {
 			}
 			for key := range a.header {
 				if strings.HasPrefix(key, "Access-Control-") {
-					t.Errorf("the answer has %s", key)
+					t.Errorf("the answer has %s, want no Access-Control header", key)
 				}
 			}
 			if test.status == http.StatusUnauthorized && a.header.Get("WWW-Authenticate") != "Bearer" {
-				t.Errorf("WWW-Authenticate is %q", a.header.Get("WWW-Authenticate"))
+				t.Errorf("got WWW-Authenticate %q, want Bearer", a.header.Get("WWW-Authenticate"))
 			}
 			if strings.Contains(a.body, token) || strings.Contains(a.body, c.Home) {
 				t.Error("the answer shows a token or a path")
@@ -144,7 +144,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 		})
 	}
 	if status, _ := c.Status(); !status.CompanionAvailable {
-		t.Errorf("bad requests made it unavailable: %s", status.Reason)
+		t.Errorf("bad requests made the companion unavailable: got %s, want available", status.Reason)
 	}
 
 	t.Run("guesses", func(t *testing.T) { guess(t, c) })
@@ -161,10 +161,10 @@ func TestFrontDoorRefuses(t *testing.T) {
 		}
 		a := send(t, address, post(address, path, bearer, chat))
 		if code, _ := a.code(); a.status != 401 || code != "invalid_token" {
-			t.Errorf("the old token: %d %s", a.status, code)
+			t.Errorf("the old token: got %d %s, want 401 invalid_token", a.status, code)
 		}
 		if a := send(t, address, post(address, path, "x-api-key: "+fresh+"\r\n", chat)); a.status != http.StatusOK {
-			t.Errorf("the new token: %d %s", a.status, a.body)
+			t.Errorf("the new token: got %d %s, want 200", a.status, a.body)
 		}
 	})
 }
@@ -185,7 +185,7 @@ func guess(t *testing.T, c *harness.Companion) {
 		defer close(watched)
 		_ = control.Watch(watching, func(s messages.Status) error {
 			if !s.CompanionAvailable {
-				t.Errorf("availability fell: %s", s.Reason)
+				t.Errorf("got unavailable with %s, want available", s.Reason)
 			}
 			return nil
 		})
@@ -194,7 +194,7 @@ func guess(t *testing.T, c *harness.Companion) {
 	healthy := func() time.Time {
 		status, err := control.Status(t.Context())
 		if err != nil || status.Facts.LastHealth == nil {
-			t.Fatalf("the last success is not told: %v", err)
+			t.Fatalf("got no time of the last successful check (%v), want one", err)
 		}
 		return *status.Facts.LastHealth
 	}
@@ -233,7 +233,7 @@ func guess(t *testing.T, c *harness.Companion) {
 			}
 			a := send(t, address, "GET /v1/models HTTP/1.1\r\nHost: "+address+"\r\nAuthorization: Bearer "+token+"\r\nConnection: close\r\n\r\n")
 			if a.status != http.StatusOK {
-				t.Fatalf("the right token was answered with %d: %s", a.status, a.body)
+				t.Fatalf("the right token: got %d, want 200: %s", a.status, a.body)
 			}
 			good++
 			if at := healthy(); running && at.After(last) && bounded.Load() != 0 && at.UnixNano() > bounded.Load() {
@@ -241,7 +241,7 @@ func guess(t *testing.T, c *harness.Companion) {
 			}
 		}
 		if verdicts[401]+verdicts[429] != guesses || verdicts[429] == 0 {
-			t.Errorf("%d guesses were answered %v", guesses, verdicts)
+			t.Errorf("%d guesses: got verdicts %v, want 401 and then 429", guesses, verdicts)
 		}
 		if beats == 0 {
 			t.Error("no probe succeeded while the guesses were refused")
@@ -250,7 +250,7 @@ func guess(t *testing.T, c *harness.Companion) {
 		t.Logf("%d guessers: %v to guesses; meanwhile %d times 200 to the right token, and %d looks saw a newer success of the probe", guessers, verdicts, good, beats)
 	}
 	if most := 600 * (1 + int(time.Since(began)/time.Minute)); refused > most {
-		t.Errorf("%d guesses were answered 401; at most %d may be", refused, most)
+		t.Errorf("got 401 for %d guesses, want at most %d", refused, most)
 	}
 	after := time.Now()
 	c.Await("probed after the guesses", time.Minute, func(s messages.Status) bool {

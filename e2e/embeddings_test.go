@@ -31,19 +31,19 @@ func TestEmbeddingModel(t *testing.T) {
 			Data []struct{ Embedding []float64 }
 		}
 		if err := json.Unmarshal([]byte(reply.Body), &answer); err != nil || reply.Status != http.StatusOK || len(answer.Data) != 1 {
-			t.Fatalf("%s: answered %d %.200s", name, reply.Status, reply.Body)
+			t.Fatalf("%s: got %d %.200s, want 200 with one entry", name, reply.Status, reply.Body)
 		}
 		square := 0.0
 		for _, x := range answer.Data[0].Embedding {
 			square += x * x
 		}
 		if n := len(answer.Data[0].Embedding); n < 64 || math.Abs(square-1) > 0.01 {
-			t.Errorf("%s: %d numbers, the sum of whose squares is %v", name, n, square)
+			t.Errorf("%s: got %d numbers with the squares' sum %v, want at least 64 with the sum 1", name, n, square)
 		}
 	}
 	reply := door.Do(t.Context(), http.MethodPost, "/embeddings", `{"input":"`+strings.Repeat(word, 1100)+`"}`)
 	if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "the context holds 1024") {
-		t.Errorf("more than the context: answered %d %.200s", reply.Status, reply.Body)
+		t.Errorf("more than the context: got %d %.200s, want 400 that names the context", reply.Status, reply.Body)
 	}
 	c.Stop()
 }
@@ -67,7 +67,7 @@ func pooled(t *testing.T, file string) string {
 		head = binary.LittleEndian.AppendUint32(head, entry.value)
 	}
 	if len(head) != entries+64 {
-		t.Fatalf("the entries take %d bytes", len(head)-entries)
+		t.Fatalf("the entries take %d bytes, want 64", len(head)-entries)
 	}
 	copied := filepath.Join(harness.TempDir(t), "pooled.gguf")
 	if err := os.WriteFile(copied, append(head, model[entries:]...), 0o600); err != nil {

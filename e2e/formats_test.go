@@ -24,12 +24,12 @@ func checkMessages(t *testing.T, door *harness.Door) {
 		t.Helper()
 		reply := door.Do(t.Context(), http.MethodPost, path, body)
 		if err := json.Unmarshal([]byte(reply.Body), &answer); err != nil || reply.Status != http.StatusOK {
-			t.Fatalf("%s: answered %d %q, %v", path, reply.Status, reply.Body, reply.Err)
+			t.Fatalf("%s: got %d %q, %v, want 200", path, reply.Status, reply.Body, reply.Err)
 		}
 	}
 	decode("/messages?beta=true", question+"}")
 	if answer.Type != "message" || len(answer.Content) != 1 || answer.Content[0].Text == "" || answer.Usage.Output == 0 {
-		t.Errorf("answered %+v", answer)
+		t.Errorf("got %+v, want a message with one text and its usage", answer)
 	}
 	decode("/messages/count_tokens", question+"}")
 	if answer.Input < 5 {
@@ -37,11 +37,11 @@ func checkMessages(t *testing.T, door *harness.Door) {
 	}
 	reply := door.Do(t.Context(), http.MethodPost, "/messages", question+`,"stream":true}`)
 	if !strings.HasPrefix(reply.Body, "event: message_start\n") || !strings.HasSuffix(reply.Body, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n") {
-		t.Errorf("the stream is %q", reply.Body)
+		t.Errorf("got stream %q, want it from message_start to message_stop", reply.Body)
 	}
 	reply = door.Do(t.Context(), http.MethodPost, "/messages", question+`,"id_slot":0}`)
 	if reply.Status != http.StatusBadRequest || !strings.HasPrefix(reply.Body, `{"type":"error","error":{"type":"invalid_request_error",`) {
-		t.Errorf("a slot: answered %d %s", reply.Status, reply.Body)
+		t.Errorf("a slot: got %d %s, want 400 invalid_request_error", reply.Status, reply.Body)
 	}
 }
 
@@ -67,7 +67,7 @@ func checkResponses(t *testing.T, door *harness.Door) {
 	var whole response
 	reply := door.Do(t.Context(), http.MethodPost, "/responses", question+format+"}")
 	if err := json.Unmarshal([]byte(reply.Body), &whole); err != nil || reply.Status != http.StatusOK {
-		t.Fatalf("answered %d %q, %v", reply.Status, reply.Body, reply.Err)
+		t.Fatalf("got %d %q, %v, want 200", reply.Status, reply.Body, reply.Err)
 	}
 	check("whole", whole)
 	reply = door.Do(t.Context(), http.MethodPost, "/responses", question+format+`,"stream":true}`)
@@ -80,11 +80,11 @@ func checkResponses(t *testing.T, door *harness.Door) {
 	for i, event := range events {
 		_, data, _ := strings.Cut(event, "\ndata: ")
 		if err := json.Unmarshal([]byte(data), &last); err != nil || last.Sequence != i {
-			t.Fatalf("event %d is %q: %v", i, event, err)
+			t.Fatalf("got event %q, %v, want sequence number %d", event, err, i)
 		}
 	}
 	if last.Type != "response.completed" {
-		t.Errorf("the last event is %q", last.Type)
+		t.Errorf("got last event %q, want response.completed", last.Type)
 	}
 	check("stream", last.Response)
 }

@@ -445,7 +445,7 @@ func (r *grammarRig) try(name string, schema any) spent {
 	other := <-honest
 	shown := body[:min(len(body), 700)]
 	if attack.status != http.StatusOK || attack.failed {
-		r.Errorf("%s: answered %d %.300s to %s", name, attack.status, attack.text, shown)
+		r.Errorf("%s: got %d %.300s, want 200 to %s", name, attack.status, attack.text, shown)
 	}
 	if err := fits(schema, attack.text, attack.whole); err != nil {
 		r.Errorf("%s: %v: %s", name, err, shown)
@@ -456,7 +456,7 @@ func (r *grammarRig) try(name string, schema any) spent {
 		}
 	}
 	if now := r.companion.Runtimes(); !slices.Equal(now, r.runtimes) {
-		r.Fatalf("%s: the runtime is process %v, was %v, after %s", name, now, r.runtimes, shown)
+		r.Fatalf("%s: got runtime process %v, want %v still, after %s", name, now, r.runtimes, shown)
 	}
 	return spent{max(attack.spent.wall, other.spent.wall), max(attack.spent.processor, other.spent.processor)}
 }

@@ -22,19 +22,19 @@ func TestIdleProbe(t *testing.T) {
 	before := tasks()
 	for deadline := time.Now().Add(30 * time.Second); tasks() < before+2; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d tokens were asked for in 30 idle seconds", tasks()-before)
+			t.Fatalf("got %d tokens in 30 idle seconds, want 1", tasks()-before)
 		}
 	}
 	status := c.Await("still available", time.Second, func(s messages.Status) bool { return s.CompanionAvailable })
 	if status.Runtime.Restarts != 0 {
-		t.Errorf("the probe ended the runtime: %+v", status.Runtime.LastExit)
+		t.Errorf("the probe ended the runtime: got %+v, want no restart", status.Runtime.LastExit)
 	}
 	answer := longAnswer(t, c)
 	defer answer.Body.Close()
 	before = tasks()
 	time.Sleep(6 * time.Second)
 	if now := tasks(); now != before {
-		t.Errorf("%d tokens were asked for while somebody waited for an answer", now-before)
+		t.Errorf("got %d tokens while a request waited for its answer, want 0", now-before)
 	}
 }
 
@@ -55,7 +55,7 @@ func longAnswer(t *testing.T, c *harness.Companion) *http.Response {
 		t.Fatal(err)
 	}
 	if _, err := answer.Body.Read(make([]byte, 1)); err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("the long answer does not begin: %d, %v", answer.StatusCode, err)
+		t.Fatalf("the long answer: got %d, %v, want 200", answer.StatusCode, err)
 	}
 	return answer
 }
@@ -87,18 +87,18 @@ func TestMuteRuntime(t *testing.T) {
 	began := time.Now()
 	reply := c.Door().Chat(t.Context(), 1)
 	if reply.Status != http.StatusBadGateway || reply.Code != string(messages.ReasonUpstreamFailed) {
-		t.Errorf("who waited is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("a waiting request: got %d %s %v, want 502 upstream_failed", reply.Status, reply.Code, reply.Err)
 	}
 	took := time.Since(began)
 	t.Logf("replaced after %v", took.Round(time.Millisecond))
 	if took > time.Minute { // 15 s when the machine has nothing else to do
-		t.Errorf("a request waited %v", took)
+		t.Errorf("a request waited %v, want at most a minute", took)
 	}
 	after := c.Await("replaced", 30*time.Second, func(s messages.Status) bool {
 		return s.CompanionAvailable && s.Runtime.PID != before.Runtime.PID
 	})
 	if exit := after.Runtime.LastExit; exit == nil || exit.Reason != messages.ReasonRuntimeUnavailable {
-		t.Errorf("the last exit is %+v", exit)
+		t.Errorf("got last exit %+v, want runtime_unavailable", exit)
 	}
 	c.Stop()
 }

@@ -67,7 +67,7 @@ func TestHostileRuntime(t *testing.T) {
 	status := c.Available()
 	// Tests run as root, or where a user may make namespaces.
 	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp || !s.Netns {
-		t.Fatalf("the runtime is %+v: this test needs a kernel with Landlock and seccomp", status.Runtime)
+		t.Fatalf("got sandbox %+v, want Landlock, seccomp and a network namespace: this test needs a kernel that has them", status.Runtime)
 	}
 	refused := attempts(c)
 	// It may serve before the last line of its report was read.
@@ -79,29 +79,29 @@ func TestHostileRuntime(t *testing.T) {
 	}
 	for name, was := range refused {
 		if was == (name == visible) {
-			t.Errorf("%s: refused %v", name, was)
+			t.Errorf("%s: got refused %v, want %v", name, was, name != visible)
 		}
 	}
 	if len(refused) < 110 {
-		t.Errorf("only %d attempts were reported", len(refused))
+		t.Errorf("got %d attempts reported, want at least 110", len(refused))
 	}
 	for _, name := range []string{"read the daemon's environment", "dial Unix socket 0", "read file 3", "eat memory"} {
 		if _, tried := refused[name]; !tried {
-			t.Errorf("nobody tried to %s", name)
+			t.Errorf("got no attempt to %s, want one", name)
 		}
 	}
 	if !strings.Contains(c.Log(), "grandchild refused") {
 		t.Error("the runtime could leave a grandchild")
 	}
 	if reply := c.Door().Chat(t.Context(), 1); reply.Status != 200 {
-		t.Errorf("a question is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("a question: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 	if running := c.Runtimes(); len(running) != 1 || running[0] != status.Runtime.PID {
 		t.Errorf("runtimes run: %v, want %d alone", running, status.Runtime.PID)
 	}
 	c.Stop()
 	if left := c.Runtimes(); len(left) != 0 {
-		t.Errorf("after the stop these live: %v", left)
+		t.Errorf("after the stop got processes %v, want none", left)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestClosedSocket(t *testing.T) {
 		return s.CompanionAvailable
 	})
 	if exit := after.Runtime.LastExit; harness.Alive(before.Runtime.PID) || exit == nil || exit.Reason != messages.ReasonRuntimeUnavailable {
-		t.Errorf("the old runtime lives: %v; the last exit is %+v", harness.Alive(before.Runtime.PID), exit)
+		t.Errorf("the old runtime: got alive %v, last exit %+v, want false, runtime_unavailable", harness.Alive(before.Runtime.PID), exit)
 	}
 	c.Stop()
 }
@@ -150,22 +150,22 @@ func TestMemoryExcess(t *testing.T) {
 	go func() { inFlight <- door.Chat(t.Context(), 1) }()
 	over := c.Await("over the limit", sustained, func(s messages.Status) bool { return s.Runtime.ResidentBytes > 1<<30 })
 	if reply := door.Chat(t.Context(), 1); !over.CompanionAvailable || reply.Code != string(messages.ReasonRAMOverLimit) {
-		t.Errorf("at first the status is %s, and a question is answered %d %s %v", over.Reason, reply.Status, reply.Code, reply.Err)
+		t.Errorf("at first got status %s and answer %d %s %v, want available and ram_over_limit", over.Reason, reply.Status, reply.Code, reply.Err)
 	}
 	drained := watch.Await("drained", time.Minute, func(s messages.Status) bool { return !s.CompanionAvailable })
 	if drained.Reason != messages.ReasonRAMOverLimit || time.Since(began) < sustained {
-		t.Errorf("after %v the status is %s, %s", time.Since(began), drained.Lifecycle, drained.Reason)
+		t.Errorf("after %v got status %s, %s, want ram_over_limit after at least %v", time.Since(began), drained.Lifecycle, drained.Reason, sustained)
 	}
 	if reply := <-inFlight; reply.Status != 200 {
-		t.Errorf("the request in flight is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("the request in flight: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 	after := watch.Await("replaced", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
 	exit := after.Runtime.LastExit
 	if after.Runtime.PID == before.Runtime.PID || harness.Alive(before.Runtime.PID) || exit == nil || exit.Reason != messages.ReasonRAMOverLimit {
-		t.Errorf("the old runtime is %d, the new one %d; the last exit is %+v", before.Runtime.PID, after.Runtime.PID, exit)
+		t.Errorf("got old runtime %d, new runtime %d, last exit %+v, want another process and ram_over_limit", before.Runtime.PID, after.Runtime.PID, exit)
 	}
 	if why := c.Must("logs", "--level", "warn"); !strings.Contains(why, "memory over its limit reason=ram_over_limit") {
-		t.Errorf("the log does not say why:\n%s", why)
+		t.Errorf("got log without the reason, want memory over its limit:\n%s", why)
 	}
 	c.Stop()
 }

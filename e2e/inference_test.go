@@ -51,7 +51,7 @@ func ask(t *testing.T, door *harness.Door, path, body string) completion {
 	reply := door.Do(t.Context(), http.MethodPost, path, body)
 	var answer completion
 	if err := json.Unmarshal([]byte(reply.Body), &answer); reply.Status != http.StatusOK || err != nil || len(answer.Choices) == 0 {
-		t.Fatalf("%s: answered %d %q, %v", body, reply.Status, reply.Body, reply.Err)
+		t.Fatalf("%s: got %d %q, %v, want 200 with an answer", body, reply.Status, reply.Body, reply.Err)
 	}
 	return answer
 }
@@ -87,7 +87,7 @@ func TestInference(t *testing.T) {
 		t.Run(name, func(t *testing.T) { check(t, door) })
 	}
 	if status, _ := c.Status(); !status.CompanionAvailable || status.Runtime.Restarts != 0 {
-		t.Errorf("afterwards: available %v, %d restarts", status.CompanionAvailable, status.Runtime.Restarts)
+		t.Errorf("afterwards: got available %v, %d restarts, want true, 0", status.CompanionAvailable, status.Runtime.Restarts)
 	}
 	c.Stop()
 }
@@ -97,7 +97,7 @@ func checkChat(t *testing.T, door *harness.Door) {
 	choice := answer.Choices[0]
 	if answer.Model != harness.ModelName || choice.Message.Role != "assistant" || choice.Message.Content == "" ||
 		choice.FinishReason != "length" || answer.Usage == nil || answer.Usage.CompletionTokens != 8 {
-		t.Errorf("eight tokens are answered %+v", answer)
+		t.Errorf("got %+v, want an answer of eight tokens that ends with length", answer)
 	}
 	parts := `{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"Name a"},{"type":"text","text":" colour."}]}],"max_tokens":4,"ignore_eos":true}`
 	if text(t, door, chatPath, parts) == "" {
@@ -108,7 +108,7 @@ func checkChat(t *testing.T, door *harness.Door) {
 func checkCompletion(t *testing.T, door *harness.Door) {
 	answer := ask(t, door, completionPath, `{"prompt":"The capital of France is","max_tokens":5,"ignore_eos":true}`)
 	if answer.Model != harness.ModelName || answer.Choices[0].Text == "" || answer.Usage == nil || answer.Usage.CompletionTokens != 5 {
-		t.Errorf("five tokens are answered %+v", answer)
+		t.Errorf("got %+v, want a completion of five tokens", answer)
 	}
 }
 
@@ -134,7 +134,7 @@ func events(t *testing.T, door *harness.Door, path, body string) []event {
 	}
 	defer response.Body.Close()
 	if kind := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || !strings.HasPrefix(kind, "text/event-stream") {
-		t.Fatalf("a stream is answered %d, %s", response.StatusCode, kind)
+		t.Fatalf("a stream: got %d, %s, want 200 as text/event-stream", response.StatusCode, kind)
 	}
 	var all []event
 	lines := bufio.NewScanner(response.Body)
@@ -144,7 +144,7 @@ func events(t *testing.T, door *harness.Door, path, body string) []event {
 		}
 	}
 	if err := lines.Err(); err != nil || len(all) < 3 || all[len(all)-1].data != "[DONE]" {
-		t.Fatalf("the stream has %d events and ends with %v, %v", len(all), all[max(0, len(all)-1):], err)
+		t.Fatalf("got %d events that end with %v, %v, want at least 3 and [DONE]", len(all), all[max(0, len(all)-1):], err)
 	}
 	return all
 }
@@ -165,7 +165,7 @@ func checkStream(t *testing.T, door *harness.Door) {
 		}
 		t.Logf("%s: %d events over %v of %v, in %d different milliseconds", path, len(all), spread, total, len(apart))
 		if len(all) < 24 || spread < total/4 || len(apart) < len(all)/4 {
-			t.Errorf("%s: %d events came over %v of %v", path, len(all), spread, total)
+			t.Errorf("%s: got %d events over %v of %v, want at least 24, spread over a quarter of the time", path, len(all), spread, total)
 		}
 	}
 }
@@ -178,7 +178,7 @@ func checkIncludeUsage(t *testing.T, door *harness.Door) {
 			t.Fatal(err)
 		}
 		if got := last.Usage != nil && len(last.Choices) == 0; got != want || want && last.Usage.CompletionTokens != 6 {
-			t.Errorf("with %q the last event is %s", options, all[len(all)-2].data)
+			t.Errorf("with %q got last event %s, want usage %v", options, all[len(all)-2].data, want)
 		}
 	}
 }
@@ -189,10 +189,10 @@ func checkSeed(t *testing.T, door *harness.Door) {
 	}
 	first, second, other := question(7), question(7), question(8)
 	if first != second {
-		t.Errorf("one seed gave %q and %q", first, second)
+		t.Errorf("one seed: got %q and %q, want the same text", first, second)
 	}
 	if first == other {
-		t.Errorf("two seeds gave the same %q", first)
+		t.Errorf("two seeds: got %q twice, want two texts", first)
 	}
 }
 
@@ -202,7 +202,7 @@ func checkStop(t *testing.T, door *harness.Door) {
 	whole := text(t, door, completionPath, prompt+"}")
 	words := strings.Fields(whole)
 	if len(words) < 3 {
-		t.Fatalf("the model goes on with %q", whole)
+		t.Fatalf("got continuation %q, want at least 3 words", whole)
 	}
 	stop := words[len(words)/2]
 	before, _, _ := strings.Cut(whole, stop)
@@ -242,7 +242,7 @@ func checkSchema(t *testing.T, door *harness.Door) {
 	}
 	if _, err := decoder.Token(); err != io.EOF || fruit.Name == nil || len([]rune(*fruit.Name)) > 12 || fruit.Sweet == nil ||
 		!slices.Contains([]string{"red", "green", "yellow"}, fruit.Colour) || fruit.Count < 1 || fruit.Count > 9 {
-		t.Errorf("the answer is %q, not of the schema", answer)
+		t.Errorf("got answer %q, want one of the schema", answer)
 	}
 }
 
@@ -258,7 +258,7 @@ func checkTools(t *testing.T, door *harness.Door) {
 	for _, choice := range []string{`"none"`, `"auto"`} {
 		answer := ask(t, door, chatPath, question+choice+"}")
 		if m := answer.Choices[0].Message; m.Content == "" && len(m.ToolCalls) == 0 {
-			t.Errorf("with tool_choice %s the answer is empty", choice)
+			t.Errorf("with tool_choice %s: got an empty answer, want text or a call", choice)
 		}
 	}
 }
@@ -266,7 +266,7 @@ func checkTools(t *testing.T, door *harness.Door) {
 func checkN(t *testing.T, door *harness.Door) {
 	choices := ask(t, door, chatPath, harness.Question(12, `,"n":2,"temperature":1.2,"seed":5`)).Choices
 	if len(choices) != 2 || choices[0].Index+choices[1].Index != 1 || choices[0].Message.Content == "" || choices[1].Message.Content == "" {
-		t.Errorf("two answers were asked for: %+v", choices)
+		t.Errorf("got %+v, want two answers with text", choices)
 	}
 }
 
@@ -277,11 +277,11 @@ func checkLogprobs(t *testing.T, door *harness.Door) {
 	}
 	for _, token := range tokens {
 		if len(token.TopLogprobs) != 3 || token.Logprob > 0 || token.TopLogprobs[0].Logprob < token.TopLogprobs[2].Logprob {
-			t.Errorf("a token has %+v", token)
+			t.Errorf("got token %+v, want three alternatives in descending order", token)
 		}
 	}
 	if plain := ask(t, door, chatPath, harness.Question(5, "")).Choices[0].Logprobs.Content; len(plain) != 0 {
-		t.Errorf("log probabilities that nobody asked for: %+v", plain)
+		t.Errorf("got log probabilities %+v, want none: the request does not ask for them", plain)
 	}
 }
 
@@ -298,10 +298,10 @@ func checkModelsRoute(t *testing.T, door *harness.Door) {
 		}
 	}
 	if err := json.Unmarshal([]byte(reply.Body), &list); err != nil || reply.Status != http.StatusOK || len(list.Data) != 1 {
-		t.Fatalf("answered %d %s", reply.Status, reply.Body)
+		t.Fatalf("got %d %s, want 200 with one model", reply.Status, reply.Body)
 	}
 	if m := list.Data[0]; list.Object != "list" || m.ID != harness.ModelName || m.Object != "model" || m.Created <= 0 || m.Meta.Context != 4096 {
-		t.Errorf("the models are %s", reply.Body)
+		t.Errorf("got models %s, want %s with a context of 4096", reply.Body, harness.ModelName)
 	}
 }
 
@@ -330,7 +330,7 @@ func checkRefused(t *testing.T, door *harness.Door) {
 		}
 		err := json.Unmarshal([]byte(reply.Body), &refused)
 		if e := refused.Error; err != nil || reply.Status != http.StatusBadRequest || e.Code != "bad_request" || e.Param != test.param || e.Message == "" {
-			t.Errorf("%s: answered %d %s", name, reply.Status, reply.Body)
+			t.Errorf("%s: got %d %s, want 400 bad_request for %s", name, reply.Status, reply.Body, test.param)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func TestLostToken(t *testing.T) {
 		lost := `"event":"availability changed","available":false,"reason":"` + row.reason + `"`
 		for deadline := time.Now().Add(time.Minute); !strings.Contains(c.Log(), lost); time.Sleep(100 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("the log never says %s", lost)
+				t.Fatalf("the log does not say %s, want it before the deadline", lost)
 			}
 		}
 		c.Available()
@@ -74,7 +74,7 @@ func TestStoppedSecretService(t *testing.T) {
 	shutdown := time.Since(began)
 	t.Logf("Secret Service stopped: status took %v, its process included, shutdown %v", status, shutdown)
 	if keychainDeadline := 30 * time.Second; status > keychainDeadline/3 || shutdown > keychainDeadline/3 {
-		t.Errorf("status took %v and shutdown %v: they waited for the keychain", status, shutdown)
+		t.Errorf("status took %v and shutdown %v, want both without waiting for the keychain", status, shutdown)
 	}
 	if err := service.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

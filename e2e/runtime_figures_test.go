@@ -45,7 +45,7 @@ func tokensPerSecond(b *testing.B, socket string) float64 {
 		err = json.NewDecoder(response.Body).Decode(&answer)
 		_ = response.Body.Close()
 		if err != nil || answer.Timings.PredictedPerSecond == 0 {
-			b.Fatalf("no timings in the answer: %v", err)
+			b.Fatalf("got no timings in the answer, want them: %v", err)
 		}
 		best = max(best, answer.Timings.PredictedPerSecond)
 	}
@@ -180,7 +180,7 @@ func BenchmarkRuntimeKilled(b *testing.B) {
 		again = append(again, now.at.Sub(gone)-median(bare))
 		// A user's start clears earlier failures, so that each crash is a first one.
 		if reason, err := client.Start(b.Context()); err != nil || reason != messages.ReasonOK {
-			b.Fatalf("start: %s, %v", reason, err)
+			b.Fatalf("start: got %s, %v, want ok", reason, err)
 		}
 	}
 	for name, times := range map[string][]time.Duration{"word": word, "exit": exit, "again-added": again} {

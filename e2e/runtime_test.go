@@ -26,7 +26,7 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 	c.SignIn()
 	status := c.Available()
 	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp || status.Runtime.BackEnd != "unix" || !status.Runtime.Pinned {
-		t.Errorf("the runtime is %+v: this test needs a kernel with Landlock and seccomp", status.Runtime)
+		t.Errorf("got runtime %+v, want it pinned, on a Unix socket, in a sandbox: this test needs a kernel with Landlock and seccomp", status.Runtime)
 	}
 	proc := fmt.Sprintf("/proc/%d/", status.Runtime.PID)
 	_, token := c.Endpoint()
@@ -37,7 +37,7 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 		}
 		for _, secret := range []string{planted, token, c.Data()} {
 			if bytes.Contains(data, []byte(secret)) {
-				t.Errorf("%s holds a secret or a path of the data: %q", file, bytes.ReplaceAll(data, []byte(token), []byte("TOKEN")))
+				t.Errorf("%s holds a secret or a path of the data, want neither: %q", file, bytes.ReplaceAll(data, []byte(token), []byte("TOKEN")))
 			}
 		}
 	}
@@ -47,7 +47,7 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 	}
 	for _, line := range []string{"Umask:\t0177", "NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"} {
 		if !strings.Contains(string(own), line+"\n") {
-			t.Errorf("its status lacks %q", line)
+			t.Errorf("its status has no %q, want it", line)
 		}
 	}
 	// P1: the daemon observes its load.
@@ -61,13 +61,13 @@ func TestUnpinnedRuntime(t *testing.T) {
 	c := harness.Ready(t, fmt.Sprintf("[runtime]\nallow_unpinned_binary = %q\n", filepath.Join(runtime.Dir, runtime.Executable)))
 	status, _ := c.Status()
 	if s := status.Runtime; s.Pinned || s.Sandbox.Landlock < 1 || !s.Sandbox.Seccomp {
-		t.Errorf("the runtime is %+v", s)
+		t.Errorf("got runtime %+v, want it unpinned and in a sandbox", s)
 	}
 	if reply := c.Door().Chat(t.Context(), 2); reply.Status != http.StatusOK {
-		t.Errorf("it answers %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 	if human := c.Must("status"); !strings.Contains(human, "NOT PINNED") {
-		t.Errorf("status says\n%s", human)
+		t.Errorf("got status without NOT PINNED, want it:\n%s", human)
 	}
 	c.Stop()
 }

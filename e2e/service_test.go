@@ -49,7 +49,7 @@ func TestServiceUnderSystemd(t *testing.T) {
 	}
 	for _, want := range []string{"before 3", "install 0", "running 0", "again 0", "another process yes", "restarted yes", "aborted yes", "second 8", "broken 2", "uninstall 0", "twice 0", "left 0", "log kept yes", "ended 3"} {
 		if !strings.Contains(text, "RESULT "+want+"\n") {
-			t.Errorf("lacks %q:\n%s", want, text)
+			t.Errorf("got no RESULT %s, want it:\n%s", want, text)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func TestSignInKeys(t *testing.T) {
 		c.Start()
 		r, _ := c.Login()
 		if step.refused == "" && r.Code != 0 || step.refused != "" && (r.Code != 1 || !strings.Contains(r.Stdout, step.refused)) {
-			t.Errorf("%+v: exit %d, %s", step, r.Code, r.Stdout)
+			t.Errorf("%+v: got exit %d, %s, want %q", step, r.Code, r.Stdout, step.refused)
 		}
 		c.Stop()
 	}
@@ -92,14 +92,14 @@ func TestDeviceLogin(t *testing.T) {
 	c := hub.Companion("")
 	c.Start()
 	if r := c.DeviceLogin(); r.Code != 0 || !strings.Contains(r.Stdout, "Signed in as") {
-		t.Errorf("login --device: exit %d\n%s", r.Code, r.Stdout)
+		t.Errorf("login --device: got exit %d, want 0 and Signed in as\n%s", r.Code, r.Stdout)
 	}
 	if who := c.Must("whoami", "--json"); !strings.Contains(who, harness.User) {
-		t.Errorf("whoami says %s", who)
+		t.Errorf("whoami says %s, want %s", who, harness.User)
 	}
 	hub.Fault("no-device-authorization", true)
 	if r := c.Run("login", "--device"); r.Code != 1 || !strings.Contains(r.Stderr, "device_unsupported") {
-		t.Errorf("at a hub without device authorization: exit %d, %s", r.Code, r.Stderr)
+		t.Errorf("at a hub without device authorization: got exit %d, %s, want 1, device_unsupported", r.Code, r.Stderr)
 	}
 }
 
@@ -134,7 +134,7 @@ func TestKilledDuringRefreshes(t *testing.T) {
 	}
 	refreshes := strings.Count(hub.Output(), `/token"`)
 	if refreshes < kills/2 {
-		t.Errorf("%d token requests in %d starts: this test proves nothing", refreshes, 2*kills)
+		t.Errorf("got %d token requests in %d starts, want at least one in four: this test proves nothing", refreshes, 2*kills)
 	}
 	t.Logf("%d kills: %d token requests, %d sign-ins, %d interrupted refreshes, no reuse", 2*kills, refreshes, signIns, interrupted)
 }

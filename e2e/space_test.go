@@ -31,7 +31,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		// The runtime's archive is small enough.
 		if asked := hub.ArtifactRequests(harness.ArtifactHost); len(asked) > 1 {
-			t.Errorf("the model was asked for:\n%s", asked)
+			t.Errorf("got requests for the model, want none:\n%s", asked)
 		}
 	})
 	t.Run("while bytes come", func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		if code, reasons := pull(t, c); code != 0 || !holds(t, c, want) {
-			t.Errorf("with space again: exit %d, %q; stored are %q", code, reasons, stored(t, c))
+			t.Errorf("with space again: got exit %d, %q, stored %q, want 0 and %v stored", code, reasons, stored(t, c), want)
 		}
 	})
 }
@@ -65,14 +65,14 @@ func checkNoSpace(t *testing.T, c *harness.Companion, code int, reasons []messag
 		t.Errorf("pull: exit %d, status says %q; want 1, no_space", code, reasons)
 	}
 	if !logged(c, "artifact not available", "inert", says) {
-		t.Errorf("the log does not say %q of the model", says)
+		t.Errorf("the log does not say %q of the model, want it", says)
 	}
 	if status, _ := c.Status(); status.Facts.Verified {
 		t.Error("verified without space")
 	}
 	for _, file := range stored(t, c) {
 		if strings.HasPrefix(file, "/models/") {
-			t.Errorf("there is %s", file)
+			t.Errorf("got %s, want no model stored", file)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestSecondDaemon(t *testing.T) {
 		t.Errorf("the second daemon ended with %d, want 8", code)
 	}
 	if !strings.Contains(second.Output(), "already runs") {
-		t.Errorf("it says %q", second.Output())
+		t.Errorf("it says %q, want already runs", second.Output())
 	}
 	if status, answered := c.Status(); !answered || status.PID != first.PID {
 		t.Error("the first daemon no longer answers")
@@ -60,7 +60,7 @@ func TestTwoStartsAtOnce(t *testing.T) {
 			})
 			endpoint, err := loopback.ReadEndpoint(filepath.Join(c.RunTime(), "endpoint.json"))
 			if err != nil || endpoint.PID != serves.PID || endpoint.BaseURL != status.FrontDoor.BaseURL {
-				t.Errorf("the endpoint file says %+v, %v", endpoint, err)
+				t.Errorf("got endpoint file %+v, %v, want process %d at %s", endpoint, err, serves.PID, status.FrontDoor.BaseURL)
 			}
 			if baseURL, _ := c.Endpoint(); baseURL != status.FrontDoor.BaseURL {
 				t.Errorf("env says %s, want %s", baseURL, status.FrontDoor.BaseURL)
@@ -102,11 +102,11 @@ func TestBadConfiguration(t *testing.T) {
 			}
 			for _, text := range []string{output, check.Stderr} {
 				if _, after, ok := strings.Cut(text, where); !ok || !strings.Contains(after, test.says) {
-					t.Errorf("it says %q, without %q and then %q", text, where, test.says)
+					t.Errorf("it says %q, want %q and then %q", text, where, test.says)
 				}
 			}
 			if _, err := os.Stat(c.State()); !os.IsNotExist(err) {
-				t.Errorf("something was made all the same: %v", err)
+				t.Errorf("got %v, want nothing made", err)
 			}
 		})
 	}
@@ -123,7 +123,7 @@ func TestNoKeychain(t *testing.T) {
 	}
 	for _, account := range []keychain.Account{keychain.LoopbackToken, keychain.AccessToken, keychain.RefreshToken, keychain.SessionMetadata} {
 		if _, found := c.Secret(account); found {
-			t.Errorf("%v is in the kernel keyring instead", account)
+			t.Errorf("%v is in the kernel keyring, want it in no keychain", account)
 		}
 	}
 	for _, file := range files(t, c.Home) {
@@ -131,7 +131,7 @@ func TestNoKeychain(t *testing.T) {
 		case strings.HasSuffix(name, ".log"), name == "config.toml", name == "lock":
 		case name == "pin.key": // authenticates the records of verified files, and opens nothing
 		default:
-			t.Errorf("the daemon left %s", file)
+			t.Errorf("the daemon left %s, want nothing", file)
 		}
 	}
 	if r := c.Run("env"); r.Code != 3 {
@@ -199,7 +199,7 @@ func TestFoldersOfOthers(t *testing.T) {
 					t.Errorf("run ended with %d, want 1", code)
 				}
 				if _, after, ok := strings.Cut(daemon.Output(), dir(c)); !ok || !strings.Contains(after, attack.says) {
-					t.Errorf("it says %q, without the folder and then %q", daemon.Output(), attack.says)
+					t.Errorf("it says %q, want the folder and then %q", daemon.Output(), attack.says)
 				}
 				if _, found := c.Secret(keychain.LoopbackToken); found {
 					t.Error("a token was stored all the same")

@@ -33,7 +33,7 @@ func pull(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 		said = strings.ReplaceAll(said, folder, "")
 	}
 	if strings.Contains(said, "https://") || strings.Contains(said, c.Home) {
-		t.Errorf("pull shows a URL or a path: %s%s", r.Stdout, r.Stderr)
+		t.Errorf("pull shows a URL or a path, want neither: %s%s", r.Stdout, r.Stderr)
 	}
 	if r.Code != 0 && r.Stderr == "" {
 		t.Error("pull failed without a word")
@@ -92,22 +92,22 @@ func TestHostileSupply(t *testing.T) {
 				t.Errorf("pull: exit %d, status says %q; want 6, %s", code, got, reason)
 			}
 			if files := stored(t, c); len(files) != 0 {
-				t.Errorf("there are %v", files)
+				t.Errorf("got stored %v, want nothing", files)
 			}
 			if status, _ := c.Status(); status.CompanionAvailable || status.Facts.Verified {
-				t.Errorf("the status is %+v", status.Facts)
+				t.Errorf("got facts %+v, want nothing verified or available", status.Facts)
 			}
 			if asked := hub.ArtifactRequests(harness.HubHost); len(asked) != 0 {
-				t.Errorf("the hub's own host was asked:\n%s", asked)
+				t.Errorf("the hub's own host got requests, want none:\n%s", asked)
 			}
 			// The same companion accepts the same artifacts from a hub without faults: the fault was the
 			// cause.
 			hub.Fault(fault, false)
 			if code, got := pull(t, c); code != 0 {
-				t.Errorf("without the fault: exit %d, %s", code, got)
+				t.Errorf("without the fault: got exit %d, %s, want 0", code, got)
 			}
 			if files, asked := stored(t, c), hub.ArtifactRequests(harness.ArtifactHost); len(files) == 0 || len(asked) == 0 {
-				t.Errorf("without the fault %v was stored, after %d requests", files, len(asked))
+				t.Errorf("without the fault: got %v stored after %d requests, want both", files, len(asked))
 			}
 		})
 	}
@@ -120,7 +120,7 @@ func TestRolledBackManifest(t *testing.T) {
 	c := hub.Companion("")
 	c.Start()
 	if code, got := pulled(t, c); code != 0 {
-		t.Fatalf("pull: exit %d, %s", code, got)
+		t.Fatalf("pull: got exit %d, %s, want 0", code, got)
 	}
 	before := stored(t, c)
 	hub.Fault("rolled-back-manifest", true)
@@ -128,7 +128,7 @@ func TestRolledBackManifest(t *testing.T) {
 		t.Errorf("pull: exit %d, %s; want 6, manifest_rollback", code, got)
 	}
 	if after := stored(t, c); len(after) != len(before) {
-		t.Errorf("stored %v, before %v", after, before)
+		t.Errorf("got stored %v, want %v as before", after, before)
 	}
 }
 
@@ -166,11 +166,11 @@ func TestHostileArchive(t *testing.T) {
 			}
 			// Only a complete archive with the right digest is unpacked.
 			if !logged(c, "artifact not available", harness.RuntimeName, "the runtime's archive", test.says) {
-				t.Errorf("the log has no refusal by the unpacker with %q", test.says)
+				t.Errorf("the log has no refusal by the unpacker, want one with %q", test.says)
 			}
 			checkNoRuntime(t, c)
 			if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
-				t.Errorf("outside there is %v, %v", left, err)
+				t.Errorf("got %v, %v outside the folder, want nothing", left, err)
 			}
 		})
 	}
@@ -189,7 +189,7 @@ func TestHostileList(t *testing.T) {
 		t.Errorf("pull: exit %d, status says %q; want 6, malformed_spec", code, got)
 	}
 	if asked := hub.ArtifactRequests(harness.ArtifactHost); len(asked) != 0 {
-		t.Errorf("the artifact host was asked:\n%s", asked)
+		t.Errorf("the artifact host got requests, want none:\n%s", asked)
 	}
 	checkNoRuntime(t, c)
 }
@@ -199,16 +199,16 @@ func checkNoRuntime(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	for _, file := range stored(t, c) {
 		if !strings.HasPrefix(file, "/models/") {
-			t.Errorf("there is %s", file)
+			t.Errorf("got stored %s, want only models", file)
 		}
 	}
 	for _, file := range files(t, c.Home) {
 		if strings.HasSuffix(file, "evil") {
-			t.Errorf("there is %s", file)
+			t.Errorf("got stored %s, want it refused", file)
 		}
 	}
 	if status, _ := c.Status(); status.CompanionAvailable || status.Facts.Verified {
-		t.Errorf("the status is %+v", status.Facts)
+		t.Errorf("got facts %+v, want nothing verified or available", status.Facts)
 	}
 }
 
@@ -232,7 +232,7 @@ func TestPullNeedsSignIn(t *testing.T) {
 		t.Errorf("pull: exit %d, %s; want 4", code, got)
 	}
 	if files := stored(t, c); len(files) != 0 {
-		t.Errorf("there are %v", files)
+		t.Errorf("got stored %v, want nothing", files)
 	}
 }
 

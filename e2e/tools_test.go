@@ -53,7 +53,7 @@ func withTemplate(t *testing.T, model, template string) string {
 	defer in.Close()
 	head := make([]byte, headLength)
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:4]) != "GGUF" {
-		t.Fatalf("the model begins with %q: %v", head, err)
+		t.Fatalf("the model begins with %q, want GGUF: %v", head, err)
 	}
 	le := binary.LittleEndian
 	le.PutUint64(head[16:], le.Uint64(head[16:])+1) // the number of keys
@@ -98,7 +98,7 @@ func TestTools(t *testing.T) {
 	plain := ask(t, door, chatPath, question+"}")
 	offered := ask(t, door, chatPath, question+`,"tools":[`+clock+","+weather+`],"tool_choice":"auto"}`)
 	if offered.Usage.PromptTokens < plain.Usage.PromptTokens+50 {
-		t.Errorf("the prompt has %d tokens with tools, %d without", offered.Usage.PromptTokens, plain.Usage.PromptTokens)
+		t.Errorf("got %d prompt tokens with tools, %d without, want at least 50 more", offered.Usage.PromptTokens, plain.Usage.PromptTokens)
 	}
 	for name, field := range map[string]string{
 		"required": `,"tools":[` + weather + `],"tool_choice":"required"}`,
@@ -114,7 +114,7 @@ func TestTools(t *testing.T) {
 		var arguments struct{ Town string }
 		err := json.Unmarshal([]byte(first.Arguments), &arguments)
 		if err != nil || first.Name != "weather" || !slices.Contains([]string{"Lisbon", "Porto"}, arguments.Town) {
-			t.Errorf("%s: the call is %+v", name, first)
+			t.Errorf("%s: got call %+v, want weather in Lisbon or Porto", name, first)
 		}
 	}
 	c.Stop()

@@ -48,7 +48,7 @@ func serves(t *testing.T, c *harness.Companion, when string) {
 		t.Fatalf("%s: available %t with version %q, reason %s; want version 1 available", when, status.CompanionAvailable, status.Model.Version, status.Reason)
 	}
 	if reply := c.Door().Chat(t.Context(), 4); reply.Status != 200 {
-		t.Fatalf("%s: answered %d %q, %v", when, reply.Status, reply.Body, reply.Err)
+		t.Fatalf("%s: got %d %q, %v, want 200", when, reply.Status, reply.Body, reply.Err)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestNewerModelFails(t *testing.T) {
 			t.Errorf("%s: pull ends with %d, status says %s; want %d", c2.fault, code, got, c2.code)
 		}
 		if !logged(c, "mirror left out", string(c2.reason)) {
-			t.Errorf("%s: the log does not name the mirror with %s", c2.fault, c2.reason)
+			t.Errorf("%s: the log does not name the mirror, want it with %s", c2.fault, c2.reason)
 		}
 		serves(t, c, c2.fault)
 		hub.Fault(c2.fault, false)
@@ -114,7 +114,7 @@ func TestRefreshTrouble(t *testing.T) {
 	c := hub.Companion("")
 	c.Start()
 	if code, got := pulled(t, c); code != 0 {
-		t.Fatalf("pull ends with %d, status says %s", code, got)
+		t.Fatalf("pull: got exit %d, status %s, want 0", code, got)
 	}
 	for fault, want := range map[string]struct {
 		code   int
@@ -154,7 +154,7 @@ func TestLibraryMissing(t *testing.T) {
 		t.Errorf("reason %s, held %t after %d failures; want library_missing, held after one", got.Reason, got.Runtime.Held, got.Runtime.Restarts)
 	}
 	if lines := strings.Join(got.Runtime.LastExit.LastLines, "\n"); !strings.Contains(lines, removed) {
-		t.Errorf("the last lines do not name %s: %s", removed, lines)
+		t.Errorf("the last lines do not name %s, want it: %s", removed, lines)
 	}
 }
 
@@ -203,7 +203,7 @@ func without(t *testing.T, source, prefix string) (removed, path string) {
 		t.Fatal(err)
 	}
 	if removed == "" {
-		t.Fatalf("the archive has no %s", prefix)
+		t.Fatalf("got an archive without %s, want it", prefix)
 	}
 	return removed, path
 }

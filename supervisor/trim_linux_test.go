@@ -28,7 +28,7 @@ func residentFileKiB(t *testing.T) int {
 	_, rest, found := strings.Cut(string(status), "RssFile:")
 	kib, err := strconv.Atoi(strings.Fields(rest + " -")[0])
 	if !found || err != nil {
-		t.Fatalf("reading RssFile: %v", err)
+		t.Fatalf("reading RssFile: got %v, want its line", err)
 	}
 	return kib
 }

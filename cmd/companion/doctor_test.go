@@ -179,7 +179,7 @@ func TestBundleIsRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Contains(bytes.ToLower(data), []byte(canary)) {
-		t.Errorf("got a canary in the report:\n%s", data)
+		t.Errorf("got a canary in the report, want none:\n%s", data)
 	}
 	var back bundle
 	if err := json.Unmarshal(data, &back); err != nil || len(back.Log) != 1 || len(back.Checks) != 1 || back.Settings["hub.client_id"] != "file" {

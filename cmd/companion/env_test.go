@@ -22,7 +22,7 @@ func values(t *testing.T, d door, only string, environ ...string) map[string]str
 	for _, entry := range environment(environ, d.variables(only, environ)) {
 		name, value, _ := strings.Cut(entry, "=")
 		if _, twice := all[name]; twice {
-			t.Errorf("%s is set twice", name)
+			t.Errorf("%s is set twice, want once", name)
 		}
 		all[name] = value
 	}
@@ -38,7 +38,7 @@ func TestVariables(t *testing.T) {
 	for only, want := range map[string][2]map[string]string{"": {openAI, anthropic}, "openai": {openAI, nil}, "anthropic": {nil, anthropic}} {
 		got := values(t, testDoor("http://127.0.0.1:4321/v1"), only, "HOME=/h", "OPENAI_BASE_URL=https://api.openai.com", "OTHER=1")
 		if got["HOME"] != "/h" || got["OTHER"] != "1" {
-			t.Errorf("only %q: other variables changed: %v", only, got)
+			t.Errorf("only %q: got %v, want the other variables unchanged", only, got)
 		}
 		for i, family := range []map[string]string{openAI, anthropic} {
 			for name, value := range family {
@@ -85,12 +85,12 @@ func TestLoopbackPastProxies(t *testing.T) {
 							continue
 						}
 						if proxy, err := config.ProxyFunc()(&url.URL{Scheme: "http", Host: host}); proxy != nil || err != nil {
-							t.Errorf("%v: with %s=%q, %s goes to %v", before, name, got[name], host, proxy)
+							t.Errorf("%v: with %s=%q, %s goes to %v, want no proxy", before, name, got[name], host, proxy)
 						}
 					}
 				}
 				if strings.Count(got[name], "127.0.0.1") > 1 || strings.HasPrefix(got[name], ",") {
-					t.Errorf("%v: %s is %q", before, name, got[name])
+					t.Errorf("%v: %s is %q, want 127.0.0.1 once", before, name, got[name])
 				}
 			}
 		}

@@ -61,6 +61,6 @@ func TestExitOfEveryReason(t *testing.T) {
 		return true
 	})
 	if n != len(codes) {
-		t.Errorf("%d reasons in the code, %d in the table", n, len(codes))
+		t.Errorf("got %d reasons in the table, want the %d of the code", len(codes), n)
 	}
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(scripts) == 0 {
-		t.Fatalf("no scripts: %v", err)
+		t.Fatalf("got no scripts, want some: %v", err)
 	}
 	root := tuftest.New(t).PinnedRoot()
 	testscript.Run(t, testscript.Params{
@@ -69,7 +69,7 @@ func TestEveryHelpListsExitStatuses(t *testing.T) {
 		}
 		for _, want := range []string{"Exit status:", "0    done", "1    failed", "2    wrong usage", "130  interrupted"} {
 			if !strings.Contains(out.String(), want) {
-				t.Errorf("help of %q lacks %q", cmd.CommandPath(), want)
+				t.Errorf("help of %q has no %q, want it", cmd.CommandPath(), want)
 			}
 		}
 		for _, child := range cmd.Commands() {
@@ -78,6 +78,6 @@ func TestEveryHelpListsExitStatuses(t *testing.T) {
 	}
 	visit(a.root())
 	if n < 20 {
-		t.Errorf("only %d commands", n)
+		t.Errorf("got %d commands, want at least 20", n)
 	}
 }

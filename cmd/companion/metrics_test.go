@@ -33,7 +33,7 @@ func TestMetricsPrometheus(t *testing.T) {
 		t.Fatalf("%v in\n%s", err, text)
 	}
 	for _, problem := range problems {
-		t.Errorf("%s: %s", problem.Metric, problem.Text)
+		t.Errorf("%s: got %s, want no problem", problem.Metric, problem.Text)
 	}
 	var parser expfmt.TextParser
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
@@ -57,7 +57,7 @@ func TestMetricsPrometheus(t *testing.T) {
 func TestMetricsOpenMetrics(t *testing.T) {
 	text := metricsText(busy(), true)
 	if !strings.HasSuffix(text, "\n# EOF\n") || strings.Count(text, "# EOF") != 1 {
-		t.Errorf("got no single # EOF at the end:\n%s", text)
+		t.Errorf("got no single # EOF at the end, want it:\n%s", text)
 	}
 	kind, name := "", ""
 	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
@@ -79,7 +79,7 @@ func TestMetricsOpenMetrics(t *testing.T) {
 			fits = fits || sample == name+suffix
 		}
 		if !fits {
-			t.Errorf("got the sample %s in the %s family %s", sample, kind, name)
+			t.Errorf("got the sample %s in the %s family %s, want the suffix %q", sample, kind, name, suffixes)
 		}
 	}
 }

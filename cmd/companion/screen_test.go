@@ -28,11 +28,11 @@ func TestScreen(t *testing.T) {
 	for _, want := range []string{"● available", "http://127.0.0.1:43121/v1", "1 running", "gemma 1, verified", "Landlock 7, seccomp on",
 		"512 MiB", "signed in as Ada", "invalid_token 2", "next step"} {
 		if !strings.Contains(text, want) {
-			t.Errorf("lacks %q:\n%s", want, text)
+			t.Errorf("got no %q, want it in:\n%s", want, text)
 		}
 	}
 	if strings.Contains(text, "\x1b") {
-		t.Errorf("steers the terminal: %q", text)
+		t.Errorf("got %q, want no control of the terminal", text)
 	}
 	if !strings.Contains(screen(working(), nil, true, ""), green) {
 		t.Error("no colour where it was asked for")
@@ -84,14 +84,14 @@ func TestNext(t *testing.T) {
 
 func TestGraph(t *testing.T) {
 	if got := graph([]float64{0, 50, 100, -1}); got != "▁▄█▁" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want ▁▄█▁", got)
 	}
 	h := &history{}
 	for range width + 5 {
 		h.add(messages.StatusRuntime{})
 	}
 	if len([]rune(h.memory())) != width || (*history)(nil).cpu() != "" {
-		t.Errorf("history of %d", len([]rune(h.memory())))
+		t.Errorf("got a history of %d values, want %d, and none without a history", len([]rune(h.memory())), width)
 	}
 }
 
@@ -107,7 +107,7 @@ func TestShells(t *testing.T) {
 		"json":       `{"A":"it's","B":"b"}` + "\n",
 	}
 	if len(want) != len(shells) {
-		t.Fatalf("%d shells", len(shells))
+		t.Fatalf("got %d shells, want %d", len(shells), len(want))
 	}
 	for shell, text := range want {
 		if got := shells[shell](variables); got != text {
@@ -116,7 +116,7 @@ func TestShells(t *testing.T) {
 	}
 	got := environment([]string{"A=old", "HOME=/h", "B=old"}, variables)
 	if strings.Join(got, " ") != "HOME=/h A=it's B=b" {
-		t.Errorf("environment %v", got)
+		t.Errorf("got environment %v, want HOME, A and B once each", got)
 	}
 }
 
@@ -145,7 +145,7 @@ func TestScreenFits(t *testing.T) {
 	}
 	for _, want := range []string{"restarted once", "11 of 241 MiB (4%)", "a model of two lines"} {
 		if !strings.Contains(text, want) {
-			t.Errorf("lacks %q:\n%s", want, text)
+			t.Errorf("got no %q, want it in:\n%s", want, text)
 		}
 	}
 }

@@ -27,11 +27,11 @@ func TestSystemdPlan(t *testing.T) {
 		`Environment="XDG_DATA_HOME=/data of %%u"` + "\n",
 	} {
 		if !strings.Contains(plan.text, want) {
-			t.Errorf("lacks %q:\n%s", want, plan.text)
+			t.Errorf("got no %q, want it in:\n%s", want, plan.text)
 		}
 	}
 	if plan.file != "/home/a b/.config/systemd/user/companion.service" {
-		t.Errorf("got the file %s", plan.file)
+		t.Errorf("got the file %s, want companion.service in the user's folder of systemd", plan.file)
 	}
 }
 
@@ -54,11 +54,11 @@ func TestLaunchdPlan(t *testing.T) {
 	}
 	for _, want := range []string{odd().binary, odd().config, "run", "/data of %u", launchdLabel} {
 		if !slices.Contains(texts, want) {
-			t.Errorf("lacks %q: %q", want, texts)
+			t.Errorf("got no %q, want it in %q", want, texts)
 		}
 	}
 	if plan.file != "/home/a b/Library/LaunchAgents/companion.agent.plist" || plan.start[0][2] != "gui/501" {
-		t.Errorf("got the file %s and the domain %s", plan.file, plan.start[0][2])
+		t.Errorf("got the file %s and the domain %s, want companion.agent.plist and gui/501", plan.file, plan.start[0][2])
 	}
 }
 
@@ -70,7 +70,7 @@ func TestTaskPlan(t *testing.T) {
 	create := strings.Join(plan.start[0], " ")
 	for _, want := range []string{"/SC ONLOGON", "/RL LIMITED", `/TR "C:\Program Files\companion.exe" "run"`} {
 		if !strings.Contains(create, want) {
-			t.Errorf("lacks %q: %s", want, create)
+			t.Errorf("got no %q, want it in %s", want, create)
 		}
 	}
 	if plan.file != "" {

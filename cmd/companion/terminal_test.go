@@ -111,7 +111,7 @@ func (c *console) await(what string, wanted func(text string) bool) {
 		select {
 		case <-c.grown:
 		case <-late:
-			c.t.Fatalf("got no %s; the terminal got %q", what, c.text())
+			c.t.Fatalf("got no %s, want it; the terminal got %q", what, c.text())
 		}
 	}
 }

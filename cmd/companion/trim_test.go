@@ -94,6 +94,6 @@ func TestOneMessageTooLong(t *testing.T) {
 func TestTooLongIsTheEndpointsWord(t *testing.T) {
 	source, err := os.ReadFile("../../actors/door/frontdoor/answer.go")
 	if err != nil || !strings.Contains(string(source), "does not fit the context of") {
-		t.Errorf("got no such text in the endpoint's answers (%v); completion.Error.TooLong must look for the new one", err)
+		t.Errorf("got another text in the endpoint's answers (%v), want does not fit the context of, which completion.Error.TooLong needs", err)
 	}
 }

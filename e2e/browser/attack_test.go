@@ -120,7 +120,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 					learned := b.try(a.name, base, token)
 					log.expect(t, a.name, want, a.name == "navigation")
 					if !nothing(learned, from.planted, want) {
-						t.Errorf("%s: the page learned %q", a.name, learned)
+						t.Errorf("%s: the page learned %q, want nothing", a.name, learned)
 					}
 				}
 			}
@@ -134,7 +134,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 			b.do("opening the front door", chromedp.Navigate(fmt.Sprintf("http://%s:%d/v1/models", address, door)))
 			log.expect(t, "address bar", want, true)
 			if shown := evaluate[string](b, "document.body.innerText"); !nothing(shown, true, want) {
-				t.Errorf("the browser shows %q", shown)
+				t.Errorf("the browser shows %q, want nothing of the answer", shown)
 			}
 		})
 	}
@@ -265,7 +265,7 @@ func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("got no %s before the deadline, want it", what)
 		}
 	}
 }

@@ -37,13 +37,13 @@ func TestSignIn(t *testing.T) {
 	b.do("opening the attacking page", chromedp.Navigate(at("http://hostile.example:%d/")(pageServer(t), 0)))
 	for _, name := range []string{"fetch", "no-cors fetch", "image", "script", "iframe", "prefetch"} {
 		if learned := evaluate[string](b, `pry(`+quote(t, name)+`, `+quote(t, address)+`)`); learned != "" {
-			t.Errorf("%s of the start page: the attacker's page learned %q", name, learned)
+			t.Errorf("%s of the start page: the attacker's page learned %q, want nothing", name, learned)
 		}
 	}
 
 	b.do("opening the sign-in page", chromedp.Navigate(address), chromedp.WaitVisible(chromedp.CSS("button[type=submit]")))
 	if at := evaluate[string](b, "location.origin"); at != hub.URL {
-		t.Fatalf("the sign-in page is at %s", at)
+		t.Fatalf("the sign-in page is at %s, want %s", at, hub.URL)
 	}
 	b.picture("hub")
 	b.signIn("not " + password(t, hub))
@@ -54,13 +54,13 @@ func TestSignIn(t *testing.T) {
 	b.signIn(password(t, hub))
 	page := callbackPage(t, documents)
 	if code, output := login.end(); code != 0 || !strings.Contains(output, "Signed in as") {
-		t.Errorf("login ended with code %d:\n%s", code, output)
+		t.Errorf("login ended with code %d, want 0 and Signed in as:\n%s", code, output)
 	}
 	b.do("waiting for the page after the callback", chromedp.WaitVisible(chromedp.CSS("h1")))
 	b.picture("callback")
 	checkCallbackPage(t, b, page)
 	if who := c.Must("whoami", "--json"); !strings.Contains(who, harness.User) {
-		t.Errorf("whoami says %s", who)
+		t.Errorf("whoami says %s, want %s", who, harness.User)
 	}
 }
 
@@ -93,7 +93,7 @@ func callbackPage(t *testing.T, responses func(func(network.EventResponseReceive
 func checkCallbackPage(t *testing.T, b *tab, page *network.Response) {
 	t.Helper()
 	if page.Status != 200 {
-		t.Errorf("the page after the callback has status %d", page.Status)
+		t.Errorf("the page after the callback has status %d, want 200", page.Status)
 	}
 	var policy string
 	for name, value := range page.Headers {
@@ -102,11 +102,11 @@ func checkCallbackPage(t *testing.T, b *tab, page *network.Response) {
 		}
 	}
 	if !strings.Contains(policy, "default-src 'none'") {
-		t.Errorf("its policy is %q", policy)
+		t.Errorf("its policy is %q, want default-src 'none'", policy)
 	}
 	text := evaluate[string](b, "document.body.innerText")
 	if !strings.Contains(text, "You are signed in") || !strings.Contains(text, "You can close this window") {
-		t.Errorf("it says %q", text)
+		t.Errorf("it says %q, want that the user is signed in and can close the window", text)
 	}
 	html := evaluate[string](b, "document.documentElement.outerHTML")
 	callback, err := url.Parse(page.URL)
@@ -116,13 +116,13 @@ func checkCallbackPage(t *testing.T, b *tab, page *network.Response) {
 	for _, name := range []string{"code", "state", "iss"} {
 		value := callback.Query().Get(name)
 		if value == "" || strings.Contains(html, value) || strings.Contains(html, url.QueryEscape(value)) {
-			t.Errorf("the callback's %s is missing, or shown in the page", name)
+			t.Errorf("the callback's %s is missing or shown in the page, want it only in the address", name)
 		}
 	}
 	blocked := evaluate[[]string](b, injection)
 	for _, directive := range []string{"connect-src", "form-action", "frame-src", "img-src", "script-src-elem", "style-src-elem"} {
 		if !strings.Contains(" "+strings.Join(blocked, " ")+" ", " "+directive+" ") {
-			t.Errorf("its policy does not stop %s; it stopped %v", directive, blocked)
+			t.Errorf("its policy stops %[2]v, want also %[1]s", directive, blocked)
 		}
 	}
 }
@@ -262,7 +262,7 @@ func password(t *testing.T, hub *harness.Hub) string {
 			return u.Password
 		}
 	}
-	t.Fatalf("the hub has no user %s", harness.User)
+	t.Fatalf("got no user %s from the hub, want one", harness.User)
 	return ""
 }
 

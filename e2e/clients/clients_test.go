@@ -44,12 +44,12 @@ func TestClients(t *testing.T) {
 		t.Run(filepath.Base(command[1]), func(t *testing.T) {
 			r := c.Run(append([]string{"exec", "--"}, command...)...)
 			if r.Code != 0 || strings.TrimSpace(r.Stdout) != "ok" {
-				t.Errorf("exit status %d\n%s\n%s", r.Code, r.Stdout, r.Stderr)
+				t.Errorf("got exit status %d, want 0 and ok\n%s\n%s", r.Code, r.Stdout, r.Stderr)
 			}
 		})
 	}
 	if status, _ := c.Status(); status.Runtime.Restarts != 0 || len(status.FrontDoor.Dropped) == 0 {
-		t.Errorf("afterwards: %d restarts, dropped %v", status.Runtime.Restarts, status.FrontDoor.Dropped)
+		t.Errorf("afterwards: got %d restarts, dropped fields %v, want no restart and some dropped fields", status.Runtime.Restarts, status.FrontDoor.Dropped)
 	}
 	c.Stop()
 }

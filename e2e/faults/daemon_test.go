@@ -57,7 +57,7 @@ func killed(t *testing.T, c *harness.Companion) {
 		}
 		for end := time.Now().Add(orphanAlways); len(c.Runtimes()) != 0; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("round %d: %v after the daemon's end these runtimes live: %v", round, orphanAlways, c.Runtimes())
+				t.Fatalf("round %d: %v after the daemon's end got runtimes %v, want none", round, orphanAlways, c.Runtimes())
 			}
 		}
 		if len(running) > 0 {
@@ -79,14 +79,14 @@ func clean(t *testing.T, c *harness.Companion) {
 	c.Available()
 	endpoint, err := loopback.ReadEndpoint(filepath.Join(c.RunTime(), "endpoint.json"))
 	if err != nil || endpoint.PID != daemon.PID {
-		t.Errorf("the endpoint file names %+v, %v", endpoint, err)
+		t.Errorf("got endpoint file %+v, %v, want process %d", endpoint, err, daemon.PID)
 	}
 	sockets, err := filepath.Glob(filepath.Join(c.RunTime(), "backend", "backend-*"))
 	if err != nil || len(sockets) != 1 {
-		t.Errorf("folders of starts: %v, %v", sockets, err)
+		t.Errorf("got folders of starts %v, %v, want one", sockets, err)
 	}
 	if running := c.Runtimes(); len(running) != 1 {
-		t.Errorf("runtimes run: %v", running)
+		t.Errorf("got runtimes %v, want one", running)
 	}
 	answers(t, c)
 }
@@ -111,7 +111,7 @@ func recycled(t *testing.T, c *harness.Companion) {
 		decoder := json.NewDecoder(strings.NewReader(string(data)))
 		decoder.UseNumber()
 		if err := decoder.Decode(&fields); err != nil || fields["pid"] == nil || fields["startTime"] == nil {
-			t.Fatalf("the record is %s: %v", data, err)
+			t.Fatalf("got record %s, %v, want pid and startTime", data, err)
 		}
 		fields["pid"] = stranger.Process.Pid
 		if alike {
@@ -169,14 +169,14 @@ func interrupted(t *testing.T, c *harness.Companion) {
 		t.Errorf("run ended with %d, want 0", code)
 	}
 	if ended(t, stream, time.Second); !stream.Whole() {
-		t.Errorf("the open stream did not finish: %v", stream)
+		t.Errorf("got the open stream %v, want it whole", stream)
 	}
 	nothingLeft(t, c)
 	if _, found := c.Secret(keychain.LoopbackToken); found {
 		t.Error("the loopback token is still in the keychain")
 	}
 	if r := c.Run("env"); r.Code != 3 || strings.Contains(r.Stdout, "OPENAI") {
-		t.Errorf("env afterwards: exit %d, %q", r.Code, r.Stdout)
+		t.Errorf("env afterwards: got exit %d, %q, want 3 and no variables", r.Code, r.Stdout)
 	}
 }
 
@@ -184,13 +184,13 @@ func interrupted(t *testing.T, c *harness.Companion) {
 func nothingLeft(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	if running := c.Runtimes(); len(running) != 0 {
-		t.Errorf("runtimes run: %v", running)
+		t.Errorf("got runtimes %v, want none", running)
 	}
 	if sockets, _ := filepath.Glob(filepath.Join(c.RunTime(), "backend", "backend-*")); len(sockets) != 0 {
-		t.Errorf("folders of starts are left: %v", sockets)
+		t.Errorf("got folders of starts %v, want none", sockets)
 	}
 	if _, err := os.Stat(filepath.Join(c.RunTime(), "endpoint.json")); !os.IsNotExist(err) {
-		t.Errorf("the endpoint file is left: %v", err)
+		t.Errorf("the endpoint file: got %v, want it removed", err)
 	}
 }
 
@@ -212,7 +212,7 @@ func interruptedTwice(t *testing.T, c *harness.Companion) {
 	}
 	time.Sleep(orphanWithin)
 	if left := c.Runtimes(); len(left) != 0 {
-		t.Errorf("these runtimes live: %v", left)
+		t.Errorf("got runtimes %v, want none", left)
 	}
 	ended(t, stream, time.Second)
 	clean(t, c)
@@ -237,7 +237,7 @@ func stoppedHung(t *testing.T, c *harness.Companion) {
 		t.Errorf("run ended with %d, want 0", code)
 	}
 	if ended(t, stream, time.Second); !stream.Failed {
-		t.Errorf("the open stream has no final error event: %v", stream)
+		t.Errorf("got the open stream %v, want a final error event", stream)
 	}
 	nothingLeft(t, c)
 	if _, found := c.Secret(keychain.LoopbackToken); found {
@@ -257,7 +257,7 @@ func corruptedBetween(t *testing.T, c *harness.Companion) {
 	for {
 		status, _ := probe(t, c)
 		if status.CompanionAvailable || status.Runtime.PID != 0 || len(c.Runtimes()) != 0 {
-			t.Fatalf("a changed model was started: %+v", status.Runtime)
+			t.Fatalf("with a changed model: got runtime %+v, want none", status.Runtime)
 		}
 		if status.Reason == "digest_mismatch" {
 			break

@@ -83,7 +83,7 @@ func await(t *testing.T, c *harness.Companion, what string, limit time.Duration,
 			return status
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not %s within %v: answered %v, %+v", what, limit, answered, status)
+			t.Fatalf("got answered %[3]v, %+[4]v after %[2]v, want %[1]s", what, limit, answered, status)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func checkFacts(t *testing.T, s messages.Status) {
 	f := s.Facts
 	all := f.Verified && f.Ready && f.Bound && f.Token && f.HealthRecent && f.LastHealth != nil
 	if s.CompanionAvailable && (!all || s.Lifecycle != messages.StateReady || s.Reason != messages.ReasonOK) {
-		t.Errorf("available, %s, %s, with the facts %+v", s.Lifecycle, s.Reason, f)
+		t.Errorf("available, %s, %s, with the facts %+v, want ready, ok and all facts true", s.Lifecycle, s.Reason, f)
 	}
 }
 
@@ -126,7 +126,7 @@ func ended(t *testing.T, s *harness.Stream, limit time.Duration) *harness.Stream
 	select {
 	case <-s.Ended:
 	case <-time.After(limit):
-		t.Fatalf("a stream did not end within %v", limit)
+		t.Fatalf("got a stream without end, want one within %v", limit)
 	}
 	return s
 }
@@ -135,6 +135,6 @@ func ended(t *testing.T, s *harness.Stream, limit time.Duration) *harness.Stream
 func answers(t *testing.T, c *harness.Companion) {
 	t.Helper()
 	if reply := c.Door().Chat(t.Context(), 2); reply.Status != 200 || reply.Err != nil {
-		t.Errorf("a question is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("a question: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 }

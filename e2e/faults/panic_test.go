@@ -52,7 +52,7 @@ func TestPanics(t *testing.T) {
 		for _, actor := range actors {
 			took[actor] = append(took[actor], panicked(t, c, triggers, actor, round == 0))
 			if t.Failed() {
-				t.Fatalf("after a panic of %s", actor)
+				t.Fatalf("after a panic of %s the daemon does not recover, want it available", actor)
 			}
 		}
 		for _, actor := range []messages.Actor{messages.ActorLifecycle, messages.ActorProcess, messages.ActorHealth} {
@@ -61,12 +61,12 @@ func TestPanics(t *testing.T) {
 				signal = syscall.SIGSTOP // of an end it would hear from others
 			}
 			if halfTold(t, c, triggers, actor, signal); t.Failed() {
-				t.Fatalf("after a panic of %s in the middle of its work", actor)
+				t.Fatalf("after a panic of %s in the middle of its work the daemon does not recover, want it available", actor)
 			}
 		}
 		for _, actor := range speaking {
 			if halfStarted(t, c, triggers, actor); t.Failed() {
-				t.Fatalf("after a panic of %s in the middle of its start", actor)
+				t.Fatalf("after a panic of %s in the middle of its start the daemon does not recover, want it available", actor)
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	defer cancel()
 	stream := c.Door().Stream(ctx, 1500)
 	if stream.Status != 200 {
-		t.Fatalf("the stream: %v", stream)
+		t.Fatalf("got stream %v, want 200", stream)
 	}
 	hit := time.Now()
 	if err := syscall.Kill(before.Runtime.PID, syscall.SIGSTOP); err != nil {
@@ -102,15 +102,15 @@ func pausedAndAdopted(t *testing.T, c *harness.Companion, triggers string) {
 	took := time.Since(hit)
 	t.Logf("paused and adopted: the stream ended after %v: %v", took.Round(time.Millisecond), stream)
 	if !stream.Failed || stream.Done {
-		t.Errorf("the stream has no final error event: %v", stream)
+		t.Errorf("got stream %v, want a final error event", stream)
 	}
 	// 9.3 s on an idle machine.
 	if took > startTimeout*3/4 {
-		t.Errorf("the stream ended after %v", took)
+		t.Errorf("the stream ended after %v, want at most %v", took, startTimeout*3/4)
 	}
 	after := await(t, c, "available again", againWithin, available)
 	if after.Runtime.PID == before.Runtime.PID || restarts(after, messages.ActorLifecycle) != restarts(before, messages.ActorLifecycle)+1 {
-		t.Errorf("afterwards %+v, before %+v", after.Runtime, before.Runtime)
+		t.Errorf("got %+v afterwards, %+v before, want another runtime and one restart of lifecycle", after.Runtime, before.Runtime)
 	}
 }
 
@@ -136,7 +136,7 @@ func halfTold(t *testing.T, c *harness.Companion, triggers string, actor message
 	t.Logf("%-18s panicked in the middle of its work, back to normal after %v", actor, time.Since(began).Round(time.Millisecond))
 	for _, other := range actors {
 		if other != actor && restarts(after, other) != restarts(before, other) {
-			t.Errorf("the panic of %s restarted %s too", actor, other)
+			t.Errorf("the panic of %s restarted %s too, want only itself", actor, other)
 		}
 	}
 }
@@ -159,15 +159,15 @@ func halfStarted(t *testing.T, c *harness.Companion, triggers string, actor mess
 	t.Logf("%-18s panicked in the middle of its start, back to normal after %v", actor, time.Since(began).Round(time.Millisecond))
 	for _, other := range actors {
 		if other != actor && restarts(after, other) != restarts(before, other) {
-			t.Errorf("the panics of %s restarted %s too", actor, other)
+			t.Errorf("the panics of %s restarted %s too, want only itself", actor, other)
 		}
 	}
 	if after.Runtime.PID != before.Runtime.PID {
-		t.Errorf("the panics of %s replaced the runtime", actor)
+		t.Errorf("the panics of %s replaced the runtime, want the same process", actor)
 	}
 	ended(t, stream, time.Minute)
 	if !stream.Whole() && (!stream.Failed || !slices.Contains(dependent, actor)) {
-		t.Errorf("the panics of %s broke a stream: %v", actor, stream)
+		t.Errorf("the panics of %s: got stream %v, want it whole, or failed for an actor that it depends on", actor, stream)
 	}
 }
 
@@ -198,23 +198,23 @@ func panicked(t *testing.T, c *harness.Companion, triggers string, actor message
 	took := time.Since(began)
 	for _, other := range actors {
 		if other != actor && restarts(after, other) != restarts(before, other) {
-			t.Errorf("the panic of %s restarted %s too", actor, other)
+			t.Errorf("the panic of %s restarted %s too, want only itself", actor, other)
 		}
 	}
 	switch replaced := after.Runtime.PID != before.Runtime.PID; {
 	case actor == messages.ActorProcess && (!replaced || harness.Alive(before.Runtime.PID)):
 		t.Errorf("available with the runtime of a process actor that died")
 	case actor != messages.ActorProcess && replaced:
-		t.Errorf("the panic of %s replaced the runtime", actor)
+		t.Errorf("the panic of %s replaced the runtime, want the same process", actor)
 	}
 	if stream != nil {
 		ended(t, stream, time.Minute)
 		t.Logf("%-18s open stream: %v", actor, stream)
 		if !stream.Whole() && !slices.Contains(dependent, actor) {
-			t.Errorf("the panic of %s broke a stream: %v", actor, stream)
+			t.Errorf("the panic of %s: got stream %v, want it whole", actor, stream)
 		}
 		if !stream.Whole() && !stream.Failed {
-			t.Errorf("the panic of %s ended a stream without a word: %v", actor, stream)
+			t.Errorf("the panic of %s: got stream %v, want it whole or with a final error event", actor, stream)
 		}
 	}
 	return took
@@ -260,7 +260,7 @@ func load(t *testing.T, c *harness.Companion) (stop func() map[string]int) {
 			case reply.Status == 200, reply.Status == 502, reply.Status == 503:
 				counts[fmt.Sprint(reply.Status, " ", reply.Code)]++
 			default:
-				t.Errorf("a good request was answered %d %s", reply.Status, reply.Code)
+				t.Errorf("a good request: got %d %s, want 200", reply.Status, reply.Code)
 			}
 			time.Sleep(50 * time.Millisecond)
 		}

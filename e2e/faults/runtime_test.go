@@ -48,7 +48,7 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 	if streaming {
 		// Each request is different: one that ended the runtime is refused (R11).
 		if stream = c.Door().Stream(ctx, 1500+int(signal)); stream.Status != 200 {
-			t.Fatalf("the stream: %v", stream)
+			t.Fatalf("got stream %v, want 200", stream)
 		}
 	}
 	hit := time.Now()
@@ -62,10 +62,10 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 		took := stream.At.Sub(hit)
 		t.Logf("the stream ended after %v: %v", took.Round(time.Millisecond), stream)
 		if !stream.Failed || stream.Done {
-			t.Errorf("the stream has no final error event: %v", stream)
+			t.Errorf("got stream %v, want a final error event", stream)
 		}
 		if signal == syscall.SIGKILL && took > time.Second {
-			t.Errorf("the stream ended %v after the runtime", took)
+			t.Errorf("the stream ended %v after the runtime, want at most a second", took)
 		}
 	}
 	w.await("available again", againWithin, available)
@@ -73,12 +73,12 @@ func lost(t *testing.T, c *harness.Companion, signal syscall.Signal, streaming b
 	t.Logf("available again after %v", time.Since(hit).Round(time.Millisecond))
 	r := after.Runtime
 	if r.Restarts != before.Runtime.Restarts+1 || r.PID == before.Runtime.PID || harness.Alive(before.Runtime.PID) {
-		t.Errorf("afterwards the runtime is %+v, before %+v", r, before.Runtime)
+		t.Errorf("got runtime %+v afterwards, %+v before, want another process and one restart", r, before.Runtime)
 	}
 	// A paused runtime gets the polite signal too, and may end by it.
 	if r.LastExit == nil || signal == syscall.SIGKILL && (r.LastExit.Signal != "killed" || r.LastExit.Reason != messages.ReasonProcessExited) ||
 		signal == syscall.SIGSTOP && r.LastExit.Reason != messages.ReasonRuntimeUnavailable {
-		t.Errorf("the last exit is %+v", r.LastExit)
+		t.Errorf("got last exit %+v, want killed with process_exited, or runtime_unavailable for a paused runtime", r.LastExit)
 	}
 	answers(t, c)
 }
@@ -106,7 +106,7 @@ func slow(t *testing.T, c *harness.Companion) {
 		return s.Runtime.PID != 0 && s.Runtime.PID != next.Runtime.PID
 	})
 	if exit := replaced.Runtime.LastExit; exit == nil || exit.Reason != messages.ReasonStartTimeout {
-		t.Errorf("the last exit is %+v", exit)
+		t.Errorf("got last exit %+v, want start_timeout", exit)
 	}
 	await(t, c, "available", againWithin, available)
 }
@@ -128,13 +128,13 @@ func crashLoop(t *testing.T, c *harness.Companion) {
 	}
 	exit := status.Runtime.LastExit
 	if !status.Runtime.Held || status.CompanionAvailable || status.Reason != messages.ReasonCrashLoop {
-		t.Fatalf("after five kills: held %v, %s", status.Runtime.Held, status.Reason)
+		t.Fatalf("after five kills: got held %v, %s, want true, crash_loop and unavailable", status.Runtime.Held, status.Reason)
 	}
 	if exit == nil || exit.Reason != messages.ReasonProcessExited || exit.Signal != "killed" || len(exit.LastLines) == 0 {
-		t.Errorf("the last exit is %+v", exit)
+		t.Errorf("got last exit %+v, want process_exited, killed, with its last lines", exit)
 	}
 	if reply := c.Door().Chat(t.Context(), 1); reply.Status != 503 || reply.Code != string(messages.ReasonNotReady) {
-		t.Errorf("a held runtime's request is answered %d %s", reply.Status, reply.Code)
+		t.Errorf("a request to a held runtime: got %d %s, want 503 not_ready", reply.Status, reply.Code)
 	}
 	if r := c.Run("chat", "Hello."); r.Code != 5 {
 		t.Errorf("chat ended with %d, want 5: %s", r.Code, r.Stderr)
@@ -155,10 +155,10 @@ func corrupted(t *testing.T, c *harness.Companion) {
 		return !s.CompanionAvailable && s.Reason == messages.ReasonDigestMismatch
 	})
 	if status.Facts.Verified || status.Runtime.PID != 0 || harness.Alive(before.Runtime.PID) {
-		t.Errorf("the status is %+v %+v", status.Facts, status.Runtime)
+		t.Errorf("got facts %+v and runtime %+v, want none verified and none running", status.Facts, status.Runtime)
 	}
 	if running := c.Runtimes(); len(running) != 0 {
-		t.Errorf("runtimes run: %v", running)
+		t.Errorf("got runtimes %v, want none", running)
 	}
 }
 

@@ -48,7 +48,7 @@ func underSystemd(t *testing.T, c *harness.Companion) {
 		t.Fatal(err)
 	}
 	if len(environment) == 0 || strings.Contains(string(environment), "NOTIFY_SOCKET") || strings.Contains(string(environment), "WATCHDOG") {
-		t.Errorf("the runtime's environment is %q", environment)
+		t.Errorf("got the runtime's environment %q, want it without variables of systemd", environment)
 	}
 	c.Stop()
 	hear("STOPPING=1", 1)

@@ -24,7 +24,7 @@ func UnpackRuntime(t testing.TB) messages.VerifiedRuntime {
 		programs = append(programs, top...)
 	}
 	if err != nil || len(programs) == 0 {
-		t.Fatalf("no llama-server in the archive: %v", err)
+		t.Fatalf("got no llama-server in the archive, want one: %v", err)
 	}
 	return messages.VerifiedRuntime{Name: "llama-server", Dir: filepath.Dir(programs[0]), Executable: "llama-server"}
 }
@@ -48,7 +48,7 @@ func BareRuntime(t testing.TB, network, address string, args ...string) *Process
 			}
 		}
 		if !p.Running() || time.Now().After(deadline) {
-			t.Fatalf("llama-server is not ready (%v):\n%s", err, end(p.LogFile))
+			t.Fatalf("llama-server: got %v, want it ready:\n%s", err, end(p.LogFile))
 		}
 	}
 }

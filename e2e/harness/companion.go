@@ -52,7 +52,7 @@ func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
 	r := runCommand(t, "devhub", "", hubEnvironment(hub.Dir), "config", "--dir", hub.Dir,
 		"--keychain", "kernel-keyring", "--service", c.Service)
 	if r.Code != 0 {
-		t.Fatalf("making a configuration: %s", r.Stderr)
+		t.Fatalf("making a configuration: got another exit status, want 0: %s", r.Stderr)
 	}
 	c.Configure(r.Stdout + more)
 	t.Cleanup(c.emptyKeyring)
@@ -81,7 +81,7 @@ func (c *Companion) Edit(old, replacement string) {
 		c.t.Fatal(err)
 	}
 	if !strings.Contains(string(config), old) {
-		c.t.Fatalf("the configuration holds no %s:\n%s", old, config)
+		c.t.Fatalf("the configuration has no %s, want it:\n%s", old, config)
 	}
 	c.Configure(strings.Replace(string(config), old, replacement, 1))
 }
@@ -148,7 +148,7 @@ func (c *Companion) Must(args ...string) string {
 	c.t.Helper()
 	r := c.Run(args...)
 	if r.Code != 0 {
-		c.t.Fatalf("companion %v ended with code %d:\n%s%s", args, r.Code, r.Stdout, r.Stderr)
+		c.t.Fatalf("companion %v: got exit code %d, want 0:\n%s%s", args, r.Code, r.Stdout, r.Stderr)
 	}
 	return r.Stdout
 }
@@ -197,10 +197,10 @@ func (c *Companion) Await(what string, limit time.Duration, wanted func(messages
 		case answered && wanted(status):
 			return status
 		case c.Daemon != nil && !c.Daemon.Running():
-			c.t.Fatalf("the daemon ended with code %d while %s was waited for:\n%s", c.Daemon.code, what, end(c.Daemon.LogFile))
+			c.t.Fatalf("the daemon ended with code %d, want %s first:\n%s", c.Daemon.code, what, end(c.Daemon.LogFile))
 		case time.Now().After(deadline):
 			seen, _ := json.MarshalIndent(status, "", " ")
-			c.t.Fatalf("not %s within %v; the status is %s", what, limit, seen)
+			c.t.Fatalf("got status %[3]s after %[2]v, want %[1]s", what, limit, seen)
 		}
 	}
 }
@@ -238,7 +238,7 @@ func (c *Companion) Endpoint() (baseURL, token string) {
 	}
 	out := c.Must("env", "--shell", "json")
 	if err := json.Unmarshal([]byte(out), &env); err != nil || env.BaseURL == "" || env.APIKey == "" {
-		c.t.Fatalf("reading env: %v", err)
+		c.t.Fatalf("got env %v, %v, want the base URL and the key", env.BaseURL, err)
 	}
 	return env.BaseURL, env.APIKey
 }
@@ -287,13 +287,13 @@ func (w *Watch) Await(what string, limit time.Duration, wanted func(messages.Sta
 		select {
 		case status, open := <-w.lines:
 			if !open {
-				w.t.Fatalf("the watch ended before it was %s:\n%s", what, end(w.process.LogFile))
+				w.t.Fatalf("the watch ended, want %s first:\n%s", what, end(w.process.LogFile))
 			}
 			if last = status; wanted(status) {
 				return status
 			}
 		case <-deadline:
-			w.t.Fatalf("not %s within %v; the last line says %s, %s", what, limit, last.Lifecycle, last.Reason)
+			w.t.Fatalf("got %[3]s, %[4]s in the last line after %[2]v, want %[1]s", what, limit, last.Lifecycle, last.Reason)
 		}
 	}
 }

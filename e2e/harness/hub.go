@@ -103,7 +103,7 @@ func serve(t testing.TB, logs, dir string) *Hub {
 			t.Fatalf("reading the hub's first line %q: %v", line, err)
 		}
 	case <-hub.ended:
-		t.Fatalf("the hub ended:\n%s", end(hub.LogFile))
+		t.Fatalf("the hub ended, want it running:\n%s", end(hub.LogFile))
 	case <-time.After(30 * time.Second):
 		t.Fatal("the hub printed nothing")
 	}
@@ -122,7 +122,7 @@ func publishIn(t testing.TB, dir, kind, name, file string, flags ...string) {
 	t.Helper()
 	args := append([]string{"publish", "--dir", dir, "--kind", kind, "--name", name}, flags...)
 	if r := runCommand(t, "devhub", "", hubEnvironment(dir), append(args, file)...); r.Code != 0 {
-		t.Fatalf("publishing %s: %s", name, r.Stderr)
+		t.Fatalf("publishing %s: got another exit status, want 0: %s", name, r.Stderr)
 	}
 }
 
@@ -134,7 +134,7 @@ func (h *Hub) Fault(name string, on bool) {
 		position = "on"
 	}
 	if r := runCommand(h.t, "devhub", "", hubEnvironment(h.Dir), "fault", "--dir", h.Dir, name, position); r.Code != 0 {
-		h.t.Fatalf("switching %s %s: %s", name, position, r.Stderr)
+		h.t.Fatalf("switching %s %s: got another exit status, want 0: %s", name, position, r.Stderr)
 	}
 }
 

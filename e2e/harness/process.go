@@ -117,7 +117,7 @@ func (p *Process) Wait(limit time.Duration) int {
 	case <-p.ended:
 		return p.code
 	case <-time.After(limit):
-		p.t.Fatalf("%s did not end within %v", p.Name, limit)
+		p.t.Fatalf("%s runs, want its end within %v", p.Name, limit)
 		return 0
 	}
 }
@@ -128,7 +128,7 @@ func (p *Process) Stop() {
 	p.t.Helper()
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(stopWithin); code != 0 {
-		p.t.Errorf("%s ended with code %d after SIGTERM:\n%s", p.Name, code, end(p.LogFile))
+		p.t.Errorf("%s: got code %d after SIGTERM, want 0:\n%s", p.Name, code, end(p.LogFile))
 	}
 }
 
@@ -168,10 +168,10 @@ func runCommand(t testing.TB, name, stdin string, env []string, args ...string) 
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("running %s %v: %v", name, args, err)
+		t.Fatalf("running %s %v: got %v, want an exit status", name, args, err)
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("%s %v did not end within %v:\n%s%s", name, args, commandWithin, &stdout, &stderr)
+		t.Fatalf("%s %v runs, want its end within %v:\n%s%s", name, args, commandWithin, &stdout, &stderr)
 	}
 	return Result{args, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

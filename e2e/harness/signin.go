@@ -34,7 +34,7 @@ func (c *Companion) SignIn() Visit {
 	c.t.Helper()
 	r, visit := c.Login()
 	if r.Code != 0 {
-		c.t.Fatalf("signing in ended with code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
+		c.t.Fatalf("signing in: got code %d, want 0:\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	return visit
 }
@@ -85,7 +85,7 @@ func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit) 
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		c.t.Fatalf("signing in: %v\n%s", err, printed.String())
+		c.t.Fatalf("signing in: got %v, want an exit status\n%s", err, printed.String())
 	}
 	return Result{args, cmd.ProcessState.ExitCode(), printed.String(), ""}, visit
 }

@@ -163,7 +163,7 @@ func TestSignIn(t *testing.T) {
 			user, err := c.WhoAmI(t.Context(), grant.Access)
 			want := messages.User{Subject: "devhub|ada", Provider: "devhub", ID: "ada", Name: "Ada Lovelace", Role: "member"}
 			if err != nil || user != want {
-				t.Errorf("who am I: %+v, %v", user, err)
+				t.Errorf("got user %+v, %v, want %+v", user, err, want)
 			}
 			next, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil)
 			if err != nil {
@@ -171,10 +171,10 @@ func TestSignIn(t *testing.T) {
 			}
 			var e *oauth.Error
 			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
-				t.Errorf("reuse: %v", err)
+				t.Errorf("reuse: got %v, want the session over", err)
 			}
 			if _, err := c.Refresh(t.Context(), grant.ClientID, next.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
-				t.Errorf("after reuse: %v", err)
+				t.Errorf("after reuse: got %v, want the session over", err)
 			}
 			grant, err = signIn(t, a, c)
 			if err != nil {
@@ -184,7 +184,7 @@ func TestSignIn(t *testing.T) {
 				t.Error(err)
 			}
 			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); !errors.As(err, &e) || !e.SessionOver() {
-				t.Errorf("after revocation: %v", err)
+				t.Errorf("after revocation: got %v, want the session over", err)
 			}
 		})
 	}
@@ -254,7 +254,7 @@ func TestDeviceSignIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			if user, err := c.WhoAmI(t.Context(), grant.Access); err != nil || user.ID != "ada" {
-				t.Errorf("who am I: %+v, %v", user, err)
+				t.Errorf("got user %+v, %v, want ada", user, err)
 			}
 			if _, err := c.Refresh(t.Context(), grant.ClientID, grant.Refresh, nil); err != nil {
 				t.Errorf("refresh: %v", err)
@@ -263,7 +263,7 @@ func TestDeviceSignIn(t *testing.T) {
 	}
 	fault(t, dir, "no-device-authorization")
 	if _, err := signInClient(t, a, "").BeginDevice(t.Context()); err == nil || oauth.AsError(err).Reason != messages.ReasonDeviceUnsupported {
-		t.Errorf("a hub without device authorization: %v", err)
+		t.Errorf("a hub without device authorization: got %v, want device_unsupported", err)
 	}
 }
 
@@ -290,7 +290,7 @@ func TestStorms(t *testing.T) {
 				e := oauth.AsError(err)
 				// A request that was cut while it was on its way may have been answered: then it is unsafe, and never over.
 				if e.SessionOver() || name == "token-storm" && e.Retry != oauth.RetryLater {
-					t.Fatalf("a failed refresh: retry %d, over %v: %v", e.Retry, e.SessionOver(), err)
+					t.Fatalf("a failed refresh: got retry %d, session over %v: %v, want a later retry", e.Retry, e.SessionOver(), err)
 				}
 			}
 			devhubRun(t, "fault", "--dir", dir, name, "off")
@@ -340,7 +340,7 @@ func TestManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if model, reason := catalogue.Model(""); reason != messages.ReasonOK || model.Name != "small" || model.Size != 5004 {
-		t.Errorf("default model %+v, %s", model.Name, reason)
+		t.Errorf("got default model %+v, %s, want small with 5004 bytes", model.Name, reason)
 	}
 	for name, want := range map[string]messages.Reason{
 		"expired-manifest":            messages.ReasonManifestExpired,

@@ -135,13 +135,13 @@ func TestSelfHosted(t *testing.T) {
 				t.Errorf("got %d results, want 2", len(all))
 			}
 			if code, _, stderr := c.run("enrich", "verify", file); code != 0 || !strings.HasPrefix(stderr, "2 current, 0 stale") {
-				t.Errorf("verify: got exit %d and %q", code, stderr)
+				t.Errorf("verify: got exit %d and %q, want 0 and 2 current", code, stderr)
 			}
 			if err := os.WriteFile(filepath.Join(dir, "n00.md"), []byte("something else"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if code, stdout, stderr := c.run("enrich", "verify", file); code != 1 || !strings.HasPrefix(stdout, "stale: ") {
-				t.Errorf("verify after a change: got exit %d, %q and %q", code, stdout, stderr)
+				t.Errorf("verify after a change: got exit %d, %q and %q, want 1 and a stale file", code, stdout, stderr)
 			}
 		})
 	}
@@ -228,7 +228,7 @@ func TestHostileNotesOnTheWire(t *testing.T) {
 		}
 	}
 	if code, _, stderr := c.run("enrich", "--lane", "self_hosted", "--consent-id", "c", dir); code != 0 {
-		t.Fatalf("got exit %d: %s", code, stderr)
+		t.Fatalf("got exit %d, want 0: %s", code, stderr)
 	}
 	shapes := map[string]bool{}
 	for _, body := range far.sent() {
@@ -236,12 +236,12 @@ func TestHostileNotesOnTheWire(t *testing.T) {
 			Messages []struct{ Role, Content string }
 		}
 		if err := json.Unmarshal([]byte(body), &request); err != nil || len(request.Messages) != 2 {
-			t.Fatalf("got body %q (%v)", body, err)
+			t.Fatalf("got body %q (%v), want two messages", body, err)
 		}
 		quoted := request.Messages[1].Content
 		for _, token := range []string{"<|", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[TOOL_CALLS]", "\u202e", "<start"} {
 			if strings.Contains(quoted, token) {
-				t.Errorf("the model gets %q in %q", token, quoted)
+				t.Errorf("got %q in %q, want it broken up", token, quoted)
 			}
 		}
 		encoded, _ := json.Marshal(quoted)
@@ -287,7 +287,7 @@ func TestKilledRuns(t *testing.T) {
 	for range 2 {
 		group.Go(func() {
 			if code, _, stderr := c.run(args...); code != 0 {
-				t.Errorf("got exit %d: %s", code, stderr)
+				t.Errorf("got exit %d, want 0: %s", code, stderr)
 			}
 		})
 	}
@@ -302,7 +302,7 @@ func TestKilledRuns(t *testing.T) {
 		t.Errorf("got %d notes, want 40", len(all))
 	}
 	if code, stdout, stderr := c.run(args...); code != 0 || !strings.Contains(stderr, "40 of 40 notes done, 40 of them earlier") {
-		t.Errorf("one more run: got exit %d, %q and %q", code, stdout, stderr)
+		t.Errorf("one more run: got exit %d, %q and %q, want 0 and all notes done earlier", code, stdout, stderr)
 	}
 }
 

@@ -28,7 +28,7 @@ const pause = 100 * time.Millisecond
 func (s *soak) judge(ctx context.Context, kind string, reply harness.Reply, allowed ...int) {
 	switch {
 	case reply.Err != nil && (ctx.Err() != nil || errors.Is(reply.Err, context.DeadlineExceeded)):
-		s.t.Errorf("%s: no answer within %v", kind, answerWithin)
+		s.t.Errorf("%s: got no answer, want one within %v", kind, answerWithin)
 	case reply.Err != nil:
 		s.count(kind, "connection ended")
 	default:
@@ -62,7 +62,7 @@ func (s *soak) stream(ctx context.Context) {
 	<-stream.Ended
 	switch {
 	case ctx.Err() != nil:
-		s.t.Errorf("stream: no end within %v: %v", answerWithin, stream)
+		s.t.Errorf("got stream %v without end, want its end within %v", stream, answerWithin)
 	case stream.Status == 200 && stream.Whole():
 		s.count("stream", "whole")
 	case stream.Status == 200 && stream.Failed && !stream.Done:
@@ -72,7 +72,7 @@ func (s *soak) stream(ctx context.Context) {
 	case stream.Status == 0 || stream.Err != nil:
 		s.count("stream", "connection ended")
 	default:
-		s.t.Errorf("stream: %v", stream)
+		s.t.Errorf("got stream %v, want it whole, refused or with a final error event", stream)
 	}
 	time.Sleep(pause)
 }
@@ -87,7 +87,7 @@ func (s *soak) leave(ctx context.Context) {
 	<-stream.Ended
 	s.count("leave", strconv.Itoa(stream.Status))
 	if stream.Status != 200 && stream.Status != 502 && stream.Status != 503 && stream.Status != 0 {
-		s.t.Errorf("leave: %v", stream)
+		s.t.Errorf("leave: got %v, want 200, 502, 503 or no answer", stream)
 	}
 	time.Sleep(pause)
 }
@@ -118,7 +118,7 @@ func (s *soak) structured(ctx context.Context) {
 			err = json.Unmarshal([]byte(answer.Choices[0].Message.Content), &note)
 		}
 		if err != nil || note.Kind == "" {
-			s.t.Errorf("structured: %v in %s", err, reply.Body)
+			s.t.Errorf("structured: got %v in %s, want an object of the schema", err, reply.Body)
 		}
 	}
 	s.judge(ctx, "structured", reply, 200, 502, 503)
@@ -159,14 +159,14 @@ func (s *soak) status(ctx context.Context) {
 			}
 			s.doorOpen(ctx, status)
 			if status.CompanionAvailable && !(f.Verified && f.Ready && f.Bound && f.Token && f.HealthRecent) {
-				s.t.Errorf("status: available with the facts %+v", f)
+				s.t.Errorf("available with the facts %+v, want all true", f)
 			}
 			s.count("status", fmt.Sprintf("available %v", status.CompanionAvailable))
 			break
 		}
 		s.count("status", "not answered, asked again")
 		if time.Now().After(deadline) {
-			s.t.Errorf("status: %v", err)
+			s.t.Errorf("status: got %v, want an answer", err)
 			break
 		}
 	}
@@ -187,7 +187,7 @@ func (s *soak) doorOpen(ctx context.Context, status messages.Status) {
 	time.Sleep(time.Second)
 	again, err := controlsock.Dial(filepath.Join(s.c.RunTime(), "control.sock")).Status(ctx)
 	if err == nil && again.CompanionAvailable && again.Since.Equal(status.Since) {
-		s.t.Errorf("available all the time, but the front door answers %d %s %v", reply.Status, reply.Code, reply.Err)
+		s.t.Errorf("available all the time, but the front door: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 }
 

@@ -109,10 +109,10 @@ func TestSoak(t *testing.T) {
 		t.Error("no question was answered, no actor failed or no runtime: this proves nothing")
 	}
 	if reply := s.door.Chat(t.Context(), 2); reply.Status != 200 {
-		t.Errorf("at the end a question is answered %d %s %v", reply.Status, reply.Code, reply.Err)
+		t.Errorf("at the end a question: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
 	}
 	if r := s.c.Run("chat", "--max-tokens", "2", "Hello."); r.Code != 0 {
-		t.Errorf("at the end chat ends with %d: %s", r.Code, r.Stderr)
+		t.Errorf("at the end chat: got exit %d, want 0: %s", r.Code, r.Stderr)
 	}
 	s.goroutines(daemon)
 }
@@ -149,14 +149,14 @@ func (s *soak) quiet(pid int) figures {
 func (s *soak) compare(before, after figures) {
 	s.t.Helper()
 	if after.descriptors > before.descriptors+5 {
-		s.t.Errorf("descriptors grew from %d to %d", before.descriptors, after.descriptors)
+		s.t.Errorf("descriptors grew from %d to %d, want at most 5 more", before.descriptors, after.descriptors)
 	}
 	// Go keeps threads that it once needed; their number depends on the load.
 	if after.threads > before.threads+10 {
-		s.t.Errorf("threads grew from %d to %d", before.threads, after.threads)
+		s.t.Errorf("threads grew from %d to %d, want at most 10 more", before.threads, after.threads)
 	}
 	if after.resident > before.resident*3/2 {
-		s.t.Errorf("resident memory grew from %d to %d MiB", before.resident>>20, after.resident>>20)
+		s.t.Errorf("resident memory grew from %d to %d MiB, want at most by half", before.resident>>20, after.resident>>20)
 	}
 }
 
@@ -185,7 +185,7 @@ func (s *soak) goroutines(daemon *harness.Process) {
 	expected := dumped(s.t, fresh)
 	s.t.Logf("%-16s %d, of a fresh daemon %d", "goroutines", soaked, expected)
 	if expected == 0 || soaked > expected+10 {
-		s.t.Errorf("%d goroutines at the end, a fresh daemon has %d", soaked, expected)
+		s.t.Errorf("got %d goroutines at the end, want at most 10 more than a fresh daemon's %d", soaked, expected)
 	}
 }
 

@@ -81,9 +81,9 @@ func TestWhatClientsSend(t *testing.T) {
 	} {
 		got, _, refused := checked(Chat, serving, c.in)
 		if refused != "" {
-			t.Errorf("%s: refused: %s", name, refused)
+			t.Errorf("%s: got a refusal, want none: %s", name, refused)
 		} else if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s: got a difference (-want +got): %s", name, diff)
 		}
 	}
 	got, _, refused := checked(Completions, serving, `{"prompt":"x","echo":false,"best_of":1,"suffix":"","n_predict":3,"extra_body":{}}`)
@@ -150,7 +150,7 @@ func TestWhatClientsMayNotSend(t *testing.T) {
 	} {
 		_, _, refused := checked(c.route, serving, c.in)
 		if refused == "" {
-			t.Errorf("%s was accepted", c.in)
+			t.Errorf("%s is accepted, want it refused", c.in)
 			continue
 		}
 		want := []string{c.texts}
@@ -181,7 +181,7 @@ func TestMessages(t *testing.T) {
 		`{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"a"}]},{"tool_use_id":"t2","content":"","type":"tool_result"}]}],` +
 		`"tools":[{"name":"Bash","description":"runs","input_schema":{"type":"object","properties":{"command":{"type":"string"}},"required":["command"]}},{"name":"Read","input_schema":{"type":"object"}}],"tool_choice":{"type":"auto"},"model":"gemma","max_tokens":4096}`
 	if refused != "" || !result.Stream || result.ToolForced {
-		t.Fatalf("refused: %s; result %+v", refused, result)
+		t.Fatalf("got refusal %q, result %+v, want a stream with no forced tool", refused, result)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -200,7 +200,7 @@ func TestMessages(t *testing.T) {
 			t.Errorf("tool_choice %s: got %s%s, want %s", choice, got, refused, want)
 		}
 		if forced := strings.Contains(choice, "any") || strings.Contains(choice, `"tool"`); result.ToolForced != forced {
-			t.Errorf("tool_choice %s: forced is %v", choice, result.ToolForced)
+			t.Errorf("tool_choice %s: got forced %v, want %v", choice, result.ToolForced, forced)
 		}
 		got, _, refused = checked(CountTokens, serving, in)
 		if want := `{` + hi + want + `,"model":"gemma"}`; got != want {
@@ -208,7 +208,7 @@ func TestMessages(t *testing.T) {
 		}
 	}
 	if _, result, refused := checked(Messages, serving, `{"messages":[{"role":"user","content":[{"type":"image","source":{"data":"AAAA","type":"base64","media_type":"image/png"}}]}]}`); refused != "" || !result.Images {
-		t.Errorf("a picture: refused %q, images %v", refused, result.Images)
+		t.Errorf("a picture: got refusal %q, images %v, want none, true", refused, result.Images)
 	}
 }
 
@@ -223,7 +223,7 @@ func TestResponses(t *testing.T) {
 		`{"type":"function_call","call_id":"c","name":"shell","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"ok"},{"role":"assistant","content":[{"type":"input_text","text":"done"}],"type":"message"},{"role":"assistant","content":[{"type":"input_text","text":"no"}],"type":"message"}],` +
 		`"tools":[{"type":"function","name":"shell","description":"d","strict":false,"parameters":{"type":"object","properties":{"c":{"type":"string"}}}}],"tool_choice":"auto","model":"gemma","max_output_tokens":4096}`
 	if refused != "" || !result.Stream {
-		t.Fatalf("refused: %s; result %+v", refused, result)
+		t.Fatalf("got refusal %q, result %+v, want a stream", refused, result)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -277,11 +277,11 @@ func TestUnknownFieldsDropped(t *testing.T) {
 	}
 	for _, in := range []string{chatOf(`"grammar":"x"`), chatOf(`"audio":{}`), chatOf(`"id_slot":null`), chatOf(`"x":1,"x":2`), chatOf(`"x":{"a":1,"a":1}`), chatOf(`"x":`), chatOf(`"x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40))} {
 		if _, _, refused := checked(Chat, dropping, in); refused == "" {
-			t.Errorf("%s was accepted", in)
+			t.Errorf("%s is accepted, want it refused", in)
 		}
 	}
 	many := `{` + strings.TrimSuffix(members(maxMembers - 1)[1:], "}") + `,` + hi + `}`
 	if _, _, refused := checked(Chat, dropping, many); refused != "" {
-		t.Errorf("%d unknown fields: %s", maxMembers-1, refused)
+		t.Errorf("%d unknown fields: got %s, want them accepted", maxMembers-1, refused)
 	}
 }

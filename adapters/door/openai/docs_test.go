@@ -31,7 +31,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("docs/api.md is stale: %s", diff)
+		t.Errorf("docs/api.md is stale (-got +want): %s", diff)
 	}
 }
 
@@ -244,7 +244,7 @@ func TestEveryDecisionHasAReason(t *testing.T) {
 		}
 		fields++
 		if reason := strings.TrimSuffix(strings.TrimSpace(cells[len(cells)-1]), "|"); len(strings.TrimSpace(reason)) < 4 {
-			t.Errorf("no reason: %s", row)
+			t.Errorf("got no reason, want one: %s", row)
 		}
 	}
 	if fields < 300 {

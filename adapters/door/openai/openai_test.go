@@ -88,10 +88,10 @@ func TestAccepted(t *testing.T) {
 			continue
 		}
 		if diff := cmp.Diff(c.want, string(got)); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s: got a difference (-want +got): %s", name, diff)
 		}
 		if want := name == "stream"; result.Stream != want {
-			t.Errorf("%s: stream is %v", name, result.Stream)
+			t.Errorf("%s: got stream %v, want %v", name, result.Stream, want)
 		}
 	}
 }
@@ -176,7 +176,7 @@ func TestRefused(t *testing.T) {
 	} {
 		_, _, err := Check(Chat, []byte(c.in), serving, nil)
 		if err == nil {
-			t.Errorf("%s was accepted", c.in)
+			t.Errorf("%s is accepted, want it refused", c.in)
 			continue
 		}
 		want := messages.ReasonBadRequest
@@ -234,7 +234,7 @@ func TestNoMoreAnswersThanSlots(t *testing.T) {
 		}
 		_, _, err := Check(route, []byte(in), serving2, nil)
 		if err == nil || err.Param != "n" || !strings.Contains(err.Error(), "from 1 to 2") {
-			t.Errorf("three of two slots: %+v", err)
+			t.Errorf("three of two slots: got %+v, want an error about n that says from 1 to 2", err)
 		}
 	}
 }
@@ -305,7 +305,7 @@ func TestOnlyNamesAreRead(t *testing.T) {
 		_, _, _ = Check(Chat, raw, serving, nil)
 		runtime.ReadMemStats(&after)
 		if held := after.TotalAlloc - before.TotalAlloc; held > 64<<10 {
-			t.Errorf("%s: refusing it took %d bytes", name, held)
+			t.Errorf("%s: refusing it took %d bytes, want at most 64 KiB", name, held)
 		}
 	}
 }
@@ -314,12 +314,12 @@ func TestOnlyNamesAreRead(t *testing.T) {
 func TestErrorTexts(t *testing.T) {
 	_, _, err := Check(Chat, []byte(`{`+hi+`,"model":"secret-thing"}`), serving, nil)
 	if text := err.Error(); !strings.Contains(text, "gemma") || strings.Contains(text, "secret") {
-		t.Errorf("text is %q", text)
+		t.Errorf("got text %q, want one with gemma and without secret", text)
 	}
 	for kind := range faultTexts {
 		text := (&Error{fault: faultKind(kind), limit: "LIMIT"}).Error()
 		if text == "" || strings.ContainsAny(text, "%@") {
-			t.Errorf("fault %d says %q", kind, text)
+			t.Errorf("fault %d says %q, want words without a verb or a place", kind, text)
 		}
 	}
 	for in, want := range map[string]string{
@@ -371,7 +371,7 @@ func FuzzCheck(f *testing.F) {
 				continue // from text.format
 			}
 			if !known || forms[kind].fields.fields[row].action != accept {
-				t.Fatalf("%s got through", name)
+				t.Fatalf("%s is accepted, want it refused", name)
 			}
 		}
 		if kind == Responses {
@@ -381,7 +381,7 @@ func FuzzCheck(f *testing.F) {
 		if kind >= Responses {
 			checkNothingInvented(t, before, after)
 		} else if diff := cmp.Diff(meant(kind, before), after, cmp.FilterPath(otherBound, cmp.Ignore()), cmp.Comparer(sameNumber), cmp.Comparer(sameText)); diff != "" {
-			t.Fatalf("changed: %s", diff)
+			t.Fatalf("got a difference, want none: %s", diff)
 		}
 		again, _, err := Check(kind, out, serving, nil)
 		if err != nil {
@@ -391,7 +391,7 @@ func FuzzCheck(f *testing.F) {
 			again = encode(t, decode(t, again))
 		}
 		if !bytes.Equal(out, again) {
-			t.Fatalf("not a fixed point:\n%s\n%s", out, again)
+			t.Fatalf("normalized again, got %[2]s, want %[1]s", out, again)
 		}
 	})
 }
@@ -400,7 +400,7 @@ func decode(t *testing.T, b []byte) (object map[string]any) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	if !json.Valid(b) || d.Decode(&object) != nil {
-		t.Fatalf("not a JSON object: %q", b)
+		t.Fatalf("got %q, want a JSON object", b)
 	}
 	return object
 }
@@ -427,7 +427,7 @@ func checkNothingInvented(t *testing.T, before, after any) {
 	})
 	leaves(after, func(s string) {
 		if !said[s] {
-			t.Fatalf("%q is invented", s)
+			t.Fatalf("got string %q, want only strings of the request", s)
 		}
 	})
 }

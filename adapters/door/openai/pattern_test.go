@@ -85,7 +85,7 @@ func FuzzPattern(f *testing.F) {
 		}
 		again, err := parsePattern(p.text)
 		if err != nil || string(again.text) != string(p.text) {
-			t.Fatalf("%q became %q, and that %q, %v", source, p.text, again.text, err)
+			t.Fatalf("%q became %q, and that %q, %v, want the same text again", source, p.text, again.text, err)
 		}
 		before, after := goPattern(t, source), goPattern(t, string(p.text))
 		if before == nil || after == nil {

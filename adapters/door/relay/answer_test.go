@@ -115,7 +115,7 @@ func TestAnswerBufferCounts(t *testing.T) {
 			t.Errorf("%d bytes: got %d, %v, want all", size, len(b.bytes), err)
 		}
 		if rest := int64(budget - cap(b.bytes)); !sem.TryAcquire(rest) || sem.TryAcquire(1) {
-			t.Errorf("%d bytes: got another count than the room of %d bytes", size, cap(b.bytes))
+			t.Errorf("%d bytes: got a count of other than %d bytes of room, want that count", size, cap(b.bytes))
 		} else {
 			sem.Release(rest)
 		}

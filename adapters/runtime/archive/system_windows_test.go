@@ -60,7 +60,7 @@ func unpack(t *testing.T, data []byte, format string) (string, error) {
 	defer f.Close()
 	err = Unpack(context.Background(), f, format, list, dir)
 	if entries, readErr := os.ReadDir(base); readErr != nil || len(entries) != 2 {
-		t.Errorf("something was written outside the folder: %v, %v", entries, readErr)
+		t.Errorf("outside the folder got %v, %v, want two entries", entries, readErr)
 	}
 	return dir, err
 }
@@ -71,11 +71,11 @@ func TestUnpack(t *testing.T) {
 		dir, err := unpack(t, data, format)
 		must(t, err, os.Rename(dir, dir+"2"), Check(t.Context(), dir+"2", list, true))
 		if info, err := os.Lstat(filepath.Join(dir+"2", "bin", "ggml.dll")); err != nil || info.Mode() != 0o444 {
-			t.Errorf("a library has mode %v, %v", info.Mode(), err)
+			t.Errorf("got mode %v of a library, %v, want 0444", info.Mode(), err)
 		}
 		must(t, Remove(dir+"2"))
 		if _, err := os.Lstat(dir + "2"); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("after removing: %v", err)
+			t.Errorf("after removing: got %v, want os.ErrNotExist", err)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func TestUnpackRefuses(t *testing.T) {
 		for format, data := range packed(t, "library", name) {
 			var refused *Error
 			if _, err := unpack(t, data, format); !errors.As(err, &refused) || refused.Reason != messages.ReasonMalformedSpec {
-				t.Errorf("%s in %s: %v", name, format, err)
+				t.Errorf("%s in %s: got %v, want malformed_spec", name, format, err)
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 		must(t, err, change(dir))
 		var refused *Error
 		if err := Check(t.Context(), dir, list, true); !errors.As(err, &refused) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want a refusal", name, err)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func TestFirstThreadHasEnded(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	if line, err := bufio.NewReader(output).ReadString('\n'); line != "ended\n" {
-		t.Fatalf("the child said %q, %v", line, err)
+		t.Fatalf("the child said %q, %v, want ended", line, err)
 	}
 	p := New()
 	defer p.Close()

@@ -38,7 +38,7 @@ func TestJobLimits(t *testing.T) {
 		}
 		basic := limits.BasicLimitInformation
 		if basic.LimitFlags != flags || basic.ActiveProcessLimit != 1 || limits.JobMemoryLimit != uintptr(memory) {
-			t.Errorf("memory %d: got flags %#x, processes %d, memory %d", memory, basic.LimitFlags, basic.ActiveProcessLimit, limits.JobMemoryLimit)
+			t.Errorf("memory %d: got flags %#x, processes %d, memory %d, want %#x, 1 and the given memory", memory, basic.LimitFlags, basic.ActiveProcessLimit, limits.JobMemoryLimit, flags)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func ownLoader(t *testing.T) string {
 func TestProgramHeaders(t *testing.T) {
 	loader := ownLoader(t)
 	if got, err := interpreter(naming(loader).file(t)); err != nil || filepath.Dir(got) == "/" {
-		t.Fatalf("interpreter = %q, %v", got, err)
+		t.Fatalf("got interpreter %q, %v, want one in a folder below /", got, err)
 	}
 	for name, spoil := range map[string]func(*image){
 		"no magic":         func(i *image) { i.header.Ident[0] = '#' },
@@ -106,7 +106,7 @@ func TestProgramHeaders(t *testing.T) {
 	static := naming(loader)
 	static.segments[0].Type = uint32(elf.PT_LOAD)
 	if got, err := interpreter(static.file(t)); err != nil || got != "" {
-		t.Errorf("a static program: %q, %v", got, err)
+		t.Errorf("a static program: got %q, %v, want no interpreter", got, err)
 	}
 }
 
@@ -133,9 +133,9 @@ func TestLoaderIsOfTheSystem(t *testing.T) {
 			_, err := p.plan()
 			var refusal *Error
 			if !errors.As(err, &refusal) || refusal.Reason != messages.ReasonBinaryUntrusted || refusal.Artifact != "sleep" {
-				t.Errorf("loader %q, mode %s: %v", name, mode, err)
+				t.Errorf("loader %q, mode %s: got %v, want binary_untrusted of sleep", name, mode, err)
 			} else if len(name) > 1 && strings.Contains(err.Error(), name) {
-				t.Errorf("the error tells a path: %v", err)
+				t.Errorf("got an error with a path, want one without: %v", err)
 			}
 		}
 	}
@@ -178,7 +178,7 @@ func TestFileRuleOpensNoFolder(t *testing.T) {
 	}
 	defer g.abandon()
 	if said.Sandbox.Landlock == 0 {
-		t.Errorf("level %+v: this test needs a kernel with Landlock", said.Sandbox)
+		t.Errorf("got level %+v, want Landlock: this test needs a kernel with it", said.Sandbox)
 	}
 }
 

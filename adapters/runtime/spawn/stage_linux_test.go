@@ -336,7 +336,7 @@ func TestFailedStartLeavesNoDescriptor(t *testing.T) {
 		}
 	}
 	if failures < 8 {
-		t.Errorf("only %d starts failed", failures)
+		t.Errorf("got %d failed starts, want at least 8", failures)
 	}
 }
 

@@ -147,6 +147,6 @@ func TestReclaimIsBounded(t *testing.T) {
 		t.Errorf("got %v, want %v", err, ErrUnended)
 	}
 	if entries, _ := os.ReadDir(p.spec.RunDir); len(entries) > 0 {
-		t.Errorf("left %v", entries)
+		t.Errorf("left %v, want nothing", entries)
 	}
 }

@@ -92,7 +92,7 @@ func TestCommit(t *testing.T) {
 		t.Fatalf("partial files: got %v, want none", left)
 	}
 	if h := s.Held(t.Context(), a); !h.Here || !h.Verified || h.PartialBytes != 0 {
-		t.Fatalf("held %+v", h)
+		t.Fatalf("got %+v, want it verified, without a partial file", h)
 	}
 }
 
@@ -115,7 +115,7 @@ func TestWrongBytes(t *testing.T) {
 				t.Fatalf("put: got %v, want %s", err, c.want)
 			}
 			if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
-				t.Fatalf("left: %v", left)
+				t.Fatalf("left %v, want nothing", left)
 			}
 		})
 	}
@@ -191,7 +191,7 @@ func TestResume(t *testing.T) {
 			_, err = acc.Write(content[:half])
 			must(t, err, acc.Abort())
 			if h := s.Held(t.Context(), a); h.Here || h.PartialBytes != half {
-				t.Fatalf("held %+v", h)
+				t.Fatalf("got %+v, want %d bytes of a partial file", h, half)
 			}
 			c.change(t, s)
 			s, err = Open(s.dir)
@@ -261,7 +261,7 @@ func TestIdentity(t *testing.T) {
 		t.Fatalf("rehash: got %v, want digest_mismatch", err)
 	}
 	if left := names(t, s, "models"); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("left %v, want nothing", left)
 	}
 
 	must(t, put(s, a, content))
@@ -333,7 +333,7 @@ func TestVerdictOverDisk(t *testing.T) {
 		t.Fatalf("Commit: got %v, want digest_mismatch", err)
 	}
 	if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("left %v, want nothing", left)
 	}
 }
 
@@ -397,10 +397,10 @@ func TestRuntime(t *testing.T) {
 		t.Fatalf("library: got %q, %v; want \"library\"", body, err)
 	}
 	if left := names(t, s, "archives"); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("left %v, want nothing", left)
 	}
 	if h := s.Held(t.Context(), a); !h.Here || !h.Verified {
-		t.Fatalf("held %+v", h)
+		t.Fatalf("got %+v, want it verified", h)
 	}
 	library := filepath.Join(got.Dir, "lib/libggml.so.0")
 	must(t, os.Chmod(library, 0o600), os.WriteFile(library, []byte("librarY"), 0o600), os.Chmod(library, 0o400))
@@ -408,7 +408,7 @@ func TestRuntime(t *testing.T) {
 		t.Fatalf("altered library: got %v, want digest_mismatch", err)
 	}
 	if left := names(t, s, "runtimes"); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("left %v, want nothing", left)
 	}
 }
 
@@ -423,7 +423,7 @@ func TestRuntimeNotAsListed(t *testing.T) {
 	}
 	quiet(t, err, s, a)
 	if left := append(names(t, s, "archives"), names(t, s, "runtimes")...); len(left) != 0 {
-		t.Fatalf("left: %v", left)
+		t.Fatalf("left %v, want nothing", left)
 	}
 }
 

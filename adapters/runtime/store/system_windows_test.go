@@ -57,19 +57,19 @@ func TestModel(t *testing.T) {
 	first, err := s.Model(t.Context(), a, true)
 	must(t, err)
 	if h := s.Held(t.Context(), a); !h.Here || !h.Verified || first.Identity.Inode == 0 || first.Identity.ChangeNano == 0 {
-		t.Errorf("held %+v with identity %+v", h, first.Identity)
+		t.Errorf("got %+v with identity %+v, want it verified, with file number and time", h, first.Identity)
 	}
 	if info, err := os.Lstat(first.Path); err != nil || info.Mode() != 0o444 {
 		t.Errorf("got mode %v, %v; want 0444", info.Mode(), err)
 	}
 	if left := names(t, s, "partial"); len(left) > 0 {
-		t.Errorf("left %v", left)
+		t.Errorf("left %v, want nothing", left)
 	}
 	must(t, os.Remove(record(first.Path)))
 	again, err := s.Model(t.Context(), a, false)
 	must(t, err)
 	if again.Identity.Inode != first.Identity.Inode {
-		t.Errorf("identity %+v, then %+v", first.Identity, again.Identity)
+		t.Errorf("got identity %+v, want %+v", again.Identity, first.Identity)
 	}
 }
 
@@ -82,10 +82,10 @@ func TestWrongBytes(t *testing.T) {
 		t.Helper()
 		var typed *Error
 		if !errors.As(err, &typed) || typed.Reason != messages.ReasonDigestMismatch || typed.cause != nil {
-			t.Errorf("err = %v", err)
+			t.Errorf("got %v, want digest_mismatch without a cause", err)
 		}
 		if left := append(names(t, s, "models"), names(t, s, "partial")...); len(left) > 0 {
-			t.Errorf("left %v", left)
+			t.Errorf("left %v, want nothing", left)
 		}
 	}
 	refused(put(t, s, a, wrong))
@@ -125,16 +125,16 @@ func TestRuntime(t *testing.T) {
 	must(t, err)
 	body, err := os.ReadFile(filepath.Join(got.Dir, "bin", "ggml.dll"))
 	if err != nil || string(body) != "library" || len(names(t, s, "archives")) > 0 {
-		t.Errorf("read %q, %v; archives %v", body, err, names(t, s, "archives"))
+		t.Errorf("read %q, %v, archives %v, want library and no archive", body, err, names(t, s, "archives"))
 	}
 	bad, data := packed(t, "librarX")
 	must(t, put(t, s, bad, data))
 	var typed *Error
 	if _, err := s.Unpack(t.Context(), bad); !errors.As(err, &typed) || typed.Reason != messages.ReasonDigestMismatch {
-		t.Errorf("err = %v", err)
+		t.Errorf("got %v, want digest_mismatch", err)
 	}
 	if left := append(names(t, s, "archives"), names(t, s, "runtimes")...); len(left) != 1 {
-		t.Errorf("left %v", left)
+		t.Errorf("left %v, want one file", left)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestSpace(t *testing.T) {
 	must(t, s.space(1))
 	var typed *Error
 	if err := s.space(math.MaxInt64); !errors.As(err, &typed) || typed.Reason != messages.ReasonNoSpace {
-		t.Errorf("err = %v", err)
+		t.Errorf("got %v, want no_space", err)
 	}
 }
 
@@ -154,11 +154,11 @@ func TestUnpinned(t *testing.T) {
 	binary := filepath.Join(dir, "llama-server.exe")
 	must(t, os.WriteFile(binary, nil, 0o700))
 	if got, err := Unpinned(binary); err != nil || got.Pinned || got.Dir != dir || got.Executable != "llama-server.exe" {
-		t.Errorf("got %+v, %v", got, err)
+		t.Errorf("got %+v, %v, want llama-server.exe in %s, not pinned", got, err, dir)
 	}
 	for _, path := range []string{"", "llama-server.exe", dir, filepath.Join(dir, "absent.exe"), dir + `\..\x.exe`, `\llama-server.exe`} {
 		if got, err := Unpinned(path); err == nil {
-			t.Errorf("%q: %+v", path, got)
+			t.Errorf("%q: got %+v, want an error", path, got)
 		}
 	}
 }

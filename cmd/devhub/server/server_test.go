@@ -135,7 +135,7 @@ func (r *running) goodClient() string {
 	a, id := r.register(`{"redirect_uris":["` + redirect + `"],"token_endpoint_auth_method":"none",
 		"grant_types":["authorization_code","refresh_token"]}`)
 	if a.status != http.StatusCreated || id == "" {
-		r.Fatalf("registering: %d %s", a.status, a.body)
+		r.Fatalf("registering: got %d, want 201 with an identifier: %s", a.status, a.body)
 	}
 	return id
 }
@@ -154,7 +154,7 @@ func (r *running) authorize(query url.Values) url.Values {
 	r.Helper()
 	a := r.get(r.place.Issuer() + "/authorize?" + query.Encode())
 	if a.status != http.StatusSeeOther {
-		r.Fatalf("authorizing: %d %s", a.status, a.body)
+		r.Fatalf("authorizing: got %d, want 303: %s", a.status, a.body)
 	}
 	u, err := url.Parse(a.header.Get("Location"))
 	if err != nil {
@@ -193,7 +193,7 @@ func (r *running) signIn(client string) tokens {
 	r.Helper()
 	t := r.token(exchange(client, r.authorize(authorization(client)).Get("code")))
 	if t.Access == "" || t.Refresh == "" {
-		r.Fatalf("no tokens: %+v", t)
+		r.Fatalf("got %+v, want both tokens", t)
 	}
 	return t
 }

@@ -32,7 +32,7 @@ func TestMetadata(t *testing.T) {
 		}
 		if m.Issuer != r.place.Issuer() || strings.Join(m.Methods, ",") != "S256" ||
 			strings.Join(m.Auth, ",") != "none" || !m.ISS || m.Register != m.Issuer+"/register" {
-			t.Errorf("metadata at %s: %s", target, a.body)
+			t.Errorf("got metadata %[2]s at %[1]s, want the issuer's, with S256 and iss", target, a.body)
 		}
 	}
 }
@@ -218,7 +218,7 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("access token after revocation: got status %d, want 401", status)
 	}
 	if after := r.token(refresh(client, got.Refresh)); after.Error != "invalid_grant" {
-		t.Errorf("refresh after revocation: %+v", after)
+		t.Errorf("refresh after revocation: got %+v, want invalid_grant", after)
 	}
 }
 

@@ -22,9 +22,10 @@ type line struct {
 	text   string
 }
 
-// sources are all Go comments and all lines of the documents, by file.
+// sources are all Go comments, all failure texts of tests and all lines of the documents, by file.
 type sources struct {
 	comments []line
+	failures []line
 	docs     []line
 }
 
@@ -49,9 +50,7 @@ var readSources = sync.OnceValues(func() (sources, error) {
 		file = filepath.ToSlash(file)
 		switch filepath.Ext(name) {
 		case ".go":
-			comments, err := commentsOf(path, file)
-			s.comments = append(s.comments, comments...)
-			return err
+			return s.parse(path, file)
 		case ".md":
 			data, err := os.ReadFile(path)
 			for i, text := range strings.Split(string(data), "\n") {
@@ -64,19 +63,20 @@ var readSources = sync.OnceValues(func() (sources, error) {
 	return s, err
 })
 
-func commentsOf(path, file string) ([]line, error) {
+// parse adds the comments and the failure texts of a Go file.
+func (s *sources) parse(path, file string) error {
 	set := token.NewFileSet()
 	parsed, err := parser.ParseFile(set, path, nil, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var lines []line
 	for _, group := range parsed.Comments {
 		for _, comment := range group.List {
-			lines = append(lines, linesOf(set, comment, file)...)
+			s.comments = append(s.comments, linesOf(set, comment, file)...)
 		}
 	}
-	return lines, nil
+	s.failures = append(s.failures, failuresOf(set, parsed, file)...)
+	return nil
 }
 
 func linesOf(set *token.FileSet, comment *ast.Comment, file string) []line {

@@ -81,7 +81,7 @@ func (f *filter) run(c systemCall) verdict {
 		f.t.Fatal(err)
 	}
 	if got != verdict(uint32(want)) {
-		f.t.Fatalf("the machines disagree about %+v: %#x and %#x", c, uint32(got), uint32(want))
+		f.t.Fatalf("%+v: got %#x, want %#x of the other machine", c, uint32(got), uint32(want))
 	}
 	return got
 }
@@ -105,7 +105,7 @@ func (f *filter) interpret(words *[16]uint32) verdict {
 		case returnConstant:
 			return verdict(i.K)
 		default:
-			f.t.Fatalf("instruction %#x", i.Op)
+			f.t.Fatalf("got instruction %#x, want one that the machine knows", i.Op)
 		}
 	}
 }
@@ -285,11 +285,11 @@ func TestProgramDecidesAsThePolicy(t *testing.T) {
 		}
 		total, wrong, _ := compare(v, newFilter(t, program), calls, t.Errorf)
 		if sum += total; wrong > 0 {
-			t.Errorf("%s: %d of %d calls were decided otherwise than the policy does", v, wrong, total)
+			t.Errorf("%s: got %d of %d calls decided otherwise than by the policy, want 0", v, wrong, total)
 		}
 	}
 	if sum < 1_000_000 {
-		t.Errorf("only %d calls were compared", sum)
+		t.Errorf("compared %d calls, want at least 1000000", sum)
 	}
 	t.Logf("%d calls", sum)
 }

@@ -41,7 +41,7 @@ func (c caller) call(name string, args ...uint64) verdict {
 	c.t.Helper()
 	number, exists, err := c.own.number(name)
 	if err != nil || !exists {
-		c.t.Fatalf("%s has no %q, %v", c.own.name, name, err)
+		c.t.Fatalf("%s has no %q, %v, want its number", c.own.name, name, err)
 	}
 	return c.number(number, args...)
 }
@@ -162,7 +162,7 @@ func TestEverythingElseIsRefused(t *testing.T) {
 			want[number] = other
 		}
 		if len(want) < 80 {
-			t.Errorf("only %d calls are looked for", len(want))
+			t.Errorf("got %d calls to search for, want at least 80", len(want))
 		}
 		for number := range uint32(2000) {
 			expected, ok := want[number]
@@ -192,10 +192,10 @@ func TestForeignTables(t *testing.T) {
 		for _, audit := range []uint32{unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, amd64.audit, arm64.audit} {
 			for number := range uint32(600) {
 				if audit != c.own.audit && c.run(systemCall{audit: audit, number: number}) != refuse {
-					t.Fatalf("call %d of convention %#x is not refused", number, audit)
+					t.Fatalf("call %d of convention %#x is allowed, want it refused", number, audit)
 				}
 				if c.run(systemCall{audit: audit, number: number | x32}) != refuse {
-					t.Fatalf("call %d of the x32 table is not refused", number)
+					t.Fatalf("call %d of the x32 table is allowed, want it refused", number)
 				}
 			}
 		}
@@ -228,10 +228,10 @@ func TestGPUCalls(t *testing.T) {
 			for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
 				for _, name := range []string{"socket", "socketpair"} {
 					if allowed := c.call(name, unix.AF_UNIX, kind|flags) == allow; allowed != (kind == unix.SOCK_STREAM) {
-						t.Errorf("%s of type %d with flags %#x: allowed %v", name, kind, flags, allowed)
+						t.Errorf("%s of type %d with flags %#x: got allowed %v, want %v", name, kind, flags, allowed, kind == unix.SOCK_STREAM)
 					}
 					if c.call(name, unix.AF_INET, kind|flags) != refuse {
-						t.Errorf("%s of the internet, type %d, is not refused", name, kind)
+						t.Errorf("%s of the internet, type %d, is allowed, want it refused", name, kind)
 					}
 				}
 			}
@@ -245,7 +245,7 @@ func TestGPUCalls(t *testing.T) {
 		}
 		for _, name := range []string{"connect", "sendmmsg", "ptrace", "keyctl", "execve"} {
 			if c.call(name) != refuse {
-				t.Errorf("%s is not refused", name)
+				t.Errorf("%s is allowed, want it refused", name)
 			}
 		}
 	})
@@ -269,12 +269,12 @@ func TestNamesExist(t *testing.T) {
 				t.Error(err)
 			}
 			if !exists && (v.own == amd64 || !named[twins[name]]) {
-				t.Errorf("%s has no %q, and its twin %q is not named", v.own.name, name, twins[name])
+				t.Errorf("%s has no %q, want its twin %q named", v.own.name, name, twins[name])
 			}
 		}
 	}
 	if _, ok := processors[runtime.GOARCH]; !ok {
-		t.Errorf("there is no filter for %s", runtime.GOARCH)
+		t.Errorf("got no filter for %s, want one", runtime.GOARCH)
 	}
 }
 
@@ -284,7 +284,7 @@ func TestConditionsCanHold(t *testing.T) {
 		for _, r := range v.rules {
 			for _, c := range r.when {
 				if c.value&^c.mask != 0 || c.argument > 5 {
-					t.Errorf("%s: %s: %+v", v, r.call, c)
+					t.Errorf("%s: %s: got %+v, want a value within the mask and an argument up to 5", v, r.call, c)
 				}
 			}
 		}
@@ -309,7 +309,7 @@ func TestCallNumbers(t *testing.T) {
 		}
 		delete(want, "arch_specific_syscall") // a range
 		if len(want) < 300 {
-			t.Errorf("%s: only %d calls were found", p.name, len(want))
+			t.Errorf("%s: found %d calls, want at least 300", p.name, len(want))
 		}
 		for name, number := range want {
 			if got, ok := callNumbers[name]; !ok || got[p.column] != number {
@@ -318,7 +318,7 @@ func TestCallNumbers(t *testing.T) {
 		}
 		for name, got := range callNumbers {
 			if _, ok := want[name]; !ok && got[p.column] != none {
-				t.Errorf("%s of %s: got %d, and there is none", name, p.name, got[p.column])
+				t.Errorf("%s of %s: got %d, want none", name, p.name, got[p.column])
 			}
 		}
 	}
@@ -342,7 +342,7 @@ func TestCanaryVerdict(t *testing.T) {
 			{"tested", func() error { return test.err }, byLandlock},
 		})
 		if (failed == "tested") != test.failed {
-			t.Errorf("%s: failing = %q", name, failed)
+			t.Errorf("%s: got failing test %q, want failed %v", name, failed, test.failed)
 		}
 	}
 }
@@ -388,7 +388,7 @@ func TestCanariesFindFaults(t *testing.T) {
 	}
 	same := func(list []rule) []rule { return list }
 	if failed := run(same, installed) + run(same, once); failed != "" {
-		t.Errorf("without a fault: %q failed", failed)
+		t.Errorf("without a fault: %q failed, want none", failed)
 	}
 	for call, want := range map[string]string{
 		"socket": "making an internet socket", "prctl": "outliving the daemon", "sendto": "an address by garbage in an argument",
@@ -431,7 +431,7 @@ func TestComplete(t *testing.T) {
 	for name, test := range tests {
 		r := full
 		if test.change(&r); r.Complete() != test.want {
-			t.Errorf("%s: complete %v", name, r.Complete())
+			t.Errorf("%s: got complete %v, want %v", name, r.Complete(), test.want)
 		}
 	}
 }
