@@ -39,7 +39,7 @@ func hubKeys() []key {
 		durationKey("hub.sign_in_timeout", "how long one sign-in may take", "2m", time.Second, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Hub.SignInTimeout }),
 
-		stringKey("manifest.root_file", "the pinned TUF root; empty: the one built in", path, "",
+		stringKey("manifest.root_file", "the pinned TUF root; empty: no manifest is trusted", path, "",
 			func(s *Settings) *string { return &s.Manifest.RootFile }, isOptionalPath),
 		durationKey("manifest.grace", "how long what is verified may serve after the manifest expired", "72h", 0, 90*24*time.Hour,
 			func(s *Settings) *time.Duration { return &s.Manifest.Grace }),

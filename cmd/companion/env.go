@@ -88,7 +88,7 @@ func (d door) variables(only string, environ []string) (all []variable) {
 		// Libraries of this family add /v1 themselves.
 		all = append(all, variable{"ANTHROPIC_BASE_URL", strings.TrimSuffix(d.baseURL, "/v1")}, variable{"ANTHROPIC_AUTH_TOKEN", token},
 			variable{"ANTHROPIC_MODEL", model}, variable{"ANTHROPIC_DEFAULT_HAIKU_MODEL", model})
-		if _, set := lookup(environ, "ANTHROPIC_API_KEY"); set { // it would be sent beside the token, and make it ambiguous
+		if _, set := lookup(environ, "ANTHROPIC_API_KEY"); set { // a second credential in the same request is refused as ambiguous
 			all = append(all, variable{"ANTHROPIC_API_KEY", token})
 		}
 	}

@@ -228,7 +228,7 @@ func (a *app) fail(err error) int {
 	return f.exit
 }
 
-// exits lists the exit statuses that a command can end with, beside 0, 1, 2 and 130.
+// exits lists the exit statuses that a command can end with, in addition to 0, 1, 2 and 130.
 func exits(cmd *cobra.Command, codes ...int) *cobra.Command {
 	all := append([]int{exitDone, exitFailed, exitUsage}, codes...)
 	all = append(all, exitInterrupted)

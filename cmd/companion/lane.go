@@ -85,7 +85,7 @@ func chooseLane(ctx context.Context, s config.Settings, places config.Places) (c
 	return c, nil
 }
 
-// configured returns what the configuration says about a lane beside local.
+// configured returns what the configuration says about a lane other than local.
 func configured(s config.Settings, l lane.Lane) config.Lane {
 	switch l {
 	case lane.SelfHosted:

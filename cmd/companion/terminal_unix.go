@@ -44,8 +44,8 @@ func suspend(leave, enter func()) {
 	signal.Notify(resumed, syscall.SIGCONT)
 	defer signal.Stop(resumed)
 	leave()
-	// SIGSTOP, since SIGTSTP is caught; for the shell both are a stopped job. In an orphaned process group nobody could
-	// resume it, but there the kernel sends no SIGTSTP either.
+	// SIGSTOP, since SIGTSTP is caught; for the shell both are a stopped job. In an orphaned process group no shell
+	// could resume it, but there the kernel sends no SIGTSTP either.
 	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err == nil {
 		<-resumed
 	}

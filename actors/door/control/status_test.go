@@ -16,7 +16,7 @@ import (
 	"companion/messages"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // noon is the start time of the clock in a synctest bubble, so that golden files hold exact times.
 var noon = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -58,7 +58,7 @@ func (a *admission) enter(n need) (*ticket, messages.Reason) {
 	return nil, reason
 }
 
-// fitsLocked reports whether a request may run beside those that have a slot.
+// fitsLocked reports whether a request may run together with those that have a slot.
 func (a *admission) fitsLocked(n need) bool {
 	return a.counts.InFlight == 0 || !n.alone && !a.alone && a.counts.InFlight+a.slotsLocked(n) <= a.counts.MaxInFlight
 }

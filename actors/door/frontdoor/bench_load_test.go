@@ -127,7 +127,7 @@ func BenchmarkFiguresLoad(b *testing.B) {
 	})
 	_, _, door := stage(b, "/v1/chat/completions", benchChat, backEnd, func(d *Deps) {
 		d.Bounds.Connections = 4096
-		d.Bounds.HeadTime, d.Bounds.WriteStall = time.Minute, time.Minute // nobody is cut off while it is measured
+		d.Bounds.HeadTime, d.Bounds.WriteStall = time.Minute, time.Minute // no connection is cut off during the measurement
 	})
 	for b.Loop() {
 		measure := func() time.Duration {
@@ -155,7 +155,7 @@ func BenchmarkFiguresLoad(b *testing.B) {
 	}
 }
 
-// crowd is what the good client is measured beside.
+// crowd are the bad connections that are open while the good client is measured.
 type crowd struct {
 	conns []net.Conn
 	open  atomic.Int64 // idle and slow ones

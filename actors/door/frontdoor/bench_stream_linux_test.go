@@ -21,11 +21,10 @@ import (
 	"companion/messages"
 )
 
-// benchPeer makes the test program one that stands beside the proxies of a stream's benchmark, in a
-// process and a session of its own. "peer" is both other sides, the runtime that writes events and the
-// clients that read them: one thread that never sleeps while it measures, since what it needs itself to be
-// woken is not the proxies'. "awake" keeps the other processors from sleeping and yields to everybody:
-// what one takes to wake, here more than both proxies together, is the machine's.
+// benchPeer makes the test program a helper of the stream benchmark, in its own process and session. "peer" plays
+// both the runtime, which writes events, and the clients, which read them: one thread that never sleeps during the
+// measurement, because its own wake-up time is no property of the proxies. "awake" runs at the lowest priority and
+// keeps the other processors from sleeping: waking one takes longer here than both proxies together.
 const benchPeer = "FRONTDOOR_BENCH_PEER"
 
 // streams asks the peer for bursts of events, one event for each of Count streams, through the targets in
@@ -125,7 +124,7 @@ func init() {
 
 // stayAwake occupies all processors but the peer's.
 func stayAwake() {
-	// Whoever shares processors by session would give this one as much as the proxies'.
+	// With autogroups the kernel divides the processors by session, and this one would get as much as the proxies.
 	_ = os.WriteFile("/proc/self/autogroup", []byte("19"), 0)
 	for range runtime.NumCPU() - 1 {
 		go func() {

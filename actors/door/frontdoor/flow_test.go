@@ -160,7 +160,7 @@ func TestSlotsOfAnswers(t *testing.T) {
 // L6: at a small queue there is no answer but 200 and 503 queue_full with Retry-After.
 func TestSmallQueue(t *testing.T) {
 	for _, n := range []int{8, 64} {
-		met := make(chan struct{}) // closed when the queue was full: nobody is answered before
+		met := make(chan struct{}) // closed when the queue was full: no request is answered before
 		see := sync.OnceFunc(func() { close(met) })
 		up := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			<-met
@@ -244,7 +244,7 @@ func TestQueueTimeout(t *testing.T) {
 	r.wait(0, 0)
 }
 
-// A6, A7: a drain refuses who waits and who comes, lets who runs finish, and is told when.
+// A6, A7: a drain refuses queued and new requests, lets running ones finish, and reports when they have.
 func TestDrain(t *testing.T) {
 	up := newSlow()
 	r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight = 1 })
@@ -305,7 +305,7 @@ func TestNoWindowBetweenStates(t *testing.T) {
 	}
 }
 
-// L11, J2, T12: nothing of a request is in the log, whatever became of it.
+// L11, J2, T12: the log has no content of a request, whether it was answered or refused.
 func TestLogHoldsNoContent(t *testing.T) {
 	r := start(t, llama(t), nil)
 	const canary = "CANARY"

@@ -55,7 +55,7 @@ func TestGoodRequests(t *testing.T) {
 	}
 }
 
-// L7: what a client sends beside its body stays here.
+// L7: the client's headers are not forwarded.
 func TestClientHeadersStay(t *testing.T) {
 	r := start(t, llama(t), nil)
 	a := r.one(r.request("POST", "/v1/chat/completions", chatBody,

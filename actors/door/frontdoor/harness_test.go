@@ -47,7 +47,7 @@ type rig struct {
 }
 
 // start runs a front door in front of upstream, in state ready, with both tokens given.
-// observe runs check while the load is that of a moment ago, however long check takes (P2).
+// observe runs check with a load that is always recent, however long check takes (P2).
 func (r *rig) observe(bytes int64, check func()) {
 	see := func() { r.seen.Set(messages.Observation{At: time.Now(), ResidentBytes: bytes}) }
 	see()

@@ -15,8 +15,8 @@ import (
 	"companion/messages"
 )
 
-// T16, L9: whatever many bad clients do at once, the good one is served, and when they are gone
-// nothing of them is left.
+// T16, L9: while many bad clients attack at once, the good one is served. When they are gone, no goroutine or slot of
+// theirs is left.
 func TestFlood(t *testing.T) {
 	up := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -114,8 +114,8 @@ func TestStalledReader(t *testing.T) {
 	r.wait(0, 0)
 }
 
-// L9: a head that does not come is cut off, a body that does not come is answered, and neither
-// costs anybody else anything.
+// L9: a connection without a head is cut off, a request without its body is answered, and neither affects other
+// clients.
 func TestSlowClients(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) {
 		d.Bounds.HeadTime, d.Bounds.BodyTime, d.Bounds.IdleTime = 100*time.Millisecond, 100*time.Millisecond, 150*time.Millisecond

@@ -28,8 +28,8 @@ func (r *rig) long(size int) string {
 	return r.request("POST", "/v1/chat/completions", before+strings.Repeat("x", size-len(before+after))+after)
 }
 
-// L6a, L9: what a client only announces takes nothing of the memory that all share, and neither does
-// as much of a body as a small one has.
+// L6a, L9: a large Content-Length without data reserves no shared memory, and neither do the first bytes of a body,
+// up to the size of a small one.
 func TestAnnouncedBodies(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyMemory = d.Bounds.BodyBytes + 100<<10 })
 	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"

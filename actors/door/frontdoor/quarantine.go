@@ -148,7 +148,7 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 	now := time.Now()
 	switch {
 	case r.Whole && r.Reason != messages.ReasonOK:
-		// The runtime refused it or failed it, and lives: that says nothing of what it does with its text or schemas.
+		// The runtime refused the request or failed to answer it, and survived: its text and schemas stay unproven.
 	case r.Whole:
 		for _, d := range s.print.all() {
 			q.answered.set(d, struct{}{})

@@ -285,7 +285,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 }
 
 // L6, R11: a request that must be alone waits until the runtime is empty, the ones behind it wait for it, and
-// the order of arrival is kept; a request that gives up holds nobody up.
+// the order of arrival is kept; a request that gives up delays no other.
 func TestAdmissionAlone(t *testing.T) {
 	var a admission
 	a.counts.MaxInFlight, a.counts.QueueBound = 2, 3

@@ -152,7 +152,7 @@ func TestUpstreamFaults(t *testing.T) {
 	r.wait(0, 0)
 }
 
-// L6: whoever has read an answer to its end finds its place free, though nobody may wait for one.
+// L6: a client that has read its answer to the end finds its slot free, even with a queue bound of 0.
 func TestPlaceIsFreeAtTheEnd(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound = 1, 0 })
 	large := `{"x":"` + strings.Repeat("x", 100000) + `"}`

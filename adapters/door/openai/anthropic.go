@@ -24,7 +24,7 @@ var messagesRequest = newObject(
 	field{name: "inference_geo", action: drop, doc: "the model runs on this machine"},
 	field{name: "speed", action: drop, doc: "there is one"},
 	field{name: "context_management", action: drop, doc: "the conversation is used as it is sent"},
-	field{name: "extra_body", rule: only{"{}", "it belongs to the library; put its fields beside the others"}, doc: "an empty one says nothing"},
+	field{name: "extra_body", rule: only{"{}", "it belongs to the library; put its fields next to the others"}, doc: "an empty one says nothing"},
 	cacheControl,
 	field{name: "mcp_servers", rule: only{"[]", "nothing is fetched; give the tools in `tools` and call them yourself"}, doc: "nothing is fetched"},
 	field{name: "container", action: refuse, doc: "no code is run; leave it out"},

@@ -103,7 +103,7 @@ func TestWhatClientsMayNotSend(t *testing.T) {
 		{Completions, `{"prompt":"x","best_of":"1"}`, "`best_of`"},
 		{Completions, `{"prompt":"x","suffix":"y"}`, "`suffix`"},
 		{Completions, `{"prompt":"x","suffix":" "}`, "`suffix`"},
-		{Chat, chatOf(`"extra_body":{"a":1}`), "`extra_body` beside the others"},
+		{Chat, chatOf(`"extra_body":{"a":1}`), "`extra_body` next to the others"},
 		{Chat, chatOf(`"chat_template_kwargs":{"enable_thinking":true,"tools":[]}`), "Unknown field `tools` in chat_template_kwargs"},
 		{Chat, chatOf(`"chat_template_kwargs":{"enable_thinking":"no"}`), "`enable_thinking` true or false"},
 		{Chat, chatOf(`"chat_template":"x"`), "`chat_template` controls the runtime"},

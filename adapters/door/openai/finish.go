@@ -47,7 +47,7 @@ type form struct {
 	bound  string // the field that bounds the answer's tokens; empty if there is no answer
 	// required is the value of tool_choice for a call of any tool.
 	required string
-	// schemaPath leads from a tool to its schema, and formatPath from the request to that of the answer.
+	// schemaPath leads from a tool to its schema, and formatPath from the request to the schema of the answer.
 	schemaPath, formatPath []string
 }
 

@@ -573,7 +573,7 @@ func otherBound(p cmp.Path) bool {
 	return !before.IsValid() && strings.HasSuffix(fmt.Sprint(after), "999999999999999")
 }
 
-// sameText is equality, or that of a pattern and its form for the runtime.
+// sameText reports whether two texts are equal, or one is a pattern and the other its form for the runtime.
 func sameText(a, b string) bool {
 	if a == b {
 		return true

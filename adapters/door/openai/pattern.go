@@ -53,7 +53,7 @@ const (
 	patternTwice         patternError = "a lazy, possessive or repeated quantifier"
 	patternReversed      patternError = "a repetition whose upper bound is below the lower one"
 	patternMany          patternError = "a repetition of more than 1999"
-	patternEscape        patternError = "an escape other than that of ^ $ . [ ] ( ) | { } * + ?, \\xHH and \\uHHHH; write \\d as [0-9], \\w as [A-Za-z0-9_], \\s as [ ]"
+	patternEscape        patternError = "an escape of other characters than ^ $ . [ ] ( ) | { } * + ?, \\xHH and \\uHHHH; write \\d as [0-9], \\w as [A-Za-z0-9_], \\s as [ ]"
 	patternClassEscape   patternError = "an escape in a class other than \\[ \\] \\xHH and \\uHHHH; write \\d as 0-9, \\w as A-Za-z0-9_, and - first or last"
 	patternJSON          patternError = "a double quote, a backslash or a control character, which the runtime would write into JSON without an escape"
 	patternEmptyClass    patternError = "a class without characters"

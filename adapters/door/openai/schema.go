@@ -17,7 +17,7 @@ const (
 	maxReferences   = 256
 	maxPropertyName = 256 // bytes; the runtime reads rule names with a recursive regular expression
 	// maxItemsBound is the largest minItems or maxItems. The grammar parser refuses a group with 2000 rules, and
-	// that of an array has a few more than it has items.
+	// the group of an array has a few more rules than the array has items.
 	maxItemsBound = 1900
 	// maxPatternTotal bounds the items of all patterns together, each of which grows by at most 20 bytes
 	// when it is rewritten.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// modelRule accepts an empty name, or that of the served model (L6a).
+// modelRule accepts an empty name or the name of the served model (L6a).
 type modelRule struct{}
 
 func (modelRule) describe() string { return "a string" }

@@ -81,7 +81,7 @@ var sampling = []field{
 	{name: "dry_base", rule: number{1, 10}, doc: "llama.cpp"},
 	{name: "dry_allowed_length", rule: integer{min: 1, max: 1 << 16}, doc: "llama.cpp"},
 	{name: "dry_penalty_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
-	{name: "dry_sequence_breakers", rule: breakers{}, doc: "llama.cpp; its own 4 when absent; with `dry_multiplier`, their number times that of the answers is at most " + strconv.Itoa(maxBreakerScans)},
+	{name: "dry_sequence_breakers", rule: breakers{}, doc: "llama.cpp; its own 4 when absent; with `dry_multiplier`, their number times the number of answers is at most " + strconv.Itoa(maxBreakerScans)},
 	{name: "mirostat", rule: integer{min: 0, max: 2}, doc: "llama.cpp"},
 	{name: "mirostat_tau", rule: number{0, 100}, doc: "llama.cpp"},
 	{name: "mirostat_eta", rule: number{0, 1}, doc: "llama.cpp"},
@@ -97,7 +97,7 @@ var droppedFields = []field{
 	{name: "service_tier", action: drop, doc: "there is one"},
 	{name: "prompt_cache_key", action: drop, doc: ownCache}, {name: "prompt_cache_retention", action: drop, doc: ownCache},
 	{name: "prompt_cache_options", action: drop, doc: ownCache},
-	{name: "extra_body", rule: only{"{}", "it belongs to the OpenAI library; put its fields beside the others"}, doc: "an empty one says nothing"},
+	{name: "extra_body", rule: only{"{}", "it belongs to the OpenAI library; put its fields next to the others"}, doc: "an empty one says nothing"},
 }
 
 // Reasons of dropped and refused fields, each of several.
@@ -119,7 +119,7 @@ var foreignFields = []field{
 	{name: "guided_choice", action: refuse, doc: useFormat}, {name: "guided_grammar", action: refuse, doc: useFormat},
 	{name: "format", action: refuse, doc: useFormat},
 	{name: "repetition_penalty", action: refuse, doc: "write `repeat_penalty`"},
-	{name: "options", action: refuse, doc: ofOllama + "its fields beside the others"},
+	{name: "options", action: refuse, doc: ofOllama + "its fields next to the others"},
 	{name: "think", action: refuse, doc: ofOllama + "`reasoning_effort`"},
 	{name: "keep_alive", action: drop, doc: "the model stays loaded as `companion` decides"},
 }

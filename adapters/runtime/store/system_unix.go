@@ -91,7 +91,7 @@ func Unpinned(path string) (messages.VerifiedRuntime, error) {
 	}
 	info, err := os.Lstat(path)
 	if err != nil {
-		return invalid("cannot be looked at")
+		return invalid("cannot be read")
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
@@ -100,7 +100,7 @@ func Unpinned(path string) (messages.VerifiedRuntime, error) {
 	case info.Mode().Perm()&0o111 == 0:
 		return invalid("is no program")
 	case stat.Uid != 0 && int(stat.Uid) != os.Geteuid(), info.Mode().Perm()&0o022 != 0:
-		return messages.VerifiedRuntime{}, &Error{Reason: messages.ReasonBinaryUntrusted, what: "somebody else could change the unpinned binary"}
+		return messages.VerifiedRuntime{}, &Error{Reason: messages.ReasonBinaryUntrusted, what: "another user could replace the unpinned binary"}
 	}
 	return messages.VerifiedRuntime{Name: "unpinned", Dir: filepath.Dir(path), Executable: filepath.Base(path)}, nil
 }
