@@ -279,7 +279,7 @@ func exercise(c *canary, house *harness.Companion) messages.Status {
 	application := strings.TrimSpace(house.Must("token", "add", "canary"))
 	c.know("application token", application)
 	if a := send(c.t, address, post(address, "/v1/chat/completions", "x-api-key: "+application+"\r\n", `{"max_tokens":1,"messages":[{"role":"user","content":"One word."}]}`)); a.status != 200 {
-		c.t.Errorf("the application was answered with %d", a.status)
+		c.t.Errorf("the application: got %d, want 200", a.status)
 	}
 	c.run(house, "token", "list", "--json")
 	for _, request := range []string{
