@@ -8,7 +8,7 @@ const AsksByItself = false
 func open(name string) (backEnd, error) {
 	switch name {
 	case BackendAuto, BackendSecretService:
-		return secretService{}, nil
+		return &secretService{}, nil
 	case BackendKernelKeyring:
 		return kernelKeyring{}, nil
 	}

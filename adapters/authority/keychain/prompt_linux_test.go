@@ -144,7 +144,7 @@ func TestDialogs(t *testing.T) {
 		return
 	}
 	fake, locked := serveFake(t)
-	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
 	wantDialogs := func(want int) {
 		t.Helper()
 		if got, _ := fake.counts(); got != want {
@@ -177,7 +177,7 @@ func TestDialogs(t *testing.T) {
 
 	// An unanswered dialog is dismissed at the deadline.
 	fake.change(func(f *fakeService) { f.silent = true })
-	short := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 200 * time.Millisecond})
+	short := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 200 * time.Millisecond})
 	_, _, err := short.Get(Ask(t.Context()), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainLocked)
 	wantDialogs(3)
@@ -198,7 +198,7 @@ func TestNoCollection(t *testing.T) {
 	}
 	fake, _ := serveFake(t)
 	fake.change(func(f *fakeService) { f.none = true })
-	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
 	_, _, err := k.Get(t.Context(), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainNoCollection)
 
@@ -223,7 +223,7 @@ func TestBusGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 20 * time.Second})
 	go func() {
 		for prompts, _ := fake.counts(); prompts == 0; prompts, _ = fake.counts() {
 			time.Sleep(time.Millisecond)

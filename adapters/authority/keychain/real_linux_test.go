@@ -112,13 +112,13 @@ func TestSecretService(t *testing.T) {
 		return
 	}
 	service := uniqueService(t)
-	k := newKeychain(secretService{}, Options{Service: service, Timeout: 2 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: service, Timeout: 2 * time.Second})
 
 	_, _, err := k.Get(t.Context(), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainUnavailable)
 
 	daemon := startKeyring(t)
-	testBackEnd(t, secretService{}, service, MaxValue)
+	testBackEnd(t, &secretService{}, service, MaxValue)
 	if err := k.Set(t.Context(), RefreshToken, messages.NewSecret("kept")); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestNoSessionBus(t *testing.T) {
 		again(t, []string{name + "=1", "DBUS_SESSION_BUS_ADDRESS=unix:path=/nonexistent/bus"})
 		return
 	}
-	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 2 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 2 * time.Second})
 	wantReason(t, k.Set(t.Context(), LoopbackToken, messages.NewSecret("v")), messages.ReasonKeychainUnavailable)
 	_, _, err := k.Get(t.Context(), LoopbackToken)
 	wantReason(t, err, messages.ReasonKeychainUnavailable)
@@ -208,7 +208,7 @@ func TestWatch(t *testing.T) {
 		Watch(ctx, BackendAuto, func() { changes <- struct{}{} })
 	}()
 	defer func() { cancel(); <-ended }()
-	k := newKeychain(secretService{}, Options{Service: uniqueService(t), Timeout: 5 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: uniqueService(t), Timeout: 5 * time.Second})
 	hears := func(what string) {
 		t.Helper()
 		select {
@@ -268,7 +268,7 @@ func TestEncryptedTransport(t *testing.T) {
 	startKeyring(t)
 	defer closeSharedBus(t)
 	service := uniqueService(t)
-	k := newKeychain(secretService{}, Options{Service: service, Timeout: 5 * time.Second})
+	k := newKeychain(&secretService{}, Options{Service: service, Timeout: 5 * time.Second})
 	recorded := eavesdrop(t)
 	for _, value := range []string{"a", "fifteen bytes..", "sixteen bytes...", "seventeen bytes..", strings.Repeat("ä", MaxValue/2)} {
 		if err := k.Set(t.Context(), RefreshToken, messages.NewSecret(value)); err != nil {

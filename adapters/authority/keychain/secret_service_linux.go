@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -17,8 +18,12 @@ import (
 // crashes if the bus ends while a dialog is open, and sends secrets over the bus in plain text. Items have go-keyring's
 // attributes, so that items stored by earlier versions are found.
 //
-// Each call uses its own connection, which is closed when the call ends.
-type secretService struct{}
+// Each call uses its own connection, which is closed when the call ends. KeePassXC is an exception: see keepassxc_linux.go.
+type secretService struct {
+	mu   sync.Mutex
+	kept *line // the connection to KeePassXC, or nil
+	seen seenItem
+}
 
 const (
 	secretsName       = "org.freedesktop.secrets"
@@ -35,27 +40,37 @@ const (
 // dismissWithin is how long the connection stays open after its call, to dismiss an open dialog.
 const dismissWithin = 100 * time.Millisecond
 
-func (secretService) get(ctx context.Context, service, account string) (value string, err error) {
-	err = withVault(ctx, func(v *vault) error {
+func (s *secretService) get(ctx context.Context, service, account string) (value string, err error) {
+	err = s.withVault(ctx, func(v *vault) error {
 		items, err := v.find(service, account)
 		if err != nil {
 			return err
 		}
-		value, err = v.read(items[0])
+		if v.keepassxc() {
+			value, err = s.readOnce(v, service, account, items[0])
+		} else {
+			value, err = v.read(service, items[0])
+		}
 		return err
 	})
+	if err == nil && value == "" { // see empty
+		err = errAbsent
+	}
 	return value, err
 }
 
-func (secretService) set(ctx context.Context, service, account, value string) error {
-	return withVault(ctx, func(v *vault) error { return v.write(service, account, value) })
+func (s *secretService) set(ctx context.Context, service, account, value string) error {
+	return s.withVault(ctx, func(v *vault) error { return v.write(service, account, value) })
 }
 
-func (secretService) delete(ctx context.Context, service, account string) error {
-	return withVault(ctx, func(v *vault) error {
+func (s *secretService) delete(ctx context.Context, service, account string) error {
+	return s.withVault(ctx, func(v *vault) error {
 		items, err := v.find(service, account)
 		if err != nil {
 			return err
+		}
+		if v.keepassxc() {
+			return v.empty(service, account)
 		}
 		for _, item := range items {
 			var prompt dbus.ObjectPath
@@ -75,46 +90,62 @@ type vault struct {
 	ctx        context.Context
 	conn       *dbus.Conn
 	collection dbus.ObjectPath
+	sessions   []dbus.ObjectPath // open
+	keePassXC  *bool             // nil until keepassxc has asked
 }
 
 // withVault runs use on an unlocked collection. If the collection is locked and ctx allows a dialog, it raises the unlock
 // dialog.
-func withVault(ctx context.Context, use func(*vault) error) error {
-	conn, end, err := connect(ctx)
+func (s *secretService) withVault(ctx context.Context, use func(*vault) error) error {
+	l, err := s.take(ctx)
 	if err != nil {
 		return err
 	}
-	defer end()
-	v := &vault{ctx: ctx, conn: conn}
-	if err := v.open(); err != nil {
-		return reasoned(ctx, err)
+	v := &vault{ctx: ctx, conn: l.conn}
+	if err = v.open(); err == nil {
+		err = use(v)
 	}
-	return reasoned(ctx, use(v))
+	s.giveBack(l, v)
+	return reasoned(ctx, err)
+}
+
+// line is a connection to the session bus, which closes soon after the context of its call has ended.
+type line struct {
+	conn   *dbus.Conn
+	cancel context.CancelFunc // closes it
+	detach func() bool        // from that context
+}
+
+func (l *line) attach(ctx context.Context) {
+	l.detach = context.AfterFunc(ctx, func() { time.AfterFunc(dismissWithin, l.cancel) })
+}
+
+func (l *line) close() {
+	l.detach()
+	_ = l.conn.Close()
+	l.cancel()
 }
 
 // connect makes a private connection to the session bus. It does not start a bus.
-func connect(ctx context.Context) (conn *dbus.Conn, end func(), err error) {
+func connect(ctx context.Context) (*line, error) {
 	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dismissWithin, cancel) })
-	conn, err = dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(connCtx))
+	l := &line{cancel: cancel}
+	l.attach(ctx)
+	var err error
+	l.conn, err = dbus.SessionBusPrivateNoAutoStartup(dbus.WithContext(connCtx))
 	if err != nil {
-		stop()
+		l.detach()
 		cancel()
-		return nil, nil, fail(messages.ReasonKeychainUnavailable, fmt.Errorf("connecting to the session bus: %w", err))
+		return nil, fail(messages.ReasonKeychainUnavailable, fmt.Errorf("connecting to the session bus: %w", err))
 	}
-	end = func() {
-		stop()
-		_ = conn.Close()
-		cancel()
-	}
-	if err = conn.Auth(nil); err == nil {
-		err = conn.Hello()
+	if err = l.conn.Auth(nil); err == nil {
+		err = l.conn.Hello()
 	}
 	if err != nil {
-		end()
-		return nil, nil, reasoned(ctx, fmt.Errorf("greeting the session bus: %w", err))
+		l.close()
+		return nil, reasoned(ctx, fmt.Errorf("greeting the session bus: %w", err))
 	}
-	return conn, end, nil
+	return l, nil
 }
 
 func (v *vault) call(path dbus.ObjectPath, method string, args ...any) *dbus.Call {
@@ -156,15 +187,15 @@ func (v *vault) look() (locked bool, err error) {
 	return locked, err
 }
 
-// unlock asks the service to unlock a collection or an item, which may raise a dialog. If the dialog is dismissed or not
-// answered in time, the object stays locked.
-func (v *vault) unlock(object dbus.ObjectPath) error {
+// unlock asks the service to unlock a collection or items, which may raise one dialog. If the dialog is dismissed or not
+// answered in time, the objects stay locked.
+func (v *vault) unlock(objects ...dbus.ObjectPath) error {
 	if !takeDialog(v.ctx) {
 		return fail(messages.ReasonKeychainLocked, errors.New("it is locked, and this call must not ask"))
 	}
 	var unlocked []dbus.ObjectPath
 	var prompt dbus.ObjectPath
-	if err := v.call(secretsPath, secretsService+".Unlock", []dbus.ObjectPath{object}).Store(&unlocked, &prompt); err != nil {
+	if err := v.call(secretsPath, secretsService+".Unlock", objects).Store(&unlocked, &prompt); err != nil {
 		return fail(messages.ReasonKeychainLocked, fmt.Errorf("asking to unlock: %w", err))
 	}
 	if prompt == noPrompt {
@@ -192,10 +223,15 @@ func (v *vault) ask(prompt dbus.ObjectPath, dismissed messages.Reason) error {
 	signals := make(chan *dbus.Signal, 64)
 	v.conn.Signal(signals)
 	defer v.conn.RemoveSignal(signals)
-	err := v.conn.AddMatchSignalContext(v.ctx, dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(secretsPrompt))
+	completed := []dbus.MatchOption{dbus.WithMatchObjectPath(prompt), dbus.WithMatchInterface(secretsPrompt)}
+	err := v.conn.AddMatchSignalContext(v.ctx, completed...)
 	if err == nil {
 		err = v.conn.AddMatchSignalContext(v.ctx, matchOwner()...)
 	}
+	defer func() {
+		_ = v.conn.RemoveMatchSignalContext(v.ctx, completed...)
+		_ = v.conn.RemoveMatchSignalContext(v.ctx, matchOwner()...)
+	}()
 	if err == nil {
 		err = v.call(prompt, secretsPrompt+".Prompt", "").Err
 	}
@@ -241,8 +277,13 @@ func attributes(service, account string) map[string]string {
 
 // find returns the items of the account, at least one, or errAbsent.
 func (v *vault) find(service, account string) ([]dbus.ObjectPath, error) {
+	return v.search(attributes(service, account))
+}
+
+// search returns the items with these attributes, at least one, or errAbsent.
+func (v *vault) search(attributes map[string]string) ([]dbus.ObjectPath, error) {
 	var items []dbus.ObjectPath
-	if err := v.call(v.collection, secretsCollection+".SearchItems", attributes(service, account)).Store(&items); err != nil {
+	if err := v.call(v.collection, secretsCollection+".SearchItems", attributes).Store(&items); err != nil {
 		return nil, fmt.Errorf("searching the item: %w", err)
 	}
 	if len(items) == 0 {
@@ -259,7 +300,7 @@ type secret struct {
 	ContentType string
 }
 
-func (v *vault) read(item dbus.ObjectPath) (string, error) {
+func (v *vault) read(service string, item dbus.ObjectPath) (string, error) {
 	s, err := v.openSession()
 	if err != nil {
 		return "", err
@@ -267,7 +308,7 @@ func (v *vault) read(item dbus.ObjectPath) (string, error) {
 	var got secret
 	err = v.call(item, secretsItem+".GetSecret", s.path).Store(&got)
 	if errorName(err) == errLockedName { // KeePassXC locks single items
-		if err := v.unlock(item); err != nil {
+		if err := v.unlockItems(service); err != nil {
 			return "", err
 		}
 		err = v.call(item, secretsItem+".GetSecret", s.path).Store(&got)
@@ -288,6 +329,11 @@ func (v *vault) write(service, account, value string) error {
 	if err != nil {
 		return err
 	}
+	if v.keepassxc() {
+		if done, err := v.replace(service, account, encrypted); done || err != nil {
+			return err
+		}
+	}
 	properties := map[string]dbus.Variant{
 		secretsItem + ".Label":      dbus.MakeVariant(service + ": " + account),
 		secretsItem + ".Attributes": dbus.MakeVariant(attributes(service, account)),
@@ -295,6 +341,9 @@ func (v *vault) write(service, account, value string) error {
 	var item, prompt dbus.ObjectPath
 	if err := v.call(v.collection, secretsCollection+".CreateItem", properties, encrypted, true).Store(&item, &prompt); err != nil {
 		return fmt.Errorf("storing the item: %w", err)
+	}
+	if prompt != noPrompt && v.keepassxc() { // a new item needs no dialog
+		return v.ask(prompt, messages.ReasonKeychainDenied)
 	}
 	return v.answer(prompt, messages.ReasonKeychainDenied)
 }

@@ -49,6 +49,7 @@ func (v *vault) openSession() (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
+	v.sessions = append(v.sessions, s.path)
 	bytes, ok := theirs.Value().([]byte)
 	if !ok {
 		return nil, errors.New("opening a session: the service sent no public key")

@@ -33,11 +33,12 @@ func Watch(ctx context.Context, backend string, changed func()) {
 
 // watchBus watches the service on one connection and returns the last state.
 func watchBus(ctx context.Context, last string, changed func()) string {
-	conn, end, err := connect(ctx)
+	l, err := connect(ctx)
 	if err != nil {
 		return "no bus"
 	}
-	defer end()
+	defer l.close()
+	conn := l.conn
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
 	err = errors.Join(
