@@ -47,10 +47,8 @@ func (kernelKeyring) get(_ context.Context, service, account string) (value stri
 
 func (kernelKeyring) set(_ context.Context, service, account, value string) error {
 	return kernelReason(withUserKeyring(func() error {
-		if _, err := unix.AddKey(keyType, keyName(service, account), []byte(value), unix.KEY_SPEC_USER_KEYRING); err != nil {
-			return fmt.Errorf("adding the key: %w", err)
-		}
-		return nil
+		_, err := unix.AddKey(keyType, keyName(service, account), []byte(value), unix.KEY_SPEC_USER_KEYRING)
+		return ofKeyring("adding the key", err)
 	}))
 }
 
@@ -85,7 +83,7 @@ func withUserKeyring(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if _, err := unix.KeyctlInt(unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_THREAD_KEYRING, 0, 0); err != nil {
-		return fmt.Errorf("linking the user keyring: %w", err)
+		return ofKeyring("linking the user keyring", err)
 	}
 	defer func() {
 		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
@@ -93,7 +91,22 @@ func withUserKeyring(f func() error) error {
 	return f()
 }
 
+// ofKeyring adds what was done to an error about the user keyring. If it is revoked, expired or missing, the keychain is not
+// available, although the kernel reports a missing key.
+func ofKeyring(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOKEY), errors.Is(err, unix.EKEYREVOKED), errors.Is(err, unix.EKEYEXPIRED):
+		return fail(messages.ReasonKeychainUnavailable, fmt.Errorf("%s: the user keyring: %w", doing, err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
 func kernelReason(err error) error {
+	if f := (*failure)(nil); errors.As(err, &f) {
+		return err
+	}
 	switch {
 	case err == nil:
 		return nil

@@ -21,7 +21,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -67,28 +66,6 @@ type Options struct {
 	// Panicked, if not nil, is called after a panic in the back end. value is the text of a runtime error, or only the type of
 	// any other value, whose text could quote a secret. Panicked must not block.
 	Panicked func(value string, stack []byte)
-}
-
-type dialogs struct{}
-
-// Ask returns a context under which all calls together may raise one dialog, such as an unlock dialog. Callers use it only for
-// an action that the user has just requested. Under any other context, a call that needs a dialog fails with keychain_locked.
-func Ask(ctx context.Context) context.Context {
-	left := new(atomic.Int32)
-	left.Store(1)
-	return context.WithValue(ctx, dialogs{}, left)
-}
-
-// MayAsk reports whether a call under ctx may still raise a dialog.
-func MayAsk(ctx context.Context) bool {
-	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
-	return ok && left.Load() > 0
-}
-
-// takeDialog uses up the dialog of ctx and reports whether there was one.
-func takeDialog(ctx context.Context) bool {
-	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
-	return ok && left.CompareAndSwap(1, 0)
 }
 
 // Error says why a keychain call failed. Its text contains neither the value nor text of the back end; errors.Is matches the
@@ -223,7 +200,11 @@ func (k *Keychain) Set(ctx context.Context, account Account, secret messages.Sec
 		return &Error{Op: "set", Account: account, Reason: reason}
 	}
 	return k.run(ctx, "set", account, func(ctx context.Context) error {
-		if err := k.back.set(ctx, k.service, string(account), value); err != nil {
+		err := k.back.set(ctx, k.service, string(account), value)
+		if errors.Is(err, errAbsent) { // ReasonOf would take it for success
+			return fail(messages.ReasonKeychainUnavailable, errors.New("a missing item, while storing"))
+		}
+		if err != nil {
 			return err
 		}
 		got, err := k.back.get(ctx, k.service, string(account))
