@@ -1,6 +1,9 @@
 package messages
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // ToFrontDoor is what the front door actor accepts.
 type ToFrontDoor interface{ toFrontDoor() }
@@ -30,6 +33,14 @@ type ConfirmFrontDoor struct{}
 // valid. Sent by control.
 type ReloadApplicationTokens struct{ Reply chan<- Reason }
 
+// ConfirmConnection asks whether the front door has accepted the connection from Client. So a program proves that the
+// listener at the other end of its connection is this daemon's. Sent by control.
+type ConfirmConnection struct {
+	Client netip.AddrPort
+	Reply  chan<- bool
+}
+
+func (ConfirmConnection) toFrontDoor()       {}
 func (UseLoopbackToken) toFrontDoor()        {}
 func (DropLoopbackToken) toFrontDoor()       {}
 func (UseProbeToken) toFrontDoor()           {}

@@ -18,7 +18,7 @@ import (
 // control.
 func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *actorkit.Watch[[]messages.ActorView]) []suture.Service {
 	door := frontdoor.New(frontdoor.Deps{
-		Address: o.Settings.FrontDoor.Address, EndpointPath: o.Places.Endpoint, TokensPath: o.Places.Tokens, Bounds: bounds(o),
+		Address: o.Settings.FrontDoor.Address, Port: uint16(o.Settings.FrontDoor.Port), EndpointPath: o.Places.Endpoint, TokensPath: o.Places.Tokens, Bounds: bounds(o),
 		Inbox: b.frontDoor, Lifecycle: b.lifecycle, Custody: b.loopback, Health: b.health,
 		Quarantine: quarantine, Snapshot: b.snapshot, Observation: b.observation,
 		Log: o.Logger.Named(string(messages.ActorFrontDoor)),

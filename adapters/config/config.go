@@ -80,6 +80,7 @@ type Runtime struct {
 // FrontDoor is the guarded loopback endpoint and its bounds (L1, L3, L9).
 type FrontDoor struct {
 	Address        string // "127.0.0.1" or "[::1]"
+	Port           int    // 0: of the system's choice (L14)
 	RatePerMinute  int
 	UnknownFields  string // "refuse" or "drop" (L12)
 	MaxConnections int

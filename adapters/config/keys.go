@@ -99,6 +99,8 @@ func doorKeys() []key {
 	return []key{
 		enumKey("front_door.address", `or "[::1]"; nothing else exists`,
 			func(s *Settings) *string { return &s.FrontDoor.Address }, loopback, "[::1]"),
+		portKey("front_door.port", "0: the system chooses one at each start; what a fixed port costs is in docs/operations.md",
+			func(s *Settings) *int { return &s.FrontDoor.Port }),
 		intKey("front_door.rate_per_minute", "requests a minute", 600, 1, 100_000,
 			func(s *Settings) *int { return &s.FrontDoor.RatePerMinute }),
 		enumKey("front_door.unknown_fields", `of a request; "drop" is for clients that cannot be changed`,

@@ -60,6 +60,20 @@ func intKey(name, doc string, initial, least, most int64, at func(*Settings) *in
 	}}
 }
 
+// portKey accepts 0, which means that the system chooses, and the ports that a program needs no privilege for.
+func portKey(name, doc string, at func(*Settings) *int) key {
+	const least, most = 1024, 65_535
+	accepts := fmt.Sprintf("0, or a whole number from %d to %d", least, most)
+	return key{name, doc, accepts, int64(0), func(s *Settings, v any) error {
+		n, err := wholeNumber(v)
+		if err != nil || n != 0 && (n < least || n > most) {
+			return errRefused
+		}
+		*at(s) = int(n)
+		return nil
+	}}
+}
+
 func boolKey(name, doc string, initial bool, at func(*Settings) *bool) key {
 	return key{name, doc, "true or false", initial, func(s *Settings, v any) error {
 		switch v := v.(type) {

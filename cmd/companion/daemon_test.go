@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -52,6 +53,9 @@ func (a answering) Stop(context.Context) (messages.Reason, error)         { retu
 func (a answering) Restart(context.Context) (messages.Reason, error)      { return a.reason, nil }
 func (a answering) ReloadTokens(context.Context) (messages.Reason, error) { return a.reason, nil }
 
+// Confirms denies every connection: the endpoint that a script names is another program's.
+func (a answering) Confirms(context.Context, netip.AddrPort) (bool, error) { return false, nil }
+
 func (a answering) Status() messages.Status { return a.status }
 
 // startDaemon serves until the script ends: daemon REASON [fetching].
@@ -72,7 +76,7 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 		status.Transfers = []messages.Transfer{{Name: "gemma", Bytes: 1, Total: 2, SecondsLeft: 60}}
 	}
 	fake := answering{reason: messages.Reason(given[0]), hub: messages.ReasonOK, status: status}
-	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Applications: fake, Log: zap.NewNop()}
+	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Endpoint: fake, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()

@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"time"
 
 	"companion/adapters/authority/keychain"
 	"companion/adapters/completion"
@@ -19,6 +23,7 @@ type door struct {
 	baseURL string
 	token   messages.Secret
 	status  messages.Status
+	control *controlsock.Client
 }
 
 // openDoor finds the endpoint and its token. The token comes from the keychain, never over the control socket (cli.md).
@@ -29,7 +34,8 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	if err != nil {
 		return door{}, err
 	}
-	status, err := controlsock.Dial(places.ControlSocket).Status(ctx)
+	control := controlsock.Dial(places.ControlSocket)
+	status, err := control.Status(ctx)
 	if err != nil {
 		return door{}, err
 	}
@@ -48,7 +54,47 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	if err != nil {
 		return door{}, err
 	}
-	return door{baseURL: endpoint.BaseURL, token: token, status: status}, nil
+	return door{baseURL: endpoint.BaseURL, token: token, status: status, control: control}, nil
+}
+
+// confirmWithin bounds the connection of confirm.
+const confirmWithin = 5 * time.Second
+
+// confirm proves that the daemon is the program that listens at the base URL: it opens a connection there, sends nothing,
+// and asks the daemon over the control socket, whose peer is checked (X2), whether it has accepted this connection. A
+// connection's source address is that of one socket, so another listener cannot make the daemon say yes.
+func (d door) confirm(ctx context.Context) error {
+	u, err := url.Parse(d.baseURL)
+	if err != nil {
+		return fmt.Errorf("reading the base URL: %w", err)
+	}
+	wrong := &failure{code: "foreign_listener", exit: exitIntegrity,
+		message: "the daemon does not know a connection to " + u.Host + ": another program listens there",
+		hint:    "send nothing there; stop that program, then `companion status`"}
+	dialer := net.Dialer{Timeout: confirmWithin}
+	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return &failure{code: string(messages.ReasonNotReady), message: "the endpoint " + u.Host + " does not accept a connection", exit: exitUnavailable, err: err}
+	}
+	defer conn.Close()
+	from, ok := conn.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return wrong
+	}
+	client := netip.AddrPortFrom(from.AddrPort().Addr().Unmap(), from.AddrPort().Port())
+	confirmed, err := d.control.Confirms(ctx, client)
+	if err != nil {
+		return err
+	}
+	if !confirmed {
+		if to, err := netip.ParseAddrPort(u.Host); err == nil {
+			if holder := loopback.Holder(to); holder != "" {
+				wrong.message += ", " + holder
+			}
+		}
+		return wrong
+	}
+	return nil
 }
 
 func loopbackToken(ctx context.Context, s config.Settings) (messages.Secret, error) {

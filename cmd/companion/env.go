@@ -16,6 +16,7 @@ import (
 
 func (a *app) envCommand() *cobra.Command {
 	var shell, only string
+	var check bool
 	cmd := &cobra.Command{
 		Use: "env", Short: "Print the address, token and model as variables that programs read",
 		Long: "Print the address, token and model as variables that programs read.\n\n" +
@@ -42,13 +43,19 @@ func (a *app) envCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if check {
+				if err := d.confirm(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			return print(a.out, format(d.variables(only, os.Environ())))
 		},
 	}
 	cmd.Flags().StringVar(&shell, "shell", defaultShell(), "sh (also bash, zsh), fish, powershell or json")
 	familyFlag(cmd, &only)
+	checkFlag(cmd, &check)
 	a.jsonFlag(cmd)
-	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
+	return exits(cmd, exitNotRunning, exitUnavailable, exitIntegrity, exitKeychain)
 }
 
 // variable is one environment variable.
@@ -66,6 +73,10 @@ const variablesHelp = "OPENAI_BASE_URL, OPENAI_API_BASE, OPENAI_API_KEY and OPEN
 
 func familyFlag(cmd *cobra.Command, only *string) {
 	cmd.Flags().StringVar(only, "only", "", "the variables of one family: openai or anthropic")
+}
+
+func checkFlag(cmd *cobra.Command, check *bool) {
+	cmd.Flags().BoolVar(check, "check", false, "first prove that the program that listens at the address is the daemon")
 }
 
 func checkFamily(only string) error {
@@ -169,6 +180,7 @@ func defaultShell() string {
 
 func (a *app) execCommand() *cobra.Command {
 	var only string
+	var check bool
 	cmd := &cobra.Command{
 		Use: "exec -- CMD [ARG]...", Short: "Run a program with the address, token and model in its environment",
 		Long: "Run a program with the address, token and model in its environment, and give back its exit status.\n\n" + variablesHelp,
@@ -185,12 +197,18 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if check {
+				if err := d.confirm(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			return replace(program, given, environment(os.Environ(), d.variables(only, os.Environ())))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	familyFlag(cmd, &only)
-	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitNotRunnable, exitNoProgram)
+	checkFlag(cmd, &check)
+	return exits(cmd, exitNotRunning, exitUnavailable, exitIntegrity, exitKeychain, exitNotRunnable, exitNoProgram)
 }
 
 // cannotRun says why there is no program to run.

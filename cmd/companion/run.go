@@ -23,6 +23,7 @@ import (
 	"companion/adapters/authority/tuf"
 	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
+	"companion/adapters/door/loopback"
 	"companion/adapters/privatefs"
 	"companion/messages"
 	"companion/supervisor"
@@ -48,6 +49,9 @@ func (a *app) runCommand() *cobra.Command {
 				return err
 			}
 			defer unlock()
+			if err := checkPort(cmd.Context(), s); err != nil {
+				return err
+			}
 			// A closed terminal or pipe fails a write; it must not end the daemon. Notify, not Ignore, which children
 			// would inherit.
 			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -158,6 +162,20 @@ func lockDaemon(places config.Places) (unlock func(), err error) {
 		}
 	}
 	return unlock, nil
+}
+
+// checkPort refuses to start with a fixed port that another program has (L14). The daemon would go on without an
+// endpoint, while clients send their tokens and prompts to that program.
+func checkPort(ctx context.Context, s config.Settings) error {
+	if s.FrontDoor.Port == 0 {
+		return nil
+	}
+	l, _, err := loopback.ListenAt(ctx, s.FrontDoor.Address, uint16(s.FrontDoor.Port))
+	if err != nil {
+		return &failure{code: "port_taken", message: "front_door.port: " + err.Error(), exit: exitFailed, err: err,
+			hint: "stop that program, or set another front_door.port; a program there can read what your clients send: revoke their tokens if they have used the port meanwhile"}
+	}
+	return l.Close()
 }
 
 // greetWithin is how long the daemon may take to know its session before its first words say what they know.

@@ -52,7 +52,7 @@ func onConsole(t *testing.T, args ...string) *console {
 		t.Fatal(err)
 	}
 	fake := answering{status: working()}
-	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Applications: fake, Log: zap.NewNop()}
+	server := controlsock.Server{View: fake, SignIn: fake, Catalogue: fake, Runtime: fake, Endpoint: fake, Log: zap.NewNop()}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"companion/actors/actorkit"
@@ -61,12 +62,19 @@ func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, erro
 	})
 }
 
-// applications passes the command on to the front door.
-type applications struct{ box chan<- messages.ToFrontDoor }
+// endpoint passes commands on to the front door.
+type endpoint struct{ box chan<- messages.ToFrontDoor }
 
-func (a applications) ReloadTokens(ctx context.Context) (messages.Reason, error) {
-	return ask(ctx, answerWithin, a.box, func(reply chan<- messages.Reason) messages.ToFrontDoor {
+func (e endpoint) ReloadTokens(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, answerWithin, e.box, func(reply chan<- messages.Reason) messages.ToFrontDoor {
 		return messages.ReloadApplicationTokens{Reply: reply}
+	})
+}
+
+// Confirms asks the front door whether it has accepted a connection.
+func (e endpoint) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
+	return ask(ctx, answerWithin, e.box, func(reply chan<- bool) messages.ToFrontDoor {
+		return messages.ConfirmConnection{Client: client, Reply: reply}
 	})
 }
 

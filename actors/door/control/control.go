@@ -21,7 +21,7 @@ type Deps struct {
 	Lifecycle chan<- messages.ToLifecycle
 	Session   chan<- messages.SessionCommand
 	Manifest  chan<- messages.ManifestCommand
-	FrontDoor chan<- messages.ToFrontDoor // gets ReloadApplicationTokens only
+	FrontDoor chan<- messages.ToFrontDoor // gets ReloadApplicationTokens and ConfirmConnection
 
 	Snapshot *actorkit.Watch[messages.Snapshot]
 	Views    Views
@@ -65,7 +65,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	}
 	server := &controlsock.Server{
 		View: viewer{a.deps}, SignIn: signIn{a.deps.Session}, Catalogue: catalogue{a.deps.Manifest},
-		Runtime: runtime{a.deps.Lifecycle}, Log: a.deps.Log, Applications: applications{a.deps.FrontDoor},
+		Runtime: runtime{a.deps.Lifecycle}, Log: a.deps.Log, Endpoint: endpoint{a.deps.FrontDoor},
 	}
 	if err := server.Serve(ctx, ln); err != nil {
 		return err

@@ -69,6 +69,7 @@ const probesPerMinute = 2000
 // Deps is what the composition root gives. Inbox outlives restarts of the actor.
 type Deps struct {
 	Address      string // "127.0.0.1" or "[::1]"
+	Port         uint16 // 0: of the system's choice (L14)
 	EndpointPath string // of the endpoint file; empty means that none is written
 	TokensPath   string // of the application tokens (L14); empty means that there are none
 	Bounds       Bounds
@@ -132,9 +133,9 @@ func (a *Actor) Serve(ctx context.Context) error {
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorFrontDoor}); err != nil {
 		return ctx.Err()
 	}
-	raw, bound, err := loopback.Listen(ctx, a.deps.Address, a.port)
+	raw, bound, err := a.listen(ctx)
 	if err != nil {
-		a.deps.Log.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)))
+		a.deps.Log.Error("front door not bound", zap.String("reason", string(messages.ReasonBindFailed)), zap.Error(err))
 		_ = actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.DoorLost{Reason: messages.ReasonBindFailed})
 		return fmt.Errorf("starting the front door: %w", err)
 	}
@@ -143,6 +144,14 @@ func (a *Actor) Serve(ctx context.Context) error {
 	a.life.Store(l)
 	defer a.life.Store(nil)
 	return l.run(ctx)
+}
+
+// listen binds the fixed port if there is one, and never another one then.
+func (a *Actor) listen(ctx context.Context) (net.Listener, netip.AddrPort, error) {
+	if a.deps.Port != 0 {
+		return loopback.ListenAt(ctx, a.deps.Address, a.deps.Port)
+	}
+	return loopback.Listen(ctx, a.deps.Address, a.port)
 }
 
 // open builds the state around the listener.
@@ -258,6 +267,8 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 		l.useTokens()
 	case messages.ConfirmFrontDoor:
 		l.sayBound(ctx)
+	case messages.ConfirmConnection:
+		l.tasks.Go(func() { m.Reply <- l.serves(ctx, m.Client) }) // has capacity one
 	case messages.ReloadApplicationTokens:
 		reason := l.loadApplications()
 		l.useTokens()
@@ -265,6 +276,28 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	case messages.Drain:
 		l.tasks.Go(func() { l.drain(ctx, m) })
 	}
+}
+
+// The limits of serves: a connection may still be in the listener's backlog.
+const (
+	confirmWithin = 2 * time.Second
+	confirmEvery  = 5 * time.Millisecond
+)
+
+// serves reports whether a client's connection is one of the server's.
+func (l *life) serves(ctx context.Context, client netip.AddrPort) bool {
+	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
+	defer cancel()
+	look := time.NewTicker(confirmEvery)
+	defer look.Stop()
+	for !l.server.Serves(client) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+		}
+	}
+	return true
 }
 
 // drain replies when no request is in the runtime, or at the deadline (A7).

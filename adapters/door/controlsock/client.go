@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -185,6 +186,13 @@ func (c *Client) Restart(ctx context.Context) (messages.Reason, error) {
 // ReloadTokens makes the daemon read the application tokens again, and waits until the new list holds.
 func (c *Client) ReloadTokens(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, askWithin, "/v1/tokens/reload", nil)
+}
+
+// Confirms reports whether the daemon's endpoint has accepted the connection from client.
+func (c *Client) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
+	var body confirmedBody
+	err := c.call(ctx, askWithin, http.MethodPost, "/v1/confirm", confirmBody{client}, &body)
+	return body.Confirmed, err
 }
 
 func (c *Client) command(ctx context.Context, within time.Duration, path string, body any) (messages.Reason, error) {

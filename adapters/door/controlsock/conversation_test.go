@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ func TestCommands(t *testing.T) {
 		{"start", func() (any, error) { return client.Start(ctx) }, messages.ReasonOK},
 		{"stop", func() (any, error) { return client.Stop(ctx) }, messages.ReasonOK},
 		{"restart", func() (any, error) { return client.Restart(ctx) }, messages.ReasonOK},
+		{"confirm 127.0.0.1:7", func() (any, error) { return client.Confirms(ctx, netip.MustParseAddrPort("127.0.0.1:7")) }, true},
 		{"reload tokens", func() (any, error) { return client.ReloadTokens(ctx) }, messages.ReasonOK},
 		{"pull ", func() (any, error) { return client.Pull(ctx, "") }, messages.ReasonOK},
 		{"pull gemma", func() (any, error) { return client.Pull(ctx, "gemma") }, messages.ReasonOK},

@@ -3,6 +3,7 @@ package controlsock
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,11 @@ func (d *daemon) ReloadTokens(ctx context.Context) (messages.Reason, error) {
 	return d.take(ctx, "reload tokens")
 }
 
+func (d *daemon) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
+	_, err := d.take(ctx, "confirm "+client.String())
+	return true, err
+}
+
 func (d *daemon) Pull(ctx context.Context, name string) (messages.Reason, error) {
 	return d.take(ctx, "pull "+name)
 }
@@ -127,7 +133,7 @@ func serve(t testing.TB, d *daemon) (client *Client, path string, stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	server := &Server{View: d, SignIn: d, Catalogue: d, Runtime: d, Applications: d, Log: zap.NewNop()}
+	server := &Server{View: d, SignIn: d, Catalogue: d, Runtime: d, Endpoint: d, Log: zap.NewNop()}
 	go func() { done <- server.Serve(ctx, ln) }()
 	stopped := false
 	stop = func() {

@@ -14,6 +14,7 @@
 //	POST /v1/prune {"dryRun"}       {"items","reason"}
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
 //	POST /v1/start, stop, restart   {"reason"}
+//	POST /v1/confirm {"client"}     {"confirmed"}: the endpoint has accepted the connection from that address
 //	POST /v1/tokens/reload          {"reason"} once the changed application tokens hold
 //
 // A command that the daemon understood answers 200 with a reason. A command that it could not accept answers
@@ -24,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"companion/messages"
 )
@@ -75,9 +77,11 @@ type Runtime interface {
 	Restart(ctx context.Context) (messages.Reason, error)
 }
 
-// Applications reads the file of application tokens again (L14). The tokens themselves never cross the socket.
-type Applications interface {
+// Endpoint is implemented by the front door. ReloadTokens reads the file of application tokens again (L14); the tokens
+// themselves never cross the socket. Confirms reports whether the front door has accepted the connection from client.
+type Endpoint interface {
 	ReloadTokens(ctx context.Context) (messages.Reason, error)
+	Confirms(ctx context.Context, client netip.AddrPort) (bool, error)
 }
 
 // The Client has the methods of the daemon.
@@ -86,7 +90,7 @@ var (
 	_ Catalogue = (*Client)(nil)
 	_ Runtime   = (*Client)(nil)
 
-	_ Applications = (*Client)(nil)
+	_ Endpoint = (*Client)(nil)
 )
 
 // Error is a refusal by the daemon: a stable code and a text without secrets.
@@ -112,6 +116,12 @@ type (
 	}
 	reasonBody struct {
 		Reason messages.Reason `json:"reason"`
+	}
+	confirmBody struct {
+		Client netip.AddrPort `json:"client"`
+	}
+	confirmedBody struct {
+		Confirmed bool `json:"confirmed"`
 	}
 	loginBody struct {
 		Device bool `json:"device"`

@@ -36,7 +36,7 @@ type Server struct {
 	Runtime   Runtime
 	Log       *zap.Logger
 
-	Applications Applications
+	Endpoint Endpoint
 }
 
 // Serve serves the connections of ln until ctx ends. It closes ln and returns when every handler has returned. The
@@ -112,7 +112,15 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/start", command(s.Runtime.Start))
 	mux.HandleFunc("POST /v1/stop", command(s.Runtime.Stop))
 	mux.HandleFunc("POST /v1/restart", command(s.Runtime.Restart))
-	mux.HandleFunc("POST /v1/tokens/reload", command(s.Applications.ReloadTokens))
+	mux.HandleFunc("POST /v1/tokens/reload", command(s.Endpoint.ReloadTokens))
+	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, r *http.Request) {
+		var body confirmBody
+		if !decode(w, r, &body) {
+			return
+		}
+		confirmed, err := s.Endpoint.Confirms(r.Context(), body.Client)
+		answerOr(w, err, confirmedBody{confirmed})
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusNotFound, errorBody{&Error{CodeNotFound,
 			"this companion does not know that command; are daemon and command line of the same version?"}})

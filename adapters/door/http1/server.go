@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -90,6 +91,20 @@ func (s *Server) contain(c *Conn) {
 	if s.Panicked != nil && !errors.Is(err, http.ErrAbortHandler) {
 		s.Panicked(value)
 	}
+}
+
+// Serves reports whether the server has an open connection from client.
+func (s *Server) Serves(client netip.AddrPort) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if remote, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
+			if at := remote.AddrPort(); netip.AddrPortFrom(at.Addr().Unmap(), at.Port()) == client {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Shutdown closes the listener and the idle connections, closes the others when ctx ends, and returns when

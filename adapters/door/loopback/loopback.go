@@ -5,6 +5,7 @@ package loopback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -52,6 +53,27 @@ func Listen(ctx context.Context, address string, again uint16) (net.Listener, ne
 		}
 	}
 	return listen(ctx, ip, 0)
+}
+
+// ListenAt binds address, a result of Literal, on one port and no other (L14). When the port is taken, the error names
+// the program that has it, where the system tells.
+func ListenAt(ctx context.Context, address string, port uint16) (net.Listener, netip.AddrPort, error) {
+	ip, err := Literal(address)
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	if port == 0 {
+		return nil, netip.AddrPort{}, failed("a fixed port must not be 0")
+	}
+	l, bound, err := listen(ctx, ip, port)
+	if !errors.Is(err, errInUse) {
+		return l, bound, err
+	}
+	at := netip.AddrPortFrom(ip, port)
+	if holder := Holder(at); holder != "" {
+		return nil, netip.AddrPort{}, failed("%s is taken by %s", at, holder)
+	}
+	return nil, netip.AddrPort{}, failed("%s is taken by another program", at)
 }
 
 func listen(ctx context.Context, ip netip.Addr, port uint16) (net.Listener, netip.AddrPort, error) {

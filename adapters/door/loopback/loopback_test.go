@@ -143,3 +143,29 @@ func TestEndpointFile(t *testing.T) {
 		t.Errorf("a missing file: got %v, want fs.ErrNotExist", err)
 	}
 }
+
+// L14: a fixed port is bound or refused; the system never chooses another one. It is the same again after a close.
+func TestListenAt(t *testing.T) {
+	first, bound, err := Listen(t.Context(), "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *Error
+	if l, _, err := ListenAt(t.Context(), "127.0.0.1", bound.Port()); !errors.As(err, &refused) || l != nil || !strings.Contains(err.Error(), bound.String()+" is taken by ") {
+		t.Errorf("a taken port: got %v, want a refusal that names it", err)
+	}
+	first.Close()
+	second, again, err := ListenAt(t.Context(), "127.0.0.1", bound.Port())
+	if err != nil || again != bound {
+		t.Fatalf("a free port: got %v, %v, want %v", again, err, bound)
+	}
+	second.Close()
+	for name, c := range map[string]struct {
+		address string
+		port    uint16
+	}{"no port": {"127.0.0.1", 0}, "wildcard": {"0.0.0.0", bound.Port()}, "name": {"localhost", bound.Port()}} {
+		if _, _, err := ListenAt(t.Context(), c.address, c.port); !errors.As(err, &refused) {
+			t.Errorf("%s: got %v, want a refusal", name, err)
+		}
+	}
+}
