@@ -52,8 +52,30 @@ type BackEnd struct {
 type Model struct {
 	Name      string
 	Version   string
-	Context   int // tokens
+	Context   int // tokens that one request can use
 	Embedding bool
+
+	Trained   int          // tokens that it was trained for; 0: not known
+	Asked     int          // model.context; 0: automatic
+	ContextBy ContextBound // what limits Context
+	Infill    Infill
+}
+
+// ContextBound says what limits the context of a model.
+type ContextBound string
+
+// The bounds.
+const (
+	ContextTrained    ContextBound = "trained"    // what the model was trained for
+	ContextMemory     ContextBound = "memory"     // the free memory at the start of the runtime
+	ContextConfigured ContextBound = "configured" // model.context
+	ContextDefault    ContextBound = "default"    // the model does not say what it was trained for
+)
+
+// Infill holds the ids of a model's tokens for filling in the middle (L13).
+type Infill struct {
+	Known                  bool
+	Prefix, Suffix, Middle int
 }
 
 // ExitReport says how a runtime ended. LastLines are scrubbed (R8).

@@ -67,6 +67,11 @@ type StatusModel struct {
 	Version  string `json:"version"`
 	Verified bool   `json:"verified"`
 	Grace    bool   `json:"grace"`
+
+	Context        int          `json:"context,omitempty"`        // tokens that one request can use
+	ContextTrained int          `json:"contextTrained,omitempty"` // tokens that the model was trained for
+	ContextAsked   int          `json:"contextAsked,omitempty"`   // model.context
+	ContextBy      ContextBound `json:"contextBy,omitempty"`
 }
 
 // StatusRuntime is the runtime process. RetryAt and Held say what happens after a crash (A8).

@@ -57,7 +57,7 @@ type Keychain struct {
 // Model is the served model.
 type Model struct {
 	Name    string // empty: the manifest's default
-	Context int    // tokens
+	Context int    // tokens; 0: what the model was trained for, as far as memory allows
 }
 
 // Runtime configures the llama-server process and its limits. Zero means no limit (P3).

@@ -198,7 +198,7 @@ func TestTemplateIsTheDefaults(t *testing.T) {
 			t.Errorf("source of %s: got %q, want the commented file", v.Key, v.Source)
 		}
 	}
-	if want.Runtime.QueueTimeout != 30*time.Second || want.FrontDoor.MaxBody != 16<<20 || want.Manifest.Grace != 72*time.Hour || want.Model.Context != 4096 {
+	if want.Runtime.QueueTimeout != 10*time.Minute || want.FrontDoor.MaxBody != 16<<20 || want.Manifest.Grace != 72*time.Hour || want.Model.Context != 0 {
 		t.Errorf("got %+v, want the defaults of cli.md", want)
 	}
 }

@@ -59,7 +59,7 @@ func modelKeys() []key {
 	return []key{
 		stringKey("model.name", "empty: the manifest's default", `a manifest name, or ""`, "",
 			func(s *Settings) *string { return &s.Model.Name }, namePattern.MatchString),
-		intKey("model.context", "tokens that the model sees at once", 4096, 256, 1<<20,
+		zeroOrKey("model.context", "tokens that the model sees at once; 0: what it was trained for, as far as memory allows", 256, 1<<20,
 			func(s *Settings) *int { return &s.Model.Context }),
 	}
 }
@@ -72,7 +72,7 @@ func runtimeKeys() []key {
 			func(s *Settings) *int { return &s.Runtime.MaxInFlight }),
 		intKey("runtime.queue_bound", "requests that may wait", 16, 0, 4096,
 			func(s *Settings) *int { return &s.Runtime.QueueBound }),
-		durationKey("runtime.queue_timeout", "how long a request may wait", "30s", time.Millisecond, time.Hour,
+		durationKey("runtime.queue_timeout", "how long a request may wait", "10m", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Runtime.QueueTimeout }),
 		sizeKey("runtime.memory_limit", `such as "6GiB"; empty: no limit`, "", true, 64<<20,
 			func(s *Settings) *int64 { return &s.Runtime.MemoryLimit }),
@@ -99,7 +99,7 @@ func doorKeys() []key {
 	return []key{
 		enumKey("front_door.address", `or "[::1]"; nothing else exists`,
 			func(s *Settings) *string { return &s.FrontDoor.Address }, loopback, "[::1]"),
-		portKey("front_door.port", "0: the system chooses one at each start; what a fixed port costs is in docs/operations.md",
+		zeroOrKey("front_door.port", "0: the system chooses one at each start; what a fixed port costs is in docs/operations.md", 1024, 65_535,
 			func(s *Settings) *int { return &s.FrontDoor.Port }),
 		intKey("front_door.rate_per_minute", "requests a minute", 600, 1, 100_000,
 			func(s *Settings) *int { return &s.FrontDoor.RatePerMinute }),

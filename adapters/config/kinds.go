@@ -60,9 +60,8 @@ func intKey(name, doc string, initial, least, most int64, at func(*Settings) *in
 	}}
 }
 
-// portKey accepts 0, which means that the system chooses, and the ports that a program needs no privilege for.
-func portKey(name, doc string, at func(*Settings) *int) key {
-	const least, most = 1024, 65_535
+// zeroOrKey is an intKey that also accepts 0, which is the default and means that the program chooses.
+func zeroOrKey(name, doc string, least, most int64, at func(*Settings) *int) key {
 	accepts := fmt.Sprintf("0, or a whole number from %d to %d", least, most)
 	return key{name, doc, accepts, int64(0), func(s *Settings, v any) error {
 		n, err := wholeNumber(v)

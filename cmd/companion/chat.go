@@ -93,13 +93,6 @@ func (a *app) chat(ctx context.Context, given []string, system string, options c
 	if interactive && a.json {
 		return usageFailure("--json needs a prompt", "companion chat --json \"your question\"")
 	}
-	s, _, err := a.load()
-	if err != nil {
-		return err
-	}
-	if options.MaxTokens == 0 {
-		options.MaxTokens = min(defaultMaxTokens, int64(s.Model.Context))
-	}
 	d, err := a.openDoor(ctx)
 	if err != nil {
 		return err
@@ -109,7 +102,11 @@ func (a *app) chat(ctx context.Context, given []string, system string, options c
 		return err
 	}
 	defer client.Close()
-	c := &conversation{app: a, client: client, options: options, context: s.Model.Context, model: d.status.Model.Name, out: a.out}
+	served := contextOf(d.status)
+	if options.MaxTokens == 0 {
+		options.MaxTokens = min(defaultMaxTokens, int64(served))
+	}
+	c := &conversation{app: a, client: client, options: options, context: served, model: d.status.Model.Name, out: a.out}
 	if system != "" {
 		c.system = []completion.Message{{Role: "system", Content: system}}
 	}

@@ -57,6 +57,30 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 	return door{baseURL: endpoint.BaseURL, token: token, status: status, control: control}, nil
 }
 
+// unknownContext is assumed, in tokens, where no daemon says what the model has.
+const unknownContext = 4096
+
+// contextOf is the context of the served model, in tokens.
+func contextOf(status messages.Status) int {
+	if status.Model.Context > 0 {
+		return status.Model.Context
+	}
+	return unknownContext
+}
+
+// localContext is the context of the local lane. The configuration tells it where no daemon serves a model.
+func (a *app) localContext(ctx context.Context, s config.Settings) int {
+	if client, err := a.control(); err == nil {
+		if status, err := client.Status(ctx); err == nil && status.Model.Context > 0 {
+			return status.Model.Context
+		}
+	}
+	if s.Model.Context > 0 {
+		return s.Model.Context
+	}
+	return unknownContext
+}
+
 // confirmWithin bounds the connection of confirm.
 const confirmWithin = 5 * time.Second
 

@@ -188,7 +188,7 @@ func (a *app) enricher(ctx context.Context, s config.Settings, places config.Pla
 		status, err := controlsock.Dial(places.ControlSocket).Status(ctx)
 		return servedBy(status), err
 	}
-	e.Asker, e.Context = client, s.Model.Context
+	e.Asker, e.Context = client, contextOf(d.status)
 	return e, client, d.status.FrontDoor.MaxInFlight, nil
 }
 

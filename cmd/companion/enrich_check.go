@@ -27,7 +27,7 @@ func (a *app) dryRun(ctx context.Context, s config.Settings, l lane.Lane, paths 
 	e := &enrich.Enricher{Context: remoteContext, Now: time.Now}
 	where := "this machine"
 	if l == lane.Local {
-		e.Context = s.Model.Context
+		e.Context = a.localContext(ctx, s)
 	} else if where = configured(s, l).BaseURL; where == "" {
 		return missingLane(s, l)
 	}

@@ -303,7 +303,27 @@ func modelRow(s messages.Status) string {
 	default:
 		text += " wanted, not here yet"
 	}
-	return text + mark(s.Model.Grace, ", manifest expired (grace)", "")
+	return text + contextText(s.Model) + mark(s.Model.Grace, ", manifest expired (grace)", "")
+}
+
+// contextText says how many tokens a request can use, and what limits them.
+func contextText(m messages.StatusModel) string {
+	if m.Context == 0 {
+		return ""
+	}
+	text := fmt.Sprintf(", context %d tokens", m.Context)
+	trained := mark(m.ContextTrained > 0, fmt.Sprintf("it was trained for %d", m.ContextTrained), "")
+	switch {
+	case m.ContextBy == messages.ContextMemory:
+		text += " (free memory; " + trained + ")"
+	case m.ContextAsked > m.Context:
+		text += fmt.Sprintf(" (model.context is %d; %s)", m.ContextAsked, trained)
+	case m.ContextBy == messages.ContextConfigured && trained != "":
+		text += " (model.context; " + trained + ")"
+	case m.ContextBy == messages.ContextDefault:
+		text += " (set model.context for another number)"
+	}
+	return text
 }
 
 // times is such as "once", "3 times".

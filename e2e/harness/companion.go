@@ -29,6 +29,7 @@ type Companion struct {
 	Service string // of the kernel keyring
 	Extra   []string
 	Daemon  *Process // the newest
+	context bool     // use a context of 4096 tokens: the tests count on it, and it starts faster than the default
 	view    string   // where the newest daemon's files are visible, if not at their own paths
 }
 
@@ -55,6 +56,7 @@ func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
 		t.Fatalf("making a configuration: got another exit status, want 0: %s", r.Stderr)
 	}
 	c.Configure(r.Stdout + more)
+	c.context = !strings.Contains(more, "context =")
 	t.Cleanup(c.emptyKeyring)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -127,8 +129,12 @@ func (c *Companion) emptyKeyring() {
 
 func (c *Companion) env() []string {
 	xdg := func(name, dir string) string { return "XDG_" + name + "=" + filepath.Join(c.Home, dir) }
-	return append(environment(c.Home, xdg("CONFIG_HOME", "config"), xdg("DATA_HOME", "data"),
-		xdg("STATE_HOME", "state"), xdg("CACHE_HOME", "cache"), xdg("RUNTIME_DIR", "run")), c.Extra...)
+	all := environment(c.Home, xdg("CONFIG_HOME", "config"), xdg("DATA_HOME", "data"),
+		xdg("STATE_HOME", "state"), xdg("CACHE_HOME", "cache"), xdg("RUNTIME_DIR", "run"))
+	if c.context {
+		all = append(all, "COMPANION_MODEL_CONTEXT=4096")
+	}
+	return append(all, c.Extra...)
 }
 
 // Run runs one command to its end.

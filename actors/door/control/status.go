@@ -42,6 +42,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Model: messages.StatusModel{
 			Name: snapshot.Model.Name, Version: snapshot.Model.Version,
 			Verified: facts.Verified, Grace: manifest.Grace,
+			Context: snapshot.Model.Context, ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
 		},
 		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
 		Session: session(v.deps.Views.Session()),

@@ -56,7 +56,7 @@ type Bounds struct {
 // DefaultBounds returns the defaults of the contract and of cli.md.
 func DefaultBounds() Bounds {
 	return Bounds{
-		RatePerMinute: 600, MaxInFlight: 2, QueueBound: 16, QueueTimeout: 30 * time.Second,
+		RatePerMinute: 600, MaxInFlight: 2, QueueBound: 16, QueueTimeout: 10 * time.Minute,
 		HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyBytes: 16 << 20, BodyTime: 30 * time.Second, BodyMemory: 256 << 20,
 		IdleTime: 2 * time.Minute, Connections: 1024, WriteStall: 25 * time.Second, KeepAlive: 15 * time.Second, CloseTime: time.Second,
 	}

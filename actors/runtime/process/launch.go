@@ -70,7 +70,9 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		}
 	}
 	began := time.Now()
-	started, err := spawn.Spawn(a.spec(l.spawn))
+	spec, served := a.spec(l.spawn), a.model(l.spawn.Model)
+	spec.Context = served.Context
+	started, err := spawn.Spawn(spec)
 	if err != nil {
 		a.Log.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
 		tell(event{
@@ -100,7 +102,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 				end(a.KillGrace)
 				continue
 			}
-			tell(event{up: a.backEndUp(l, started)})
+			tell(event{up: backEndUp(l, started, served)})
 			group.Go(func() {
 				if spawn.Ending(watching, started.Handle.PID()) == nil {
 					close(ending)
@@ -141,16 +143,10 @@ func kill(h *spawn.Handle) {
 	h.Kill(at, 0)
 }
 
-func (a *Actor) backEndUp(l *launch, s spawn.Started) *messages.BackEndUp {
+func backEndUp(l *launch, s spawn.Started, served messages.Model) *messages.BackEndUp {
 	backEnd := s.BackEnd
 	backEnd.PID = s.Handle.PID()
-	return &messages.BackEndUp{
-		Launch: l.spawn.Launch, BackEnd: backEnd,
-		Model: messages.Model{
-			Name: l.spawn.Model.Name, Version: l.spawn.Model.Version,
-			Context: a.Context, Embedding: l.spawn.Model.Embedding,
-		},
-	}
+	return &messages.BackEndUp{Launch: l.spawn.Launch, BackEnd: backEnd, Model: served}
 }
 
 // awaitReady polls the back end until it answers, a process that is not our child answers, or the start

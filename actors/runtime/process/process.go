@@ -10,12 +10,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"companion/actors/actorkit"
+	"companion/adapters/gguf"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -34,7 +36,7 @@ type Deps struct {
 
 	RunDir      string // private folder for the sockets
 	RecordPath  string // in a private folder: the identity of the child (R7)
-	Context     int    // tokens of each request
+	Context     int    // tokens of each request; 0: what the model was trained for, as far as memory allows
 	Threads     int    // 0: the runtime chooses
 	MaxInFlight int
 	MemoryLimit int64 // bytes, 0: none
@@ -52,6 +54,9 @@ type Deps struct {
 type Actor struct {
 	Deps
 	health func(context.Context, messages.BackEnd, int) error // spawn.Health, except in tests
+
+	headersMu sync.Mutex
+	headers   map[[32]byte]gguf.Header // by the digest of the model
 }
 
 // New makes the actor. Serve starts it.
@@ -62,7 +67,7 @@ func New(d Deps) *Actor {
 	if d.KillGrace == 0 {
 		d.KillGrace = DefaultKillGrace
 	}
-	return &Actor{Deps: d, health: spawn.Health}
+	return &Actor{Deps: d, health: spawn.Health, headers: map[[32]byte]gguf.Header{}}
 }
 
 func (a *Actor) String() string { return string(messages.ActorProcess) }

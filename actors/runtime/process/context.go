@@ -1,0 +1,103 @@
+package process
+
+import (
+	"fmt"
+	"os"
+
+	"go.uber.org/zap"
+
+	"companion/adapters/gguf"
+	"companion/adapters/runtime/probe"
+	"companion/messages"
+)
+
+const (
+	// unknownContext is the context of a model whose header does not say what it was trained for. An embedding model gets
+	// no more by default either: it computes an input in one batch, whose memory grows with the square of the input.
+	unknownContext = 4096
+	// leastContext is what a model gets at least by default, however little memory is free: less is of no use.
+	leastContext = 4096
+	// contextShare is the share of the free memory, after the model's weights, that the context may take by default. The
+	// rest is for the runtime's buffers and for the user's other programs.
+	contextShare = 4
+	// contextStep is what the runtime rounds a context to.
+	contextStep = 256
+)
+
+// header reads the header of a model once. A header that cannot be read says nothing.
+func (a *Actor) header(m messages.VerifiedModel) gguf.Header {
+	a.headersMu.Lock()
+	defer a.headersMu.Unlock()
+	if h, known := a.headers[m.SHA256]; known {
+		return h
+	}
+	h, err := readHeader(m.Path)
+	if err != nil {
+		a.Log.Warn("header of the model not read: its context is not known", zap.String("reason", err.Error()))
+		return gguf.Header{} // the file may change, so it is read again
+	}
+	a.headers[m.SHA256] = h
+	return h
+}
+
+// readHeader returns errors without the file's path.
+func readHeader(path string) (gguf.Header, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return gguf.Header{}, fmt.Errorf("the file cannot be opened")
+	}
+	defer file.Close()
+	return gguf.Read(file)
+}
+
+// model describes the model that a launch serves.
+func (a *Actor) model(m messages.VerifiedModel) messages.Model {
+	h := a.header(m)
+	served := messages.Model{Name: m.Name, Version: m.Version, Embedding: m.Embedding, Trained: h.Context(), Asked: a.Context}
+	if i, ok := h.Infill(); ok {
+		served.Infill = messages.Infill{Known: true, Prefix: i.Prefix, Suffix: i.Suffix, Middle: i.Middle}
+	}
+	free := probe.FreeMemory()
+	if a.MemoryLimit > 0 {
+		free = min(free, a.MemoryLimit)
+	}
+	room := memory{tokenBytes: h.KVBytes() * int64(max(a.MaxInFlight, 1))}
+	if free > 0 {
+		room.free = max(free-m.Identity.Size, 1)
+	}
+	served.Context, served.ContextBy = contextOf(a.Context, served.Trained, m.Embedding, room)
+	if a.Context > served.Context {
+		a.Log.Warn("model.context is larger than what can be served", zap.Int("configured", a.Context), zap.Int("trained", served.Trained),
+			zap.Int("served", served.Context), zap.String("bound", string(served.ContextBy)))
+	}
+	return served
+}
+
+// memory is what a context is bounded by. A zero means that it is not known, and bounds nothing.
+type memory struct {
+	free       int64 // bytes, without the weights
+	tokenBytes int64 // of one token in every slot
+}
+
+// contextOf returns the tokens of a request's context and what limits them. asked is the configured number, or 0.
+func contextOf(asked, trained int, embedding bool, room memory) (tokens int, by messages.ContextBound) {
+	switch {
+	case asked > 0 && (trained == 0 || asked <= trained):
+		tokens, by = asked, messages.ContextConfigured
+	case trained == 0 || asked == 0 && embedding && trained > unknownContext:
+		tokens, by = unknownContext, messages.ContextDefault
+	default: // the runtime, too, gives no request more than that
+		tokens, by = trained, messages.ContextTrained
+	}
+	if room.free == 0 || room.tokenBytes == 0 {
+		return tokens, by
+	}
+	fits := room.free / room.tokenBytes
+	if asked == 0 {
+		fits /= contextShare
+	}
+	if bound := int(min(max(fits/contextStep*contextStep, leastContext), int64(tokens))); bound < tokens {
+		return bound, messages.ContextMemory
+	}
+	return tokens, by
+}

@@ -1,0 +1,163 @@
+package gguf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair is a key with its value: a text, a number, or an array of them.
+type pair struct {
+	name  string
+	value any
+}
+
+// file makes a header with these keys.
+func file(pairs ...pair) []byte {
+	var b bytes.Buffer
+	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
+	text := func(s string) { put(uint64(len(s))); b.WriteString(s) }
+	b.WriteString("GGUF")
+	put(uint32(3))
+	put(uint64(7))
+	put(uint64(len(pairs)))
+	for _, p := range pairs {
+		text(p.name)
+		switch v := p.value.(type) {
+		case string:
+			put(uint32(kindText))
+			text(v)
+		case uint32:
+			put(uint32(4))
+			put(v)
+		case int32:
+			put(uint32(5))
+			put(v)
+		case uint64:
+			put(uint32(10))
+			put(v)
+		case float32:
+			put(uint32(6))
+			put(v)
+		case []string:
+			put(uint32(kindArray))
+			put(uint32(kindText))
+			put(uint64(len(v)))
+			for _, s := range v {
+				text(s)
+			}
+		case []int32:
+			put(uint32(kindArray))
+			put(uint32(5))
+			put(uint64(len(v)))
+			put(v)
+		case []float32:
+			put(uint32(kindArray))
+			put(uint32(6))
+			put(uint64(len(v)))
+			put(v)
+		}
+	}
+	return b.Bytes()
+}
+
+var arch = pair{"general.architecture", "llama"}
+
+// L9: the numbers of a header, against values computed by hand.
+func TestRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		pairs   []pair
+		context int
+		kv      int64
+	}{
+		"grouped": {[]pair{arch, {"llama.context_length", uint32(8192)}, {"llama.block_count", uint32(30)}, {"llama.attention.head_count", uint32(9)},
+			{"llama.attention.head_count_kv", uint32(3)}, {"llama.embedding_length", uint32(576)}}, 8192, 30 * 3 * (64 + 64) * 2},
+		"own sizes": {[]pair{arch, {"llama.context_length", uint64(32768)}, {"llama.block_count", uint32(18)}, {"llama.attention.head_count", uint32(4)}, {"llama.attention.head_count_kv", uint32(1)},
+			{"llama.attention.key_length", uint32(256)}, {"llama.attention.value_length", uint32(128)}, {"llama.embedding_length", uint32(640)}}, 32768, 18 * (256 + 128) * 2},
+		"not grouped":   {[]pair{arch, {"llama.block_count", uint32(2)}, {"llama.attention.head_count", uint32(4)}, {"llama.embedding_length", uint32(64)}}, 0, 2 * 4 * (16 + 16) * 2},
+		"by layer":      {[]pair{arch, {"llama.block_count", uint32(3)}, {"llama.attention.head_count", uint32(4)}, {"llama.attention.head_count_kv", []int32{2, 0, 4}}, {"llama.embedding_length", uint32(64)}}, 0, 6 * 32 * 2},
+		"others passed": {[]pair{{"x", []float32{1, 2}}, {"y", float32(1)}, {"z", []string{"a", strings.Repeat("b", 1000)}}, arch, {"t", strings.Repeat("c", 5000)}, {"llama.context_length", int32(512)}}, 512, 0},
+		"other prefix":  {[]pair{arch, {"gemma.context_length", uint32(512)}}, 0, 0},
+		"nonsense":      {[]pair{arch, {"llama.context_length", uint64(1) << 63}, {"llama.block_count", uint32(1 << 31)}, {"llama.attention.head_count", uint32(1)}, {"llama.embedding_length", uint32(64)}}, 0, 0},
+		"huge heads": {[]pair{arch, {"llama.block_count", uint32(4096)}, {"llama.attention.head_count", uint32(1)}, {"llama.attention.head_count_kv", uint32(1 << 31)},
+			{"llama.embedding_length", uint32(64)}}, 0, 0},
+		"negative": {[]pair{arch, {"llama.context_length", int32(-1)}, {"llama.block_count", int32(-1)}}, 0, 0},
+	} {
+		h, err := Read(bytes.NewReader(file(c.pairs...)))
+		if err != nil || h.Context() != c.context || h.KVBytes() != c.kv {
+			t.Errorf("%s: got context %d, %d bytes a token, %v, want %d, %d", name, h.Context(), h.KVBytes(), err, c.context, c.kv)
+		}
+	}
+}
+
+// L13: the tokens for filling in the middle, by their ids or by their texts; all three must be there.
+func TestInfill(t *testing.T) {
+	ids := func(pre, suf, mid string) []pair {
+		return []pair{arch, {"tokenizer.ggml." + pre + "_token_id", uint32(7)}, {"tokenizer.ggml." + suf + "_token_id", uint32(0)}, {"tokenizer.ggml." + mid + "_token_id", uint32(9)}}
+	}
+	for name, c := range map[string]struct {
+		pairs []pair
+		want  Infill
+		ok    bool
+	}{
+		"by id":       {ids("fim_pre", "fim_suf", "fim_mid"), Infill{7, 0, 9}, true},
+		"older names": {ids("prefix", "suffix", "middle"), Infill{7, 0, 9}, true},
+		"by text":     {[]pair{arch, {"tokenizer.ggml.tokens", []string{"a", "<|fim_suffix|>", "<|fim_prefix|>", "<|fim_middle|>", "<PRE>"}}}, Infill{2, 1, 3}, true},
+		"id first":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}), Infill{7, 0, 9}, true},
+		"two only":    {[]pair{arch, {"tokenizer.ggml.tokens", []string{"<PRE>", "<SUF>"}}}, Infill{0, 1, none}, false},
+		"none":        {[]pair{arch}, Infill{none, none, none}, false},
+		"bad id":      {[]pair{arch, {"tokenizer.ggml.fim_pre_token_id", uint64(1) << 40}, {"tokenizer.ggml.tokens", []string{"<SUF>", "<MID>"}}}, Infill{none, 0, 1}, false},
+	} {
+		h, err := Read(bytes.NewReader(file(c.pairs...)))
+		if got, ok := h.Infill(); err != nil || got != c.want || ok != c.ok {
+			t.Errorf("%s: got %+v, %v, %v, want %+v, %v", name, got, ok, err, c.want, c.ok)
+		}
+	}
+	if _, ok := (Header{}).Infill(); ok {
+		t.Error("the zero Header: got tokens, want none")
+	}
+}
+
+// M6: a header that is cut off, or claims more than the limits, is refused without taking the claimed memory.
+func TestReadRefuses(t *testing.T) {
+	good := file(arch, pair{"tokenizer.ggml.tokens", []string{"a", "b"}}, pair{"llama.context_length", uint32(1)})
+	if _, err := Read(bytes.NewReader(good)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range good {
+		if _, err := Read(bytes.NewReader(good[:n])); !errors.Is(err, ErrFormat) {
+			t.Errorf("the first %d bytes: got %v, want %v", n, err, ErrFormat)
+		}
+	}
+	change := func(at int, b byte) []byte { c := bytes.Clone(good); c[at] = b; return c }
+	text := bytes.Index(good, []byte("general"))
+	for name, data := range map[string][]byte{
+		"magic": change(0, 'X'), "version 1": change(4, 1), "version 4": change(4, 4), "big-endian": change(7, 3), "many keys": change(18, 2),
+		"long text": change(text-4, 1), "unknown kind": change(text+len(arch.name), 13), "no architecture": file(pair{"x", uint32(1)}),
+		"empty": nil,
+	} {
+		if _, err := Read(bytes.NewReader(data)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: got %v, want %v", name, err, ErrFormat)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add(file(arch, pair{"llama.attention.head_count_kv", []int32{1, 2}}, pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}))
+	f.Add([]byte("GGUF"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := Read(bytes.NewReader(data))
+		if err != nil && h.architecture != "" {
+			t.Errorf("got %+v with %v, want the zero Header", h, err)
+		}
+		if h.Context() < 0 || h.KVBytes() < 0 {
+			t.Errorf("got context %d and %d bytes a token, want none below 0", h.Context(), h.KVBytes())
+		}
+	})
+}

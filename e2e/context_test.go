@@ -1,0 +1,67 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/gguf"
+	"companion/e2e/harness"
+	"companion/messages"
+)
+
+// L15: by default a request can use what the model was trained for, as the header of its file says, and a prompt beyond
+// the former 4096 tokens is answered. A larger model.context is bounded, and status and log say so with the numbers.
+func TestContext(t *testing.T) {
+	file, err := os.Open(harness.Parts(t).Model.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := gguf.Read(file)
+	_ = file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trained := header.Context()
+	if trained != 32768 || header.KVBytes() != 18*1*(256+256)*2 {
+		t.Fatalf("header of the fixture: got %d tokens and %d bytes for each, want 32768 and 18432", trained, header.KVBytes())
+	}
+	c := harness.NewHub(t).Companion("")
+	c.Extra = []string{"COMPANION_MODEL_CONTEXT=0", "COMPANION_RUNTIME_MAX_IN_FLIGHT=1"}
+	c.Start()
+	c.SignIn()
+	model := c.Available().Model
+	if model.ContextTrained != trained || model.ContextAsked != 0 || model.Context < 4096 || (model.Context != trained) != (model.ContextBy == messages.ContextMemory) {
+		t.Fatalf("status: got %+v, want the context as trained, or bounded by memory", model)
+	}
+	if model.Context < 8192 {
+		t.Fatalf("this machine has too little free memory for this test: got %+v, want a context of 8192 or more", model)
+	}
+	prompt := strings.Repeat("word ", 5000)
+	reply := c.Door().Do(t.Context(), http.MethodPost, "/chat/completions", `{"messages":[{"role":"user","content":"`+prompt+`"}],"max_tokens":1}`)
+	if reply.Status != http.StatusOK {
+		t.Errorf("a prompt of 5000 words: got %d %.300s, want 200", reply.Status, reply.Body)
+	}
+	c.Stop()
+
+	c.Extra = []string{"COMPANION_MODEL_CONTEXT=999999", "COMPANION_RUNTIME_MAX_IN_FLIGHT=1"}
+	c.Start()
+	model = c.Await("available", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable }).Model
+	if model.ContextAsked != 999999 || model.Context > trained || model.ContextTrained != trained {
+		t.Errorf("model.context = 999999: got %+v, want at most %d", model, trained)
+	}
+	if text := c.Must("status"); !strings.Contains(text, fmt.Sprintf("context %d tokens", model.Context)) || !strings.Contains(text, "999999") && model.ContextBy != messages.ContextMemory {
+		t.Errorf("status: got %s, want both numbers", text)
+	}
+	if log := c.Log(); !strings.Contains(log, `"configured":999999`) {
+		t.Error("log: got no warning about model.context, want one with the numbers")
+	}
+	long := strings.Repeat("word ", trained+1000)
+	reply = c.Door().Do(t.Context(), http.MethodPost, "/chat/completions", `{"messages":[{"role":"user","content":"`+long+`"}],"max_tokens":1}`)
+	if want := fmt.Sprintf("and the context holds %d.", model.Context); reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, want) || !strings.Contains(reply.Body, "The prompt has 3") {
+		t.Errorf("a prompt that does not fit: got %d %.300s, want 400 with its tokens and %q", reply.Status, reply.Body, want)
+	}
+}
