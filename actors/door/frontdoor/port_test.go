@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -68,7 +69,7 @@ func TestConfirmConnection(t *testing.T) {
 	}
 	gone := own.LocalAddr().String()
 	own.Close()
-	for range 100 { // until the server has noticed
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); { // until the server has noticed
 		if !ask(gone) {
 			return
 		}
