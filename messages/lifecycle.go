@@ -72,10 +72,11 @@ const (
 	ContextDefault    ContextBound = "default"    // the model does not say what it was trained for
 )
 
-// Infill holds the ids of a model's tokens for filling in the middle (L13).
+// Infill holds the ids of a model's tokens for filling in the middle (L13). Begin is the token that begins every text,
+// or -1 if there is none.
 type Infill struct {
-	Known                  bool
-	Prefix, Suffix, Middle int
+	Known                         bool
+	Begin, Prefix, Suffix, Middle int
 }
 
 // ExitReport says how a runtime ended. LastLines are scrubbed (R8).

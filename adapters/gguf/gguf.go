@@ -33,8 +33,9 @@ type Header struct {
 	infill       Infill
 }
 
-// Infill holds the tokens that mark the parts of a text whose middle is to be filled in. They are token ids.
-type Infill struct{ Prefix, Suffix, Middle int }
+// Infill holds the ids of the tokens that mark the parts of a text whose middle is to be filled in. Begin is the token
+// that begins every text, or -1 if there is none.
+type Infill struct{ Begin, Prefix, Suffix, Middle int }
 
 // none marks a token that is not there; 0 is a valid id.
 const none = -1
@@ -42,7 +43,7 @@ const none = -1
 // Read reads a header.
 func Read(from io.Reader) (Header, error) {
 	r := &reader{from: bufio.NewReaderSize(io.LimitReader(from, maxHeader), 1<<16)}
-	h := Header{numbers: map[string][]int64{}, infill: Infill{none, none, none}}
+	h := Header{numbers: map[string][]int64{}, infill: Infill{none, none, none, none}}
 	if r.bytes(4) != "GGUF" {
 		r.fail("it does not begin with GGUF")
 	}
@@ -85,6 +86,11 @@ func (h Header) Infill() (Infill, bool) {
 				*[]*int{&i.Prefix, &i.Suffix, &i.Middle}[at] = int(id[0])
 				break
 			}
+		}
+	}
+	if add := h.numbers["tokenizer.ggml.add_bos_token"]; len(add) == 1 && add[0] != 0 {
+		if id := h.numbers["tokenizer.ggml.bos_token_id"]; len(id) == 1 && id[0] >= 0 && id[0] <= math.MaxInt32 {
+			i.Begin = int(id[0])
 		}
 	}
 	return i, i.Prefix >= 0 && i.Suffix >= 0 && i.Middle >= 0 && h.architecture != ""
@@ -154,7 +160,7 @@ const (
 var sizes = map[uint64]struct {
 	bytes   int
 	integer bool
-}{0: {1, true}, 1: {1, true}, 2: {2, true}, 3: {2, true}, 4: {4, true}, 5: {4, true}, 6: {4, false}, 7: {1, false}, 10: {8, true}, 11: {8, true}, 12: {8, false}}
+}{0: {1, true}, 1: {1, true}, 2: {2, true}, 3: {2, true}, 4: {4, true}, 5: {4, true}, 6: {4, false}, 7: {1, true}, 10: {8, true}, 11: {8, true}, 12: {8, false}}
 
 // key reads one key with its value.
 func (r *reader) key(h *Header) {

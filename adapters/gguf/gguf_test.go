@@ -42,6 +42,9 @@ func file(pairs ...pair) []byte {
 		case uint64:
 			put(uint32(10))
 			put(v)
+		case bool:
+			put(uint32(7))
+			put(v)
 		case float32:
 			put(uint32(6))
 			put(v)
@@ -106,13 +109,15 @@ func TestInfill(t *testing.T) {
 		want  Infill
 		ok    bool
 	}{
-		"by id":       {ids("fim_pre", "fim_suf", "fim_mid"), Infill{7, 0, 9}, true},
-		"older names": {ids("prefix", "suffix", "middle"), Infill{7, 0, 9}, true},
-		"by text":     {[]pair{arch, {"tokenizer.ggml.tokens", []string{"a", "<|fim_suffix|>", "<|fim_prefix|>", "<|fim_middle|>", "<PRE>"}}}, Infill{2, 1, 3}, true},
-		"id first":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}), Infill{7, 0, 9}, true},
-		"two only":    {[]pair{arch, {"tokenizer.ggml.tokens", []string{"<PRE>", "<SUF>"}}}, Infill{0, 1, none}, false},
-		"none":        {[]pair{arch}, Infill{none, none, none}, false},
-		"bad id":      {[]pair{arch, {"tokenizer.ggml.fim_pre_token_id", uint64(1) << 40}, {"tokenizer.ggml.tokens", []string{"<SUF>", "<MID>"}}}, Infill{none, 0, 1}, false},
+		"by id":       {ids("fim_pre", "fim_suf", "fim_mid"), Infill{none, 7, 0, 9}, true},
+		"older names": {ids("prefix", "suffix", "middle"), Infill{none, 7, 0, 9}, true},
+		"by text":     {[]pair{arch, {"tokenizer.ggml.tokens", []string{"a", "<|fim_suffix|>", "<|fim_prefix|>", "<|fim_middle|>", "<PRE>"}}}, Infill{none, 2, 1, 3}, true},
+		"id first":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}), Infill{none, 7, 0, 9}, true},
+		"begin":       {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", true}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{2, 7, 0, 9}, true},
+		"no begin":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", false}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{none, 7, 0, 9}, true},
+		"two only":    {[]pair{arch, {"tokenizer.ggml.tokens", []string{"<PRE>", "<SUF>"}}}, Infill{none, 0, 1, none}, false},
+		"none":        {[]pair{arch}, Infill{none, none, none, none}, false},
+		"bad id":      {[]pair{arch, {"tokenizer.ggml.fim_pre_token_id", uint64(1) << 40}, {"tokenizer.ggml.tokens", []string{"<SUF>", "<MID>"}}}, Infill{none, none, 0, 1}, false},
 	} {
 		h, err := Read(bytes.NewReader(file(c.pairs...)))
 		if got, ok := h.Infill(); err != nil || got != c.want || ok != c.ok {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"companion/adapters/door/openai"
 	"companion/messages"
 )
 
@@ -57,6 +58,7 @@ const (
 	textUnsupported  = "The served model cannot do this."
 	textNewFormats   = "Requests with new schemas or tools ended the model's runtime several times. New ones are accepted again within % minutes."
 	textNoEmbeddings = "The served model is not an embedding model."
+	textNoInfill     = "The request is refused: " + openai.NoInfill + "."
 	textNotJSON      = "The body must be application/json without content encoding."
 	textBadChunks    = "The body's chunks cannot be read."
 	textSlowBody     = "The body did not arrive in time."

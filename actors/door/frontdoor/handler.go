@@ -55,6 +55,7 @@ const (
 	routeChat        = "/v1/chat/completions"
 	routeCompletions = "/v1/completions"
 	routeEmbeddings  = "/v1/embeddings"
+	routeInfill      = "/infill"
 	routeResponses   = "/v1/responses"
 	routeMessages    = "/v1/messages"
 	routeCountTokens = "/v1/messages/count_tokens"
@@ -63,6 +64,7 @@ const (
 
 var bodies = map[string]openai.Route{
 	routeChat: openai.Chat, routeCompletions: openai.Completions, routeEmbeddings: openai.Embeddings,
+	routeInfill:    openai.Infill,
 	routeResponses: openai.Responses, routeMessages: openai.Messages, routeCountTokens: openai.CountTokens,
 }
 
@@ -235,6 +237,10 @@ func (v *visit) complete() {
 	}
 	if v.route == routeEmbeddings && !s.Model.Embedding {
 		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoEmbeddings})
+		return
+	}
+	if v.route == routeInfill && !s.Model.Infill.Known {
+		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoInfill})
 		return
 	}
 	raw, p := v.readBody()

@@ -124,7 +124,7 @@ func (r *rig) drain() int {
 func readySnapshot(backEnd messages.BackEnd) messages.Snapshot {
 	return messages.Snapshot{
 		State: messages.StateReady, Available: true, Reason: messages.ReasonOK, Launch: 1, BackEnd: backEnd,
-		Model: messages.Model{Name: "gemma", Version: "1", Context: 4096},
+		Model: messages.Model{Name: "gemma", Version: "1", Context: 4096, Infill: messages.Infill{Known: true, Begin: -1}},
 	}
 }
 

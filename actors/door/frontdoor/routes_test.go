@@ -15,7 +15,7 @@ import (
 // bodiesOf has a small body for each route with a body.
 var bodiesOf = map[string]string{
 	routeChat: chatBody, routeCompletions: `{"prompt":"a"}`, routeMessages: chatBody, routeCountTokens: chatBody,
-	routeResponses: `{"input":"hi"}`,
+	routeResponses: `{"input":"hi"}`, routeInfill: `{"input_prefix":"a","input_suffix":"b"}`,
 }
 
 // answersWith serves one JSON answer for every request.
@@ -162,6 +162,8 @@ func TestModelByName(t *testing.T) {
 const (
 	anthropicStart = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"cache_read_input_tokens\":30,\"input_tokens\":1,\"output_tokens\":0}}}\n\n"
 	anthropicEnd   = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":4}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+	infillEvent    = "data: {\"content\":\"\\\"stop\\\":true\",\"stop\":false,\"tokens_predicted\":1}\n\n" // its text looks like the end
+	infillEnd      = "data: {\"content\":\"\",\"stop\":true,\"timings\":{\"prompt_n\":31,\"predicted_n\":4}}\n\n"
 	toolStart      = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\"}}\n\n"
 	responsesStart = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\"}}\n\n"
 	responsesEnd   = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"usage\":{\"input_tokens\":31,\"output_tokens\":4}}}\n\n"
@@ -179,6 +181,10 @@ func TestStreamsOfOtherFormats(t *testing.T) {
 		path, sent, want string
 		reason           messages.Reason
 	}{
+		"infill":                 {routeInfill, infillEvent + infillEnd, infillEvent + infillEnd, messages.ReasonOK},
+		"infill, more at end":    {routeInfill, infillEvent + infillEnd + "data: /secret\n\n", infillEvent + infillEnd, messages.ReasonOK},
+		"infill, broken":         {routeInfill, infillEvent, infillEvent + string(errorEvent(messages.ReasonUpstreamFailed)), messages.ReasonUpstreamFailed},
+		"infill, failed":         {routeInfill, infillEvent + "data: {\"error\":{\"message\":\"/secret\"}}\n\n", infillEvent + string(errorEvent(messages.ReasonUpstreamFailed)), messages.ReasonUpstreamFailed},
 		"messages":               {routeMessages, anthropicStart + anthropicEnd + "\n", anthropicStart + anthropicEnd, messages.ReasonOK},
 		"messages, a call":       {routeMessages, anthropicStart + toolStart + anthropicEnd, anthropicStart + strings.Replace(toolStart, `"id"`, `"input":{},"id"`, 1) + anthropicEnd, messages.ReasonOK},
 		"messages, more at end":  {routeMessages, anthropicStart + anthropicEnd + "data: /secret\n\n", anthropicStart + anthropicEnd, messages.ReasonOK},

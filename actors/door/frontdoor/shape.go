@@ -15,6 +15,7 @@ const (
 	shapeOpenAI shape = iota
 	shapeResponses
 	shapeAnthropic
+	shapeLlama
 )
 
 // shapeOf returns the format of a path, also of one that is refused.
@@ -24,6 +25,8 @@ func shapeOf(path string) shape {
 		return shapeAnthropic
 	case path == routeResponses:
 		return shapeResponses
+	case path == routeInfill:
+		return shapeLlama
 	}
 	return shapeOpenAI
 }
@@ -38,6 +41,8 @@ func (s shape) events() relay.Events {
 			Last: []string{"event: response.completed\n", "event: response.incomplete\n", "event: response.failed\n"}, Error: responsesErrorEvent,
 			Rewrite: newResponseEvents,
 		}
+	case shapeLlama: // each event holds the generated text, in which quotes are escaped
+		return relay.Events{LastHas: `"stop":true`}
 	}
 	return relay.Events{}
 }

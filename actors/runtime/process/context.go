@@ -55,7 +55,7 @@ func (a *Actor) model(m messages.VerifiedModel) messages.Model {
 	h := a.header(m)
 	served := messages.Model{Name: m.Name, Version: m.Version, Embedding: m.Embedding, Trained: h.Context(), Asked: a.Context}
 	if i, ok := h.Infill(); ok {
-		served.Infill = messages.Infill{Known: true, Prefix: i.Prefix, Suffix: i.Suffix, Middle: i.Middle}
+		served.Infill = messages.Infill{Known: true, Begin: i.Begin, Prefix: i.Prefix, Suffix: i.Suffix, Middle: i.Middle}
 	}
 	free := probe.FreeMemory()
 	if a.MemoryLimit > 0 {

@@ -27,6 +27,9 @@ func (r *reader) finish() *Error {
 		r.name("response_format")
 		r.out = append(r.out, format...)
 	}
+	if err := r.finishSuffix(); err != nil {
+		return err
+	}
 	r.name("model")
 	r.out = appendQuoted(r.out, r.serving.Model.Name)
 	if bound := forms[r.route].bound; bound != "" {
@@ -56,6 +59,7 @@ var forms = [...]form{
 
 	Completions: {fields: completionRequest, bound: "max_tokens"},
 	Embeddings:  {fields: embeddingRequest},
+	Infill:      {fields: infillRequest, bound: "n_predict"},
 
 	Responses:   {responsesRequest, "max_output_tokens", `"required"`, []string{"parameters"}, []string{"text", "format", "schema"}},
 	Messages:    {messagesRequest, "max_tokens", `{"type":"any"}`, []string{"input_schema"}, nil},

@@ -35,7 +35,7 @@ func checkMemory(t *testing.T, name string, route Route, body []byte) {
 }
 
 // dropping also takes unknown fields, which are read then.
-var dropping = Serving{Model: served, Slots: 4, DropUnknown: true}
+var dropping = Serving{Model: filling(-1).Model, Slots: 4, DropUnknown: true}
 
 // repeated is text n times, each formed with its number, between open and end, separated by commas.
 func repeated(open string, n int, form, end string) string {
@@ -107,6 +107,9 @@ func bodies(size int) map[string]string {
 		"large tools":                  tools(8, `{"description":"`+strings.Repeat("x", min(size/8, maxSchema-100))+`"}`),
 		"biases":                       chat(`"logit_bias":` + repeated("{", 1024, `"%d":1`, "}")),
 		"syntax error at the end":      chat(`"metadata":` + repeated("[", size/9, `{"a":{}}`, "")),
+		"prefix and suffix":            `{"input_prefix":"` + strings.Repeat("é", size/4) + `","input_suffix":"` + strings.Repeat(`\n`, size/4) + `"}`,
+		"completion with a suffix":     `{"prompt":"` + strings.Repeat(`\n`, size/4) + `","suffix":"` + strings.Repeat("x", size/2) + `"}`,
+		"many extra texts":             repeated(`{"input_prefix":"","input_suffix":"","input_extra":[`, min(256, 1+size/11), `{"text":""}`, "]}"),
 		"many turns":                   repeated(`{"messages":[`, size/60, `{"content":[{"text":"","type":"text"}],"role":"user"}`, `]}`),
 		"many results":                 repeated(`{"messages":[{"role":"user","content":[`, size/60, `{"content":[{"text":"","type":"text"}],"type":"tool_result","tool_use_id":"a"}`, `]}]}`),
 		"empty blocks":                 repeated(`{"messages":[{"role":"user","content":[`, size/3, `{}`, `]}]}`),

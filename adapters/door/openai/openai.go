@@ -5,6 +5,7 @@
 // docs/api.md is generated from the tables:
 //
 //   - table.go: OpenAI chat, completions and embeddings, and the sampling fields that llama.cpp adds;
+//   - infill.go: filling in the middle, in the form of llama.cpp and as `suffix` of a completion;
 //   - responses.go: OpenAI responses;
 //   - anthropic.go: Anthropic messages.
 //
@@ -37,6 +38,7 @@ const (
 	Chat Route = iota
 	Completions
 	Embeddings
+	Infill
 	Responses
 	Messages
 	CountTokens
@@ -148,6 +150,8 @@ type seen struct {
 	maxTokens             int64  // noBound for no limit of the client's own
 	maxTokensBy           string // the field that set it
 	images, audio         bool
+	promptAt              [2]int // where the one text of `prompt` is in out; 0, 0 if it is anything else
+	suffix                []byte // of the completion, encoded; nil if there is none
 	textFormat            []byte // what finish writes as response_format
 	toolChoice            string // "none", "auto", "required" or ""
 	toolNamed             string // the one function that tool_choice names

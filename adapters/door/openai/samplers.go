@@ -5,22 +5,32 @@ import (
 )
 
 // samplers is the order of the samplers. The runtime makes one for each name, so each name may come once.
-type samplers struct{}
+type samplers struct {
+	infill bool // the sampler for filling in the middle may be there
+}
 
 var samplerName = oneOf("dry", "top_k", "typ_p", "top_p", "top_n_sigma", "min_p", "xtc", "temperature", "penalties")
 
-func (samplers) describe() string {
-	return "an array of different names: " + samplerName.describe()
+func (s samplers) names() choice {
+	name := samplerName
+	if s.infill {
+		name.words = append(append([]string{}, name.words...), "infill")
+	}
+	return name
 }
 
-func (samplers) read(r *reader) *Error {
+func (s samplers) describe() string {
+	return "an array of different names: " + s.names().describe()
+}
+
+func (s samplers) read(r *reader) *Error {
 	if err := r.open('[', "an array"); err != nil {
 		return err
 	}
 	there := map[string]bool{}
 	for n := 0; r.dec.PeekKind() != ']'; n++ {
 		r.comma()
-		name := samplerName
+		name := s.names()
 		twice := false
 		name.note = func(_ *seen, w string) { twice, there[w] = there[w], true }
 		if err := name.read(r); err != nil {

@@ -23,11 +23,16 @@ func (tokenBound) describe() string {
 
 func (b tokenBound) read(r *reader) *Error {
 	x, err := r.number(b.describe())
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case x != math.Trunc(x) || x < 1 && x != noBound:
-		return fault(faultOutOfRange, b.describe())
+	}
+	return b.take(r, x, 1, b.describe())
+}
+
+// take notes a bound of at least least, as want says.
+func (b tokenBound) take(r *reader, x, least float64, want string) *Error {
+	if x != math.Trunc(x) || x < least && x != noBound {
+		return fault(faultOutOfRange, want)
 	}
 	limit := int64(min(x, maxWhole))
 	if by := r.seen.maxTokensBy; by != "" && limit != r.seen.maxTokens {

@@ -32,13 +32,13 @@ var chatRequest = newObject(join(
 
 var completionRequest = newObject(join(
 	[]field{
-		{name: "prompt", rule: prompt(32), required: true, doc: "the text to continue"},
+		{name: "prompt", rule: placedPrompt{prompt(32)}, required: true, doc: "the text to continue"},
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "n_predict", rule: hiddenRule{tokenBound{"n_predict"}}, doc: "the same under its llama.cpp name"},
 		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
 		{name: "echo", rule: only{"false", "the prompt is not repeated; put it before the answer yourself"}, doc: "the prompt is not repeated"},
-		{name: "suffix", rule: only{`""`, "this route only continues a text; leave it out"}, doc: "this route only continues a text"},
+		{name: "suffix", rule: suffix{}, doc: "what follows the answer, for models that fill in the middle; needs one text as `prompt`"},
 		{name: "best_of", rule: only{"1", "every answer is sent; use `n`"}, doc: "every answer is sent"},
 	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
 

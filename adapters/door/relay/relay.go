@@ -51,11 +51,16 @@ type Options struct {
 type Events struct {
 	// Last has the beginnings of the events that end an answer.
 	Last []string
+	// LastHas is text that only the event that ends an answer contains, near its begin.
+	LastHas string
 	// Error returns the event that ends a broken stream.
 	Error func(messages.Reason) []byte
 	// Rewrite, if set, returns what completes the events of one stream, or one answer that is not a stream.
 	Rewrite func() Rewriter
 }
+
+// own reports whether the format has an end of its own.
+func (e *Events) own() bool { return len(e.Last) > 0 || e.LastHas != "" }
 
 // Rewriter adds what clients of a format need and the runtime does not write. It belongs to one exchange.
 type Rewriter interface {

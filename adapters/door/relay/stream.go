@@ -130,7 +130,7 @@ func (e *exchange) last(events []byte, more bool) (whole bool) {
 	if e.result.Gone || e.write(events) != nil {
 		return false
 	}
-	return len(e.call.Events.Last) > 0 || e.write(doneEvent) == nil
+	return e.call.Events.own() || e.write(doneEvent) == nil
 }
 
 // rewritten returns events as the rewriter completes them. The continuation of a long event stays as it is.
@@ -216,6 +216,9 @@ func (e *exchange) count(event []byte) {
 func (e *exchange) ends(event []byte, inside bool) bool {
 	if inside {
 		return e.cutEnd
+	}
+	if has := e.call.Events.LastHas; has != "" && bytes.Contains(event, []byte(has)) {
+		return true
 	}
 	for _, last := range e.call.Events.Last {
 		if bytes.HasPrefix(event, []byte(last)) {

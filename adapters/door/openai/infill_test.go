@@ -1,0 +1,72 @@
+package openai
+
+import (
+	"strings"
+	"testing"
+
+	"companion/messages"
+)
+
+// filling is a model that fills in the middle.
+func filling(begin int) Serving {
+	s := serving
+	s.Model.Infill = messages.Infill{Known: true, Begin: begin, Prefix: 7, Suffix: 8, Middle: 9}
+	return s
+}
+
+// vscode is what llama.vscode sends.
+const vscode = `{"input_prefix":"def add(a, b):\n","input_suffix":"\nprint(add(1, 2))","input_extra":[{"filename":"a.py","text":"x = 1"}],"prompt":"    return ","n_predict":128,` +
+	`"top_k":40,"top_p":0.99,"stream":false,"samplers":["top_k","top_p","infill"],"cache_prompt":true,"t_max_prompt_ms":500,"t_max_predict_ms":2500,"n_indent":4,"response_fields":["content","timings/prompt_n"]}`
+
+// L13: a completion with a suffix becomes the texts between the model's tokens, in whatever order the fields come. The
+// route of llama.cpp gets what its clients send.
+func TestInfill(t *testing.T) {
+	const end = `,"model":"gemma","max_tokens":4096}`
+	for name, c := range map[string]struct {
+		route    Route
+		serving  Serving
+		in, want string
+	}{
+		"suffix":         {Completions, filling(-1), `{"prompt":"a\n","suffix":"b","n":2}`, `{"prompt":[7,"a\n",8,"b",9],"n":2` + end},
+		"suffix first":   {Completions, filling(-1), `{"suffix":"b","prompt":"a"}`, `{"prompt":[7,"a",8,"b",9]` + end},
+		"begin":          {Completions, filling(0), `{"prompt":"","suffix":"b","max_tokens":3}`, `{"prompt":[0,7,"",8,"b",9],"model":"gemma","max_tokens":3}`},
+		"empty suffix":   {Completions, filling(-1), `{"prompt":"a","suffix":""}`, `{"prompt":"a"` + end},
+		"null suffix":    {Completions, filling(-1), `{"prompt":"a","suffix":null}`, `{"prompt":"a"` + end},
+		"empty, no such": {Completions, serving, `{"prompt":"a","suffix":""}`, `{"prompt":"a"` + end},
+		"infill":         {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b"}`, `{"input_prefix":"a","input_suffix":"b","model":"gemma","n_predict":4096}`},
+		"warming up":     {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"","n_predict":0,"samplers":[]}`, `{"input_prefix":"a","input_suffix":"","samplers":[],"model":"gemma","n_predict":0}`},
+		"llama.vscode":   {Infill, filling(-1), vscode, strings.NewReplacer(`"n_predict":128,`, "", `"t_max_prompt_ms":500,`, "", `,"response_fields":["content","timings/prompt_n"]}`, `,"model":"gemma","n_predict":128}`).Replace(vscode)},
+	} {
+		if got, _, refused := checked(c.route, c.serving, c.in); got != c.want || refused != "" {
+			t.Errorf("%s: got %s %s, want %s", name, got, refused, c.want)
+		}
+	}
+	for name, c := range map[string]struct {
+		route   Route
+		serving Serving
+		in      string
+		want    string // in the refusal
+	}{
+		"no tokens":          {Completions, serving, `{"prompt":"a","suffix":"b"}`, "`suffix` is not allowed: the served model has no tokens for filling in the middle"},
+		"several prompts":    {Completions, filling(-1), `{"prompt":["a"],"suffix":"b"}`, "`suffix` needs one text as `prompt`"},
+		"tokens":             {Completions, filling(-1), `{"prompt":[1],"suffix":"b"}`, "`suffix` needs one text as `prompt`"},
+		"suffix is a number": {Completions, filling(-1), `{"prompt":"a","suffix":1}`, "`suffix` must be a string"},
+		"too long":           {Completions, filling(-1), `{"prompt":"a","suffix":"` + strings.Repeat("x", 257*4096) + `"}`, "does not fit the context"},
+		"tokens from client": {Completions, filling(-1), `{"prompt":[7,"a",8,"b",9]}`, "`prompt[1]`"},
+		"no suffix":          {Infill, filling(-1), `{"input_prefix":"a"}`, "`input_suffix` is missing"},
+		"no prefix":          {Infill, filling(-1), `{"input_suffix":"a"}`, "`input_prefix` is missing"},
+		"long prefix":        {Infill, filling(-1), `{"input_prefix":"` + strings.Repeat("x", 257*4096) + `","input_suffix":""}`, "does not fit the context"},
+		"long extra":         {Infill, filling(-1), `{"input_prefix":"","input_suffix":"","input_extra":[{"text":"` + strings.Repeat("x", 257*4096) + `"}]}`, "does not fit the context"},
+		"slot":               {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","id_slot":0}`, "`id_slot` is not allowed"},
+		"grammar":            {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","grammar":"x"}`, "`grammar` is not allowed"},
+		"lora":               {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","lora":[]}`, "`lora` is not allowed"},
+		"another sampler":    {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","samplers":["x"]}`, "infill"},
+		"in completions":     {Completions, filling(-1), `{"prompt":"a","samplers":["infill"]}`, "`samplers[0]`"},
+		"negative bound":     {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","n_predict":-2}`, "`n_predict` must be a whole number of at least 0"},
+		"unknown":            {Infill, filling(-1), `{"input_prefix":"a","input_suffix":"b","x":1}`, "Unknown field `x`"},
+	} {
+		if got, _, refused := checked(c.route, c.serving, c.in); !strings.Contains(refused, c.want) {
+			t.Errorf("%s: got %.80s %q, want a refusal with %q", name, got, refused, c.want)
+		}
+	}
+}
