@@ -85,8 +85,8 @@ func (a *app) localContext(ctx context.Context, s config.Settings) int {
 const confirmWithin = 5 * time.Second
 
 // confirm proves that the daemon is the program that listens at the base URL: it opens a connection there, sends nothing,
-// and asks the daemon over the control socket, whose peer is checked (X2), whether it has accepted this connection. A
-// connection's source address is that of one socket, so another listener cannot make the daemon say yes.
+// and asks the daemon over the control socket, whose peer is checked (X2), whether it has accepted this connection. Two
+// sockets never have the same source address here, so another listener cannot make the daemon say yes.
 func (d door) confirm(ctx context.Context) error {
 	u, err := url.Parse(d.baseURL)
 	if err != nil {
