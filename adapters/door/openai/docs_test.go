@@ -64,7 +64,7 @@ func markdown() string {
 		route       Route
 	}{
 		{"POST /v1/chat/completions", "", Chat}, {"POST /v1/completions", "", Completions}, {"POST /v1/embeddings", "", Embeddings},
-		{"POST /infill", "The route has no `/v1`: its base URL is that of Anthropic clients. A model without tokens for filling in the middle answers 400.\n", Infill},
+		{"POST /infill", "The route has no `/v1` in front. A model without tokens for filling in the middle answers 400.\n", Infill},
 		{"POST /v1/responses", "", Responses},
 		{"POST /v1/messages", "`POST /v1/messages/count_tokens` takes the same body and gives the number of its tokens.\n", Messages},
 	} {
