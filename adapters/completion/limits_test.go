@@ -56,8 +56,8 @@ func TestLimits(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			limits := short
-			if tt.name == "an endless head" {
-				limits.FirstByte = time.Minute // the size of the head is what ends it
+			if tt.code != "timed_out" {
+				limits.FirstByte, limits.Idle = time.Minute, time.Minute // the size ends it
 			}
 			c := client(t, Target{BaseURL: serve(t, tt.handler), Limits: limits})
 			var before, after runtime.MemStats

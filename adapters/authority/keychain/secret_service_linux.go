@@ -236,7 +236,7 @@ func (v *vault) ask(prompt dbus.ObjectPath, dismissed messages.Reason) error {
 		err = v.call(prompt, secretsPrompt+".Prompt", "").Err
 	}
 	if err != nil {
-		return fail(dismissed, fmt.Errorf("showing the dialog: %w", err))
+		return fmt.Errorf("showing the dialog: %w", err) // the service failed; the user refused nothing
 	}
 	for {
 		select {
