@@ -65,17 +65,18 @@ func (a *app) showDevicePage(page messages.LoginPage, noBrowser bool) {
 
 // showLoginPage prints the page and opens it where a browser of this session can reach it (O12).
 func (a *app) showLoginPage(ctx context.Context, page messages.LoginPage, noBrowser bool) {
+	place := browser.Where(runtime.GOOS, os.Getenv, kernelRelease())
 	if noBrowser {
 		a.say("Open this page in a browser on this machine:")
 		_ = print(a.out, page.URL+"\n") // on standard output, so that a script can read it
 	} else {
-		place := browser.Where(runtime.GOOS, os.Getenv, kernelRelease())
 		a.say("Open this page to sign in:\n  %s", page.URL)
 		if err := a.openPage(ctx, place, page.URL); err != nil {
 			a.say("No browser could be opened here. Open the page yourself.")
-		} else if advice := loginAdvice(place, page.URL, os.Getenv); advice != "" {
-			a.say("%s", advice)
 		}
+	}
+	if advice := loginAdvice(place, page.URL, os.Getenv); advice != "" {
+		a.say("%s", advice)
 	}
 	a.say("Waiting for the browser until %s. Ctrl-C gives up.", page.Until.Local().Format("15:04:05"))
 }
@@ -87,7 +88,7 @@ func (a *app) openPage(ctx context.Context, place browser.Place, page string) er
 	return browser.Open(ctx, page)
 }
 
-// loginAdvice says what to do where the page cannot be opened for the user; empty where it was opened.
+// loginAdvice says how the user's browser reaches the page where that is not plain; empty on a desktop.
 func loginAdvice(place browser.Place, page string, getenv func(string) string) string {
 	switch place {
 	case browser.PlaceSSH:
@@ -95,11 +96,13 @@ func loginAdvice(place browser.Place, page string, getenv func(string) string) s
 			"browser, run this first, then open the page there:\n  " + forwardCommand(page, getenv) + "\n" +
 			"Or use `companion login --device`, if the hub offers it."
 	case browser.PlaceWSL:
-		return "It opens in the browser of Windows, which reaches this machine by localhost forwarding. If the page does not\n" +
-			"load, set localhostForwarding=true in .wslconfig, or networkingMode=mirrored."
+		return "The browser of Windows reaches this machine by localhost forwarding. If the page does not load, set\n" +
+			"localhostForwarding=true or networkingMode=mirrored in .wslconfig, or use `companion login --device`, if the hub\n" +
+			"offers it."
 	case browser.PlaceHeadless:
-		return "There is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set), so no browser was opened. If you are at\n" +
-			"another computer, use `companion login --device` if the hub offers it, or forward the port of the page:\n  ssh -N -L PORT:127.0.0.1:PORT"
+		return "There is no display here: neither DISPLAY nor WAYLAND_DISPLAY is set. If you are at another computer, run this\n" +
+			"there first, then open the page there:\n  " + forwardCommand(page, getenv) + "\n" +
+			"Or use `companion login --device`, if the hub offers it."
 	}
 	return ""
 }

@@ -25,7 +25,7 @@ func TestForwardCommand(t *testing.T) {
 // O12: every place where no browser is opened, or where it may not reach the page, has its advice.
 func TestLoginAdvice(t *testing.T) {
 	for place, want := range map[browser.Place]string{
-		browser.PlaceDesktop: "", browser.PlaceSSH: "ssh -N -L", browser.PlaceWSL: "localhostForwarding", browser.PlaceHeadless: "DISPLAY",
+		browser.PlaceDesktop: "", browser.PlaceSSH: "ssh -N -L", browser.PlaceWSL: "localhostForwarding", browser.PlaceHeadless: "ssh -N -L 127.0.0.1:1:127.0.0.1:1 ",
 	} {
 		got := loginAdvice(place, "http://127.0.0.1:1/start/x", func(string) string { return "" })
 		if (want == "") != (got == "") || !strings.Contains(got, want) {

@@ -78,7 +78,7 @@ func (a *Actor) String() string { return string(messages.ActorCustody) }
 const maxJobs = 32
 
 // Time limits for the removal of the loopback token at shutdown. A working keychain needs milliseconds. The shorter limit
-// applies if the last call hangs or has timed out.
+// applies if the last call hangs or has timed out, and to a service that does not react.
 const (
 	clearWithin     = time.Second
 	clearWithinHung = 100 * time.Millisecond
@@ -389,7 +389,7 @@ func (l *loop) clearToken(ctx context.Context, m messages.ClearLoopbackToken) {
 	l.enqueue(ctx, job{loopback: true, work: func(ctx context.Context) messages.Reason {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
-		return keychain.ReasonOf(l.deps.Keychain.Delete(ctx, keychain.LoopbackToken))
+		return keychain.ReasonOf(l.deps.Keychain.Delete(keychain.Brief(ctx), keychain.LoopbackToken))
 	}, done: func(r messages.Reason) { m.Reply <- r }})
 }
 

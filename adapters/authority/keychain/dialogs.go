@@ -26,3 +26,9 @@ func takeDialog(ctx context.Context) bool {
 	left, ok := ctx.Value(dialogs{}).(*atomic.Int32)
 	return ok && left.CompareAndSwap(1, 0)
 }
+
+type brief struct{}
+
+// Brief returns a context under which a call fails with keychain_timeout if the service does not react at once. A service that
+// reacts has time until the deadline of the call.
+func Brief(ctx context.Context) context.Context { return context.WithValue(ctx, brief{}, true) }

@@ -144,6 +144,12 @@ func TestSecretService(t *testing.T) {
 		if took := time.Since(began); took > 4*time.Second {
 			t.Fatalf("stopped service: got an answer after %v, want at most 4s", took)
 		}
+		began = time.Now()
+		patient := newKeychain(&secretService{}, Options{Service: service, Timeout: time.Minute})
+		wantReason(t, patient.Delete(Brief(t.Context()), RefreshToken), messages.ReasonKeychainTimeout)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Fatalf("stopped service, brief: got an answer after %v, want it at once", took)
+		}
 	})
 }
 

@@ -102,7 +102,10 @@ func (s *secretService) withVault(ctx context.Context, use func(*vault) error) e
 		return err
 	}
 	v := &vault{ctx: ctx, conn: l.conn}
-	if err = v.open(); err == nil {
+	if err = v.alive(); err == nil {
+		err = v.open()
+	}
+	if err == nil {
 		err = use(v)
 	}
 	s.giveBack(l, v)

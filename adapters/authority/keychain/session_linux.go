@@ -1,6 +1,7 @@
 package keychain
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -9,8 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"companion/messages"
 )
 
 // Algorithms of a session (Secret Service specification, "Transfer of Secrets"). Encrypted transport protects secrets from
@@ -126,4 +130,21 @@ func (s *session) decrypt(in secret) ([]byte, error) {
 		}
 	}
 	return value[:len(value)-pad], nil
+}
+
+// aliveWithin is how long a service may take to react under Brief. D-Bus libraries answer a ping without the program's help.
+const aliveWithin = 100 * time.Millisecond
+
+// alive checks under Brief that the service reacts. One that is stopped does not.
+func (v *vault) alive() error {
+	if v.ctx.Value(brief{}) == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(v.ctx, aliveWithin)
+	defer cancel()
+	err := v.conn.Object(secretsName, secretsPath).CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err
+	if ctx.Err() != nil {
+		return fail(messages.ReasonKeychainTimeout, err)
+	}
+	return nil // other errors show in the call itself
 }

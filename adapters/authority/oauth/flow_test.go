@@ -18,7 +18,7 @@ import (
 )
 
 // signIn runs one attempt. visit acts as the browser and returns the last page, which signIn returns too.
-func signIn(t *testing.T, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
+func signIn(t testing.TB, h *hub, c *Client, visit func(a *Attempt) string) (Grant, string, error) {
 	t.Helper()
 	a, err := c.Begin(t.Context())
 	if err != nil {

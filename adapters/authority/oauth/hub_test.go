@@ -23,7 +23,7 @@ import (
 // hub is an authorization server with faults that a test sets, for cases that the development hub cannot produce. The tests in
 // e2e cover the successful flow with the development hub.
 type hub struct {
-	t      *testing.T
+	t      testing.TB
 	server *httptest.Server
 	issuer string
 
@@ -40,7 +40,7 @@ type hub struct {
 	iss        string // in the redirect; empty: none
 }
 
-func newHub(t *testing.T) (*hub, *Client) {
+func newHub(t testing.TB) (*hub, *Client) {
 	t.Helper()
 	h := &hub{t: t, metadata: goodMetadata(), answer: map[string]http.HandlerFunc{}, forms: map[string]url.Values{}, codes: map[string]bool{}}
 	h.server = httptest.NewTLSServer(h)
