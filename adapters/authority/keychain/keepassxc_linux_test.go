@@ -1,6 +1,7 @@
 package keychain
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -50,7 +51,10 @@ func startKeePassXC(t *testing.T, open bool, settings ...string) {
 		args = append(args, "--pw-stdin", database)
 	}
 	cmd := exec.Command("keepassxc", args...)
-	cmd.Env = append(os.Environ(), "QT_QPA_PLATFORM=offscreen", "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home)
+	// TMPDIR holds the lock that lets one KeePassXC of a user run.
+	cmd.Env = append(os.Environ(), "QT_QPA_PLATFORM=offscreen", "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home, "TMPDIR="+home)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.Stdin = strings.NewReader("password\n")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -58,6 +62,9 @@ func startKeePassXC(t *testing.T, open bool, settings ...string) {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the output of KeePassXC:\n%s", output.String())
+		}
 	})
 	bus, err := dbus.ConnectSessionBus()
 	if err != nil {
