@@ -22,6 +22,10 @@ type TargetCustom struct {
 	Executable string `json:"executable,omitempty"`
 	// Files lists every regular file and symbolic link of the archive (M12).
 	Files []TargetFile `json:"files,omitempty"`
+	// Chunks are the SHA-256 digests of the consecutive chunks of the file, in lower-case hex (M14). Each chunk has
+	// ChunkSize bytes, except the last, which may be shorter.
+	ChunkSize int64    `json:"chunkSize,omitempty"`
+	Chunks    []string `json:"chunks,omitempty"`
 }
 
 // TargetFile is one file or link of a runtime archive. SHA256 is lower-case hex; Link is set for a

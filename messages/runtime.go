@@ -29,6 +29,9 @@ type Artifact struct {
 	Files []ArchiveFile
 	// Executable is the archive-relative path of the program (runtime).
 	Executable string
+	// Chunks are the digests of the chunks of ChunkSize bytes (M14); empty: the manifest has none.
+	ChunkSize int64
+	Chunks    [][32]byte
 }
 
 // ArchiveFile is one file or symbolic link of a runtime archive.

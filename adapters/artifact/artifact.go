@@ -45,6 +45,9 @@ func Check(a messages.Artifact) error {
 	if err := CheckSources(a.URLs, a.Origins); err != nil {
 		return err
 	}
+	if err := checkChunks(a); err != nil {
+		return err
+	}
 	switch a.Kind {
 	case messages.KindModel:
 		if a.Format != "" || a.Executable != "" || len(a.Files) != 0 {
@@ -89,13 +92,21 @@ func Files(listed []messages.TargetFile) ([]messages.ArchiveFile, error) {
 		case f.Link != "" && (f.SHA256 != "" || f.Executable):
 			return nil, refuse("a link with a digest or a mode")
 		case f.Link == "":
-			digest, err := hex.DecodeString(f.SHA256)
-			if err != nil || len(digest) != len(out.SHA256) || hex.EncodeToString(digest) != f.SHA256 {
+			var ok bool
+			if out.SHA256, ok = digest(f.SHA256); !ok {
 				return nil, refuse("a file without a digest in lower-case hex")
 			}
-			out.SHA256 = [32]byte(digest)
 		}
 		files = append(files, out)
 	}
 	return files, nil
+}
+
+// digest decodes a SHA-256 digest in lower-case hex.
+func digest(text string) (d [32]byte, ok bool) {
+	decoded, err := hex.DecodeString(text)
+	if err != nil || len(decoded) != len(d) || hex.EncodeToString(decoded) != text {
+		return d, false
+	}
+	return [32]byte(decoded), true
 }

@@ -105,6 +105,15 @@ func TestCheck(t *testing.T) {
 		"model":                 {func(*messages.Artifact) {}, true},
 		"runtime":               {runtime, true},
 		"largest":               {func(a *messages.Artifact) { a.Size = MaxSize }, true},
+		"chunks":                {func(a *messages.Artifact) { chunked(a, 3*MinChunk+1, MinChunk, 4) }, true},
+		"one chunk":             {func(a *messages.Artifact) { chunked(a, 1, MinChunk, 1) }, true},
+		"most chunks":           {func(a *messages.Artifact) { chunked(a, MaxSize, MaxChunk, MaxChunks) }, true},
+		"a chunk too few":       {func(a *messages.Artifact) { chunked(a, 3*MinChunk+1, MinChunk, 3) }, false},
+		"a chunk too many":      {func(a *messages.Artifact) { chunked(a, 3*MinChunk, MinChunk, 4) }, false},
+		"chunks too small":      {func(a *messages.Artifact) { chunked(a, MinChunk-1, MinChunk-1, 1) }, false},
+		"chunks too large":      {func(a *messages.Artifact) { chunked(a, MaxChunk+1, MaxChunk+1, 1) }, false},
+		"chunks of no size":     {func(a *messages.Artifact) { chunked(a, 1, 0, 1) }, false},
+		"chunks without digest": {func(a *messages.Artifact) { chunked(a, 1, MinChunk, 0) }, false},
 		"too large":             {func(a *messages.Artifact) { a.Size = MaxSize + 1 }, false},
 		"empty":                 {func(a *messages.Artifact) { a.Size = 0 }, false},
 		"most URLs":             {func(a *messages.Artifact) { a.URLs = sources(MaxSources) }, true},
@@ -146,6 +155,46 @@ func TestFiles(t *testing.T) {
 	} {
 		if _, err := Files([]messages.TargetFile{c.file}); (err == nil) != c.good || err != nil && !refused(err) {
 			t.Errorf("%s: got %v, want accepted: %t", name, err, c.good)
+		}
+	}
+}
+
+func chunked(a *messages.Artifact, size, chunkSize int64, chunks int) {
+	a.Size, a.ChunkSize, a.Chunks = size, chunkSize, make([][32]byte, chunks)
+}
+
+// M14: chunks have 16 to 64 MiB, and a client accepts what a publisher chooses for any size.
+func TestChunkSize(t *testing.T) {
+	for size, want := range map[int64]int64{
+		1: 0, 16 << 20: 0, 16<<20 + 1: 16 << 20, 8 << 30: 16 << 20, 8<<30 + 1: 32 << 20, 16<<30 + 1: 64 << 20, MaxSize: 64 << 20,
+	} {
+		got := ChunkSize(size)
+		if got != want {
+			t.Errorf("%d bytes: got chunks of %d, want %d", size, got, want)
+		}
+		if got == 0 {
+			continue
+		}
+		a := model()
+		chunked(&a, size, got, CountChunks(size, got))
+		if err := Check(a); err != nil {
+			t.Errorf("%d bytes: got %v, want a valid artifact", size, err)
+		}
+	}
+}
+
+// M14: a digest that is not 64 lower-case hex digits is refused, and so are too many.
+func TestChunks(t *testing.T) {
+	good := strings.Repeat("ab", 32)
+	if got, err := Chunks([]string{good}); err != nil || len(got) != 1 || got[0][0] != 0xab {
+		t.Errorf("got %v, %v, want one digest", got, err)
+	}
+	for name, list := range map[string][]string{
+		"short": {good[2:]}, "long": {good + "ab"}, "capitals": {strings.ToUpper(good)}, "no hex": {good[1:] + "g"}, "empty": {""},
+		"too many": make([]string, MaxChunks+1),
+	} {
+		if _, err := Chunks(list); !refused(err) {
+			t.Errorf("%s: got %v, want malformed_spec", name, err)
 		}
 	}
 }

@@ -34,6 +34,7 @@ func publishCommand() *cobra.Command {
 	f.BoolVar(&p.Embedding, "embedding", false, "the model computes embeddings")
 	f.StringVar(&p.Executable, "executable", "", "the program's path in the archive (default: the one llama-server)")
 	f.StringArrayVar(&p.Origins, "origin", nil, "one more origin that a URL's host may redirect to")
+	f.Int64Var(&p.ChunkSize, "chunk-size", 0, "`BYTES` of a chunk with a signed digest (default: 16 to 64 MiB, by size; -1: no chunks)")
 	f.BoolVar(&p.Unchecked, "unchecked", false, "take the artifact as it is, for tests of a client's checks")
 	f.StringVar(&p.FilesOf, "files-of", "", "sign the list of this archive's files instead, for tests of a client's checks")
 	for _, name := range []string{"kind", "name"} {

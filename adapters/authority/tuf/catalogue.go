@@ -192,10 +192,15 @@ func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, 
 	if err != nil {
 		return entry{}, err
 	}
+	chunks, err := artifact.Chunks(custom.Chunks)
+	if err != nil {
+		return entry{}, err
+	}
 	a := messages.Artifact{
 		Name: name, Version: custom.Version, Kind: kind, URLs: custom.URLs, Origins: custom.Origins,
 		PrivateHosts: c.config.PrivateHosts, SHA256: [32]byte(digest), Size: file.Length, Embedding: custom.Embedding,
 		Format: custom.Format, Executable: custom.Executable, Files: files,
+		ChunkSize: custom.ChunkSize, Chunks: chunks,
 	}
 	if err := artifact.Check(a); err != nil {
 		return entry{}, err

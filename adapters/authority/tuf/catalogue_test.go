@@ -45,6 +45,14 @@ func TestTargets(t *testing.T) {
 	sources := func(url, origin string) any {
 		return model(func(c *messages.TargetCustom) { c.URLs, c.Origins = []string{url}, []string{origin} })
 	}
+	chunked := func(size int64, n int) any {
+		return model(func(c *messages.TargetCustom) {
+			c.ChunkSize = size
+			for range n {
+				c.Chunks = append(c.Chunks, strings.Repeat("ab", 32))
+			}
+		})
+	}
 	file := func(change func(*messages.TargetFile)) any {
 		return runtime(func(c *messages.TargetCustom) { change(&c.Files[0]) })
 	}
@@ -82,6 +90,10 @@ func TestTargets(t *testing.T) {
 		"odd version":             {model(func(c *messages.TargetCustom) { c.Version = "../1" }), model4, messages.ReasonMalformedSpec},
 		"model with a platform":   {model(func(c *messages.TargetCustom) { c.Platform = "linux/amd64" }), model4, messages.ReasonMalformedSpec},
 		"model with files":        {model(func(c *messages.TargetCustom) { c.Files = []messages.TargetFile{}; c.Executable = "x" }), model4, messages.ReasonMalformedSpec},
+		"chunks":                  {chunked(600, 2), model4, messages.ReasonMalformedSpec},
+		"chunks of no size":       {chunked(0, 1), model4, messages.ReasonMalformedSpec},
+		"good chunk":              {chunked(64<<10, 1), model4, messages.ReasonOK},
+		"chunk too many":          {chunked(64<<10, 2), model4, messages.ReasonMalformedSpec},
 		"unknown key":             {map[string]any{"kind": "model", "name": "m", "version": "1", "sha256": "x"}, model4, messages.ReasonMalformedSpec},
 		"not an object":           {"model", model4, messages.ReasonMalformedSpec},
 		"other platform":          {runtime(func(c *messages.TargetCustom) { c.Platform = "linux/arm64" }), runtime4, messages.ReasonMalformedSpec},

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -157,5 +158,42 @@ func TestPublishAtOnce(t *testing.T) {
 		if !strings.Contains(string(list), `"model/`+name+`"`) {
 			t.Errorf("got no %s in the list, want it", name)
 		}
+	}
+}
+
+// M14: the digests of the chunks are signed, for a size that is chosen or given.
+func TestPublishChunks(t *testing.T) {
+	_, c := newCatalogue(t)
+	content := "GGUF" + strings.Repeat("x", 150_000)
+	file := filepath.Join(t.TempDir(), "m.gguf")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int64][]string{
+		0: nil, -1: nil, 1 << 16: {digest(content[:1<<16]), digest(content[1<<16 : 2<<16]), digest(content[2<<16:])},
+	} {
+		e, err := c.Publish(t.Context(), http.DefaultClient, Publication{Kind: messages.KindModel, Name: "m", ChunkSize: size}, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(e.Custom.Chunks, want) || (e.Custom.ChunkSize > 0) != (want != nil) {
+			t.Errorf("chunk size %d: got %d, %v; want %v", size, e.Custom.ChunkSize, e.Custom.Chunks, want)
+		}
+	}
+	if _, err := c.Publish(t.Context(), http.DefaultClient, Publication{Kind: messages.KindModel, Name: "m", ChunkSize: 1}, file); err == nil {
+		t.Error("chunks of one byte: got nil, want an error")
+	}
+}
+
+// M14: a large file has chunks without a flag.
+func TestPublishChoosesChunks(t *testing.T) {
+	_, c := newCatalogue(t)
+	file := filepath.Join(t.TempDir(), "m.gguf")
+	if err := errors.Join(os.WriteFile(file, []byte("GGUF"), 0o600), os.Truncate(file, 40<<20)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := c.Publish(t.Context(), http.DefaultClient, Publication{Kind: messages.KindModel, Name: "m"}, file)
+	if err != nil || e.Custom.ChunkSize != 16<<20 || len(e.Custom.Chunks) != 3 {
+		t.Errorf("got %d chunks of %d bytes, %v; want 3 of 16 MiB", len(e.Custom.Chunks), e.Custom.ChunkSize, err)
 	}
 }

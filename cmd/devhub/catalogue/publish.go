@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 
+	"companion/adapters/artifact"
 	"companion/messages"
 )
 
@@ -32,6 +33,8 @@ type Publication struct {
 	Origins []string
 	// Executable is the archive-relative path of the program; empty: the one file named llama-server.
 	Executable string
+	// ChunkSize is the size of the chunks whose digests are signed (M14); 0: chosen by the file's size; negative: no chunks.
+	ChunkSize int64
 	// Unchecked accepts the artifact without checks, even an archive that no client should unpack.
 	Unchecked bool
 	// FilesOf is another archive, whose list of files is signed instead, for the manifest of a hostile hub.
@@ -52,6 +55,8 @@ func (p Publication) check() error {
 		return fmt.Errorf("bad name %q: accepted are lower-case letters, digits, dot, dash and underscore, 64 at most", p.Name)
 	case p.Version != "" && !versionRule.MatchString(p.Version):
 		return fmt.Errorf("bad version %q: accepted are letters, digits and . _ + -, 64 at most", p.Version)
+	case p.ChunkSize > 0 && (p.ChunkSize < artifact.MinChunk || p.ChunkSize > artifact.MaxChunk):
+		return fmt.Errorf("chunks of %d bytes are not accepted: use %d to %d", p.ChunkSize, artifact.MinChunk, artifact.MaxChunk)
 	case p.Kind == messages.KindRuntime && !platformRule.MatchString(p.Platform):
 		return fmt.Errorf("bad platform %q: accepted are names such as linux/amd64", p.Platform)
 	}
@@ -81,6 +86,9 @@ func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publicat
 	}
 	defer os.Remove(file)
 	if err := describe(&e, p, file); err != nil {
+		return Entry{}, err
+	}
+	if err := addChunks(&e, p.ChunkSize, file); err != nil {
 		return Entry{}, err
 	}
 	if !remote {
@@ -187,6 +195,30 @@ func checkGGUF(file string, unchecked bool) error {
 	magic := make([]byte, 4)
 	if _, err := io.ReadFull(f, magic); !unchecked && (err != nil || !bytes.Equal(magic, []byte("GGUF"))) {
 		return errors.New("the model is no GGUF file")
+	}
+	return nil
+}
+
+// addChunks computes the digests of the file's chunks (M14).
+func addChunks(e *Entry, size int64, file string) error {
+	if size == 0 {
+		size = artifact.ChunkSize(e.Length)
+	}
+	if size <= 0 {
+		return nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("opening the artifact: %w", err)
+	}
+	defer f.Close()
+	e.Custom.ChunkSize = size
+	for left := e.Length; left > 0; left -= size {
+		hash := sha256.New()
+		if _, err := io.CopyN(hash, f, min(left, size)); err != nil {
+			return fmt.Errorf("reading the artifact: %w", err)
+		}
+		e.Custom.Chunks = append(e.Custom.Chunks, hex.EncodeToString(hash.Sum(nil)))
 	}
 	return nil
 }
