@@ -47,8 +47,11 @@ type job struct {
 	cancel    context.CancelCauseFunc
 	cancelled bool
 	again     bool // start the job again when it has ended
-	transfer  atomic.Pointer[store.Accumulator]
+	transfer  atomic.Pointer[counter]
 }
+
+// counter returns the bytes of a transfer that are on disk. Safe for concurrent use.
+type counter interface{ Bytes() int64 }
 
 func (j *job) needed() bool { return j.wanted || len(j.waiting) > 0 }
 
@@ -80,8 +83,11 @@ type worker struct {
 	Deps
 	artifact messages.Artifact
 	options  options
-	transfer *atomic.Pointer[store.Accumulator]
+	transfer *atomic.Pointer[counter]
 }
+
+// counts makes c the count of the transfer.
+func (w worker) counts(c counter) { w.transfer.Store(&c) }
 
 func (w worker) run(ctx context.Context) (r result) {
 	r.artifact = w.artifact
@@ -142,20 +148,33 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 // to another place or serves wrong bytes does not exclude the others. A fault of this machine, such as a full disk, ends the
 // search. If all mirrors fail, fetch returns the most serious error: wrong bytes, then a forbidden source, then an outage.
 func (w worker) fetch(ctx context.Context) error {
+	if len(w.artifact.Chunks) > 0 {
+		return w.fetchChunks(ctx)
+	}
 	var worst error
 	for i, url := range w.artifact.URLs {
 		err := w.fetchFrom(ctx, url)
 		if err == nil || ctx.Err() != nil || local(err) {
 			return err
 		}
-		host, _ := origin.Host(url)
-		w.Log.Warn("mirror left out", zap.String("artifact", w.artifact.Name), zap.String("mirror", host),
-			zap.Int("number", i+1), zap.Int("of", len(w.artifact.URLs)), zap.String("reason", string(reasonOf(err))), zap.Error(err))
+		w.mirrorLeftOut(url, i+1, err)
 		if worst == nil || gravity(err) > gravity(worst) {
 			worst = err
 		}
 	}
 	return worst
+}
+
+// mirrorLeftOut logs the host that is not used any more for this download, and its number in the manifest.
+func (w worker) mirrorLeftOut(url string, number int, err error) {
+	host, _ := origin.Host(url)
+	w.Log.Warn("mirror left out", zap.String("artifact", w.artifact.Name), zap.String("mirror", host), zap.Int("number", number),
+		zap.Int("of", len(w.artifact.URLs)), zap.String("reason", string(reasonOf(err))), zap.Error(err))
+}
+
+func (w worker) interrupted(err error, pause time.Duration) {
+	w.Log.Info("download interrupted", zap.String("artifact", w.artifact.Name), zap.String("reason", string(reasonOf(err))),
+		zap.Error(err), zap.Duration("pause", pause))
 }
 
 // local reports whether an error is about this machine's disk, not about a mirror.
@@ -186,8 +205,8 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 	most, restarted := int64(0), false
 	for {
 		mixed, err := w.attempt(ctx, url)
-		if acc := w.transfer.Load(); acc != nil && acc.Bytes() > most {
-			most = acc.Bytes()
+		if acc := w.transfer.Load(); acc != nil && (*acc).Bytes() > most {
+			most = (*acc).Bytes()
 			pauses.Reset()
 		}
 		pause := time.Duration(0)
@@ -213,8 +232,7 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 				pause = failure.RetryAfter
 			}
 		}
-		w.Log.Info("download interrupted", zap.String("artifact", w.artifact.Name), zap.String("reason", string(reasonOf(err))),
-			zap.Error(err), zap.Duration("pause", pause))
+		w.interrupted(err, pause)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -230,7 +248,7 @@ func (w worker) attempt(ctx context.Context, url string) (mixed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	w.transfer.Store(acc)
+	w.counts(acc)
 	if !acc.Complete() {
 		err = w.Download.Fetch(ctx, download.Request{
 			URL: url, Origins: w.artifact.Origins, PrivateHosts: w.artifact.PrivateHosts,

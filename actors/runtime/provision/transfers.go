@@ -51,7 +51,7 @@ func (s *service) publish() {
 		if s.meters[key] == nil {
 			s.meters[key] = &meter{}
 		}
-		t := messages.Transfer{Name: j.artifact.Name, Bytes: acc.Bytes(), Total: j.artifact.Size, SecondsLeft: -1}
+		t := messages.Transfer{Name: j.artifact.Name, Bytes: (*acc).Bytes(), Total: j.artifact.Size, SecondsLeft: -1}
 		if rate := s.meters[key].measure(now, t.Bytes); rate >= 1 {
 			t.BytesPerSecond = int64(rate)
 			t.SecondsLeft = int64(float64(t.Total-t.Bytes)/rate + 0.5)

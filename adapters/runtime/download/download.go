@@ -5,8 +5,7 @@
 // resolves to is checked before the connection is made, so that no name can lead into the user's own
 // network. A request has no cookie, credential or Referer, and no header except Range and
 // If-Range (C4). Proxy variables are ignored, because a proxy would connect to addresses that cannot
-// be checked here. Each Fetch has its own transport: artifacts share no connection, and none stays
-// open after Fetch returns.
+// be checked here. Artifacts share no connection. None stays open after Fetch returns, unless the request has a Line.
 package download
 
 import (
@@ -77,10 +76,35 @@ type Request struct {
 	// requested as well: the bytes may continue a transfer from another mirror, and the digest of the whole object
 	// shows whether they fit.
 	Size int64
+	// Length is the number of bytes wanted from Offset on; zero: all. It needs a Size. A server that ignores it sends the whole
+	// object, from zero.
+	Length int64
+	// Line keeps the connection for the next request; nil: it is closed.
+	Line *Line
 }
 
-func (r Request) resumes() bool {
-	return r.Offset > 0 && (strong(r.Validator) || r.Validator == "" && r.Offset < r.Size)
+// ranged reports whether a part of the object is wanted.
+func (r Request) ranged() bool {
+	return r.Offset > 0 && (strong(r.Validator) || r.Validator == "" && r.Offset < r.Size) || r.Length > 0 && r.Length < r.Size
+}
+
+// last returns the position of the last wanted byte of a ranged request, in an object of this size.
+func (r Request) last(size int64) int64 {
+	if r.Length > 0 {
+		return r.Offset + r.Length - 1
+	}
+	return size - 1
+}
+
+// Line keeps one connection between the requests of one transfer, which all have the same private hosts. The zero Line has
+// none. It is not safe for concurrent use.
+type Line struct{ transport *http.Transport }
+
+// Close closes the connection.
+func (l *Line) Close() {
+	if l.transport != nil {
+		l.transport.CloseIdleConnections()
+	}
 }
 
 // Sink receives the bytes, in order, from one goroutine.
@@ -118,16 +142,26 @@ func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.stall, func() { cancel(errStalled) })
 	defer watchdog.Stop()
-	transport := c.transport(req.PrivateHosts)
-	defer transport.CloseIdleConnections()
+	line := req.Line
+	if line == nil {
+		line = &Line{}
+		defer line.Close()
+	}
+	if line.transport == nil {
+		line.transport = c.transport(req.PrivateHosts)
+	}
 
-	resp, offset, err := open(pumping, transport, req)
+	resp, offset, err := open(pumping, line.transport, req)
 	if err == nil {
 		defer resp.Body.Close()
 		if err := sink.Begin(offset, validator(resp)); err != nil {
 			return err
 		}
-		err = c.pump(resp, req.Size-offset, sink, watchdog)
+		end := req.Size
+		if resp.StatusCode == http.StatusPartialContent {
+			end = req.last(req.Size) + 1
+		}
+		err = c.pump(resp, end-offset, sink, watchdog)
 	}
 	if transfer := (*Error)(nil); err == nil || errors.As(err, &transfer) && !transfer.Permanent {
 		// A server that sees the connection close may still end its response properly. A transfer that was
@@ -188,11 +222,11 @@ func (c *Client) pump(resp *http.Response, left int64, sink Sink, watchdog *time
 // open requests the object and returns the offset at which the body begins. If the response does not
 // fit the requested range, the object is requested again from zero.
 func open(ctx context.Context, transport http.RoundTripper, req Request) (*http.Response, int64, error) {
-	resp, err := follow(ctx, transport, req, req.resumes())
+	resp, err := follow(ctx, transport, req, req.ranged())
 	if err != nil {
 		return nil, 0, err
 	}
-	if req.resumes() {
+	if req.ranged() {
 		if resp.StatusCode == http.StatusPartialContent && confirms(resp, req) {
 			return resp, req.Offset, nil
 		}
@@ -253,7 +287,11 @@ func follow(ctx context.Context, transport http.RoundTripper, req Request, range
 			return nil, &Error{Reason: messages.ReasonMalformedSpec, Permanent: true, what: "the URL cannot be requested", cause: err}
 		}
 		if ranged {
-			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", req.Offset))
+			end := ""
+			if req.Length > 0 {
+				end = strconv.FormatInt(req.last(req.Size), 10)
+			}
+			r.Header.Set("Range", fmt.Sprintf("bytes=%d-%s", req.Offset, end))
 			if req.Validator != "" {
 				r.Header.Set("If-Range", req.Validator)
 			}
@@ -297,8 +335,7 @@ func next(from *url.URL, locations []string) (string, error) {
 	return location, nil
 }
 
-// confirms reports whether a 206 continues exactly where the request asked, in the same object, to its
-// end (RFC 9110, sections 14.4 and 15.3.7). Without a validator, an object of the same size counts as the same.
+// confirms reports whether a 206 has exactly the wanted range of the same object (RFC 9110, sections 14.4 and 15.3.7). Without a validator, an object of the same size counts as the same.
 func confirms(resp *http.Response, req Request) bool {
 	span, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes ")
 	if !ok || req.Validator != "" && validator(resp) != req.Validator || resp.Header.Get("Content-Encoding") != "" {
@@ -309,7 +346,7 @@ func confirms(resp *http.Response, req Request) bool {
 	f, err1 := strconv.ParseInt(first, 10, 64)
 	l, err2 := strconv.ParseInt(last, 10, 64)
 	n, err3 := strconv.ParseInt(total, 10, 64)
-	return errors.Join(err1, err2, err3) == nil && f == req.Offset && l == n-1 && l >= f && (req.Size == 0 || n == req.Size) &&
+	return errors.Join(err1, err2, err3) == nil && f == req.Offset && l == req.last(n) && l >= f && l < n && (req.Size == 0 || n == req.Size) &&
 		(resp.ContentLength == -1 || resp.ContentLength == l-f+1)
 }
 

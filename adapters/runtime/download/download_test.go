@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -335,5 +337,93 @@ func quiet(t *testing.T, err error, server *httptest.Server) {
 	u, _ := url.Parse(server.URL)
 	if text := err.Error(); strings.Contains(text, u.Hostname()) || strings.Contains(text, "models") {
 		t.Errorf("got error %q, want it without host and path", text)
+	}
+}
+
+// M14, M5: with a Length exactly that range is requested, and delivered. A server that ignores it, or answers with another
+// range, delivers the object from zero.
+func TestFetchRange(t *testing.T) {
+	const at, length = 1000, 5000
+	total := int64(len(object))
+	answer := func(contentRange string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") == "" {
+				content("")(w, r)
+				return
+			}
+			w.Header().Set("Content-Range", contentRange)
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(object[at : at+length])
+		}
+	}
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		offset  int64
+		want    []byte
+	}{
+		"ranges":        {content(""), at, object[at : at+length]},
+		"exact":         {answer(fmt.Sprintf("bytes %d-%d/%d", at, at+length-1, total)), at, object[at : at+length]},
+		"another end":   {answer(fmt.Sprintf("bytes %d-%d/%d", at, at+length, total)), 0, object},
+		"another total": {answer(fmt.Sprintf("bytes %d-%d/%d", at, at+length-1, total+1)), 0, object},
+		"beyond":        {answer(fmt.Sprintf("bytes %d-%d/%d", at, at+length-1, at+length-1)), 0, object},
+		"no ranges":     {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("Range"); content("")(w, r) }, 0, object},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := serve(t, c.handler)
+			req := request(server)
+			req.Offset, req.Length, req.Size = at, length, total
+			var sink fromZero
+			if err := client.Fetch(t.Context(), req, &sink); err != nil {
+				t.Fatal(err)
+			}
+			if sink.offset != c.offset || !bytes.Equal(sink.Bytes(), c.want) {
+				t.Fatalf("got %d bytes from %d, want %d from %d", sink.Len(), sink.offset, len(c.want), c.offset)
+			}
+		})
+	}
+}
+
+// fromZero is a memory that has no bytes before the offset.
+type fromZero struct{ memory }
+
+func (s *fromZero) Begin(offset int64, _ string) error { s.offset = offset; return nil }
+
+// M14: the requests of a Line use one connection, and Close closes it. A body that ends early is a failure.
+func TestLine(t *testing.T) {
+	var connections, open atomic.Int32
+	server := httptest.NewUnstartedServer(content(""))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	closed := make(chan struct{}, 10)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			connections.Add(1)
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+			closed <- struct{}{}
+		}
+	}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	client := New(roots, 5*time.Second)
+	line := &Line{}
+	for i := range 5 {
+		req := request(server)
+		req.Offset, req.Length, req.Size, req.Line = int64(i)*1000, 1000, int64(len(object)), line
+		var sink fromZero
+		if err := client.Fetch(t.Context(), req, &sink); err != nil || !bytes.Equal(sink.Bytes(), object[i*1000:i*1000+1000]) {
+			t.Fatalf("request %d: got %d bytes, %v; want 1000", i, sink.Len(), err)
+		}
+	}
+	if n := connections.Load(); n != 1 {
+		t.Errorf("got %d connections, want 1", n)
+	}
+	line.Close()
+	<-closed
+	if n := open.Load(); n != 0 {
+		t.Errorf("after Close: got %d connections, want none", n)
 	}
 }

@@ -34,24 +34,19 @@ type Accumulator struct {
 type progress struct {
 	Source    [sha256.Size]byte
 	Validator string
+	Chunks    *chunkProgress `json:",omitempty"` // of an Assembly
 }
 
 // Accumulate opens the partial file of a, for bytes from url. Bytes from another URL are kept: the digest of the
 // whole file shows whether they fit. The missing space must be free (no_space). A partial file that is not private is refused
 // (T17).
 func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error) {
-	path := s.partial(a)
-	file, identity, err := openPrivate(path, os.O_RDWR)
-	if errors.Is(err, ErrNotHere) {
-		file, err = createPrivate(path)
-		if err != nil {
-			return nil, storing(err)
-		}
-	} else if err != nil {
+	file, identity, err := s.openPartial(a)
+	if err != nil {
 		return nil, err
 	}
 	acc := &Accumulator{store: s, artifact: a, source: sha256.Sum256([]byte(url)), file: file}
-	acc.resume(path, identity)
+	acc.resume(s.partial(a), identity)
 	if err := s.space(a.Size - acc.bytes.Load()); err != nil {
 		_ = file.Close()
 		return nil, err
@@ -59,14 +54,29 @@ func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error
 	return acc, nil
 }
 
+// openPartial opens the partial file of a, or makes it.
+func (s *Store) openPartial(a messages.Artifact) (*os.File, messages.FileIdentity, error) {
+	path := s.partial(a)
+	file, identity, err := openPrivate(path, os.O_RDWR)
+	if !errors.Is(err, ErrNotHere) {
+		return file, identity, err
+	}
+	file, err = createPrivate(path)
+	if err != nil {
+		return nil, identity, storing(err)
+	}
+	identity, err = fileid.Of(file)
+	if err != nil {
+		_ = file.Close()
+		return nil, identity, storing(err)
+	}
+	return file, identity, nil
+}
+
 // resume adopts the bytes on disk, if there is a record of their source.
 func (acc *Accumulator) resume(path string, identity messages.FileIdentity) {
-	var p progress
-	if privatefs.CheckFile(record(path)) != nil || identity.Size > acc.artifact.Size {
-		return
-	}
-	data, err := os.ReadFile(record(path))
-	if err != nil || json.Unmarshal(data, &p) != nil {
+	p, ok := readProgress(record(path))
+	if !ok || identity.Size > acc.artifact.Size {
 		return
 	}
 	if p.Source == acc.source {
@@ -106,7 +116,7 @@ func (acc *Accumulator) Begin(offset int64, validator string) error {
 	}
 	acc.store.testOnlyStep()
 	acc.begun, acc.validator = true, validator
-	return acc.save(progress{Source: acc.source, Validator: validator})
+	return acc.save()
 }
 
 func seek(f *os.File, offset int64) error {
@@ -114,8 +124,8 @@ func seek(f *os.File, offset int64) error {
 	return err
 }
 
-func (acc *Accumulator) save(p progress) error {
-	data, err := json.Marshal(p)
+func (acc *Accumulator) save() error {
+	data, err := json.Marshal(progress{Source: acc.source, Validator: acc.validator})
 	if err == nil {
 		err = privatefs.WriteFile(record(acc.store.partial(acc.artifact)), data)
 	}
@@ -160,7 +170,7 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 	}
 	acc.ended = messages.ReasonAccumulatorFinalized
 	defer acc.file.Close()
-	part, final := acc.store.partial(acc.artifact), acc.store.final(acc.artifact)
+	part := acc.store.partial(acc.artifact)
 	if !acc.Complete() {
 		return &Error{messages.ReasonSizeMismatch, "fewer bytes than the manifest says", remove(part)}
 	}
@@ -181,6 +191,12 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 		}
 		return err
 	}
+	return acc.store.install(acc.file, acc.artifact)
+}
+
+// install gives a verified partial file its final name.
+func (s *Store) install(file *os.File, a messages.Artifact) error {
+	part, final := s.partial(a), s.final(a)
 	if _, err := os.Lstat(final); err == nil {
 		return &Error{Reason: messages.ReasonTransferFailed, what: "the place is taken"}
 	}
@@ -192,9 +208,9 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 		if err := step(); err != nil {
 			return storing(err)
 		}
-		acc.store.testOnlyStep()
+		s.testOnlyStep()
 	}
-	if _, err := acc.store.settle(acc.file, final); err != nil {
+	if _, err := s.settle(file, final); err != nil {
 		return err
 	}
 	return remove(part)
@@ -217,7 +233,7 @@ func (acc *Accumulator) Abort() error {
 	if err := acc.file.Sync(); err != nil {
 		return storing(err)
 	}
-	return acc.save(progress{acc.source, acc.validator})
+	return acc.save()
 }
 
 // Discard ends the transfer and deletes its bytes.

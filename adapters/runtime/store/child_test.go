@@ -24,6 +24,8 @@ const (
 	childRole = "STORE_TEST_CHILD"
 	childDir  = "STORE_TEST_DIR"
 	childStep = "STORE_TEST_STEP"
+	// childChunks lets the child fetch the model by chunks.
+	childChunks = "STORE_TEST_CHUNKS"
 )
 
 var testTime = time.Unix(1_700_000_000, 0)
@@ -52,7 +54,11 @@ func both(s *Store) error {
 	ctx := context.Background()
 	m := model()
 	if _, err := s.Model(ctx, m, false); errors.Is(err, ErrNotHere) {
-		err = put(s, m, content)
+		if os.Getenv(childChunks) != "" {
+			err = putChunks(s, chunkedModel())
+		} else {
+			err = put(s, m, content)
+		}
 		if err != nil {
 			return err
 		}
@@ -95,7 +101,16 @@ func crashChild() int {
 
 // M7: the process is killed after each change of the disk in turn. A file with a final name is then right, and the next start
 // completes the work.
-func TestCrashAtEveryStep(t *testing.T) {
+func TestCrashAtEveryStep(t *testing.T) { crashAtEveryStep(t) }
+
+// M14, M7: likewise for a model that is fetched by chunks.
+func TestCrashAtEveryStepOfChunks(t *testing.T) {
+	t.Setenv(childChunks, "1")
+	crashAtEveryStep(t)
+}
+
+func crashAtEveryStep(t *testing.T) {
+	t.Helper()
 	for step := 1; ; step++ {
 		dir := filepath.Join(t.TempDir(), "data")
 		cmd := child(t, "crash", dir, step)

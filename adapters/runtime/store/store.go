@@ -230,7 +230,7 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 		h.Verified = s.pinned(s.final(a)) == id && id.Size == a.Size
 	}
 	if info, err := os.Lstat(s.partial(a)); err == nil && info.Mode().IsRegular() {
-		h.PartialBytes = info.Size()
+		h.PartialBytes = s.partialBytes(a, info.Size())
 	}
 	return h
 }
