@@ -29,7 +29,7 @@ func TestContext(t *testing.T) {
 	if trained != 32768 || header.KVBytes() != 18*1*(256+256)*2 {
 		t.Fatalf("header of the fixture: got %d tokens and %d bytes for each, want 32768 and 18432", trained, header.KVBytes())
 	}
-	c := harness.NewHub(t).Companion("")
+	c := harness.RealHub(t).Companion("")
 	c.Extra = []string{"COMPANION_MODEL_CONTEXT=0", "COMPANION_RUNTIME_MAX_IN_FLIGHT=1"}
 	c.Start()
 	c.SignIn()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
+	"time"
 
 	"companion/adapters/door/relay"
 )
@@ -17,9 +18,13 @@ import (
 type responseEvents struct {
 	sequence int
 	items    [][]byte // the ids of the items of the answer, in their order
+	model    string
+	began    int64 // seconds since 1970
 }
 
-func newResponseEvents() relay.Rewriter { return new(responseEvents) }
+func newResponseEvents(model string) relay.Rewriter {
+	return &responseEvents{model: model, began: time.Now().Unix()}
+}
 
 const (
 	responseMembers = `"background":false,"error":null,"incomplete_details":null,"instructions":null,"metadata":{},` +
@@ -42,7 +47,7 @@ func (r *responseEvents) Event(out, event []byte) []byte {
 	r.sequence++
 	switch string(kind) {
 	case "created", "in_progress":
-		return insert(out, data, `"response":{`, responseMembers+`"output":[],`)
+		return insert(out, data, `"response":{`, responseMembers+`"output":[],`+r.opening(data))
 	case "completed", "incomplete", "failed":
 		before, usage, found := bytes.Cut(data, []byte(`"usage":{`))
 		out = insert(out, before, `"response":{`, responseMembers)
@@ -60,6 +65,18 @@ func (r *responseEvents) Event(out, event []byte) []byte {
 		out = r.place(out, member(data, `"item_id":"`))
 	}
 	return append(out, data...)
+}
+
+// opening has the members that say when an answer began and which model makes it. The runtime writes them only at the end.
+func (r *responseEvents) opening(data []byte) string {
+	members := ""
+	if !bytes.Contains(data, []byte(`"created_at":`)) {
+		members += `"created_at":` + strconv.FormatInt(r.began, 10) + `,`
+	}
+	if !bytes.Contains(data, []byte(`"model":`)) {
+		members += `"model":` + string(encoded(r.model)) + `,`
+	}
+	return members
 }
 
 // Answer implements relay.Rewriter.

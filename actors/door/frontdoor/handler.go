@@ -368,7 +368,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 	defer func() { v.d.quarantine.leave(stay, result) }() // also after a panic
 	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
-		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(),
+		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
 	})
 	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
 	switch {

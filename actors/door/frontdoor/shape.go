@@ -31,15 +31,15 @@ func shapeOf(path string) shape {
 	return shapeOpenAI
 }
 
-// events returns how the streams of the format end and fail. OpenAI's chat is the relay's default.
-func (s shape) events() relay.Events {
+// events returns how the streams of the format end and fail; model makes the answer. OpenAI's chat is the relay's default.
+func (s shape) events(model string) relay.Events {
 	switch s {
 	case shapeAnthropic:
 		return relay.Events{Last: []string{"event: message_stop\n"}, Error: anthropicErrorEvent, Rewrite: newAnthropicEvents}
 	case shapeResponses:
 		return relay.Events{
 			Last: []string{"event: response.completed\n", "event: response.incomplete\n", "event: response.failed\n"}, Error: responsesErrorEvent,
-			Rewrite: newResponseEvents,
+			Rewrite: func() relay.Rewriter { return newResponseEvents(model) },
 		}
 	case shapeLlama: // each event holds the generated text, in which quotes are escaped
 		return relay.Events{LastHas: `"stop":true`}

@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // arguments is the JSON of a tool call in a string. Chat templates make the runtime parse it, so it has the bounds
-// of the body itself, and is encoded again. A model can write text that is not JSON, and clients send it back: such
-// a text is passed as it is, up to the same depth.
+// of the body itself, and is encoded again. The runtime fails at a text that is not JSON, and clients send such texts
+// back: the arguments of a call that max_tokens cut off, and an empty text for a call without arguments. So the runtime
+// gets an object: an empty one, or one with the text in it.
 type arguments struct{}
 
 func (arguments) describe() string {
@@ -34,8 +36,29 @@ func (arguments) read(r *reader) *Error {
 	case nesting(b) > maxDepth:
 		return fault(faultTooDeep, strconv.Itoa(maxDepth))
 	}
-	r.out = appendQuoted(r.out, b)
+	const open, end = `{"invalid_json":`, "}"
+	instead := []byte("{}")
+	if len(bytes.TrimSpace(b)) > 0 {
+		instead = slices.Grow(r.innerOut[:0], len(open)+quotedSize(b)+len(end))
+		instead = append(appendQuoted(append(instead, open...), b), end...)
+		r.innerOut = instead
+	}
+	r.out = appendQuoted(slices.Grow(r.out, quotedSize(instead)), instead)
 	return nil
+}
+
+// quotedSize is at least the size of b in quotes. Growing by steps would take several times as much.
+func quotedSize(b []byte) int {
+	size := len(b) + len(`""`)
+	for _, c := range b {
+		switch {
+		case c == '"' || c == '\\':
+			size++
+		case c < ' ':
+			size += len(`\u0000`) - 1
+		}
+	}
+	return size
 }
 
 // inner reads b as one JSON value and returns it encoded again, until the next call. b may be in r.scratch.
