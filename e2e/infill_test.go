@@ -46,7 +46,7 @@ func TestInfill(t *testing.T) {
 	if err := json.Unmarshal([]byte(reply.Body), &whole); err != nil || reply.Status != http.StatusOK || whole.Content == "" || !whole.Stop || whole.Model != harness.ModelName {
 		t.Errorf("/infill: got %d %.500s, want a text", reply.Status, reply.Body)
 	}
-	if !strings.Contains(whole.Prompt, "<PRE>") || !strings.HasSuffix(whole.Prompt, "<MID>    return ") {
+	if !strings.Contains(whole.Prompt, "<PRE>def add(a, b):\n    return <SUF>\nprint") || !strings.HasSuffix(whole.Prompt, "<MID>") {
 		t.Errorf("/infill: the runtime read %q, want the texts between the model's tokens", whole.Prompt)
 	}
 	reply = root.Do(t.Context(), http.MethodPost, "/infill", completer+`,"stream":true}`)

@@ -59,6 +59,8 @@ type Model struct {
 	Asked     int          // model.context; 0: automatic
 	ContextBy ContextBound // what limits Context
 	Infill    Infill
+
+	Vocabulary int // tokens that it knows; 0: not known
 }
 
 // ContextBound says what limits the context of a model.

@@ -31,6 +31,7 @@ type Header struct {
 	architecture string
 	numbers      map[string][]int64 // integers, and arrays of them
 	infill       Infill
+	vocabulary   int
 }
 
 // Infill holds the ids of the tokens that mark the parts of a text whose middle is to be filled in. Begin is the token
@@ -76,6 +77,9 @@ func (h Header) Context() int {
 	}
 	return int(n)
 }
+
+// Vocabulary is how many tokens the model knows; 0: the header does not say.
+func (h Header) Vocabulary() int { return h.vocabulary }
 
 // Infill returns the tokens for filling in the middle, if the model has all three.
 func (h Header) Infill() (Infill, bool) {
@@ -181,6 +185,8 @@ func (r *reader) key(h *Header) {
 	}
 }
 
+const tokens = "tokenizer.ggml.tokens"
+
 // array keeps numbers, and finds the tokens for filling in the middle.
 func (r *reader) array(h *Header, name string) {
 	kind, length := r.unsigned(4), r.unsigned(8)
@@ -203,9 +209,12 @@ func (r *reader) array(h *Header, name string) {
 		return
 	}
 	for i := uint64(0); i < length && r.err == nil; i++ {
-		if text := r.text(); name == "tokenizer.ggml.tokens" {
+		if text := r.text(); name == tokens {
 			h.infill.see(text, int(i))
 		}
+	}
+	if name == tokens {
+		h.vocabulary = int(length)
 	}
 }
 

@@ -108,18 +108,23 @@ func TestInfill(t *testing.T) {
 		pairs []pair
 		want  Infill
 		ok    bool
+
+		vocabulary int
 	}{
-		"by id":       {ids("fim_pre", "fim_suf", "fim_mid"), Infill{none, 7, 0, 9}, true},
-		"older names": {ids("prefix", "suffix", "middle"), Infill{none, 7, 0, 9}, true},
-		"by text":     {[]pair{arch, {"tokenizer.ggml.tokens", []string{"a", "<|fim_suffix|>", "<|fim_prefix|>", "<|fim_middle|>", "<PRE>"}}}, Infill{none, 2, 1, 3}, true},
-		"id first":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}), Infill{none, 7, 0, 9}, true},
-		"begin":       {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", true}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{2, 7, 0, 9}, true},
-		"no begin":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", false}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{none, 7, 0, 9}, true},
-		"two only":    {[]pair{arch, {"tokenizer.ggml.tokens", []string{"<PRE>", "<SUF>"}}}, Infill{none, 0, 1, none}, false},
-		"none":        {[]pair{arch}, Infill{none, none, none, none}, false},
-		"bad id":      {[]pair{arch, {"tokenizer.ggml.fim_pre_token_id", uint64(1) << 40}, {"tokenizer.ggml.tokens", []string{"<SUF>", "<MID>"}}}, Infill{none, none, 0, 1}, false},
+		"by id":       {ids("fim_pre", "fim_suf", "fim_mid"), Infill{none, 7, 0, 9}, true, 0},
+		"older names": {ids("prefix", "suffix", "middle"), Infill{none, 7, 0, 9}, true, 0},
+		"by text":     {[]pair{arch, {"tokenizer.ggml.tokens", []string{"a", "<|fim_suffix|>", "<|fim_prefix|>", "<|fim_middle|>", "<PRE>"}}}, Infill{none, 2, 1, 3}, true, 5},
+		"id first":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.tokens", []string{"<PRE>"}}), Infill{none, 7, 0, 9}, true, 1},
+		"begin":       {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", true}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{2, 7, 0, 9}, true, 0},
+		"no begin":    {append(ids("fim_pre", "fim_suf", "fim_mid"), pair{"tokenizer.ggml.add_bos_token", false}, pair{"tokenizer.ggml.bos_token_id", uint32(2)}), Infill{none, 7, 0, 9}, true, 0},
+		"two only":    {[]pair{arch, {"tokenizer.ggml.tokens", []string{"<PRE>", "<SUF>"}}}, Infill{none, 0, 1, none}, false, 2},
+		"none":        {[]pair{arch}, Infill{none, none, none, none}, false, 0},
+		"bad id":      {[]pair{arch, {"tokenizer.ggml.fim_pre_token_id", uint64(1) << 40}, {"tokenizer.ggml.tokens", []string{"<SUF>", "<MID>"}}}, Infill{none, none, 0, 1}, false, 2},
 	} {
 		h, err := Read(bytes.NewReader(file(c.pairs...)))
+		if c.vocabulary != h.Vocabulary() {
+			t.Errorf("%s: got a vocabulary of %d, want %d", name, h.Vocabulary(), c.vocabulary)
+		}
 		if got, ok := h.Infill(); err != nil || got != c.want || ok != c.ok {
 			t.Errorf("%s: got %+v, %v, %v, want %+v, %v", name, got, ok, err, c.want, c.ok)
 		}

@@ -70,3 +70,27 @@ func TestInfill(t *testing.T) {
 		}
 	}
 }
+
+// L6a: a token number beyond the model's vocabulary is refused with its place and the largest number; where the
+// vocabulary is not known, up to a million.
+func TestTokensOfTheVocabulary(t *testing.T) {
+	known := serving
+	known.Model.Vocabulary = 30522
+	for in, want := range map[string]string{
+		`{"prompt":[0,30521]}`:         "",
+		`{"prompt":[0,30522]}`:         "`prompt[1]` must be a whole number from 0 to 30521",
+		`{"prompt":["a",[30522]]}`:     "`prompt[1][0]` must be a whole number from 0 to 30521",
+		`{"prompt":[[1],[1,1048576]]}`: "`prompt[1][1]` must be a whole number from 0 to 30521",
+	} {
+		if _, _, refused := checked(Completions, known, in); (refused == "") != (want == "") || !strings.Contains(refused, want) {
+			t.Errorf("%s: got %q, want a refusal with %q", in, refused, want)
+		}
+		embedding := strings.Replace(in, "prompt", "input", 1)
+		if _, _, refused := checked(Embeddings, known, embedding); (refused == "") != (want == "") || !strings.Contains(refused, strings.Replace(want, "prompt", "input", 1)) {
+			t.Errorf("%s: got %q, want a refusal with %q", embedding, refused, want)
+		}
+	}
+	if _, _, refused := checked(Completions, serving, `{"prompt":[1048576]}`); refused != "" {
+		t.Errorf("a vocabulary that is not known: got %q, want it accepted", refused)
+	}
+}

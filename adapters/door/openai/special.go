@@ -41,7 +41,7 @@ type tokenList struct{}
 func (tokenList) describe() string { return "an array of tokens" }
 
 func (tokenList) read(r *reader) *Error {
-	return list{of: token, min: 1, max: r.serving.Model.Context}.read(r)
+	return list{of: tokenOf(r.serving.Model), min: 1, max: r.serving.Model.Context}.read(r)
 }
 
 // promptList is one text as token numbers, or several texts.
@@ -49,7 +49,7 @@ type promptList struct{ most int }
 
 func (p promptList) describe() string {
 	return fmt.Sprintf("an array of tokens, or an array of at most %d: %s; a token is %s, and an array of them no longer than the context",
-		p.most, oneText.describe(), token.describe())
+		p.most, oneText.describe(), token.describe()+", and less than the size of the model's vocabulary")
 }
 
 var oneText = either{'"': text{prompt: true}, '[': tokenList{}}
@@ -71,7 +71,7 @@ func (p promptList) read(r *reader) *Error {
 		return err
 	}
 	if r.dec.PeekKind() == '0' {
-		return list{of: token, min: 1, max: r.serving.Model.Context}.rest(r)
+		return list{of: tokenOf(r.serving.Model), min: 1, max: r.serving.Model.Context}.rest(r)
 	}
 	return list{of: countedText{oneText}, min: 1, max: p.most}.rest(r)
 }

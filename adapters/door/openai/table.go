@@ -1,6 +1,10 @@
 package openai
 
-import "strconv"
+import (
+	"strconv"
+
+	"companion/messages"
+)
 
 // The table. docs/api.md has its order.
 
@@ -154,6 +158,14 @@ func prompt(most int) rule { return either{'"': text{prompt: true}, '[': promptL
 
 // token is the number of a token. No model has more than a million.
 var token = integer{min: 0, max: 1 << 20}
+
+// tokenOf is the number of a token of a model. The runtime refuses others, without saying which.
+func tokenOf(m messages.Model) integer {
+	if m.Vocabulary > 0 {
+		return integer{min: 0, max: int64(m.Vocabulary) - 1}
+	}
+	return token
+}
 
 var message = func() *object {
 	o := newObject(
