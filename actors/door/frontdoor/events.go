@@ -81,13 +81,16 @@ func (r *responseEvents) opening(data []byte) string {
 
 // Answer implements relay.Rewriter.
 func (r *responseEvents) Answer(whole []byte) []byte {
-	more := len(responseMembers) + len(usageMembers)
-	before, usage, found := bytes.Cut(whole, []byte(`"usage":{`))
-	out := insert(make([]byte, 0, len(whole)+more), before, "{", responseMembers)
-	if found {
-		out = append(append(append(out, `"usage":{`...), usageMembers...), usage...)
+	const usage = `"usage":{`
+	at := bytes.LastIndex(whole, []byte(usage)) // it is near the end
+	if at < 0 || len(whole) == 0 || whole[0] != '{' {
+		return insert(nil, whole, "{", responseMembers)
 	}
-	return out
+	at += len(usage)
+	out := make([]byte, 0, len(whole)+len(responseMembers)+len(usageMembers))
+	out = append(append(out, '{'), responseMembers...)
+	out = append(append(out, whole[1:at]...), usageMembers...)
+	return append(out, whole[at:]...)
 }
 
 // place writes the place of an item in the answer. A new item comes after the others.

@@ -38,7 +38,9 @@ func (f *fingerprint) all() []digest {
 var immaterial = map[string]bool{"seed": true, "stream": true, "stream_options": true, "model": true}
 
 var (
-	textFields   = map[string]bool{"messages": true, "prompt": true, "input": true}
+	textFields = map[string]bool{
+		"messages": true, "prompt": true, "input": true, "input_prefix": true, "input_suffix": true, "input_extra": true,
+	}
 	formatFields = map[string]bool{"response_format": true, "tools": true, "tool_choice": true}
 )
 

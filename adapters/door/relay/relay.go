@@ -416,6 +416,9 @@ func (e *exchange) slurp(b *answerBuffer, limit int64) bool {
 // countTokens finds the token counts in an answer or event. Generated text cannot contain the quoted names, because
 // its quotes are escaped.
 func countTokens(b []byte) Tokens {
+	if at := bytes.LastIndex(b, []byte(`"usage":{`)); at >= 0 {
+		b = b[at:] // the end of an answer; looking for each name in all of it would take longer than the rest
+	}
 	prompt, some := number(b, `"prompt_tokens":`)
 	completion, more := number(b, `"completion_tokens":`)
 	if !some && !more {
