@@ -3,7 +3,7 @@ package lifecycle
 import (
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
@@ -68,13 +68,7 @@ type loop struct {
 
 func newLoop(deps Deps) *loop {
 	before := deps.Snapshot.Get()
-	retry := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(firstRetry),
-		backoff.WithMultiplier(3),
-		backoff.WithRandomizationFactor(0.3),
-		backoff.WithMaxInterval(lastRetry),
-		backoff.WithMaxElapsedTime(0),
-	)
+	retry := &backoff.ExponentialBackOff{InitialInterval: firstRetry, Multiplier: 3, RandomizationFactor: 0.3, MaxInterval: lastRetry}
 	l := &loop{
 		deps:      deps,
 		log:       deps.Log,

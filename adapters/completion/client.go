@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/param"
@@ -152,10 +152,10 @@ func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText fu
 // Ask returns a whole answer. It repeats the request only after a busy answer (429, 503), honours Retry-After, and stops
 // when ctx ends or patience is over.
 func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience time.Duration) (Answer, error) {
-	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
-		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(patience))
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 200*time.Millisecond, 5*time.Second
 	ctx, sent := countSent(ctx)
-	answer, err := backoff.RetryWithData(func() (Answer, error) {
+	answer, err := backoff.Retry(ctx, func() (Answer, error) {
 		completion, err := c.chat.New(ctx, c.params(turns, o))
 		if err != nil {
 			explained := c.explain(ctx, err)
@@ -175,7 +175,7 @@ func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience t
 			Text: choice.Message.Content, Model: completion.Model, Truncated: choice.FinishReason == "length",
 			PromptTokens: completion.Usage.PromptTokens, CompletionTokens: completion.Usage.CompletionTokens,
 		}, nil
-	}, backoff.WithContext(policy, ctx))
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(patience))
 	answer.SentBytes = sent.Load()
 	return answer, err
 }

@@ -130,7 +130,7 @@ func TestPlantedImports(t *testing.T) {
 		"actor to other wing":            {Graph{"companion/actors/lifecycle": {"companion/actors/logfile"}}, Wings, "wall 3"},
 		"pure room does I/O":             {Graph{"companion/fsm": {"os"}}, Purity, "wall 4"},
 		"pure room speaks TLS":           {Graph{"companion/adapters/door/guard": {"crypto/tls"}}, Purity, "wall 4"},
-		"pure room to another's library": {Graph{"companion/adapters/completion/lane": {"github.com/cenkalti/backoff/v4"}}, Purity, "wall 4"},
+		"pure room to another's library": {Graph{"companion/adapters/completion/lane": {"github.com/cenkalti/backoff/v5"}}, Purity, "wall 4"},
 		"pure room logs":                 {Graph{"companion/adapters/door/guard": {"go.uber.org/zap"}}, Purity, "wall 4"},
 		"pure room to a room":            {Graph{"companion/messages": {"companion/adapters/privatefs"}}, Purity, "wall 4"},
 	}

@@ -20,7 +20,7 @@ import (
 	"encoding/base64"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
@@ -132,8 +132,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		changed:   make(chan struct{}, 1),
 		retry:     time.NewTimer(time.Hour),
 		beat:      time.NewTimer(time.Hour),
-		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(2*time.Minute), backoff.WithMaxElapsedTime(0)),
+		pauses:    actorkit.NewBackOff(time.Second, 2*time.Minute),
 	}
 	l.retry.Stop()
 	l.beat.Stop()

@@ -13,7 +13,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
@@ -99,8 +99,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		reason:    messages.ReasonManifestUnreachable,
 		inside:    make(chan func()),
 		next:      actorkit.NewWallTimer(a.deps.Now), expiry: actorkit.NewWallTimer(a.deps.Now),
-		pauses: backoff.NewExponentialBackOff(backoff.WithInitialInterval(5*time.Second), backoff.WithMultiplier(2),
-			backoff.WithMaxInterval(10*time.Minute), backoff.WithMaxElapsedTime(0)),
+		pauses: actorkit.NewBackOff(5*time.Second, 10*time.Minute),
 	}
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorManifest})

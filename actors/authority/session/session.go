@@ -14,7 +14,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
@@ -166,8 +166,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 const longestHubPause = 10 * time.Minute
 
 func pauses(most time.Duration) *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(2*time.Second), backoff.WithMultiplier(2),
-		backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0))
+	return actorkit.NewBackOff(2*time.Second, most)
 }
 
 // wall returns the current time without its monotonic reading.

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
 	"companion/adapters/runtime/download"
@@ -43,7 +42,7 @@ type source struct {
 	url     string
 	number  int // from 1
 	active  int // runs
-	pauses  *backoff.ExponentialBackOff
+	pauses  *transferPauses
 	failing bool      // the last run failed
 	until   time.Time // no run begins before it
 	whole   bool      // it serves only the whole file
@@ -77,9 +76,7 @@ func (w worker) fetchChunks(ctx context.Context) error {
 		ended: make(chan ending, maxLines+2),
 	}
 	for i, url := range w.artifact.URLs {
-		pauses := newPauses(500*time.Millisecond, 30*time.Second)
-		pauses.MaxElapsedTime = patience
-		c.sources = append(c.sources, &source{url: url, number: i + 1, pauses: pauses})
+		c.sources = append(c.sources, &source{url: url, number: i + 1, pauses: newTransferPauses()})
 	}
 	c.start(ending{digested: true}, acc.Follow)
 	c.start(ending{}, acc.Keep)
@@ -271,8 +268,8 @@ func (c *chunked) failed(s *source, err error) error {
 		s.failing = true
 		s.pauses.Reset()
 	}
-	pause := s.pauses.NextBackOff()
-	if pause == backoff.Stop || failure.RetryAfter > longestWait {
+	pause, patient := s.pauses.next()
+	if !patient || failure.RetryAfter > longestWait {
 		return c.leaveOut(s, err)
 	}
 	pause = max(pause, failure.RetryAfter)

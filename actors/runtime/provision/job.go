@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/cenkalti/backoff/v5"
 	"go.uber.org/zap"
 
 	"companion/adapters/artifact"
@@ -200,8 +200,7 @@ func gravity(err error) int {
 // fetchFrom tries one URL until its bytes are right or wrong, it fails permanently, or patience ends
 // without progress.
 func (w worker) fetchFrom(ctx context.Context, url string) error {
-	pauses := newPauses(500*time.Millisecond, 30*time.Second)
-	pauses.MaxElapsedTime = patience
+	pauses := newTransferPauses()
 	most, restarted := int64(0), false
 	for {
 		mixed, err := w.attempt(ctx, url)
@@ -222,7 +221,8 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 		case !errors.As(err, &failure) || failure.Permanent:
 			return err
 		default:
-			if pause = pauses.NextBackOff(); pause == backoff.Stop {
+			var patient bool
+			if pause, patient = pauses.next(); !patient {
 				return err
 			}
 			if failure.RetryAfter > pause {
@@ -270,9 +270,30 @@ func (w worker) attempt(ctx context.Context, url string) (mixed bool, err error)
 
 func newPauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval, b.MaxElapsedTime = first, longest, 0
-	b.Reset()
+	b.InitialInterval, b.MaxInterval = first, longest
 	return b
+}
+
+// transferPauses are the pauses of a transfer without progress.
+type transferPauses struct {
+	*backoff.ExponentialBackOff
+	progress time.Time // of the last Reset
+}
+
+func newTransferPauses() *transferPauses {
+	return &transferPauses{newPauses(500*time.Millisecond, 30*time.Second), time.Now()}
+}
+
+// Reset begins again after progress.
+func (p *transferPauses) Reset() {
+	p.progress = time.Now()
+	p.ExponentialBackOff.Reset()
+}
+
+// next returns the pause before the next attempt. patient is false if patience would then be over.
+func (p *transferPauses) next() (pause time.Duration, patient bool) {
+	pause = p.NextBackOff()
+	return pause, time.Since(p.progress)+pause <= patience
 }
 
 // reasonOf returns the reason that an adapter's error carries, or transfer_failed.
