@@ -348,7 +348,7 @@ func (r *grammarRig) ask(body string) (a answerStart) {
 			break
 		}
 		choice := event.Choices[0]
-		if choice.FinishReason == nil && a.spent.wall == 0 { // the runtime's first event tells of its first token
+		if choice.FinishReason == nil && a.spent.wall == 0 { // the runtime's first event comes with its first token
 			a.spent = spent{time.Since(began), r.processor() - before}
 		}
 		if choice.Delta.Content != nil {

@@ -39,8 +39,8 @@ const visible = "see that the secret exists"
 
 // R4, R5, R6, R8, R10, T7: the program starts a hostile runtime that the manifest names like any other. It attacks
 // the daemon that started it, its sockets, secrets and files, leaves a grandchild, floods its output and
-// ignores the polite signal. No attempt succeeds, inference works meanwhile, and after the stop nothing of it
-// is left.
+// ignores the polite signal. No attempt succeeds, inference works meanwhile, and after the stop no process
+// of it is left.
 func TestHostileRuntime(t *testing.T) {
 	hub := harness.NewHub(t)
 	c := hub.Companion("[runtime]\nmemory_limit = \"1GiB\"\nstop_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// R3: the process that listens is told from every other one, and from a connection that cannot be asked.
+// R3: Check accepts only the process that listens. It refuses every other one, and a connection without credentials.
 func TestCheck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -185,7 +185,7 @@ type chatInput struct {
 
 	mu         sync.Mutex
 	more       *sync.Cond
-	raw        []byte // read and not looked at
+	raw        []byte // read and not parsed yet
 	out        []byte // for the editor
 	failed     error  // of the terminal
 	paste      []byte // between the brackets

@@ -34,7 +34,7 @@ type finding struct {
 	Fix   string `json:"fix,omitempty"` // a command or a setting
 }
 
-// examination is what the checks look at.
+// examination is the input of the checks.
 type examination struct {
 	app    *app
 	s      config.Settings

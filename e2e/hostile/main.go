@@ -49,8 +49,8 @@ type Script struct {
 	Share      int64         `json:"share"`   // bytes of shared memory taken, after StartAfter, which RLIMIT_DATA does not count
 	Threads    int           `json:"threads"` // threads started, after StartAfter
 	Padding    string        `json:"padding"` // makes the model as large as a test needs it
-	Map        int64         `json:"map"`     // bytes of its model's pages held from the second completion on,
-	Linger     time.Duration `json:"linger"`  // which is answered so much later
+	Map        int64         `json:"map"`     // bytes of its model's pages held from the second completion on
+	Linger     time.Duration `json:"linger"`  // how much later the second completion is answered
 	DieOn      string        `json:"dieOn"`   // end by an illegal instruction when a request contains this text
 	HoldOn     string        `json:"holdOn"`  // answer requests that contain this text HoldTime later
 	HoldTime   time.Duration `json:"holdTime"`

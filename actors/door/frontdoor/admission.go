@@ -10,8 +10,8 @@ import (
 
 // admission hands out the slots of the runtime, first in first out (L6). fsm.Admission decides about the
 // counts. A request that must run alone (R11) gets its slot when no other request has one, and until it
-// leaves, all others wait behind it. A request with several answers takes a slot for each at once, as many as
-// there are at most: the runtime makes them side by side.
+// leaves, all others wait behind it. A request with several answers takes one slot for each at once, and at most
+// all slots: the runtime makes the answers in parallel.
 type admission struct {
 	mu      sync.Mutex
 	counts  fsm.Admission

@@ -49,8 +49,8 @@ func inUse() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-// BenchmarkFiguresMemory: memory per idle connection (at most 40 KiB) and per open stream (at most
-// 100 KiB), the client's and the upstream's ends in this process included.
+// BenchmarkFiguresMemory: memory per idle connection (at most 40 KiB) and per open stream (at most 100 KiB). It
+// includes the client and the upstream, which run in this process too.
 func BenchmarkFiguresMemory(b *testing.B) {
 	hold := make(chan struct{})
 	backEnd := upstreamEach(b, func(c net.Conn, body []byte) {
@@ -66,7 +66,7 @@ func BenchmarkFiguresMemory(b *testing.B) {
 	var idle, stream float64
 	for b.Loop() {
 		if stream > 0 {
-			continue // measured once: later, what the first ones leave is freed in between
+			continue // measure only the first round: a later one also frees memory of the rounds before
 		}
 		open := func(t target, n int, until string) float64 {
 			before := inUse()
@@ -207,7 +207,7 @@ func gather(b *testing.B, door target) *crowd {
 	return w
 }
 
-// count proves that all of them are there.
+// count checks that all bad connections are open.
 func (w *crowd) count(b *testing.B, streams int64) {
 	b.Helper()
 	if open := w.open.Load(); open != loadIdle+loadSlow || streams != loadStalled {

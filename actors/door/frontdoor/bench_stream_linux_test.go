@@ -43,11 +43,11 @@ type streamTarget struct {
 // bursts is the number of bursts per target. With fewer the p99 is mostly noise.
 var bursts = flag.Int("bursts", 32000, "bursts of streamed events per target")
 
-// burstPause between two bursts lets the targets finish what the last one has left to do.
+// burstPause is the time between two bursts, in which the targets finish their work on the last one.
 const burstPause = time.Millisecond
 
-// BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams, of all streams at once as
-// llama-server writes them after each step; p50 and p99 at most the bare proxy's.
+// BenchmarkFiguresStream: delay of streamed events with 1 and 8 streams. All streams get an event at once, as from
+// llama-server after each step. p50 and p99 are at most those of the bare proxy.
 func BenchmarkFiguresStream(b *testing.B) {
 	startPeer(b, "awake", "chrt", "--idle", "0")
 	ask, answer := startPeer(b, "peer")
@@ -100,7 +100,7 @@ func startPeer(b *testing.B, name string, by ...string) (*json.Encoder, *json.De
 	return json.NewEncoder(in), json.NewDecoder(out)
 }
 
-// init is the whole life of such a process, which ends with its standard input.
+// init runs a helper process, which ends when its standard input is closed. In the test process it returns.
 func init() {
 	var err error
 	switch os.Getenv(benchPeer) {
@@ -122,7 +122,7 @@ func init() {
 	os.Exit(0)
 }
 
-// stayAwake occupies all processors but the peer's.
+// stayAwake keeps every processor busy except the one of the peer.
 func stayAwake() {
 	// With autogroups the kernel divides the processors by session, and this one would get as much as the proxies.
 	_ = os.WriteFile("/proc/self/autogroup", []byte("19"), 0)
@@ -166,8 +166,8 @@ func servePeer(path string) error {
 	}
 }
 
-// measure keeps all streams of all targets open at once, and lets the targets take turns burst by burst:
-// what else the machine does falls on all alike.
+// measure keeps all streams of all targets open at once. The targets take turns burst by burst, so that other work on
+// the machine affects all of them equally.
 func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 	var rigs []*streamRig
 	for _, t := range s.Targets {
@@ -180,7 +180,7 @@ func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 	}
 	took = make([][]time.Duration, len(rigs))
 	for i := range s.Bursts * len(rigs) {
-		turn := (i + i/len(rigs)) % len(rigs) // in both orders
+		turn := (i + i/len(rigs)) % len(rigs) // each target comes first as often as the others
 		for end := time.Now().Add(burstPause); time.Now().Before(end); {
 			runtime.KeepAlive(nil) // no sleep
 		}
@@ -198,7 +198,7 @@ func (s streams) measure(listener int) (took [][]time.Duration, err error) {
 	return took, nil
 }
 
-// streamRig is both ends of a target's streams.
+// streamRig has the client and the upstream connections of a target's streams.
 type streamRig struct {
 	clients, upstreams []int
 	got                [4096]byte
@@ -231,7 +231,7 @@ func openStreams(t streamTarget, n, listener int) (*streamRig, error) {
 		if err := r.await(upstream, "}"); err != nil {
 			return r, err
 		}
-		// Answered sooner than it has noted that the request is sent, the bare proxy breaks off.
+		// The bare proxy aborts a request that is answered before the proxy has finished sending it.
 		time.Sleep(20 * time.Millisecond)
 		if _, err := unix.Write(upstream, []byte(benchHead+chunk(": begun\n\n"))); err != nil {
 			return r, err
@@ -254,7 +254,7 @@ func (r *streamRig) await(fd int, text string) error {
 	return nil
 }
 
-// burst writes one event to each stream, and returns how long each took to its client.
+// burst writes one event to each stream and returns the time that each took to reach its client.
 func (r *streamRig) burst() (delays []time.Duration, err error) {
 	begin := time.Now()
 	for _, upstream := range r.upstreams {
@@ -288,7 +288,7 @@ func (r *streamRig) burst() (delays []time.Duration, err error) {
 	return delays, nil
 }
 
-// finish ends the streams, each client's reading included.
+// finish ends the streams and reads each client's answer to its end.
 func (r *streamRig) finish() error {
 	for _, upstream := range r.upstreams {
 		if _, err := unix.Write(upstream, []byte(chunk("data: [DONE]\n\n")+"0\r\n\r\n")); err != nil {

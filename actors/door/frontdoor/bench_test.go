@@ -27,8 +27,8 @@ import (
 //
 //	go test -run '^$' -bench Figures ./adapters/door/guard ./actors/door/frontdoor
 //
-// "bare" is httputil.ReverseProxy over the same Unix socket; "direct" is the socket itself. Rounds
-// take turns, so that what else the machine does falls on all alike.
+// "bare" is httputil.ReverseProxy over the same Unix socket; "direct" is the socket itself. The
+// targets take turns, so that other work on the machine affects all of them equally.
 
 const benchChat = `{"model":"gemma","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Say hello to the world, please."}],"max_tokens":16,"temperature":0.7}`
 

@@ -132,7 +132,7 @@ func (r *ring[V]) set(d digest, v V) {
 	r.values[d] = v
 }
 
-// drop forgets what d stands for.
+// drop forgets a digest.
 func (r *ring[V]) drop(d digest) {
 	if place, known := r.places[d]; known {
 		r.order.Remove(place)

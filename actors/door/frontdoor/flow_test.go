@@ -329,7 +329,7 @@ func TestLogHoldsNoContent(t *testing.T) {
 	}
 }
 
-// L8: a client that goes away ends the upstream request and frees its place, whatever it sent ahead.
+// L8: a client that leaves ends the upstream request and frees its slot, also if it had sent the next request.
 func TestClientLeaves(t *testing.T) {
 	up := newSlow()
 	r := start(t, up, nil)

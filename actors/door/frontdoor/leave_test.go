@@ -10,7 +10,7 @@ import (
 	"companion/messages"
 )
 
-// hung is an upstream that reads requests and never answers; it tells of each that is cancelled.
+// hung is an upstream that reads requests and never answers; it reports each cancelled request.
 func hung(t *testing.T) (messages.BackEnd, *slow) {
 	up := newSlow()
 	return serveUnix(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +76,7 @@ func TestLeavingIsNoFailure(t *testing.T) {
 	}
 }
 
-// L11, L5: the log names the route also of who was refused by the guard, and no path that is none.
+// L11, L5: the log names the route also of a request that the guard refused, and never an unknown path.
 func TestLogNamesTheRoute(t *testing.T) {
 	r := start(t, llama(t), nil)
 	wrong := func(text, old, now string) string { return strings.Replace(text, old, now, 1) }
@@ -158,7 +158,7 @@ func TestRefusedBeforeTheBodyCame(t *testing.T) {
 	}
 }
 
-// L8: the error event stands for itself also when a long event was under way.
+// L8: the error event is an event of its own also when the runtime dies in the middle of a long event.
 func TestDiesInALongEvent(t *testing.T) {
 	r := start(t, llama(t), nil)
 	long := "data: " + strings.Repeat("x", 40000)

@@ -81,7 +81,7 @@ func TestBodyMemory(t *testing.T) {
 	}
 }
 
-// L6a: however a large body ends, nothing of it stays.
+// L6a: the memory of a large body is free again, whether it was answered, refused or cut off.
 func TestBodyMemoryIsGivenBack(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Bounds.BodyBytes, d.Bounds.BodyTime = 300<<10, 200*time.Millisecond })
 	good := r.long(200 << 10)

@@ -387,7 +387,7 @@ func TestRefusalsDoNotClear(t *testing.T) {
 	}
 }
 
-// R11: a format that is in use stays answered, however many others are answered meanwhile.
+// R11: a format that is in use stays known, no matter how many others are answered meanwhile.
 func TestUsedFormatStaysAnswered(t *testing.T) {
 	q := NewQuarantine()
 	used := printOf(t, chatOf("used", schemaOf("used")))

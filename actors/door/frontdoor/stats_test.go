@@ -7,7 +7,7 @@ import (
 	"companion/messages"
 )
 
-// Issue 4: the histogram tells of every request, also of those over its last bound, and its sum.
+// Issue 4: the histogram counts every request, also those over its last bound, and has their sum.
 func TestLatency(t *testing.T) {
 	var s stats
 	for _, took := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, 5 * time.Minute, time.Hour} {

@@ -137,8 +137,7 @@ func TestRawRequests(t *testing.T) {
 	}
 }
 
-// L3a: pipelined requests are framed and judged one by one; a bad one is answered as bad, and what
-// follows it is never looked at.
+// L3a: pipelined requests are framed and checked one by one. After a bad one, the following bytes are not parsed.
 func TestPipelined(t *testing.T) {
 	r := start(t, llama(t), nil)
 	good, post := r.request("GET", "/v1/models", ""), r.request("POST", "/v1/chat/completions", chatBody)

@@ -165,7 +165,7 @@ func TestWhatClientsMayNotSend(t *testing.T) {
 	}
 }
 
-// fieldAndText splits the field with its place from what else a refusal must hold.
+// fieldAndText splits an expected refusal into the field with its place, and the text that must follow.
 var fieldAndText = regexp.MustCompile("^(`[^`]+`(?: in \\S+)?) ?(.*)$")
 
 const anthropicExample = `{"model":"gemma","max_tokens":32000,"stream":true,"system":[{"type":"text","text":"be brief","cache_control":{"type":"ephemeral"}}],"metadata":{"user_id":"u"},

@@ -48,7 +48,7 @@ const (
 type Result struct {
 	Stream        bool
 	Images, Audio bool     // a message has one
-	Answers       int      // that the runtime makes side by side, at least 1
+	Answers       int      // that the runtime makes in parallel, at least 1
 	ToolForced    bool     // the answer must be a call of a tool
 	Dropped       []string // the fields that were left out, each once
 }

@@ -256,7 +256,7 @@ func anyNumber(r *reader) *Error {
 		return err
 	}
 	if whole := !bytes.ContainsAny(numeral, ".eE"); whole && len(numeral) <= maxDigits {
-		// At most 19 digits: the same text, but for -0.
+		// At most 19 digits: the runtime gets the same text, except for -0.
 		if string(numeral) == "-0" {
 			numeral = numeral[1:]
 		}

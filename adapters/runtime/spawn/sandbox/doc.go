@@ -13,8 +13,8 @@ type Policy struct {
 	Loader     string   // ELF interpreter of the program, or empty: may be read and executed
 	ReadFiles  []string // may be read, where they exist
 	ReadDirs   []string // may be read with all below, where they exist
-	ListDirs   []string // may be listed with all below, which tells names only
-	Socket     string   // path of the back-end socket, which the process gets bound; it can bind no other
+	ListDirs   []string // names in it and below may be listed; no file may be read
+	Socket     string   // path of the back-end socket; the process can bind no other
 	Devices    []string // GPU device files and folders; empty when no GPU is used
 	ExecFD     int      // the descriptor that may be executed by execveat, once
 	OwnNetwork bool     // the process was started in a network namespace of its own

@@ -20,8 +20,9 @@ func onOwnThread(do func()) {
 	<-done
 }
 
-// notificationsWork returns nil where a filter can ask another process (Linux 5.0), which can let the call go on (5.5)
-// or put a descriptor into the one that asks (5.9). A container whose own filter has a listener has no second one.
+// notificationsWork returns nil where a filter can ask another process about a call (Linux 5.0), and that process can
+// let the call continue (5.5) or add a descriptor to the calling process (5.9). In a container whose own filter has a
+// listener it returns an error: the kernel allows only one listener.
 func notificationsWork() (err error) {
 	onOwnThread(func() {
 		if err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -36,7 +37,7 @@ func notificationsWork() (err error) {
 			return
 		}
 		defer func() { _ = unix.Close(listener) }()
-		// The last that is looked at is the notification, of which there is none.
+		// The kernel looks up the notification last. ENOENT, as there is none, means that it accepted the rest.
 		request := [6]uint32{3: uint32(listener)} // struct seccomp_notif_addfd: id, flags, source, target, mode
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&request)))
 		if errno != unix.ENOENT {

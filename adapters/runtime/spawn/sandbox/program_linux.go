@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Offsets of struct seccomp_data (seccomp(2)). Both processors are little-endian: the lower half of an argument is first.
+// Offsets of struct seccomp_data (seccomp(2)). amd64 and arm64 are little-endian: the lower half of an argument is
+// first.
 const (
 	numberOffset    = 0
 	auditOffset     = 4
@@ -136,7 +137,8 @@ func install(filter []unix.SockFilter, listen bool) (listener int, err error) {
 	return int(fd), nil
 }
 
-// filterSupported reports whether the kernel takes filters at all: it looks at the program last.
+// filterSupported reports whether the kernel has seccomp filters. It passes no program: a kernel that has them checks
+// the other arguments first and fails only at the program.
 func filterSupported() bool {
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, 0)
 	return errno == unix.EFAULT

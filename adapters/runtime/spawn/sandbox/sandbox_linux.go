@@ -98,8 +98,8 @@ func Apply(p Policy, layers Layers) Result {
 	return r
 }
 
-// bindOnce binds the back-end socket, where the kernel can be told to let the process have it in the place of one that
-// it binds itself.
+// bindOnce binds the back-end socket and replaces the process's own bind with it. It returns false where the kernel
+// cannot do that.
 func (r *Result) bindOnce(path string) bool {
 	if err := notificationsWork(); err != nil {
 		r.fail("a second execution: seccomp notifications (Linux 5.9) are not available")
