@@ -25,7 +25,7 @@ func hubKeys() []key {
 			func(s *Settings) *string { return &s.Hub.URL }, isHubURL),
 		stringKey("hub.ca_file", "one more root certificate (PEM), for a private hub", path, "",
 			func(s *Settings) *string { return &s.Hub.CAFile }, isOptionalPath),
-		stringKey("hub.client_id", "empty: register (RFC 7591)", `a public client id, or ""`, "",
+		stringKey("hub.client_id", "the OAuth client id; empty: register one (RFC 7591)", `a public client id, or ""`, "",
 			func(s *Settings) *string { return &s.Hub.ClientID }, clientPattern.MatchString),
 		stringKey("hub.issuer", "the OAuth issuer; empty: hub.url + /api/v1/auth/native",
 			`an https URL without query, as the server's metadata says it, or ""`, "",
@@ -46,7 +46,7 @@ func hubKeys() []key {
 		hostsKey("manifest.private_hosts", "artifact hosts that may resolve to private or loopback addresses",
 			func(s *Settings) *[]string { return &s.Manifest.PrivateHosts }),
 
-		enumKey("keychain.backend", "auto | secret-service | kernel-keyring | macos | windows",
+		enumKey("keychain.backend", "which keychain holds the secrets; auto: the platform's own",
 			func(s *Settings) *string { return &s.Keychain.Backend },
 			"auto", "secret-service", "kernel-keyring", "macos", "windows"),
 		stringKey("keychain.service", "the name under which secrets are kept",
@@ -57,7 +57,7 @@ func hubKeys() []key {
 
 func modelKeys() []key {
 	return []key{
-		stringKey("model.name", "empty: the manifest's default", `a manifest name, or ""`, "",
+		stringKey("model.name", "the model to serve; empty: the manifest's default", `a manifest name, or ""`, "",
 			func(s *Settings) *string { return &s.Model.Name }, namePattern.MatchString),
 		zeroOrKey("model.context", "tokens that the model sees at once; 0: what it was trained for, as far as memory allows", 256, 1<<20,
 			func(s *Settings) *int { return &s.Model.Context }),
@@ -66,7 +66,7 @@ func modelKeys() []key {
 
 func runtimeKeys() []key {
 	return []key{
-		intKey("runtime.threads", "0: the library's choice", 0, 0, 1024,
+		intKey("runtime.threads", "threads of the runtime; 0: the runtime's default", 0, 0, 1024,
 			func(s *Settings) *int { return &s.Runtime.Threads }),
 		intKey("runtime.max_in_flight", "requests that run at once", 2, 1, 64,
 			func(s *Settings) *int { return &s.Runtime.MaxInFlight }),
@@ -74,13 +74,13 @@ func runtimeKeys() []key {
 			func(s *Settings) *int { return &s.Runtime.QueueBound }),
 		durationKey("runtime.queue_timeout", "how long a request may wait", "10m", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Runtime.QueueTimeout }),
-		sizeKey("runtime.memory_limit", `such as "6GiB"; empty: no limit`, "", true, 64<<20,
+		sizeKey("runtime.memory_limit", "limit of the runtime's resident memory; empty: no limit", "", true, 64<<20,
 			func(s *Settings) *int64 { return &s.Runtime.MemoryLimit }),
-		sizeKey("runtime.gpu_memory_limit", `such as "6GiB"; empty: no limit`, "", true, 64<<20,
+		sizeKey("runtime.gpu_memory_limit", "limit of the runtime's GPU memory; empty: no limit", "", true, 64<<20,
 			func(s *Settings) *int64 { return &s.Runtime.GPUMemoryLimit }),
-		percentKey("runtime.cpu_limit", `percent, such as "80%"; empty: no limit`,
+		percentKey("runtime.cpu_limit", "limit of the runtime's processor use; empty: no limit",
 			func(s *Settings) *float64 { return &s.Runtime.CPULimit }),
-		enumKey("runtime.sandbox", `require | prefer  (there is no "off")`,
+		enumKey("runtime.sandbox", `prefer: start also where a part of the sandbox is missing; there is no "off"`,
 			func(s *Settings) *string { return &s.Runtime.Sandbox }, "require", "prefer"),
 		stringKey("runtime.allow_unpinned_binary", "absolute path of a llama-server that no manifest names; status says so",
 			path, "", func(s *Settings) *string { return &s.Runtime.AllowUnpinnedBinary }, isOptionalPath),
@@ -88,7 +88,7 @@ func runtimeKeys() []key {
 			func(s *Settings) *time.Duration { return &s.Runtime.StartTimeout }),
 		durationKey("runtime.drain_timeout", "how long running requests may take to finish at a stop", "10s", 0, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Runtime.DrainTimeout }),
-		durationKey("runtime.stop_timeout", "between the polite signal and the hard one", "3s", time.Millisecond, time.Minute,
+		durationKey("runtime.stop_timeout", "how long after SIGTERM the runtime gets SIGKILL", "3s", time.Millisecond, time.Minute,
 			func(s *Settings) *time.Duration { return &s.Runtime.StopTimeout }),
 		boolKey("runtime.low_latency", "scheduler priorities and raw socket I/O; false: the same behaviour, with longer delays", true,
 			func(s *Settings) *bool { return &s.Runtime.LowLatency }),
@@ -97,13 +97,13 @@ func runtimeKeys() []key {
 
 func doorKeys() []key {
 	return []key{
-		enumKey("front_door.address", `or "[::1]"; nothing else exists`,
+		enumKey("front_door.address", `where the endpoint listens`,
 			func(s *Settings) *string { return &s.FrontDoor.Address }, loopback, "[::1]"),
 		zeroOrKey("front_door.port", "0: the system chooses one at each start; what a fixed port costs is in docs/operations.md", 1024, 65_535,
 			func(s *Settings) *int { return &s.FrontDoor.Port }),
 		intKey("front_door.rate_per_minute", "requests a minute", 600, 1, 100_000,
 			func(s *Settings) *int { return &s.FrontDoor.RatePerMinute }),
-		enumKey("front_door.unknown_fields", `of a request; "drop" is for clients that cannot be changed`,
+		enumKey("front_door.unknown_fields", `unknown fields of a request; "drop" is for clients that cannot be changed`,
 			func(s *Settings) *string { return &s.FrontDoor.UnknownFields }, "refuse", "drop"),
 		intKey("front_door.max_connections", "open connections", 1024, 4, 16_384,
 			func(s *Settings) *int { return &s.FrontDoor.MaxConnections }),
@@ -111,16 +111,16 @@ func doorKeys() []key {
 			func(s *Settings) *int64 { return &s.FrontDoor.MaxHead }),
 		sizeKey("front_door.max_body", "largest request body", "16MiB", false, 1<<10,
 			func(s *Settings) *int64 { return &s.FrontDoor.MaxBody }),
-		durationKey("front_door.head_timeout", "to read a head", "10s", time.Millisecond, time.Hour,
+		durationKey("front_door.head_timeout", "how long reading a request head may take", "10s", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.FrontDoor.HeadTimeout }),
-		durationKey("front_door.body_timeout", "to read a body", "30s", time.Millisecond, time.Hour,
+		durationKey("front_door.body_timeout", "how long reading a request body may take", "30s", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.FrontDoor.BodyTimeout }),
-		durationKey("front_door.idle_timeout", "an idle connection lives", "2m", time.Millisecond, time.Hour,
+		durationKey("front_door.idle_timeout", "how long an idle connection stays open", "2m", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.FrontDoor.IdleTimeout }),
-		durationKey("front_door.stall_timeout", "a reader that stops reading a stream is cut off", "30s", time.Millisecond, time.Hour,
+		durationKey("front_door.stall_timeout", "a client that does not read its answer for so long is cut off", "30s", time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.FrontDoor.StallTimeout }),
 
-		durationKey("health.beat", "between two probes", "5s", 100*time.Millisecond, time.Hour,
+		durationKey("health.beat", "time between two probes", "5s", 100*time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.Beat }),
 		durationKey("health.recency", "how old the last success may be", "15s", 200*time.Millisecond, time.Hour,
 			func(s *Settings) *time.Duration { return &s.Health.Recency }),
@@ -165,9 +165,9 @@ func laneKeys() []key {
 
 func logKeys() []key {
 	return []key{
-		enumKey("log.level", "debug | info | warn | error",
+		enumKey("log.level", "the least severe level that is logged",
 			func(s *Settings) *string { return &s.Log.Level }, "info", "debug", "warn", "error"),
-		sizeKey("log.max_size", "the file is rotated at this size", "10MiB", false, 1<<20,
+		sizeKey("log.max_size", "the log file is rotated at this size", "10MiB", false, 1<<20,
 			func(s *Settings) *int64 { return &s.Log.MaxSize }),
 		intKey("log.backups", "rotated files kept", 5, 1, 100,
 			func(s *Settings) *int { return &s.Log.Backups }),

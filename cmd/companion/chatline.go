@@ -115,7 +115,7 @@ func (a *app) reenter(h hold) {
 	heldTerminal.leave = h.leave
 }
 
-// chatLine does what one line asks for. Errors of an answer are shown and do not end the conversation, but for those
+// chatLine does what one line asks for. Errors of an answer are shown and do not end the conversation, except those
 // after which no answer can come.
 func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line string) (done bool, err error) {
 	text := strings.TrimSpace(line)

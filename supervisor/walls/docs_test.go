@@ -231,7 +231,7 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	for _, match := range some(t, "commands", regexp.MustCompile(`Use: +"([a-z]+)`).FindAllStringSubmatch(source.String(), -1), 20) {
 		name := match[1]
-		if name != "companion" && !regexp.MustCompile("(?:[`|]|`(?:config|enrich|service) )"+name+`\b`).MatchString(commands) {
+		if name != "companion" && !regexp.MustCompile("(?:[`|]|`(?:config|enrich|service|token) )"+name+`\b`).MatchString(commands) {
 			t.Errorf("the command %s is not documented", name)
 		}
 		if strings.Contains(absent, "`"+name+"`") {

@@ -181,7 +181,7 @@ func serveRaw(b *testing.B, serve func(net.Conn)) messages.BackEnd {
 	return messages.BackEnd{Network: "unix", Address: path}
 }
 
-// lean is an upstream that costs as little as it can, so that what is measured is the way to it.
+// lean is an upstream that does as little as possible, so that the benchmarks measure the path to it.
 func lean(b *testing.B, answer []byte) messages.BackEnd {
 	return serveRaw(b, func(c net.Conn) {
 		in := bufio.NewReaderSize(c, 16<<10)

@@ -63,7 +63,7 @@ const (
 	patternAmbiguous     patternError = "alternatives or neighbours that can read the same text in too many ways"
 )
 
-// parsePattern checks a pattern and returns the form that the runtime is given. It is the same but for
+// parsePattern checks a pattern and returns the form that the runtime is given. It is the same except for
 // classes and dots, from which JSON's special characters are taken out, and for characters before a
 // quantifier, which become a class where the runtime would repeat more or less than them.
 func parsePattern(source []byte) (pattern, error) {

@@ -46,7 +46,7 @@ func TestPatternsRefused(t *testing.T) {
 	}
 }
 
-// L6a: what the runtime reads right is passed on, as it is or in a form that it reads right.
+// L6a: a pattern that the runtime reads correctly is passed on unchanged; another in a form that it reads correctly.
 func TestPatternsAccepted(t *testing.T) {
 	const dot = `[^"\\\x7F\x00-\x1F]`
 	for p, want := range map[string]string{
@@ -67,7 +67,7 @@ func TestPatternsAccepted(t *testing.T) {
 }
 
 // FuzzPattern compares with Go's regexp: what is accepted is a regular expression, its form for the runtime
-// matches the same texts but for those that need an escape in JSON, and that form is accepted as it is.
+// matches the same texts except those that need an escape in JSON, and that form is accepted unchanged.
 func FuzzPattern(f *testing.F) {
 	for _, p := range []string{`^(a|b.)*[^c]{2,3}$`, `^[ -~]é+\.*\x41?$`, `^(?:a{0}b|)\u00e9[\]-a]$`, `^a|$`, `^[^\x00-a-z"\\]+$`} {
 		f.Add(p, uint64(1))

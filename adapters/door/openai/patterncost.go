@@ -165,7 +165,8 @@ func (p *patternParser) paths(first []int16) int {
 	return worst(first)
 }
 
-// characterClasses returns one character of each class of those that no item tells apart.
+// characterClasses divides the characters into classes, of which each item reads all or none, and returns one character
+// of each class.
 func (p *patternParser) characterClasses() (classes []int) {
 	type key [maxPatternItems / 64]uint64
 	seen := map[key]bool{}

@@ -10,9 +10,9 @@ import "strconv"
 //   - width: how many positions are held at once (about 6 ms each with 262 144 tokens, and another request may wait for two tokens)
 //   - paths: in how many ways one token may be read
 //   - build: how long the grammar takes to be made, in microseconds
-//   - left: how many steps the search for left recursion takes, which does not remember where it was
+//   - left: how many steps the search for left recursion takes, which visits a rule once for each path to it
 //
-// TestGrammarCalibration in e2e measures what lies at these bounds with the real runtime.
+// TestGrammarCalibration in e2e measures schemas at these bounds with the real runtime.
 const (
 	maxWidth  = 128
 	maxCopies = 12 // alternatives that may read the same value
@@ -28,8 +28,8 @@ const (
 	buildLiteral   = 4   // a byte of a name, const or enum
 	perNameByte    = 0.1 // a byte of a rule's name, each time that the name is made
 	perCopiedByte  = 0.05
-	perCollision   = 0.2       // for two rules whose names become the same, which are then numbered in turn
-	perOptionalCub = 1.0 / 200 // the list of what may still come, copied for each property and each start
+	perCollision   = 0.2       // for two rules whose names become the same: the runtime tries one number after the other
+	perOptionalCub = 1.0 / 200 // the list of the remaining properties, copied for each property and each start
 )
 
 // schemaCost is what the bounds need to know of a schema.
@@ -205,8 +205,8 @@ func (g *grammarCost) left(n int32) (int, *Error) {
 	return sum, err
 }
 
-// build counts the microseconds that the grammar of n takes to be made. What a reference leads to is made
-// once and counted apart, but for properties that allOf merges, which are made again each time.
+// build estimates how many microseconds the runtime takes to make the grammar of n. The target of a reference is made
+// once and counted separately, except properties that allOf merges, which are made again each time.
 func (g *grammarCost) build(n int32) (int, *Error) {
 	node := &g.nodes[n]
 	switch {

@@ -75,7 +75,7 @@ func (p *preparation) plantCanary() (sandbox.Canary, error) {
 	return canary, nil
 }
 
-// outside names what exists on most systems and must stay closed to the runtime, but for a home folder that the policy
+// outside names what exists on most systems and must stay closed to the runtime, except a home folder that the policy
 // opens on purpose: an unpinned program may lie directly in it.
 func outside(policy sandbox.Policy) []string {
 	paths := []string{"/", "/etc/hostname", "/proc/1/cmdline"}

@@ -101,7 +101,7 @@ func end(ctx context.Context, r record) (bool, error) {
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return false, err
 	}
-	// The pidfd reports the end; the time slices allow checks of ctx.
+	// The pidfd becomes readable when the process has ended. Each poll is short, so that ctx is checked in between.
 	for deadline := time.Now().Add(killPatience); ; {
 		if time.Now().After(deadline) {
 			return false, ErrUnended

@@ -18,8 +18,8 @@ import (
 
 const traceEnv = "COMPANION_TEST_TRACE"
 
-// init makes a copy of the test a tracer: the kernel keeps a traced process from being reaped until its tracer has seen its
-// end, which this one does not look for. Its parent sees a process that SIGKILL does not end.
+// init makes a copy of the test a tracer that never waits for the traced process. The kernel lets no parent reap a traced
+// process before its tracer has waited for it, so its parent sees a process that SIGKILL does not end.
 func init() {
 	pid, err := strconv.Atoi(os.Getenv(traceEnv))
 	if err != nil {
@@ -81,11 +81,11 @@ func TestUnendedRuntimeIsGivenUp(t *testing.T) {
 		defer close(done)
 		await()
 	}()
-	for range 2 { // the second one waits no more
+	for range 2 { // the second Kill returns at once
 		handle.Kill(context.Background(), 0)
 	}
 	if !handle.Unended() {
-		t.Fatal("it is not told that the runtime has not ended")
+		t.Fatal("Unended: got false, want true")
 	}
 	select {
 	case exit := <-exits:
