@@ -12,7 +12,7 @@ type Window struct {
 // NewWindow returns a window of max events in length nanoseconds. If either is not positive, the window
 // refuses every event.
 func NewWindow(max int, length int64) *Window {
-	if max <= 0 || length <= 0 {
+	if max < 1 || length < 1 {
 		return new(Window)
 	}
 	return &Window{max: max, length: length, times: make([]int64, 0, max)}
@@ -28,7 +28,7 @@ const (
 
 // take counts an event at now if there is room for it.
 func (w *Window) take(now int64) rate {
-	if w == nil || w.max <= 0 || w.length <= 0 || len(w.times) > w.max || w.next < 0 || w.next >= w.max {
+	if w == nil || w.length < 1 || len(w.times) > w.max || w.next < 0 || w.next >= w.max {
 		return broken
 	}
 	if len(w.times) < w.max {
