@@ -84,7 +84,7 @@ func TestStoppedSecretService(t *testing.T) {
 }
 
 // secretService starts a session bus and an unlocked GNOME Keyring on it, and returns the bus's environment variable.
-func secretService(t *testing.T) (variable string, service *os.Process) {
+func secretService(t testing.TB) (variable string, service *os.Process) {
 	t.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -80,7 +80,7 @@ func TestPagesAtAnOpenDoor(t *testing.T) {
 	for _, from := range origins {
 		t.Run(from.name, func(t *testing.T) {
 			door := newOpenDoor(t)
-			b := &tab{t, b.ctx}
+			b := &tab{t, b.ctx, b.profile}
 			base := from.open(b, page, door.port)
 			for _, a := range attempts {
 				learned := b.try(a.name, base, "guess")
@@ -106,7 +106,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 	log.skip()
 	for _, from := range origins {
 		t.Run(from.name, func(t *testing.T) {
-			b := &tab{t, b.ctx}
+			b := &tab{t, b.ctx, b.profile}
 			base := from.open(b, page, door)
 			for _, token := range []string{"", "guess", right} {
 				for _, a := range attempts {
@@ -129,7 +129,7 @@ func testPages(t *testing.T, c *harness.Companion) {
 	// A person who types the address is not an attacker, and gets the answer for a missing token.
 	for address, want := range map[string]messages.Reason{"127.0.0.1": messages.ReasonMissingToken, "rebound.example": host} {
 		t.Run("address bar, "+address, func(t *testing.T) {
-			b := &tab{t, b.ctx}
+			b := &tab{t, b.ctx, b.profile}
 			log.pace()
 			b.do("opening the front door", chromedp.Navigate(fmt.Sprintf("http://%s:%d/v1/models", address, door)))
 			log.expect(t, "address bar", want, true)

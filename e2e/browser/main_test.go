@@ -59,5 +59,5 @@ func chromium(t *testing.T, more ...chromedp.ExecAllocatorOption) *tab {
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(900, 700)); err != nil {
 		t.Fatalf("starting Chromium: %v", err)
 	}
-	return &tab{t, ctx}
+	return &tab{t, ctx, profile}
 }

@@ -2,10 +2,13 @@ package browser
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
+	"companion/adapters/authority/keychain"
 	"companion/e2e/harness"
 )
 
@@ -62,6 +66,81 @@ func TestSignIn(t *testing.T) {
 	if who := c.Must("whoami", "--json"); !strings.Contains(who, harness.User) {
 		t.Errorf("whoami says %s, want %s", who, harness.User)
 	}
+	checkHistory(t, b, c, page.URL)
+}
+
+// checkHistory searches what the browser keeps on disk (J4, T12). The history contains the callback with its code, as in every
+// flow of this kind (RFC 8252 section 8.1): the code is spent, and without the verifier the hub refuses it. No token is there.
+func checkHistory(t *testing.T, b *tab, c *harness.Companion, callback string) {
+	t.Helper()
+	if err := chromedp.Cancel(b.ctx); err != nil { // the browser writes its files
+		t.Fatalf("closing the browser: %v", err)
+	}
+	secrets := map[string]string{}
+	for _, account := range []keychain.Account{keychain.AccessToken, keychain.RefreshToken, keychain.LoopbackToken} {
+		secret, found := c.Secret(account)
+		if !found {
+			t.Fatalf("the keychain: got no %s, want one", account)
+		}
+		secrets[string(account)] = secret
+	}
+	u, err := url.Parse(callback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := 0
+	err = filepath.WalkDir(b.profile, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for what, secret := range secrets {
+			if bytes.Contains(data, []byte(secret)) {
+				t.Errorf("the browser's file %[2]s: got the %[1]s in it, want none", what, strings.TrimPrefix(name, b.profile))
+			}
+		}
+		if entry.Name() == "History" && bytes.Contains(data, []byte(u.Query().Get("code"))) {
+			history++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if history == 0 {
+		t.Error("the browser's history: got no callback, want it: this test looks at the wrong files")
+	}
+	thief, err := c.Hub.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer thief.CloseIdleConnections()
+	u.RawQuery, callback = "", u.Query().Get("code")
+	answer, err := thief.PostForm(c.Hub.URL+"/api/v1/auth/native/token", url.Values{
+		"grant_type": {"authorization_code"}, "code": {callback}, "redirect_uri": {u.String()}, "client_id": {clientOf(t, c)},
+		"code_verifier": {strings.Repeat("v", 43)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("the code of the history, sent to the hub: got status %d, want 400", answer.StatusCode)
+	}
+}
+
+// clientOf is the client id of the session, which the history contains too.
+func clientOf(t *testing.T, c *harness.Companion) string {
+	t.Helper()
+	raw, _ := c.Secret(keychain.SessionMetadata)
+	match := regexp.MustCompile(`"clientId":"([^"]+)"`).FindStringSubmatch(raw)
+	if match == nil {
+		t.Fatalf("the session's metadata: got %s, want a client id", raw)
+	}
+	return match[1]
 }
 
 // signIn fills in the hub's form and sends it.

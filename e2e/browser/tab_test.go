@@ -16,8 +16,9 @@ import (
 
 // tab is one tab of a browser.
 type tab struct {
-	t   *testing.T
-	ctx context.Context
+	t       *testing.T
+	ctx     context.Context
+	profile string // folder of the browser
 }
 
 // do runs steps that must succeed.

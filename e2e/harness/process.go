@@ -32,7 +32,8 @@ type Process struct {
 	LogFile string // standard error, and standard output if it is not read
 	process *os.Process
 	ended   chan struct{}
-	code    int // after ended; -1 for a signal
+	code    int  // after ended; -1 for a signal
+	dumped  bool // after ended: it left a core file
 }
 
 // start runs a program until the test ends. Its output goes to stdout or, if that is nil, together with its standard error
@@ -69,6 +70,8 @@ func launch(t testing.TB, dir, name, program string, stdout io.Writer, env []str
 		}
 		_ = cmd.Wait()
 		p.code = cmd.ProcessState.ExitCode()
+		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		p.dumped = ok && status.CoreDump()
 	}()
 	if err := <-started; err != nil {
 		t.Fatalf("starting %s: %v", name, err)
@@ -137,6 +140,9 @@ func (p *Process) Kill() {
 	_ = p.process.Kill()
 	<-p.ended
 }
+
+// Dumped reports whether the program, which has ended, left a core file.
+func (p *Process) Dumped() bool { return p.dumped }
 
 // Output returns the program's output so far, if it goes to the log file.
 func (p *Process) Output() string {

@@ -43,18 +43,38 @@ func (c *Companion) SignIn() Visit {
 // hub's own authority.
 func (c *Companion) Login() (Result, Visit) {
 	c.t.Helper()
-	return c.login(loopbackURL, "login", "--no-browser")
+	return c.LoginWith("--no-browser")
+}
+
+// LoginWith is Login with other flags.
+func (c *Companion) LoginWith(flags ...string) (Result, Visit) {
+	c.t.Helper()
+	r, visit, err := c.login(loopbackURL, append([]string{"login"}, flags...)...)
+	if err != nil {
+		c.t.Errorf("in the browser: %v", err)
+	}
+	return r, visit
+}
+
+// TryLogin is Login where the browser may fail too.
+func (c *Companion) TryLogin() Result {
+	c.t.Helper()
+	r, _, _ := c.login(loopbackURL, "login", "--no-browser")
+	return r
 }
 
 // DeviceLogin runs login --device and confirms the code in a browser.
 func (c *Companion) DeviceLogin() Result {
 	c.t.Helper()
-	r, _ := c.login(deviceURL, "login", "--device")
+	r, _, err := c.login(deviceURL, "login", "--device")
+	if err != nil {
+		c.t.Errorf("in the browser: %v", err)
+	}
 	return r
 }
 
-// login runs a command and opens the first page that it prints.
-func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit) {
+// login runs a command and opens the first page that it prints. The error is the browser's.
+func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit, error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), signInWithin)
 	defer cancel()
@@ -73,24 +93,23 @@ func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit) 
 		lines := bufio.NewScanner(io.TeeReader(out, &printed))
 		for lines.Scan() {
 			if page := pages.FindString(lines.Text()); page != "" && visit.URLs == nil {
-				visit, err = c.Hub.browse(ctx, page)
+				visit, err = c.Hub.Browse(ctx, page)
 			}
 		}
 		browsed <- err
 	}()
 	err := cmd.Wait()
 	in.Close()
-	if browseErr := <-browsed; browseErr != nil {
-		c.t.Errorf("in the browser: %v", browseErr)
-	}
+	browseErr := <-browsed
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		c.t.Fatalf("signing in: got %v, want an exit status\n%s", err, printed.String())
 	}
-	return Result{args, cmd.ProcessState.ExitCode(), printed.String(), ""}, visit
+	return Result{args, cmd.ProcessState.ExitCode(), printed.String(), ""}, visit, browseErr
 }
 
-func (h *Hub) browse(ctx context.Context, page string) (Visit, error) {
+// Browse opens page as a browser does, and follows redirects.
+func (h *Hub) Browse(ctx context.Context, page string) (Visit, error) {
 	browser, err := h.Client()
 	if err != nil {
 		return Visit{}, err

@@ -48,7 +48,9 @@ func Open(ctx context.Context, page string) error {
 		return failed(err)
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Dir = os.TempDir()
+	if dir, err := os.Stat(os.TempDir()); err == nil && dir.IsDir() { // do not keep the user's folder busy
+		cmd.Dir = os.TempDir()
+	}
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
 		return failed(fmt.Errorf("starting %s: %w", path, err))

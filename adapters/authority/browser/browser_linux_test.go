@@ -49,6 +49,18 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// O12: a folder for temporary files that does not exist keeps no browser from opening.
+func TestOpenWithoutTemporaryFolder(t *testing.T) {
+	out := plant(t, "xdg-open", `printf '%s\n' "$@" > "$OUT"`)
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
+	if err := Open(t.Context(), start); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(out); err != nil || string(got) != start+"\n" {
+		t.Errorf("the opener: got %q (%v), want %q", got, err, start)
+	}
+}
+
 // O12: the opener runs in a session of its own, so that neither an interrupt in the terminal nor the end of the command
 // ends the browser, and Open returns while it runs.
 func TestOpenerOutlives(t *testing.T) {
