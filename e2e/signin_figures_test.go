@@ -3,7 +3,6 @@ package e2e
 import (
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -74,13 +73,8 @@ func BenchmarkAskers(b *testing.B) {
 	c.Start()
 	var all []time.Duration
 	for b.Loop() {
-		hub.Fault("short-tokens", true)
-		before := strings.Count(hub.Output(), `/token"`)
-		c.SignIn()
-		c.Await("the refresh after the sign-in", time.Minute, func(messages.Status) bool {
-			return strings.Count(hub.Output(), `/token"`) == before+2
-		})
-		hub.Fault("short-tokens", false)
+		signInExpired(b, c, hub)
+		before := tokenRequests(hub)
 		began := time.Now()
 		answers := make(chan error, askers)
 		var asking sync.WaitGroup
@@ -97,7 +91,7 @@ func BenchmarkAskers(b *testing.B) {
 				b.Fatalf("one of %d answers: got %v, want a user", askers, err)
 			}
 		}
-		if n := strings.Count(hub.Output(), `/token"`) - before - 2; n != 1 {
+		if n := tokenRequests(hub) - before; n != 1 {
 			b.Errorf("refreshes at the hub for %d askers: got %d, want 1", askers, n)
 		}
 	}

@@ -87,6 +87,7 @@ const (
 	ReasonUnsupportedPKCEMethod    Reason = "unsupported_pkce_method"
 	ReasonInvalidTokenResponse     Reason = "invalid_token_response"
 	ReasonMetadataInvalid          Reason = "metadata_invalid"
+	ReasonHubUnreachable           Reason = "hub_unreachable"
 	ReasonRegistrationFailed       Reason = "registration_failed"
 	ReasonTokenExchangeFailed      Reason = "token_exchange_failed"
 	ReasonBindFailed               Reason = "bind_failed"

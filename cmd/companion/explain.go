@@ -77,6 +77,7 @@ var words = map[messages.Reason]string{
 	messages.ReasonUnsupportedPKCEMethod:    "the hub does not support PKCE with S256",
 	messages.ReasonInvalidTokenResponse:     "the hub's token answer is malformed",
 	messages.ReasonMetadataInvalid:          "the hub's description of its sign-in is refused",
+	messages.ReasonHubUnreachable:           "the hub does not answer",
 	messages.ReasonRegistrationFailed:       "the hub did not register this client",
 	messages.ReasonTokenExchangeFailed:      "the hub did not answer with a token",
 	messages.ReasonBindFailed:               "no loopback port could be opened",

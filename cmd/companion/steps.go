@@ -56,6 +56,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonUnsupportedPKCEMethod:    "tell the operator of the hub",
 	messages.ReasonInvalidTokenResponse:     "tell the operator of the hub",
 	messages.ReasonMetadataInvalid:          "check `hub.url`; if it is right, tell the operator of the hub",
+	messages.ReasonHubUnreachable:           "check the network, `hub.url` and `hub.ca_file`: `companion doctor hub`; the daemon tries again by itself",
 	messages.ReasonRegistrationFailed:       "set `hub.client_id` to an id that the hub knows",
 	messages.ReasonTokenExchangeFailed:      "`companion login` again; if it stays, tell the operator of the hub",
 	messages.ReasonBindFailed:               "check `hub.redirect_address`",

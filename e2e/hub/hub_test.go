@@ -206,7 +206,7 @@ func TestSignInFaults(t *testing.T) {
 		"foreign-endpoint":  messages.ReasonMetadataInvalid,
 		"plain-pkce-only":   messages.ReasonUnsupportedPKCEMethod,
 		"no-registration":   messages.ReasonRegistrationFailed,
-		"server-error":      messages.ReasonMetadataInvalid,
+		"server-error":      messages.ReasonHubUnreachable,
 
 		"foreign-token-endpoint":     messages.ReasonMetadataInvalid,
 		"redirecting-token-endpoint": messages.ReasonTokenExchangeFailed,

@@ -479,7 +479,7 @@ func TestHostileServer(t *testing.T) {
 		"metadata redirects":     {"oauth-authorization-server", elsewhere, messages.ReasonMetadataInvalid},
 		"metadata is huge":       {"oauth-authorization-server", huge, messages.ReasonMetadataInvalid},
 		"metadata is html":       {"oauth-authorization-server", html, messages.ReasonMetadataInvalid},
-		"metadata fails":         {"oauth-authorization-server", broken, messages.ReasonMetadataInvalid},
+		"metadata fails":         {"oauth-authorization-server", broken, messages.ReasonHubUnreachable},
 		"registration redirects": {"register", elsewhere, messages.ReasonRegistrationFailed},
 		"registration is html":   {"register", html, messages.ReasonRegistrationFailed},
 		"registration fails":     {"register", broken, messages.ReasonRegistrationFailed},
@@ -519,8 +519,8 @@ func TestUnknownAuthority(t *testing.T) {
 	}
 	c.config.HTTP = plain
 	h.server.Config.ErrorLog = discard
-	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonMetadataInvalid {
-		t.Fatalf("got %v, want %v", err, messages.ReasonMetadataInvalid)
+	if _, err := c.Begin(t.Context()); reasonOf(err) != messages.ReasonHubUnreachable {
+		t.Fatalf("got %v, want %v", err, messages.ReasonHubUnreachable)
 	}
 	if h.count("oauth-authorization-server") != 0 {
 		t.Fatalf("got %d requests, want none", h.count("oauth-authorization-server"))

@@ -51,8 +51,9 @@ func locations(issuer string) []string {
 func (c *Client) discover(ctx context.Context) (metadata, error) {
 	const doing = "fetching the hub's sign-in metadata"
 	var failed error
+	reason := messages.ReasonMetadataInvalid
 	for _, location := range locations(c.config.Issuer) {
-		body, absent, err := c.fetchMetadata(ctx, location)
+		body, outcome, err := c.fetchMetadata(ctx, location)
 		if err == nil {
 			m, reason := checkMetadata(body, c.config.Issuer, c.config.ForeignEndpoints)
 			if reason != messages.ReasonOK {
@@ -63,36 +64,53 @@ func (c *Client) discover(ctx context.Context) (metadata, error) {
 		if failed == nil {
 			failed = err
 		}
-		if !absent {
+		if outcome == silent {
+			reason, failed = messages.ReasonHubUnreachable, err
+		}
+		if outcome != absent {
 			break
 		}
 	}
-	return metadata{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: failed}
+	return metadata{}, &Error{Doing: doing, Reason: reason, Retry: RetryLater, cause: failed}
 }
 
-// fetchMetadata fetches one document. absent means that the server has none at this location.
-func (c *Client) fetchMetadata(ctx context.Context, location string) (body []byte, absent bool, err error) {
+// outcome says why a document could not be fetched.
+type outcome int
+
+const (
+	refused outcome = iota // the response is unusable
+	absent                 // the server has none at this location
+	silent                 // the server does not answer at the moment
+)
+
+// fetchMetadata fetches one document.
+func (c *Client) fetchMetadata(ctx context.Context, location string) (body []byte, why outcome, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, location, nil)
 	if err != nil {
-		return nil, false, err
+		return nil, refused, err
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.config.HTTP.Do(req)
 	if err != nil {
-		return nil, false, err
+		return nil, silent, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		missing := resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
-		return nil, missing, fmt.Errorf("status %d", resp.StatusCode)
+	switch {
+	case resp.StatusCode == http.StatusOK:
+	case temporary(resp.StatusCode):
+		return nil, silent, fmt.Errorf("status %d", resp.StatusCode)
+	case resp.StatusCode >= 400:
+		return nil, absent, fmt.Errorf("status %d", resp.StatusCode)
+	default:
+		return nil, refused, fmt.Errorf("status %d", resp.StatusCode)
 	}
 	if body, err = transport.ReadAll(resp.Body, maxAnswer); err != nil {
-		return nil, false, err
+		return nil, refused, err
 	}
 	if !jsontext.Value(body).IsValid() {
-		return nil, true, errors.New("the metadata is not JSON")
+		return nil, absent, errors.New("the metadata is not JSON")
 	}
-	return body, false, nil
+	return body, refused, nil
 }
 
 // checkMetadata checks the server's metadata (O1): the issuer equals the configured one byte for byte, each endpoint is https

@@ -44,8 +44,8 @@ func TestDiscover(t *testing.T) {
 		"inserted":                  {map[string]answer{appended: none, inserted: good}, messages.ReasonOK, "[" + appended + " " + inserted + "]"},
 		"a web page for every path": {map[string]answer{appended: {200, "<html>"}, inserted: good}, messages.ReasonOK, "[" + appended + " " + inserted + "]"},
 		"nowhere":                   {map[string]answer{appended: none, inserted: none}, messages.ReasonMetadataInvalid, "[" + appended + " " + inserted + "]"},
-		"broken":                    {map[string]answer{appended: {503, ""}, inserted: good}, messages.ReasonMetadataInvalid, "[" + appended + "]"},
-		"too many requests":         {map[string]answer{appended: {429, ""}, inserted: good}, messages.ReasonMetadataInvalid, "[" + appended + "]"},
+		"broken":                    {map[string]answer{appended: {503, ""}, inserted: good}, messages.ReasonHubUnreachable, "[" + appended + "]"},
+		"too many requests":         {map[string]answer{appended: {429, ""}, inserted: good}, messages.ReasonHubUnreachable, "[" + appended + "]"},
 		"of another issuer":         {map[string]answer{appended: {200, string(foreign)}, inserted: good}, messages.ReasonIssuerMismatch, "[" + appended + "]"},
 	} {
 		t.Run(name, func(t *testing.T) {

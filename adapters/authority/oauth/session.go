@@ -44,12 +44,15 @@ func decide(s messages.Session, issuer, clientID string, now time.Time) messages
 	return messages.ReasonSignInNeeded
 }
 
-// WhoAmI asks the hub for the user of the access token. A refused token is ReasonSignInNeeded. A hub that does not answer or
-// sends an invalid response is ReasonMetadataInvalid with RetryLater.
+// WhoAmI asks the hub for the user of the access token. A refused token is ReasonSignInNeeded. A hub that does not answer is
+// ReasonHubUnreachable, and one that sends an invalid response ReasonMetadataInvalid, both with RetryLater.
 func (c *Client) WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error) {
 	const doing = "asking the hub who is signed in"
 	failed := func(cause error) (messages.User, error) {
 		return messages.User{}, &Error{Doing: doing, Reason: messages.ReasonMetadataInvalid, Retry: RetryLater, cause: cause}
+	}
+	unreachable := func(cause error) (messages.User, error) {
+		return messages.User{}, &Error{Doing: doing, Reason: messages.ReasonHubUnreachable, Retry: RetryLater, cause: cause}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.config.SessionURL, nil)
 	if err != nil {
@@ -59,13 +62,15 @@ func (c *Client) WhoAmI(ctx context.Context, access messages.Secret) (messages.U
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.config.HTTP.Do(req)
 	if err != nil {
-		return failed(err)
+		return unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusUnauthorized:
+	switch {
+	case resp.StatusCode == http.StatusOK:
+	case resp.StatusCode == http.StatusUnauthorized:
 		return messages.User{}, &Error{Doing: doing, Reason: messages.ReasonSignInNeeded}
+	case temporary(resp.StatusCode):
+		return unreachable(fmt.Errorf("status %d", resp.StatusCode))
 	default:
 		return failed(fmt.Errorf("status %d", resp.StatusCode))
 	}

@@ -122,6 +122,11 @@ func (c *Client) Refresh(ctx context.Context, clientID string, refresh messages.
 	return t, err
 }
 
+// temporary reports whether a status says that the hub cannot answer at the moment.
+func temporary(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
+
 // tokens sends one token request, with all parameters in the body.
 func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Values) (Tokens, error) {
 	asked := time.Now()
@@ -131,7 +136,7 @@ func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Va
 	status, body, sent, err := c.post(ctx, endpoint, form)
 	// Judge the status before the body: a body that is too long or truncated does not turn a refusal into a lost response.
 	switch {
-	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout:
+	case temporary(status):
 		return failed(RetryLater, "", fmt.Errorf("status %d", status))
 	case status >= 300:
 		return failed(RetryNever, errorCode(body), fmt.Errorf("status %d", status))
