@@ -185,6 +185,15 @@ type Pull struct {
 	Reply chan<- Reason
 }
 
+// Use fetches and verifies the model Name, serves it instead of the present one, and records the choice for the next
+// starts. An empty Name returns to the configured model, or the manifest's default. The reply comes when the model is
+// ready, or says why it is not; then the model before it serves on. While the runtime is stopped the choice
+// alone is recorded.
+type Use struct {
+	Name  string
+	Reply chan<- Reason
+}
+
 // ListModels asks for the models of the manifest and which of them are on disk.
 type ListModels struct{ Reply chan<- ModelList }
 
@@ -225,6 +234,7 @@ func (PruneUnused) manifestCommand()    {}
 func (RepeatWant) manifestCommand()     {}
 func (SessionChanged) manifestCommand() {}
 func (Pull) manifestCommand()           {}
+func (Use) manifestCommand()            {}
 func (ListModels) manifestCommand()     {}
 
 // ManifestView is published by the manifest actor.

@@ -223,6 +223,14 @@ type StopRequested struct{ Reply chan<- Reason }
 // StartRequested, if nothing can start. It is ReasonInvalidTransition if a stop is requested before that.
 type RestartRequested struct{ Reply chan<- Reason }
 
+// AwaitReady asks for the outcome of a switch to a model that provision is about to offer. The reply is ReasonOK when
+// the model is ready, or at once while the runtime is not wanted; otherwise why the model did not become ready. A failure
+// of the model in the past does not count any longer. Sent by manifest.
+type AwaitReady struct {
+	Model [32]byte // digest
+	Reply chan<- Reason
+}
+
 // ShutdownRequested starts the orderly shutdown (X7): stop admitting, drain, stop the runtime, clear the
 // token. After the reply the supervision tree may be cancelled.
 type ShutdownRequested struct{ Reply chan<- struct{} }
@@ -250,4 +258,5 @@ func (MemoryExceeded) toLifecycle()    {}
 func (StartRequested) toLifecycle()    {}
 func (StopRequested) toLifecycle()     {}
 func (RestartRequested) toLifecycle()  {}
+func (AwaitReady) toLifecycle()        {}
 func (ShutdownRequested) toLifecycle() {}

@@ -16,6 +16,7 @@ import (
 	"companion/actors/authority/session"
 	"companion/adapters/authority/keychain"
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/selection"
 	"companion/adapters/authority/sessionnote"
 	"companion/adapters/authority/tuf"
 	"companion/messages"
@@ -65,7 +66,8 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 		}),
 		manifest.New(manifest.Deps{
 			Inbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
-			Repository: repository, Model: s.Model.Name, Grace: s.Manifest.Grace, View: b.manifestView,
+			Repository: repository, Model: s.Model.Name,
+			Choice: selection.File{Path: filepath.Join(o.Places.State, "model.json"), Configured: s.Model.Name}, Grace: s.Manifest.Grace, View: b.manifestView,
 			Log: o.Logger.Named(string(messages.ActorManifest)),
 		}),
 	}, nil

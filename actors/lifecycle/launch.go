@@ -200,6 +200,9 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	now := time.Now()
 	exit.Reason = reason
 	l.lastExit = &exit
+	if p != nil {
+		l.switched(p.model.SHA256, reason)
+	}
 	l.restarts++
 	if l.proven != nil && !p.same(l.proven) {
 		l.rejected = p

@@ -56,6 +56,7 @@ type loop struct {
 	clearedBy time.Time
 	onStopped []chan<- messages.Reason // StopRequested: reply when the runtime has ended
 	onStart   []chan<- messages.Reason // RestartRequested: reply when the next launch starts
+	onReady   []messages.AwaitReady    // reply when the model is ready, or has failed
 	onEnd     []chan<- struct{}        // ShutdownRequested: reply when the shutdown is complete
 
 	process   actorkit.Outbox[messages.ToProcess]
@@ -150,6 +151,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		l.onStopped = append(l.onStopped, m.Reply)
 	case messages.RestartRequested:
 		l.restartRequested(m)
+	case messages.AwaitReady:
+		l.awaitReady(m)
 	case messages.Ping:
 		m.Reply <- struct{}{}
 	case messages.ShutdownRequested:

@@ -108,6 +108,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 		l.retire()
 		return
 	}
+	l.switched(m.SHA256, m.Reason)
 	wrong := wrongBytes(m.Reason)
 	if !wrong && l.machine.State() == messages.StateReady {
 		return // the running process has its files open

@@ -26,6 +26,7 @@ func (l *loop) reconcile() {
 	} else {
 		l.stop()
 	}
+	l.readyNow()
 }
 
 // expire acts on the deadlines that have passed.
@@ -185,6 +186,7 @@ func (l *loop) want() messages.Reason {
 func (l *loop) unwant(reason messages.Reason) {
 	l.wanted, l.restart = false, false
 	answer(&l.onStart, reason)
+	l.switchesEnd(messages.ReasonInvalidTransition)
 }
 
 // restartRequested requests a launch that replaces the current one. After a restart of this actor the

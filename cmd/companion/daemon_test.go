@@ -44,6 +44,7 @@ func (a answering) Prune(_ context.Context, dryRun bool) (messages.PruneResult, 
 	return messages.PruneResult{Reason: a.reason, Items: []messages.PrunedItem{{Kind: "model", Bytes: 3 << 20, Modified: time.Unix(1_700_000_000, 0)}}}, nil
 }
 
+func (a answering) Use(context.Context, string) (messages.Reason, error)  { return a.reason, nil }
 func (a answering) Pull(context.Context, string) (messages.Reason, error) { return a.reason, nil }
 func (a answering) Logout(context.Context) (messages.LogoutResult, error) {
 	return messages.LogoutResult{Reason: a.reason, Hub: a.hub}, nil

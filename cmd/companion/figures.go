@@ -72,7 +72,12 @@ func progressText(done, total int64) string {
 }
 
 func transferRow(t messages.Transfer) string {
-	text := oneLine(t.Name) + " " + progressText(t.Bytes, t.Total) + ", " + bytesText(t.BytesPerSecond) + "/s"
+	return oneLine(t.Name) + " " + transferFigures(t)
+}
+
+// transferFigures are the size, the rate and the time left of a transfer.
+func transferFigures(t messages.Transfer) string {
+	text := progressText(t.Bytes, t.Total) + ", " + bytesText(t.BytesPerSecond) + "/s"
 	if t.SecondsLeft >= 0 {
 		text += ", " + (time.Duration(t.SecondsLeft) * time.Second).String() + " left"
 	}

@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/agext/levenshtein"
 	"github.com/shirou/gopsutil/v3/disk"
 	"github.com/spf13/cobra"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"companion/adapters/door/controlsock"
 	"companion/messages"
@@ -68,39 +64,6 @@ func modelTable(rows []messages.ModelRow) string {
 	}
 	_ = w.Flush() // into memory
 	return b.String()
-}
-
-func (a *app) pullCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "pull [NAME]", Short: "Fetch and verify a model, or the selected model and runtime",
-		Args:              args(cobra.MaximumNArgs(1)),
-		ValidArgsFunction: a.completeModels,
-		RunE: func(cmd *cobra.Command, given []string) error {
-			client, err := a.control()
-			if err != nil {
-				return err
-			}
-			name, what := "", "the selected model and runtime"
-			if len(given) == 1 {
-				name, what = given[0], given[0]
-			}
-			progress := a.showTransfers(cmd.Context(), client)
-			reason, err := client.Pull(cmd.Context(), name)
-			progress()
-			if errors.Is(err, context.Canceled) {
-				a.say("The download goes on in the daemon; `companion status --watch` shows it.")
-			}
-			if err != nil {
-				return err
-			}
-			if reason != messages.ReasonOK {
-				return a.pullFailure(cmd.Context(), client, name, what, reason)
-			}
-			a.say("Here and verified: %s.", oneLine(what))
-			return nil
-		},
-	}
-	return exits(cmd, exitNotRunning, exitSignIn, exitIntegrity, exitKeychain)
 }
 
 // pullFailure says why a download failed, with what the daemon's reason alone does not tell: near names, and the room
@@ -172,67 +135,4 @@ func roomText(folder string, needed int64) string {
 		text += ", " + bytesText(needed) + " are needed"
 	}
 	return text
-}
-
-// showTransfers shows the daemon's transfers while a command runs: bars on a terminal, a line every five seconds
-// elsewhere (X6). The returned function ends it and waits for it.
-func (a *app) showTransfers(ctx context.Context, client *controlsock.Client) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	every := 5 * time.Second
-	show := func(all []messages.Transfer) {
-		for _, t := range all {
-			a.say("%s", plain(transferRow(t)))
-		}
-	}
-	finish := func() {}
-	if isTerminal(a.err) {
-		every = 200 * time.Millisecond
-		bars := newBars(a)
-		show, finish = bars.show, bars.finish
-	}
-	go func() {
-		defer close(done)
-		// The command's own error says more than this one's.
-		_ = client.WatchEvery(ctx, every, func(s messages.Status) error {
-			show(s.Transfers)
-			return nil
-		})
-	}()
-	return func() {
-		cancel()
-		<-done
-		finish()
-	}
-}
-
-// bars draws one bar for each transfer.
-type bars struct {
-	progress *mpb.Progress
-	byName   map[string]*mpb.Bar
-}
-
-func newBars(a *app) *bars {
-	return &bars{mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(60)), map[string]*mpb.Bar{}}
-}
-
-func (b *bars) show(all []messages.Transfer) {
-	for _, t := range all {
-		bar := b.byName[t.Name]
-		if bar == nil {
-			bar = b.progress.AddBar(t.Total, mpb.PrependDecorators(decor.Name(oneLine(t.Name)+" ")),
-				mpb.AppendDecorators(decor.CountersKibiByte("% .1f of % .1f"), decor.Percentage(decor.WC{W: 6})))
-			b.byName[t.Name] = bar
-		}
-		bar.SetCurrent(t.Bytes)
-	}
-}
-
-func (b *bars) finish() {
-	for _, bar := range b.byName {
-		if !bar.Completed() {
-			bar.Abort(false)
-		}
-	}
-	b.progress.Wait()
 }

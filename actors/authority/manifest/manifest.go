@@ -29,6 +29,14 @@ type Repository interface {
 	Remember(model, runtime [32]byte) error
 }
 
+// Choice is the record of the model that the user chose with Use. It is implemented by selection.File.
+type Choice interface {
+	// Load returns the chosen model, or an empty name if the configuration decides.
+	Load() (string, error)
+	// Store records a model; an empty name removes the record.
+	Store(name string) error
+}
+
 // Deps are the dependencies of the actor.
 type Deps struct {
 	Inbox      <-chan messages.ManifestCommand
@@ -38,6 +46,7 @@ type Deps struct {
 	Repository Repository
 	View       *actorkit.Watch[messages.ManifestView]
 	Model      string           // configured; empty means the manifest's default
+	Choice     Choice           // what the user chose instead; nil: nothing is recorded
 	Grace      time.Duration    // how long a verified model serves after the manifest has expired
 	Now        func() time.Time // the wall clock; nil means time.Now
 	Log        *zap.Logger
@@ -80,8 +89,10 @@ type loop struct {
 	want       *messages.Want  // the last one sent
 	lost       messages.Reason // why the manifest allows no model; empty if it allows one
 	refreshing bool
-	again      bool // the session changed during a refresh
-	pulls      []messages.Pull
+	again      bool   // the session changed during a refresh
+	model      string // to serve: the user's choice or the configured one; empty means the manifest's default
+	pulls      []pull
+	uses       []messages.Use // the first one is under way
 
 	inside chan func()         // results from other goroutines
 	next   *actorkit.WallTimer // the next refresh
@@ -97,6 +108,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 		provision: actorkit.Outbox[messages.ToProvision]{Box: a.deps.Provision},
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		reason:    messages.ReasonManifestUnreachable,
+		model:     a.deps.Model,
 		inside:    make(chan func()),
 		next:      actorkit.NewWallTimer(a.deps.Now), expiry: actorkit.NewWallTimer(a.deps.Now),
 		pauses: actorkit.NewBackOff(5*time.Second, 10*time.Minute),
@@ -114,7 +126,10 @@ func (l *loop) end(cancel context.CancelFunc) {
 	l.next.Stop()
 	l.expiry.Stop()
 	for _, p := range l.pulls {
-		p.Reply <- messages.ReasonManifestUnreachable
+		p.reply <- messages.ReasonManifestUnreachable
+	}
+	for _, u := range l.uses {
+		u.Reply <- messages.ReasonNotReady
 	}
 }
 
@@ -158,8 +173,13 @@ func (l *loop) handle(m messages.ManifestCommand) {
 	case messages.PairReady:
 		l.remember(m)
 	case messages.Pull:
-		l.pulls = append(l.pulls, m)
+		l.pulls = append(l.pulls, pull{func() ([]messages.Artifact, messages.Reason) { return l.wanted(m.Name) }, m.Reply})
 		l.refresh()
+	case messages.Use:
+		l.uses = append(l.uses, m)
+		if len(l.uses) == 1 {
+			l.use()
+		}
 	case messages.PruneUnused:
 		l.prune(m)
 	case messages.ListModels:
@@ -181,8 +201,12 @@ func (l *loop) load() {
 	l.beside.Go(func() {
 		catalogue, err := l.deps.Repository.Load()
 		good, _ := l.deps.Repository.LastGood()
+		chosen := l.chosen()
 		l.later(func() {
 			l.refreshing, l.good = false, good
+			if chosen != "" {
+				l.model = chosen
+			}
 			if err == nil {
 				l.take(catalogue)
 			} else {
@@ -284,7 +308,7 @@ func (l *loop) refreshed(catalogue tuf.Catalogue, err error, signedIn bool) {
 		l.deps.Log.Info("manifest refreshed", zap.Int64("version", catalogue.Version))
 		l.next.Set(now.Add(time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))))
 		l.take(catalogue)
-		l.provision.Put(messages.Prune{Keep: l.used()})
+		l.provision.Put(messages.Prune{Keep: l.inUse()})
 	case reason == messages.ReasonSignInNeeded && !signedIn:
 		l.deps.Log.Info("manifest not refreshed", zap.String("reason", string(reason)))
 		l.decide(false) // SessionChanged follows a sign-in

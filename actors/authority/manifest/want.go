@@ -41,7 +41,7 @@ func (l *loop) decide(fresh bool) {
 		l.lose(messages.ReasonManifestExpired)
 		return
 	}
-	model, reason := l.catalogue.Model(l.deps.Model)
+	model, reason := l.catalogue.Model(l.model)
 	switch {
 	case reason == messages.ReasonOK:
 	case reason != messages.ReasonNoSuchTarget && l.good.Model.Kind != "":
@@ -109,18 +109,24 @@ func (l *loop) lose(reason messages.Reason) {
 	l.lost = reason
 	l.deps.Log.Warn("manifest allows no model", zap.String("reason", string(reason)))
 	l.send(messages.Want{FetchRefused: reason}, true)
-	l.lifecycle.Put(messages.IntegrityLost{Artifact: l.deps.Model, Reason: reason})
+	l.lifecycle.Put(messages.IntegrityLost{Artifact: l.model, Reason: reason})
 }
 
-// pull continues a Pull after its refresh: a fetch needs a manifest that is verified, unexpired and fresh (M1).
-func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
+// pull waits for a refresh and then fetches artifacts.
+type pull struct {
+	find  func() ([]messages.Artifact, messages.Reason) // in the refreshed catalogue
+	reply chan<- messages.Reason
+}
+
+// pull continues p after its refresh: a fetch needs a manifest that is verified, unexpired and fresh (M1).
+func (l *loop) pull(p pull, refreshed messages.Reason) {
 	if refreshed != messages.ReasonOK {
-		p.Reply <- refreshed
+		p.reply <- refreshed
 		return
 	}
-	artifacts, reason := l.wanted(p.Name)
+	artifacts, reason := p.find()
 	if reason != messages.ReasonOK {
-		p.Reply <- reason
+		p.reply <- reason
 		return
 	}
 	l.beside.Go(func() {
@@ -132,11 +138,11 @@ func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 				reason = messages.ReasonTransferFailed
 			}
 			if reason != messages.ReasonOK {
-				p.Reply <- reason
+				p.reply <- reason
 				return
 			}
 		}
-		p.Reply <- messages.ReasonOK
+		p.reply <- messages.ReasonOK
 	})
 }
 
@@ -144,18 +150,23 @@ func (l *loop) pull(p messages.Pull, refreshed messages.Reason) {
 // its runtime.
 func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	if name == "" {
-		model, reason := l.catalogue.Model(l.deps.Model)
-		if reason != messages.ReasonOK {
-			return nil, reason
-		}
-		runtime, reason := l.catalogue.Runtime("")
-		return []messages.Artifact{runtime, model}, reason
+		return l.pairOf(l.model)
 	}
 	model, reason := l.catalogue.Model(name)
 	if reason == messages.ReasonNoSuchTarget {
 		model, reason = l.catalogue.Runtime(name)
 	}
 	return []messages.Artifact{model}, reason
+}
+
+// pairOf returns the runtime and the model of that name, or the default model for an empty name.
+func (l *loop) pairOf(name string) ([]messages.Artifact, messages.Reason) {
+	model, reason := l.catalogue.Model(name)
+	if reason != messages.ReasonOK {
+		return nil, reason
+	}
+	runtime, reason := l.catalogue.Runtime("")
+	return []messages.Artifact{runtime, model}, reason
 }
 
 // list answers ListModels: the models that the manifest offers, and which are on disk.
@@ -166,8 +177,8 @@ func (l *loop) list(m messages.ListModels) {
 	}
 	models, main := l.catalogue.Models()
 	selected := main
-	if l.deps.Model != "" {
-		selected = l.deps.Model
+	if l.model != "" {
+		selected = l.model
 	}
 	l.beside.Go(func() {
 		held, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- []messages.HeldArtifact) messages.ToProvision {
@@ -195,11 +206,11 @@ func (l *loop) prune(m messages.PruneUnused) {
 		m.Reply <- messages.PruneResult{Reason: l.reason}
 		return
 	}
-	l.provision.Put(messages.Prune{Keep: l.used(), DryRun: m.DryRun, Reply: m.Reply})
+	l.provision.Put(messages.Prune{Keep: l.inUse(), DryRun: m.DryRun, Reply: m.Reply})
 }
 
-// used returns the digests that must stay on disk: what the manifest offers, and the last known good pair even if the
+// inUse returns the digests that must stay on disk: what the manifest offers, and the last known good pair even if the
 // manifest does not contain it.
-func (l *loop) used() [][32]byte {
+func (l *loop) inUse() [][32]byte {
 	return append(l.catalogue.Digests(), l.good.Model.SHA256, l.good.Runtime.SHA256)
 }

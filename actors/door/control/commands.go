@@ -62,6 +62,12 @@ func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, erro
 	})
 }
 
+func (c catalogue) Use(ctx context.Context, name string) (messages.Reason, error) {
+	return ask(ctx, pullWithin, c.box, func(reply chan<- messages.Reason) messages.ManifestCommand {
+		return messages.Use{Name: name, Reply: reply}
+	})
+}
+
 // endpoint passes commands on to the front door.
 type endpoint struct{ box chan<- messages.ToFrontDoor }
 

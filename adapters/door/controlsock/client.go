@@ -168,6 +168,11 @@ func (c *Client) Pull(ctx context.Context, name string) (messages.Reason, error)
 	return c.command(ctx, pullWithin, "/v1/pull", pullBody{name})
 }
 
+// Use fetches, verifies and serves the model name, or the configured one if it is empty, and waits until it is ready.
+func (c *Client) Use(ctx context.Context, name string) (messages.Reason, error) {
+	return c.command(ctx, pullWithin, "/v1/use", pullBody{name})
+}
+
 // Start requests a start of the runtime, without waiting until it is ready.
 func (c *Client) Start(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, askWithin, "/v1/start", nil)

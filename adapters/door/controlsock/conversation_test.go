@@ -35,6 +35,8 @@ func TestCommands(t *testing.T) {
 		{"confirm 127.0.0.1:7", func() (any, error) { return client.Confirms(ctx, netip.MustParseAddrPort("127.0.0.1:7")) }, true},
 		{"reload tokens", func() (any, error) { return client.ReloadTokens(ctx) }, messages.ReasonOK},
 		{"pull ", func() (any, error) { return client.Pull(ctx, "") }, messages.ReasonOK},
+		{"use gemma", func() (any, error) { return client.Use(ctx, "gemma") }, messages.ReasonOK},
+		{"use ", func() (any, error) { return client.Use(ctx, "") }, messages.ReasonOK},
 		{"pull gemma", func() (any, error) { return client.Pull(ctx, "gemma") }, messages.ReasonOK},
 		{"whoami", func() (any, error) { return client.WhoAmI(ctx) }, messages.WhoAmIResult{User: ada, Reason: messages.ReasonOK}},
 		{"prune true", func() (any, error) { return client.Prune(ctx, true) }, pruned},

@@ -88,6 +88,10 @@ func (d *daemon) Pull(ctx context.Context, name string) (messages.Reason, error)
 	return d.take(ctx, "pull "+name)
 }
 
+func (d *daemon) Use(ctx context.Context, name string) (messages.Reason, error) {
+	return d.take(ctx, "use "+name)
+}
+
 var (
 	ada  = messages.User{Subject: "s1", Provider: "dev", ID: "1", Name: "Ada", Role: "member"}
 	list = messages.ModelList{

@@ -101,6 +101,14 @@ func (s *Server) routes() http.Handler {
 		reason, err := s.Catalogue.Pull(r.Context(), body.Name)
 		answerOr(w, err, reasonBody{reason})
 	})
+	mux.HandleFunc("POST /v1/use", func(w http.ResponseWriter, r *http.Request) {
+		var body pullBody
+		if !decode(w, r, &body) {
+			return
+		}
+		reason, err := s.Catalogue.Use(r.Context(), body.Name)
+		answerOr(w, err, reasonBody{reason})
+	})
 	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) {
 		var body pruneBody
 		if !decode(w, r, &body) {

@@ -36,7 +36,7 @@ type Assembly struct {
 	ended   messages.Reason
 }
 
-// chunk is the state of one chunk. A run that has claimed it owns it, and changes it under the lock.
+// chunk is the state of one chunk. The run that has claimed it owns it. It changes the digest freely, and the rest under the lock.
 type chunk struct {
 	have     int64 // bytes on disk, from the chunk's start
 	verified bool
@@ -83,8 +83,8 @@ func (as *Assembly) Bytes() int64 { return as.bytes.Load() }
 func (as *Assembly) Complete() bool {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	for _, c := range as.chunks {
-		if !c.verified {
+	for i := range as.chunks { // no copy: the run that owns a chunk changes its digest without the lock
+		if !as.chunks[i].verified {
 			return false
 		}
 	}
@@ -95,8 +95,8 @@ func (as *Assembly) Complete() bool {
 func (as *Assembly) Missing() (n int) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	for _, c := range as.chunks {
-		if !c.verified && !c.claimed {
+	for i := range as.chunks {
+		if c := &as.chunks[i]; !c.verified && !c.claimed {
 			n++
 		}
 	}

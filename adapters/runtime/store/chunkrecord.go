@@ -36,8 +36,8 @@ func (as *Assembly) snapshot(clean bool) chunkProgress {
 		List: listDigest(as.artifact), Device: as.identity.Device, Inode: as.identity.Inode, Clean: clean,
 		Verified: make([]byte, (len(as.chunks)+7)/8), Hashed: as.hashed, State: as.state,
 	}
-	for i, c := range as.chunks {
-		switch {
+	for i := range as.chunks {
+		switch c := &as.chunks[i]; {
 		case c.verified:
 			p.Verified[i/8] |= 1 << (i % 8)
 		case c.have > 0 && clean:
