@@ -213,6 +213,8 @@ type ModelRow struct {
 	Here         bool   `json:"here"`
 	Verified     bool   `json:"verified"`
 	PartialBytes int64  `json:"partialBytes"`
+	LastGood     bool   `json:"lastGood"` // it became ready last (M13)
+	Running      bool   `json:"running"`  // set by the command line, from the status
 }
 
 // PruneUnused asks to remove what nothing uses (M15), or with DryRun to list it.

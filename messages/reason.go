@@ -135,6 +135,8 @@ const (
 	ReasonBadStatus      Reason = "bad_status"
 	ReasonTransferFailed Reason = "transfer_failed"
 	ReasonNoSpace        Reason = "no_space"
+	// ReasonOverBudget: the models and runtimes on disk would take more than disk.budget (M15).
+	ReasonOverBudget Reason = "over_budget"
 	// ReasonAddressNotAllowed: the host name of an artifact resolves to an address that is not public (M4). A VPN, a
 	// proxy or the sign-in page of a network can cause this, so it may end when the network changes.
 	ReasonAddressNotAllowed Reason = "address_not_allowed"

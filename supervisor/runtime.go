@@ -28,6 +28,7 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 		return nil, fmt.Errorf("opening the artifact store: %w", err)
 	}
 	s := o.Settings
+	artifacts.SetBudget(s.Disk.Budget)
 	named := func(actor messages.Actor) *zap.Logger { return o.Logger.Named(string(actor)) }
 	return []suture.Service{
 		provision.New(provision.Deps{

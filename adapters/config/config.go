@@ -18,6 +18,7 @@ type Settings struct {
 	FrontDoor FrontDoor
 	Health    Health
 	Lanes     Lanes
+	Disk      Disk
 	Log       Log
 }
 
@@ -117,6 +118,11 @@ type Lane struct {
 	BaseURL string
 	Model   string
 	KeyEnv  string
+}
+
+// Disk is what models and runtimes may take on disk (M15).
+type Disk struct {
+	Budget int64 // bytes; 0: no limit
 }
 
 // Log is the log file (J1).

@@ -8,7 +8,7 @@ const (
 )
 
 // table lists every key in the order of the commented file.
-var table = concat(hubKeys(), modelKeys(), runtimeKeys(), doorKeys(), laneKeys(), logKeys())
+var table = concat(hubKeys(), modelKeys(), runtimeKeys(), doorKeys(), laneKeys(), diskKeys(), logKeys())
 
 func concat(groups ...[]key) []key {
 	var all []key
@@ -161,6 +161,13 @@ func laneKeys() []key {
 				func(s *Settings) *string { return &lane.at(s).KeyEnv }, envPattern.MatchString))
 	}
 	return keys
+}
+
+func diskKeys() []key {
+	return []key{
+		sizeKey("disk.budget", `what models, runtimes and downloads may take, such as "20GiB"`, "", true, 1<<20,
+			func(s *Settings) *int64 { return &s.Disk.Budget }),
+	}
 }
 
 func logKeys() []key {

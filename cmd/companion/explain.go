@@ -107,6 +107,7 @@ var words = map[messages.Reason]string{
 	messages.ReasonBadStatus:                "the artifact host refused the download",
 	messages.ReasonTransferFailed:           "the download broke off",
 	messages.ReasonNoSpace:                  "the disk has too little free space",
+	messages.ReasonOverBudget:               "the models and runtimes on disk would take more than `disk.budget`",
 	messages.ReasonAddressNotAllowed:        "the artifact host's name resolves to an address that is not public",
 	messages.ReasonInvalidBinaryPath:        "the runtime's binary is missing",
 	messages.ReasonBinaryUntrusted:          "the runtime's files are not the verified ones, or other users can write them",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"companion/adapters/door/controlsock"
+	"companion/adapters/runtime/store"
 	"companion/messages"
 )
 
@@ -32,13 +33,32 @@ func (a *app) modelsCommand() *cobra.Command {
 			if err := refused("listing the models", list.Reason); err != nil {
 				return err
 			}
+			s, places, err := a.load()
+			if err != nil {
+				return err
+			}
+			status, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for i, m := range list.Models {
+				list.Models[i].Running = status.Runtime.PID != 0 && m.Name == status.Model.Name && m.Version == status.Model.Version
+			}
 			if a.json {
 				if list.Models == nil {
 					list.Models = []messages.ModelRow{}
 				}
-				return a.printJSON(map[string]any{"models": list.Models})
+				onDisk, err := store.Usage(places.Data)
+				if err != nil {
+					return err
+				}
+				return a.printJSON(struct {
+					Models     []messages.ModelRow `json:"models"`
+					DiskBytes  int64               `json:"diskBytes"`  // of models and runtimes
+					DiskBudget int64               `json:"diskBudget"` // 0: none
+				}{list.Models, onDisk, s.Disk.Budget})
 			}
-			return print(a.out, modelTable(list.Models))
+			return print(a.out, modelTable(list.Models)+"\n"+diskText(s.Disk.Budget, places.Data)+"\n")
 		},
 	}
 	a.jsonFlag(cmd)
@@ -48,7 +68,7 @@ func (a *app) modelsCommand() *cobra.Command {
 func modelTable(rows []messages.ModelRow) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tSIZE\tHERE\t")
+	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tSIZE\tHERE\tUSE")
 	for _, m := range rows {
 		here := "no"
 		switch {
@@ -60,10 +80,45 @@ func modelTable(rows []messages.ModelRow) string {
 			here = progressText(m.PartialBytes, m.Size)
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oneLine(m.Name), oneLine(m.Version), bytesText(m.Size), here,
-			strings.TrimSpace(mark(m.Selected, "selected ", "")+mark(m.Default, "default", "")))
+			strings.Join(useOf(m), ", "))
 	}
 	_ = w.Flush() // into memory
 	return b.String()
+}
+
+// useOf says what a model is used for.
+func useOf(m messages.ModelRow) (uses []string) {
+	for _, use := range []struct {
+		is   bool
+		name string
+	}{{m.Running, "running"}, {m.Selected, "selected"}, {m.LastGood, "last known good"}, {m.Default, "default"}} {
+		if use.is {
+			uses = append(uses, use.name)
+		}
+	}
+	return uses
+}
+
+// diskText says how much models and runtimes take on disk.
+func diskText(budget int64, data string) string {
+	used, err := store.Usage(data)
+	if err != nil {
+		return "What models and runtimes take on disk cannot be measured."
+	}
+	text := "Models and runtimes take " + bytesText(used) + " on disk"
+	if budget > 0 {
+		text += ", of the " + bytesText(budget) + " of disk.budget"
+	}
+	return text + "."
+}
+
+// budgetText is diskText with what is needed in addition.
+func budgetText(budget int64, data string, needed int64) string {
+	text := strings.TrimSuffix(diskText(budget, data), ".")
+	if needed > 0 {
+		text += ", and " + bytesText(needed) + " more are needed"
+	}
+	return text
 }
 
 // pullFailure says why a download failed, with what the daemon's reason alone does not tell: near names, and the room
@@ -85,6 +140,12 @@ func (a *app) pullFailure(ctx context.Context, client *controlsock.Client, name,
 			return f
 		}
 		f.message += ": " + roomText(places.Models, neededBytes(name, list.Models))
+	case messages.ReasonOverBudget:
+		s, places, err := a.load()
+		if err != nil {
+			return f
+		}
+		f.message += ": " + budgetText(s.Disk.Budget, places.Data, neededBytes(name, list.Models))
 	}
 	return f
 }

@@ -275,7 +275,7 @@ func next(s messages.Status) string {
 		return "companion login"
 	case !s.Facts.Verified && exitOf(s.Reason) == exitIntegrity && nextStep(s.Reason) != "":
 		return nextStep(s.Reason)
-	case !s.Facts.Verified && s.Reason == messages.ReasonNoSpace:
+	case !s.Facts.Verified && (s.Reason == messages.ReasonNoSpace || s.Reason == messages.ReasonOverBudget):
 		return nextStep(s.Reason)
 	case !s.Facts.Verified:
 		return "companion pull"

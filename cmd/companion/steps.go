@@ -87,6 +87,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonNotExecutable:            "mount it with exec, or set `XDG_DATA_HOME` to a folder elsewhere",
 	messages.ReasonLibraryMissing:           "install the library that `companion status` names",
 	messages.ReasonNoSpace:                  "free space in the data folder, then `companion pull` again",
+	messages.ReasonOverBudget:               "`companion prune`, or raise `disk.budget`",
 	messages.ReasonInvalidBinaryPath:        "`companion pull`, or check `runtime.allow_unpinned_binary`",
 	messages.ReasonBinaryUntrusted:          "check who can write the folder, then `companion pull`",
 	messages.ReasonInvalidModelPath:         "`companion pull`",

@@ -229,10 +229,28 @@ func TestListModels(t *testing.T) {
 		}
 		m.Reply <- held
 		got := fmt.Sprintf("%+v", (<-reply).Models)
-		want := "[{Name:main Version:1 Size:1000 Default:true Selected:false Here:true Verified:true PartialBytes:0} " +
-			"{Name:other Version:1 Size:1000 Default:false Selected:true Here:false Verified:false PartialBytes:1}]"
+		want := "[{Name:main Version:1 Size:1000 Default:true Selected:false Here:true Verified:true PartialBytes:0 LastGood:false Running:false} " +
+			"{Name:other Version:1 Size:1000 Default:false Selected:true Here:false Verified:false PartialBytes:1 LastGood:false Running:false}]"
 		if got != want {
 			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
+}
+
+// M13, M15: the list marks the model that became ready last. If the manifest does not offer its version any longer, it has a
+// row of its own.
+func TestListLastGood(t *testing.T) {
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.repo.good = tuf.Pair{Model: messages.Artifact{Name: "main", Version: "0", Kind: messages.KindModel, SHA256: [32]byte{9}}}
+		h.start(t)
+		h.wants()
+		reply := make(chan messages.ModelList, 1)
+		h.mailbox <- messages.ListModels{Reply: reply}
+		m := (<-h.provision).(messages.Held)
+		m.Reply <- make([]messages.HeldArtifact, len(m.Artifacts))
+		rows := (<-reply).Models
+		if len(rows) != 3 || rows[2].Version != "0" || !rows[2].LastGood || rows[2].Selected || rows[0].LastGood {
+			t.Fatalf("got %+v, want a third row for version 0 as last known good", rows)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"reflect"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -176,6 +177,10 @@ func (l *loop) list(m messages.ListModels) {
 		return
 	}
 	models, main := l.catalogue.Models()
+	good, offered := l.good.Model, len(models)
+	if good.Kind != "" && !slices.ContainsFunc(models, func(a messages.Artifact) bool { return a.SHA256 == good.SHA256 }) {
+		models = append(models, good) // the manifest does not offer this version any longer
+	}
 	selected := main
 	if l.model != "" {
 		selected = l.model
@@ -191,7 +196,7 @@ func (l *loop) list(m messages.ListModels) {
 		list := messages.ModelList{Models: make([]messages.ModelRow, 0, len(models)), Reason: messages.ReasonOK}
 		for i, a := range models {
 			list.Models = append(list.Models, messages.ModelRow{
-				Name: a.Name, Version: a.Version, Size: a.Size, Default: a.Name == main, Selected: a.Name == selected,
+				Name: a.Name, Version: a.Version, Size: a.Size, Default: i < offered && a.Name == main, Selected: i < offered && a.Name == selected, LastGood: a.SHA256 == good.SHA256,
 				Here: held[i].Here, Verified: held[i].Verified, PartialBytes: held[i].PartialBytes,
 			})
 		}

@@ -362,7 +362,7 @@ func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool)
 // that the daemon tries again.
 func transient(r messages.Reason) bool {
 	switch r {
-	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace, messages.ReasonAddressNotAllowed,
+	case messages.ReasonTransferFailed, messages.ReasonBadStatus, messages.ReasonNoSpace, messages.ReasonOverBudget, messages.ReasonAddressNotAllowed,
 		messages.ReasonNotExecutable:
 		return true
 	}

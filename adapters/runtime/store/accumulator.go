@@ -38,17 +38,22 @@ type progress struct {
 }
 
 // Accumulate opens the partial file of a, for bytes from url. Bytes from another URL are kept: the digest of the
-// whole file shows whether they fit. The missing space must be free (no_space). A partial file that is not private is refused
+// whole file shows whether they fit. The missing space must be free (no_space), and within the budget (over_budget). A partial file that is not private is refused
 // (T17).
 func (s *Store) Accumulate(a messages.Artifact, url string) (*Accumulator, error) {
+	if err := s.reserve(a); err != nil {
+		return nil, err
+	}
 	file, identity, err := s.openPartial(a)
 	if err != nil {
+		s.release(a)
 		return nil, err
 	}
 	acc := &Accumulator{store: s, artifact: a, source: sha256.Sum256([]byte(url)), file: file}
 	acc.resume(s.partial(a), identity)
 	if err := s.space(a.Size - acc.bytes.Load()); err != nil {
 		_ = file.Close()
+		s.release(a)
 		return nil, err
 	}
 	return acc, nil
@@ -169,6 +174,7 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 		return err
 	}
 	acc.ended = messages.ReasonAccumulatorFinalized
+	defer acc.store.release(acc.artifact)
 	defer acc.file.Close()
 	part := acc.store.partial(acc.artifact)
 	if !acc.Complete() {
@@ -226,6 +232,7 @@ func (acc *Accumulator) Abort() error {
 		return acc.Discard()
 	}
 	acc.ended = messages.ReasonAccumulatorAborted
+	defer acc.store.release(acc.artifact)
 	defer acc.file.Close()
 	if !acc.begun {
 		return nil // the file and its record are unchanged
@@ -242,5 +249,6 @@ func (acc *Accumulator) Discard() error {
 		return err
 	}
 	acc.ended = messages.ReasonAccumulatorAborted
+	defer acc.store.release(acc.artifact)
 	return errors.Join(acc.file.Close(), remove(acc.store.partial(acc.artifact)))
 }

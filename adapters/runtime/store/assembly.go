@@ -54,8 +54,12 @@ const keepPeriod = time.Second
 // Assemble opens the partial file of an artifact with chunks. Chunks that a record of the store calls verified are not read
 // again. After a crash, the other bytes on disk are. Errors are those of Accumulate, and the cause of ctx's end.
 func (s *Store) Assemble(ctx context.Context, a messages.Artifact) (*Assembly, error) {
+	if err := s.reserve(a); err != nil {
+		return nil, err
+	}
 	file, identity, err := s.openPartial(a)
 	if err != nil {
+		s.release(a)
 		return nil, err
 	}
 	as := &Assembly{
@@ -71,6 +75,7 @@ func (s *Store) Assemble(ctx context.Context, a messages.Artifact) (*Assembly, e
 	}
 	if err != nil {
 		_ = file.Close()
+		s.release(a)
 		return nil, err
 	}
 	return as, nil
@@ -312,5 +317,6 @@ func (as *Assembly) end(reason messages.Reason) error {
 		return &Error{Reason: as.ended, what: "the assembly has ended"}
 	}
 	as.ended = reason
+	as.store.release(as.artifact)
 	return nil
 }

@@ -55,6 +55,7 @@ var ErrNotHere = errors.New("store: not here")
 type Store struct {
 	dir string
 	key []byte // authenticates pins
+	budget
 	// testOnlyStep runs after each change of the disk; a test kills the process in it.
 	testOnlyStep func()
 }
@@ -182,6 +183,10 @@ func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.Verif
 		return none, err
 	}
 	defer src.Close()
+	if err := s.reserve(a); err != nil {
+		return none, err
+	}
+	defer s.release(a)
 	var need int64
 	for _, f := range a.Files {
 		need += f.Size + 4096
