@@ -169,6 +169,87 @@ func TestFrontDoorRefuses(t *testing.T) {
 	})
 }
 
+// L5, L6a, L10, L13: the hostile requests above, to each other route of the running program. The errors have the form of
+// the route.
+func TestEveryRouteRefuses(t *testing.T) {
+	c := harness.Ready(t, "[front_door]\nrate_per_minute = 10000\n")
+	baseURL, token := c.Endpoint()
+	address := host(t, baseURL)
+	bearer := "Authorization: Bearer " + token + "\r\n"
+	for path, good := range map[string]string{
+		"/v1/completions": `{"prompt":"x","max_tokens":2}`, "/v1/responses": `{"input":"x","max_output_tokens":2}`,
+		"/v1/messages": `{"messages":[{"role":"user","content":"x"}],"max_tokens":2}`, "/v1/messages/count_tokens": `{"messages":[{"role":"user","content":"x"}]}`,
+		"/v1/embeddings": `{"input":"x"}`, "/infill": `{"input_prefix":"x","input_suffix":"y","n_predict":2}`,
+	} {
+		served := path != "/v1/embeddings" && path != "/infill" // the model refuses these, whatever the body
+		with := func(more string) string { return good[:len(good)-1] + "," + more + "}" }
+		want := http.StatusOK
+		if !served {
+			want = http.StatusBadRequest
+		}
+		if a := send(t, address, post(address, path, bearer, good)); a.status != want {
+			t.Errorf("%s: a good request: got %d %s, want %d", path, a.status, a.body, want)
+		}
+		type row struct {
+			request string
+			status  int
+			code    string
+		}
+		rows := map[string]row{
+			"no token":        {post(address, path, "", good), 401, "missing_token"},
+			"wrong token":     {post(address, path, "x-api-key: "+strings.Repeat("A", 43)+"\r\n", good), 401, "invalid_token"},
+			"two tokens":      {post(address, path, bearer+"x-api-key: "+token+"x\r\n", good), 403, "malformed_request"},
+			"wrong host":      {post(address, path, bearer+"Host: rebound.example\r\n", good), 403, "host_not_allowed"},
+			"foreign origin":  {post(address, path, bearer+"Origin: https://evil.example\r\n", good), 403, "cross_site_forbidden"},
+			"cross-site":      {post(address, path, bearer+"Sec-Fetch-Site: cross-site\r\n", good), 403, "cross_site_forbidden"},
+			"websocket":       {post(address, path, bearer+"Connection: Upgrade\r\nUpgrade: websocket\r\n", good), 403, "malformed_request"},
+			"put":             {strings.Replace(post(address, path, bearer, good), "POST", "PUT", 1), 403, "method_not_allowed"},
+			"absolute form":   {post(address, "http://"+address+path, bearer, good), 403, "malformed_request"},
+			"dotted path":     {post(address, "/v1/.."+path, bearer, good), 403, "malformed_request"},
+			"wrong method":    {"GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\n" + bearer + "\r\n", 404, "unknown_path"},
+			"framed twice":    {post(address, path, bearer+"Transfer-Encoding: chunked\r\n", good), 403, "malformed_request"},
+			"below the route": {post(address, path+"/x", bearer, good), 404, "unknown_path"},
+		}
+		if served {
+			for name, r := range map[string]row{
+				"not JSON":      {post(address, path, bearer, "x=hello"), 400, "bad_request"},
+				"unknown field": {post(address, path, bearer, with(`"frobnicate":1`)), 400, "bad_request"},
+				"runtime's own": {post(address, path, bearer, with(`"id_slot":1`)), 400, "bad_request"},
+				"grammar":       {post(address, path, bearer, with(`"grammar":"root ::= \"x\""`)), 400, "bad_request"},
+				"outside range": {post(address, path, bearer, with(`"temperature":99`)), 400, "bad_request"},
+				"a name twice":  {post(address, path, bearer, with(`"top_p":1,"top_p":0.5`)), 400, "bad_request"},
+				"another model": {post(address, path, bearer, with(`"model":"gpt-9"`)), 404, "model_not_found"},
+				"too deep":      {post(address, path, bearer, with(`"metadata":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000))), 400, "bad_request"},
+				"text behind":   {post(address, path, bearer, good+"{}"), 400, "bad_request"},
+				"a form":        {strings.Replace(post(address, path, bearer, good), "application/json", "text/plain", 1), 400, "bad_request"},
+				"too large":     {post(address, path, bearer, with(`"metadata":"`+strings.Repeat("x", 16<<20)+`"`)), 413, "body_too_large"},
+			} {
+				rows[name] = r
+			}
+		}
+		for name, r := range rows {
+			a := send(t, address, r.request)
+			if code, _ := a.code(); a.status != r.status || code != r.code {
+				t.Errorf("%s, %s: got %d %q, want %d %q", path, name, a.status, code, r.status, r.code)
+			}
+			if anthropic := strings.HasPrefix(a.body, `{"type":"error","error":`); anthropic != strings.HasPrefix(path, "/v1/messages") && name != "absolute form" && name != "dotted path" {
+				t.Errorf("%s, %s: got %.100s, want the route's form of errors", path, name, a.body)
+			}
+			for key := range a.header {
+				if strings.HasPrefix(key, "Access-Control-") {
+					t.Errorf("%s, %s: got %s, want no Access-Control header", path, name, key)
+				}
+			}
+			if strings.Contains(a.body, token) || strings.Contains(a.body, c.Home) {
+				t.Errorf("%s, %s: the answer shows a token or a path", path, name)
+			}
+		}
+	}
+	if status, _ := c.Status(); !status.CompanionAvailable || status.Runtime.Restarts != 0 {
+		t.Errorf("afterwards: got %s and %d restarts, want available and none", status.Reason, status.Runtime.Restarts)
+	}
+}
+
 // guesses is the number of wrong tokens, first from one client and then from many at once.
 const guesses = 10_000
 
