@@ -13,6 +13,45 @@ import (
 	"companion/messages"
 )
 
+// L15: where memory limits the context, requests share one. Two prompts that do not fit together are both answered, and
+// short ones run at once.
+func TestSharedContext(t *testing.T) {
+	c := harness.RealHub(t).Companion("[runtime]\nmemory_limit = \"1000MiB\"\n")
+	c.Extra = []string{"COMPANION_MODEL_CONTEXT=0"}
+	c.Start()
+	c.SignIn()
+	model := c.Available().Model
+	if model.ContextBy != messages.ContextMemory || model.ContextShare < 4096 || model.ContextShare*2 > model.Context || model.Context > model.ContextTrained {
+		t.Fatalf("status: got %+v, want a context that two requests share", model)
+	}
+	door := c.Door()
+	ask := func(words, bound int) <-chan harness.Reply {
+		reply := make(chan harness.Reply, 1)
+		go func() {
+			reply <- door.Do(t.Context(), http.MethodPost, "/chat/completions",
+				fmt.Sprintf(`{"messages":[{"role":"user","content":"%s"}],"max_tokens":%d,"ignore_eos":true}`, strings.Repeat("word ", words), bound))
+		}()
+		return reply
+	}
+	long := model.Context * 6 / 10 // two of them do not fit together
+	first, second, short := ask(long, 8), ask(long, 8), ask(20, 8)
+	for name, reply := range map[string]<-chan harness.Reply{"the first long prompt": first, "the second": second, "a short one": short} {
+		if r := <-reply; r.Status != http.StatusOK {
+			t.Errorf("%s: got %d %.300s, want 200", name, r.Status, r.Body)
+		}
+	}
+	one, other := ask(20, 400), ask(20, 400)
+	c.Await("two at once", time.Minute, func(s messages.Status) bool { return s.FrontDoor.InFlight == 2 && s.FrontDoor.Queued == 0 })
+	for _, reply := range []<-chan harness.Reply{one, other} {
+		if r := <-reply; r.Status != http.StatusOK {
+			t.Errorf("a short prompt: got %d %.300s, want 200", r.Status, r.Body)
+		}
+	}
+	if status, _ := c.Status(); status.Runtime.Restarts != 0 {
+		t.Errorf("afterwards: got %d restarts, want none", status.Runtime.Restarts)
+	}
+}
+
 // L15: by default a request can use what the model was trained for, as the header of its file says, and a prompt beyond
 // the former 4096 tokens is answered. A larger model.context is bounded, and status and log say so with the numbers.
 func TestContext(t *testing.T) {

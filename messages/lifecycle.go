@@ -55,6 +55,9 @@ type Model struct {
 	Context   int // tokens that one request can use
 	Embedding bool
 
+	// Share is what each of the requests that run at once has of Context for certain. It is Context, unless they share
+	// the memory of one context (L15).
+	Share     int
 	Trained   int          // tokens that it was trained for; 0: not known
 	Asked     int          // model.context; 0: automatic
 	ContextBy ContextBound // what limits Context

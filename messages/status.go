@@ -69,6 +69,7 @@ type StatusModel struct {
 	Grace    bool   `json:"grace"`
 
 	Context        int          `json:"context,omitempty"`        // tokens that one request can use
+	ContextShare   int          `json:"contextShare,omitempty"`   // tokens that each of several requests has for certain, if that is less
 	ContextTrained int          `json:"contextTrained,omitempty"` // tokens that the model was trained for
 	ContextAsked   int          `json:"contextAsked,omitempty"`   // model.context
 	ContextBy      ContextBound `json:"contextBy,omitempty"`

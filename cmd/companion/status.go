@@ -312,6 +312,9 @@ func contextText(m messages.StatusModel) string {
 		return ""
 	}
 	text := fmt.Sprintf(", context %d tokens", m.Context)
+	if m.ContextShare > 0 {
+		text += fmt.Sprintf(", shared: a request has %d for certain", m.ContextShare)
+	}
 	trained := mark(m.ContextTrained > 0, fmt.Sprintf("it was trained for %d", m.ContextTrained), "")
 	switch {
 	case m.ContextBy == messages.ContextMemory:

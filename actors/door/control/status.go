@@ -42,7 +42,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Model: messages.StatusModel{
 			Name: snapshot.Model.Name, Version: snapshot.Model.Version,
 			Verified: facts.Verified, Grace: manifest.Grace,
-			Context: snapshot.Model.Context, ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
+			Context: snapshot.Model.Context, ContextShare: share(snapshot.Model), ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
 		},
 		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
 		Session: session(v.deps.Views.Session()),
@@ -53,6 +53,14 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Transfers: list(v.deps.Views.Transfers()),
 		Actors:    list(v.deps.Views.Actors()),
 	}
+}
+
+// share is what each of several requests has of the context for certain; 0 if that is all of it.
+func share(m messages.Model) int {
+	if m.Share == m.Context {
+		return 0
+	}
+	return m.Share
 }
 
 // frontDoor takes the address from the snapshot and not from the view: an address that the lifecycle actor

@@ -262,20 +262,7 @@ func (v *visit) complete() {
 		v.refuse(p)
 		return
 	}
-	v.inference(need{alone: alone, slots: about.Answers}, func(now messages.Snapshot) {
-		// While the request waited, the runtime may have died with an equal request in it.
-		mustBeAlone, p := v.quarantined(&print)
-		switch {
-		case p != nil:
-			v.refuse(p)
-		case now.Model != s.Model || mustBeAlone && !alone: // checked against another model, or not alone
-			v.refuse(refusal(messages.ReasonNotReady))
-		case about.ToolForced && v.noTools(now):
-			v.refuse(&problem{reason: messages.ReasonBadRequest, param: "tool_choice", text: textNoTools})
-		default:
-			v.relay(now, checked.bytes, about, print)
-		}
-	})
+	v.run(s, checked, about, print, need{alone: alone, slots: about.Answers})
 }
 
 // quarantined asks the quarantine about a checked request, and reports whether it must run alone in the

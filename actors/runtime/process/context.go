@@ -8,6 +8,7 @@ import (
 
 	"companion/adapters/gguf"
 	"companion/adapters/runtime/probe"
+	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
 
@@ -20,6 +21,8 @@ const (
 	// contextShare is the share of the free memory, after the model's weights, that the context may take by default. The
 	// rest is for the runtime's buffers and for the user's other programs.
 	contextShare = 4
+	// spareTokens of each share stay free: the runtime writes a few tokens beyond an answer when it guesses ahead.
+	spareTokens = 32
 	// contextStep is what the runtime rounds a context to.
 	contextStep = 256
 )
@@ -51,7 +54,7 @@ func readHeader(path string) (gguf.Header, error) {
 }
 
 // model describes the model that a launch serves.
-func (a *Actor) model(m messages.VerifiedModel) messages.Model {
+func (a *Actor) model(m messages.VerifiedModel, runtime messages.VerifiedRuntime) messages.Model {
 	h := a.header(m)
 	served := messages.Model{Name: m.Name, Version: m.Version, Embedding: m.Embedding, Trained: h.Context(), Asked: a.Context, Vocabulary: h.Vocabulary()}
 	if i, ok := h.Infill(); ok {
@@ -61,16 +64,36 @@ func (a *Actor) model(m messages.VerifiedModel) messages.Model {
 	if a.MemoryLimit > 0 {
 		free = min(free, a.MemoryLimit)
 	}
-	room := memory{tokenBytes: h.KVBytes() * int64(max(a.MaxInFlight, 1))}
+	slots := max(a.MaxInFlight, 1)
+	room := memory{tokenBytes: h.KVBytes() * int64(slots)}
 	if free > 0 {
 		room.free = max(free-m.Identity.Size, 1)
 	}
 	served.Context, served.ContextBy = contextOf(a.Context, served.Trained, m.Embedding, room)
+	served.Share = served.Context
+	if served.ContextBy == messages.ContextMemory && slots > 1 && !m.Embedding && a.canShare(runtime) {
+		room.tokenBytes = h.KVBytes()
+		if tokens, by := contextOf(a.Context, served.Trained, m.Embedding, room); tokens/slots-spareTokens >= leastContext {
+			served.Context, served.ContextBy, served.Share = tokens, by, tokens/slots-spareTokens
+		}
+	}
 	if a.Context > served.Context {
 		a.Log.Warn("model.context is larger than what can be served", zap.Int("configured", a.Context), zap.Int("trained", served.Trained),
 			zap.Int("served", served.Context), zap.String("bound", string(served.ContextBy)))
 	}
 	return served
+}
+
+// canShare reports whether the requests of a runtime can share the memory of one context.
+func (a *Actor) canShare(runtime messages.VerifiedRuntime) bool {
+	a.headersMu.Lock()
+	defer a.headersMu.Unlock()
+	if can, known := a.sharing[runtime.SHA256]; known && runtime.Pinned {
+		return can
+	}
+	can := spawn.CanShareContext(runtime)
+	a.sharing[runtime.SHA256] = can
+	return can
 }
 
 // memory is what a context is bounded by. A zero means that it is not known, and bounds nothing.

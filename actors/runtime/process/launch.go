@@ -70,8 +70,8 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		}
 	}
 	began := time.Now()
-	spec, served := a.spec(l.spawn), a.model(l.spawn.Model)
-	spec.Context = served.Context
+	spec, served := a.spec(l.spawn), a.model(l.spawn.Model, l.spawn.Runtime)
+	spec.Context, spec.ShareContext = served.Context, served.Share != served.Context
 	started, err := spawn.Spawn(spec)
 	if err != nil {
 		a.Log.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))

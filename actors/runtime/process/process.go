@@ -57,6 +57,7 @@ type Actor struct {
 
 	headersMu sync.Mutex
 	headers   map[[32]byte]gguf.Header // by the digest of the model
+	sharing   map[[32]byte]bool        // by the digest of the runtime
 }
 
 // New makes the actor. Serve starts it.
@@ -67,7 +68,7 @@ func New(d Deps) *Actor {
 	if d.KillGrace == 0 {
 		d.KillGrace = DefaultKillGrace
 	}
-	return &Actor{Deps: d, health: spawn.Health, headers: map[[32]byte]gguf.Header{}}
+	return &Actor{Deps: d, health: spawn.Health, headers: map[[32]byte]gguf.Header{}, sharing: map[[32]byte]bool{}}
 }
 
 func (a *Actor) String() string { return string(messages.ActorProcess) }

@@ -110,7 +110,7 @@ func TestLaunchFromSpawnToKill(t *testing.T) {
 	started := expect[messages.RuntimeStarted](b)
 	up := expect[messages.BackEndUp](b)
 	if started.Launch != 7 || started.PID < 2 || up.Launch != 7 || up.BackEnd.Network != "unix" ||
-		up.Model != (messages.Model{Name: spawntest.Name, Version: "1", Context: 512, Asked: 512, ContextBy: messages.ContextConfigured}) {
+		up.Model != (messages.Model{Name: spawntest.Name, Version: "1", Context: 512, Share: 512, Asked: 512, ContextBy: messages.ContextConfigured}) {
 		t.Fatalf("got %+v, %+v, want RuntimeStarted and BackEndUp of launch 7", started, up)
 	}
 	view := b.deps.View.Get()

@@ -44,6 +44,20 @@ func (r *reader) finish() *Error {
 	return nil
 }
 
+// LimitAnswer lowers the bound on the tokens of an answer, which Check writes at the end of a body, to limit. It reports
+// false for a route without answers.
+func LimitAnswer(route Route, body []byte, limit int) ([]byte, bool) {
+	begin := len(body) - 1 // the closing brace
+	for begin > 0 && '0' <= body[begin-1] && body[begin-1] <= '9' {
+		begin--
+	}
+	bound, err := strconv.Atoi(string(body[begin : len(body)-1]))
+	if forms[route].bound == "" || err != nil {
+		return body, false
+	}
+	return append(strconv.AppendInt(body[:begin], int64(min(bound, limit)), 10), '}'), true
+}
+
 // form is how a route's format writes what finish writes.
 type form struct {
 	fields *object

@@ -71,6 +71,26 @@ func TestInfill(t *testing.T) {
 	}
 }
 
+// L15: only a lower limit changes the bound of an answer, and the rest of the body stays.
+func TestLimitAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		route    Route
+		in, want string
+		limit    int
+		ok       bool
+	}{
+		"lower":     {Chat, `{"a":1,"max_tokens":4096}`, `{"a":1,"max_tokens":7}`, 7, true},
+		"higher":    {Responses, `{"max_output_tokens":40}`, `{"max_output_tokens":40}`, 4000, true},
+		"the same":  {Infill, `{"n_predict":0}`, `{"n_predict":0}`, 5, true},
+		"no answer": {Embeddings, `{"input":"a","model":"m"}`, `{"input":"a","model":"m"}`, 7, false},
+		"no bound":  {Chat, `{}`, `{}`, 7, false},
+	} {
+		if got, ok := LimitAnswer(c.route, []byte(c.in), c.limit); string(got) != c.want || ok != c.ok {
+			t.Errorf("%s: got %s, %v, want %s, %v", name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
 // L6a: a token number beyond the model's vocabulary is refused with its place and the largest number; where the
 // vocabulary is not known, up to a million.
 func TestTokensOfTheVocabulary(t *testing.T) {

@@ -142,7 +142,7 @@ type Tokens struct{ Prompt, Completion int }
 // fetchBytes is the length of the longest answer that Fetch returns.
 const fetchBytes = 1 << 20
 
-// Fetch returns the content of a GET that is answered 200. The call must have no Body and no Stream.
+// Fetch returns the content of a call that is answered 200 and is no Stream.
 func (r *Relay) Fetch(ctx context.Context, c Call) ([]byte, Result) {
 	e := &exchange{relay: r, ctx: ctx, call: c}
 	if !e.open() {

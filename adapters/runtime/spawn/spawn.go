@@ -47,13 +47,16 @@ type Spec struct {
 	// RunDir is private to the user. Each start makes a folder in it for its socket.
 	RunDir string
 	// RecordPath is where the identity of the child is written (R7), in a private folder.
-	RecordPath  string
-	Context     int   // tokens of each request
-	Threads     int   // 0: the runtime chooses
-	MaxInFlight int   // requests that the runtime handles at once
-	MemoryLimit int64 // bytes, 0: none
-	GPU         bool  // device files are allowed
-	Sandbox     Mode
+	RecordPath string
+	Context    int // tokens of each request
+	// ShareContext: the requests share the memory of one context, and the caller keeps them within it. The runtime must
+	// have the option (CanShareContext).
+	ShareContext bool
+	Threads      int   // 0: the runtime chooses
+	MaxInFlight  int   // requests that the runtime handles at once
+	MemoryLimit  int64 // bytes, 0: none
+	GPU          bool  // device files are allowed
+	Sandbox      Mode
 	// Line receives each scrubbed line of output, on a goroutine that ends before Exit is sent;
 	// nil: lines are dropped.
 	Line func(string)
@@ -268,12 +271,15 @@ func (p *preparation) remove() {
 func (p *preparation) arguments(model string) []string {
 	s := p.spec
 	slots := max(s.MaxInFlight, 1)
+	tokens := s.Context * slots // the runtime divides its context among the slots
+	if s.ShareContext {
+		tokens = s.Context
+	}
 	args := []string{
 		filepath.Base(s.Runtime.Executable),
 		"--alias", s.Model.Name,
 		"--model", model,
-		// The runtime divides its context among the slots; each request must get all of it.
-		"--ctx-size", fmt.Sprint(s.Context * slots),
+		"--ctx-size", fmt.Sprint(tokens),
 		"--parallel", fmt.Sprint(slots),
 		// A kept-alive connection holds a thread: one per connection of the front door, and one per probe.
 		"--threads-http", fmt.Sprint(2*slots + 2),
@@ -282,6 +288,9 @@ func (p *preparation) arguments(model string) []string {
 		"--offline", "--no-webui", "--no-slots", "--log-colors", "off",
 	}
 	args = append(args, backEndArguments(p.backEnd)...)
+	if s.ShareContext {
+		args = append(args, shareOption)
+	}
 	if s.Threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(s.Threads))
 	}
