@@ -83,15 +83,58 @@ func TestStoppedSecretService(t *testing.T) {
 	c.Await("the session again", harness.AvailableWithin, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedIn })
 }
 
+// K2, K7: KeePassXC, without a display, holds the session across restarts of the built daemon.
+func TestKeePassXC(t *testing.T) {
+	home := harness.TempDir(t)
+	bus := sessionBus(t, home)
+	for name, text := range map[string]string{
+		"keepassxc.ini": "[General]\nConfigVersion=2\n[FdoSecrets]\nEnabled=true\nConfirmAccessItem=false\n[GUI]\nCheckForUpdates=false\n",
+		"db.xml": `<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
+<KeePassFile><Meta><CustomData><Item><Key>FDO_SECRETS_EXPOSED_GROUP</Key><Value>{01020304-0506-0708-090a-0b0c0d0e0f10}</Value></Item>
+</CustomData></Meta><Root><Group><UUID>AQIDBAUGBwgJCgsMDQ4PEA==</UUID><Name>Root</Name></Group></Root></KeePassFile>`,
+	} {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	database := filepath.Join(home, "db.kdbx")
+	convert := exec.Command(program(t, "keepassxc-cli"), "import", "-p", filepath.Join(home, "db.xml"), database)
+	convert.Stdin = strings.NewReader("password\npassword\n")
+	if out, err := convert.CombinedOutput(); err != nil {
+		t.Fatalf("making a KeePassXC database: %v\n%s", err, out)
+	}
+	onBus(t, bus, home, []string{"QT_QPA_PLATFORM=offscreen", "XDG_CONFIG_HOME=" + home, "XDG_CACHE_HOME=" + home, "TMPDIR=" + home},
+		"password\n", "keepassxc", "--config", filepath.Join(home, "keepassxc.ini"), "--localconfig", filepath.Join(home, "local.ini"), "--pw-stdin", database)
+	c := harness.NewHub(t).Companion("")
+	c.Edit(`backend = "kernel-keyring"`, `backend = "secret-service"`)
+	c.Extra = []string{bus}
+	c.Start()
+	stored := func(s messages.Status) bool { return s.Facts.Token }
+	c.Await("the token stored, once the database is open", harness.AvailableWithin, stored)
+	c.SignIn()
+	c.Daemon.Stop()
+	c.Start()
+	c.Await("the session of KeePassXC", harness.AvailableWithin, func(s messages.Status) bool {
+		return s.Session.State == messages.SessionSignedIn && stored(s)
+	})
+	c.Must("whoami")
+	c.Must("logout")
+	c.Daemon.Stop()
+	c.Start()
+	c.Await("no session", harness.AvailableWithin, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedOut })
+}
+
 // secretService starts a session bus and an unlocked GNOME Keyring on it, and returns the bus's environment variable.
 func secretService(t testing.TB) (variable string, service *os.Process) {
 	t.Helper()
-	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Fatalf("%s is missing: install the packages dbus and gnome-keyring", program)
-		}
-	}
 	home := harness.TempDir(t)
+	variable = sessionBus(t, home)
+	return variable, onBus(t, variable, home, nil, "a password", "gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+}
+
+// sessionBus starts a session bus and returns its environment variable.
+func sessionBus(t testing.TB, home string) (variable string) {
+	t.Helper()
 	config := filepath.Join(home, "bus.conf")
 	if err := os.WriteFile(config, []byte(`<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -99,33 +142,28 @@ func secretService(t testing.TB) (variable string, service *os.Process) {
 <policy context="default"><allow send_destination="*"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run := func(cmd *exec.Cmd) {
-		t.Helper()
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-	}
-	bus := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
+	bus := exec.Command(program(t, "dbus-daemon"), "--config-file="+config, "--nofork", "--print-address")
 	out, err := bus.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(bus)
+	runUntilEnd(t, bus)
 	address := make([]byte, 500)
 	n, err := out.Read(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	variable = "DBUS_SESSION_BUS_ADDRESS=" + strings.TrimSpace(string(address[:n]))
-	keyring := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
-	keyring.Env = append(os.Environ(), variable, "HOME="+home, "XDG_DATA_HOME="+home, "XDG_RUNTIME_DIR="+home)
-	keyring.Stdin = strings.NewReader("a password")
-	run(keyring)
-	conn, err := dbus.Connect(strings.TrimSpace(string(address[:n])))
+	return "DBUS_SESSION_BUS_ADDRESS=" + strings.TrimSpace(string(address[:n]))
+}
+
+// onBus starts a Secret Service on the bus, and waits until it has its name.
+func onBus(t testing.TB, variable, home string, env []string, input, name string, args ...string) *os.Process {
+	t.Helper()
+	cmd := exec.Command(program(t, name), args...)
+	cmd.Env = append(append(os.Environ(), variable, "HOME="+home, "XDG_DATA_HOME="+home, "XDG_RUNTIME_DIR="+home), env...)
+	cmd.Stdin = strings.NewReader(input)
+	runUntilEnd(t, cmd)
+	conn, err := dbus.Connect(strings.TrimPrefix(variable, "DBUS_SESSION_BUS_ADDRESS="))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,10 +174,32 @@ func secretService(t testing.TB) (variable string, service *os.Process) {
 			t.Fatal(err)
 		}
 		if owned {
-			return variable, keyring.Process
+			return cmd.Process
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("gnome-keyring-daemon did not come up")
+			t.Fatalf("%s: got no Secret Service within 30 s, want one", name)
 		}
 	}
+}
+
+// program is the path of a program that a test needs.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is missing: install the packages dbus, gnome-keyring and keepassxc", name)
+	}
+	return path
+}
+
+// runUntilEnd starts cmd and ends it with the test.
+func runUntilEnd(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 }

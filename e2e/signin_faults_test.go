@@ -58,7 +58,7 @@ func TestLoginFaults(t *testing.T) {
 	}
 	hub := harness.NewHub(t)
 	c := hub.Companion("")
-	c.Edit("[hub]\n", "[hub]\nsign_in_timeout = \"20s\"\n")
+	c.Edit("[hub]\n", "[hub]\nsign_in_timeout = \"10s\"\n")
 	c.Start()
 	c.SignIn()
 	for name, want := range loginFaults {

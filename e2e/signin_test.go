@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"encoding/pem"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -160,6 +163,62 @@ func TestKilledDuringRefreshes(t *testing.T) {
 		t.Errorf("token requests: got %d for %d kills, want at least one for two: this test proves nothing", refreshes, kills)
 	}
 	t.Logf("%d kills: %d token requests, no reuse; the next start found %v", kills, refreshes, found)
+}
+
+// O2, O3: link scanners that open the start page and the redirect URI before the user does end no sign-in.
+func TestLoginScanned(t *testing.T) {
+	hub := harness.NewHub(t)
+	hub.Fault("previews", true)
+	c := hub.Companion("")
+	c.Scanned = true
+	c.Start()
+	c.SignIn()
+}
+
+// O1, X5: hub.issuer names an authorization server whose issuer is not hub.url + /api/v1/auth/native, at another origin.
+func TestIssuerKey(t *testing.T) {
+	hub := harness.NewHub(t)
+	client, err := hub.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	target, err := url.Parse(hub.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/auth/native") {
+			http.NotFound(w, r) // this site has no authorization server
+			return
+		}
+		proxy := &httputil.ReverseProxy{Transport: client.Transport, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
+		proxy.ServeHTTP(w, r)
+	}))
+	defer site.Close()
+	authority, err := os.ReadFile(hub.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := hub.Companion("")
+	both := filepath.Join(c.Home, "both.pem")
+	authority = append(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: site.Certificate().Raw})...)
+	if err := os.WriteFile(both, authority, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Edit(strconv.Quote(hub.CAFile), strconv.Quote(both))
+	c.Edit("url = "+strconv.Quote(hub.URL), "url = "+strconv.Quote(site.URL))
+	c.Start()
+	if r := c.TryLogin(); r.Code == 0 {
+		t.Error("login without hub.issuer: got exit 0, want a failure: this test proves nothing")
+	}
+	c.Stop()
+	c.Edit("url = "+strconv.Quote(site.URL), "url = "+strconv.Quote(site.URL)+"\nissuer = "+strconv.Quote(hub.URL+"/api/v1/auth/native"))
+	c.Start()
+	c.SignIn()
+	if who := c.Must("whoami", "--json"); !strings.Contains(who, harness.User) {
+		t.Errorf("whoami says %s, want %s", who, harness.User)
+	}
 }
 
 // O12: over SSH, in WSL and without a display the command says how the user's browser reaches the page, and opens a browser only

@@ -28,6 +28,7 @@ type Companion struct {
 	Home    string // everything below it
 	Service string // of the kernel keyring
 	Extra   []string
+	Scanned bool     // link scanners and prefetching open the page of a sign-in before the browser does
 	Daemon  *Process // the newest
 	context bool     // use a context of 4096 tokens: the tests count on it, and it starts faster than the default
 	view    string   // where the newest daemon's files are visible, if not at their own paths

@@ -93,7 +93,12 @@ func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit, 
 		lines := bufio.NewScanner(io.TeeReader(out, &printed))
 		for lines.Scan() {
 			if page := pages.FindString(lines.Text()); page != "" && visit.URLs == nil {
-				visit, err = c.Hub.Browse(ctx, page)
+				if c.Scanned {
+					err = scan(ctx, page)
+				}
+				if err == nil {
+					visit, err = c.Hub.Browse(ctx, page)
+				}
 			}
 		}
 		browsed <- err
@@ -106,6 +111,29 @@ func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit, 
 		c.t.Fatalf("signing in: got %v, want an exit status\n%s", err, printed.String())
 	}
 	return Result{args, cmd.ProcessState.ExitCode(), printed.String(), ""}, visit, browseErr
+}
+
+// scan opens page as link scanners, previews and prefetching do. They follow no redirect to the hub.
+func scan(ctx context.Context, page string) error {
+	scanner := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer scanner.CloseIdleConnections()
+	for _, header := range []http.Header{
+		{"User-Agent": {"Slackbot-LinkExpanding 1.0"}}, {"Sec-Purpose": {"prefetch;prerender"}}, {"Purpose": {"prefetch"}},
+	} {
+		for _, method := range []string{http.MethodHead, http.MethodGet} {
+			request, err := http.NewRequestWithContext(ctx, method, page, nil)
+			if err != nil {
+				return err
+			}
+			request.Header = header
+			answer, err := scanner.Do(request)
+			if err != nil {
+				return fmt.Errorf("scanning the sign-in page: %w", err)
+			}
+			answer.Body.Close()
+		}
+	}
+	return nil
 }
 
 // Browse opens page as a browser does, and follows redirects.
