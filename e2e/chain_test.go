@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,7 +77,7 @@ func TestChain(t *testing.T) {
 	c.Start()
 	second := c.Available()
 	stage("available again, hub gone")
-	if second.Runtime.PID == status.Runtime.PID || second.Model != status.Model {
+	if second.Runtime.PID == status.Runtime.PID || !reflect.DeepEqual(second.Model, status.Model) {
 		t.Errorf("the second start serves %+v by process %d, want %+v by another process than %d", second.Model, second.Runtime.PID, status.Model, status.Runtime.PID)
 	}
 	c.Stop()

@@ -63,7 +63,8 @@ type Model struct {
 	ContextBy ContextBound // what limits Context
 	Infill    Infill
 
-	Vocabulary int // tokens that it knows; 0: not known
+	Vocabulary int    // tokens that it knows; 0: not known
+	Control    string // tokens of its vocabulary that control a chat and do not begin with "<" or "[", one a line
 }
 
 // ContextBound says what limits the context of a model.

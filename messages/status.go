@@ -73,6 +73,8 @@ type StatusModel struct {
 	ContextTrained int          `json:"contextTrained,omitempty"` // tokens that the model was trained for
 	ContextAsked   int          `json:"contextAsked,omitempty"`   // model.context
 	ContextBy      ContextBound `json:"contextBy,omitempty"`
+
+	ControlTokens []string `json:"controlTokens,omitempty"` // see Model.Control
 }
 
 // StatusRuntime is the runtime process. RetryAt and Held say what happens after a crash (A8).

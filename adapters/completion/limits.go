@@ -17,6 +17,7 @@ type Limits struct {
 	Connect   time.Duration // to a connection; 10 s
 	FirstByte time.Duration // from the request to the head of the answer, which comes last unless streamed; 10 min
 	Idle      time.Duration // between two pieces of an answer; 2 min
+	Whole     time.Duration // from the request to the end of the answer; 30 min
 	Answer    int64         // bytes of a whole answer; 8 MiB
 	Stream    int64         // bytes of a streamed answer; 64 MiB
 }
@@ -25,6 +26,7 @@ func (l Limits) withDefaults() Limits {
 	l.Connect = nonZero(l.Connect, 10*time.Second)
 	l.FirstByte = nonZero(l.FirstByte, 10*time.Minute)
 	l.Idle = nonZero(l.Idle, 2*time.Minute)
+	l.Whole = nonZero(l.Whole, 30*time.Minute)
 	l.Answer = nonZero(l.Answer, 8<<20)
 	l.Stream = nonZero(l.Stream, 64<<20)
 	return l
@@ -82,9 +84,13 @@ func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	silent := time.AfterFunc(b.limits.FirstByte, func() {
 		cancel(&limitError{"timed_out", fmt.Sprintf("no answer came within %s", b.limits.FirstByte)})
 	})
+	whole := time.AfterFunc(b.limits.Whole, func() {
+		cancel(&limitError{"timed_out", fmt.Sprintf("the answer did not end within %s", b.limits.Whole)})
+	})
 	response, err := b.next.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		silent.Stop()
+		whole.Stop()
 		err = limitOr(ctx, err)
 		cancel(nil)
 		return nil, err
@@ -94,7 +100,7 @@ func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		limit = b.limits.Stream
 	}
 	silent.Stop()
-	body := &boundedBody{body: response.Body, ctx: ctx, cancel: cancel, left: limit, limit: limit, idle: b.limits.Idle}
+	body := &boundedBody{body: response.Body, ctx: ctx, cancel: cancel, whole: whole, left: limit, limit: limit, idle: b.limits.Idle}
 	body.silent = time.AfterFunc(body.idle, func() {
 		cancel(&limitError{"timed_out", fmt.Sprintf("the answer stopped for %s", body.idle)})
 	})
@@ -123,6 +129,7 @@ type boundedBody struct {
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
 	silent      *time.Timer
+	whole       *time.Timer
 	idle        time.Duration
 	left, limit int64
 }
@@ -142,6 +149,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 
 func (b *boundedBody) Close() error {
 	b.silent.Stop()
+	b.whole.Stop()
 	b.cancel(nil)
 	return b.body.Close()
 }

@@ -34,6 +34,20 @@ func TestLimits(t *testing.T) {
 		stream(w, delta("a", ""))
 		<-r.Context().Done()
 	}
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		stream(w)
+		for tick := time.NewTicker(5 * time.Millisecond); ; {
+			select {
+			case <-tick.C:
+				_, _ = io.WriteString(w, "data: "+delta("a", "")+"\n\n")
+				w.(http.Flusher).Flush()
+			case <-r.Context().Done():
+				tick.Stop()
+				return
+			}
+		}
+	}
 	short := Limits{FirstByte: 50 * time.Millisecond, Idle: 50 * time.Millisecond, Answer: 1 << 20, Stream: 1 << 20}
 	tests := []struct {
 		name    string
@@ -44,6 +58,7 @@ func TestLimits(t *testing.T) {
 		{"no answer", hang, "timed_out", false},
 		{"no stream", hang, "timed_out", true},
 		{"a stream that stops", pause, "timed_out", true},
+		{"a stream that goes on", slow, "timed_out", true},
 		{"an endless answer", endless("application/json", `{"choices":[{"message":{"content":"`+strings.Repeat("x", 999)+" "), "answer_too_large", false},
 		{"an endless stream", endless("text/event-stream", "data: "+delta("x", "")+"\n\n"), "answer_too_large", true},
 		{"an endless event", endless("text/event-stream", "xxxxxxxx"), "answer_too_large", true},
@@ -56,6 +71,9 @@ func TestLimits(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			limits := short
+			if tt.name == "a stream that goes on" {
+				limits.FirstByte, limits.Idle, limits.Whole = time.Minute, time.Minute, 100*time.Millisecond
+			}
 			if tt.code != "timed_out" {
 				limits.FirstByte, limits.Idle = time.Minute, time.Minute // the size ends it
 			}

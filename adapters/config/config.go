@@ -107,6 +107,9 @@ type Lanes struct {
 	Delegate         bool // the user works in another owner's partition
 	DelegateManaged  bool // the owner lets delegates use managed lanes
 	DelegateEnriched bool // the owner lets delegates enrich with the local or openrouter lane
+	ConnectTimeout   time.Duration
+	FirstByteTimeout time.Duration // of an answer, which comes last unless streamed
+	RequestTimeout   time.Duration // to the end of the answer
 	SelfHosted       Lane
 	Enterprise       Lane
 	OpenRouter       Lane

@@ -139,6 +139,12 @@ func laneKeys() []key {
 			func(s *Settings) *bool { return &s.Lanes.DelegateManaged }),
 		boolKey("lanes.delegate_enriched", "their owner lets delegates enrich by the local or openrouter lane", false,
 			func(s *Settings) *bool { return &s.Lanes.DelegateEnriched }),
+		durationKey("lanes.connect_timeout", "how long connecting to a lane may take", "10s", 100*time.Millisecond, 10*time.Minute,
+			func(s *Settings) *time.Duration { return &s.Lanes.ConnectTimeout }),
+		durationKey("lanes.first_byte_timeout", "from a request to the first byte of its answer", "10m", time.Second, 24*time.Hour,
+			func(s *Settings) *time.Duration { return &s.Lanes.FirstByteTimeout }),
+		durationKey("lanes.request_timeout", "from a request to the end of its answer", "30m", time.Second, 24*time.Hour,
+			func(s *Settings) *time.Duration { return &s.Lanes.RequestTimeout }),
 	}
 	lanes := []struct {
 		name string

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 )
 
 // Limits of a header. Real ones have about forty keys, and a vocabulary of a few megabytes.
@@ -32,6 +33,9 @@ type Header struct {
 	numbers      map[string][]int64 // integers, and arrays of them
 	infill       Infill
 	vocabulary   int
+	tokens       []string // that may be control tokens, by their place in ids
+	ids          []int
+	control      []string
 }
 
 // Infill holds the ids of the tokens that mark the parts of a text whose middle is to be filled in. Begin is the token
@@ -66,8 +70,13 @@ func Read(from io.Reader) (Header, error) {
 	if r.err != nil {
 		return Header{}, fmt.Errorf("%w: %w", ErrFormat, r.err)
 	}
+	h.tokens, h.ids = nil, nil
 	return h, nil
 }
+
+// Control returns the tokens of the vocabulary that control a chat and whose text does not begin with "<" or "[", at
+// most 256. Those that do begin so are recognized by their form; real vocabularies have thousands of them.
+func (h Header) Control() []string { return h.control }
 
 // Context is how many tokens the model was trained for; 0: the header does not say.
 func (h Header) Context() int {
@@ -187,7 +196,41 @@ func (r *reader) key(h *Header) {
 
 const tokens = "tokenizer.ggml.tokens"
 
-// array keeps numbers, and finds the tokens for filling in the middle.
+// Bounds of the tokens that Control returns, and the kind of a token that controls a chat.
+const (
+	maxControl      = 256
+	maxControlBytes = 48
+	maxCandidates   = 1 << 16
+	controlToken    = 3
+)
+
+// seeToken keeps a token that may control a chat: it has a character that words do not have. Kinds of tokens follow
+// the tokens in a file.
+func (h *Header) seeToken(text string, id int) {
+	if len(text) < 2 || len(text) > maxControlBytes || text[0] == '<' || text[0] == '[' || strings.Contains(text, "\n") || len(h.tokens) == maxCandidates {
+		return
+	}
+	if strings.ContainsAny(text, "<>[]{}|/\\#@:=_") {
+		h.tokens, h.ids = append(h.tokens, text), append(h.ids, id)
+	}
+}
+
+// kinds reads the kinds of all tokens.
+func (r *reader) kinds(h *Header, kind, length uint64) {
+	next := 0
+	for i := uint64(0); i < length && r.err == nil; i++ {
+		n := r.number(kind)
+		if next == len(h.ids) || h.ids[next] != int(i) {
+			continue
+		}
+		if n == controlToken && len(h.control) < maxControl {
+			h.control = append(h.control, h.tokens[next])
+		}
+		next++
+	}
+}
+
+// array keeps numbers, and finds the tokens for filling in the middle and those that control a chat.
 func (r *reader) array(h *Header, name string) {
 	kind, length := r.unsigned(4), r.unsigned(8)
 	if length > maxArray {
@@ -195,6 +238,10 @@ func (r *reader) array(h *Header, name string) {
 		return
 	}
 	if size := sizes[kind]; size.bytes > 0 {
+		if name == "tokenizer.ggml.token_type" && size.integer {
+			r.kinds(h, kind, length)
+			return
+		}
 		if !size.integer || length > maxNumbers {
 			r.skip(int64(length) * int64(size.bytes))
 			return
@@ -211,6 +258,7 @@ func (r *reader) array(h *Header, name string) {
 	for i := uint64(0); i < length && r.err == nil; i++ {
 		if text := r.text(); name == tokens {
 			h.infill.see(text, int(i))
+			h.seeToken(text, int(i))
 		}
 	}
 	if name == tokens {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,4 +171,26 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("got context %d and %d bytes a token, want none below 0", h.Context(), h.KVBytes())
 		}
 	})
+}
+
+// E6: control tokens of a form of their own are found by their kind in the vocabulary.
+func TestControl(t *testing.T) {
+	tokens := pair{"tokenizer.ggml.tokens", []string{"a", "<|im_end|>", "@@SYS@@", "{{turn}}", "#x", "[INST]", "word", "::end"}}
+	kinds := pair{"tokenizer.ggml.token_type", []int32{1, 3, 3, 3, 1, 3, 3, 4}}
+	h, err := Read(bytes.NewReader(file(arch, tokens, kinds)))
+	if want := []string{"@@SYS@@", "{{turn}}"}; err != nil || !slices.Equal(h.Control(), want) {
+		t.Errorf("got %q, %v, want %q", h.Control(), err, want)
+	}
+	if h, err := Read(bytes.NewReader(file(arch, kinds, tokens))); err != nil || h.Control() != nil {
+		t.Errorf("kinds before tokens: got %q, %v, want neither", h.Control(), err)
+	}
+	many := make([]string, 2*maxControl)
+	all := make([]int32, len(many))
+	for i := range many {
+		many[i], all[i] = "@"+strings.Repeat("x", i%40)+"@", controlToken
+	}
+	h, err = Read(bytes.NewReader(file(arch, pair{tokens.name, many}, pair{kinds.name, all})))
+	if err != nil || len(h.Control()) != maxControl {
+		t.Errorf("got %d tokens, %v, want %d", len(h.Control()), err, maxControl)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,9 +30,10 @@ const (
 
 // enrichFlags are the flags of enrich.
 type enrichFlags struct {
-	output, lane, consentID       string
-	jobs                          int
-	private, schema, dryRun, wait bool
+	output, lane, consentID              string
+	write, since, tagsFrom               string
+	jobs                                 int
+	private, schema, dryRun, wait, watch bool
 }
 
 func (a *app) enrichCommand() *cobra.Command {
@@ -42,10 +44,13 @@ func (a *app) enrichCommand() *cobra.Command {
 			"A PATH is a note, a folder of notes, a pattern, or - for standard input. Results go to standard output or to\n" +
 			"--output: a file (one line each) or a folder (a file each). What is finished there is not done again, so the\n" +
 			"same command continues an interrupted run. Several runs may share one --output.\n\n" +
+			"--write frontmatter writes the result into the note, between markers, and changes no other byte of it;\n" +
+			"--write sidecar writes NOTE.enrich.json next to it. --watch goes on with notes that change.\n\n" +
 			"A note longer than the model's context is read in parts, in at most 24 requests; the result says how much was read.\n\n" +
 			"Notes count as private unless --private=false. Another lane than local is used only when --lane names it,\n" +
 			"and for private notes only with the owner's --consent-id. Each result says where the text was sent.",
-		Example: "  companion enrich notes/ --output enriched.jsonl\n  companion enrich --dry-run notes/\n  companion enrich verify enriched.jsonl",
+		Example: "  companion enrich notes/ --output enriched.jsonl\n  companion enrich --dry-run notes/\n  companion enrich verify enriched.jsonl\n" +
+			"  companion enrich --write frontmatter --watch notes/",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if f.schema {
 				return print(a.out, enrich.Schema)
@@ -56,10 +61,17 @@ func (a *app) enrichCommand() *cobra.Command {
 			if f.jobs < 0 {
 				return &failure{code: "usage", message: fmt.Sprintf("--jobs must be 0 (as many as the endpoint takes) or more, not %d", f.jobs), exit: exitUsage}
 			}
+			if err := f.check(given); err != nil {
+				return err
+			}
 			return a.enrich(cmd.Context(), given, f)
 		},
 	}
 	cmd.Flags().StringVar(&f.output, "output", "", "a `FILE` or a folder (existing, or ending in /) for the results")
+	cmd.Flags().StringVar(&f.write, "write", "", "write results to the notes: `frontmatter` or sidecar")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on with notes that change, until Ctrl-C")
+	cmd.Flags().StringVar(&f.since, "since", "", "only notes modified since: a duration such as 24h, a day, or an RFC 3339 `TIME`")
+	cmd.Flags().StringVar(&f.tagsFrom, "tags-from", "", "use only the tags of this `FILE` (one a line) or of the notes in this folder")
 	cmd.Flags().IntVar(&f.jobs, "jobs", 0, "notes at once; 0: as many as the endpoint takes")
 	cmd.Flags().StringVar(&f.lane, "lane", "", "`LANE`: local, self_hosted, enterprise, openrouter, direct_provider")
 	cmd.Flags().BoolVar(&f.private, "private", true, "the notes are private")
@@ -70,6 +82,25 @@ func (a *app) enrichCommand() *cobra.Command {
 	a.jsonFlag(cmd)
 	cmd.AddCommand(a.enrichVerifyCommand())
 	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitPolicy)
+}
+
+// check refuses combinations that mean nothing.
+func (f *enrichFlags) check(given []string) error {
+	bad := func(message, hint string) error {
+		return &failure{code: "usage", message: message, hint: hint, exit: exitUsage}
+	}
+	standard := slices.Contains(given, enrich.Standard)
+	switch {
+	case f.write != "" && f.write != writeFrontMatter && f.write != writeSidecar:
+		return bad(fmt.Sprintf("--write: %q is not accepted", f.write), "accepted: frontmatter, sidecar")
+	case f.write != "" && standard:
+		return bad("--write needs notes; standard input is no file", "leave out --write or name a file")
+	case f.watch && standard:
+		return bad("--watch needs notes; standard input is read once", "leave out --watch or name a folder")
+	case f.watch && f.dryRun:
+		return bad("--watch and --dry-run exclude each other", "use one of them")
+	}
+	return nil
 }
 
 func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
@@ -89,30 +120,76 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	if err := consented(s, chosen, f.private, f.consentID); err != nil {
 		return err
 	}
+	since, err := sinceFlag(f.since, time.Now())
+	if err != nil {
+		return err
+	}
 	paths, problems, err := enrich.Expand(ctx, given)
 	if err != nil {
 		return err
 	}
+	paths = noteSince(paths, since)
+	vocabulary, err := a.vocabulary(ctx, f.tagsFrom)
+	if err != nil {
+		return err
+	}
 	if f.dryRun {
-		return a.dryRun(ctx, s, chosen, paths, problems)
+		return a.dryRun(ctx, s, chosen, vocabulary, paths, problems)
 	}
 	e, client, jobs, err := a.enricher(ctx, s, places, chosen)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	e.ConsentID = f.consentID
+	e.ConsentID, e.Vocabulary = f.consentID, vocabulary
 	if f.jobs > 0 {
 		jobs = f.jobs
 	}
-	store, closeStore, err := a.openStore(f.output)
+	store, closeStore, err := a.openStore(f.output, f.write)
 	if err != nil {
 		return err
 	}
-	p := newEnrichProgress(a, len(paths), chosen)
-	p.problems(problems)
-	err = enrich.Batch(ctx, e, paths, jobs, store, p.note)
-	return errors.Join(p.result(err), closeStore())
+	batch := func(ctx context.Context, paths []string, problems []enrich.Outcome, report func(enrich.Outcome)) error {
+		p := newEnrichProgress(a, len(paths), chosen)
+		p.problems(problems)
+		return p.result(enrich.Batch(ctx, e, paths, jobs, store, func(o enrich.Outcome) {
+			p.note(o)
+			report(o)
+		}))
+	}
+	if f.watch {
+		err = a.watch(ctx, newNoteWatch(given, since), batch)
+	} else {
+		err = batch(ctx, paths, problems, func(enrich.Outcome) {})
+	}
+	return errors.Join(err, closeStore())
+}
+
+// watched says the failure of single notes, which does not end --watch.
+func (a *app) watched(err error) error {
+	var f *failure
+	if !errors.As(err, &f) || f.code != notesFailed {
+		return err
+	}
+	if !a.json {
+		a.say("%s; tried again in %s", f.message, watchRetry)
+	}
+	return nil
+}
+
+// vocabulary reads --tags-from.
+func (a *app) vocabulary(ctx context.Context, path string) ([]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	tags, left, err := enrich.ReadVocabulary(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if left > 0 && !a.json {
+		a.say("%s: %d tags are used, %d are too rare, too long or not plain text", oneLine(path), len(tags), left)
+	}
+	return tags, nil
 }
 
 // awaitLocal returns when the local lane can compute.
@@ -195,14 +272,41 @@ func (a *app) enricher(ctx context.Context, s config.Settings, places config.Pla
 // servedBy identifies the verified model that a daemon serves. The digest never leaves the daemon; the signed
 // manifest's version and the model's name and version identify the artifact.
 func servedBy(status messages.Status) enrich.Served {
-	served := enrich.Served{Model: status.Model.Name, Version: status.Model.Version}
+	served := enrich.Served{
+		Model: status.Model.Name, Version: status.Model.Version, Control: strings.Join(status.Model.ControlTokens, "\n"),
+	}
 	if status.Model.Verified {
 		served.Artifact = fmt.Sprintf("%s %s, manifest %d", served.Model, served.Version, status.Manifest.Version)
 	}
 	return served
 }
 
-func (a *app) openStore(output string) (enrich.Store, func() error, error) {
+// The values of --write.
+const (
+	writeFrontMatter = "frontmatter"
+	writeSidecar     = "sidecar"
+)
+
+// openStore opens where results go: --write, --output, both, or standard output.
+func (a *app) openStore(output, write string) (enrich.Store, func() error, error) {
+	none := func() error { return nil }
+	var notes enrich.Store
+	switch write {
+	case writeFrontMatter:
+		notes = enrich.FrontMatter{}
+	case writeSidecar:
+		notes = enrich.Sidecar{}
+	case "":
+		return a.openOutput(output)
+	}
+	if output == "" {
+		return notes, none, nil
+	}
+	other, closeOther, err := a.openOutput(output)
+	return enrich.Both{other, notes}, closeOther, err
+}
+
+func (a *app) openOutput(output string) (enrich.Store, func() error, error) {
 	none := func() error { return nil }
 	if output == "" {
 		return enrich.Stream{Out: a.out}, none, nil

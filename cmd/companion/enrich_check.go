@@ -23,8 +23,8 @@ type planned struct {
 }
 
 // dryRun prints what enrich would send where, and sends nothing.
-func (a *app) dryRun(ctx context.Context, s config.Settings, l lane.Lane, paths []string, problems []enrich.Outcome) error {
-	e := &enrich.Enricher{Context: remoteContext, Now: time.Now}
+func (a *app) dryRun(ctx context.Context, s config.Settings, l lane.Lane, vocabulary, paths []string, problems []enrich.Outcome) error {
+	e := &enrich.Enricher{Context: remoteContext, Vocabulary: vocabulary, Now: time.Now}
 	where := "this machine"
 	if l == lane.Local {
 		e.Context = a.localContext(ctx, s)

@@ -12,6 +12,9 @@ import (
 	"companion/adapters/completion/lane"
 )
 
+// notesFailed is the code of a run in which single notes failed.
+const notesFailed = "notes_failed"
+
 // enrichProgress reports each note on standard error: a line that is redrawn on a terminal, plain lines elsewhere
 // (X6). Results go to standard output, so the two never share a line: where both are the same terminal, the
 // progress is plain lines too.
@@ -136,7 +139,7 @@ func (p *enrichProgress) result(err error) error {
 	if p.failed == 0 {
 		return nil
 	}
-	f := &failure{code: "notes_failed", message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exitFailed, notes: p.failures}
+	f := &failure{code: notesFailed, message: fmt.Sprintf("%d of %d notes failed", p.failed, p.total), exit: exitFailed, notes: p.failures}
 	if p.failed == p.total {
 		f.exit, f.hint = p.exit, p.hint
 	}

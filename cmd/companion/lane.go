@@ -151,7 +151,9 @@ func remoteClient(s config.Settings, l lane.Lane) (*completion.Client, string, e
 		return nil, "", missingLane(s, l)
 	}
 	at := configured(s, l)
-	target := completion.Target{BaseURL: at.BaseURL, Model: at.Model}
+	target := completion.Target{BaseURL: at.BaseURL, Model: at.Model, Limits: completion.Limits{
+		Connect: s.Lanes.ConnectTimeout, FirstByte: s.Lanes.FirstByteTimeout, Whole: s.Lanes.RequestTimeout,
+	}}
 	if at.KeyEnv != "" {
 		target.Key = messages.NewSecret(strings.TrimSpace(os.Getenv(at.KeyEnv)))
 	}

@@ -65,15 +65,9 @@ func logFilter(actor, level, since, grep string, now time.Time) (logfile.Filter,
 	default:
 		return f, bad("level", "debug, info, warn, error")
 	}
-	if since != "" {
-		at, err := time.Parse(time.RFC3339, since)
-		if ago, durationErr := time.ParseDuration(since); durationErr == nil && ago >= 0 {
-			at, err = now.Add(-ago), nil
-		}
-		if err != nil {
-			return f, bad("since", "a duration such as 10m, or a time such as "+now.UTC().Format(time.RFC3339))
-		}
-		f.Since = at
+	var err error
+	if f.Since, err = sinceFlag(since, now); err != nil {
+		return f, err
 	}
 	if grep != "" {
 		match, err := regexp.Compile(grep)

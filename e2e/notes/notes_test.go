@@ -137,6 +137,19 @@ func TestSelfHosted(t *testing.T) {
 			if code, _, stderr := c.run("enrich", "verify", file); code != 0 || !strings.HasPrefix(stderr, "2 current, 0 stale") {
 				t.Errorf("verify: got exit %d and %q, want 0 and 2 current", code, stderr)
 			}
+			if code, _, stderr := c.run("enrich", "--lane", "self_hosted", "--consent-id", "c-1", "--tags-from", tags(t), "--write", "sidecar", dir); code != 0 {
+				t.Errorf("with a vocabulary: got exit %d and %q, want 0", code, stderr)
+			}
+			if err := enrich.Verify(t.Context(), filepath.Join(dir, "n01.md.enrich.json"), func(v enrich.Verified) error {
+				for _, tag := range v.Result.Tags {
+					if tag != "gardening" && tag != "weather" {
+						t.Errorf("got the tag %q, want one of the vocabulary", tag)
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
 			if err := os.WriteFile(filepath.Join(dir, "n00.md"), []byte("something else"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -145,6 +158,16 @@ func TestSelfHosted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tags writes a vocabulary.
+func tags(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "tags.txt")
+	if err := os.WriteFile(name, []byte("gardening\nweather\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // recorder is a server that keeps what it was sent, and answers like a model.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"os"
+	"strings"
 	"time"
 
 	"companion/fsm"
@@ -43,6 +44,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 			Name: snapshot.Model.Name, Version: snapshot.Model.Version,
 			Verified: facts.Verified, Grace: manifest.Grace,
 			Context: snapshot.Model.Context, ContextShare: share(snapshot.Model), ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
+			ControlTokens: strings.FieldsFunc(snapshot.Model.Control, func(r rune) bool { return r == '\n' }),
 		},
 		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
 		Session: session(v.deps.Views.Session()),

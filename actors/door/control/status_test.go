@@ -28,7 +28,7 @@ func full() (messages.Snapshot, Views) {
 			State: messages.StateReady, Available: true, Reason: messages.ReasonOK, Since: noon.Add(-10 * time.Second),
 			Facts:   messages.Facts{Verified: true, Ready: true, Bound: true, Token: true, LastHealth: noon.Add(-5 * time.Second)},
 			BaseURL: "http://127.0.0.1:43121/v1", Launch: 2, BackEnd: messages.BackEnd{Network: "unix", Address: "/run/secret.sock"},
-			Model:    messages.Model{Name: "gemma", Version: "1.0.0", Context: 4096, Share: 2016, Trained: 32768, Asked: 4096, ContextBy: messages.ContextConfigured},
+			Model:    messages.Model{Name: "gemma", Version: "1.0.0", Context: 4096, Share: 2016, Trained: 32768, Asked: 4096, ContextBy: messages.ContextConfigured, Control: "@@turn@@"},
 			Restarts: 1, LastExit: exit, Wanted: true,
 		}, Views{
 			Door: func() messages.DoorView {
@@ -122,7 +122,7 @@ func TestStatusShape(t *testing.T) {
 		t.Fatalf("got %v, want a readable example with 10 keys or more", err)
 	}
 	extras := map[string][]string{
-		"full":  {"runtime.sandbox.netns", "model.context", "model.contextShare", "model.contextTrained", "model.contextAsked", "model.contextBy", "frontDoor.endedRuntime", "frontDoor.applications", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
+		"full":  {"runtime.sandbox.netns", "model.context", "model.contextShare", "model.contextTrained", "model.contextAsked", "model.contextBy", "model.controlTokens", "frontDoor.endedRuntime", "frontDoor.applications", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
 		"empty": {"runtime.sandbox.netns"},
 	}
 	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {

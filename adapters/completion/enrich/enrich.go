@@ -29,6 +29,7 @@ type Served struct {
 	Model    string // manifest name, or the name that a remote lane is asked for
 	Version  string
 	Artifact string // what identifies the verified artifact without its digest; empty where the lane tells nothing
+	Control  string // control tokens of its vocabulary, one a line, where the lane tells them
 }
 
 // Provenance says how a result was made (E9).
@@ -99,14 +100,14 @@ type Asker interface {
 
 // Enricher enriches notes by one lane. Safe for concurrent use.
 type Enricher struct {
-	Asker         Asker
-	GeneratedBy   string // program and version
-	Lane          lane.Lane
-	ConsentID     string
-	Context       int           // tokens that one request may take
-	Patience      time.Duration // how long a request may wait for room
-	ControlTokens []string      // of the served model's vocabulary, where they are known
-	Now           func() time.Time
+	Asker       Asker
+	GeneratedBy string // program and version
+	Lane        lane.Lane
+	ConsentID   string
+	Context     int           // tokens that one request may take
+	Patience    time.Duration // how long a request may wait for room
+	Vocabulary  []string      // the only tags of results; empty: any
+	Now         func() time.Time
 	// Served returns the model that the lane serves. It is called before and after each note, because a model can be
 	// replaced during a run.
 	Served func(ctx context.Context) (Served, error)
@@ -129,7 +130,19 @@ var errCalls = fmt.Errorf("the note needed more than %d requests", maxCalls)
 
 // limit is how many bytes of a note one request takes.
 func (e *Enricher) limit() int {
-	return int(float64(e.Context-maxTokens-overhead) * e.ratio.get())
+	vocabulary := 0 // in bytes, with quotes and comma; the request quotes it once
+	for _, tag := range e.Vocabulary {
+		vocabulary += len(tag) + 4
+	}
+	return int(float64(e.Context-maxTokens-overhead)*e.ratio.get()) - 2*vocabulary
+}
+
+// promptVersion names the prompt of this run.
+func (e *Enricher) promptVersion() string {
+	if len(e.Vocabulary) > 0 {
+		return PromptVersion + "+tags"
+	}
+	return PromptVersion
 }
 
 // Calls estimates the requests for a note: one for each part, and those that merge the parts. It never exceeds
@@ -168,7 +181,7 @@ func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
 		return Result{}, err
 	}
 	start := e.Now()
-	r := &reading{e: e, title: note.Title}
+	r := &reading{e: e, title: note.Title, control: strings.Fields(before.Control)}
 	made, read, err := r.text(ctx, note.Body)
 	if err != nil {
 		return Result{}, err
@@ -187,7 +200,7 @@ func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
 			GeneratedBy: e.GeneratedBy, Model: before.Model, ModelVersion: before.Version,
 			Lane: e.Lane, CreatedAt: e.Now().UTC().Truncate(time.Second), SourceEventID: note.Event,
 			Receipt: Receipt{
-				Artifact: before.Artifact, PromptVersion: PromptVersion, ConsentID: e.ConsentID, Calls: r.calls,
+				Artifact: before.Artifact, PromptVersion: e.promptVersion(), ConsentID: e.ConsentID, Calls: r.calls,
 				PromptTokens: r.promptTokens, CompletionTokens: r.completionTokens,
 				DurationMS: e.Now().Sub(start).Milliseconds(), BytesSent: map[string]int64{string(e.Lane): r.sent},
 			},
@@ -205,6 +218,7 @@ func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
 type reading struct {
 	e                                    *Enricher
 	title                                string
+	control                              []string
 	calls                                int
 	promptTokens, completionTokens, sent int64
 }
@@ -286,7 +300,7 @@ func (r *reading) part(ctx context.Context, text string) (answer, string, error)
 // once sends one request.
 func (r *reading) once(ctx context.Context, text string, seed int64) (answer, error) {
 	e := r.e
-	turns, err := turnsOf(r.title, text, e.ControlTokens)
+	turns, err := turnsOf(r.title, text, e.Vocabulary, r.control)
 	if err != nil {
 		return answer{}, err
 	}
@@ -294,7 +308,7 @@ func (r *reading) once(ctx context.Context, text string, seed int64) (answer, er
 	r.calls++
 	got, err := e.Asker.Ask(ctx, turns, completion.Options{
 		MaxTokens: maxTokens, Temperature: &temperature, Seed: &seed,
-		SchemaName: "enrichment", Schema: answerSchema,
+		SchemaName: "enrichment", Schema: answerSchema(e.Vocabulary),
 	}, e.Patience)
 	r.sent += got.SentBytes
 	if err != nil {
@@ -306,16 +320,17 @@ func (r *reading) once(ctx context.Context, text string, seed int64) (answer, er
 	if got.Truncated {
 		return answer{}, errors.New("the answer reached the token limit before it was whole")
 	}
-	return decodeAnswer(got.Text)
+	return decodeAnswer(got.Text, e.Vocabulary)
 }
 
 // turnsOf quotes a part of a note. In the quoted value no control token of a chat template can be spelled.
-func turnsOf(title, text string, tokens []string) ([]completion.Message, error) {
+func turnsOf(title, text string, vocabulary, tokens []string) ([]completion.Message, error) {
 	title, _ = cut(title, 200)
 	quoted, err := quote(struct {
 		Title string `json:"title,omitempty"`
+		Tags  string `json:"tags_to_choose_from,omitempty"` // one string: quote escapes brackets
 		Note  string `json:"note"`
-	}{title, text}, tokens)
+	}{title, strings.Join(vocabulary, ", "), text}, tokens)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func TestHostileNotes(t *testing.T) {
 					t.Errorf("%q: got %s, want no markup and no control characters", text, turns[1].Content)
 				}
 				o := f.options[i]
-				if o.SchemaName != "enrichment" || cmp.Diff(answerSchema, o.Schema) != "" || o.MaxTokens != maxTokens {
+				if o.SchemaName != "enrichment" || cmp.Diff(answerSchema(nil), o.Schema) != "" || o.MaxTokens != maxTokens {
 					t.Errorf("%q: got options %+v, want those of the program", text, o)
 				}
 			}
@@ -145,7 +145,7 @@ func TestSchemasAgree(t *testing.T) {
 	if err := json.Unmarshal([]byte(Schema), &whole); err != nil {
 		t.Fatal(err)
 	}
-	for name, part := range answerSchema["properties"].(map[string]any) {
+	for name, part := range answerSchema(nil)["properties"].(map[string]any) {
 		encoded, err := json.Marshal(part)
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +209,7 @@ func FuzzParseNote(f *testing.F) {
 			return
 		}
 		part, rest := split(n.Body, 300)
-		turns, err := turnsOf(n.Title, part, []string{"<s>", "[INST]", "\u2581x"})
+		turns, err := turnsOf(n.Title, part, nil, []string{"<s>", "[INST]", "\u2581x"})
 		if err != nil || turns[0].Content != instruction {
 			t.Fatalf("got %v, %v, want the instruction first", turns, err)
 		}

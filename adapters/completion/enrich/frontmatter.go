@@ -1,7 +1,6 @@
 package enrich
 
 import (
-	"bytes"
 	"fmt"
 	"regexp"
 	"slices"
@@ -18,6 +17,7 @@ const maxHeader = 64 << 10
 type header struct {
 	title string
 	event string
+	keys  []string // of the top level
 }
 
 // headerKeys are keys that programs for Markdown notes write. One of them, in any case, makes a block
@@ -35,33 +35,19 @@ var lowerKey = regexp.MustCompile(`^[a-z][a-z0-9_.-]*$`)
 // scalar does not end the header. Text between two rulers that is not front matter stays in the body,
 // so that no text of a note is lost.
 func splitHeader(data []byte) (header, []byte) {
-	first, rest, found := bytes.Cut(data, []byte("\n"))
-	if !found {
-		return header{}, data
+	f, ok := findFrontMatter(data)
+	if !ok {
+		return header{}, data[f.first:]
 	}
-	parse, closers := yamlHeader, []string{"---", "..."}
-	switch strings.TrimRight(string(first), " \t\r") {
-	case "---":
-	case "+++":
-		parse, closers = tomlHeader, []string{"+++"}
-	default:
-		return header{}, data
+	parse := yamlHeader
+	if f.toml {
+		parse = tomlHeader
 	}
-	for end := 0; end < len(rest) && end <= maxHeader; {
-		line, _, more := bytes.Cut(rest[end:], []byte("\n"))
-		if slices.Contains(closers, strings.TrimRight(string(line), " \t\r")) {
-			head, ok := contained(parse, rest[:end])
-			if !ok {
-				return header{}, data
-			}
-			if !more {
-				return head, nil
-			}
-			return head, rest[end+len(line)+1:]
-		}
-		end += len(line) + 1
+	head, ok := contained(parse, data[f.start:f.end])
+	if !ok {
+		return header{}, data[f.first:]
 	}
-	return header{}, data
+	return head, data[f.rest:]
 }
 
 // contained runs a parser and turns its panic into a refusal: YAML decoders have panicked on malformed text.
@@ -81,19 +67,18 @@ func yamlHeader(text []byte) (header, bool) {
 		return header{}, false
 	}
 	var head header
-	var keys []string
 	pairs := doc.Content[0].Content
 	for i := 0; i+1 < len(pairs); i += 2 {
 		key, value := pairs[i], pairs[i+1]
 		if key.Kind != yaml.ScalarNode {
 			return header{}, false
 		}
-		keys = append(keys, key.Value)
+		head.keys = append(head.keys, key.Value)
 		if value.Kind == yaml.ScalarNode {
 			head.set(key.Value, value.Value)
 		}
 	}
-	return head, isHeader(keys)
+	return head, isHeader(head.keys)
 }
 
 func tomlHeader(text []byte) (header, bool) {
@@ -102,16 +87,15 @@ func tomlHeader(text []byte) (header, bool) {
 		return header{}, false
 	}
 	var head header
-	var keys []string
 	for key, value := range values {
-		keys = append(keys, key)
+		head.keys = append(head.keys, key)
 		switch value.(type) {
 		case map[string]any, []any:
 		default:
 			head.set(key, fmt.Sprint(value))
 		}
 	}
-	return head, isHeader(keys)
+	return head, isHeader(head.keys)
 }
 
 func (h *header) set(key, value string) {

@@ -1,7 +1,6 @@
 package enrich
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,7 +23,8 @@ const Standard = "-"
 type Note struct {
 	Path   string // as the user named it, for messages
 	Real   string // absolute, without symbolic links; Standard for standard input
-	Digest string // sha256 of the file, hex
+	Digest string // sha256 of the file without what enrich wrote into it, hex
+	Block  string // the Digest of the note that enrich's block in it was made of; empty without a block
 	Event  string // the event it came from, for provenance
 	Title  string
 	Body   string
@@ -86,10 +86,11 @@ func ParseNote(path string, data []byte) (Note, error) {
 	if !utf8.Valid(data) {
 		return Note{}, errors.New("the note is not UTF-8 text")
 	}
+	data, block := withoutBlocks(data)
 	sum := sha256.Sum256(data)
-	note := Note{Path: path, Real: path, Digest: hex.EncodeToString(sum[:])}
+	note := Note{Path: path, Real: path, Digest: hex.EncodeToString(sum[:]), Block: block}
 	note.Event = "sha256:" + note.Digest[:32]
-	head, body := splitHeader(bytes.TrimPrefix(data, []byte("\ufeff")))
+	head, body := splitHeader(data)
 	note.Title = head.title
 	if eventPattern.MatchString(head.event) {
 		note.Event = head.event

@@ -31,16 +31,23 @@ const (
 	longestAnswer = longestSummary + mostTags*longestTag + mostQuestions*longestQuestion
 )
 
-// answerSchema is the part of a Result that the model makes; the runtime's grammar enforces it.
-var answerSchema = map[string]any{
-	"type":                 "object",
-	"additionalProperties": false,
-	"required":             []string{"summary", "tags", "open_questions"},
-	"properties": map[string]any{
-		"summary":        text(longestSummary),
-		"tags":           list(mostTags, longestTag),
-		"open_questions": list(mostQuestions, longestQuestion),
-	},
+// answerSchema is the part of a Result that the model makes; the runtime's grammar enforces it. With a vocabulary, tags
+// come from it only.
+func answerSchema(vocabulary []string) map[string]any {
+	tags := list(mostTags, longestTag)
+	if len(vocabulary) > 0 {
+		tags["items"] = map[string]any{"type": "string", "enum": vocabulary}
+	}
+	return map[string]any{
+		"type":                 "object",
+		"additionalProperties": false,
+		"required":             []string{"summary", "tags", "open_questions"},
+		"properties": map[string]any{
+			"summary":        text(longestSummary),
+			"tags":           tags,
+			"open_questions": list(mostQuestions, longestQuestion),
+		},
+	}
 }
 
 func text(longest int) map[string]any {
@@ -83,8 +90,9 @@ type answer struct {
 	OpenQuestions []string `json:"open_questions"`
 }
 
-// decodeAnswer takes exactly one object with exactly these keys, and makes its text safe to render.
-func decodeAnswer(content string) (answer, error) {
+// decodeAnswer takes exactly one object with exactly these keys, and makes its text safe to render. Of a vocabulary
+// each tag is kept once.
+func decodeAnswer(content string, vocabulary []string) (answer, error) {
 	var a answer
 	decoder := json.NewDecoder(strings.NewReader(content))
 	decoder.DisallowUnknownFields()
@@ -99,10 +107,24 @@ func decodeAnswer(content string) (answer, error) {
 	for i, tag := range a.Tags {
 		a.Tags[i] = shorten(defang(tag), longestTag)
 	}
+	if len(vocabulary) > 0 {
+		a.Tags = known(a.Tags, vocabulary)
+	}
 	for i, question := range a.OpenQuestions {
 		a.OpenQuestions[i] = shorten(defang(question), longestQuestion)
 	}
 	return a, nil
+}
+
+// known returns the tags of the vocabulary, each once. A server without grammars may answer with others.
+func known(tags, vocabulary []string) []string {
+	kept := []string{}
+	for _, tag := range tags {
+		if slices.Contains(vocabulary, tag) && !slices.Contains(kept, tag) {
+			kept = append(kept, tag)
+		}
+	}
+	return kept
 }
 
 // errShape never quotes the answer: it is about a private note.

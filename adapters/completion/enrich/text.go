@@ -28,9 +28,13 @@ func quote(v any, tokens []string) (string, error) {
 		return `\u005b` + token[1:len(token)-1] + `\u005d`
 	})
 	for _, token := range tokens {
-		if first, size := utf8.DecodeRuneInString(token); size < len(token) && !strings.ContainsRune(`{}":,\`, first) {
-			text = strings.ReplaceAll(text, token, escaped(first)+token[size:])
+		// In encoded JSON, every character but these is inside a string, where an escape means the same.
+		at := strings.IndexFunc(token, func(r rune) bool { return !strings.ContainsRune(`{}":,\`, r) })
+		if at < 0 || utf8.RuneCountInString(token) < 2 {
+			continue
 		}
+		first, size := utf8.DecodeRuneInString(token[at:])
+		text = strings.ReplaceAll(text, token, token[:at]+escaped(first)+token[at+size:])
 	}
 	return escapeHidden(text), nil
 }

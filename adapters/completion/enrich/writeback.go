@@ -1,0 +1,142 @@
+package enrich
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"companion/adapters/privatefs"
+)
+
+// sidecarSuffix follows the whole file name of a note.
+const sidecarSuffix = ".enrich.json"
+
+// Sidecar is a Store of one file next to each note, mode 0600.
+type Sidecar struct{}
+
+// Done reports whether the file next to the note holds a result of the same text.
+func (Sidecar) Done(n Note) (bool, error) {
+	result, err := readResult(n.Real + sidecarSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && result.Source.SHA256 == n.Digest, err
+}
+
+// Put replaces the file next to the note. A file there that is no result is not touched.
+func (Sidecar) Put(r Result) error {
+	name := r.Source.real() + sidecarSuffix
+	if _, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	line, err := encode(r)
+	if err != nil {
+		return err
+	}
+	if err := privatefs.Replace(name, line); err != nil {
+		return fmt.Errorf("writing a result: %w", err)
+	}
+	return nil
+}
+
+// FrontMatter is a Store in the notes themselves: a block between markers in their front matter. Every byte outside the
+// markers stays as it is. A note that has changed since it was read is not written.
+type FrontMatter struct{}
+
+// Done reports whether the note's block was made of its present text.
+func (FrontMatter) Done(n Note) (bool, error) { return n.Block == n.Digest, nil }
+
+// Put writes the block.
+func (FrontMatter) Put(r Result) error {
+	if err := writeBlock(r); err != nil {
+		return fmt.Errorf("writing to the note: %w", err)
+	}
+	return nil
+}
+
+func writeBlock(r Result) error {
+	name := r.Source.real()
+	file, err := os.OpenFile(name, os.O_RDWR, 0) // a note that its owner made read-only is refused here
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, MaxNote+1))
+	if err != nil {
+		return err
+	}
+	now, err := ParseNote(name, data)
+	if err != nil {
+		return err
+	}
+	if now.Digest != r.Source.SHA256 {
+		return errors.New("it has changed since it was read; run the same command again")
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if !replaceable(info) {
+		return errors.New("it has several names (hard links) or another owner; use --write sidecar")
+	}
+	written, err := withBlock(data, r)
+	if err != nil {
+		return err
+	}
+	return replaceNote(name, info, written)
+}
+
+// replaceNote replaces the file by written, with its mode, unless it has changed since read.
+func replaceNote(name string, read fs.FileInfo, written []byte) error {
+	dir := filepath.Dir(name)
+	made, err := os.CreateTemp(dir, ".enrich-*")
+	if err != nil {
+		return err
+	}
+	_, err = made.Write(written)
+	err = errors.Join(err, made.Chmod(read.Mode().Perm()), made.Sync(), made.Close())
+	if err == nil {
+		err = unchanged(name, read)
+	}
+	if err == nil {
+		err = os.Rename(made.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(made.Name()))
+	}
+	return privatefs.SyncDir(dir)
+}
+
+// unchanged fails if the file of that name is not the one that was read, or was written to since.
+func unchanged(name string, read fs.FileInfo) error {
+	now, err := os.Lstat(name)
+	if err == nil && (!os.SameFile(now, read) || now.Size() != read.Size() || !now.ModTime().Equal(read.ModTime())) {
+		err = errors.New("it has changed since it was read; run the same command again")
+	}
+	return err
+}
+
+// Both is a Store that keeps each result in several stores.
+type Both []Store
+
+// Done reports whether the note is done in all of them.
+func (b Both) Done(n Note) (bool, error) {
+	for _, s := range b {
+		if done, err := s.Done(n); !done || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Put stores the result in each of them, also where another one fails, so that no result is lost.
+func (b Both) Put(r Result) error {
+	var failed error
+	for _, s := range b {
+		failed = errors.Join(failed, s.Put(r))
+	}
+	return failed
+}
