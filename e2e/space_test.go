@@ -23,9 +23,9 @@ func TestDiskFull(t *testing.T) {
 		hub := harness.NewHub(t)
 		hub.PublishSmall()
 		c := hub.Companion("")
-		c.StartOnSmallDisk("32k")
+		c.StartOnSmallDisk(c.Data(), "32k")
 		code, reasons := pulled(t, c)
-		checkNoSpace(t, c, code, reasons, "less free space than the artifact needs")
+		checkNoSpace(t, c, code, reasons, "free, the artifact needs")
 		if _, err := os.Stat(filepath.Join(c.Data(), "models")); err != nil {
 			t.Errorf("the data folder is not seen: %v", err)
 		}
@@ -39,7 +39,7 @@ func TestDiskFull(t *testing.T) {
 		want := hub.PublishInert(8 << 20)
 		hub.Fault("slow", true)
 		c := hub.Companion("")
-		c.StartOnSmallDisk("12m")
+		c.StartOnSmallDisk(c.Data(), "12m")
 		filler := filepath.Join(c.Data(), "filler")
 		filled := make(chan error, 1)
 		go func() { filled <- fillOnceBytesCome(t.Context(), c.Data(), filler) }()
@@ -57,6 +57,48 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("with space again: got exit %d, %q, stored %q, want 0 and %v stored", code, reasons, stored(t, c), want)
 		}
 	})
+}
+
+// A8, M8: a full disk under the state folder is named, with the folder and its free space, and is no crash loop; doctor names
+// it, too. With space again a start by the user succeeds.
+func TestStateDiskFull(t *testing.T) {
+	c := harness.RealHub(t).Companion("[log]\nmax_size = \"1MiB\"\n")
+	c.StartOnSmallDisk(c.State(), "2m")
+	filler := filepath.Join(c.State(), "filler")
+	if err := fill(filler); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: got %v, want ENOSPC", err)
+	}
+	c.SignIn()
+	held := c.Await("held", 2*time.Minute, func(s messages.Status) bool { return s.Runtime.Held })
+	if held.Reason != messages.ReasonNoSpace || held.Runtime.LastExit == nil || held.Runtime.LastExit.Reason != messages.ReasonNoSpace {
+		t.Errorf("got the reason %s and the last exit %+v, want no_space", held.Reason, held.Runtime.LastExit)
+	}
+	folder := filepath.Join(c.Home, "state/companion")
+	for _, command := range []string{"status", "doctor"} {
+		if r := c.RunInside(command); !strings.Contains(r.Stdout, folder+" has 0 B free") || !strings.Contains(r.Stdout, "1.0 MiB") {
+			t.Errorf("%s: got %s%s, want the state folder, its free space and what is needed", command, r.Stdout, r.Stderr)
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.Run("start", "--wait"); r.Code != 0 {
+		t.Errorf("start with space again: got status %d, want 0: %s", r.Code, r.Stderr)
+	}
+}
+
+// P4, A8: a memory limit that the runtime cannot start in is named, and is no crash loop.
+func TestMemoryLimitTooSmall(t *testing.T) {
+	c := harness.RealHub(t).Companion("[runtime]\nmemory_limit = \"64MiB\"\n")
+	c.Start()
+	c.SignIn()
+	held := c.Await("held", 2*time.Minute, func(s messages.Status) bool { return s.Runtime.Held })
+	if held.Reason != messages.ReasonRAMOverLimit || held.Runtime.LastExit == nil || held.Runtime.LastExit.Reason != messages.ReasonRAMOverLimit {
+		t.Errorf("got the reason %s and the last exit %+v, want ram_over_limit", held.Reason, held.Runtime.LastExit)
+	}
+	if r := c.Run("status"); !strings.Contains(r.Stdout, "needs more memory than `runtime.memory_limit`") || !strings.Contains(r.Stdout, "raise `runtime.memory_limit`") {
+		t.Errorf("status: got %s, want the limit and the next step", r.Stdout)
+	}
 }
 
 func checkNoSpace(t *testing.T, c *harness.Companion, code int, reasons []messages.Reason, says string) {
@@ -89,16 +131,21 @@ func fillOnceBytesCome(ctx context.Context, data, filler string) error {
 			return err == nil && info.Size() >= 64<<10
 		})
 	}
-	file, err := os.Create(filler)
-	if err != nil {
-		return fmt.Errorf("filling the disk: %w", err)
-	}
-	defer file.Close()
-	for chunk := make([]byte, 64<<10); err == nil; {
-		_, err = file.Write(chunk)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
+	if err := fill(filler); !errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("filling the disk: %w", err)
 	}
 	return nil
+}
+
+// fill writes a file until it fails.
+func fill(name string) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for chunk := make([]byte, 4<<10); err == nil; {
+		_, err = file.Write(chunk)
+	}
+	return err
 }

@@ -243,3 +243,35 @@ func TestRequestedExitAsksForNoRequests(t *testing.T) {
 		w.send(messages.RuntimeExited{Launch: w.snapshot.Get().Launch, Requested: true})
 	})
 }
+
+// A8: a hold after failures with one cause that the user can remove shows this cause, also after a restart of the actor.
+func TestHoldNamesItsCause(t *testing.T) {
+	for last, want := range map[messages.Reason]messages.Reason{
+		messages.ReasonRAMOverLimit:  messages.ReasonRAMOverLimit,
+		messages.ReasonNoSpace:       messages.ReasonNoSpace,
+		messages.ReasonSpawnFailed:   messages.ReasonCrashLoop,
+		messages.ReasonProcessExited: messages.ReasonCrashLoop,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.ready(t)
+			for i := range fsm.CrashLoopFailures {
+				got := w.send(exited(w.snapshot.Get().Launch, last))
+				if i < fsm.CrashLoopFailures-1 {
+					w.pass(time.Until(got.RetryAt))
+					w.up(t)
+				}
+			}
+			if got := w.snapshot.Get(); !got.Held || got.Reason != want {
+				t.Errorf("%s: got held %t with %s, want %s", last, got.Held, got.Reason, want)
+			}
+			w.close()
+			w.serve()
+			defer w.close()
+			got := w.send(messages.RuntimeAbsent{}, verified(1), messages.DoorBound{BaseURL: "u"}, messages.TokenStored{})
+			if !got.Held || got.Reason != want {
+				t.Errorf("%s, restarted: got held %t with %s, want %s", last, got.Held, got.Reason, want)
+			}
+		})
+	}
+}

@@ -226,8 +226,8 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	}
 	if isLoop {
 		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
-		l.causes.Ready = messages.ReasonCrashLoop
-		l.log.Error("runtime held after repeated failures", zap.String("reason", string(messages.ReasonCrashLoop)),
+		l.causes.Ready = heldReason(l.lastExit)
+		l.log.Error("runtime held after repeated failures", zap.String("reason", string(l.causes.Ready)),
 			zap.String("last", string(reason)), zap.Time("until", l.failures.HeldTill))
 		return
 	}
@@ -236,6 +236,18 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	l.retryAt = now.Add(wait)
 	l.log.Warn("runtime failed", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
 		zap.String("signal", exit.Signal), zap.Duration("retryIn", wait))
+}
+
+// heldReason is the reason that status shows while launches are held back. A failure that has one cause, which the user can
+// remove, is named; the others are a crash loop.
+func heldReason(last *messages.ExitReport) messages.Reason {
+	if last != nil {
+		switch last.Reason {
+		case messages.ReasonRAMOverLimit, messages.ReasonNoSpace, messages.ReasonLibraryMissing:
+			return last.Reason
+		}
+	}
+	return messages.ReasonCrashLoop
 }
 
 // forgive clears the crash history, the hold and the backoff.

@@ -95,7 +95,7 @@ func newLoop(deps Deps) *loop {
 		l.failures = before.Failures
 	}
 	if l.held() {
-		l.causes.Ready = messages.ReasonCrashLoop
+		l.causes.Ready = heldReason(l.lastExit)
 	}
 	return l
 }

@@ -262,6 +262,7 @@ func TestMisspeltVariables(t *testing.T) {
 		"COMPANION_HUBURL":         "did you mean COMPANION_HUB_URL?",
 		"COMPANION_RUNTIM_THREADS": "did you mean COMPANION_RUNTIME_THREADS?",
 		"COMPANION_MODELCONTEXT":   "did you mean COMPANION_MODEL_CONTEXT?",
+		"COMPANION_MODEL":          "accepted: COMPANION_SECTION_KEY",
 		"COMPANION_HUB_NONSENSE":   "accepted: COMPANION_SECTION_KEY",
 		"COMPANION_FIXTURES":       "",
 		"COMPANION_FAULTS":         "",

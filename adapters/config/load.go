@@ -209,7 +209,7 @@ func syntaxProblem(file string, err error) Problem {
 	return Problem{Where: file, Message: "not TOML: " + err.Error()}
 }
 
-// environmentLayer reads the environment variables. It refuses those that look like a misspelt key: they begin with a
+// environmentLayer reads the environment variables. It refuses those that look like a misspelt key: they are or begin with a
 // section's name, or differ from a key's variable by at most two characters. It ignores other COMPANION_ variables, which
 // Unknown lists.
 func environmentLayer(environ []string) (layer, []Problem) {
@@ -289,7 +289,7 @@ func variable(key string) string {
 func looksLikeKey(name string) bool {
 	return slices.ContainsFunc(table, func(k key) bool {
 		section, _, _ := strings.Cut(k.name, ".")
-		return strings.HasPrefix(name, variable(section)+"_")
+		return name == variable(section) || strings.HasPrefix(name, variable(section)+"_")
 	})
 }
 

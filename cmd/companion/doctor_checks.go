@@ -25,8 +25,12 @@ import (
 	"companion/messages"
 )
 
-// leastFree is the free space below which a download of a usual small model fails.
-const leastFree = 2 << 30
+// leastFree is the free space below which a download of a usual small model fails, and leastState below which the log and
+// the identity of the runtime cannot be written.
+const (
+	leastFree  = 2 << 30
+	leastState = 1 << 20
+)
 
 // skewAllowed is how far this machine's clock may be from the hub's: TLS and expiry dates need no better.
 const skewAllowed = 2 * time.Minute
@@ -67,15 +71,19 @@ func checkFolders(_ context.Context, x *examination) []finding {
 }
 
 func checkDisk(_ context.Context, x *examination) []finding {
-	dir := x.places.Data
-	usage, err := diskOf(dir)
-	switch {
-	case err != nil:
-		return []finding{warning("", "the free space of %s cannot be read: %v", x.places.Data, err)}
-	case usage.Free < leastFree:
-		return []finding{failed("free space on that disk", "%s has %s free; a small model needs %s", dir, bytesText(int64(usage.Free)), bytesText(leastFree))}
+	var found []finding
+	for _, at := range roomNeeded(x.places) {
+		usage, err := diskOf(at.folder)
+		switch {
+		case err != nil:
+			found = append(found, warning("", "the free space of %s cannot be read: %v", at.folder, err))
+		case usage.Free < at.least:
+			found = append(found, failed("free space on that disk", "%s has %s free; %s needs %s", at.folder, bytesText(int64(usage.Free)), at.what, bytesText(int64(at.least))))
+		case at.folder == x.places.Data:
+			found = append(found, ok("%s free for models", bytesText(int64(min(usage.Free, 1<<62)))))
+		}
 	}
-	return []finding{ok("%s free for models", bytesText(int64(min(usage.Free, 1<<62))))}
+	return found
 }
 
 func checkKeychain(ctx context.Context, x *examination) []finding {

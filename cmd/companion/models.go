@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/agext/levenshtein"
-	"github.com/shirou/gopsutil/v3/disk"
 	"github.com/spf13/cobra"
 
 	"companion/adapters/door/controlsock"
@@ -163,37 +160,4 @@ func nearest(name string, rows []messages.ModelRow) string {
 		}
 	}
 	return oneLine(best)
-}
-
-// neededBytes is what is still missing of the named model, or of the selected one; 0 where it is not known.
-func neededBytes(name string, rows []messages.ModelRow) int64 {
-	for _, row := range rows {
-		if row.Name == name || name == "" && row.Selected {
-			return max(0, row.Size-row.PartialBytes)
-		}
-	}
-	return 0
-}
-
-// diskOf reads the disk of a folder, or of its nearest parent where it is not there yet.
-func diskOf(folder string) (*disk.UsageStat, error) {
-	for {
-		usage, err := disk.Usage(folder)
-		if err == nil || filepath.Dir(folder) == folder {
-			return usage, err
-		}
-		folder = filepath.Dir(folder)
-	}
-}
-
-// roomText says how much room a folder has, and how much is needed.
-func roomText(folder string, needed int64) string {
-	text := folder
-	if usage, err := diskOf(folder); err == nil {
-		text += " has " + bytesText(int64(min(usage.Free, math.MaxInt64))) + " free"
-	}
-	if needed > 0 {
-		text += ", " + bytesText(needed) + " are needed"
-	}
-	return text
 }

@@ -44,6 +44,9 @@ func (a *app) runCommand() *cobra.Command {
 			if err := checkFiles(s, values); err != nil {
 				return err
 			}
+			for _, name := range config.Unknown(os.Environ()) {
+				a.say("warning: the environment variable %s sets no key and is ignored", oneLine(name))
+			}
 			unlock, err := lockDaemon(places)
 			if err != nil {
 				return err

@@ -78,7 +78,11 @@ func (a *app) status(ctx context.Context, f statusFlags) error {
 	if a.json {
 		err = a.printStatusLine(status)
 	} else {
-		err = print(a.out, screen(status, nil, colour(a.out), nextConfigured(s, status)))
+		step := nextConfigured(s, status)
+		if lacksSpace(status) {
+			step = spaceStep(ctx, client, places, status)
+		}
+		err = print(a.out, screen(status, nil, colour(a.out), step))
 	}
 	if err == nil && f.exitCode && !status.CompanionAvailable {
 		return silentExit(exitUnavailable)
@@ -275,8 +279,10 @@ func next(s messages.Status) string {
 		return "companion login"
 	case !s.Facts.Verified && exitOf(s.Reason) == exitIntegrity && nextStep(s.Reason) != "":
 		return nextStep(s.Reason)
-	case !s.Facts.Verified && (s.Reason == messages.ReasonNoSpace || s.Reason == messages.ReasonOverBudget):
+	case !s.Facts.Verified && s.Reason == messages.ReasonOverBudget:
 		return nextStep(s.Reason)
+	case lacksSpace(s):
+		return nextStep(messages.ReasonNoSpace)
 	case !s.Facts.Verified:
 		return "companion pull"
 	case s.Runtime.Held:
@@ -372,7 +378,7 @@ func runtimeRow(r messages.StatusRuntime) string {
 	if r.RetryAt != nil {
 		text += ", again at " + r.RetryAt.Local().Format(time.TimeOnly)
 	}
-	return text + mark(r.Held, ", held after a crash loop", "") + mark(r.PID != 0 && !r.Pinned, ", NOT PINNED by the manifest", "")
+	return text + mark(r.Held, ", held after repeated failures", "") + mark(r.PID != 0 && !r.Pinned, ", NOT PINNED by the manifest", "")
 }
 
 // sandboxRow says how the runtime is confined, as proved at its start.

@@ -86,7 +86,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonAddressNotAllowed:        "sign in to the network if it asks for that; behind a VPN or proxy, or for a private host, add the host to `manifest.private_hosts`",
 	messages.ReasonNotExecutable:            "mount it with exec, or set `XDG_DATA_HOME` to a folder elsewhere",
 	messages.ReasonLibraryMissing:           "install the library that `companion status` names",
-	messages.ReasonNoSpace:                  "free space in the data folder, then `companion pull` again",
+	messages.ReasonNoSpace:                  "free space on the disk that `companion doctor disk` names, then `companion pull` or `companion start`",
 	messages.ReasonOverBudget:               "`companion prune`, or raise `disk.budget`",
 	messages.ReasonInvalidBinaryPath:        "`companion pull`, or check `runtime.allow_unpinned_binary`",
 	messages.ReasonBinaryUntrusted:          "check who can write the folder, then `companion pull`",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -105,7 +106,14 @@ func counted(n int) string {
 func flagProblem(cmd *cobra.Command, err error) string {
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
+	var unknown *pflag.NotExistError
 	switch {
+	case errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1:
+		text := "there is no flag --" + plain(unknown.GetSpecifiedName())
+		if near := nearFlag(cmd, unknown.GetSpecifiedName()); near != "" {
+			text += "; did you mean --" + near + "?"
+		}
+		return oneLine(text)
 	case errors.As(err, &invalid):
 		kind := map[string]string{"int": "a whole number", "int64": "a whole number", "uint": "a whole number", "float64": "a number",
 			"bool": "true or false", "duration": "a duration such as 30s"}[invalid.GetFlag().Value.Type()]
@@ -116,4 +124,16 @@ func flagProblem(cmd *cobra.Command, err error) string {
 		return "--" + missing.GetSpecifiedName() + " needs a value"
 	}
 	return oneLine(err.Error())
+}
+
+// nearFlag is the flag of cmd whose name is most like name; empty where none is.
+func nearFlag(cmd *cobra.Command, name string) string {
+	best, bestAt := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		far := levenshtein.Distance(name, f.Name, nil)
+		if !f.Hidden && far < bestAt {
+			best, bestAt = f.Name, far
+		}
+	})
+	return best
 }

@@ -92,7 +92,7 @@ func (c *Companion) Edit(old, replacement string) {
 // Places of the companion (cli.md).
 func (c *Companion) ConfigFile() string { return filepath.Join(c.Home, "config/companion/config.toml") }
 func (c *Companion) Data() string       { return filepath.Join(c.view, c.Home, "data/companion") }
-func (c *Companion) State() string      { return filepath.Join(c.Home, "state/companion") }
+func (c *Companion) State() string      { return filepath.Join(c.view, c.Home, "state/companion") }
 func (c *Companion) RunTime() string    { return filepath.Join(c.Home, "run/companion") }
 
 // Keychain opens the kernel keyring as the companion does.
@@ -175,16 +175,23 @@ func (c *Companion) Start(flags ...string) *Process {
 	return daemon
 }
 
-// StartOnSmallDisk is Start with the data folder on a separate file system of the given size; Data opens files in it. It
-// needs util-linux's unshare, and no privilege where the system allows user namespaces.
-func (c *Companion) StartOnSmallDisk(size string) *Process {
+// StartOnSmallDisk is Start with a folder, such as Data(), on a separate file system of the given size; Data and State open
+// files in it. It needs util-linux's unshare, and no privilege where the system allows user namespaces.
+func (c *Companion) StartOnSmallDisk(folder, size string) *Process {
 	c.t.Helper()
 	const script = `mkdir -p -m 0700 "$1" && mount -t tmpfs -o mode=0700,size="$2" none "$1" && exec "$3" run`
 	c.Daemon = launch(c.t, c.Home, "companion", "unshare", nil, c.env(), "--map-root-user", "--mount", "--",
-		"sh", "-c", script, "sh", c.Data(), size, daemonBinary(c.t))
+		"sh", "-c", script, "sh", folder, size, daemonBinary(c.t))
 	c.view = fmt.Sprintf("/proc/%d/root", c.Daemon.PID)
 	c.Await("answering", time.Minute, func(s messages.Status) bool { return s.PID == c.Daemon.PID })
 	return c.Daemon
+}
+
+// RunInside is Run in the mounts of a daemon that StartOnSmallDisk started.
+func (c *Companion) RunInside(args ...string) Result {
+	c.t.Helper()
+	inside := append([]string{"--preserve-credentials", "--user", "--mount", "--target", fmt.Sprint(c.Daemon.PID), Binary(c.t, "companion")}, args...)
+	return runProgram(c.t, "nsenter", "", c.env(), inside...)
 }
 
 // Status is the output of status --json. The second value is false when the daemon does not answer.

@@ -164,10 +164,15 @@ type Result struct {
 // runCommand runs a program to its end.
 func runCommand(t testing.TB, name, stdin string, env []string, args ...string) Result {
 	t.Helper()
-	binary := Binary(t, name)
+	return runProgram(t, Binary(t, name), stdin, env, args...)
+}
+
+// runProgram is runCommand for a program of the system.
+func runProgram(t testing.TB, name, stdin string, env []string, args ...string) Result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandWithin)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, strings.NewReader(stdin), &stdout, &stderr
 	cmd.WaitDelay = time.Second

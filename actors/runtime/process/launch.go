@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -89,7 +90,8 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	tell(event{started: &started})
 
 	ready := make(chan error, 1)
-	group.Go(func() { ready <- a.awaitReady(watching, started, began) })
+	var most atomic.Int64 // memory while it starts
+	group.Go(func() { ready <- a.awaitReady(watching, started, began, &most) })
 	ending := make(chan struct{})
 	asked := l.kill
 	done := ctx.Done()
@@ -102,6 +104,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 				end(a.KillGrace)
 				continue
 			}
+			most.Store(0)
 			tell(event{up: backEndUp(l, started, served)})
 			group.Go(func() {
 				if spawn.Ending(watching, started.Handle.PID()) == nil {
@@ -127,6 +130,8 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 			switch {
 			case libraryMissing(exit):
 				exit.Reason = messages.ReasonLibraryMissing
+			case memoryRefused(exit, a.MemoryLimit, most.Load()):
+				exit.Reason = messages.ReasonRAMOverLimit
 			case cause != nil:
 				exit.Reason = reasonOf(cause)
 			}
@@ -150,11 +155,14 @@ func backEndUp(l *launch, s spawn.Started, served messages.Model) *messages.Back
 }
 
 // awaitReady polls the back end until it answers, a process that is not our child answers, or the start
-// deadline passes.
-func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time) error {
+// deadline passes. Under a memory limit it keeps the largest use in most.
+func (a *Actor) awaitReady(ctx context.Context, s spawn.Started, began time.Time, most *atomic.Int64) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, began.Add(a.StartDeadline), errStartTimeout)
 	defer cancel()
 	for {
+		if a.MemoryLimit > 0 {
+			most.Store(max(most.Load(), spawn.DataBytes(s.Handle.PID())))
+		}
 		once, cancelOnce := context.WithTimeout(ctx, readinessPatience)
 		err := a.health(once, s.BackEnd, s.Handle.PID())
 		cancelOnce()

@@ -180,6 +180,23 @@ func (g *cgroup) limit(memory int64) error {
 	return nil
 }
 
+// outOfMemory reports whether the kernel killed a process of the group because of its memory limit.
+func (g *cgroup) outOfMemory() bool {
+	if g == nil {
+		return false
+	}
+	events, err := os.ReadFile(filepath.Join(g.path, "memory.events"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(events)) {
+		if kills, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+			return kills != "0"
+		}
+	}
+	return false
+}
+
 // end kills the processes that are left in the group and removes it. On a nil group it does nothing.
 func (g *cgroup) end() {
 	if g == nil {

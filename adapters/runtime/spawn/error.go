@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 
+	"companion/adapters/privatefs"
 	"companion/messages"
 )
 
@@ -31,9 +32,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// failed returns an Error with ReasonSpawnFailed.
+// failed returns an Error with ReasonSpawnFailed, or ReasonNoSpace for a full disk.
 func failed(doing string, err error) *Error {
-	return &Error{Reason: messages.ReasonSpawnFailed, Doing: doing, Err: pathless(err)}
+	reason := messages.ReasonSpawnFailed
+	if privatefs.Full(err) {
+		reason = messages.ReasonNoSpace
+	}
+	return &Error{Reason: reason, Doing: doing, Err: pathless(err)}
 }
 
 // pathless removes the path from an error of package os.

@@ -20,8 +20,9 @@ func ownProgram() (string, error) {
 // cgroup exists only on Linux.
 type cgroup struct{}
 
-func newCgroup(int64) *cgroup { return nil }
-func (*cgroup) end()          {}
+func newCgroup(int64) *cgroup     { return nil }
+func (*cgroup) end()              {}
+func (*cgroup) outOfMemory() bool { return false }
 
 // separate returns false: macOS has no namespaces.
 func separate(*syscall.SysProcAttr) bool { return false }

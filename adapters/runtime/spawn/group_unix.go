@@ -62,12 +62,14 @@ func (g *group) wait() ending {
 	g.reaped = true
 	g.mu.Unlock()
 	g.awaitEmpty()
+	ended := endingOf(g.cmd)
+	ended.outOfMemory = g.cgroup.outOfMemory()
 	g.cgroup.end()
 	if g.lifeline != nil {
 		_ = g.lifeline.Close()
 	}
 	g.notifications.close()
-	return endingOf(g.cmd)
+	return ended
 }
 
 // awaitEmpty waits until the killed group has no member; until then its id is not reused. It polls, because the kernel

@@ -311,6 +311,8 @@ type ending struct {
 	signal string
 	// illegal: it executed an instruction that this processor does not have.
 	illegal bool
+	// outOfMemory: the kernel killed it because its control group reached the memory limit.
+	outOfMemory bool
 	// unended: it was given up, and may still wait in the kernel for its end.
 	unended bool
 }
@@ -319,6 +321,9 @@ func report(e ending, o *output) messages.ExitReport {
 	lines := o.lines()
 	if e.illegal {
 		lines = append(lines, "the processor lacks instructions this runtime was built for")
+	}
+	if e.outOfMemory {
+		lines = append(lines, "the kernel killed the runtime: out of memory within its limit")
 	}
 	if e.unended {
 		lines = append(lines, "the kernel has not ended the runtime since SIGKILL: it waits for a file server or a device")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/dustin/go-humanize"
+
 	"companion/adapters/privatefs"
 	"companion/messages"
 )
@@ -15,10 +17,16 @@ func storing(err error) error {
 	if own := (*Error)(nil); errors.As(err, &own) {
 		return own
 	}
-	if full(err) {
+	if privatefs.Full(err) {
 		return &Error{messages.ReasonNoSpace, "writing an artifact", bare(err)}
 	}
 	return &Error{messages.ReasonTransferFailed, "writing an artifact", bare(err)}
+}
+
+// noSpace returns the Error for a disk on which an artifact does not fit.
+func noSpace(need int64, free uint64) error {
+	return &Error{Reason: messages.ReasonNoSpace, what: fmt.Sprintf("the disk of the data folder has %s free, the artifact needs %s",
+		humanize.IBytes(free), humanize.IBytes(uint64(max(0, need))))}
 }
 
 // unreadable returns the Error for a failed read.

@@ -72,12 +72,10 @@ func (s *Store) space(need int64) error {
 		return storing(err)
 	}
 	if free := uint64(stat.Bavail) * uint64(stat.Bsize); need > 0 && free < uint64(need) {
-		return &Error{Reason: messages.ReasonNoSpace, what: "the disk has less free space than the artifact needs"}
+		return noSpace(need, free)
 	}
 	return nil
 }
-
-func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Unpinned describes the runtime binary that the configuration allows without a digest (M10): an
 // absolute path to a regular file of the user or root that no other user can write. Errors: *Error with

@@ -76,12 +76,10 @@ func (s *Store) space(need int64) error {
 		return storing(err)
 	}
 	if need > 0 && free < uint64(need) {
-		return &Error{Reason: messages.ReasonNoSpace, what: "the disk has less free space than the artifact needs"}
+		return noSpace(need, free)
 	}
 	return nil
 }
-
-func full(err error) bool { return errors.Is(err, windows.ERROR_DISK_FULL) }
 
 // Unpinned describes the runtime binary that the configuration allows without a digest (M10).
 func Unpinned(path string) (messages.VerifiedRuntime, error) {
