@@ -114,3 +114,32 @@ func TestTokensOfTheVocabulary(t *testing.T) {
 		t.Errorf("a vocabulary that is not known: got %q, want it accepted", refused)
 	}
 }
+
+// L12: fields of vLLM and of routers that say nothing here are dropped, and for the others the refusal names the way out.
+func TestFieldsOfOtherServers(t *testing.T) {
+	harmless := `"provider":{"order":["x"]},"transforms":[],"route":"fallback","usage":{"include":true},"min_tokens":0,"stop_token_ids":[],"skip_special_tokens":true`
+	if got, result, refused := checked(Chat, serving, chatOf(harmless)); refused != "" || got != `{`+hi+`,"model":"gemma","max_tokens":4096}` || len(result.Dropped) != 4 {
+		t.Errorf("got %s, dropped %v, %s, want all seven fields left out, and the four that carry something counted", got, result.Dropped, refused)
+	}
+	for in, want := range map[string]string{
+		`"num_ctx":4096`: "model.context", `"reasoning":{"effort":"low"}`: "`reasoning_effort`", `"thinking":{"type":"disabled"}`: "`enable_thinking`",
+		`"enable_thinking":false`: "`chat_template_kwargs`", `"min_tokens":5`: "`min_tokens`", `"stop_token_ids":[1]`: "`stop`", `"skip_special_tokens":false`: "`skip_special_tokens`",
+	} {
+		if _, _, refused := checked(Chat, serving, chatOf(in)); !strings.Contains(refused, want) {
+			t.Errorf("%s: got %q, want a refusal with %q", in, refused, want)
+		}
+	}
+}
+
+// L12: no table has a field twice: the later row would replace the decision of the earlier one.
+func TestNoFieldTwice(t *testing.T) {
+	for route, form := range forms {
+		seen := map[string]bool{}
+		for _, f := range form.fields.fields {
+			if seen[f.name] {
+				t.Errorf("route %d: got two rows of %s, want one", route, f.name)
+			}
+			seen[f.name] = true
+		}
+	}
+}

@@ -31,6 +31,8 @@ var chatRequest = newObject(join(
 		{name: "audio", action: refuse, doc: "no sound is made; leave it out"},
 		{name: "function_call", action: refuse, doc: "it is the old form of `tool_choice`; write that"},
 		{name: "functions", action: refuse, doc: "it is the old form of `tools`; write that"},
+		{name: "reasoning", action: refuse, doc: "write `reasoning_effort`"},
+		{name: "thinking", action: refuse, doc: useThinking},
 		{name: "web_search_options", action: refuse, doc: "nothing is fetched from the web; leave it out"},
 	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
 
@@ -113,6 +115,8 @@ const (
 	ofGateways  = "a gateway adds it; the model does not read it"
 	runtimeOnly = "it controls the runtime itself; leave it out"
 	useFormat   = "write `response_format` with a JSON schema"
+	useThinking = "write `chat_template_kwargs` with `enable_thinking`"
+	ofRouters   = "a router chooses a provider by it; here is one model"
 	ofOllama    = "it is a field of Ollama's own API; the OpenAI form has "
 )
 
@@ -126,6 +130,13 @@ var foreignFields = []field{
 	{name: "options", action: refuse, doc: ofOllama + "its fields next to the others"},
 	{name: "think", action: refuse, doc: ofOllama + "`reasoning_effort`"},
 	{name: "keep_alive", action: drop, doc: "the model stays loaded as `companion` decides"},
+	{name: "num_ctx", action: refuse, doc: "the context is the same for all requests; set `model.context`"},
+	{name: "enable_thinking", action: refuse, doc: useThinking},
+	{name: "provider", action: drop, doc: ofRouters}, {name: "transforms", action: drop, doc: ofRouters}, {name: "route", action: drop, doc: ofRouters},
+	{name: "usage", action: drop, doc: "an answer always has its token counts; a stream has them with `stream_options`"},
+	{name: "min_tokens", rule: only{"0", "an answer ends where the model ends it; leave it out"}, doc: "0 says nothing"},
+	{name: "stop_token_ids", rule: only{"[]", "write the texts of these tokens in `stop`"}, doc: "an empty list says nothing"},
+	{name: "skip_special_tokens", rule: only{"true", "special tokens are never part of an answer; leave it out"}, doc: "special tokens are never part of an answer"},
 }
 
 // forbiddenFields control the runtime itself (L6a). They are listed so that the error says that they are not
