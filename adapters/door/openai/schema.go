@@ -166,7 +166,6 @@ const (
 	keywordTuple
 	keywordPattern
 	keywordFormat // one that the runtime knows
-	keywordLength
 	keywordRange
 	keywordOther
 )
@@ -336,9 +335,6 @@ func (r *reader) closeSchema(f *schemaFrame) *Error {
 	}
 	if f.maxItems >= 0 && f.maxItems < f.minItems {
 		return fault(faultOutOfRange, "at least minItems").at("maxItems")
-	}
-	if f.minLength > 0 || f.maxLength >= 0 {
-		n.keywords |= keywordLength
 	}
 	n.pattern.rules += int32(max(f.minLength, f.maxLength, f.minItems, f.maxItems, 0))
 	if n.types&typeInteger != 0 {

@@ -73,13 +73,27 @@ func (s *schemas) check(route Route, answers int) *Error {
 	if len(s.roots) == 0 {
 		return nil
 	}
-	g := grammarCost{nodes: s.nodes, byPlace: make(map[uint64]int32, len(s.nodes))}
+	g, targets, err := s.prepare(route)
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		if err := g.within(t.node, answers, len(s.roots)); err != nil {
+			return t.root.at(route, err)
+		}
+	}
+	return nil
+}
+
+// prepare returns the schemas for which the runtime makes a rule, in their order, and the cost of what it does before.
+func (s *schemas) prepare(route Route) (*grammarCost, []schemaTarget, *Error) {
+	g := &grammarCost{nodes: s.nodes, byPlace: make(map[uint64]int32, len(s.nodes))}
 	for i := range s.nodes {
 		g.byPlace[s.nodes[i].place] = int32(i)
 	}
-	targets, err := s.targets(route, &g)
+	targets, err := s.targets(route, g)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, root := range s.roots {
 		targets = append(targets, schemaTarget{root.node, root})
@@ -94,12 +108,7 @@ func (s *schemas) check(route Route, answers int) *Error {
 	for _, ref := range s.references { // the runtime copies the schema for each
 		g.total += int(float64(s.roots[ref.root].bytes) * perCopiedByte)
 	}
-	for _, t := range targets {
-		if err := g.within(t.node, answers, len(s.roots)); err != nil {
-			return t.root.at(route, err)
-		}
-	}
-	return nil
+	return g, targets, nil
 }
 
 // within bounds the cost of one schema, and of what is made for it and those before it.
