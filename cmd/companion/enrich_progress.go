@@ -85,7 +85,7 @@ func (p *enrichProgress) note(o enrich.Outcome) {
 	}
 }
 
-// pace is the rate and the time left, once there is something to reckon with.
+// pace is the rate and the time left. It is empty before two notes and a second, which are too little for an estimate.
 func (p *enrichProgress) pace() string {
 	worked := p.done - p.skipped
 	elapsed := time.Since(p.started)

@@ -12,7 +12,7 @@ import (
 // refusalLog limits the access log's lines about requests that the guard refuses (L11): any process on the
 // machine can cause them, also without the token, and an unlimited number would push the history out of the
 // rotated log. For each reason at most refusalLines are written in any refusalSpan. The others are counted, and
-// one line a span tells the count.
+// one line per span has their number.
 type refusalLog struct {
 	log *zap.Logger
 

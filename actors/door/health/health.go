@@ -1,6 +1,6 @@
 // Package health is the actor that probes whether local inference works (A4). It reports to the lifecycle
-// actor, which decides what follows (A5).
 // actor, which decides what to do (A5).
+//
 // While the runtime starts, health asks the front door for the model and the back end for one token, and
 // repeats both until they succeed. The lifecycle actor's start deadline ends a start that never succeeds. A
 // start that adopts a running runtime needs both as well, but its listings are judged as in the ready state:
