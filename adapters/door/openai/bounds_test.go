@@ -100,6 +100,29 @@ func TestSummedCosts(t *testing.T) {
 	}
 }
 
+// L6a: alternatives that may read the same value, and ways to read one token.
+func TestAmbiguousAlternatives(t *testing.T) {
+	any := func(schemas ...string) string { return `{"anyOf":[` + strings.Join(schemas, ",") + `]}` }
+	texts := func(n int) []string { return slices.Repeat([]string{`{"type":"string"}`}, n) }
+	// As many paths as items: the first two may read the same character.
+	paths := slices.Repeat([]string{`{"pattern":"^[ab]*b` + strings.Repeat("c", maxPatternItems-2) + `$"}`}, maxPaths/maxPatternItems)
+	for _, c := range []struct {
+		name, schema string
+		accepted     bool
+		fault        faultKind
+	}{
+		{"copies", any(texts(maxCopies)...), true, 0},
+		{"one copy more", any(texts(maxCopies + 1)...), false, faultAmbiguous},
+		{"paths", any(paths...), false, faultTooManyAlternatives},
+		{"one path more", any(append(texts(1), paths...)...), false, faultAmbiguous},
+	} {
+		_, _, err := Check(Chat, formatOf(c.schema), serving, nil)
+		if (err == nil) != c.accepted || err != nil && err.fault != c.fault {
+			t.Errorf("%s: got %v, want accepted %v or the fault %d", c.name, err, c.accepted, c.fault)
+		}
+	}
+}
+
 // L6a: with several answers the error names the alternatives that each may have.
 func TestAlternativesOfSeveralAnswers(t *testing.T) {
 	body := bytes.Replace(formatOf(repeated(`{"enum":[`, 100, `"a%d"`, `]}`)), []byte("{"), []byte(`{"n":2,`), 1)
@@ -242,6 +265,15 @@ func TestPatternBounds(t *testing.T) {
 	} {
 		if _, err := parsePattern(slices.Clip([]byte(pattern))); !errors.Is(err, want) {
 			t.Errorf("%.60q: got %v, want %v", pattern, err, want)
+		}
+	}
+}
+
+// L9: the memory for a text in quotes is counted exactly, with a control character in its longest form.
+func TestQuotedSize(t *testing.T) {
+	for text, want := range map[string]int{"": 2, "a": 3, " ": 3, `"`: 4, `\`: 4, "!#[]": 6, "\x00": 8, "\x1f\x1f": 14} {
+		if got := quotedSize([]byte(text)); got != want {
+			t.Errorf("quotedSize(%q) = %d, want %d", text, got, want)
 		}
 	}
 }
