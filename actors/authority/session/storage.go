@@ -1,0 +1,154 @@
+package session
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"companion/actors/actorkit"
+	"companion/adapters/authority/sessionnote"
+	"companion/messages"
+)
+
+// load reads the stored session from custody, and the note about it from the disk.
+func (l *loop) load() {
+	var loaded messages.LoadedSession
+	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
+		l.readNote()
+		loaded = l.askLoad(ctx, false)
+	}, then: func() {
+		switch {
+		case l.known: // a sign-in or sign-out ended first
+		case loaded.Reason != messages.ReasonOK:
+			l.reason = loaded.Reason
+			l.deps.Log.Warn("session not readable", zap.String("reason", string(loaded.Reason)))
+			l.publish(messages.SessionView{State: messages.SessionUnknown, Reason: loaded.Reason})
+			l.answerWaiting(messages.AccessToken{Reason: loaded.Reason})
+			l.retry.Reset(l.pauses.NextBackOff())
+		case l.note.SignedOut:
+			l.become(messages.Session{})
+			l.signOut = true
+			l.finishSignOut()
+		default:
+			l.pauses.Reset()
+			l.loaded(loaded.Session)
+		}
+	}})
+}
+
+// loaded adopts a session from the keychain. If the daemon ended while the refresh token was being sent, the session cannot be
+// refreshed: the hub may have spent the token, and a second use would revoke the whole token family (O8).
+func (l *loop) loaded(s messages.Session) {
+	if l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
+		l.interrupted(s)
+		l.store()
+		return
+	}
+	l.become(s)
+}
+
+// interrupted uses a session whose refresh token may be spent until its access token expires.
+func (l *loop) interrupted(s messages.Session) {
+	l.doubtful = s
+	s.RefreshToken = messages.Secret{}
+	l.become(s)
+	l.trouble(messages.ReasonRefreshInterrupted)
+}
+
+// readNote reads the note from the disk.
+func (l *loop) readNote() {
+	note, err := l.deps.Notes.Read()
+	if err != nil {
+		l.deps.Log.Error("session note not readable", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
+		return
+	}
+	l.note = note
+}
+
+// writeNote changes the note in memory and on disk.
+func (l *loop) writeNote(change func(*sessionnote.Note)) error {
+	note := l.note
+	if change(&note); note == l.note {
+		return nil
+	}
+	if err := l.deps.Notes.Write(note); err != nil {
+		l.deps.Log.Error("session note not written", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
+		return err
+	}
+	l.note = note
+	return nil
+}
+
+// noteStored clears the note: the keychain holds the session in memory, whose refresh token was not sent.
+func (l *loop) noteStored() { _ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{} }) }
+
+// tryAgain schedules the next attempt after a keychain failure.
+func (l *loop) tryAgain() {
+	switch {
+	case l.signOut:
+		l.finishSignOut()
+	case !l.known:
+		l.load()
+	case l.unstored:
+		l.store()
+	}
+}
+
+// store writes the session in memory to the keychain, or clears the keychain if there is none.
+func (l *loop) store() {
+	var reason messages.Reason
+	l.enqueue(task{
+		work: func(ctx context.Context, now messages.Session) {
+			if now.AccessToken.IsZero() {
+				reason = l.askClear(ctx, false)
+			} else {
+				reason = l.askStore(ctx, now, false)
+			}
+			if reason == messages.ReasonOK {
+				l.noteStored()
+			}
+		},
+		then: func() { l.stored(reason) },
+	})
+}
+
+// stored handles the end of a store or clear, and tries again later if it failed.
+func (l *loop) stored(reason messages.Reason) {
+	l.unstored = reason != messages.ReasonOK
+	if !l.unstored {
+		l.pauses.Reset()
+		return
+	}
+	l.deps.Log.Warn("keychain not up to date", zap.String("reason", string(reason)))
+	l.retry.Reset(l.pauses.NextBackOff())
+}
+
+func (l *loop) askLoad(ctx context.Context, ask bool) messages.LoadedSession {
+	loaded, err := actorkit.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
+		return messages.LoadSession{Ask: ask, Reply: reply}
+	})
+	if err != nil {
+		return messages.LoadedSession{Reason: messages.ReasonKeychainTimeout}
+	}
+	return loaded
+}
+
+func (l *loop) askStore(ctx context.Context, s messages.Session, ask bool) messages.Reason {
+	return l.askCustody(ctx, func(reply chan<- messages.Reason) messages.ToCustody {
+		return messages.StoreSession{Session: s, Ask: ask, Reply: reply}
+	})
+}
+
+func (l *loop) askClear(ctx context.Context, ask bool) messages.Reason {
+	return l.askCustody(ctx, func(reply chan<- messages.Reason) messages.ToCustody {
+		return messages.ClearSession{Ask: ask, Reply: reply}
+	})
+}
+
+func (l *loop) askCustody(ctx context.Context, build func(chan<- messages.Reason) messages.ToCustody) messages.Reason {
+	reason, err := actorkit.Ask(ctx, l.deps.Custody, build)
+	if err != nil {
+		return messages.ReasonKeychainTimeout
+	}
+	return reason
+}
