@@ -76,6 +76,15 @@ type DoorView struct {
 	// LatencyCount and LatencySum include the requests over the last bound.
 	LatencyCount int64
 	LatencySum   time.Duration
+	// First is the histogram of the time from a request's head to the first event of its stream.
+	First      []LatencyBucket
+	FirstCount int64
+	FirstSum   time.Duration
+	// PromptTokens and CompletionTokens are those of complete answers, and Generating is the time that the latter took.
+	PromptTokens, CompletionTokens int64
+	Generating                     time.Duration
+	// Progress counts the events of streams as they come, and the tokens of other answers at their end.
+	Progress int64
 	// LastActivity is when the runtime last sent a part of a response. The idle probe depends on it.
 	LastActivity time.Time
 }

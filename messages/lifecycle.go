@@ -107,18 +107,20 @@ type Snapshot struct {
 	Available bool   // companionAvailable
 	Reason    Reason // ReasonOK, or why it is not available
 	Since     time.Time
-	Facts     Facts
-	BaseURL   string  // of the front door, when bound
-	Launch    Launch  // the current or last launch
-	Proven    Launch  // the last launch that was ready; equal to Launch while a runtime is adopted
-	BackEnd   BackEnd // zero until the peer process has been checked
-	Model     Model
-	Restarts  int         // crashes answered by a new launch since the daemon started
-	LastExit  *ExitReport // the last exit that was not requested
-	RetryAt   time.Time   // when a crashed runtime is started again; zero if none is
-	Held      bool        // a crash loop is held (A8)
-	Failures  *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
-	Wanted    bool        // the user wants the runtime to run
+	// AvailableFor is how long Available was true before Since, in all. A period that lasts is not in it: it began at Since.
+	AvailableFor time.Duration
+	Facts        Facts
+	BaseURL      string  // of the front door, when bound
+	Launch       Launch  // the current or last launch
+	Proven       Launch  // the last launch that was ready; equal to Launch while a runtime is adopted
+	BackEnd      BackEnd // zero until the peer process has been checked
+	Model        Model
+	Restarts     int         // crashes answered by a new launch since the daemon started
+	LastExit     *ExitReport // the last exit that was not requested
+	RetryAt      time.Time   // when a crashed runtime is started again; zero if none is
+	Held         bool        // a crash loop is held (A8)
+	Failures     *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
+	Wanted       bool        // the user wants the runtime to run
 }
 
 // ToLifecycle is what the lifecycle actor accepts.

@@ -12,6 +12,7 @@ type Status struct {
 	Lifecycle          State           `json:"lifecycle"`
 	Reason             Reason          `json:"reason"`
 	Since              time.Time       `json:"since"`
+	AvailableSeconds   float64         `json:"availableSeconds,omitempty"` // since the start of the daemon
 	Facts              StatusFacts     `json:"facts"`
 	FrontDoor          StatusFrontDoor `json:"frontDoor"`
 	Model              StatusModel     `json:"model"`
@@ -52,6 +53,18 @@ type StatusFrontDoor struct {
 
 	LatencyCount           int64   `json:"latencyCount,omitempty"`
 	LatencySumMilliseconds float64 `json:"latencySumMilliseconds,omitempty"`
+
+	// FirstToken is the histogram of the time from a request's head to the first event of its stream.
+	FirstToken                []StatusLatency `json:"firstToken,omitempty"`
+	FirstTokenCount           int64           `json:"firstTokenCount,omitempty"`
+	FirstTokenSumMilliseconds float64         `json:"firstTokenSumMilliseconds,omitempty"`
+
+	// PromptTokens and CompletionTokens are those of complete answers, GenerationSeconds is the time that the latter took, and
+	// Progress counts events of streams as they come and tokens of other answers at their end.
+	PromptTokens      int64   `json:"promptTokens,omitempty"`
+	CompletionTokens  int64   `json:"completionTokens,omitempty"`
+	GenerationSeconds float64 `json:"generationSeconds,omitempty"`
+	Progress          int64   `json:"progress,omitempty"`
 }
 
 // StatusLatency is one bucket of the latency histogram.

@@ -133,9 +133,9 @@ func (a *Actor) Serve(ctx context.Context) error {
 // incarnation, which then waits for the reports of all actors. It keeps the values that no fact depends
 // on, for newLoop.
 func (a *Actor) withdraw() {
-	last := a.deps.Snapshot.Get()
+	last, now := a.deps.Snapshot.Get(), time.Now()
 	a.deps.Snapshot.Set(messages.Snapshot{
-		State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: time.Now(),
+		State: messages.StateStopped, Reason: messages.ReasonNotReady, Since: now, AvailableFor: availableUntil(last, now),
 		Launch: last.Launch, Proven: last.Proven, Restarts: last.Restarts, LastExit: last.LastExit,
 		Held: last.Held, Failures: last.Failures, Wanted: last.Wanted,
 	})

@@ -373,3 +373,28 @@ func TestStuckReceiversDoNotHoldTheLifecycle(t *testing.T) {
 		}
 	})
 }
+
+// X11: the time of availability adds up over changes and restarts of the actor, and a period that lasts is in Since.
+func TestAvailableFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer func() { w.close() }()
+		w.ready(t)
+		time.Sleep(4 * time.Second)
+		got := w.send(exited(1, messages.ReasonProcessExited))
+		if got.Available || got.AvailableFor != 4*time.Second {
+			t.Fatalf("got available %t for %v, want false and 4s", got.Available, got.AvailableFor)
+		}
+		w.pass(time.Until(got.RetryAt))
+		w.up(t)
+		time.Sleep(3 * time.Second)
+		w.close()
+		if got := w.snapshot.Get(); got.AvailableFor != 7*time.Second {
+			t.Errorf("after the end of the actor: got %v, want 7s", got.AvailableFor)
+		}
+		w.serve()
+		if got := w.send(messages.RuntimeAbsent{}); got.AvailableFor != 7*time.Second {
+			t.Errorf("the next actor: got %v, want 7s", got.AvailableFor)
+		}
+	})
+}

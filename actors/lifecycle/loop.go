@@ -186,7 +186,7 @@ func (l *loop) publish() {
 	now := time.Now()
 	available, reason := fsm.Available(l.facts, l.causes, now, l.deps.Recency)
 	next := messages.Snapshot{
-		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since,
+		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since, AvailableFor: l.last.AvailableFor,
 		Facts: l.facts, BaseURL: l.base, Launch: l.number, Proven: l.lastReady, BackEnd: l.backEnd(), Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
 		Held: l.held(), Failures: l.failures, Wanted: l.wanted,
@@ -196,6 +196,7 @@ func (l *loop) publish() {
 	}
 	changed := next.Available != l.last.Available || next.State != l.last.State
 	if changed || next.Since.IsZero() {
+		next.AvailableFor = availableUntil(l.last, now)
 		next.Since = now
 	}
 	was := l.last.Available
@@ -204,6 +205,14 @@ func (l *loop) publish() {
 	if available != was {
 		l.log.Info("availability changed", zap.Bool("available", available), zap.String("reason", string(reason)))
 	}
+}
+
+// availableUntil returns how long inference was available, in all, until now.
+func availableUntil(s messages.Snapshot, now time.Time) time.Duration {
+	if s.Available {
+		return s.AvailableFor + now.Sub(s.Since)
+	}
+	return s.AvailableFor
 }
 
 // untilNext is the time until the actor must act without a message: when the last health success

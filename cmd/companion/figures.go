@@ -10,33 +10,54 @@ import (
 	"companion/messages"
 )
 
-// width is how many seconds the small graphs of `status --watch` reach back.
-const width = 30
+// historyKept is how many samples the graphs of `status --watch` reach back, about one a second.
+const historyKept = 240
 
-// history keeps what the small graphs show. A nil history shows none.
-type history struct {
-	resident, percent []float64
+// sample is one status and when it came.
+type sample struct {
+	status messages.Status
+	at     time.Time
 }
 
-func (h *history) add(r messages.StatusRuntime) {
-	h.resident = latest(append(h.resident, float64(r.ResidentBytes)))
-	h.percent = latest(append(h.percent, r.CPUPercent))
-}
+// history keeps what the graphs of `status --watch` show.
+type history struct{ samples []sample }
 
-func latest(values []float64) []float64 { return values[max(0, len(values)-width):] }
-
-func (h *history) memory() string {
-	if h == nil {
-		return ""
+// add appends a status. It replaces one that came soon after its predecessor, at a change, so that a graph has a steady pace.
+func (h *history) add(status messages.Status, at time.Time) {
+	if n := len(h.samples); n > 1 && h.samples[n-1].at.Sub(h.samples[n-2].at) < refreshEvery*3/4 {
+		h.samples = h.samples[:n-1]
 	}
-	return graph(h.resident)
+	h.samples = append(h.samples, sample{status, at})
+	h.samples = h.samples[max(0, len(h.samples)-historyKept):]
 }
 
-func (h *history) cpu() string {
-	if h == nil {
-		return ""
+func (h *history) last() (sample, bool) {
+	if len(h.samples) == 0 {
+		return sample{}, false
 	}
-	return graph(h.percent)
+	return h.samples[len(h.samples)-1], true
+}
+
+// values are one value of each sample.
+func (h *history) values(of func(messages.Status) float64) []float64 {
+	all := make([]float64, len(h.samples))
+	for i, at := range h.samples {
+		all[i] = of(at.status)
+	}
+	return all
+}
+
+// speeds are the tokens per second between the samples. A counter that falls is of another daemon.
+func (h *history) speeds() []float64 {
+	var all []float64
+	for i := 1; i < len(h.samples); i++ {
+		before, now := h.samples[i-1], h.samples[i]
+		grown := float64(now.status.FrontDoor.Progress - before.status.FrontDoor.Progress)
+		if seconds := now.at.Sub(before.at).Seconds(); seconds > 0 {
+			all = append(all, max(0, grown)/seconds)
+		}
+	}
+	return all
 }
 
 // graph draws values as bars from zero to their largest.

@@ -91,6 +91,8 @@ func metricsText(s messages.Status, open bool) string {
 	e.gauge("companion_start_time_seconds", "Start of the daemon, in seconds since 1970.", unixSeconds(&s.StartedAt))
 	e.gauge("companion_available", "Whether local inference is available.", truth(s.CompanionAvailable))
 	e.gauge("companion_available_change_time_seconds", "Last change of availability or lifecycle, in seconds since 1970.", unixSeconds(&s.Since))
+	e.family("companion_available_seconds_total", "counter", "Time for which local inference was available since the start of the daemon.")
+	e.sample("companion_available_seconds_total", s.AvailableSeconds)
 	e.family("companion_lifecycle", "gauge", "Lifecycle of the runtime: 1 for the state that holds.")
 	for _, state := range []messages.State{messages.StateStopped, messages.StateStarting, messages.StateReady, messages.StateDraining} {
 		e.sample("companion_lifecycle", truth(s.Lifecycle == state), "state", string(state))
@@ -146,16 +148,33 @@ func (e *exposition) requests(d messages.StatusFrontDoor) {
 	e.gauge("companion_requests_queued", "Requests that wait.", float64(d.Queued))
 	e.gauge("companion_requests_in_flight_limit", "Requests that may run at once.", float64(d.MaxInFlight))
 	e.gauge("companion_requests_queued_limit", "Requests that may wait.", float64(d.QueueBound))
-	e.family("companion_request_duration_seconds", "histogram", "Time from a request's head to the end of its answer.")
-	buckets := slices.SortedFunc(slices.Values(d.Latency), func(a, b messages.StatusLatency) int {
+	e.histogram("companion_request_duration_seconds", "Time from a request's head to the end of its answer.", d.Latency, d.LatencyCount, d.LatencySumMilliseconds)
+	e.histogram("companion_time_to_first_token_seconds", "Time from a request's head to the first event of its stream.", d.FirstToken, d.FirstTokenCount, d.FirstTokenSumMilliseconds)
+	for _, counter := range []struct {
+		name, help string
+		value      float64
+	}{
+		{"companion_prompt_tokens_total", "Tokens of prompts that were answered.", float64(d.PromptTokens)},
+		{"companion_generated_tokens_total", "Tokens of complete answers.", float64(d.CompletionTokens)},
+		{"companion_generation_seconds_total", "Time in which those tokens were generated; the ratio of both is tokens per second.", d.GenerationSeconds},
+	} {
+		e.family(counter.name, "counter", counter.help)
+		e.sample(counter.name, counter.value)
+	}
+}
+
+// histogram writes a histogram from cumulative buckets in milliseconds.
+func (e *exposition) histogram(name, help string, cumulative []messages.StatusLatency, count int64, sumMilliseconds float64) {
+	e.family(name, "histogram", help)
+	buckets := slices.SortedFunc(slices.Values(cumulative), func(a, b messages.StatusLatency) int {
 		return cmp.Compare(a.UpToMilliseconds, b.UpToMilliseconds)
 	})
 	for _, bucket := range buckets {
-		e.sample("companion_request_duration_seconds_bucket", float64(bucket.Count), "le", strconv.FormatFloat(bucket.UpToMilliseconds/1000, 'g', -1, 64))
+		e.sample(name+"_bucket", float64(bucket.Count), "le", strconv.FormatFloat(bucket.UpToMilliseconds/1000, 'g', -1, 64))
 	}
-	e.sample("companion_request_duration_seconds_bucket", float64(d.LatencyCount), "le", "+Inf")
-	e.sample("companion_request_duration_seconds_sum", d.LatencySumMilliseconds/1000)
-	e.sample("companion_request_duration_seconds_count", float64(d.LatencyCount))
+	e.sample(name+"_bucket", float64(count), "le", "+Inf")
+	e.sample(name+"_sum", sumMilliseconds/1000)
+	e.sample(name+"_count", float64(count))
 }
 
 func (e *exposition) runtime(r messages.StatusRuntime) {

@@ -21,6 +21,9 @@ func busy() messages.Status {
 	s.Transfers = []messages.Transfer{{Name: "a \"model\"\\\nof two lines", Bytes: 1, Total: 2}}
 	s.Actors = []messages.ActorView{{Name: "lifecycle", Restarts: 2}}
 	s.FrontDoor.Latency = []messages.StatusLatency{{UpToMilliseconds: 100, Count: 3}, {UpToMilliseconds: 1000, Count: 5}}
+	s.AvailableSeconds = 12.5
+	s.FrontDoor.FirstToken, s.FrontDoor.FirstTokenCount, s.FrontDoor.FirstTokenSumMilliseconds = s.FrontDoor.Latency, 6, 600
+	s.FrontDoor.PromptTokens, s.FrontDoor.CompletionTokens, s.FrontDoor.GenerationSeconds = 100, 200, 4
 	s.FrontDoor.LatencyCount, s.FrontDoor.LatencySumMilliseconds = 6, 12345
 	return s
 }
@@ -46,6 +49,17 @@ func TestMetricsPrometheus(t *testing.T) {
 	histogram := families["companion_request_duration_seconds"].GetMetric()[0].GetHistogram()
 	if histogram.GetSampleCount() != 6 || histogram.GetSampleSum() != 12.345 || len(histogram.GetBucket()) != 3 {
 		t.Errorf("got the histogram %v, want 6 requests, 12.345 s and 3 buckets", histogram)
+	}
+	for name, want := range map[string]float64{
+		"companion_available_seconds_total": 12.5, "companion_prompt_tokens_total": 100,
+		"companion_generated_tokens_total": 200, "companion_generation_seconds_total": 4,
+	} {
+		if got := families[name].GetMetric()[0].GetCounter().GetValue(); got != want {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+	if got := families["companion_time_to_first_token_seconds"].GetMetric()[0].GetHistogram(); got.GetSampleCount() != 6 || got.GetSampleSum() != 0.6 {
+		t.Errorf("got the times to the first token %v, want 6 in 0.6 s", got)
 	}
 	if got := families["companion_transfer_size_bytes"].GetMetric()[0].GetLabel()[0].GetValue(); got != busy().Transfers[0].Name {
 		t.Errorf("got the label %q, want %q", got, busy().Transfers[0].Name)

@@ -24,7 +24,7 @@ func working() messages.Status {
 
 // X6: one screen, readable without colour, that nothing in it can steer.
 func TestScreen(t *testing.T) {
-	text := screen(working(), nil, false, "next step")
+	text := screen(working(), false, "next step")
 	for _, want := range []string{"● available", "http://127.0.0.1:43121/v1", "1 running", "gemma 1, verified", "Landlock 7, seccomp on",
 		"512 MiB", "signed in as Ada", "invalid_token 2", "next step"} {
 		if !strings.Contains(text, want) {
@@ -34,17 +34,17 @@ func TestScreen(t *testing.T) {
 	if strings.Contains(text, "\x1b") {
 		t.Errorf("got %q, want no control of the terminal", text)
 	}
-	if !strings.Contains(screen(working(), nil, true, ""), green) {
+	if !strings.Contains(screen(working(), true, ""), green) {
 		t.Error("no colour where it was asked for")
 	}
 	ended := working()
 	ended.FrontDoor.EndedRuntime = 2
-	if text := screen(ended, nil, false, ""); !strings.Contains(text, "2 ended the runtime") { // R11
+	if text := screen(ended, false, ""); !strings.Contains(text, "2 ended the runtime") { // R11
 		t.Errorf("got no word of two requests that ended the runtime, want one:\n%s", text)
 	}
 	unpinned := working()
 	unpinned.Runtime.Pinned = false
-	if !strings.Contains(screen(unpinned, nil, false, ""), "NOT PINNED") { // M10
+	if !strings.Contains(screen(unpinned, false, ""), "NOT PINNED") { // M10
 		t.Error("an unpinned binary is not said")
 	}
 }
@@ -86,13 +86,6 @@ func TestGraph(t *testing.T) {
 	if got := graph([]float64{0, 50, 100, -1}); got != "▁▄█▁" {
 		t.Errorf("got %s, want ▁▄█▁", got)
 	}
-	h := &history{}
-	for range width + 5 {
-		h.add(messages.StatusRuntime{})
-	}
-	if len([]rune(h.memory())) != width || (*history)(nil).cpu() != "" {
-		t.Errorf("got a history of %d values, want %d, and none without a history", len([]rune(h.memory())), width)
-	}
 }
 
 // X4: what env prints, each shell reads back as the same value.
@@ -120,7 +113,7 @@ func TestShells(t *testing.T) {
 	}
 }
 
-// X6: a full screen fits 80 columns and 24 rows, with the longest graphs.
+// X6: a full screen fits 80 columns and 24 rows.
 func TestScreenFits(t *testing.T) {
 	s := working()
 	s.Runtime.Name, s.Runtime.Version, s.Runtime.PID = "llama-server", "0.10434.0", 1234567
@@ -129,11 +122,7 @@ func TestScreenFits(t *testing.T) {
 	s.Transfers = []messages.Transfer{{Name: "a model\nof two lines", Bytes: 11 << 20, Total: 241 << 20, BytesPerSecond: 1 << 20, SecondsLeft: 230}}
 	at := time.Now()
 	s.Manifest = messages.StatusManifest{Version: 1234, Expires: &at, CheckedAt: &at}
-	h := &history{}
-	for range 2 * width {
-		h.add(s.Runtime)
-	}
-	text := screen(s, h, false, next(s))
+	text := screen(s, false, next(s))
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines) > 24 {
 		t.Errorf("got %d lines, want at most 24:\n%s", len(lines), text)

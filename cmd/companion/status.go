@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +27,7 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Say whether local inference is available, and what to do next",
 		Long: "Say whether local inference is available, and what to do next.\n\n" +
-			"  companion status --watch                  redraw until Ctrl-C\n" +
+			"  companion status --watch                  a dashboard, until q or Ctrl-C\n" +
 			"  companion status --wait --timeout 2m      wait until it is available, for scripts\n" +
 			"  companion status --exit-code              status 5 while it is not available",
 		Args: args(cobra.NoArgs),
@@ -42,7 +41,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.status(cmd.Context(), f)
 		},
 	}
-	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on: redraw on a terminal, else a line at each change")
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on: a dashboard on a terminal, else a line at each change")
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until local inference is available")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "with --wait: give up after this `DURATION`, such as 2m; 0: never")
 	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "exit with status 5 while local inference is not available")
@@ -59,8 +58,11 @@ func (a *app) status(ctx context.Context, f statusFlags) error {
 	switch {
 	case f.watch && a.json:
 		return client.Watch(ctx, a.printStatusLine)
-	case f.watch && isTerminal(a.out):
-		return a.watchScreen(ctx, s, client.WatchEvery)
+	case f.watch && isTerminal(a.out) && isTerminal(a.in):
+		if err := a.watchScreen(ctx, s, places, client); !errors.Is(err, errNoScreen) {
+			return err
+		}
+		fallthrough
 	case f.watch:
 		return client.Watch(ctx, func(status messages.Status) error {
 			return print(a.out, fmt.Sprintf("%s %s\n", time.Now().Format(time.DateTime), headline(status, false)))
@@ -82,7 +84,7 @@ func (a *app) status(ctx context.Context, f statusFlags) error {
 		if lacksSpace(status) {
 			step = spaceStep(ctx, client, places, status)
 		}
-		err = print(a.out, screen(status, nil, colour(a.out), step))
+		err = print(a.out, screen(status, colour(a.out), step))
 	}
 	if err == nil && f.exitCode && !status.CompanionAvailable {
 		return silentExit(exitUnavailable)
@@ -131,38 +133,6 @@ func (a *app) printJSON(v any) error {
 	return print(a.out, safeJSON(encoded)+"\n")
 }
 
-// watchScreen redraws on the terminal's alternate screen until the context or the daemon ends. The terminal gets back
-// what it showed at the end, at every signal that can be caught, and while the command is suspended.
-func (a *app) watchScreen(ctx context.Context, s config.Settings, watch func(context.Context, time.Duration, func(messages.Status) error) error) error {
-	h := &history{}
-	var mu sync.Mutex
-	last := ""
-	redraw := func() error {
-		mu.Lock()
-		text := last
-		mu.Unlock()
-		return whileHeld(func() error { return print(a.out, text) })
-	}
-	release, err := a.holdTerminal(hold{
-		enter:  func() { _ = print(a.out, "\x1b[?1049h\x1b[?25l\x1b[?7l") },
-		leave:  func() { _ = print(a.out, "\x1b[?7h\x1b[?25h\x1b[?1049l") },
-		redraw: func() { _ = redraw() },
-	})
-	if err != nil {
-		return err
-	}
-	defer release()
-	return watch(ctx, time.Second, func(status messages.Status) error {
-		h.add(status.Runtime)
-		// Home, the lines with their rests erased, then whatever stood below.
-		text := strings.ReplaceAll(screen(status, h, colour(a.out), nextConfigured(s, status)), "\n", "\x1b[K\n")
-		mu.Lock()
-		last = "\x1b[H" + text + "\x1b[J"
-		mu.Unlock()
-		return redraw()
-	})
-}
-
 // headline says in one line whether local inference works, and if not, why.
 func headline(s messages.Status, colours bool) string {
 	if s.CompanionAvailable {
@@ -206,7 +176,7 @@ func exitText(exit messages.ExitReport) string {
 }
 
 // screen is the one screen of `status`. It ends with what to do next.
-func screen(s messages.Status, h *history, colours bool, step string) string {
+func screen(s messages.Status, colours bool, step string) string {
 	var b strings.Builder
 	row := func(label, format string, values ...any) {
 		fmt.Fprintf(&b, "%s %s\n", paint(colours, dim, fmt.Sprintf("%-11s", label)), oneLine(fmt.Sprintf(format, values...)))
@@ -221,8 +191,8 @@ func screen(s messages.Status, h *history, colours bool, step string) string {
 	row("runtime", "%s", runtimeRow(s.Runtime))
 	if s.Runtime.PID != 0 {
 		row("sandbox", "%s", sandboxRow(s.Runtime))
-		row("", "memory %8s %s", bytesText(s.Runtime.ResidentBytes), h.memory())
-		row("", "CPU    %7.0f%% %s%s", s.Runtime.CPUPercent, h.cpu(), mark(s.Runtime.GPUBytes > 0, "  GPU "+bytesText(s.Runtime.GPUBytes), ""))
+		row("", "memory %8s", bytesText(s.Runtime.ResidentBytes))
+		row("", "CPU    %7.0f%%%s", s.Runtime.CPUPercent, mark(s.Runtime.GPUBytes > 0, "  GPU "+bytesText(s.Runtime.GPUBytes), ""))
 	}
 	if exit := s.Runtime.LastExit; exit != nil {
 		row("last exit", "%s %s", exit.At.Local().Format(time.TimeOnly), exitText(*exit))

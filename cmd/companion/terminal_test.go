@@ -5,10 +5,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,15 +19,24 @@ import (
 
 	"github.com/creack/pty"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"companion/adapters/door/controlsock"
 )
 
-// screenEnter and screenLeave are what `status --watch` does to a terminal, and how it takes it back.
+// What `status --watch` does to a terminal: the alternate screen and the cursor.
 const (
-	screenEnter = "\x1b[?1049h\x1b[?25l"
-	screenLeave = "\x1b[?25h\x1b[?1049l"
+	screenEnter = "\x1b[?1049h"
+	screenLeave = "\x1b[?1049l"
+	cursorHide  = "\x1b[?25l"
+	cursorShow  = "\x1b[?25h"
 )
+
+// given reports whether the terminal has its own screen and its cursor.
+func given(text string) bool {
+	return strings.LastIndex(text, screenLeave) > strings.LastIndex(text, screenEnter) &&
+		strings.LastIndex(text, cursorShow) > strings.LastIndex(text, cursorHide)
+}
 
 // console is a pseudo-terminal with a program on it.
 type console struct {
@@ -41,6 +52,11 @@ type console struct {
 
 // onConsole runs the program on a terminal of 80 columns and 24 rows, against a daemon of the test.
 func onConsole(t *testing.T, args ...string) *console {
+	return onConsoleRunning(t, "companion", args...)
+}
+
+// onConsoleRunning is onConsole for another program, which finds the companion in $COMPANION.
+func onConsoleRunning(t *testing.T, program string, args ...string) *console {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "c") // of a test's own name, it could be too long for a socket
 	if err != nil {
@@ -64,9 +80,18 @@ func onConsole(t *testing.T, args ...string) *console {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, args...)
-	cmd.Args[0] = "companion" // see TestMain
-	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "XDG_STATE_HOME="+dir, "XDG_DATA_HOME="+dir, "TERM=xterm")
+	cmd := exec.Command(program, args...)
+	if program == "companion" {
+		cmd = exec.Command(self, args...)
+		cmd.Args[0] = "companion" // see TestMain
+	}
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "XDG_STATE_HOME="+dir, "XDG_DATA_HOME="+dir, "COMPANION="+filepath.Join(dir, "bin", "companion"))
+	if term := os.Getenv("TERM"); term != "dumb" {
+		cmd.Env = append(cmd.Env, "TERM=xterm-256color")
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "bin"), 0o700), os.Symlink(self, filepath.Join(dir, "bin", "companion"))); err != nil {
+		t.Fatal(err)
+	}
 	file, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 24})
 	if err != nil {
 		t.Fatal(err)
@@ -116,69 +141,140 @@ func (c *console) await(what string, wanted func(text string) bool) {
 	}
 }
 
-// state is the process's state, such as T for stopped.
-func (c *console) state() string {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(data), ") ")
-	state, _, _ := strings.Cut(rest, " ")
-	return state
-}
-
-// X6: however `status --watch` ends, the terminal gets back its screen and its cursor.
+// X6: however `status --watch` ends, the terminal gets back its screen, its cursor and its mode.
 func TestWatchGivesTheTerminalBack(t *testing.T) {
-	for name, end := range map[string][]syscall.Signal{
-		"interrupt":            {syscall.SIGINT},
-		"two quick interrupts": {syscall.SIGINT, syscall.SIGINT},
-		"quit (Ctrl-\\)":       {syscall.SIGQUIT},
-		"terminate":            {syscall.SIGTERM},
-		"hang-up":              {syscall.SIGHUP},
+	for name, end := range map[string]struct {
+		signals []syscall.Signal
+		keys    string
+		code    int
+	}{
+		"interrupt":            {signals: []syscall.Signal{syscall.SIGINT}, code: exitInterrupted},
+		"two quick interrupts": {signals: []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, code: exitInterrupted},
+		"quit":                 {signals: []syscall.Signal{syscall.SIGQUIT}, code: exitQuit},
+		"terminate":            {signals: []syscall.Signal{syscall.SIGTERM}, code: exitInterrupted},
+		"hang-up":              {signals: []syscall.Signal{syscall.SIGHUP}, code: exitInterrupted},
+		"q":                    {keys: "q", code: exitDone},
+		"Ctrl-C":               {keys: "\x03", code: exitInterrupted},
+		"Ctrl-\\":              {keys: "\x1c", code: exitQuit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := onConsole(t, "status", "--watch")
 			c.await("screen", func(text string) bool { return strings.Contains(text, "next:") })
-			for _, signal := range end {
+			for _, signal := range end.signals {
 				_ = c.cmd.Process.Signal(signal)
 			}
-			err := c.cmd.Wait()
+			c.press(end.keys)
+			_ = c.cmd.Wait()
+			after := c.mode()
 			<-c.read
-			if text := c.text(); !strings.HasSuffix(strings.TrimRight(text[:strings.LastIndex(text, "\x1b[?1049l")+8], "\r\n"), screenLeave) ||
-				strings.LastIndex(text, "\x1b[?1049l") < strings.LastIndex(text, "\x1b[?1049h") || strings.Contains(text[strings.LastIndex(text, "\x1b[?1049l"):], "\x1b[H") {
-				t.Errorf("got %q (%v), want the alternate screen left, the cursor shown, and nothing drawn after", text, err)
+			text := c.text()
+			if !given(text) || strings.Contains(text[strings.LastIndex(text, screenLeave):], "next:") {
+				t.Errorf("got %q, want the alternate screen left, the cursor shown, and nothing drawn after", text)
+			}
+			if want := uint32(unix.ICANON | unix.ECHO | unix.ISIG); after.Lflag&want != want || after.Oflag&unix.OPOST == 0 {
+				t.Errorf("got the mode %+v of the terminal, want lines, echo and signals", after)
+			}
+			if got := c.cmd.ProcessState.ExitCode(); got != end.code {
+				t.Errorf("got exit status %d, want %d", got, end.code)
 			}
 		})
 	}
 }
 
-// X6: a suspend gives the terminal back and stops the process; the resume draws the screen again.
-func TestWatchSuspends(t *testing.T) {
+// press types on the terminal.
+func (c *console) press(keys string) {
+	c.t.Helper()
+	if _, err := c.file.WriteString(keys); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// mode is the line discipline of the terminal.
+func (c *console) mode() unix.Termios {
+	c.t.Helper()
+	mode, err := unix.IoctlGetTermios(int(c.file.Fd()), unix.TCGETS)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return *mode
+}
+
+// X6: under a shell with job control, Ctrl-Z gives the terminal back and stops the command; `fg` draws the screen again,
+// in the size that the terminal then has. A kill while it is stopped leaves the terminal as the shell had it.
+func TestWatchUnderAShell(t *testing.T) {
+	for name, end := range map[string]string{"quit": "q", "killed": ""} {
+		t.Run(name, func(t *testing.T) {
+			c := onConsoleRunning(t, "bash", "--norc", "--noprofile", "-i")
+			c.press("PS1='ready> '\n")
+			c.await("prompt", func(text string) bool { return strings.HasSuffix(text, "ready> ") })
+			c.press("\"$COMPANION\" status --watch\n")
+			c.await("screen", func(text string) bool { return strings.Contains(text, "next:") })
+			c.press("\x1a")
+			c.await("prompt after Ctrl-Z", func(text string) bool {
+				return given(text) && strings.Contains(text[strings.LastIndex(text, screenLeave):], "ready> ")
+			})
+			if end == "" {
+				c.press("kill -9 %1; wait; echo all-ended\n")
+				c.await("end", func(text string) bool { return strings.Contains(text, "\nall-ended") && given(text) })
+				return
+			}
+			if err := pty.Setsize(c.file, &pty.Winsize{Cols: 60, Rows: 12}); err != nil {
+				t.Fatal(err)
+			}
+			c.press("fg\n")
+			c.await("second screen", func(text string) bool {
+				return strings.Count(text, screenEnter) == 2 && strings.Contains(text[strings.LastIndex(text, screenEnter):], "\x1b[12;1H")
+			})
+			c.press(end)
+			c.await("prompt at the end", func(text string) bool {
+				return given(text) && strings.Count(text, screenLeave) == 2 && strings.HasSuffix(text, "ready> ")
+			})
+		})
+	}
+}
+
+// X6: the screen follows the size of the terminal, also to one that holds almost nothing.
+func TestWatchResizes(t *testing.T) {
 	c := onConsole(t, "status", "--watch")
-	c.await("screen", func(text string) bool { return strings.Contains(text, "next:") })
-	if err := c.cmd.Process.Signal(syscall.SIGTSTP); err != nil {
-		t.Fatal(err)
-	}
-	c.await("left screen", func(text string) bool { return strings.HasSuffix(text, screenLeave) })
-	for range 200 {
-		if c.state() == "T" {
-			break
+	c.await("screen", func(text string) bool { return strings.Contains(text, "\x1b[24;1H") })
+	for _, size := range []pty.Winsize{{Cols: 120, Rows: 40}, {Cols: 30, Rows: 6}, {Cols: 1, Rows: 1}, {Cols: 80, Rows: 24}} {
+		seen := len(c.text())
+		if err := pty.Setsize(c.file, &size); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond) // the kernel reports a stop to the parent alone
+		c.await(fmt.Sprintf("screen of %d rows", size.Rows), func(text string) bool {
+			return strings.Contains(text[seen:], fmt.Sprintf("\x1b[%d;1H", size.Rows))
+		})
 	}
-	if got := c.state(); got != "T" {
-		t.Fatalf("got state %q, want T (stopped)", got)
+	c.press("q")
+	_ = c.cmd.Wait()
+}
+
+// X6: NO_COLOR leaves out every color.
+func TestWatchWithoutColors(t *testing.T) {
+	colors := regexp.MustCompile(`\x1b\[(3[0-7]|38|9[0-7]|4[0-7])[;m]`)
+	for value, want := range map[string]bool{"": true, "1": false} {
+		t.Setenv("NO_COLOR", value)
+		c := onConsole(t, "status", "--watch")
+		c.await("screen", func(text string) bool { return strings.Contains(text, "next:") })
+		c.press("q")
+		_ = c.cmd.Wait()
+		<-c.read
+		if got := colors.MatchString(c.text()); got != want {
+			t.Errorf("NO_COLOR=%q: got colors %t, want %t in %q", value, got, want, c.text())
+		}
 	}
-	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	c.await("second screen", func(text string) bool {
-		return strings.Count(text, screenEnter) == 2 && strings.Contains(text[strings.LastIndex(text, screenEnter):], "next:")
-	})
-	if err := pty.Setsize(c.file, &pty.Winsize{Cols: 40, Rows: 10}); err != nil { // a resize changes nothing but the width
-		t.Fatal(err)
-	}
+}
+
+// A terminal that cannot show a screen gets a line at each change.
+func TestWatchOnADumbTerminal(t *testing.T) {
+	t.Setenv("TERM", "dumb")
+	c := onConsole(t, "status", "--watch")
+	c.await("line", func(text string) bool { return strings.Contains(text, "● available\r\n") })
 	_ = c.cmd.Process.Signal(syscall.SIGINT)
 	_ = c.cmd.Wait()
 	<-c.read
-	if text := c.text(); !strings.Contains(text[strings.LastIndex(text, screenEnter):], screenLeave) {
-		t.Errorf("got %q, want the screen left at the end", text)
+	if strings.Contains(c.text(), "\x1b") {
+		t.Errorf("got %q, want no control sequence", c.text())
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // exitQuit is 128 and the number of SIGQUIT, as shells show it.
@@ -50,4 +52,22 @@ func suspend(leave, enter func()) {
 		<-resumed
 	}
 	enter()
+}
+
+// The signals that a terminal sends for its control characters.
+const (
+	interruptSignal = syscall.SIGINT
+	suspendSignal   = syscall.SIGTSTP
+	quitSignal      = syscall.SIGQUIT
+)
+
+// signalOwnGroup signals the process group, as a terminal does for a control character that raw mode has turned into a
+// key. In an orphaned group no suspend is sent, because no shell could resume it.
+func signalOwnGroup(signal syscall.Signal) bool {
+	if signal == suspendSignal {
+		if session, err := unix.Getsid(0); err == nil && session == syscall.Getpgrp() {
+			return false
+		}
+	}
+	return syscall.Kill(0, signal) == nil
 }

@@ -22,6 +22,10 @@ func (v viewer) Next() (messages.Status, <-chan struct{}) {
 func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	facts := snapshot.Facts
 	manifest := v.deps.Views.Manifest()
+	available := snapshot.AvailableFor
+	if snapshot.Available {
+		available += time.Since(snapshot.Since)
+	}
 	healthRecent := fsm.HealthRecent(facts.LastHealth, time.Now(), v.deps.Recency)
 	if snapshot.Available && !healthRecent {
 		// The machine has slept, and the timers of the lifecycle actor stopped with it (A5).
@@ -35,6 +39,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Lifecycle:          snapshot.State,
 		Reason:             snapshot.Reason,
 		Since:              snapshot.Since.UTC(),
+		AvailableSeconds:   available.Seconds(),
 		Facts: messages.StatusFacts{
 			Verified: facts.Verified, Ready: facts.Ready, Bound: facts.Bound, Token: facts.Token,
 			HealthRecent: healthRecent, LastHealth: moment(facts.LastHealth),
@@ -72,17 +77,22 @@ func frontDoor(snapshot messages.Snapshot, door messages.DoorView) messages.Stat
 		BaseURL: snapshot.BaseURL, InFlight: door.InFlight, Queued: door.Queued,
 		MaxInFlight: door.MaxInFlight, QueueBound: door.QueueBound, Verdicts: door.Verdicts, Dropped: door.Dropped, EndedRuntime: door.EndedRuntime,
 		Applications: door.Applications,
-		LatencyCount: door.LatencyCount, LatencySumMilliseconds: milliseconds(door.LatencySum),
+		LatencyCount: door.LatencyCount, LatencySumMilliseconds: milliseconds(door.LatencySum), Latency: buckets(door.Latency),
+		FirstToken: buckets(door.First), FirstTokenCount: door.FirstCount, FirstTokenSumMilliseconds: milliseconds(door.FirstSum),
+		PromptTokens: door.PromptTokens, CompletionTokens: door.CompletionTokens, GenerationSeconds: door.Generating.Seconds(), Progress: door.Progress,
 	}
 	if view.Verdicts == nil {
 		view.Verdicts = map[messages.Reason]int64{}
 	}
-	for _, bucket := range door.Latency {
-		view.Latency = append(view.Latency, messages.StatusLatency{
-			UpToMilliseconds: milliseconds(bucket.UpTo), Count: bucket.Count,
-		})
-	}
 	return view
+}
+
+func buckets(histogram []messages.LatencyBucket) []messages.StatusLatency {
+	var all []messages.StatusLatency
+	for _, bucket := range histogram {
+		all = append(all, messages.StatusLatency{UpToMilliseconds: milliseconds(bucket.UpTo), Count: bucket.Count})
+	}
+	return all
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

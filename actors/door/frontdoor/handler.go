@@ -95,6 +95,7 @@ type visit struct {
 	status int
 	gone   bool
 	tokens relay.Tokens
+	first  time.Time // of the first event of a stream
 	caller guard.Caller
 	grant  *grant // of an application (L14); nil for other callers
 	unread bool   // the body is not read to its end
@@ -116,6 +117,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(v.began)
 	if admitted && v.caller != guard.Probe {
 		d.stats.took(took)
+		if v.reason == messages.ReasonOK && v.tokens != (relay.Tokens{}) {
+			d.stats.answered(v.tokens, v.began, v.first, v.began.Add(took))
+		}
 	}
 	if v.status != 0 {
 		d.stats.verdict(v.reason)
@@ -357,7 +361,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
 		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
 	})
-	v.reason, v.status, v.tokens = result.Reason, http.StatusOK, result.Tokens
+	v.reason, v.status, v.tokens, v.first = result.Reason, http.StatusOK, result.Tokens, result.First
 	switch {
 	case !result.Written && v.revoked():
 		v.refuse(refusal(messages.ReasonInvalidToken))

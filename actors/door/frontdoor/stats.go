@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"companion/adapters/door/relay"
 	"companion/messages"
 )
 
@@ -19,10 +20,14 @@ var bucketBounds = [...]time.Duration{
 // not decrease.
 type stats struct {
 	verdicts sync.Map // messages.Reason → *atomic.Int64
-	buckets  [len(bucketBounds) + 1]atomic.Int64
-	sum      atomic.Int64 // nanoseconds
+	latency  histogram
+	first    histogram    // from the head of a request to the first event of its stream
 	active   atomic.Int64 // nanoseconds since 1970
 	dropped  sync.Map     // name of a field → *atomic.Int64; the names are those of the tables
+
+	prompt, completion atomic.Int64 // tokens of answers
+	generating         atomic.Int64 // nanoseconds, from the first event of a stream, or the head of another answer, to the end
+	progress           atomic.Int64 // events of streams and tokens of other answers, while they come
 
 	applications sync.Map // digest of an application token → *applicationCounts
 }
@@ -45,18 +50,55 @@ func add(counts *sync.Map, key any) {
 
 func (s *stats) verdict(r messages.Reason) { add(&s.verdicts, r) }
 
-func (s *stats) took(d time.Duration) {
+func (s *stats) took(d time.Duration) { s.latency.add(d) }
+
+func (s *stats) heard(events int) {
+	s.active.Store(time.Now().UnixNano())
+	if events > 0 {
+		s.progress.Add(int64(events))
+	}
+}
+
+// answered counts the tokens of an answer and the time that they took. first is zero for an answer that is no stream.
+func (s *stats) answered(tokens relay.Tokens, began, first, ended time.Time) {
+	s.prompt.Add(int64(tokens.Prompt))
+	s.completion.Add(int64(tokens.Completion))
+	if first.IsZero() {
+		s.progress.Add(int64(tokens.Completion))
+		first = began
+	} else {
+		s.first.add(first.Sub(began))
+	}
+	if tokens.Completion > 0 {
+		s.generating.Add(int64(ended.Sub(first)))
+	}
+}
+
+// histogram counts durations by bucketBounds.
+type histogram struct {
+	buckets [len(bucketBounds) + 1]atomic.Int64
+	sum     atomic.Int64 // nanoseconds
+}
+
+func (h *histogram) add(d time.Duration) {
 	i := 0
 	for i < len(bucketBounds) && d > bucketBounds[i] {
 		i++
 	}
-	s.buckets[i].Add(1)
-	s.sum.Add(int64(d))
+	h.buckets[i].Add(1)
+	h.sum.Add(int64(d))
 }
 
-func (s *stats) heard() { s.active.Store(time.Now().UnixNano()) }
+// view returns cumulative buckets, as in OpenMetrics, and the count and sum of all durations.
+func (h *histogram) view() (buckets []messages.LatencyBucket, count int64, sum time.Duration) {
+	for i, bound := range bucketBounds {
+		count += h.buckets[i].Load()
+		buckets = append(buckets, messages.LatencyBucket{UpTo: bound, Count: count})
+	}
+	return buckets, count + h.buckets[len(bucketBounds)].Load(), time.Duration(h.sum.Load())
+}
 
-// fill writes the counts into v. Buckets are cumulative, as in OpenMetrics.
+// fill writes the counts into v.
 func (s *stats) fill(v *messages.DoorView) {
 	v.Verdicts = map[messages.Reason]int64{}
 	s.verdicts.Range(func(r, n any) bool {
@@ -68,12 +110,10 @@ func (s *stats) fill(v *messages.DoorView) {
 		v.Dropped[name.(string)] = n.(*atomic.Int64).Load()
 		return true
 	})
-	for i, bound := range bucketBounds {
-		v.LatencyCount += s.buckets[i].Load()
-		v.Latency = append(v.Latency, messages.LatencyBucket{UpTo: bound, Count: v.LatencyCount})
-	}
-	v.LatencyCount += s.buckets[len(bucketBounds)].Load()
-	v.LatencySum = time.Duration(s.sum.Load())
+	v.Latency, v.LatencyCount, v.LatencySum = s.latency.view()
+	v.First, v.FirstCount, v.FirstSum = s.first.view()
+	v.PromptTokens, v.CompletionTokens, v.Progress = s.prompt.Load(), s.completion.Load(), s.progress.Load()
+	v.Generating = time.Duration(s.generating.Load())
 	if at := s.active.Load(); at != 0 {
 		v.LastActivity = time.Unix(0, at)
 	}

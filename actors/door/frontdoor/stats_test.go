@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"companion/adapters/door/relay"
 	"companion/messages"
 )
 
@@ -24,5 +25,25 @@ func TestLatency(t *testing.T) {
 				t.Errorf("up to %v: %d, want %d", upTo, b.Count, want)
 			}
 		}
+	}
+}
+
+// X11: tokens, the time to the first token of streams and the time of generation. Progress counts events as they come, and
+// the tokens of an answer that is no stream at its end.
+func TestTokens(t *testing.T) {
+	var s stats
+	began := time.Unix(1700000000, 0)
+	s.heard(3)
+	s.heard(0)
+	s.answered(relay.Tokens{Prompt: 10, Completion: 4}, began, began.Add(time.Second), began.Add(3*time.Second))
+	s.answered(relay.Tokens{Prompt: 1, Completion: 5}, began, time.Time{}, began.Add(2*time.Second))
+	s.answered(relay.Tokens{Prompt: 7}, began, time.Time{}, began.Add(time.Hour)) // an embedding
+	var v messages.DoorView
+	s.fill(&v)
+	if v.PromptTokens != 18 || v.CompletionTokens != 9 || v.Generating != 4*time.Second || v.Progress != 3+5 {
+		t.Errorf("got %d and %d tokens in %v, progress %d; want 18, 9, 4s, 8", v.PromptTokens, v.CompletionTokens, v.Generating, v.Progress)
+	}
+	if v.FirstCount != 1 || v.FirstSum != time.Second {
+		t.Errorf("got %d times to the first token, %v in all; want 1, 1s", v.FirstCount, v.FirstSum)
 	}
 }

@@ -173,7 +173,7 @@ func TestHeard(t *testing.T) {
 			defer r.Close()
 			begin, heard := time.Now(), 0
 			gone := func() bool { return time.Since(begin) > 2*time.Second }
-			r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream, Gone: gone, Heard: func() { heard++ }})
+			r.Do(t.Context(), httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream, Gone: gone, Heard: func(int) { heard++ }})
 			if heard < c.least || heard > c.most {
 				t.Errorf("%s: got %d calls of Heard, want %d to %d", name, heard, c.least, c.most)
 			}

@@ -115,8 +115,9 @@ type Call struct {
 	Stream bool
 	// Gone, if set, is polled until the answer has ended. It reports whether the client has left.
 	Gone func() bool
-	// Heard, if set, is called soon after data from the runtime has arrived, but not for each event.
-	Heard func()
+	// Heard, if set, is called soon after data from the runtime has arrived, with the number of events of the stream
+	// since the last call, but not for each event.
+	Heard func(events int)
 	// Events are those of the format of the path.
 	Events Events
 }
@@ -134,6 +135,7 @@ type Result struct {
 	Sent         bool // some of the request may have reached the runtime
 	Whole        bool // the runtime's answer, or its refusal, was read to its end
 	Tokens       Tokens
+	First        time.Time // when the first event of a stream was passed on; zero for other answers
 }
 
 // Tokens are the token counts in an answer.
@@ -183,6 +185,7 @@ type exchange struct {
 	passed time.Time // when the client last got data of a stream
 	cut    bool      // the last write ended inside an event
 	cutEnd bool      // inside the last event of the answer
+	news   int       // events since the last call of Heard
 
 	rewriter Rewriter  // of a stream; nil for none
 	room     []byte    // for what the rewriter returns
@@ -257,8 +260,8 @@ func (e *exchange) lookAround() error {
 
 func (e *exchange) tellHeard() {
 	if e.up != nil && e.up.heard && e.call.Heard != nil {
-		e.call.Heard()
-		e.up.heard = false
+		e.call.Heard(e.news)
+		e.up.heard, e.news = false, 0
 	}
 }
 

@@ -51,6 +51,13 @@ func (e *exchange) pass(events []byte) error {
 	return nil
 }
 
+// began notes when the first event passed.
+func (e *exchange) began() {
+	if e.result.First.IsZero() {
+		e.result.First = e.passed
+	}
+}
+
 // fail ends a stream that has begun with the error event (L8).
 func (e *exchange) fail() {
 	if e.result.Written && !e.result.Gone {
@@ -102,6 +109,7 @@ func (e *exchange) stream() (whole bool) {
 			if e.pass(e.rewritten(held[:end])) != nil {
 				return false
 			}
+			e.began()
 			e.cut = !bytes.HasSuffix(held[:end], eventEnd)
 			n = copy(held[:], held[end:n])
 		}
@@ -121,8 +129,11 @@ var errNoEnd = errors.New("the answer is whole, and did not end")
 // complete without the end, so what arrives meanwhile is dropped.
 func (e *exchange) last(events []byte, more bool) (whole bool) {
 	if more {
-		if len(events) > 0 && e.pass(events) != nil {
-			return false
+		if len(events) > 0 {
+			if e.pass(events) != nil {
+				return false
+			}
+			e.began()
 		}
 		events, e.cut, e.ending = nil, false, time.Now()
 		_, _ = io.Copy(io.Discard, io.LimitReader(e.body, streamBytes))
@@ -194,6 +205,7 @@ func (s *eventScan) scan(b []byte, e *exchange) (end int) {
 		case bytes.Contains(event, []byte(`"timings":{`)), bytes.Contains(event, []byte(`"usage":{`)):
 			e.count(event)
 		}
+		e.news++
 		if e.ends(event, inside) {
 			s.finished = true
 			return end + n + len(eventEnd)
