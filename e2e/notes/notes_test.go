@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,11 +26,11 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // cli runs the companion's commands with a configuration of its own. No daemon runs.
 type cli struct {
-	t    *testing.T
+	t    testing.TB
 	home string
 }
 
-func newCLI(t *testing.T, config string) *cli {
+func newCLI(t testing.TB, config string) *cli {
 	t.Helper()
 	c := &cli{t: t, home: harness.TempDir(t)}
 	if err := os.WriteFile(filepath.Join(c.home, "config.toml"), []byte(config), 0o600); err != nil {
@@ -60,7 +59,7 @@ func (c *cli) run(args ...string) (code int, stdout, stderr string) {
 }
 
 // vault writes n notes and returns their folder.
-func vault(t *testing.T, n int) string {
+func vault(t testing.TB, n int) string {
 	t.Helper()
 	dir := filepath.Join(harness.TempDir(t), "vault")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -76,7 +75,7 @@ func vault(t *testing.T, n int) string {
 }
 
 // results reads a file of results: by path, and how often each stands there.
-func results(t *testing.T, file string) (map[string]enrich.Result, map[string]int) {
+func results(t testing.TB, file string) (map[string]enrich.Result, map[string]int) {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -186,6 +185,11 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if after != nil {
 		after(n)
 	}
+	answerLikeAModel(w)
+}
+
+// answerLikeAModel sends a whole answer.
+func answerLikeAModel(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, `{"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"{\"summary\":\"S.\",\"tags\":[\"t\"],\"open_questions\":[]}"},"finish_reason":"stop"}],"usage":{"prompt_tokens":90,"completion_tokens":9}}`)
 }
@@ -206,9 +210,7 @@ func (r *recorder) sent() []string {
 func record(t *testing.T) (*recorder, string) {
 	t.Helper()
 	r := &recorder{}
-	server := httptest.NewServer(r)
-	t.Cleanup(server.Close)
-	return r, server.URL + "/v1"
+	return r, newServer(t, r)
 }
 
 // E4, E5: nothing is sent when consent or policy refuses, when the lane was not named, and by --dry-run.
