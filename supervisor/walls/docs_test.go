@@ -226,9 +226,6 @@ func TestDocumentedCommands(t *testing.T) {
 		source.WriteString(read(t, strings.TrimPrefix(file, root)))
 	}
 	absent := regexp.MustCompile(`(?m)^(.*) do not exist yet\.`).FindString(missing)
-	if absent == "" {
-		t.Error("nothing is said of the commands that do not exist yet")
-	}
 	for _, match := range some(t, "commands", regexp.MustCompile(`Use: +"([a-z]+)`).FindAllStringSubmatch(source.String(), -1), 20) {
 		name := match[1]
 		if name != "companion" && !regexp.MustCompile("(?:[`|]|`(?:config|enrich|service|token) )"+name+`\b`).MatchString(commands) {
