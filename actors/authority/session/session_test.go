@@ -219,6 +219,7 @@ func TestRotationProperty(t *testing.T) {
 			}
 			h.breakCustody(messages.ReasonOK)
 			time.Sleep(time.Hour)
+			synctest.Wait() // a refresh that ends at this moment must have stored its answer
 			h.hub.mu.Lock()
 			defer h.hub.mu.Unlock()
 			if h.hub.most > 1 || h.hub.reused > 0 {
