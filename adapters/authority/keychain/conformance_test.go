@@ -13,8 +13,8 @@ import (
 // testBackEnd tests the contract of a back end: K1, K2, K4. largest is the largest value that it can hold, in bytes.
 func testBackEnd(t *testing.T, back backEnd, service string, largest int) {
 	t.Helper()
-	k := newKeychain(back, Options{Service: service, Timeout: 10 * time.Second})
-	other := newKeychain(back, Options{Service: service + "-other", Timeout: 10 * time.Second})
+	k := newKeychain(back, Options{Service: service, Timeout: 30 * time.Second})
+	other := newKeychain(back, Options{Service: service + "-other", Timeout: 30 * time.Second})
 	ctx := context.Background()
 	accounts := []Account{AccessToken, RefreshToken, SessionMetadata, LoopbackToken}
 	t.Cleanup(func() {

@@ -1,3 +1,5 @@
+//go:build keepassxc
+
 package keychain
 
 import (
@@ -20,6 +22,9 @@ const keePassXML = `<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <KeePassFile><Meta><DatabaseName>Passwords</DatabaseName><CustomData><Item><Key>FDO_SECRETS_EXPOSED_GROUP</Key>
 <Value>{01020304-0506-0708-090a-0b0c0d0e0f10}</Value></Item></CustomData></Meta>
 <Root><Group><UUID>AQIDBAUGBwgJCgsMDQ4PEA==</UUID><Name>Root</Name></Group></Root></KeePassFile>`
+
+// slow bounds a call to KeePassXC, which writes and encrypts its whole database for each change.
+const slow = 15 * time.Second
 
 // startKeePassXC starts a KeePassXC with its Secret Service, without a display, and waits for its collection. It opens no
 // database if open is false.
@@ -96,7 +101,7 @@ func TestKeePassXC(t *testing.T) {
 	back := &secretService{}
 	t.Cleanup(back.close)
 	service := uniqueService(t)
-	k := newKeychain(back, Options{Service: service, Timeout: 5 * time.Second})
+	k := newKeychain(back, Options{Service: service, Timeout: slow})
 	startKeePassXC(t, true)
 	testBackEnd(t, back, service, MaxValue)
 	if err := k.Set(t.Context(), RefreshToken, messages.NewSecret("kept")); err != nil {
@@ -154,7 +159,7 @@ func TestKeePassXCWithoutDatabase(t *testing.T) {
 	}
 	back := &secretService{}
 	t.Cleanup(back.close)
-	k := newKeychain(back, Options{Service: uniqueService(t), Timeout: 5 * time.Second})
+	k := newKeychain(back, Options{Service: uniqueService(t), Timeout: slow})
 	startKeePassXC(t, false)
 	_, _, err := k.Get(t.Context(), AccessToken)
 	wantReason(t, err, messages.ReasonKeychainNoCollection)
@@ -169,7 +174,7 @@ func TestKeePassXCReadsOnce(t *testing.T) {
 	back := &secretService{}
 	t.Cleanup(back.close)
 	service := uniqueService(t)
-	k := newKeychain(back, Options{Service: service, Timeout: 5 * time.Second})
+	k := newKeychain(back, Options{Service: service, Timeout: slow})
 	startKeePassXC(t, true, "ConfirmAccessItem=false")
 	if err := k.Set(t.Context(), LoopbackToken, messages.NewSecret("first")); err != nil {
 		t.Fatal(err)
@@ -185,7 +190,7 @@ func TestKeePassXCReadsOnce(t *testing.T) {
 	}
 	stranger := &secretService{}
 	defer stranger.close()
-	other := newKeychain(stranger, Options{Service: service, Timeout: 5 * time.Second})
+	other := newKeychain(stranger, Options{Service: service, Timeout: slow})
 	if err := other.Set(t.Context(), LoopbackToken, messages.NewSecret("second")); err != nil {
 		t.Fatal(err)
 	}
