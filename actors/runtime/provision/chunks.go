@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type chunked struct {
 	sources  []*source
 	lines    lines
 	running  int // runs
+	flights  map[*store.Run]*flight
 	began    time.Time
 	atStart  int64 // bytes on disk
 	digested bool  // the digest of the file is complete
@@ -48,7 +50,21 @@ type source struct {
 	whole   bool      // it serves only the whole file
 	out     error     // why it is left out for the rest of this download
 	idle    []*download.Line
+	rate    float64 // of the last run, in bytes per second
 }
+
+// flight is a run that is under way.
+type flight struct {
+	source *source
+	began  time.Time
+	cancel context.CancelCauseFunc
+}
+
+// errRelieved is the cause of cancellation of a run whose chunks another source delivers faster.
+var errRelieved = errors.New("another source is faster")
+
+// slower is the factor by which a run must be slower than another source to be relieved at the end of a download.
+const slower = 4
 
 // ending is the result of one of the goroutines.
 type ending struct {
@@ -71,7 +87,7 @@ func (w worker) fetchChunks(ctx context.Context) error {
 	w.counts(acc)
 	inner, cancel := context.WithCancelCause(ctx)
 	c := &chunked{
-		worker: w, ctx: inner, acc: acc, began: time.Now(), atStart: acc.Bytes(), lines: newLines(time.Now(), acc.Bytes()),
+		worker: w, ctx: inner, acc: acc, flights: map[*store.Run]*flight{}, began: time.Now(), atStart: acc.Bytes(), lines: newLines(time.Now(), acc.Bytes()),
 		// Each goroutine sends once, so that none waits after the loop has ended.
 		ended: make(chan ending, maxLines+2),
 	}
@@ -130,6 +146,7 @@ func (c *chunked) loop() error {
 			return context.Cause(c.ctx)
 		case <-beat.C:
 			c.lines.measure(time.Now(), c.acc.Bytes(), c.running)
+			c.relieve(time.Now())
 		case <-wake.C:
 		case e := <-c.ended:
 			if err := c.handle(e); err != nil {
@@ -160,9 +177,31 @@ func (c *chunked) dispatch() {
 		}
 		c.running++
 		s.active++
-		c.start(ending{run: run, source: s, line: line}, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancelCause(c.ctx)
+		c.flights[run] = &flight{s, time.Now(), cancel}
+		c.start(ending{run: run, source: s, line: line}, func(context.Context) error {
+			defer cancel(nil)
 			return c.Download.Fetch(ctx, req, run)
 		})
+	}
+}
+
+// relieve cancels the slow runs at the end of a download, when every missing chunk is in a run, so that one slow mirror does
+// not hold up the others. The bytes of its chunk are kept.
+func (c *chunked) relieve(now time.Time) {
+	if c.acc.Missing() > 0 {
+		return
+	}
+	for run, f := range c.flights {
+		age := now.Sub(f.began)
+		rate := float64(run.Added()) / age.Seconds()
+		faster := func(s *source) bool {
+			return s != f.source && s.out == nil && !now.Before(s.until) && !s.whole && s.rate > slower*rate
+		}
+		if age >= linesPeriod && slices.ContainsFunc(c.sources, faster) {
+			f.source.until = now.Add(linesPause)
+			f.cancel(errRelieved)
+		}
 	}
 }
 
@@ -229,6 +268,10 @@ func (c *chunked) handle(e ending) error {
 	s := e.source
 	c.running--
 	s.active--
+	if age := time.Since(c.flights[e.run].began).Seconds(); age > 0 {
+		s.rate = float64(e.run.Added()) / age
+	}
+	delete(c.flights, e.run)
 	if e.err == nil {
 		s.idle = append(s.idle, e.line)
 	} else {
@@ -239,6 +282,8 @@ func (c *chunked) handle(e ending) error {
 	}
 	switch {
 	case c.ctx.Err() != nil || complete && (e.err == nil || errors.Is(e.err, store.ErrRunDone)):
+		return nil
+	case errors.Is(e.err, errRelieved):
 		return nil
 	case errors.Is(e.err, store.ErrNoRanges):
 		s.whole = true

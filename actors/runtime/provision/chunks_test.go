@@ -293,6 +293,29 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// M14, T6: a mirror that is almost silent does not hold up a download that another one can finish.
+func TestSlowMirror(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mirrors{pace: func(req download.Request) {
+			if req.URL == badURL {
+				time.Sleep(3 * time.Second) // above the limit of a stall: 32 KiB in 30 s
+			} else {
+				time.Sleep(100 * time.Millisecond)
+			}
+		}}
+		began := time.Now()
+		h := startChunks(t, m, twoMirrors())
+		h.onDisk(gemma())
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("got the model after %v, want it within 30s", took)
+		}
+		if m.total() > len(modelBytes)+2*step {
+			t.Errorf("got %d bytes fetched, want %d", m.total(), len(modelBytes))
+		}
+		h.stop()
+	})
+}
+
 // M14: over TLS, with a server that serves ranges and one that does not.
 func TestChunksOverTLS(t *testing.T) {
 	for name, fault := range map[string]http.HandlerFunc{

@@ -20,7 +20,13 @@ import (
 	"companion/messages"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(benchHost); file != "" {
+		serveBench(file)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // M4–M7, M12: model and runtime are fetched, verified and reported; the next start needs no server.
 func TestWant(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"sync/atomic"
 
 	"companion/messages"
 )
@@ -20,7 +21,8 @@ var (
 	ErrNoRanges = errors.New("store: the server does not serve ranges")
 )
 
-// Run is a download.Sink for consecutive chunks, which no other run writes. Release ends it. It is not safe for concurrent use.
+// Run is a download.Sink for consecutive chunks, which no other run writes. Release ends it. It is not safe for concurrent use,
+// except Added.
 type Run struct {
 	as    *Assembly
 	ctx   context.Context // of reads in Begin: a sink's methods have none
@@ -30,7 +32,7 @@ type Run struct {
 	last  int // exclusive
 	next  int // the chunk that is being written
 	at    int64
-	added int64
+	added atomic.Int64
 }
 
 // Claim returns a run of at most most chunks, for bytes from url; nil if no chunk is missing that no run has claimed. alone
@@ -85,8 +87,8 @@ func (r *Run) Length() int64 {
 	return start + length - r.Offset()
 }
 
-// Added returns the number of bytes that the run has written.
-func (r *Run) Added() int64 { return r.added }
+// Added returns the number of bytes that the run has written. Safe for concurrent use.
+func (r *Run) Added() int64 { return r.added.Load() }
 
 // Begin sets where the next bytes start; see download.Sink. Bytes before the run's offset are skipped.
 func (r *Run) Begin(offset int64, _ string) error {
@@ -155,7 +157,7 @@ func (r *Run) writeChunk(p []byte) (int, error) {
 	as.mu.Unlock()
 	as.bytes.Add(int64(n))
 	r.at += int64(n)
-	r.added += int64(n)
+	r.added.Add(int64(n))
 	as.store.testOnlyStep()
 	if err != nil {
 		return n, storing(err)

@@ -154,17 +154,33 @@ func (h *Hub) server(host string, routes http.Handler) (*http.Server, error) {
 }
 
 // logged writes one line per request. It names the route and not the target: queries contain codes and states, and paths
-// contain digests. A range shows that a download is resumed.
+// contain digests. Range and bytes show what a resumed download fetches.
 func (h *Hub) logged(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began, span := time.Now(), r.Header.Get("Range")
+		counted := &countingWriter{ResponseWriter: w}
 		defer func() {
-			h.log.Info("request served", zap.String("host", host), zap.String("method", r.Method),
-				zap.String("route", r.Pattern), zap.String("range", span), zap.Duration("took", time.Since(began)))
+			h.log.Info("request served", zap.String("host", host), zap.String("method", r.Method), zap.String("route", r.Pattern),
+				zap.String("range", span), zap.Int64("bytes", counted.sent), zap.Duration("took", time.Since(began)))
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(counted, r)
 	})
 }
+
+// countingWriter counts the bytes of a body that were written to the connection.
+type countingWriter struct {
+	http.ResponseWriter
+	sent int64
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (h *Hub) close() {
 	for _, l := range append(h.hub, h.artifacts...) {
