@@ -254,6 +254,7 @@ func document(cmd *cobra.Command) {
 		cmd.Long = cmd.Short + "."
 	}
 	cmd.Long += cmd.Annotations["exits"]
+	cmd.Example = example(cmd)
 	for _, child := range cmd.Commands() {
 		document(child)
 	}

@@ -55,6 +55,87 @@ func expectStatus(ts *testscript.TestScript, neg bool, given []string) {
 	}
 }
 
+// X3: every command's help has examples; each of them is a command line that the program accepts, with the flags that it has.
+func TestExamples(t *testing.T) {
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		path := cmd.CommandPath()
+		if examples[path] == "" {
+			t.Errorf("got no example of %q, want one", path)
+			return
+		}
+		for line := range strings.SplitSeq(examples[path], "\n") {
+			_, rest, found := strings.Cut(line, "companion")
+			if !found {
+				t.Errorf("got the example %q, want a call of companion", line)
+				continue
+			}
+			rest, _, _ = strings.Cut(strings.NewReplacer(")\"", "", "\"", "'").Replace(rest), " | ")
+			rest, _, _ = strings.Cut(rest, " > ")
+			rest, _, _ = strings.Cut(rest, " < ")
+			given := strings.Fields(rest)
+			root := a.root()
+			named, args, err := root.Find(given)
+			if err != nil || named.CommandPath() != path && !(cmd.HasSubCommands() && strings.HasPrefix(named.CommandPath(), path+" ")) {
+				t.Errorf("got the command %q (%v) in the example %q, want %q", named.CommandPath(), err, line, path)
+				continue
+			}
+			if err := named.ParseFlags(args); err != nil {
+				t.Errorf("got %v in the example %q, want known flags", err, line)
+			}
+		}
+		for _, child := range cmd.Commands() {
+			visit(child)
+		}
+	}
+	visit(a.root())
+}
+
+// X3: man pages are made from the same table as the help: one for each command, with its flags and exit statuses.
+func TestManPages(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "man1")
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	root := a.root()
+	root.SetArgs([]string{"man", folder})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	pages, err := os.ReadDir(folder)
+	commands := 0
+	var count func(*cobra.Command)
+	count = func(cmd *cobra.Command) {
+		commands++
+		for _, child := range cmd.Commands() {
+			count(child)
+		}
+	}
+	count(root)
+	if err != nil || len(pages) != commands {
+		t.Errorf("got %d pages, %v; want one for each of %d commands", len(pages), err, commands)
+	}
+	page, err := os.ReadFile(filepath.Join(folder, "companion-status.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{".TH COMPANION\\-STATUS 1", "\\-\\-exit\\-code\n", "130  interrupted", ".SH EXAMPLES\n", ".BR companion (1)"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("got no %q, want it in\n%s", want, page)
+		}
+	}
+	for _, entry := range pages {
+		page, err := os.ReadFile(filepath.Join(folder, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(page)) {
+			if request := strings.Fields(line); strings.HasPrefix(line, ".") && !strings.Contains(" .TH .SH .TP .B .BR .nf .fi ", " "+request[0]+" ") {
+				t.Errorf("%s: got the request %q, want only those that manPage writes", entry.Name(), line)
+			}
+		}
+	}
+}
+
 // X3: every command's help lists its exit statuses and an example of its use line.
 func TestEveryHelpListsExitStatuses(t *testing.T) {
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
