@@ -166,7 +166,11 @@ func (a *app) logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if result.Hub != messages.ReasonOK {
+			switch result.Hub {
+			case messages.ReasonOK:
+			case messages.ReasonIssuerMismatch:
+				a.say("warning: the hub was not told: its issuer is not the one of the session. If you changed hub.url or hub.issuer, end the session at the hub that issued it.")
+			default:
 				a.say("warning: the hub could not be told: %s. The companion tries again while it runs.", explain(result.Hub))
 			}
 			if err := refused("signing out", result.Reason); err != nil {

@@ -45,6 +45,7 @@ type fakeHub struct {
 	callback  chan error // the result of Wait; nil is success
 	began     int
 	device    int
+	pause     chan struct{} // if not nil, Decide waits until it is closed
 	closed    []bool
 }
 
@@ -57,8 +58,16 @@ func newFakeHub(t *testing.T) *fakeHub {
 }
 
 func (h *fakeHub) Decide(s messages.Session, now time.Time) messages.Reason {
+	h.mu.Lock()
+	pause := h.pause
+	h.mu.Unlock()
+	if pause != nil {
+		<-pause
+	}
 	return h.oauth.Decide(s, now)
 }
+
+func (h *fakeHub) Issued(s messages.Session) bool { return h.oauth.Issued(s) }
 
 func (h *fakeHub) issue() oauth.Tokens {
 	h.serial++

@@ -75,19 +75,34 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 		l.deps.Log.Warn("user not known", zap.String("reason", string(oauth.AsError(err).Reason)))
 	}
 	if ctx.Err() != nil { // cancelled, or replaced by another sign-in
-		attempt.Close(false)
-		l.revoke(context.WithoutCancel(l.ctx), sessionOf(grant, user))
+		l.withdraw(attempt, sessionOf(grant, user))
 		failed(&oauth.Error{Doing: "signing in", Reason: messages.ReasonCallbackTimeout})
 		return
 	}
 	done := make(chan struct{})
-	l.later(func() { l.finishLogin(m, attempt, sessionOf(grant, user), cancel, done) })
+	replaced := make(chan struct{})
+	l.later(func() {
+		if ctx.Err() != nil { // a sign-out or another sign-in came first
+			close(replaced)
+			return
+		}
+		l.finishLogin(m, attempt, sessionOf(grant, user), cancel, done)
+	})
 	select {
+	case <-replaced:
+		l.withdraw(attempt, sessionOf(grant, user))
+		failed(&oauth.Error{Doing: "signing in", Reason: messages.ReasonCallbackTimeout})
 	case <-done:
 	case <-l.ctx.Done():
 		attempt.Close(false)
 		finish(m, messages.LoginResult{Reason: messages.ReasonCallbackTimeout})
 	}
+}
+
+// withdraw ends an attempt whose session is not wanted any more.
+func (l *loop) withdraw(attempt Attempt, s messages.Session) {
+	attempt.Close(false)
+	l.revoke(context.WithoutCancel(l.ctx), s)
 }
 
 // finish answers a Login; only the first answer counts.

@@ -94,6 +94,35 @@ func TestLoginFails(t *testing.T) {
 	}
 }
 
+// O9: a sign-out that arrives when the browser has finished, but before the session is stored, ends that sign-in.
+func TestLogoutWhenTheLoginIsNearlyDone(t *testing.T) {
+	for range 20 { // the loop takes the two messages in any order
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t)
+			h.start(t)
+			page, done, cancel := h.login()
+			defer cancel()
+			<-page
+			pause := make(chan struct{})
+			h.change(func(f *fakeHub) { f.pause = pause })
+			h.tokens <- messages.AccessTokenRequest{Reply: make(chan messages.AccessToken, 1)} // holds the loop
+			synctest.Wait()
+			h.hub.callback <- nil
+			synctest.Wait()
+			reply := make(chan messages.LogoutResult, 1)
+			h.commands <- messages.Logout{Reply: reply}
+			close(pause)
+			<-reply
+			<-done
+			synctest.Wait()
+			if got := fmt.Sprint(h.revoked()); h.stored().Found || got != "[refresh-1]" {
+				t.Fatalf("got session stored %v, revoked %s; want false, [refresh-1]", h.stored().Found, got)
+			}
+			h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+		})
+	}
+}
+
 // O8: a refresh that is running does not overwrite a sign-in.
 func TestLoginDuringRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

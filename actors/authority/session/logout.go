@@ -48,7 +48,7 @@ func (l *loop) logout(m messages.Logout) {
 		l.revokeLater(failed, l.doubtful)
 		l.doubtful = messages.Session{}
 		l.signedOut(reason)
-		if hub != messages.ReasonOK {
+		if hub != messages.ReasonOK && len(l.unrevoked) > 0 { // until the revocation is repeated
 			l.trouble(hub)
 		}
 		m.Reply <- messages.LogoutResult{Reason: reason, Hub: hub}
@@ -106,10 +106,15 @@ func (l *loop) mended() {
 	}
 }
 
-// revoke revokes s at the hub. It returns ReasonOK or why that failed.
+// revoke revokes s at the hub. It returns ReasonOK or why that failed: ReasonIssuerMismatch for a session of another hub, which
+// the keychain holds after hub.url or hub.issuer was changed. This hub must not see that session's token.
 func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 	if s.RefreshToken.IsZero() {
 		return messages.ReasonOK
+	}
+	if !l.deps.Hub.Issued(s) {
+		l.deps.Log.Warn("session of another hub not revoked", zap.String("reason", string(messages.ReasonIssuerMismatch)))
+		return messages.ReasonIssuerMismatch
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
@@ -124,7 +129,7 @@ func (l *loop) revoke(ctx context.Context, s messages.Session) messages.Reason {
 // revokeLater revokes sessions in the background, and repeats failed revocations with a backoff while the daemon runs.
 func (l *loop) revokeLater(sessions ...messages.Session) {
 	for _, s := range sessions {
-		if !s.RefreshToken.IsZero() && len(l.unrevoked) < maxUnrevoked {
+		if !s.RefreshToken.IsZero() && l.deps.Hub.Issued(s) && len(l.unrevoked) < maxUnrevoked {
 			l.unrevoked = append(l.unrevoked, s)
 		}
 	}

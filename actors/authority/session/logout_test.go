@@ -114,6 +114,61 @@ func TestSecondLoginRevokesTheFirst(t *testing.T) {
 	}
 }
 
+// O9, T14: no token of another hub's session, which the keychain holds after hub.url was changed, is sent to this hub.
+func TestSessionOfAnotherHub(t *testing.T) {
+	login := func(t *testing.T, h *house) {
+		_, done, cancel := h.login()
+		defer cancel()
+		h.hub.callback <- nil
+		if r := <-done; r.Reason != messages.ReasonOK {
+			t.Errorf("signing in: got %+v, want ok", r)
+		}
+	}
+	for name, act := range map[string]func(t *testing.T, h *house){
+		"logout": func(t *testing.T, h *house) {
+			if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonIssuerMismatch {
+				t.Errorf("signing out: got %+v, want ok, and issuer_mismatch for the hub", r)
+			}
+		},
+		"logout while locked": func(t *testing.T, h *house) {
+			h.breakCustody(messages.ReasonKeychainLocked)
+			h.logout()
+			h.breakCustody(messages.ReasonOK)
+		},
+		"login": login,
+	} {
+		for _, inFlight := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, refresh interrupted %v", name, inFlight), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHouse(t)
+					h.signedIn(time.Hour)
+					h.kept.Session.Meta.Issuer = "https://other.example/api/v1/auth/native"
+					if inFlight {
+						h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-1"))
+						h.start(t)
+					} else { // the keychain is locked when the daemon starts
+						h.breakCustody(messages.ReasonKeychainLocked)
+						h.start(t)
+						h.breakCustody(messages.ReasonOK)
+					}
+					if !inFlight || name == "login" {
+						act(t, h)
+					} else {
+						h.logout()
+					}
+					time.Sleep(time.Hour)
+					if got := h.revoked(); len(got) != 0 {
+						t.Errorf("revoked at this hub: got %v, want none", got)
+					}
+					if v := h.view.Get(); v.Trouble != "" {
+						t.Errorf("view an hour later: got %+v, want no trouble", v)
+					}
+				})
+			})
+		}
+	}
+}
+
 // K7: in the first hour of a locked keychain, no load of the session allows a dialog; each sign-in and sign-out allows one.
 func TestOneDialogPerAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

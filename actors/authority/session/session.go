@@ -31,6 +31,7 @@ type Hub interface {
 	Revoke(ctx context.Context, clientID string, refresh messages.Secret) error
 	WhoAmI(ctx context.Context, access messages.Secret) (messages.User, error)
 	Decide(s messages.Session, now time.Time) messages.Reason
+	Issued(s messages.Session) bool
 }
 
 // Attempt is one sign-in, implemented by oauth.Attempt and oauth.DeviceAttempt.

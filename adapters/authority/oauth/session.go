@@ -27,6 +27,9 @@ func (c *Client) Decide(s messages.Session, now time.Time) messages.Reason {
 	return decide(s, c.config.Issuer, c.config.ClientID, now.Round(0)) // without the monotonic reading: see parseTokens
 }
 
+// Issued reports whether s is a session of this hub. No token of another session may be sent to it.
+func (c *Client) Issued(s messages.Session) bool { return s.Meta.Issuer == c.config.Issuer }
+
 func decide(s messages.Session, issuer, clientID string, now time.Time) messages.Reason {
 	switch {
 	case s.Meta.Issuer != issuer || issuer == "",
