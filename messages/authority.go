@@ -155,8 +155,10 @@ func (WhoAmI) sessionCommand() {}
 // SessionState is what status shows of the session.
 type SessionState string
 
-// Session states. SessionUnknown holds until the keychain has answered.
+// Session states. SessionUnknown holds until the keychain has answered. SessionNoHub: no hub is configured, so there is
+// nothing to sign in to.
 const (
+	SessionNoHub     SessionState = "no_hub"
 	SessionUnknown   SessionState = "unknown"
 	SessionSignedIn  SessionState = "signed_in"
 	SessionSignedOut SessionState = "signed_out"
@@ -215,6 +217,8 @@ type ModelRow struct {
 	PartialBytes int64  `json:"partialBytes"`
 	LastGood     bool   `json:"lastGood"` // it became ready last (M13)
 	Running      bool   `json:"running"`  // set by the command line, from the status
+	// Yours: the user added it (M16).
+	Yours bool `json:"yours"`
 }
 
 // PruneUnused asks to remove what nothing uses (M15), or with DryRun to list it.
@@ -222,6 +226,9 @@ type PruneUnused struct {
 	DryRun bool
 	Reply  chan<- PruneResult
 }
+
+// ReloadOwn says that the user's own catalogue has changed (M16). The reply is ReasonOK or why it cannot be used.
+type ReloadOwn struct{ Reply chan<- Reason }
 
 // RepeatWant asks to send the last Want again to a provision actor that has restarted (A9). Sent by
 // lifecycle.
@@ -233,6 +240,7 @@ type PairReady struct{ Model, Runtime [32]byte }
 
 func (PairReady) manifestCommand()      {}
 func (PruneUnused) manifestCommand()    {}
+func (ReloadOwn) manifestCommand()      {}
 func (RepeatWant) manifestCommand()     {}
 func (SessionChanged) manifestCommand() {}
 func (Pull) manifestCommand()           {}
@@ -247,4 +255,7 @@ type ManifestView struct {
 	Grace     bool      // expired, and within the grace period (M1)
 	Reason    Reason    // ReasonOK, or why the last refresh failed
 	RetryAt   time.Time // the next refresh after a failed one; zero: it waits for a sign-in
+	Added     int       // artifacts that the user added (M16)
+	// AddedReason is ReasonOK, or why the user's own catalogue cannot be used.
+	AddedReason Reason
 }

@@ -54,6 +54,7 @@ type Model struct {
 	Version   string
 	Context   int // tokens that one request can use
 	Embedding bool
+	Own       bool // the user added it (M16)
 
 	// Share is what each of the requests that run at once has of Context for certain. It is Context, unless they share
 	// the memory of one context (L15).

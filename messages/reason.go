@@ -129,6 +129,14 @@ const (
 	ReasonNoSuchTarget        Reason = "no_such_target"
 )
 
+// The user's own catalogue (M16).
+const (
+	// ReasonNoHub: no hub is configured, and what is missing was not added.
+	ReasonNoHub Reason = "no_hub"
+	// ReasonFileMissing: the file that the user added is not in the data folder, and no URL is known.
+	ReasonFileMissing Reason = "file_missing"
+)
+
 // Download (M5, M8).
 const (
 	ReasonHTTPSRequired  Reason = "https_required"

@@ -32,6 +32,8 @@ type Artifact struct {
 	// Chunks are the digests of the chunks of ChunkSize bytes (M14); empty: the manifest has none.
 	ChunkSize int64
 	Chunks    [][32]byte
+	// Own: the user added it to the catalogue of this machine (M16). It needs no session, and may have no URL.
+	Own bool
 }
 
 // ArchiveFile is one file or symbolic link of a runtime archive.
@@ -58,6 +60,7 @@ type VerifiedModel struct {
 	Identity      FileIdentity
 	SHA256        [32]byte
 	Embedding     bool
+	Own           bool // the user added it (M16)
 }
 
 // VerifiedRuntime is an unpacked runtime whose files all have the digests of the manifest (M10,
@@ -69,6 +72,7 @@ type VerifiedRuntime struct {
 	Executable    string // relative to Dir
 	Files         []ArchiveFile
 	Pinned        bool
+	Own           bool // the user added it (M16)
 }
 
 // Transfer is the progress of one download (M11).
@@ -192,6 +196,7 @@ type ProcessView struct {
 	PID           int    // 0 when none runs
 	BackEnd       string // "unix" or "tcp"
 	Pinned        bool
+	Own           bool // the user added it (M16)
 	Sandbox       Sandbox
 	StartedAt     time.Time
 }

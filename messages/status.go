@@ -74,12 +74,13 @@ type StatusLatency struct {
 }
 
 // StatusModel is the served or wanted model. Grace says that the manifest has expired and the model still
-// serves (M1).
+// serves (M1). Yours says that the user added it (M16).
 type StatusModel struct {
 	Name     string `json:"name"`
 	Version  string `json:"version"`
 	Verified bool   `json:"verified"`
 	Grace    bool   `json:"grace"`
+	Yours    bool   `json:"yours"`
 
 	Context        int          `json:"context,omitempty"`        // tokens that one request can use
 	ContextShare   int          `json:"contextShare,omitempty"`   // tokens that each of several requests has for certain, if that is less
@@ -98,6 +99,7 @@ type StatusRuntime struct {
 	Restarts      int         `json:"restarts"`
 	BackEnd       string      `json:"backEnd"`
 	Pinned        bool        `json:"pinned"`
+	Yours         bool        `json:"yours"` // the user added it (M16)
 	Sandbox       Sandbox     `json:"sandbox"`
 	ResidentBytes int64       `json:"residentBytes"`
 	CPUPercent    float64     `json:"cpuPercent"`
@@ -118,11 +120,15 @@ type StatusSession struct {
 	TroubleAt     *time.Time   `json:"troubleAt,omitempty"`
 }
 
-// StatusManifest is the signed manifest.
+// StatusManifest is the signed manifest. Added is the number of artifacts that the user added, and AddedReason why these
+// cannot be used (M16).
 type StatusManifest struct {
 	Version   int64      `json:"version"`
 	Expires   *time.Time `json:"expires"`
 	CheckedAt *time.Time `json:"checkedAt"`
 	Reason    Reason     `json:"reason,omitempty"`
 	RetryAt   *time.Time `json:"retryAt,omitempty"` // the next refresh after a failed one
+	Added     int        `json:"added"`
+
+	AddedReason Reason `json:"addedReason,omitempty"`
 }

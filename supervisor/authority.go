@@ -19,6 +19,7 @@ import (
 	"companion/adapters/authority/selection"
 	"companion/adapters/authority/sessionnote"
 	"companion/adapters/authority/tuf"
+	"companion/adapters/config"
 	"companion/messages"
 )
 
@@ -39,15 +40,11 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 	if err != nil {
 		return nil, fmt.Errorf("opening the keychain: %w", err)
 	}
-	signIn, err := oauth.New(oauth.Config{
-		Issuer: s.Hub.Issuer(), ForeignIssuer: s.Hub.IssuerURL != "", SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
-		FirstParty: s.Hub.FirstParty, ForeignEndpoints: s.Hub.ForeignEndpoints,
-		Loopback: strings.Trim(s.Hub.RedirectAddress, "[]"), Timeout: s.Hub.SignInTimeout, HTTP: hub,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("preparing the sign-in: %w", err)
-	}
 	repository, err := signedManifest(o, hub)
+	if err != nil {
+		return nil, err
+	}
+	signedIn, err := sessionActor(o, b, hub)
 	if err != nil {
 		return nil, err
 	}
@@ -58,19 +55,38 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 			Watch: func(ctx context.Context, changed func()) { keychain.Watch(ctx, s.Keychain.Backend, changed) },
 			Log:   o.Logger.Named(string(messages.ActorCustody)),
 		}),
-		session.New(session.Deps{
-			Inbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
-			Hub: session.HubOf(signIn), View: b.sessionView, KeychainChanged: b.keychainChanged,
-			Notes: sessionnote.File(filepath.Join(o.Places.State, "session.json")),
-			Log:   o.Logger.Named(string(messages.ActorSession)),
-		}),
+		signedIn,
 		manifest.New(manifest.Deps{
 			Inbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
-			Repository: repository, Model: s.Model.Name,
+			Repository: repository, Model: s.Model.Name, NoHub: !s.Hub.Configured(),
 			Choice: selection.File{Path: filepath.Join(o.Places.State, "model.json"), Configured: s.Model.Name}, Grace: s.Manifest.Grace, View: b.manifestView,
 			Log: o.Logger.Named(string(messages.ActorManifest)),
 		}),
 	}, nil
+}
+
+// sessionActor returns the actor that signs in at the hub, or the one for a configuration without a hub (M16).
+func sessionActor(o Options, b boxes, hub *http.Client) (suture.Service, error) {
+	s := o.Settings
+	deps := session.Deps{
+		Inbox: b.session, Tokens: b.accessToken, Custody: b.custody, Manifest: b.manifest, Lifecycle: b.lifecycle,
+		View: b.sessionView, KeychainChanged: b.keychainChanged,
+		Notes: sessionnote.File(filepath.Join(o.Places.State, "session.json")),
+		Log:   o.Logger.Named(string(messages.ActorSession)),
+	}
+	if !s.Hub.Configured() {
+		return session.NewWithoutHub(deps), nil
+	}
+	signIn, err := oauth.New(oauth.Config{
+		Issuer: s.Hub.Issuer(), ForeignIssuer: s.Hub.IssuerURL != "", SessionURL: s.Hub.URL + "/api/v1/auth/session", ClientID: s.Hub.ClientID, Scope: scope,
+		FirstParty: s.Hub.FirstParty, ForeignEndpoints: s.Hub.ForeignEndpoints,
+		Loopback: strings.Trim(s.Hub.RedirectAddress, "[]"), Timeout: s.Hub.SignInTimeout, HTTP: hub,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the sign-in: %w", err)
+	}
+	deps.Hub = session.HubOf(signIn)
+	return session.New(deps), nil
 }
 
 // custodyBeat is how often custody checks the stored loopback token: as often as a health success ages out by
@@ -82,42 +98,51 @@ func custodyBeat() time.Duration {
 	return 15 * time.Second
 }
 
-// signedManifest opens the TUF client. cmd/companion has already validated manifest.root_file.
+// signedManifest opens the TUF client and the user's own catalogue. cmd/companion has already validated
+// manifest.root_file.
 func signedManifest(o Options, hub *http.Client) (manifest.Repository, error) {
 	s := o.Settings
-	if s.Manifest.RootFile == "" {
-		return noRoot{}, nil
+	sources := tuf.Sources{Hub: noManifest{}, Own: OwnCatalogue(s, o.Places)}
+	if !s.Hub.Configured() || s.Manifest.RootFile == "" {
+		return sources, nil
 	}
 	root, err := tuf.ReadRoot(s.Manifest.RootFile)
 	if err != nil {
 		return nil, err
 	}
-	client, err := tuf.New(tuf.Config{
-		URL: s.Hub.URL + "/api/v1/manifest/", Root: root, Dir: o.Places.Trust, Platform: platform(),
+	sources.Hub, err = tuf.New(tuf.Config{
+		URL: s.Hub.URL + "/api/v1/manifest/", Root: root, Dir: o.Places.Trust, Platform: Platform(),
 		PrivateHosts: s.Manifest.PrivateHosts, HTTP: hub,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the signed manifest: %w", err)
 	}
-	return client, nil
+	return sources, nil
 }
 
-// noRoot is the repository if the configuration has no manifest.root_file: no manifest can be trusted. The
-// daemon runs nevertheless, so that status can say what is missing.
-type noRoot struct{}
+// OwnCatalogue returns the catalogue of what the user added (M16).
+func OwnCatalogue(s config.Settings, places config.Places) *tuf.Own {
+	return tuf.NewOwn(tuf.OwnConfig{
+		Dir: filepath.Join(places.Trust, "own"), Platform: Platform(), PrivateHosts: s.Manifest.PrivateHosts,
+	})
+}
 
-func (noRoot) Refresh(context.Context, messages.Secret) (tuf.Catalogue, error) {
+// noManifest is the hub's part of the repository if the configuration has no hub or no manifest.root_file: no manifest can be
+// trusted. The daemon runs nevertheless, so that status can say what is missing.
+type noManifest struct{}
+
+func (noManifest) Refresh(context.Context, messages.Secret) (tuf.Catalogue, error) {
 	return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 }
 
-func (noRoot) Load() (tuf.Catalogue, error) {
+func (noManifest) Load() (tuf.Catalogue, error) {
 	return tuf.Catalogue{}, &tuf.Error{Reason: messages.ReasonManifestUnreachable}
 }
 
-func (noRoot) LastGood() (tuf.Pair, error) {
+func (noManifest) LastGood() (tuf.Pair, error) {
 	return tuf.Pair{}, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 }
 
-func (noRoot) Remember(_, _ [32]byte) error {
+func (noManifest) Remember(_, _ [32]byte) error {
 	return &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 }

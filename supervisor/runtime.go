@@ -51,5 +51,5 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 	}, nil
 }
 
-// platform is this machine's platform in the manifest (M2), such as "linux/amd64".
-func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }
+// Platform is this machine's platform in the manifest (M2), such as "linux/amd64".
+func Platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

@@ -71,7 +71,7 @@ func (l *loop) offer(m messages.ArtifactsVerified) {
 	l.facts.Verified, l.causes.Verified = true, ""
 	if l.backEnd() == (messages.BackEnd{}) {
 		// Name the model before it serves; BackEndUp adds what only the process actor knows.
-		l.model = messages.Model{Name: l.offered.model.Name, Version: l.offered.model.Version, Embedding: l.offered.model.Embedding}
+		l.model = messages.Model{Name: l.offered.model.Name, Version: l.offered.model.Version, Embedding: l.offered.model.Embedding, Own: l.offered.model.Own}
 	}
 	l.recognise(p)
 	if c := l.current; c != nil && !m.LastGood && !l.next().same(c.pair) && l.machine.State() == messages.StateReady {
@@ -130,10 +130,14 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 	l.endWrong()
 }
 
-// withdraws reports whether m concerns every pair: the manifest and its grace period have expired, or it does not contain
-// the configured model.
+// withdraws reports whether m concerns every pair: the manifest and its grace period have expired, it does not contain
+// the configured model, or there is no hub and the user removed what was added.
 func withdraws(m messages.IntegrityLost) bool {
-	return m.SHA256 == [32]byte{} && (m.Reason == messages.ReasonManifestExpired || m.Reason == messages.ReasonNoSuchTarget)
+	switch m.Reason {
+	case messages.ReasonManifestExpired, messages.ReasonNoSuchTarget, messages.ReasonNoHub:
+		return m.SHA256 == [32]byte{}
+	}
+	return false
 }
 
 func wrongBytes(reason messages.Reason) bool {

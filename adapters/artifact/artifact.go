@@ -42,8 +42,11 @@ func Check(a messages.Artifact) error {
 	case a.Size <= 0 || a.Size > MaxSize:
 		return refuse("a size of %d bytes, want 1 to %d", a.Size, int64(MaxSize))
 	}
-	if err := CheckSources(a.URLs, a.Origins); err != nil {
-		return err
+	// What the user added from a file has no URL (M16).
+	if local := a.Own && len(a.URLs) == 0 && len(a.Origins) == 0; !local {
+		if err := CheckSources(a.URLs, a.Origins); err != nil {
+			return err
+		}
 	}
 	if err := checkChunks(a); err != nil {
 		return err

@@ -24,7 +24,7 @@ type Settings struct {
 
 // Hub is the first-party hub and the sign-in (O1–O8).
 type Hub struct {
-	URL              string // https origin without a path
+	URL              string // https origin without a path; empty: no hub
 	IssuerURL        string // the OAuth issuer; empty: URL + /api/v1/auth/native
 	CAFile           string // additional root certificates; empty: only the system's
 	ClientID         string // empty: register (RFC 7591)
@@ -33,6 +33,9 @@ type Hub struct {
 	RedirectAddress  string // "127.0.0.1" or "[::1]" (O2)
 	SignInTimeout    time.Duration
 }
+
+// Configured reports whether there is a hub. Without one, only what the user added is served (M16).
+func (h Hub) Configured() bool { return h.URL != "" }
 
 // Issuer returns the OAuth issuer identifier of the hub (hub.md), which the hub's metadata must equal byte for byte.
 func (h Hub) Issuer() string {

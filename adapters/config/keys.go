@@ -20,8 +20,8 @@ func concat(groups ...[]key) []key {
 
 func hubKeys() []key {
 	return []key{
-		stringKey("hub.url", "the hub's https origin",
-			`an https origin without path, such as "https://hub.example"`, "https://hub.example",
+		stringKey("hub.url", "the hub's https origin; empty: no hub, only what `companion add` added",
+			`an https origin without path, such as "https://hub.example", or ""`, "",
 			func(s *Settings) *string { return &s.Hub.URL }, isHubURL),
 		stringKey("hub.ca_file", "one more root certificate (PEM), for a private hub", path, "",
 			func(s *Settings) *string { return &s.Hub.CAFile }, isOptionalPath),

@@ -204,8 +204,11 @@ func isOptionalPath(v string) bool {
 	return v == "" || (filepath.IsAbs(v) && !strings.ContainsRune(v, 0))
 }
 
-// isHubURL accepts an https origin only: the issuer is built from it and compared byte for byte.
+// isHubURL accepts an https origin, because the issuer is built from it and compared byte for byte, or the empty string.
 func isHubURL(v string) bool {
+	if v == "" {
+		return true
+	}
 	u, err := url.Parse(v)
 	return err == nil && u.Scheme == "https" && isOrigin(u) && v == "https://"+u.Host
 }

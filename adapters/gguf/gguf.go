@@ -36,6 +36,7 @@ type Header struct {
 	tokens       []string // that may be control tokens, by their place in ids
 	ids          []int
 	control      []string
+	tensors      uint64
 }
 
 // Infill holds the ids of the tokens that mark the parts of a text whose middle is to be filled in. Begin is the token
@@ -56,7 +57,7 @@ func Read(from io.Reader) (Header, error) {
 	if version := r.unsigned(4); version < 2 || version > 3 {
 		r.fail("its version is %d, want 2 or 3, little-endian", version)
 	}
-	_ = r.unsigned(8) // tensors
+	h.tensors = r.unsigned(8)
 	keys := r.unsigned(8)
 	if keys > maxKeys {
 		r.fail("it has %d keys, want %d at most", keys, maxKeys)
@@ -77,6 +78,27 @@ func Read(from io.Reader) (Header, error) {
 // Control returns the tokens of the vocabulary that control a chat and whose text does not begin with "<" or "[", at
 // most 256. Those that do begin so are recognized by their form; real vocabularies have thousands of them.
 func (h Header) Control() []string { return h.control }
+
+// Architecture is such as "llama", and "clip" for a projector.
+func (h Header) Architecture() string { return h.architecture }
+
+// Empty reports whether the file has no tensors.
+func (h Header) Empty() bool { return h.tensors == 0 }
+
+// Embedding reports whether the model computes embeddings: its header names a pooling of the tokens.
+func (h Header) Embedding() bool { return h.one("pooling_type") > 0 }
+
+// Part says which part of how many the file is, if the model is split: parts are counted from 1. Otherwise both are 0.
+func (h Header) Part() (part, parts int) {
+	no, count := h.numbers["split.no"], h.numbers["split.count"]
+	if len(no) != 1 || len(count) != 1 || count[0] < 2 || no[0] < 0 || no[0] >= count[0] || count[0] > mostParts {
+		return 0, 0
+	}
+	return int(no[0]) + 1, int(count[0])
+}
+
+// mostParts bounds the parts of a split model.
+const mostParts = 1000
 
 // Context is how many tokens the model was trained for; 0: the header does not say.
 func (h Header) Context() int {

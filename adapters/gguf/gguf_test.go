@@ -135,6 +135,32 @@ func TestInfill(t *testing.T) {
 	}
 }
 
+// M16: what kind of file the header describes.
+func TestKindOfFile(t *testing.T) {
+	split := func(no, count uint32) []pair { return []pair{arch, {"split.no", no}, {"split.count", count}} }
+	for name, c := range map[string]struct {
+		pairs        []pair
+		architecture string
+		embedding    bool
+		part, parts  int
+	}{
+		"one file":   {[]pair{arch}, "llama", false, 0, 0},
+		"embedding":  {[]pair{arch, {"llama.pooling_type", uint32(1)}}, "llama", true, 0, 0},
+		"no pooling": {[]pair{arch, {"llama.pooling_type", uint32(0)}}, "llama", false, 0, 0},
+		"projector":  {[]pair{{"general.architecture", "clip"}}, "clip", false, 0, 0},
+		"last part":  {split(2, 3), "llama", false, 3, 3},
+		"only part":  {split(0, 1), "llama", false, 0, 0},
+		"beyond":     {split(3, 3), "llama", false, 0, 0},
+		"too many":   {split(0, mostParts+1), "llama", false, 0, 0},
+	} {
+		h, err := Read(bytes.NewReader(file(c.pairs...)))
+		part, parts := h.Part()
+		if err != nil || h.Architecture() != c.architecture || h.Embedding() != c.embedding || part != c.part || parts != c.parts {
+			t.Errorf("%s: got %q, %v, part %d of %d, %v, want %+v", name, h.Architecture(), h.Embedding(), part, parts, err, c)
+		}
+	}
+}
+
 // M6: a header that is cut off, or claims more than the limits, is refused without taking the claimed memory.
 func TestReadRefuses(t *testing.T) {
 	good := file(arch, pair{"tokenizer.ggml.tokens", []string{"a", "b"}}, pair{"llama.context_length", uint32(1)})

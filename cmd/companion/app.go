@@ -120,7 +120,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		a.runCommand(), a.statusCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(),
-		a.modelsCommand(), a.pullCommand(), a.useCommand(), a.pruneCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
+		a.modelsCommand(), a.pullCommand(), a.useCommand(), a.addCommand(), a.removeCommand(), a.pruneCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
 		a.envCommand(), a.execCommand(), a.tokenCommand(), a.chatCommand(), a.enrichCommand(), a.laneCommand(),
 		a.logsCommand(), a.metricsCommand(), a.doctorCommand(), a.serviceCommand(), a.configCommand(), a.versionCommand(), completionCommand(), a.manCommand(),
 	)

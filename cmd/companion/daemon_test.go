@@ -32,6 +32,8 @@ func (a answering) Login(_ context.Context, device bool, onPage func(messages.Lo
 	return messages.LoginResult{Reason: a.reason, User: messages.User{Name: "Ada"}}, nil
 }
 
+func (a answering) Reload(context.Context) (messages.Reason, error) { return a.reason, nil }
+
 func (a answering) WhoAmI(context.Context) (messages.WhoAmIResult, error) {
 	return messages.WhoAmIResult{Reason: a.reason, User: messages.User{Name: "Ada", Role: "member", Provider: "dev"}}, nil
 }

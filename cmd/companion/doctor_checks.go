@@ -106,8 +106,8 @@ func checkKeychain(ctx context.Context, x *examination) []finding {
 
 // checkHub reaches the hub, and compares the clocks by the Date header of its answer.
 func checkHub(ctx context.Context, x *examination) []finding {
-	if x.s.Hub.URL == config.Default().Hub.URL {
-		return []finding{warning("set hub.url: companion config init", "no hub is configured")}
+	if !x.s.Hub.Configured() {
+		return []finding{ok("no hub is configured: only what you added is served")}
 	}
 	client, err := transport.New(x.s.Hub.CAFile)
 	if err != nil {
@@ -183,8 +183,11 @@ func checkSession(_ context.Context, x *examination) []finding {
 	if x.status == nil {
 		return unknownWithout(x)
 	}
-	if x.status.Session.State == messages.SessionSignedIn {
+	switch x.status.Session.State {
+	case messages.SessionSignedIn:
 		return []finding{ok("signed in")}
+	case messages.SessionNoHub:
+		return []finding{ok("not needed: no hub is configured")}
 	}
 	if x.status.Facts.Verified {
 		return []finding{warning("companion login", "nobody is signed in; what is here serves, nothing new is fetched")}
@@ -198,6 +201,10 @@ func checkManifest(_ context.Context, x *examination) []finding {
 	}
 	m := x.status.Manifest
 	switch {
+	case m.AddedReason != "":
+		return []finding{failed("companion add says more", "what you added cannot be used: %s", explain(m.AddedReason))}
+	case m.Reason == messages.ReasonNoHub && m.Added > 0:
+		return []finding{ok("not needed: no hub is configured, and %d artifacts are yours", m.Added)}
 	case m.Version == 0:
 		return []finding{failed(nextStep(m.Reason), "none is here: %s", explain(m.Reason))}
 	case m.Expires != nil && time.Now().After(*m.Expires):

@@ -51,7 +51,7 @@ func TestChecksFindWhatIsBroken(t *testing.T) {
 		broken      func(*examination)
 		state, says string
 	}{
-		"no hub":       {checkConfiguration, func(x *examination) { x.s.Hub.URL = config.Default().Hub.URL }, checkWarning, "hub.url is not set"},
+		"no root":      {checkConfiguration, func(x *examination) { x.s.Manifest.RootFile = "" }, checkWarning, "manifest.root_file is not set"},
 		"open folder":  {checkFolders, func(x *examination) { _ = os.Mkdir(x.places.State, 0o755) }, checkFailure, "is not private"},
 		"readable log": {checkFolders, func(x *examination) { _ = os.WriteFile(x.places.Log, nil, 0o644) }, checkFailure, "is not private"},
 		"daemon ended": {checkDaemon, func(x *examination) { x.status, x.asked = nil, controlsockNotRunning }, checkFailure, "not running"},

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"companion/adapters/authority/keychain"
+	"companion/adapters/authority/tuf"
 	"companion/adapters/completion"
 	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
@@ -121,7 +122,7 @@ func exitOf(r messages.Reason) int {
 		messages.ReasonMalformedObservation, messages.ReasonRAMOverLimit, messages.ReasonVRAMOverLimit,
 		messages.ReasonCPUOverLimit, messages.ReasonProbeFailed, messages.ReasonInvalidBinaryPath,
 		messages.ReasonInvalidModelPath, messages.ReasonSandboxUnavailable, messages.ReasonSpawnFailed, messages.ReasonNotExecutable, messages.ReasonLibraryMissing,
-		messages.ReasonBackendUnreachable:
+		messages.ReasonBackendUnreachable, messages.ReasonFileMissing, messages.ReasonNoHub:
 		return exitUnavailable
 	}
 	return exitFailed
@@ -135,6 +136,7 @@ func described(err error) *failure {
 	var refusal *controlsock.Error
 	var notPrivate *privatefs.Error
 	var silent *controlsock.UnresponsiveError
+	var own *tuf.OwnError
 	switch {
 	case errors.As(err, &f):
 		copied := *f
@@ -155,6 +157,8 @@ func described(err error) *failure {
 		}
 	case errors.As(err, &refusal):
 		f = &failure{code: refusal.Code, message: "the companion refused: " + refusal.Message, exit: exitFailed}
+	case errors.As(err, &own):
+		f = &failure{code: "own_catalogue", message: own.Error(), hint: own.Hint, exit: exitFailed}
 	case errors.As(err, &notPrivate):
 		f = &failure{code: "not_private", message: err.Error(), exit: exitFailed,
 			hint: "check who changed it, then `chmod go-rwx` it or move it away"}

@@ -25,7 +25,8 @@ func TestExitOfEveryReason(t *testing.T) {
 		exitUnavailable: "invalid_transition not_ready unknown_event unknown_state start_timeout process_exited crash_loop queue_timeout " +
 			"runtime_unavailable upstream_failed malformed_admission_state at_capacity queue_full no_in_flight_to_complete " +
 			"malformed_limits malformed_observation ram_over_limit vram_over_limit cpu_over_limit probe_failed " +
-			"invalid_binary_path invalid_model_path sandbox_unavailable spawn_failed not_executable library_missing backend_unreachable",
+			"invalid_binary_path invalid_model_path sandbox_unavailable spawn_failed not_executable library_missing backend_unreachable " +
+			"no_hub file_missing",
 		exitFailed: "malformed_request method_not_allowed host_not_allowed cross_site_forbidden rate_state_unavailable rate_limited " +
 			"missing_token invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params " +
 			"malformed_input authorization_server_error state_missing state_mismatch issuer_missing issuer_mismatch missing_code " +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("XDG_"+name, filepath.Join(env.WorkDir, "xdg", strings.ToLower(name)))
 			}
 			env.Setenv("HOME", env.WorkDir)
-			return os.WriteFile(filepath.Join(env.WorkDir, "root.json"), root, 0o600)
+			return errors.Join(writeAdditions(env.WorkDir), os.WriteFile(filepath.Join(env.WorkDir, "root.json"), root, 0o600))
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

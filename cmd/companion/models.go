@@ -88,7 +88,7 @@ func useOf(m messages.ModelRow) (uses []string) {
 	for _, use := range []struct {
 		is   bool
 		name string
-	}{{m.Running, "running"}, {m.Selected, "selected"}, {m.LastGood, "last known good"}, {m.Default, "default"}} {
+	}{{m.Running, "running"}, {m.Selected, "selected"}, {m.LastGood, "last known good"}, {m.Default, "default"}, {m.Yours, "yours"}} {
 		if use.is {
 			uses = append(uses, use.name)
 		}

@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -77,22 +76,12 @@ func (a *app) runCommand() *cobra.Command {
 	}, exitUnavailable, exitIntegrity, exitKeychain, exitRunning)
 }
 
-// notConfigured says what the daemon lacks to fetch anything; empty where nothing is missing.
+// notConfigured says what the daemon lacks to fetch from its hub; empty where nothing is missing, or no hub is configured.
 func notConfigured(s config.Settings) string {
-	var missing []string
-	if s.Hub.URL == config.Default().Hub.URL {
-		missing = append(missing, "hub.url")
-	}
-	if s.Manifest.RootFile == "" {
-		missing = append(missing, "manifest.root_file")
-	}
-	switch len(missing) {
-	case 0:
+	if !s.Hub.Configured() || s.Manifest.RootFile != "" {
 		return ""
-	case 1:
-		return missing[0] + " is not set"
 	}
-	return strings.Join(missing, " and ") + " are not set"
+	return "manifest.root_file is not set"
 }
 
 // checkFiles refuses, as wrong configuration, files and back ends that cannot be used (X5): otherwise the daemon would end

@@ -228,10 +228,10 @@ func screen(s messages.Status, colours bool, step string) string {
 	return b.String()
 }
 
-// nextConfigured is next, but a configuration that names no hub comes first: no other step can help.
+// nextConfigured is next, but a configuration that lacks the root of its hub comes first: no other step can help.
 func nextConfigured(s config.Settings, status messages.Status) string {
 	if missing := notConfigured(s); missing != "" && !status.CompanionAvailable && !status.Facts.Verified {
-		return "`companion config init`, set " + strings.TrimSuffix(strings.TrimSuffix(missing, " is not set"), " are not set") + ", restart the daemon"
+		return "set " + strings.TrimSuffix(missing, " is not set") + " in the configuration, restart the daemon"
 	}
 	return next(status)
 }
@@ -245,7 +245,9 @@ func next(s messages.Status) string {
 		return "wait for the transfer"
 	case !s.Facts.Token:
 		return "unlock or start the keychain; `companion config show` names the back end"
-	case !s.Facts.Verified && s.Session.State != messages.SessionSignedIn:
+	case !s.Facts.Verified && (s.Reason == messages.ReasonNoHub || s.Reason == messages.ReasonFileMissing):
+		return nextStep(s.Reason)
+	case !s.Facts.Verified && s.Session.State != messages.SessionSignedIn && s.Session.State != messages.SessionNoHub:
 		return "companion login"
 	case !s.Facts.Verified && exitOf(s.Reason) == exitIntegrity && nextStep(s.Reason) != "":
 		return nextStep(s.Reason)
@@ -270,7 +272,7 @@ func next(s messages.Status) string {
 func modelRow(s messages.Status) string {
 	text := oneLine(named(s.Model.Name, s.Model.Version))
 	switch {
-	case s.Model.Name == "" && s.Model.Verified:
+	case s.Model.Name == "" && s.Model.Verified, s.Reason == messages.ReasonNoHub:
 		return "none"
 	case s.Model.Name == "":
 		return "none yet"
@@ -279,7 +281,7 @@ func modelRow(s messages.Status) string {
 	default:
 		text += " wanted, not here yet"
 	}
-	return text + contextText(s.Model) + mark(s.Model.Grace, ", manifest expired (grace)", "")
+	return text + mark(s.Model.Yours, ", yours", "") + contextText(s.Model) + mark(s.Model.Grace, ", manifest expired (grace)", "")
 }
 
 // contextText says how many tokens a request can use, and what limits them.
@@ -348,7 +350,7 @@ func runtimeRow(r messages.StatusRuntime) string {
 	if r.RetryAt != nil {
 		text += ", again at " + r.RetryAt.Local().Format(time.TimeOnly)
 	}
-	return text + mark(r.Held, ", held after repeated failures", "") + mark(r.PID != 0 && !r.Pinned, ", NOT PINNED by the manifest", "")
+	return text + mark(r.Yours, ", yours", "") + mark(r.Held, ", held after repeated failures", "") + mark(r.PID != 0 && !r.Pinned, ", NOT PINNED by the manifest", "")
 }
 
 // sandboxRow says how the runtime is confined, as proved at its start.
@@ -371,6 +373,8 @@ func sessionState(s messages.StatusSession) string {
 		return "signed in as " + s.User
 	case messages.SessionSignedOut:
 		return "signed out"
+	case messages.SessionNoHub:
+		return "no hub"
 	}
 	if s.Reason != "" && s.Reason != messages.ReasonOK {
 		return "unknown: " + explain(s.Reason)
@@ -380,6 +384,9 @@ func sessionState(s messages.StatusSession) string {
 
 func manifestRow(m messages.StatusManifest) string {
 	text := "none"
+	if m.Reason == messages.ReasonNoHub {
+		text, m.Reason = "no hub", ""
+	}
 	if m.Version > 0 {
 		text = fmt.Sprintf("version %d", m.Version)
 		if m.Expires != nil {
@@ -394,6 +401,12 @@ func manifestRow(m messages.StatusManifest) string {
 		if m.RetryAt != nil {
 			text += ", next try " + m.RetryAt.Local().Format(time.TimeOnly)
 		}
+	}
+	if m.Added > 0 {
+		text += fmt.Sprintf(", %d added by you", m.Added)
+	}
+	if m.AddedReason != "" {
+		text += ", what you added cannot be used: " + explain(m.AddedReason)
 	}
 	return text
 }

@@ -80,6 +80,8 @@ var steps = map[messages.Reason]string{
 	messages.ReasonManifestRollback:         "stop here: tell the operator of the hub",
 	messages.ReasonManifestUnreachable:      "check the network and `hub.url`; verified files go on serving",
 	messages.ReasonNoSuchTarget:             "`companion models` lists the names; check `model.name`",
+	messages.ReasonNoHub:                    "`companion add FILE` for a model and for a llama.cpp release archive, or set `hub.url`",
+	messages.ReasonFileMissing:              "`companion add` it again",
 	messages.ReasonHTTPSRequired:            "tell the operator of the hub",
 	messages.ReasonBadStatus:                "tell the operator of the hub",
 	messages.ReasonTransferFailed:           "`companion pull` again: it continues where it stopped",

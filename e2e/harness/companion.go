@@ -46,11 +46,7 @@ func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
 	t.Helper()
 	c := &Companion{t: t, Hub: hub, Home: TempDir(t),
 		Service: fmt.Sprintf("companion-e2e-%d-%d", os.Getpid(), services.Add(1))}
-	for _, name := range []string{"config/companion", "data", "state", "cache", "run"} {
-		if err := os.MkdirAll(filepath.Join(c.Home, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c.makeFolders()
 	r := runCommand(t, "devhub", "", hubEnvironment(hub.Dir), "config", "--dir", hub.Dir,
 		"--keychain", "kernel-keyring", "--service", c.Service)
 	if r.Code != 0 {
@@ -58,14 +54,38 @@ func newCompanion(t testing.TB, hub *Hub, more string) *Companion {
 	}
 	c.Configure(r.Stdout + more)
 	c.context = !strings.Contains(more, "context =")
-	t.Cleanup(c.emptyKeyring)
-	t.Cleanup(func() {
-		if t.Failed() {
+	c.cleanUp()
+	return c
+}
+
+// Alone makes a companion without a hub. Its configuration names the kernel keyring only, with more appended.
+func Alone(t testing.TB, more string) *Companion {
+	t.Helper()
+	c := &Companion{t: t, Home: TempDir(t), Service: fmt.Sprintf("companion-e2e-%d-%d", os.Getpid(), services.Add(1))}
+	c.makeFolders()
+	c.Configure(fmt.Sprintf("[keychain]\nbackend = \"kernel-keyring\"\nservice = %q\n", c.Service) + more)
+	c.cleanUp()
+	return c
+}
+
+func (c *Companion) makeFolders() {
+	c.t.Helper()
+	for _, name := range []string{"config/companion", "data", "state", "cache", "run"} {
+		if err := os.MkdirAll(filepath.Join(c.Home, name), 0o700); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// cleanUp empties the keyring at the end of the test, and shows the log file if the test failed.
+func (c *Companion) cleanUp() {
+	c.t.Cleanup(c.emptyKeyring)
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
 			log := c.Log()
-			t.Logf("the end of companion's log file:\n%s", log[max(0, len(log)-4*logEnd):])
+			c.t.Logf("the end of companion's log file:\n%s", log[max(0, len(log)-4*logEnd):])
 		}
 	})
-	return c
 }
 
 // Configure writes the configuration file.

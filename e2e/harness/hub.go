@@ -3,9 +3,11 @@ package harness
 import (
 	"bufio"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,4 +205,15 @@ func (h *Hub) publishPair(name string, model []byte, program string, flags ...st
 	}
 	h.Publish("model", name, file, append(flags, "--version", "1", "--default")...)
 	h.Publish("runtime", RuntimeName, Archive(h.t, Entry{Name: "bin/llama-server", Body: program, Mode: 0o755}), "--version", "1", "--default")
+}
+
+// CertificateFile writes the certificate of a test server to a PEM file.
+func CertificateFile(t testing.TB, server *httptest.Server) string {
+	t.Helper()
+	file := filepath.Join(TempDir(t), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

@@ -21,8 +21,10 @@ import (
 	"companion/messages"
 )
 
-// Repository is implemented by tuf.Client; tests inject faults.
+// Repository is implemented by tuf.Sources; tests inject faults.
 type Repository interface {
+	LoadOwn() (tuf.Catalogue, error) // the user's own catalogue (M16)
+
 	Refresh(ctx context.Context, access messages.Secret) (tuf.Catalogue, error)
 	Load() (tuf.Catalogue, error)
 	LastGood() (tuf.Pair, error)
@@ -47,6 +49,7 @@ type Deps struct {
 	View       *actorkit.Watch[messages.ManifestView]
 	Model      string           // configured; empty means the manifest's default
 	Choice     Choice           // what the user chose instead; nil: nothing is recorded
+	NoHub      bool             // no hub is configured: only the user's own catalogue counts (M16)
 	Grace      time.Duration    // how long a verified model serves after the manifest has expired
 	Now        func() time.Time // the wall clock; nil means time.Now
 	Log        *zap.Logger
@@ -82,9 +85,13 @@ type loop struct {
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
 	catalogue  tuf.Catalogue
-	have       bool     // catalogue holds a verified manifest
-	good       tuf.Pair // the last known good pair; the zero Pair means none
-	signedIn   bool     // the last access token request returned a token
+	have       bool // catalogue holds a verified manifest
+	own        tuf.Catalogue
+	wasOwn     map[[32]byte]bool  // every artifact that own ever held
+	ownReason  messages.Reason    // ReasonOK, or why own is empty although the user added something
+	good       tuf.Pair           // the last known good pair; the zero Pair means none
+	ready      messages.PairReady // what became ready last
+	signedIn   bool               // the last access token request returned a token
 	reason     messages.Reason
 	want       *messages.Want  // the last one sent
 	lost       messages.Reason // why the manifest allows no model; empty if it allows one
@@ -107,11 +114,14 @@ func (a *Actor) Serve(ctx context.Context) error {
 		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
 		provision: actorkit.Outbox[messages.ToProvision]{Box: a.deps.Provision},
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
-		reason:    messages.ReasonManifestUnreachable,
-		model:     a.deps.Model,
-		inside:    make(chan func()),
-		next:      actorkit.NewWallTimer(a.deps.Now), expiry: actorkit.NewWallTimer(a.deps.Now),
+		reason:    messages.ReasonManifestUnreachable, ownReason: messages.ReasonOK, wasOwn: map[[32]byte]bool{},
+		model:  a.deps.Model,
+		inside: make(chan func()),
+		next:   actorkit.NewWallTimer(a.deps.Now), expiry: actorkit.NewWallTimer(a.deps.Now),
 		pauses: actorkit.NewBackOff(5*time.Second, 10*time.Minute),
+	}
+	if l.deps.NoHub {
+		l.reason = messages.ReasonNoHub
 	}
 	defer l.end(cancel)
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorManifest})
@@ -184,6 +194,8 @@ func (l *loop) handle(m messages.ManifestCommand) {
 		l.prune(m)
 	case messages.ListModels:
 		l.list(m)
+	case messages.ReloadOwn:
+		l.reload(m)
 	}
 }
 
@@ -195,10 +207,11 @@ func (l *loop) later(f func()) {
 	}
 }
 
-// load reads the manifest that was verified last and the last known good pair, then refreshes.
+// load reads the manifest that was verified last, the user's own catalogue and the last known good pair, then refreshes.
 func (l *loop) load() {
 	l.refreshing = true
 	l.beside.Go(func() {
+		own, ownErr := l.deps.Repository.LoadOwn()
 		catalogue, err := l.deps.Repository.Load()
 		good, _ := l.deps.Repository.LastGood()
 		chosen := l.chosen()
@@ -207,11 +220,12 @@ func (l *loop) load() {
 			if chosen != "" {
 				l.model = chosen
 			}
+			l.takeOwn(own, ownErr)
 			if err == nil {
 				l.take(catalogue)
 			} else {
 				l.deps.Log.Info("no manifest kept", zap.String("reason", string(tuf.ReasonOf(err))))
-				if good.Model.Kind != "" {
+				if _, ok := l.ownModel(); ok || good.Model.Kind != "" {
 					l.decide(false)
 				}
 			}
@@ -222,13 +236,19 @@ func (l *loop) load() {
 
 // remember records the pair that became ready, for the next start (M13).
 func (l *loop) remember(m messages.PairReady) {
+	l.ready = m
 	l.beside.Go(func() {
 		if err := l.deps.Repository.Remember(m.Model, m.Runtime); err != nil {
 			l.deps.Log.Warn("last known good pair not recorded", zap.Error(err))
 			return
 		}
 		if good, err := l.deps.Repository.LastGood(); err == nil {
-			l.later(func() { l.good = good })
+			l.later(func() {
+				l.good = good
+				if l.deps.NoHub { // otherwise a refresh does it
+					l.tidy()
+				}
+			})
 		}
 	})
 }
@@ -238,6 +258,12 @@ func (l *loop) remember(m messages.PairReady) {
 // meanwhile share its result.
 func (l *loop) refresh() {
 	if l.refreshing {
+		return
+	}
+	if l.deps.NoHub {
+		l.reason = messages.ReasonNoHub
+		l.decide(false)
+		l.answer(l.reason)
 		return
 	}
 	l.refreshing = true

@@ -229,8 +229,8 @@ func TestListModels(t *testing.T) {
 		}
 		m.Reply <- held
 		got := fmt.Sprintf("%+v", (<-reply).Models)
-		want := "[{Name:main Version:1 Size:1000 Default:true Selected:false Here:true Verified:true PartialBytes:0 LastGood:false Running:false} " +
-			"{Name:other Version:1 Size:1000 Default:false Selected:true Here:false Verified:false PartialBytes:1 LastGood:false Running:false}]"
+		want := "[{Name:main Version:1 Size:1000 Default:true Selected:false Here:true Verified:true PartialBytes:0 LastGood:false Running:false Yours:false} " +
+			"{Name:other Version:1 Size:1000 Default:false Selected:true Here:false Verified:false PartialBytes:1 LastGood:false Running:false Yours:false}]"
 		if got != want {
 			t.Fatalf("got %s, want %s", got, want)
 		}

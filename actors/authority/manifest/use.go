@@ -35,13 +35,11 @@ func (l *loop) use() {
 		name = l.deps.Model
 	}
 	find := func() ([]messages.Artifact, messages.Reason) { return l.pairOf(name) }
-	present := l.have
-	var pair []messages.Artifact
-	if present {
+	pair, reason := find()
+	present := reason == messages.ReasonOK && allOwn(pair)
+	if reason == messages.ReasonOK && !present && l.have {
 		standing, grace := l.catalogue.Standing(l.deps.Now().Round(0), l.deps.Grace)
-		var reason messages.Reason
-		pair, reason = find()
-		present = reason == messages.ReasonOK && (standing == messages.ReasonOK || grace)
+		present = standing == messages.ReasonOK || grace
 	}
 	l.beside.Go(func() {
 		if present {
@@ -76,7 +74,7 @@ func (l *loop) use() {
 // switchTo records the choice, tells provision to offer the model, and waits until it is ready. If it is not, the choice
 // before it is recorded again, and its model, which lifecycle has started again, stays wanted.
 func (l *loop) switchTo(name string) {
-	model, reason := l.catalogue.Model(name)
+	model, reason := l.modelNamed(name)
 	if reason != messages.ReasonOK {
 		l.used(reason)
 		return

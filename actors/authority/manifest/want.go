@@ -16,15 +16,17 @@ import (
 // a Want even if it is unchanged, because it may have given up on the previous one.
 func (l *loop) decide(fresh bool) {
 	now := l.deps.Now().Round(0)
-	view := messages.ManifestView{Reason: l.reason}
-	if l.reason != messages.ReasonOK {
+	view := messages.ManifestView{Reason: l.reason, Added: len(l.own.Digests()), AddedReason: l.ownReason}
+	if l.reason != messages.ReasonOK && !l.deps.NoHub {
 		view.RetryAt = l.next.At()
 	}
 	l.expiry.Stop()
 	if !l.have {
 		l.deps.View.Set(view)
-		// There is no manifest, so nothing is wanted. A start is answered with the reason.
-		l.send(l.withGood(messages.Want{FetchRefused: l.reason}, now), false)
+		if l.decideOwn(messages.ReasonOK, false, fresh) {
+			return
+		}
+		l.none(now)
 		return
 	}
 	standing, grace := l.catalogue.Standing(now, l.deps.Grace)
@@ -33,12 +35,17 @@ func (l *loop) decide(fresh bool) {
 		view.Reason = standing
 	}
 	l.deps.View.Set(view)
+	usable := standing == messages.ReasonOK || grace
 	switch {
 	case standing == messages.ReasonOK:
 		l.expiry.Set(l.catalogue.Expires.Add(time.Second))
 	case grace:
 		l.expiry.Set(l.catalogue.Expires.Add(l.deps.Grace + time.Second))
-	default:
+	}
+	if l.decideOwn(standing, usable, fresh) {
+		return
+	}
+	if !usable {
 		l.lose(messages.ReasonManifestExpired)
 		return
 	}
@@ -57,7 +64,7 @@ func (l *loop) decide(fresh bool) {
 	}
 	// A manifest without a runtime is not an error: the configuration may name an unpinned binary (M10), which only
 	// provision knows.
-	runtime, reason := l.catalogue.Runtime("")
+	runtime, reason := l.runtime(usable)
 	if reason != messages.ReasonOK {
 		l.deps.Log.Warn("manifest offers no runtime", zap.String("reason", string(reason)))
 	}
@@ -71,10 +78,13 @@ func (l *loop) decide(fresh bool) {
 // expired and its grace period is over.
 func (l *loop) withGood(w messages.Want, now time.Time) messages.Want {
 	end := l.good.Expires.Add(l.deps.Grace)
-	if l.good.Model.Kind == "" || now.After(end) {
+	own := l.good.Expires.IsZero() // both parts are the user's own, which never expire
+	if l.good.Model.Kind == "" || !own && now.After(end) {
 		return w
 	}
-	l.expiry.Set(end.Add(time.Second))
+	if !own {
+		l.expiry.Set(end.Add(time.Second))
+	}
 	w.GoodModel, w.GoodRuntime = l.good.Model, l.good.Runtime
 	return w
 }
@@ -119,13 +129,17 @@ type pull struct {
 	reply chan<- messages.Reason
 }
 
-// pull continues p after its refresh: a fetch needs a manifest that is verified, unexpired and fresh (M1).
+// pull continues p after its refresh: a fetch needs a manifest that is verified, unexpired and fresh (M1). What the user
+// added needs none (M16).
 func (l *loop) pull(p pull, refreshed messages.Reason) {
-	if refreshed != messages.ReasonOK {
-		p.reply <- refreshed
+	artifacts, reason := p.find()
+	if refreshed != messages.ReasonOK && !allOwn(artifacts) {
+		if !l.deps.NoHub || reason == messages.ReasonOK {
+			reason = refreshed
+		}
+		p.reply <- reason
 		return
 	}
-	artifacts, reason := p.find()
 	if reason != messages.ReasonOK {
 		p.reply <- reason
 		return
@@ -153,30 +167,34 @@ func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	if name == "" {
 		return l.pairOf(l.model)
 	}
-	model, reason := l.catalogue.Model(name)
-	if reason == messages.ReasonNoSuchTarget {
-		model, reason = l.catalogue.Runtime(name)
+	for _, find := range []func(string) (messages.Artifact, messages.Reason){
+		l.catalogue.Model, l.catalogue.Runtime, l.own.Model, l.own.Runtime,
+	} {
+		a, reason := find(name)
+		if reason != messages.ReasonNoSuchTarget {
+			return []messages.Artifact{a}, reason
+		}
 	}
-	return []messages.Artifact{model}, reason
+	return nil, messages.ReasonNoSuchTarget
 }
 
 // pairOf returns the runtime and the model of that name, or the default model for an empty name.
 func (l *loop) pairOf(name string) ([]messages.Artifact, messages.Reason) {
-	model, reason := l.catalogue.Model(name)
+	model, reason := l.modelNamed(name)
 	if reason != messages.ReasonOK {
 		return nil, reason
 	}
-	runtime, reason := l.catalogue.Runtime("")
+	runtime, reason := l.runtime(true)
 	return []messages.Artifact{runtime, model}, reason
 }
 
-// list answers ListModels: the models that the manifest offers, and which are on disk.
+// list answers ListModels: the models that the manifest offers and those that the user added, and which are on disk.
 func (l *loop) list(m messages.ListModels) {
-	if !l.have {
+	models, main := l.models()
+	if !l.have && len(models) == 0 {
 		m.Reply <- messages.ModelList{Reason: l.reason}
 		return
 	}
-	models, main := l.catalogue.Models()
 	good, offered := l.good.Model, len(models)
 	if good.Kind != "" && !slices.ContainsFunc(models, func(a messages.Artifact) bool { return a.SHA256 == good.SHA256 }) {
 		models = append(models, good) // the manifest does not offer this version any longer
@@ -198,6 +216,7 @@ func (l *loop) list(m messages.ListModels) {
 			list.Models = append(list.Models, messages.ModelRow{
 				Name: a.Name, Version: a.Version, Size: a.Size, Default: i < offered && a.Name == main, Selected: i < offered && a.Name == selected, LastGood: a.SHA256 == good.SHA256,
 				Here: held[i].Here, Verified: held[i].Verified, PartialBytes: held[i].PartialBytes,
+				Yours: a.Own,
 			})
 		}
 		m.Reply <- list
@@ -207,15 +226,15 @@ func (l *loop) list(m messages.ListModels) {
 // prune asks provision to remove unused files (M15). Without a manifest it is refused, because the used files are not
 // known.
 func (l *loop) prune(m messages.PruneUnused) {
-	if !l.have {
+	if !l.allKnown() {
 		m.Reply <- messages.PruneResult{Reason: l.reason}
 		return
 	}
 	l.provision.Put(messages.Prune{Keep: l.inUse(), DryRun: m.DryRun, Reply: m.Reply})
 }
 
-// inUse returns the digests that must stay on disk: what the manifest offers, and the last known good pair even if the
-// manifest does not contain it.
+// inUse returns the digests that must stay on disk: what the manifest offers, what the user added, and the last known good
+// pair even if the manifest does not contain it.
 func (l *loop) inUse() [][32]byte {
-	return append(l.catalogue.Digests(), l.good.Model.SHA256, l.good.Runtime.SHA256)
+	return slices.Concat(l.catalogue.Digests(), l.own.Digests(), [][32]byte{l.good.Model.SHA256, l.good.Runtime.SHA256})
 }

@@ -56,6 +56,12 @@ func (c catalogue) Prune(ctx context.Context, dryRun bool) (messages.PruneResult
 	})
 }
 
+func (c catalogue) Reload(ctx context.Context) (messages.Reason, error) {
+	return ask(ctx, answerWithin, c.box, func(reply chan<- messages.Reason) messages.ManifestCommand {
+		return messages.ReloadOwn{Reply: reply}
+	})
+}
+
 func (c catalogue) Pull(ctx context.Context, name string) (messages.Reason, error) {
 	return ask(ctx, pullWithin, c.box, func(reply chan<- messages.Reason) messages.ManifestCommand {
 		return messages.Pull{Name: name, Reply: reply}

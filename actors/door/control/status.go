@@ -47,7 +47,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		FrontDoor: frontDoor(snapshot, v.deps.Views.Door()),
 		Model: messages.StatusModel{
 			Name: snapshot.Model.Name, Version: snapshot.Model.Version,
-			Verified: facts.Verified, Grace: manifest.Grace,
+			Verified: facts.Verified, Grace: manifest.Grace, Yours: snapshot.Model.Own,
 			Context: snapshot.Model.Context, ContextShare: share(snapshot.Model), ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
 			ControlTokens: strings.FieldsFunc(snapshot.Model.Control, func(r rune) bool { return r == '\n' }),
 		},
@@ -55,7 +55,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 		Session: session(v.deps.Views.Session()),
 		Manifest: messages.StatusManifest{
 			Version: manifest.Version, Expires: moment(manifest.Expires), CheckedAt: moment(manifest.CheckedAt), RetryAt: moment(manifest.RetryAt),
-			Reason: unlessOK(manifest.Reason),
+			Reason: unlessOK(manifest.Reason), Added: manifest.Added, AddedReason: unlessOK(manifest.AddedReason),
 		},
 		Transfers: list(v.deps.Views.Transfers()),
 		Actors:    list(v.deps.Views.Actors()),
@@ -100,7 +100,7 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen messages.Observation) messages.StatusRuntime {
 	view := messages.StatusRuntime{
 		Name: process.Name, Version: process.Version, PID: process.PID, Restarts: snapshot.Restarts,
-		BackEnd: process.BackEnd, Pinned: process.Pinned, Sandbox: process.Sandbox,
+		BackEnd: process.BackEnd, Pinned: process.Pinned, Yours: process.Own, Sandbox: process.Sandbox,
 		LastExit: snapshot.LastExit, RetryAt: moment(snapshot.RetryAt), Held: snapshot.Held,
 	}
 	// An observation of an earlier process says nothing about this one.

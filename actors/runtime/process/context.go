@@ -57,7 +57,7 @@ func readHeader(path string) (gguf.Header, error) {
 // model describes the model that a launch serves.
 func (a *Actor) model(m messages.VerifiedModel, runtime messages.VerifiedRuntime) messages.Model {
 	h := a.header(m)
-	served := messages.Model{Name: m.Name, Version: m.Version, Embedding: m.Embedding, Trained: h.Context(), Asked: a.Context, Vocabulary: h.Vocabulary()}
+	served := messages.Model{Name: m.Name, Version: m.Version, Embedding: m.Embedding, Own: m.Own, Trained: h.Context(), Asked: a.Context, Vocabulary: h.Vocabulary()}
 	served.Control = strings.Join(h.Control(), "\n")
 	if i, ok := h.Infill(); ok {
 		served.Infill = messages.Infill{Known: true, Begin: i.Begin, Prefix: i.Prefix, Suffix: i.Suffix, Middle: i.Middle}

@@ -236,7 +236,7 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 		}
 		a.View.Set(messages.ProcessView{
 			Name: l.spawn.Runtime.Name, Version: l.spawn.Runtime.Version, PID: l.started.PID,
-			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned,
+			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned, Own: l.spawn.Runtime.Own,
 			Sandbox: e.started.Sandbox, StartedAt: time.Now(),
 		})
 		a.Log.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),

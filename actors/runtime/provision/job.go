@@ -102,6 +102,9 @@ func (w worker) run(ctx context.Context) (r result) {
 		r.runtime, r.err = w.ensureRuntime(ctx)
 	}
 	r.reason = reasonOf(r.err)
+	if w.artifact.Own && errors.Is(r.err, store.ErrNotHere) {
+		r.reason = messages.ReasonFileMissing
+	}
 	return r
 }
 
@@ -110,7 +113,7 @@ func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error)
 		return messages.VerifiedModel{}, err
 	}
 	m, err := w.Store.Model(ctx, w.artifact, w.options.rehash)
-	if !errors.Is(err, store.ErrNotHere) || !w.options.mayFetch {
+	if !errors.Is(err, store.ErrNotHere) || !w.mayFetch() {
 		return m, err
 	}
 	if err := w.fetch(ctx); err != nil {
@@ -118,6 +121,9 @@ func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error)
 	}
 	return w.Store.Model(ctx, w.artifact, false)
 }
+
+// mayFetch reports whether missing bytes may be downloaded. What the user added from a file has no URL.
+func (w worker) mayFetch() bool { return w.options.mayFetch && len(w.artifact.URLs) > 0 }
 
 func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, error) {
 	if w.Unpinned != "" {
@@ -134,7 +140,7 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 		return r, err
 	}
 	// After a crash between download and unpacking, the archive is on disk.
-	if err := w.Store.Archived(ctx, w.artifact); errors.Is(err, store.ErrNotHere) && w.options.mayFetch {
+	if err := w.Store.Archived(ctx, w.artifact); errors.Is(err, store.ErrNotHere) && w.mayFetch() {
 		if err := w.fetch(ctx); err != nil {
 			return r, err
 		}

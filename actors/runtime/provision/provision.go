@@ -183,7 +183,8 @@ func (s *service) check(rehash bool) {
 	wanted, hasWanted := s.wanted()
 	if hasWanted {
 		for _, a := range wanted {
-			s.start(a, options{mayFetch: s.want.MayFetch, rehash: rehash}).wanted = true
+			// What the user added needs no session and no manifest of a hub (M16).
+			s.start(a, options{mayFetch: s.want.MayFetch || a.Own, rehash: rehash}).wanted = true
 		}
 	}
 	if hasGood {
@@ -192,6 +193,7 @@ func (s *service) check(rehash bool) {
 		}
 	}
 	if !hasWanted && !hasGood {
+		clear(s.offered) // what was offered is withdrawn
 		s.refused = true
 		s.tell(messages.IntegrityLost{Artifact: s.want.Model.Name, SHA256: s.want.Model.SHA256, Reason: s.refusal(messages.ReasonMalformedSpec)})
 	}
@@ -225,7 +227,7 @@ func (s *service) refusal(otherwise messages.Reason) messages.Reason {
 // stopFetching cancels every transfer, because the manifest does not allow any (M1). The bytes are kept.
 func (s *service) stopFetching() {
 	for _, j := range s.jobs {
-		if !j.options.mayFetch {
+		if !j.options.mayFetch || j.artifact.Own {
 			continue
 		}
 		j.answer(s.refusal(messages.ReasonSignInNeeded))
@@ -337,11 +339,13 @@ func (s *service) verdict(r result) {
 		if !wanted {
 			return // the last known good pair was removed from disk, which is not an error
 		}
-		s.refused = true
-		reason = s.refusal(reason)
+		if !r.artifact.Own {
+			s.refused = true
+			reason = s.refusal(reason)
+		}
 	}
 	s.tell(messages.IntegrityLost{Artifact: r.artifact.Name, SHA256: key, Reason: reason})
-	if wanted && s.want.MayFetch && transient(r.reason) {
+	if wanted && (s.want.MayFetch || r.artifact.Own) && transient(r.reason) {
 		s.retry.Reset(s.pauses.NextBackOff())
 	}
 }

@@ -59,15 +59,48 @@ func (c Catalogue) Runtime(name string) (messages.Artifact, messages.Reason) {
 
 // Models returns all models by name, and which one is the default.
 func (c Catalogue) Models() (models []messages.Artifact, main string) {
-	for _, e := range c.entries {
-		if e.artifact.Kind == messages.KindModel {
-			models = append(models, e.artifact)
-		}
-	}
+	models = c.All(messages.KindModel)
 	if a, reason := c.Model(""); reason == messages.ReasonOK {
 		main = a.Name
 	}
 	return models, main
+}
+
+// Default returns the artifact of the kind that the catalogue marks as the default, if it marks exactly one.
+func (c Catalogue) Default(kind messages.ArtifactKind) (messages.Artifact, bool) {
+	var found []messages.Artifact
+	for _, e := range c.entries {
+		if e.artifact.Kind == kind && e.isMain {
+			found = append(found, e.artifact)
+		}
+	}
+	if len(found) != 1 {
+		return messages.Artifact{}, false
+	}
+	return found[0], true
+}
+
+// Find returns the artifact of that kind and name.
+func (c Catalogue) Find(kind messages.ArtifactKind, name string) (messages.Artifact, bool) {
+	a, reason := c.find(kind, name)
+	return a, name != "" && reason == messages.ReasonOK
+}
+
+// All returns the artifacts of a kind by name.
+func (c Catalogue) All(kind messages.ArtifactKind) []messages.Artifact {
+	var all []messages.Artifact
+	for _, e := range c.entries {
+		if e.artifact.Kind == kind {
+			all = append(all, e.artifact)
+		}
+	}
+	return all
+}
+
+// Names reports whether the catalogue has an artifact of that kind and name, also one that is refused.
+func (c Catalogue) Names(kind messages.ArtifactKind, name string) bool {
+	_, reason := c.find(kind, name)
+	return name != "" && reason != messages.ReasonNoSuchTarget
 }
 
 // Digests returns the SHA-256 of every artifact that the catalogue offers.
@@ -116,7 +149,7 @@ func (c Catalogue) find(kind messages.ArtifactKind, name string) (messages.Artif
 
 // catalogue reads a verified set. Of all expiry dates, the earliest counts.
 func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.Time) Catalogue {
-	cat := c.entries(set)
+	cat := c.reader().entries(set)
 	cat.CheckedAt = checkedAt
 	for _, e := range []time.Time{set.Root.Signed.Expires, set.Timestamp.Signed.Expires, set.Snapshot.Signed.Expires} {
 		if e.Before(cat.Expires) {
@@ -126,13 +159,25 @@ func (c *Client) catalogue(set *trustedmetadata.TrustedMetadata, checkedAt time.
 	return cat
 }
 
+// reader reads the targets of a verified set for one platform.
+type reader struct {
+	platform     string
+	privateHosts []string
+	hub          string // the host of the manifest, from which no artifact may come (M2)
+	own          bool   // of the user's own catalogue
+}
+
+func (c *Client) reader() reader {
+	return reader{platform: c.config.Platform, privateHosts: c.config.PrivateHosts, hub: c.base.Hostname()}
+}
+
 // entries reads the targets of a verified set. A target that breaks M2 or M4 is refused; the others are not affected.
-func (c *Client) entries(set *trustedmetadata.TrustedMetadata) Catalogue {
+func (c reader) entries(set *trustedmetadata.TrustedMetadata) Catalogue {
 	targets := set.Targets[metadata.TARGETS].Signed
 	cat := Catalogue{Version: targets.Version, Expires: targets.Expires, refused: map[string]messages.Reason{}}
 	for name, file := range targets.Targets {
 		kind, platform, short, ok := splitTarget(name)
-		if !ok || kind == messages.KindRuntime && platform != c.config.Platform {
+		if !ok || kind == messages.KindRuntime && platform != c.platform {
 			continue
 		}
 		e, err := c.parseTarget(kind, platform, short, file)
@@ -173,7 +218,7 @@ func splitTarget(target string) (kind messages.ArtifactKind, platform, name stri
 
 var errMalformed = errors.New("a malformed target")
 
-func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, file *metadata.TargetFiles) (entry, error) {
+func (c reader) parseTarget(kind messages.ArtifactKind, platform, name string, file *metadata.TargetFiles) (entry, error) {
 	var custom messages.TargetCustom
 	if file == nil || file.Custom == nil {
 		return entry{}, errMalformed
@@ -198,9 +243,10 @@ func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, 
 	}
 	a := messages.Artifact{
 		Name: name, Version: custom.Version, Kind: kind, URLs: custom.URLs, Origins: custom.Origins,
-		PrivateHosts: c.config.PrivateHosts, SHA256: [32]byte(digest), Size: file.Length, Embedding: custom.Embedding,
+		PrivateHosts: c.privateHosts, SHA256: [32]byte(digest), Size: file.Length, Embedding: custom.Embedding,
 		Format: custom.Format, Executable: custom.Executable, Files: files,
 		ChunkSize: custom.ChunkSize, Chunks: chunks,
+		Own: c.own,
 	}
 	if err := artifact.Check(a); err != nil {
 		return entry{}, err
@@ -210,13 +256,13 @@ func (c *Client) parseTarget(kind messages.ArtifactKind, platform, name string, 
 
 // checkHosts checks M2 for each URL and origin: the manifest and the artifacts must come from different hosts. Origins
 // count because a redirect may lead anywhere inside them.
-func (c *Client) checkHosts(urls, origins []string) error {
+func (c reader) checkHosts(urls, origins []string) error {
 	for _, u := range slices.Concat(urls, origins) {
 		host, err := origin.Host(u)
 		if err != nil {
 			return err
 		}
-		if sameHost(host, c.base.Hostname()) {
+		if sameHost(host, c.hub) {
 			return &origin.Error{Reason: messages.ReasonSourceNotAllowed}
 		}
 	}

@@ -32,7 +32,7 @@ type recordedPair struct {
 // binary.
 type Pair struct {
 	Model, Runtime messages.Artifact
-	Expires        time.Time // of the targets metadata that names them
+	Expires        time.Time // of the targets metadata that names them; zero: never, for the user's own
 }
 
 // recent bounds the manifests that Remember searches: a newer manifest may arrive before a pair becomes ready.
@@ -118,7 +118,7 @@ func (c *Client) verifyPair(r recordedPair) (pair Pair, err error) {
 }
 
 func (c *Client) findPair(set *trustedmetadata.TrustedMetadata, r recordedPair, pair *Pair) error {
-	for _, e := range c.entries(set).entries {
+	for _, e := range c.reader().entries(set).entries {
 		switch digest := hex.EncodeToString(e.artifact.SHA256[:]); {
 		case e.artifact.Kind == messages.KindModel && digest == r.Model:
 			pair.Model = e.artifact

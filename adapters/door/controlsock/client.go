@@ -173,6 +173,11 @@ func (c *Client) Use(ctx context.Context, name string) (messages.Reason, error) 
 	return c.command(ctx, pullWithin, "/v1/use", pullBody{name})
 }
 
+// Reload says that the user's own catalogue has changed.
+func (c *Client) Reload(ctx context.Context) (messages.Reason, error) {
+	return c.command(ctx, askWithin, "/v1/reload", nil)
+}
+
 // Start requests a start of the runtime, without waiting until it is ready.
 func (c *Client) Start(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, askWithin, "/v1/start", nil)

@@ -39,6 +39,7 @@ func TestCommands(t *testing.T) {
 		{"use ", func() (any, error) { return client.Use(ctx, "") }, messages.ReasonOK},
 		{"pull gemma", func() (any, error) { return client.Pull(ctx, "gemma") }, messages.ReasonOK},
 		{"whoami", func() (any, error) { return client.WhoAmI(ctx) }, messages.WhoAmIResult{User: ada, Reason: messages.ReasonOK}},
+		{"reload", func() (any, error) { return client.Reload(ctx) }, messages.ReasonOK},
 		{"prune true", func() (any, error) { return client.Prune(ctx, true) }, pruned},
 		{"prune false", func() (any, error) { return client.Prune(ctx, false) }, pruned},
 		{"models", func() (any, error) { return client.Models(ctx) }, list},

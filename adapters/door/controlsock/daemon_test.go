@@ -110,6 +110,8 @@ func (d *daemon) Models(ctx context.Context) (messages.ModelList, error) {
 	return list, err
 }
 
+func (d *daemon) Reload(ctx context.Context) (messages.Reason, error) { return d.take(ctx, "reload") }
+
 func (d *daemon) Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error) {
 	_, err := d.take(ctx, fmt.Sprint("prune ", dryRun))
 	return pruned, err

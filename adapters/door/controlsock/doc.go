@@ -14,6 +14,7 @@
 //	POST /v1/prune {"dryRun"}       {"items","reason"}
 //	POST /v1/pull {"name"}          {"reason"} when it is done; leaving does not end the download
 //	POST /v1/use {"name"}           {"reason"} when the model is ready or has failed; leaving does not end the switch
+//	POST /v1/reload                 {"reason"}: the user's own catalogue has changed
 //	POST /v1/start, stop, restart   {"reason"}
 //	POST /v1/confirm {"client"}     {"confirmed"}: the endpoint has accepted the connection from that address
 //	POST /v1/tokens/reload          {"reason"} once the changed application tokens hold
@@ -71,6 +72,7 @@ type Catalogue interface {
 	// Use serves another model; an empty name returns to the configured one.
 	Use(ctx context.Context, name string) (messages.Reason, error)
 	Prune(ctx context.Context, dryRun bool) (messages.PruneResult, error)
+	Reload(ctx context.Context) (messages.Reason, error)
 }
 
 // Runtime starts and stops the runtime, not the daemon.

@@ -117,6 +117,7 @@ func (s *Server) routes() http.Handler {
 		result, err := s.Catalogue.Prune(r.Context(), body.DryRun)
 		answerOr(w, err, prunedBody(result))
 	})
+	mux.HandleFunc("POST /v1/reload", command(s.Catalogue.Reload))
 	mux.HandleFunc("POST /v1/start", command(s.Runtime.Start))
 	mux.HandleFunc("POST /v1/stop", command(s.Runtime.Stop))
 	mux.HandleFunc("POST /v1/restart", command(s.Runtime.Restart))

@@ -67,6 +67,7 @@ func TestUnresponsiveDaemon(t *testing.T) {
 				"models":  func() error { _, err := client.Models(ctx); return err },
 				"pull":    func() error { _, err := client.Pull(ctx, "m"); return err },
 				"prune":   func() error { _, err := client.Prune(ctx, true); return err },
+				"added":   func() error { _, err := client.Reload(ctx); return err },
 				"start":   func() error { _, err := client.Start(ctx); return err },
 				"stop":    func() error { _, err := client.Stop(ctx); return err },
 				"restart": func() error { _, err := client.Restart(ctx); return err },

@@ -81,6 +81,24 @@ type Request struct {
 	Length int64
 	// Line keeps the connection for the next request; nil: it is closed.
 	Line *Line
+	// AnyOrigin allows redirects to any https URL: the user gave the URL and the digest of the object (M16). Visited, if not
+	// nil, is then called with the URL of each request.
+	AnyOrigin bool
+	Visited   func(url string)
+}
+
+// allowed returns why target may not be requested, or nil (M4).
+func (r Request) allowed(target string) error {
+	if !r.AnyOrigin {
+		return origin.Allowed(target, r.Origins)
+	}
+	if _, err := origin.Host(target); err != nil {
+		return err
+	}
+	if r.Visited != nil {
+		r.Visited(target)
+	}
+	return nil
 }
 
 // ranged reports whether a part of the object is wanted.
@@ -279,7 +297,7 @@ func temporary(status int) bool {
 func follow(ctx context.Context, transport http.RoundTripper, req Request, ranged bool) (*http.Response, error) {
 	target := req.URL
 	for range 1 + maxRedirects {
-		if err := origin.Allowed(target, req.Origins); err != nil {
+		if err := req.allowed(target); err != nil {
 			return nil, err
 		}
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)

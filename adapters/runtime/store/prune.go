@@ -23,7 +23,7 @@ func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]mes
 	items := []messages.PrunedItem{}
 	var failed []error
 	for kind, c := range map[string]struct{ folder, extension string }{
-		"model": {"models", ".gguf"}, "archive": {"archives", ".bin"}, "runtime": {"runtimes", ""}, "partial": {"partial", ".part"},
+		"model": {"models", ".gguf"}, "link": {linksFolder, ".gguf"}, "archive": {"archives", ".bin"}, "runtime": {"runtimes", ""}, "partial": {"partial", ".part"},
 	} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, c.folder))
 		if err != nil {
@@ -37,10 +37,12 @@ func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]mes
 			}
 			path := filepath.Join(s.dir, c.folder, e.Name())
 			item, err := measure(path)
-			if err != nil || kind == "partial" && now.Sub(item.Modified) < PartialLife {
+			if err != nil || kind == "partial" && now.Sub(item.Modified) < PartialLife || kind != "partial" && s.added(path, now) {
 				continue
 			}
-			item.Kind = kind
+			if item.Kind = kind; kind == "link" {
+				item.Kind, item.Bytes = "model", 0 // the user's own file stays, with its bytes
+			}
 			if !dryRun {
 				if err := errors.Join(archive.Remove(path), remove(path)); err != nil {
 					failed = append(failed, err)
@@ -51,6 +53,17 @@ func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]mes
 		}
 	}
 	return items, errors.Join(failed...)
+}
+
+// added reports whether a file may have just been added (M16): its digest was never verified, and its inode changed in the
+// last hour. The catalogue that names it may not be known here yet.
+func (s *Store) added(path string, now time.Time) bool {
+	f, id, err := s.open(path)
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	return s.pinned(path) == (messages.FileIdentity{}) && now.Sub(time.Unix(0, id.ChangeNano)) < time.Hour
 }
 
 // measure returns the size of a file, or the total size of the files in a folder.

@@ -1,6 +1,7 @@
 // Package store keeps artifacts on disk (contract M6–M9, M12, T17). Its folders, all of mode 0700:
 //
 //	models/<sha256>.gguf     verified models, read-only; the identity of each is in <sha256>.json
+//	links/<sha256>.gguf      likewise, but the user's own file under a second name (M16)
 //	archives/<sha256>.bin    verified runtime archives that are not unpacked yet, likewise
 //	runtimes/<sha256>/       unpacked runtimes, read-only
 //	partial/<sha256>.part    partial downloads; the source of each is in <sha256>.json
@@ -60,10 +61,13 @@ type Store struct {
 	testOnlyStep func()
 }
 
+// linksFolder holds models that are hard links to files of the user.
+const linksFolder = "links"
+
 // Open makes or checks the folders under dir. The error for a folder that is not private says what was found and
 // what is required (T17).
 func Open(dir string) (*Store, error) {
-	for _, sub := range []string{"", "models", "archives", "runtimes", "partial"} {
+	for _, sub := range []string{"", "models", "links", "archives", "runtimes", "partial"} {
 		if err := privatefs.EnsureDir(filepath.Join(dir, sub)); err != nil {
 			return nil, fmt.Errorf("opening the artifact store: %w", err)
 		}
@@ -79,7 +83,7 @@ func Open(dir string) (*Store, error) {
 // tidy removes the remains of a crash: temporary files of privatefs.WriteFile and of unpacking, whose names begin with a
 // dot; records without their file; and archives that have been unpacked.
 func (s *Store) tidy() error {
-	for _, sub := range []string{"models", "archives", "runtimes", "partial"} {
+	for _, sub := range []string{"models", "links", "archives", "runtimes", "partial"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, sub))
 		if err != nil {
 			return fmt.Errorf("tidying the artifact store: %w", bare(err))
@@ -114,6 +118,23 @@ func (s *Store) final(a messages.Artifact) string {
 	return filepath.Join(s.dir, "archives", hex.EncodeToString(a.SHA256[:])+".bin")
 }
 
+// linked returns the path of a model that is a hard link to the user's own file.
+func (s *Store) linked(a messages.Artifact) string {
+	return filepath.Join(s.dir, linksFolder, hex.EncodeToString(a.SHA256[:])+".gguf")
+}
+
+// kept returns where a is: the linked file if there is only that, else the final name.
+func (s *Store) kept(a messages.Artifact) string {
+	if a.Kind == messages.KindModel && a.Own {
+		if _, err := os.Lstat(s.final(a)); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(s.linked(a)); err == nil {
+				return s.linked(a)
+			}
+		}
+	}
+	return s.final(a)
+}
+
 func (s *Store) runtimeDir(a messages.Artifact) string {
 	return filepath.Join(s.dir, "runtimes", hex.EncodeToString(a.SHA256[:]))
 }
@@ -132,9 +153,9 @@ func (s *Store) Model(ctx context.Context, a messages.Artifact, rehash bool) (me
 	if err != nil {
 		return messages.VerifiedModel{}, err
 	}
-	_ = f.Close()
+	defer f.Close()
 	return messages.VerifiedModel{
-		Name: a.Name, Version: a.Version, Path: s.final(a), Identity: id, SHA256: a.SHA256, Embedding: a.Embedding,
+		Name: a.Name, Version: a.Version, Path: f.Name(), Identity: id, SHA256: a.SHA256, Embedding: a.Embedding, Own: a.Own,
 	}, nil
 }
 
@@ -162,6 +183,7 @@ func (s *Store) Runtime(ctx context.Context, a messages.Artifact, rehash bool) (
 	}
 	return messages.VerifiedRuntime{
 		Name: a.Name, Version: a.Version, SHA256: a.SHA256, Dir: s.runtimeDir(a), Executable: a.Executable, Files: a.Files, Pinned: true,
+		Own: a.Own,
 	}, nil
 }
 
@@ -229,10 +251,10 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 	if a.Kind == messages.KindRuntime {
 		h.Here = archive.Check(ctx, s.runtimeDir(a), a.Files, false) == nil
 		h.Verified = h.Here
-	} else if f, id, err := openPrivate(s.final(a), os.O_RDONLY); err == nil {
+	} else if f, id, err := s.open(s.kept(a)); err == nil {
 		_ = f.Close()
 		h.Here = true
-		h.Verified = s.pinned(s.final(a)) == id && id.Size == a.Size
+		h.Verified = s.pinned(f.Name()) == id && id.Size == a.Size
 	}
 	if info, err := os.Lstat(s.partial(a)); err == nil && info.Mode().IsRegular() {
 		h.PartialBytes = s.partialBytes(a, info.Size())
@@ -242,8 +264,8 @@ func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArti
 
 // verified opens the file of a, and returns it with its identity if it is the right one.
 func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) (*os.File, messages.FileIdentity, error) {
-	path := s.final(a)
-	f, id, err := openPrivate(path, os.O_RDONLY)
+	path := s.kept(a)
+	f, id, err := s.open(path)
 	if err != nil {
 		return nil, id, err
 	}
@@ -263,6 +285,14 @@ func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) 
 		return nil, id, err
 	}
 	return f, id, nil
+}
+
+// open opens a file of the store for reading. The links folder has other rules: see openLinked.
+func (s *Store) open(path string) (*os.File, messages.FileIdentity, error) {
+	if filepath.Base(filepath.Dir(path)) == linksFolder {
+		return openLinked(path)
+	}
+	return openPrivate(path, os.O_RDONLY)
 }
 
 func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) error {
@@ -288,8 +318,12 @@ func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, befor
 func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 	var id messages.FileIdentity
 	info, err := f.Stat()
-	if err == nil && info.Mode().Perm() != 0o400 {
-		err = f.Chmod(0o400)
+	mode := fs.FileMode(0o400)
+	if err == nil && filepath.Base(filepath.Dir(path)) == linksFolder {
+		mode = info.Mode().Perm() &^ 0o222 // who may read the user's own file is for the user to say
+	}
+	if err == nil && info.Mode().Perm() != mode {
+		err = f.Chmod(mode)
 		s.testOnlyStep()
 	}
 	if err == nil {

@@ -38,6 +38,13 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 	return f, id, nil
 }
 
+// openLinked is not used: on Windows nothing is linked.
+func openLinked(path string) (*os.File, messages.FileIdentity, error) {
+	return openPrivate(path, os.O_RDONLY)
+}
+
+func linkable(os.FileInfo) bool { return false }
+
 // createPrivate creates a file that must not exist yet.
 func createPrivate(path string) (*os.File, error) {
 	return openShared(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
@@ -66,8 +73,10 @@ func openShared(path string, flag int) (*os.File, error) {
 	return os.NewFile(uintptr(handle), path), nil
 }
 
-func (s *Store) space(need int64) error {
-	dir, err := windows.UTF16PtrFromString(s.dir)
+func (s *Store) space(need int64) error { return space(s.dir, need) }
+
+func space(folder string, need int64) error {
+	dir, err := windows.UTF16PtrFromString(folder)
 	if err != nil {
 		return storing(err)
 	}

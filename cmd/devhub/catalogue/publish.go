@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"companion/adapters/artifact"
+	"companion/adapters/runtime/archive"
 	"companion/messages"
 )
 
@@ -175,15 +176,18 @@ func describe(e *Entry, p Publication, file string) error {
 	if p.FilesOf != "" {
 		file = p.FilesOf
 	}
-	archive, err := listArchive(file)
+	listed, err := archive.List(file)
 	if err != nil {
 		return err
 	}
-	e.Custom.Platform, e.Custom.Format, e.Custom.Files = p.Platform, archive.format, archive.files
-	if e.Custom.Executable, err = archive.program(p.Executable); err != nil || p.Unchecked {
-		return err
+	e.Custom.Platform, e.Custom.Format, e.Custom.Files = p.Platform, listed.Format, listed.Files
+	if e.Custom.Executable, err = listed.Program(p.Executable); err != nil {
+		return fmt.Errorf("%w: name the program with --executable", err)
 	}
-	return archive.check(e.Custom.Executable)
+	if p.Unchecked {
+		return nil
+	}
+	return listed.Check(e.Custom.Executable)
 }
 
 func checkGGUF(file string, unchecked bool) error {

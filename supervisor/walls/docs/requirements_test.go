@@ -16,7 +16,6 @@ var (
 // notBuilt are the requirements that no test proves yet, each with the issue that brings it. Remove an entry with the
 // test that proves it: the test below fails for an entry that is proven or not defined.
 var notBuilt = map[string]string{
-	"M16": "issue 14: the user's own catalogue",
 	"M17": "issue 14: models of several files",
 }
 

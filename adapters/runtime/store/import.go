@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"companion/adapters/privatefs"
+	"companion/messages"
+)
+
+// Way is how the bytes of an imported file came into the store.
+type Way string
+
+// The ways, in the order in which Import tries them.
+const (
+	WayHere  Way = "here"  // the store had the same bytes
+	WayClone Way = "clone" // a file of its own that shares the blocks of the other
+	WayLink  Way = "link"  // the user's own file, under a second name and read-only
+	WayCopy  Way = "copy"
+	WayMove  Way = "move" // with Import.Move
+)
+
+// Import is a file of the user to bring into the store (M16).
+type Import struct {
+	Dir  string // of the store; no daemon needs to run, and one may
+	File string
+	Kind messages.ArtifactKind
+	// Want is the digest that the file must have; nil: any.
+	Want *[32]byte
+	Copy bool // never a link
+	Move bool // the file itself, which is in ImportDir, is moved into the store
+	// Progress is called with the number of bytes that were read, while Run reads the file.
+	Progress func(int64)
+
+	testOnlyNoClone bool
+}
+
+// Imported is the result of an Import.
+type Imported struct {
+	SHA256 [32]byte
+	Size   int64
+	Way    Way
+	mode   fs.FileMode // of a linked file before it became read-only
+}
+
+const (
+	// importFolder is on the file system of the store. Store.Open leaves it alone: an import may be running.
+	importFolder = "adding"
+	// importLife is how long the remains of an interrupted import are kept.
+	importLife = 24 * time.Hour
+)
+
+// Run places the file under its digest. It is not verified by that: the daemon reads it once more before its first use, like
+// every file without a record. Bytes are not copied where a clone or a link can be made. A failure leaves the file and the
+// store as they were. Errors: *Error with digest_mismatch, no_space or transfer_failed, or the cause of ctx's end.
+func (m Import) Run(ctx context.Context) (Imported, error) {
+	for _, sub := range []string{"", "models", linksFolder, "archives", importFolder} {
+		if err := privatefs.EnsureDir(filepath.Join(m.Dir, sub)); err != nil {
+			return Imported{}, fmt.Errorf("preparing the data folder: %w", err)
+		}
+	}
+	m.removeOld()
+	temporary := filepath.Join(m.Dir, importFolder, fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()))
+	defer os.Remove(temporary)
+	place := m.place
+	if m.Move {
+		place = m.move
+	}
+	done, err := place(ctx, temporary)
+	if err != nil {
+		return Imported{}, err
+	}
+	if m.Want != nil && subtle.ConstantTimeCompare(done.SHA256[:], m.Want[:]) != 1 {
+		return Imported{}, &Error{Reason: messages.ReasonDigestMismatch, what: "the file does not have the given digest"}
+	}
+	s := &Store{dir: m.Dir}
+	a := messages.Artifact{Kind: m.Kind, SHA256: done.SHA256}
+	final := s.final(a)
+	if _, err := os.Lstat(final); err == nil {
+		if done.Way == WayLink {
+			_ = os.Chmod(temporary, done.mode)
+		}
+		done.Way = WayHere
+		return done, nil
+	}
+	if done.Way == WayLink {
+		final = s.linked(a)
+	}
+	if err := errors.Join(os.Rename(temporary, final), privatefs.SyncDir(filepath.Dir(final))); err != nil {
+		return Imported{}, storing(err)
+	}
+	return done, nil
+}
+
+// removeOld removes what interrupted imports left.
+func (m Import) removeOld() {
+	entries, _ := os.ReadDir(filepath.Join(m.Dir, importFolder))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > importLife {
+			_ = os.Remove(filepath.Join(m.Dir, importFolder, e.Name()))
+		}
+	}
+}
+
+// place brings the bytes under a temporary name and returns their digest, which it reads from there.
+func (m Import) place(ctx context.Context, temporary string) (Imported, error) {
+	from, err := os.Open(m.File)
+	if err != nil {
+		return Imported{}, &Error{messages.ReasonInvalidModelPath, "opening the file", bare(err)}
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return Imported{}, &Error{Reason: messages.ReasonInvalidModelPath, what: "not a regular file"}
+	}
+	to, err := createPrivate(temporary)
+	if err != nil {
+		return Imported{}, storing(err)
+	}
+	defer to.Close()
+	if !m.testOnlyNoClone && clone(to, from) == nil {
+		return m.read(ctx, to, io.Discard, WayClone)
+	}
+	if m.Kind == messages.KindModel && !m.Copy && linkable(info) {
+		if done, err := m.link(ctx, info, temporary); !errors.Is(err, errNoLink) {
+			return done, err
+		}
+	}
+	if err := space(m.Dir, info.Size()); err != nil {
+		return Imported{}, err
+	}
+	done, err := m.read(ctx, from, to, WayCopy)
+	if err == nil && to.Sync() != nil {
+		return done, &Error{Reason: messages.ReasonTransferFailed, what: "writing the copy to the disk"}
+	}
+	return done, err
+}
+
+// ImportDir returns the folder for downloads of a command, on the file system of the store in dir.
+func ImportDir(dir string) (string, error) {
+	folder := filepath.Join(dir, importFolder)
+	for _, d := range []string{dir, folder} {
+		if err := privatefs.EnsureDir(d); err != nil {
+			return "", fmt.Errorf("preparing the data folder: %w", err)
+		}
+	}
+	return folder, nil
+}
+
+// move takes a file of ImportDir.
+func (m Import) move(ctx context.Context, temporary string) (Imported, error) {
+	file, _, err := openPrivate(m.File, os.O_RDONLY)
+	if err != nil {
+		return Imported{}, err
+	}
+	defer file.Close()
+	done, err := m.read(ctx, file, io.Discard, WayMove)
+	if err == nil {
+		err = errors.Join(file.Sync(), os.Rename(m.File, temporary))
+	}
+	return done, err
+}
+
+var errNoLink = errors.New("no hard link can be made")
+
+// link gives the user's file a second name. The file becomes read-only, so that no program changes its bytes in place by
+// mistake while they are served.
+func (m Import) link(ctx context.Context, info fs.FileInfo, temporary string) (Imported, error) {
+	linked := temporary + ".link"
+	if os.Link(m.File, linked) != nil {
+		return Imported{}, errNoLink
+	}
+	mode := info.Mode().Perm()
+	done, err := m.readLinked(ctx, linked, mode&^0o222)
+	if err == nil {
+		err = os.Rename(linked, temporary)
+	}
+	if err != nil {
+		return Imported{}, errors.Join(err, os.Chmod(linked, mode), os.Remove(linked))
+	}
+	done.mode = mode
+	return done, nil
+}
+
+func (m Import) readLinked(ctx context.Context, linked string, mode fs.FileMode) (Imported, error) {
+	if os.Chmod(linked, mode) != nil {
+		return Imported{}, errNoLink
+	}
+	file, _, err := openLinked(linked)
+	if err != nil {
+		return Imported{}, errNoLink
+	}
+	defer file.Close()
+	done, err := m.read(ctx, file, io.Discard, WayLink)
+	if err == nil && m.Want != nil && done.SHA256 != *m.Want {
+		err = &Error{Reason: messages.ReasonDigestMismatch, what: "the file does not have the given digest"}
+	}
+	return done, err
+}
+
+// read reads from to its end, writes it to, and returns the digest.
+func (m Import) read(ctx context.Context, from io.Reader, to io.Writer, way Way) (Imported, error) {
+	done, digest := Imported{Way: way}, sha256.New()
+	buffer := make([]byte, 1<<20)
+	source := contextReader{ctx, from}
+	for {
+		n, err := source.Read(buffer)
+		digest.Write(buffer[:n])
+		if _, writing := to.Write(buffer[:n]); writing != nil {
+			return done, storing(writing)
+		}
+		if done.Size += int64(n); m.Progress != nil {
+			m.Progress(done.Size)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			done.SHA256 = [32]byte(digest.Sum(nil))
+			return done, nil
+		case ctx.Err() != nil:
+			return done, context.Cause(ctx)
+		case err != nil:
+			return done, unreadable(ctx, err)
+		}
+	}
+}
+
+// Name is the digest as it is written in file names and given on command lines.
+func (i Imported) Name() string { return hex.EncodeToString(i.SHA256[:]) }
