@@ -283,3 +283,29 @@ func sign[T metadata.Roles](r *Repo, m *metadata.Metadata[T], keys ...ed25519.Pr
 	r.check(err)
 	return data
 }
+
+// Sign signs the current metadata of a role and serves it under name, without a new version.
+func (r *Repo) Sign(role, name string) {
+	r.tb.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := r.keys[role]
+	switch role {
+	case metadata.ROOT:
+		r.sign(name, sign(r, r.Root, key))
+	case metadata.TIMESTAMP:
+		r.sign(name, sign(r, r.Timestamp, key))
+	case metadata.SNAPSHOT:
+		r.sign(name, sign(r, r.Snapshot, key))
+	case metadata.TARGETS:
+		r.sign(name, sign(r, r.Targets, key))
+	}
+}
+
+// Revoke publishes a root with a new key for the role, and goes on signing the role with the old key.
+func (r *Repo) Revoke(role string) {
+	r.tb.Helper()
+	old := r.keys[role]
+	r.Rekey(role)
+	r.keys[role] = old
+}
