@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,4 +140,99 @@ func TestRealRuntimeEndsInMidStream(t *testing.T) {
 		t.Errorf("the retry of one of two: got %v, want a whole answer", retried)
 	}
 	c.Stop()
+}
+
+// deadlyTemplate is a chat template with a defect: a message with the word makes it call itself without end, and the
+// stack of the real runtime overflows.
+const deadlyTemplate = `{%- macro deep(x) %}{{ deep(x) }}{% endmacro %}
+{%- for m in messages %}{% if 'xdeadlyx' in m.content %}{{ deep(m) }}{% endif %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}`
+
+// R11, A8, L6a: the real llama-server really ends by a request. A pattern that ends it is refused before it; sent past
+// the endpoint to the back end's socket, it does end it. A text that the endpoint accepts ends it through a defect of
+// the model's chat template: alone once, with another request twice, in other spellings twice, and then no more. The
+// other request gets the error event and its retry is answered.
+func TestRealRuntimeEndsByARequest(t *testing.T) {
+	t.Parallel()
+	parts := harness.Parts(t)
+	hub := harness.NewHub(t)
+	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, parts.Model.File, deadlyTemplate), "--version", "1", "--default")
+	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
+	c := hub.Companion("")
+	c.Start()
+	c.SignIn()
+	restarts := func() int { return c.Available().Runtime.Restarts }
+	restarts()
+	door := c.Door()
+	expect := func(what, body string, status int, code messages.Reason, deaths int) {
+		t.Helper()
+		before := restarts()
+		got := door.Do(t.Context(), http.MethodPost, "/chat/completions", body)
+		if got.Err != nil || got.Status != status || got.Code != string(code) {
+			t.Errorf("%s: got %d %q %v, want %d %q", what, got.Status, got.Code, got.Err, status, code)
+		}
+		if deaths > 0 { // the status may show the end of the runtime a moment after the answer
+			c.Await("the start after "+what, time.Minute, func(s messages.Status) bool { return s.Runtime.Restarts >= before+deaths })
+		}
+		if now := restarts(); now != before+deaths {
+			t.Errorf("%s: got %d ends of the runtime, want %d", what, now-before, deaths)
+		}
+	}
+	const died, refused = messages.ReasonUpstreamFailed, messages.ReasonRequestEndsRuntime
+
+	pattern := textBody("hello", `,"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"string","pattern":"^*a$"}}}`)
+	expect("the pattern", pattern, 400, messages.ReasonBadRequest, 0)
+	before := restarts()
+	straightToRuntime(t, c, pattern)
+	c.Await("the start after the pattern", time.Minute, func(s messages.Status) bool { return s.Runtime.Restarts == before+1 })
+
+	expect("alone", textBody("xdeadlyx alone", ""), 502, died, 1)
+	expect("again", textBody("xdeadlyx alone", `,"seed":7`), 400, refused, 0)
+	expect("another spelling", textBody(" xdeadlyx  Alone", ""), 502, died, 1)
+	for _, spelling := range []string{"xdeadlyx  alone", "xdeadlyx\nalone ", "xdeadlyx ALONE", "xdeadlyx\u00a0alone", "xdeadlyx a\u200blone"} {
+		expect(fmt.Sprintf("spelling %q", spelling), textBody(spelling, ""), 400, refused, 0)
+	}
+	expect("an honest text", textBody("alone", ""), 200, "", 0)
+
+	honest := door.Stream(t.Context(), 600)
+	expect("beside", textBody("xdeadlyx beside", ""), 502, died, 1)
+	select {
+	case <-honest.Ended:
+	case <-time.After(time.Minute):
+		t.Fatal("got a stream without an end, want an error event")
+	}
+	if honest.Status != 200 || !honest.Failed {
+		t.Errorf("the stream beside it: got %v, want an error event at the end", honest)
+	}
+	retried := door.Stream(t.Context(), 600)
+	if <-retried.Ended; !retried.Whole() {
+		t.Errorf("the stream again: got %v, want a whole answer", retried)
+	}
+	expect("beside, again", textBody("xdeadlyx beside", ""), 502, died, 1)
+	expect("beside, once more", textBody("xdeadlyx beside", ""), 400, refused, 0)
+
+	if s := c.Available(); s.FrontDoor.EndedRuntime != 3 || s.Runtime.Held || s.Runtime.LastExit == nil || s.Runtime.LastExit.Signal != "segmentation fault" {
+		t.Errorf("got %d requests counted, held %v and the last exit %+v, want 3, false and a segmentation fault",
+			s.FrontDoor.EndedRuntime, s.Runtime.Held, s.Runtime.LastExit)
+	}
+	c.Stop()
+}
+
+// straightToRuntime sends a chat request to the back end's socket, past the front door.
+func straightToRuntime(t *testing.T, c *harness.Companion, body string) {
+	t.Helper()
+	sockets, err := filepath.Glob(filepath.Join(c.RunTime(), "backend", "*", "*.sock"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("got the sockets %v, %v, want one", sockets, err)
+	}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", sockets[0])
+		},
+	}}
+	response, err := client.Post("http://runtime/v1/chat/completions", "application/json", bytes.NewBufferString(body))
+	if err == nil {
+		_ = response.Body.Close()
+		t.Errorf("past the front door: got status %d, want that the runtime ends", response.StatusCode)
+	}
 }

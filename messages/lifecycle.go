@@ -99,6 +99,8 @@ type ExitReport struct {
 type Failures struct {
 	At       []time.Time
 	HeldTill time.Time // zero: no crash loop is held
+	// WithRequests are the crashes of the last hour with requests in the runtime, which are not in At (R11).
+	WithRequests []time.Time
 }
 
 // Snapshot is the immutable state that the lifecycle actor publishes at every change (A2). Gate, front door,

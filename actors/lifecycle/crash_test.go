@@ -178,8 +178,8 @@ func TestMemoryExceededWhileStarting(t *testing.T) {
 	})
 }
 
-// R11, A8: any number of crashes with requests in the runtime causes neither a hold nor a longer pause; crashes without
-// requests still do. RequestsEnded is called once for each crash.
+// R11, A8: no number of crashes with requests in the runtime causes a hold. The pause grows only after ten in an hour,
+// up to half a minute. Crashes without requests still cause a hold. RequestsEnded is called once for each crash.
 func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []messages.Launch
@@ -197,13 +197,17 @@ func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 		for i := range crashes {
 			launch := w.snapshot.Get().Launch
 			got := w.send(exited(launch, messages.ReasonProcessExited))
-			if pause := time.Until(got.RetryAt); got.Held || pause != firstRetry {
-				t.Fatalf("crash %d by a request: got held %v and a pause of %v, want false and %v", i, got.Held, pause, firstRetry)
+			want := firstRetry
+			if later := i - fsm.RequestDeaths; later >= 0 {
+				want = min(time.Second<<later, lastRetry)
+			}
+			if pause := time.Until(got.RetryAt); got.Held || pause != want {
+				t.Fatalf("crash %d by a request: got held %v and a pause of %v, want false and %v", i, got.Held, pause, want)
 			}
 			if len(asked) != i+1 || asked[i] != launch {
 				t.Fatalf("crash %d: got asked about %v, want once about launch %d", i, asked, launch)
 			}
-			w.pass(firstRetry)
+			w.pass(want)
 			w.up(t)
 		}
 		if got := w.snapshot.Get(); got.Restarts != crashes {
@@ -219,6 +223,51 @@ func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 			if !got.Held {
 				w.up(t)
 			}
+		}
+	})
+}
+
+// R11: the crashes with requests are forgotten after an hour, and when the user asks for a start; a healthy minute, which
+// forgives other crashes, does not matter.
+func TestCrashesByRequestsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.close()
+		byRequest := true
+		w.actor.deps.RequestsEnded = func(messages.Launch) bool { return byRequest }
+		w.serve()
+		defer w.close()
+		w.ready(t)
+		crash := func(when string, want time.Duration) {
+			t.Helper()
+			got := w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+			if pause := time.Until(got.RetryAt); pause != want {
+				t.Fatalf("%s: got a pause of %v, want %v", when, pause, want)
+			}
+			w.pass(want)
+			w.up(t)
+		}
+		for range fsm.RequestDeaths {
+			crash("one of the first", firstRetry)
+		}
+		byRequest = false
+		w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+		w.pass(lastRetry)
+		w.up(t)
+		w.pass(fsm.HealthyAfter)
+		if got := w.snapshot.Get().Failures; len(got.At) != 0 {
+			t.Fatalf("after a healthy minute: got %d other crashes, want 0", len(got.At))
+		}
+		byRequest = true
+		crash("one more", time.Second)
+		w.pass(fsm.RequestDeathWindow)
+		for range fsm.RequestDeaths {
+			crash("an hour later", firstRetry)
+		}
+		crash("one more", time.Second)
+		w.send(messages.RestartRequested{Reply: make(chan messages.Reason, 1)})
+		if got := w.snapshot.Get().Failures.WithRequests; len(got) != 0 {
+			t.Errorf("after the user's command: got %d crashes, want 0", len(got))
 		}
 	})
 }

@@ -210,28 +210,32 @@ func (l *loop) crashed(p *pair, exit messages.ExitReport, reason messages.Reason
 	}
 	if byRequests {
 		// The front door refuses these requests from now on. Other clients must not lose the runtime
-		// because of them, so there is no hold and the pause does not grow.
-		l.retryAt = now.Add(firstRetry)
+		// because of them, so there is no hold, and the pause grows only after many of them.
+		with, pause := fsm.RequestDeath(l.failures.WithRequests, now)
+		l.failures = &messages.Failures{At: l.failures.At, WithRequests: with}
+		pause = max(pause, firstRetry)
+		l.retryAt = now.Add(pause)
 		l.log.Warn("runtime ended while requests were in it", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
-			zap.String("signal", exit.Signal), zap.Duration("retryIn", firstRetry))
+			zap.String("signal", exit.Signal), zap.Int("lastHour", len(with)), zap.Duration("retryIn", pause))
 		return
 	}
+	with := l.failures.WithRequests
 	recent, isLoop := fsm.CrashLoop(l.failures.At, now)
 	if reason == messages.ReasonLibraryMissing && l.next().same(p) {
 		// Every further start fails in the same way until the user installs the library.
-		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
+		l.failures = &messages.Failures{At: recent, WithRequests: with, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = reason
 		l.log.Error("runtime held", zap.String("reason", string(reason)), zap.Time("until", l.failures.HeldTill))
 		return
 	}
 	if isLoop {
-		l.failures = &messages.Failures{At: recent, HeldTill: now.Add(fsm.CrashLoopWindow)}
+		l.failures = &messages.Failures{At: recent, WithRequests: with, HeldTill: now.Add(fsm.CrashLoopWindow)}
 		l.causes.Ready = heldReason(l.lastExit)
 		l.log.Error("runtime held after repeated failures", zap.String("reason", string(l.causes.Ready)),
 			zap.String("last", string(reason)), zap.Time("until", l.failures.HeldTill))
 		return
 	}
-	l.failures = &messages.Failures{At: recent}
+	l.failures = &messages.Failures{At: recent, WithRequests: with}
 	wait := l.backoff.NextBackOff()
 	l.retryAt = now.Add(wait)
 	l.log.Warn("runtime failed", zap.String("reason", string(reason)), zap.Int("code", exit.Code),
@@ -250,9 +254,14 @@ func heldReason(last *messages.ExitReport) messages.Reason {
 	return messages.ReasonCrashLoop
 }
 
-// forgive clears the crash history, the hold and the backoff.
-func (l *loop) forgive() {
-	l.failures, l.retryAt = &messages.Failures{}, time.Time{}
+// forgive clears the crash history, the hold and the backoff. The crashes with requests in the runtime are counted
+// for an hour, however healthy the runtime is between them, unless the user asks for a start.
+func (l *loop) forgive(user bool) {
+	kept := l.failures.WithRequests
+	if user {
+		kept = nil
+	}
+	l.failures, l.retryAt = &messages.Failures{WithRequests: kept}, time.Time{}
 	l.backoff.Reset()
 }
 

@@ -44,7 +44,7 @@ func (l *loop) expire(now time.Time) {
 		}
 	}
 	if due(l.failures.HeldTill, now) || l.healed(now) {
-		l.forgive()
+		l.forgive(false)
 	}
 }
 
@@ -169,7 +169,7 @@ func (l *loop) want() messages.Reason {
 	}
 	l.wanted, l.rejected = true, nil
 	answer(&l.onStopped, messages.ReasonInvalidTransition)
-	l.forgive()
+	l.forgive(true)
 	switch cause := l.causes.Verified; {
 	case l.facts.Verified:
 		return messages.ReasonOK

@@ -14,7 +14,7 @@ func (l *loop) awaitReady(m messages.AwaitReady) {
 		return
 	}
 	l.rejected = nil
-	l.forgive()
+	l.forgive(true)
 	l.onReady = append(l.onReady, m)
 	if c := l.current; c != nil && l.offered != nil && !l.next().same(c.pair) && l.machine.State() == messages.StateReady {
 		l.retire()

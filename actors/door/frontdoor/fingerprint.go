@@ -6,6 +6,9 @@ import (
 	"crypto/sha256"
 	"hash"
 	"slices"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -19,10 +22,11 @@ type digest [sha256.Size]byte
 type fingerprint struct {
 	whole  digest // all fields that can matter to the runtime, in any order
 	text   digest // the messages, prompt or input
+	folded digest // the same without white space and letter case
 	format digest // the schemas and tools
 }
 
-// all returns the digests of the request and of the parts that it has.
+// all returns the digests of the request and of the parts that it has, as they were sent.
 func (f *fingerprint) all() []digest {
 	all := []digest{f.whole}
 	for _, d := range []digest{f.text, f.format} {
@@ -47,7 +51,7 @@ var (
 // fingerprintOf digests a body that openai.Check has made: its JSON is valid, has no spaces between tokens, and
 // no field twice. The order of the fields is the caller's, and does not count.
 func fingerprintOf(route string, model messages.Model, body []byte) fingerprint {
-	var whole, text, format []digest
+	var whole, text, folded, format []digest
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
 	_, _ = dec.ReadToken()
 	for dec.PeekKind() == '"' {
@@ -71,6 +75,10 @@ func fingerprintOf(route string, model messages.Model, body []byte) fingerprint 
 		switch {
 		case textFields[name]:
 			text = append(text, d)
+			h.Reset()
+			write(h, name)
+			fold(h, value)
+			folded = append(folded, digest(h.Sum(nil)))
 		case formatFields[name]:
 			format = append(format, d)
 		}
@@ -89,7 +97,41 @@ func fingerprintOf(route string, model messages.Model, body []byte) fingerprint 
 		}
 		return digest(h.Sum(nil))
 	}
-	return fingerprint{whole: of("whole", whole), text: of("text", text), format: of("format", format)}
+	return fingerprint{whole: of("whole", whole), text: of("text", text), folded: of("folded", folded), format: of("format", format)}
+}
+
+// fold writes a checked JSON value without white space, invisible characters and letter case. Its result need not
+// be JSON.
+func fold(h hash.Hash, value []byte) {
+	out := make([]byte, 0, 1<<10)
+	for len(value) > 0 {
+		if cap(out)-len(out) < utf8.UTFMax {
+			_, _ = h.Write(out)
+			out = out[:0]
+		}
+		c, size := utf8.DecodeRune(value)
+		if c == '\\' {
+			c, size = escaped(value)
+		}
+		value = value[size:]
+		if c > ' ' && !unicode.IsSpace(c) && !unicode.In(c, unicode.Cc, unicode.Cf) {
+			out = utf8.AppendRune(out, unicode.ToLower(c))
+		}
+	}
+	_, _ = h.Write(out)
+}
+
+// escaped reads an escape of a valid JSON string. An escaped quote or backslash keeps its backslash in the length
+// only: the digest need not tell it from the character.
+func escaped(value []byte) (c rune, size int) {
+	switch value[1] {
+	case 'b', 'f', 'n', 'r', 't':
+		return ' ', 2
+	case 'u':
+		n, _ := strconv.ParseUint(string(value[2:6]), 16, 16)
+		return rune(n), 6
+	}
+	return rune(value[1]), 2
 }
 
 // write adds a string that cannot run into the next one.

@@ -21,13 +21,14 @@ import (
 //     dead already, and its end not yet known.
 //   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
 //     the runtime itself, or another request, is the likelier cause.
-//   - A caller who varies the request meets three bounds. Fields that cannot matter to the runtime, such as
+//   - A caller who varies the request meets four bounds. Fields that cannot matter to the runtime, such as
 //     the seed, are not part of the digest. A text, or a set of schemas and tools, that two refused requests
-//     share is refused in any request, unless the runtime has answered a request with it. After three deaths
-//     in five minutes every request runs alone, and schemas and tools that the runtime has never answered
-//     have to wait for the end of the five minutes.
+//     share is refused in any request, unless the runtime has answered a request with it. White space, invisible
+//     characters and letter case make no other text. After three deaths in five minutes every request runs
+//     alone, and schemas and tools that the runtime has never answered have to wait for the end of the five
+//     minutes. After ten deaths in an hour the pauses between the starts grow (fsm.RequestDeath).
 //
-// No death with a request in the runtime counts towards the crash loop: a caller with new deadly requests can
+// No death with a request in the runtime counts towards the crash loop: a caller with new deadly texts can
 // cost the other callers one restart for each, and never the five minutes of a hold.
 //
 // It outlives the front door actor, so that a restart of that actor forgets nothing. It is safe for
@@ -119,6 +120,9 @@ func (q *Quarantine) judge(f *fingerprint) permission {
 		if q.recordOf(d, now).refused {
 			return refusedForItself
 		}
+	}
+	if q.recordOf(f.folded, now).refused && !q.answered.has(f.text) {
+		return refusedForItself
 	}
 	total, ofNewFormats := q.recentDeaths(now)
 	switch {
@@ -241,16 +245,17 @@ func withoutLate(present map[digest]departure) map[digest]departure {
 	return timely
 }
 
-// blameParts counts a refused request against its text and its schemas and tools.
+// blameParts counts a refused request against its text, in any spelling, and its schemas and tools. An answer to
+// the same text in another spelling excuses nothing: that one may be harmless.
 func (q *Quarantine) blameParts(f *fingerprint, now time.Time) {
-	for _, d := range []digest{f.text, f.format} {
-		if d == (digest{}) || q.answered.has(d) {
+	for _, part := range []struct{ sent, noted digest }{{f.text, f.folded}, {f.format, f.format}} {
+		if part.sent == (digest{}) || q.answered.has(part.sent) {
 			continue
 		}
-		r := q.recordOf(d, now)
+		r := q.recordOf(part.noted, now)
 		r.deaths, r.at, r.part = r.deaths+1, now, true
 		r.refused = r.deaths >= partDeaths
-		q.noted.set(d, r)
+		q.noted.set(part.noted, r)
 	}
 }
 

@@ -221,6 +221,40 @@ func TestVariedRequests(t *testing.T) {
 	c.want(t, chatOf("text 9", schemaOf("honest")), permitted)
 }
 
+// R11: white space, invisible characters and letter case make no other text of one that ended the runtime twice, in
+// any of its spellings; the spelling that the runtime has answered is served, and excuses no other.
+func TestSpellingsOfADeadlyText(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	c.answer(t, chatOf("the  DEADLY text", ""))
+	c.die(t, chatOf("the deadly text", ""))
+	c.want(t, chatOf("the deadly  text", ""), permitted)
+	c.die(t, chatOf("the deadly  text", ""))
+	for _, spelling := range []string{
+		" the deadly text", "the\u00a0deadly text", `the\ndeadly\ttext`, `the\u2028deadly text`, "the dead\u200bly text", "thedeadlytext", "The Deadly TEXT", `the deadly text\u0000`,
+	} {
+		c.want(t, chatOf(spelling, ""), refusedForItself)
+	}
+	c.want(t, chatOf("the  DEADLY text", ""), permitted)
+	for _, other := range []string{"the deadly test", "the deadly text.", "the deadly", `the \"deadly text`, "the dëadly text"} {
+		c.want(t, chatOf(other, ""), permitted)
+	}
+	c.answer(t, chatOf("the  DEADLY text", `,"temperature":0.1`))
+	c.want(t, chatOf("THE deadly text", ""), refusedForItself)
+}
+
+// R11: a long text is digested whole.
+func TestLongTextsDiffer(t *testing.T) {
+	long := strings.Repeat("long é ", 2000)
+	for _, other := range [][2]string{{long + "a", long + "b"}, {"a" + long, "b" + long}} {
+		if a, b := printOf(t, chatOf(other[0], "")), printOf(t, chatOf(other[1], "")); a.folded == b.folded {
+			t.Error("two texts that differ at their beginning or end: got one digest, want two")
+		}
+	}
+	if a, b := printOf(t, chatOf(long, "")), printOf(t, chatOf(strings.ReplaceAll(long, " ", "  "), "")); a.folded != b.folded || a.text == b.text {
+		t.Error("two spellings of one text: got another folded digest or the same exact one, want one and two")
+	}
+}
+
 // R11, A8: a caller with endless new deadly requests cannot take the runtime away from the others. After
 // three deaths requests run alone, so that no other request breaks off, and new schemas wait; plain requests
 // and schemas that were answered go on. It ends five minutes after.
