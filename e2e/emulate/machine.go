@@ -18,6 +18,9 @@ import (
 	"companion/e2e/emulate/plan"
 )
 
+// guestMemory is in MiB. The hostile program shares 1 GiB when no limit stops it.
+const guestMemory = "2048"
+
 // machineDeadline bounds one machine, from boot to power-off.
 const machineDeadline = 10 * time.Minute
 
@@ -27,7 +30,7 @@ func boot(ctx context.Context, dir string, m machine) (string, error) {
 	defer cancel()
 	name, arguments := emulator(m)
 	cmd := exec.CommandContext(ctx, name, append(arguments,
-		"-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-nic", "none", "-serial", "stdio",
+		"-m", guestMemory, "-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-nic", "none", "-serial", "stdio",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initramfs"))...)
 	console, err := cmd.StdoutPipe()
 	if err != nil {

@@ -24,6 +24,8 @@ var exclusions = []exclusion{
 	{"TestHostileRuntimeWithGPU", "skips after it has seen what seccomp alone refuses", true, withoutLandlock},
 	{"TestCanariesDecide", "spoils the rules of Landlock", false, withoutLandlock},
 	{"TestSandboxLevel", "asks for Landlock", false, withoutLandlock},
+	{"TestFileRuleOpensNoFolder", "asks for Landlock", false, withoutLandlock},
+	{"TestArtifactLowersNoLevel", "spoils the rules of Landlock", false, withoutLandlock},
 	{"TestUnpinnedFolderStaysClosed", "asks for Landlock", false, withoutLandlock},
 }
 
