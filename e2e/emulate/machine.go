@@ -22,7 +22,7 @@ import (
 const guestMemory = "2048"
 
 // machineDeadline bounds one machine, from boot to power-off.
-const machineDeadline = 10 * time.Minute
+const machineDeadline = 20 * time.Minute
 
 // boot runs the machine and checks its console output. It prints the output of what failed.
 func boot(ctx context.Context, dir string, m machine) (string, error) {

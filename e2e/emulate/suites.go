@@ -52,7 +52,7 @@ func excluded(m machine, runs bool) []string {
 func suites(m machine) []plan.Suite {
 	arguments := func(more ...string) []string {
 		skip := "-test.skip=^(" + strings.Join(excluded(m, false), "|") + ")$"
-		return append([]string{"-test.v", "-test.timeout=4m", skip}, more...)
+		return append([]string{"-test.v", "-test.timeout=8m", skip}, more...)
 	}
 	return []plan.Suite{
 		{Name: "sandbox", Program: "/test/sandbox", Args: arguments(), User: true},

@@ -49,6 +49,7 @@ type Bounds struct {
 	WriteStall  time.Duration // for a client to take an event, or the whole of another answer
 	KeepAlive   time.Duration // silence in a stream until a comment is sent
 	CloseTime   time.Duration // for running requests when the actor ends
+	EndTime     time.Duration // for the runtime to end its work for a client that left
 
 	DropUnknown bool // leave unknown fields of a body out, which are refused otherwise (L12)
 }
@@ -59,6 +60,7 @@ func DefaultBounds() Bounds {
 		RatePerMinute: 600, MaxInFlight: 2, QueueBound: 16, QueueTimeout: 10 * time.Minute,
 		HeadBytes: 16 << 10, HeadTime: 10 * time.Second, BodyBytes: 16 << 20, BodyTime: 30 * time.Second, BodyMemory: 256 << 20,
 		IdleTime: 2 * time.Minute, Connections: 1024, WriteStall: 25 * time.Second, KeepAlive: 15 * time.Second, CloseTime: time.Second,
+		EndTime: suspicionTime, // a runtime that has not noticed by then hangs, and health ends it
 	}
 }
 
@@ -177,7 +179,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	// Requests outlive the loop by CloseTime. Their contexts end with a cause of their own, so that they are
 	// not mistaken for requests whose client has left.
 	requests, end := context.WithCancelCause(context.Background())
-	l.endRequests = end
+	l.endRequests, l.door.closing = end, requests
 	l.server = http1.New(requests, raw, l.door, b.Connections, http1.Limits{
 		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, IdleTime: b.IdleTime, WriteStall: b.WriteStall,
 	})

@@ -33,6 +33,7 @@ type door struct {
 	began       time.Time
 
 	guardPanicked func(value any) // guard.Request.Panicked; built once
+	closing       context.Context // ends when the requests have to
 
 	// Safe for concurrent use.
 	stats      *stats
@@ -97,14 +98,17 @@ type visit struct {
 	tokens relay.Tokens
 	first  time.Time // of the first event of a stream
 	caller guard.Caller
-	grant  *grant // of an application (L14); nil for other callers
-	unread bool   // the body is not read to its end
+	grant  *grant        // of an application (L14); nil for other callers
+	unread bool          // the body is not read to its end
+	ending *relay.Ending // the runtime may still work for a client that left
+	owed   need          // the slots that it keeps until then
 }
 
 // ServeHTTP serves a request: guard, route, gate, body, quarantine, runtime.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := visit{d: d, w: w, r: r, conn: http1.From(r.Context()), began: time.Now(), route: routeOther}
 	defer v.contain()
+	defer v.settle()
 	harden(w.Header())
 	admitted := v.guard()
 	v.route = route(r.Method, r.URL.Path) // also of refused requests, for the log
@@ -293,7 +297,7 @@ func (v *visit) inference(n need, f func(messages.Snapshot)) {
 		v.left(v.gone, false)
 		return
 	}
-	defer v.d.admission.leave(n)
+	defer v.leave(n)
 	// The slot is counted before the state is read. So a drain that begins now refuses this request or waits
 	// for it (A6, A7).
 	s := v.d.snapshot.Get()
@@ -361,7 +365,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
 		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
 	})
-	v.reason, v.status, v.tokens, v.first = result.Reason, http.StatusOK, result.Tokens, result.First
+	v.reason, v.status, v.tokens, v.first, v.ending = result.Reason, http.StatusOK, result.Tokens, result.First, result.Ending
 	switch {
 	case !result.Written && v.revoked():
 		v.refuse(refusal(messages.ReasonInvalidToken))
@@ -369,15 +373,4 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		v.refuse(explain(result, about, s.Model.Context))
 	}
 	v.left(result.Gone, result.Written)
-}
-
-// left notes that the client of an admitted request has left, which is no failure of the runtime or of the
-// queue. If no response was started, the status in the log is 0 and the request is not counted.
-func (v *visit) left(gone, begun bool) {
-	switch v.gone = gone; {
-	case gone && begun:
-		v.reason = messages.ReasonOK
-	case gone:
-		v.reason, v.status = messages.ReasonBadRequest, 0
-	}
 }

@@ -1,9 +1,12 @@
 package frontdoor
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +35,88 @@ func TestProbeOfAHungRuntime(t *testing.T) {
 	case <-up.gone:
 	case <-time.After(2 * time.Second):
 		t.Error("the runtime still answers a probe that left")
+	}
+}
+
+// stubborn is a runtime that has begun an answer, notices that the connection was shut down, and goes on until the test
+// releases it, or ends. Further connections answer.
+func stubborn(t *testing.T, stream bool) (b messages.BackEnd, noticed chan struct{}, release func(), asked func() int32) {
+	noticed, released := make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(released) })
+	works := func(c net.Conn, _ *http.Request) {
+		if stream {
+			_, _ = io.WriteString(c, streamHead+chunk("data: 1\n\n"))
+		}
+		_, _ = c.Read(make([]byte, 1))
+		close(noticed)
+		_, _ = io.WriteString(c, "what a client would get")
+		<-released
+	}
+	b, count := scripted(t, thenCloses(works), thenCloses(writes(sized(200, "application/json", chatAnswer))))
+	t.Cleanup(release) // before scripted waits for the connection
+	return b, noticed, release, count.Load
+}
+
+// L6, L8: the place of a client that left stays taken until the runtime has ended its work for it. The next request
+// waits in the queue, and not inside the runtime. The access log does not wait.
+func TestPlaceOfAClientThatLeft(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		t.Run(fmt.Sprint("stream ", stream), func(t *testing.T) {
+			r := start(t, llama(t), func(d *Deps) { d.Bounds.MaxInFlight = 1 })
+			backEnd, noticed, release, asked := stubborn(t, stream)
+			r.behind(2, backEnd)
+			first := r.send(r.request("POST", "/v1/chat/completions", fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"stream":%v}`, stream)))
+			r.wait(1, 0)
+			if stream {
+				if got := status(first, patience); got != 200 {
+					t.Fatalf("got status %d, want a stream", got)
+				}
+			}
+			first.Close()
+			<-noticed
+			second := r.send(r.say("second"))
+			r.wait(1, 1)
+			if line := r.lines(1)[0]; line["clientLeft"] != true {
+				t.Errorf("got the log entry %v, want that the client left", line)
+			}
+			if n := asked(); n != 1 {
+				t.Errorf("got %d requests at the runtime, want only the one that it still works on", n)
+			}
+			release()
+			if got := status(second, patience); got != 200 {
+				t.Errorf("the next request: got status %d, want 200", got)
+			}
+			r.wait(0, 0)
+		})
+	}
+}
+
+// L6, L9: a runtime that does not end its work for a client that left holds the place for a bounded time, and does not
+// hold up the end of the actor.
+func TestPlaceIsHeldForABoundedTime(t *testing.T) {
+	r := start(t, llama(t), func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.EndTime = 1, 200*time.Millisecond })
+	backEnd, noticed, _, _ := stubborn(t, false)
+	r.behind(2, backEnd)
+	first := r.send(r.say("first"))
+	r.wait(1, 0)
+	first.Close()
+	<-noticed
+	r.wait(0, 0)
+
+	r = start(t, llama(t), func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.EndTime = 1, time.Hour })
+	backEnd, noticed, _, _ = stubborn(t, false)
+	r.behind(2, backEnd)
+	first = r.send(r.say("first"))
+	r.wait(1, 0)
+	first.Close()
+	<-noticed
+	r.wait(1, 0)
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.stop() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Errorf("got an actor that has not ended after %v, want it ended", patience)
 	}
 }
 

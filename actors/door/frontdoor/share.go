@@ -96,6 +96,7 @@ func (v *visit) run(s messages.Snapshot, checked *bodyBuffer, about openai.Resul
 			fit, ok, result := v.counted(now, checked, about, print)
 			switch {
 			case !ok:
+				v.ending = result.Ending
 				v.refuse(explain(result, about, now.Model.Context))
 				v.left(result.Gone, false)
 			case fit:

@@ -7,8 +7,8 @@
 // It writes both heads itself, so no token, cookie, origin or CORS header passes either way (L7). The
 // runtime's error texts do not pass either: they become reasons.
 //
-// It guarantees: When a client leaves, the upstream connection is closed at once, so that the runtime stops
-// computing. A stale pooled connection is replaced, and the request is sent again only if nothing was sent or
+// It guarantees: When a client leaves, the upstream connection is shut down at once, so that the runtime stops
+// computing; Result.Ending tells when it has stopped. A stale pooled connection is replaced, and the request is sent again only if nothing was sent or
 // if it is safe. The connections of a launch end with it. A broken stream ends with an error event. Each new
 // connection is checked to be to the runtime's process (R3).
 package relay
@@ -136,6 +136,9 @@ type Result struct {
 	Whole        bool // the runtime's answer, or its refusal, was read to its end
 	Tokens       Tokens
 	First        time.Time // when the first event of a stream was passed on; zero for other answers
+	// Ending is set when the client of a call with a Body has left and the runtime may still work for it. The caller
+	// must call Wait.
+	Ending *Ending
 }
 
 // Tokens are the token counts in an answer.
@@ -365,7 +368,9 @@ func (e *exchange) done(whole bool) {
 		return
 	}
 	e.tellHeard()
-	if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
+	if !whole && e.result.Gone && e.call.Body != nil {
+		e.result.Ending = e.up.hangUp()
+	} else if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {
 		_ = e.up.Close()
 	} else {
 		e.relay.pool.put(e.up)
