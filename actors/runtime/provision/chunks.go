@@ -96,7 +96,7 @@ func (w worker) fetchChunks(ctx context.Context) error {
 	}
 	c.start(ending{digested: true}, acc.Follow)
 	c.start(ending{}, acc.Keep)
-	err = c.loop()
+	err = c.collect()
 	cancel(errSuperseded)
 	c.beside.Wait()
 	c.close()
@@ -125,8 +125,8 @@ func (c *chunked) start(e ending, f func(context.Context) error) {
 	})
 }
 
-// loop returns nil when every chunk is verified and in the digest of the file.
-func (c *chunked) loop() error {
+// collect returns nil when every chunk is verified and in the digest of the file.
+func (c *chunked) collect() error {
 	beat := time.NewTicker(linesPeriod)
 	defer beat.Stop()
 	wake := time.NewTimer(time.Hour)
