@@ -23,7 +23,7 @@ func (p *patternParser) escape() (fragment, error) {
 	case n == 0:
 		return fragment{}, patternEscape
 	}
-	// As a class: in a run of characters the runtime would split the escape before a quantifier.
+	// Written as a class: before a quantifier the runtime takes a run of characters apart, and would split an escape.
 	p.out = append(append(append(p.out, '['), p.rest[:n]...), ']')
 	p.rest = p.rest[n:]
 	return p.item(setOf(c, c), 1)
@@ -161,7 +161,7 @@ func inJSON(c rune) bool {
 	return !slices.ContainsFunc(specials[:], func(s runeRange) bool { return s.low <= c && c <= s.high })
 }
 
-// withoutSpecials takes the special characters out of ranges. The rest is in space.
+// withoutSpecials returns ranges without the special characters. space is the memory for the result.
 func withoutSpecials(ranges []runeRange, space *[maxClassRanges + len(specials)]runeRange) []runeRange {
 	kept := space[:0]
 	for _, r := range ranges {
