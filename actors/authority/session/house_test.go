@@ -193,6 +193,7 @@ type house struct {
 	mu     sync.Mutex
 	kept   messages.LoadedSession
 	reason messages.Reason // of custody, ReasonOK unless set
+	intact bool            // a failed store changes nothing
 	stores int
 	loads  int
 	asks   int // messages that allow a dialog
@@ -278,7 +279,9 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 			case messages.StoreSession:
 				h.stores++
 				h.count(m.Ask)
-				h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
+				if !h.intact {
+					h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
+				}
 				if h.reason == messages.ReasonOK {
 					h.kept = messages.LoadedSession{Session: m.Session, Found: true, Reason: messages.ReasonOK}
 				}

@@ -188,6 +188,56 @@ func TestKilledAnywhere(t *testing.T) {
 	})
 }
 
+// O8, T14: while the keychain cannot be written, it holds the refresh token of an earlier session, which is spent. After a kill
+// that token is not sent again, whatever happened to the later ones.
+func TestKilledWhileTheKeychainIsStale(t *testing.T) {
+	for name, fault := range map[string]func() error{
+		"the next refresh failed":  func() error { return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater} },
+		"the next refresh was cut": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.intact = true
+				h.signedIn(0)
+				h.hub.took = time.Second
+				ctx, kill := context.WithCancel(t.Context())
+				h.assemble(ctx)
+				done := make(chan error, 1)
+				go func() { done <- h.actor.Serve(ctx) }()
+				synctest.Wait()
+				h.breakCustody(messages.ReasonKeychainLocked)
+				time.Sleep(time.Minute)
+				if got := h.refreshes(); got != 1 || h.stored().Session.RefreshToken.Reveal() != "refresh-1" {
+					t.Fatalf("got %d refreshes, stored %s; want 1, and refresh-1 left in the keychain", got, h.stored().Session.RefreshToken.Reveal())
+				}
+				h.change(func(f *fakeHub) { f.fault = fault })
+				for h.refreshes() < 2 {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if fault != nil {
+					time.Sleep(2 * time.Second) // the failure has arrived
+				}
+				h.cut()
+				kill()
+				<-done
+				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
+				next.change(func(f *fakeHub) { f.fault = nil })
+				next.assemble(t.Context())
+				next.start(t)
+				time.Sleep(time.Hour)
+				if next.hub.reused != 0 {
+					t.Errorf("spent refresh tokens that were sent: got %d, want none", next.hub.reused)
+				}
+				next.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+				if v := next.view.Get(); v.Trouble != messages.ReasonRefreshInterrupted {
+					t.Errorf("view: got %+v, want trouble refresh_interrupted", v)
+				}
+			})
+		})
+	}
+}
+
 // O8: no refresh token is sent while the note cannot be written; the refresh waits for the disk.
 func TestNoRefreshWithoutNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -37,9 +37,10 @@ func (l *loop) load() {
 }
 
 // loaded adopts a session from the keychain. If the daemon ended while the refresh token was being sent, the session cannot be
-// refreshed: the hub may have spent the token, and a second use would revoke the whole token family (O8).
+// refreshed: the hub may have spent the token, and a second use would revoke the whole token family (O8). The same holds for a
+// session that was refreshed while the keychain could not be written.
 func (l *loop) loaded(s messages.Session) {
-	if l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
+	if l.note.Stale || l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
 		l.interrupted(s)
 		l.store()
 		return
@@ -77,6 +78,14 @@ func (l *loop) writeNote(change func(*sessionnote.Note)) error {
 	}
 	l.note = note
 	return nil
+}
+
+// noteSending records that the refresh token with this digest is about to be sent.
+func (l *loop) noteSending(digest string) error {
+	return l.writeNote(func(n *sessionnote.Note) {
+		n.Stale = n.Stale || n.InFlight != "" && n.InFlight != digest
+		n.InFlight = digest
+	})
 }
 
 // noteStored clears the note: the keychain holds the session in memory, whose refresh token was not sent.

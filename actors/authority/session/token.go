@@ -121,10 +121,11 @@ func (l *loop) refresh() {
 			failed = &oauth.Error{Doing: "refreshing the session", Reason: messages.ReasonSignInNeeded}
 			return
 		}
+		before := l.note
 		outliving, cancel := outlive(ctx, lastWords)
 		defer cancel()
 		tokens, err := l.deps.Hub.Refresh(outliving, old.Meta.ClientID, old.RefreshToken, func() error {
-			return l.writeNote(func(n *sessionnote.Note) { n.InFlight = sessionnote.Digest(old.RefreshToken) })
+			return l.noteSending(sessionnote.Digest(old.RefreshToken))
 		})
 		next = old
 		if err == nil {
@@ -141,8 +142,8 @@ func (l *loop) refresh() {
 				stored = l.askClear(outliving, false)
 			case failed.Retry == oauth.RetryUnsafe: // keep the note until the refresh token is removed from the keychain
 				stored = l.storeWithoutRefresh(outliving, old)
-			default:
-				stored = messages.ReasonOK // the refresh token is unspent
+			default: // the refresh token is unspent; the keychain may still hold an earlier one
+				_ = l.writeNote(func(n *sessionnote.Note) { *n = before })
 			}
 		}
 		if stored == messages.ReasonOK {

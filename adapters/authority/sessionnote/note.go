@@ -1,5 +1,5 @@
-// Package sessionnote keeps two facts about the session in a private file, because they must survive the end of the daemon and
-// be known although the keychain is locked: that a refresh token may have been sent, and that the user has signed out. The
+// Package sessionnote keeps facts about the session in a private file, because they must survive the end of the daemon and
+// be known although the keychain is locked: which refresh tokens may have been sent, and that the user has signed out. The
 // file holds no secret: a refresh token is named by its SHA-256 digest.
 package sessionnote
 
@@ -21,6 +21,9 @@ import (
 type Note struct {
 	// InFlight is the digest of a refresh token that is being sent to the hub, or was when the daemon ended (O8).
 	InFlight string `json:"inFlight,omitempty"`
+	// Stale says that the keychain holds an earlier session than the one that InFlight is about, because the keychain could not
+	// be written: the refresh token in the keychain is spent.
+	Stale bool `json:"stale,omitempty"`
 	// SignedOut says that a session in the keychain is to be revoked and removed (O9).
 	SignedOut bool `json:"signedOut,omitempty"`
 }

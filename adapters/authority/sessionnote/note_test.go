@@ -21,7 +21,7 @@ func TestNote(t *testing.T) {
 		t.Errorf("without a file: got %+v, %v, want an empty note", n, err)
 	}
 	token := messages.NewSecret("planted-refresh-token")
-	for _, want := range []Note{{InFlight: Digest(token)}, {SignedOut: true}, {InFlight: Digest(token), SignedOut: true}, {}} {
+	for _, want := range []Note{{InFlight: Digest(token)}, {SignedOut: true}, {InFlight: "d", Stale: true}, {InFlight: Digest(token), SignedOut: true}, {}} {
 		if err := f.Write(want); err != nil {
 			t.Fatal(err)
 		}
