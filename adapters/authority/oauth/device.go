@@ -161,7 +161,9 @@ func (a *DeviceAttempt) Wait(ctx context.Context) (Grant, error) {
 		case e.Detail == "slow_down":
 			a.interval += pollSlower
 			wait = a.interval
-		case e.Retry == RetryLater:
+		// RFC 8628 section 3.5: a client polls again after a lost response. If the hub had granted it, the code is now spent, and
+		// the next response ends the attempt.
+		case e.Retry == RetryLater, e.Retry == RetryUnsafe && e.Reason == messages.ReasonTokenExchangeFailed:
 			failures = min(failures+1, 4)
 			wait = min(a.interval<<failures, max(a.interval, pollMost))
 		case e.Detail == "access_denied":

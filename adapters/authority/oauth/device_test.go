@@ -3,8 +3,10 @@ package oauth
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +18,14 @@ import (
 // handled serves requests without a network, so that the clock of synctest covers the whole exchange.
 type handled struct{ handler http.Handler }
 
-func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
+// A handler that panics with http.ErrAbortHandler cuts the connection after the request was sent.
+func (h handled) RoundTrip(r *http.Request) (answer *http.Response, err error) {
+	defer func() {
+		if recover() != nil {
+			httptrace.ContextClientTrace(r.Context()).WroteHeaders()
+			answer, err = nil, io.ErrUnexpectedEOF
+		}
+	}()
 	w := httptest.NewRecorder()
 	h.handler.ServeHTTP(w, r)
 	return w.Result(), nil
@@ -133,6 +142,18 @@ func TestDeviceEnds(t *testing.T) {
 			}
 			return 200, granted
 		}, messages.ReasonOK, "", 3},
+		"an answer lost": {func(n int) (int, string) {
+			if n < 3 {
+				panic(http.ErrAbortHandler)
+			}
+			return 200, granted
+		}, messages.ReasonOK, "", 3},
+		"the grant lost": {func(n int) (int, string) {
+			if n < 2 {
+				panic(http.ErrAbortHandler)
+			}
+			return 400, errorBody("invalid_grant")
+		}, messages.ReasonTokenExchangeFailed, "invalid_grant", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
