@@ -61,9 +61,16 @@ func TestChain(t *testing.T) {
 	if _, found := c.Secret(keychain.AccessToken); found {
 		t.Error("the access token is still in the keychain after logout")
 	}
-	// O9: the loopback token is not touched, and verified artifacts continue to serve.
-	if again, _ := c.Status(); !again.CompanionAvailable || again.Session.State != messages.SessionSignedOut {
-		t.Errorf("after logout: got available %v, session %s, want true and signed out", again.CompanionAvailable, again.Session.State)
+	// O9, R13: the loopback token is not touched, and verified artifacts continue to serve, in a new runtime that
+	// holds no prompt.
+	before := status.Runtime.PID
+	watch.Await("the end of the runtime", harness.AvailableWithin, func(s messages.Status) bool { return !s.CompanionAvailable })
+	status = watch.Await("another runtime", harness.AvailableWithin, func(s messages.Status) bool { return s.CompanionAvailable })
+	if status.Runtime.PID == before {
+		t.Errorf("after logout: got process %d again, want another", before)
+	}
+	if status.Session.State != messages.SessionSignedOut || status.Runtime.Restarts != 0 {
+		t.Errorf("after logout: got session %s and %d crashes, want signed out and none", status.Session.State, status.Runtime.Restarts)
 	}
 	if out := c.Must("chat", "--max-tokens", "4", "One more word."); strings.TrimSpace(out) == "" {
 		t.Error("chat answered nothing after logout")

@@ -98,6 +98,13 @@ type ApplicationView struct {
 	LastRequest   *time.Time `json:"lastRequest,omitempty"`
 }
 
+// Speed is what the runtime reports of one answer: its tokens, the time that they took, and the tokens that it
+// guessed from the text before (R12).
+type Speed struct {
+	Tokens, Guessed, Accepted int
+	Millis                    float64
+}
+
 // LatencyBucket counts the admitted requests that took at most UpTo.
 type LatencyBucket struct {
 	UpTo  time.Duration

@@ -124,6 +124,10 @@ type Snapshot struct {
 	Held         bool        // a crash loop is held (A8)
 	Failures     *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
 	Wanted       bool        // the user wants the runtime to run
+
+	Speculates bool // the runtime guesses tokens (R12)
+	Sleeps     bool // the model gives its memory back when it is idle (R14)
+	Asleep     bool // it has done so, as far as the last probe knows
 }
 
 // ToLifecycle is what the lifecycle actor accepts.
@@ -181,6 +185,8 @@ type BackEndUp struct {
 	Launch  Launch
 	BackEnd BackEnd
 	Model   Model
+	// Speculates says that the runtime guesses tokens (R12), Sleeps that its model sleeps when it is idle (R14).
+	Speculates, Sleeps bool
 }
 
 // IdentityChanged says that a verified file was replaced or modified (M9): it must be hashed again before a
@@ -206,6 +212,7 @@ type RuntimeAbsent struct{ Launch Launch }
 type HealthSucceeded struct {
 	Launch Launch
 	At     time.Time
+	Asleep bool // the model has given its memory back (R14)
 }
 
 // HealthFailed is one failed probe. Hung means that the process lives but does not compute, so it must be
@@ -214,6 +221,13 @@ type HealthFailed struct {
 	Launch Launch
 	Reason Reason
 	Hung   bool
+}
+
+// SpeculationUnfit says that the launch must not guess tokens: it loses time, or a request asks for what a runtime
+// that guesses does not tell (R12). The pair is started again without. Sent by frontdoor.
+type SpeculationUnfit struct {
+	Launch Launch
+	Why    string // for the log
 }
 
 // MemoryExceeded says that the runtime has been over its memory limit for long enough (P4). Sent by resources,
@@ -244,10 +258,15 @@ type AwaitReady struct {
 // token. After the reply the supervision tree may be cancelled.
 type ShutdownRequested struct{ Reply chan<- struct{} }
 
+// ForgetPrompts asks to replace a running runtime, whose slots and cache hold the prompts of the user who has signed
+// out (R13). Sent by session.
+type ForgetPrompts struct{}
+
 // Ping asks for an immediate reply, for the watchdog of the service manager.
 type Ping struct{ Reply chan<- struct{} }
 
 func (Ping) toLifecycle()              {}
+func (ForgetPrompts) toLifecycle()     {}
 func (ActorStarted) toLifecycle()      {}
 func (ActorEnded) toLifecycle()        {}
 func (ArtifactsVerified) toLifecycle() {}
@@ -264,6 +283,7 @@ func (RuntimeAbsent) toLifecycle()     {}
 func (HealthSucceeded) toLifecycle()   {}
 func (HealthFailed) toLifecycle()      {}
 func (MemoryExceeded) toLifecycle()    {}
+func (SpeculationUnfit) toLifecycle()  {}
 func (StartRequested) toLifecycle()    {}
 func (StopRequested) toLifecycle()     {}
 func (RestartRequested) toLifecycle()  {}

@@ -170,17 +170,23 @@ type Spawn struct {
 	Launch  Launch
 	Model   VerifiedModel
 	Runtime VerifiedRuntime
+	Plain   bool // without guessing tokens, which was unfit (R12)
 }
 
 // Kill ends the process group of the launch by SIGTERM, then SIGKILL (R6). The answer is RuntimeExited, or
 // RuntimeAbsent if nothing runs.
 type Kill struct{ Launch Launch }
 
+// CheckModel asks whether the model's file is still the verified one. A sleeping model is read again when it wakes
+// (R14). If the file has changed, the answers are IdentityChanged and RuntimeExited. Sent by lifecycle.
+type CheckModel struct{ Launch Launch }
+
 // ConfirmProcess asks the process actor to report again what runs: lifecycle has restarted (A9).
 type ConfirmProcess struct{}
 
 func (Spawn) toProcess()          {}
 func (Kill) toProcess()           {}
+func (CheckModel) toProcess()     {}
 func (ConfirmProcess) toProcess() {}
 
 // Sandbox is the confinement level that the canaries have proved (R4).
@@ -199,6 +205,9 @@ type ProcessView struct {
 	Own           bool // the user added it (M16)
 	Sandbox       Sandbox
 	StartedAt     time.Time
+	// ExpectedBytes is the memory that the model's weights, the full context of every slot and the full prompt cache take;
+	// 0: it is not known (R5).
+	ExpectedBytes int64
 }
 
 // Observation is a measurement of the runtime process (P1). Failed means that a running runtime could not be

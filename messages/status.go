@@ -102,11 +102,14 @@ type StatusRuntime struct {
 	Yours         bool        `json:"yours"` // the user added it (M16)
 	Sandbox       Sandbox     `json:"sandbox"`
 	ResidentBytes int64       `json:"residentBytes"`
+	ExpectedBytes int64       `json:"expectedBytes,omitempty"` // of weights, full contexts and full prompt cache (R5)
 	CPUPercent    float64     `json:"cpuPercent"`
 	GPUBytes      int64       `json:"gpuBytes"`
 	LastExit      *ExitReport `json:"lastExit"`
 	RetryAt       *time.Time  `json:"retryAt,omitempty"`
 	Held          bool        `json:"held,omitempty"`
+	Speculates    bool        `json:"speculates,omitempty"` // it guesses tokens (R12)
+	Asleep        bool        `json:"asleep,omitempty"`     // the model has given its memory back (R14)
 }
 
 // StatusSession is the sign-in. User is a display name, empty when signed out. Trouble is the reason of the last failure of

@@ -11,6 +11,7 @@ import (
 	"companion/actors/door/health"
 	"companion/adapters/door/healthprobe"
 	"companion/adapters/runtime/spawn"
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -23,12 +24,13 @@ func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *acto
 		Quarantine: quarantine, Snapshot: b.snapshot, Observation: b.observation,
 		Log: o.Logger.Named(string(messages.ActorFrontDoor)),
 	})
+	probes, _ := fsm.SleepTimes(o.Settings.Runtime.IdleUnload)
 	return []suture.Service{
 		door,
 		health.New(health.Deps{
 			Inbox: b.health, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor, Snapshot: b.snapshot,
 			Door: door.View, Observation: b.observation.Get, GPU: spawn.HasGPU(), Prober: healthprobe.New(),
-			Beat: o.Settings.Health.Beat, IdleAfter: o.Settings.Health.IdleProbe,
+			Beat: o.Settings.Health.Beat, IdleAfter: o.Settings.Health.IdleProbe, ProbeIdle: probes,
 			Log: o.Logger.Named(string(messages.ActorHealth)),
 		}),
 		control.New(control.Deps{

@@ -14,6 +14,7 @@ import (
 	"companion/adapters/runtime/download"
 	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/store"
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -29,6 +30,7 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 	}
 	s := o.Settings
 	artifacts.SetBudget(s.Disk.Budget)
+	_, sleep := fsm.SleepTimes(s.Runtime.IdleUnload)
 	named := func(actor messages.Actor) *zap.Logger { return o.Logger.Named(string(actor)) }
 	return []suture.Service{
 		provision.New(provision.Deps{
@@ -38,9 +40,11 @@ func runtimeWing(o Options, b boxes, roots *x509.CertPool) ([]suture.Service, er
 		}),
 		process.New(process.Deps{
 			Inbox: b.process, Lifecycle: b.lifecycle, View: b.processView,
-			RunDir: o.Places.BackEnd, RecordPath: o.Places.Reclaim,
+			RunDir: o.Places.BackEnd, RecordPath: o.Places.Reclaim, OptionsPath: o.Places.Options,
 			Context: s.Model.Context, Threads: s.Runtime.Threads, MaxInFlight: s.Runtime.MaxInFlight,
 			MemoryLimit: s.Runtime.MemoryLimit, GPU: spawn.HasGPU(), Sandbox: spawn.Mode(s.Runtime.Sandbox),
+			Speculate: s.Runtime.Speculation == "auto", PromptCache: s.Runtime.PromptCache,
+			SleepAfter: sleep, Background: s.Runtime.Priority == "background",
 			StartDeadline: s.Runtime.StartTimeout, KillGrace: s.Runtime.StopTimeout,
 			Log: named(messages.ActorProcess), Output: o.Logger.Named(outputActor),
 		}),

@@ -18,6 +18,10 @@ type launch struct {
 	adopted digests          // what an adopted launch runs; zero when that is not known
 	backEnd messages.BackEnd // zero until the process actor has checked it
 
+	speculates bool // it guesses tokens (R12)
+	sleeps     bool // its model gives its memory back when it is idle (R14)
+	asleep     bool // it has done so
+
 	failure messages.Reason // why this actor ends the launch, when that is a failure of the launch
 	noCrash bool            // the end is not a crash: something else is wanted, or artifacts are wrong
 	killed  bool            // Kill has been sent
@@ -120,7 +124,8 @@ func (l *loop) start() {
 	l.restart = false
 	l.retryAt = time.Time{}
 	l.apply(messages.EventStart, messages.ReasonNotReady)
-	l.process.Put(messages.Spawn{Launch: l.number, Model: l.current.pair.model, Runtime: l.current.pair.runtime})
+	p := l.current.pair
+	l.process.Put(messages.Spawn{Launch: l.number, Model: p.model, Runtime: p.runtime, Plain: p.same(l.plain)})
 	answer(&l.onStart, messages.ReasonOK)
 }
 
@@ -288,6 +293,13 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 		return
 	}
 	l.facts.LastHealth = m.At
+	if c.asleep != m.Asleep {
+		c.asleep = m.Asleep
+		l.log.Info("model sleeps or wakes", zap.Bool("asleep", c.asleep))
+	}
+	if c.asleep {
+		l.process.Put(messages.CheckModel{Launch: c.number})
+	}
 }
 
 // healthFailed ends availability at once (A5). Before its start deadline a launch may fail probes; a
@@ -323,6 +335,28 @@ func (l *loop) memoryExceeded(m messages.MemoryExceeded) {
 	case messages.StateReady:
 		c.failure = messages.ReasonRAMOverLimit
 		l.drain()
+	}
+}
+
+// speculationUnfit replaces a launch that guesses tokens by one that does not, after a drain (R12). An adopted launch
+// whose pair is not known yet is left as it is; the sender repeats the message.
+func (l *loop) speculationUnfit(m messages.SpeculationUnfit) {
+	c := l.running(m.Launch)
+	if c == nil || !c.speculates || c.pair == nil || c.pair.same(l.plain) {
+		return
+	}
+	l.plain = c.pair
+	l.log.Info("runtime restarts without speculation", zap.String("why", m.Why))
+	if l.wanted {
+		l.restart = true
+	}
+}
+
+// forgetPrompts replaces the current launch after a drain, if it may have had requests. A launch that is not ready has
+// had none since its start, or is being ended.
+func (l *loop) forgetPrompts() {
+	if l.wanted && l.machine.State() == messages.StateReady {
+		l.restart = true
 	}
 }
 

@@ -40,6 +40,7 @@ type loop struct {
 	offered, proven, rejected *pair
 	recorded                  digests                      // of the last PairReady
 	wrong                     map[[32]byte]messages.Reason // artifacts whose bytes are known to be wrong
+	plain                     *pair                        // is started without guessing tokens (R12)
 
 	current   *launch         // nil: no runtime runs, as far as this actor knows
 	number    messages.Launch // of the current or the last launch
@@ -134,7 +135,7 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		l.runtimeStarted(m)
 	case messages.BackEndUp:
 		if c := l.running(m.Launch); c != nil {
-			c.backEnd, l.model = m.BackEnd, m.Model
+			c.backEnd, l.model, c.speculates, c.sleeps = m.BackEnd, m.Model, m.Speculates, m.Sleeps
 		}
 	case messages.RuntimeExited:
 		l.runtimeExited(m)
@@ -144,6 +145,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		l.healthFailed(m)
 	case messages.MemoryExceeded:
 		l.memoryExceeded(m)
+	case messages.SpeculationUnfit:
+		l.speculationUnfit(m)
 	case messages.StartRequested:
 		m.Reply <- l.want()
 	case messages.StopRequested:
@@ -153,6 +156,8 @@ func (l *loop) handle(message messages.ToLifecycle) {
 		l.restartRequested(m)
 	case messages.AwaitReady:
 		l.awaitReady(m)
+	case messages.ForgetPrompts:
+		l.forgetPrompts()
 	case messages.Ping:
 		m.Reply <- struct{}{}
 	case messages.ShutdownRequested:
@@ -190,6 +195,9 @@ func (l *loop) publish() {
 		Facts: l.facts, BaseURL: l.base, Launch: l.number, Proven: l.lastReady, BackEnd: l.backEnd(), Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
 		Held: l.held(), Failures: l.failures, Wanted: l.wanted,
+	}
+	if c := l.current; c != nil {
+		next.Speculates, next.Sleeps, next.Asleep = c.speculates, c.sleeps, c.asleep
 	}
 	if next == l.last {
 		return

@@ -144,3 +144,111 @@ func TestHoldOutlivesTheActor(t *testing.T) {
 		}
 	})
 }
+
+// R12: a launch that must not guess tokens is drained and replaced by one that does not; a late or repeated message
+// changes nothing, and other artifacts may guess again.
+func TestSpeculationUnfit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		launch := w.snapshot.Get().Launch
+		unfit := messages.SpeculationUnfit{Launch: launch}
+		if got := w.send(unfit); got.State != messages.StateReady {
+			t.Fatalf("of a launch that does not guess: got %s, want ready", got.State)
+		}
+		if got := w.send(messages.BackEndUp{Launch: launch, BackEnd: w.snapshot.Get().BackEnd, Speculates: true}); !got.Speculates {
+			t.Fatalf("got %+v, want a launch that guesses", got)
+		}
+		if got := w.send(messages.SpeculationUnfit{Launch: launch - 1}); got.State != messages.StateReady {
+			t.Fatalf("of an earlier launch: got %s, want ready", got.State)
+		}
+		if got := w.send(unfit, unfit); got.State != messages.StateDraining {
+			t.Fatalf("got %s, want draining", got.State)
+		}
+		for _, drain := range taken[messages.Drain](w.frontDoor) {
+			drain.Reply <- 0
+		}
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
+		spawns := taken[messages.Spawn](w.process)
+		if len(spawns) != 1 || !spawns[0].Plain || w.snapshot.Get().Speculates {
+			t.Fatalf("got %+v and %+v, want one Spawn without guesses", spawns, w.snapshot.Get())
+		}
+		if got := w.snapshot.Get(); got.Restarts != 0 || got.LastExit != nil {
+			t.Errorf("got %+v, want no crash", got)
+		}
+		next := spawns[0].Launch
+		w.send(messages.RuntimeStarted{Launch: next, PID: 8}, messages.BackEndUp{Launch: next, BackEnd: messages.BackEnd{Network: "unix", Address: "s"}},
+			messages.HealthSucceeded{Launch: next, At: time.Now()}, verified(2))
+		for _, drain := range taken[messages.Drain](w.frontDoor) {
+			drain.Reply <- 0
+		}
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: next, Requested: true})
+		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || spawns[0].Plain {
+			t.Errorf("other artifacts: got %+v, want one Spawn that may guess", spawns)
+		}
+	})
+}
+
+// R14, A5: a model that is asleep stays available while the listings succeed, and no longer; its file is checked at each
+// success. What a crash or a new launch changes, sleep does not outlive.
+func TestAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		launch := w.snapshot.Get().Launch
+		taken[messages.CheckModel](w.process)
+		for range 10 {
+			w.pass(5 * time.Second)
+			got := w.send(messages.HealthSucceeded{Launch: launch, At: time.Now(), Asleep: true})
+			if !got.Available || !got.Asleep || got.State != messages.StateReady {
+				t.Fatalf("got %+v, want ready, available and asleep", got)
+			}
+			if checks := taken[messages.CheckModel](w.process); len(checks) != 1 || checks[0].Launch != launch {
+				t.Fatalf("got the checks %+v, want one of launch %d", checks, launch)
+			}
+		}
+		if got := w.send(messages.HealthSucceeded{Launch: launch, At: time.Now()}); got.Asleep || len(taken[messages.CheckModel](w.process)) != 0 {
+			t.Errorf("after a request: got %+v, want awake and no check", got)
+		}
+		w.send(messages.HealthSucceeded{Launch: launch, At: time.Now(), Asleep: true})
+		if got := w.pass(DefaultRecency + time.Nanosecond); got.Available {
+			t.Errorf("without a success: got %+v, want not available", got)
+		}
+		w.send(messages.HealthSucceeded{Launch: launch, At: time.Now(), Asleep: true})
+		if got := w.send(exited(launch, messages.ReasonProcessExited)); got.Available || got.Asleep {
+			t.Errorf("after the exit: got %+v, want neither available nor asleep", got)
+		}
+	})
+}
+
+// R13: after a sign-out the runtime, which holds the prompts, is drained and replaced, which is no crash; one that has
+// had no request goes on.
+func TestForgetPrompts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.ForgetPrompts{})
+		w.ready(t)
+		launch := w.snapshot.Get().Launch
+		if got := w.send(messages.ForgetPrompts{}); got.State != messages.StateDraining {
+			t.Fatalf("got %s, want draining", got.State)
+		}
+		for _, drain := range taken[messages.Drain](w.frontDoor) {
+			drain.Reply <- 0
+		}
+		synctest.Wait()
+		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
+		next := w.up(t)
+		if got := w.snapshot.Get(); next == launch || got.Restarts != 0 || got.LastExit != nil {
+			t.Errorf("got %+v, want another launch and no crash", got)
+		}
+		w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)})
+		if got := w.send(messages.ForgetPrompts{}); got.Wanted {
+			t.Errorf("after a stop: got %+v, want it to stay stopped", got)
+		}
+	})
+}

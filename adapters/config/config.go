@@ -64,9 +64,16 @@ type Model struct {
 	Context int    // tokens; 0: what the model was trained for, as far as memory allows
 }
 
+// CacheAuto is the PromptCache that the process actor chooses at each start of the runtime.
+const CacheAuto = -1
+
 // Runtime configures the llama-server process and its limits. Zero means no limit (P3).
 type Runtime struct {
-	Threads             int // zero: the runtime's own choice
+	Threads             int           // zero: the physical cores that the process may use
+	Speculation         string        // auto or off
+	PromptCache         int64         // bytes; CacheAuto: a share of the free memory
+	IdleUnload          time.Duration // zero: never
+	Priority            string        // normal or background
 	MaxInFlight         int
 	QueueBound          int
 	QueueTimeout        time.Duration

@@ -71,6 +71,9 @@ func TestRefused(t *testing.T) {
 		{"number for duration", "[manifest]\ngrace = 72", 2, "manifest.grace", "duration"},
 		{"size without meaning", "[runtime]\nmemory_limit = \"lots\"", 2, "runtime.memory_limit", "6GiB"},
 		{"negative size", "[runtime]\nmemory_limit = \"-6GiB\"", 2, "runtime.memory_limit", "6GiB"},
+		{"cache of a few bytes", "[runtime]\nprompt_cache = \"7\"", 2, "runtime.prompt_cache", `"auto", "0" for none`},
+		{"cache as a number", "[runtime]\nprompt_cache = 0", 2, "runtime.prompt_cache", `"auto", "0" for none`},
+		{"priority without meaning", "[runtime]\npriority = \"high\"", 2, "runtime.priority", `"normal", "background"`},
 		{"zero percent", "[runtime]\ncpu_limit = 0", 2, "runtime.cpu_limit", "percentage"},
 		{"too many percent", "[runtime]\ncpu_limit = \"101%\"", 2, "runtime.cpu_limit", "percentage"},
 		{"not a number", "[runtime]\ncpu_limit = nan", 2, "runtime.cpu_limit", "percentage"},
@@ -338,5 +341,18 @@ func TestIssuer(t *testing.T) {
 		if err != nil || s.Hub.Issuer() != want {
 			t.Errorf("hub.issuer = %q: got %q (%v), want %q", issuer, s.Hub.Issuer(), err, want)
 		}
+	}
+}
+
+// R13: the size of the prompt cache is automatic, none, or given.
+func TestPromptCache(t *testing.T) {
+	for text, want := range map[string]int64{`"auto"`: CacheAuto, `"0"`: 0, `"256MiB"`: 256 << 20} {
+		settings, _, err := Load(Options{File: write(t, "[runtime]\nprompt_cache = "+text)})
+		if err != nil || settings.Runtime.PromptCache != want {
+			t.Errorf("prompt_cache = %s: got %d, %v; want %d", text, settings.Runtime.PromptCache, err, want)
+		}
+	}
+	if settings, _, err := Load(Options{}); err != nil || settings.Runtime.PromptCache != CacheAuto {
+		t.Errorf("without the key: got %d, %v; want %d", settings.Runtime.PromptCache, err, CacheAuto)
 	}
 }

@@ -66,8 +66,16 @@ func modelKeys() []key {
 
 func runtimeKeys() []key {
 	return []key{
-		intKey("runtime.threads", "threads of the runtime; 0: the runtime's default", 0, 0, 1024,
+		intKey("runtime.threads", "threads of the runtime; 0: the physical cores that it may use", 0, 0, 1024,
 			func(s *Settings) *int { return &s.Runtime.Threads }),
+		enumKey("runtime.speculation", "auto: guess tokens that repeat the text and check several at once, where that is faster",
+			func(s *Settings) *string { return &s.Runtime.Speculation }, "auto", "off"),
+		cacheKey("runtime.prompt_cache", `memory for prompts that left their slot; "auto": a small share of what is free`,
+			func(s *Settings) *int64 { return &s.Runtime.PromptCache }),
+		durationKey("runtime.idle_unload", "an idle model gives its memory back; 0s: never", "30m", 0, 24*time.Hour,
+			func(s *Settings) *time.Duration { return &s.Runtime.IdleUnload }),
+		enumKey("runtime.priority", `normal: as your other programs; background: they come first`,
+			func(s *Settings) *string { return &s.Runtime.Priority }, "normal", "background"),
 		intKey("runtime.max_in_flight", "requests that run at once", 2, 1, 64,
 			func(s *Settings) *int { return &s.Runtime.MaxInFlight }),
 		intKey("runtime.queue_bound", "requests that may wait", 16, 0, 4096,

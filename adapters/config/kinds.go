@@ -122,6 +122,24 @@ func sizeKey(name, doc, initial string, optional bool, least int64, at func(*Set
 	}}
 }
 
+// cacheKey parses "auto", which is stored as CacheAuto, "0" for none, or a size.
+func cacheKey(name, doc string, at func(*Settings) *int64) key {
+	const least = 1 << 20
+	return key{name, doc, `"auto", "0" for none, or a size of at least 1.0 MiB, such as "256MiB"`, "auto", func(s *Settings, v any) error {
+		text, isText := textOf(v)
+		if isText && text == "auto" {
+			*at(s) = CacheAuto
+			return nil
+		}
+		n, err := humanize.ParseBytes(text)
+		if !isText || err != nil || n > math.MaxInt64 || n != 0 && n < least {
+			return errRefused
+		}
+		*at(s) = int64(n)
+		return nil
+	}}
+}
+
 func percentKey(name, doc string, at func(*Settings) *float64) key {
 	accepts := `a percentage above 0 and up to 100, such as "80%", or "" for no limit`
 	return key{name, doc, accepts, "", func(s *Settings, v any) error {

@@ -26,6 +26,7 @@ type Places struct {
 	Lock    string // file
 	Reclaim string // file: the identity of the running runtime (R7)
 	Tokens  string // file: digests of the application tokens (L14)
+	Options string // file: the optional features of the runtimes that were asked (R12)
 
 	Runtime       string // folder: sockets and the endpoint file
 	ControlSocket string
@@ -56,6 +57,7 @@ func Locate() (Places, error) {
 	p.Lock = filepath.Join(p.State, "lock")
 	p.Reclaim = filepath.Join(p.State, "runtime.json")
 	p.Tokens = filepath.Join(p.State, "tokens.json")
+	p.Options = filepath.Join(p.State, "runtime-options.json")
 	p.ControlSocket = filepath.Join(p.Runtime, "control.sock")
 	p.Endpoint = filepath.Join(p.Runtime, "endpoint.json")
 	p.BackEnd = filepath.Join(p.Runtime, "backend")

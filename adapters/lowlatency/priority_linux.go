@@ -21,11 +21,12 @@ const (
 	lowest = "19"
 )
 
-// LowerPriority makes the calling process, and what it executes, give way to other programs
+// LowerPriority makes the calling process, and what it executes, give way to other programs that wake
 // (RuntimePriority): the helper stage calls it before it executes the model runtime. A runtime that uses all
-// processors then delays the daemon and the user's programs less. A runtime that has the machine to itself
-// is as fast as without. It is best effort: what the system does not allow is left out.
-func LowerPriority() {
+// processors then delays the daemon and the user's programs less. With background set, it also gets a smaller
+// share than programs that compute. A runtime that has the machine to itself is as fast as without. It is
+// best effort: what the system does not allow is left out.
+func LowerPriority(background bool) {
 	if !Uses(RuntimePriority) {
 		if Uses(ShortSlices) {
 			_ = setSlice(0, 0) // the runtime must not inherit the daemon's short slice
@@ -33,7 +34,10 @@ func LowerPriority() {
 		return
 	}
 	if attributes, err := unix.SchedGetAttr(0, 0); err == nil {
-		attributes.Runtime, attributes.Nice = uint64(longSlice), min(attributes.Nice+niceness, 19)
+		attributes.Runtime = uint64(longSlice)
+		if background {
+			attributes.Nice = min(attributes.Nice+niceness, 19)
+		}
 		_ = unix.SchedSetAttr(0, attributes, 0)
 	}
 }

@@ -58,7 +58,7 @@ func TestLowerPriorityOff(t *testing.T) {
 	runtime.LockOSThread()
 	usual, nice := attributes(t, 0)
 	SetEnabled(false)
-	LowerPriority()
+	LowerPriority(true)
 	SetEnabled(true)
 	if got, gotNice := attributes(t, 0); got != usual || gotNice != nice {
 		t.Errorf("measures off: got slice %v and niceness %d, want %v and %d", got, gotNice, usual, nice)

@@ -159,6 +159,7 @@ func TestHeadline(t *testing.T) {
 		"signed out": {func(s *messages.Status) {
 			s.Lifecycle, s.Facts.Verified, s.Reason = messages.StateStopped, false, messages.ReasonSignInNeeded
 		}, "not available: nobody is signed in (reauth)"},
+		"asleep": {func(s *messages.Status) { s.CompanionAvailable, s.Runtime.Asleep = true, true }, "available, the model is asleep"},
 	} {
 		s := working()
 		s.CompanionAvailable = false

@@ -136,7 +136,7 @@ func (a *app) printJSON(v any) error {
 // headline says in one line whether local inference works, and if not, why.
 func headline(s messages.Status, colours bool) string {
 	if s.CompanionAvailable {
-		return paint(colours, green, "● available")
+		return paint(colours, green, "● available"+mark(s.Runtime.Asleep, ", the model is asleep", ""))
 	}
 	return paint(colours, yellow, "○ "+stage(s))
 }
@@ -192,6 +192,9 @@ func screen(s messages.Status, colours bool, step string) string {
 	if s.Runtime.PID != 0 {
 		row("sandbox", "%s", sandboxRow(s.Runtime))
 		row("", "memory %8s", bytesText(s.Runtime.ResidentBytes))
+		if s.Runtime.ExpectedBytes > 0 {
+			row("", "weights, full contexts and prompt cache take %s", bytesText(s.Runtime.ExpectedBytes))
+		}
 		row("", "CPU    %7.0f%%%s", s.Runtime.CPUPercent, mark(s.Runtime.GPUBytes > 0, "  GPU "+bytesText(s.Runtime.GPUBytes), ""))
 	}
 	if exit := s.Runtime.LastExit; exit != nil {

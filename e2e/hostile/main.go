@@ -67,10 +67,10 @@ func main() {
 	host := flags.String("host", "", "")
 	model := flags.String("model", "", "")
 	alias := flags.String("alias", "", "")
-	for _, name := range []string{"ctx-size", "parallel", "threads-http", "cache-ram", "log-colors", "device", "threads", "port", "batch-size", "ubatch-size"} {
+	for _, name := range []string{"ctx-size", "parallel", "threads-http", "cache-ram", "log-colors", "device", "threads", "port", "batch-size", "ubatch-size", "spec-type", "spec-ngram-simple-size-n", "spec-ngram-simple-size-m", "sleep-idle-seconds"} {
 		flags.String(name, "", "")
 	}
-	for _, name := range []string{"offline", "no-webui", "no-slots", "embeddings"} {
+	for _, name := range []string{"offline", "no-webui", "no-slots", "embeddings", "no-warmup"} {
 		flags.Bool(name, false, "")
 	}
 	if err := flags.Parse(os.Args[1:]); err != nil {

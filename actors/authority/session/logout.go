@@ -48,6 +48,7 @@ func (l *loop) logout(m messages.Logout) {
 		l.revokeLater(failed, l.doubtful)
 		l.doubtful = messages.Session{}
 		l.signedOut(reason)
+		l.lifecycle.Put(messages.ForgetPrompts{})
 		if hub != messages.ReasonOK && len(l.unrevoked) > 0 { // until the revocation is repeated
 			l.trouble(hub)
 		}

@@ -51,7 +51,7 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 			Context: snapshot.Model.Context, ContextShare: share(snapshot.Model), ContextTrained: snapshot.Model.Trained, ContextAsked: snapshot.Model.Asked, ContextBy: snapshot.Model.ContextBy,
 			ControlTokens: strings.FieldsFunc(snapshot.Model.Control, func(r rune) bool { return r == '\n' }),
 		},
-		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation()),
+		Runtime: runtimeOf(snapshot, v.deps.Views.Process(), v.deps.Views.Observation(), v.deps.Views.Door().InFlight),
 		Session: session(v.deps.Views.Session()),
 		Manifest: messages.StatusManifest{
 			Version: manifest.Version, Expires: moment(manifest.Expires), CheckedAt: moment(manifest.CheckedAt), RetryAt: moment(manifest.RetryAt),
@@ -97,11 +97,14 @@ func buckets(histogram []messages.LatencyBucket) []messages.StatusLatency {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen messages.Observation) messages.StatusRuntime {
+func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen messages.Observation, inFlight int) messages.StatusRuntime {
 	view := messages.StatusRuntime{
 		Name: process.Name, Version: process.Version, PID: process.PID, Restarts: snapshot.Restarts,
 		BackEnd: process.BackEnd, Pinned: process.Pinned, Yours: process.Own, Sandbox: process.Sandbox,
 		LastExit: snapshot.LastExit, RetryAt: moment(snapshot.RetryAt), Held: snapshot.Held,
+		Speculates: snapshot.Speculates, ExpectedBytes: process.ExpectedBytes,
+		// A request wakes the model before the next probe tells that.
+		Asleep: snapshot.Asleep && inFlight == 0,
 	}
 	// An observation of an earlier process says nothing about this one.
 	if process.PID != 0 && seen.PID == process.PID && !seen.Failed {

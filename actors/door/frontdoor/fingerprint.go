@@ -37,9 +37,9 @@ func (f *fingerprint) all() []digest {
 	return all
 }
 
-// Fields of a checked body that cannot decide whether it ends the runtime: the seed of the sampler, how the
-// answer is sent, and the name of the only model there is.
-var immaterial = map[string]bool{"seed": true, "stream": true, "stream_options": true, "model": true}
+// Fields of a checked body that cannot decide whether it ends the runtime: the seed of the sampler, whether a
+// cached prompt is used, how the answer is sent, and the name of the only model there is.
+var immaterial = map[string]bool{"seed": true, "cache_prompt": true, "stream": true, "stream_options": true, "model": true}
 
 var (
 	textFields = map[string]bool{

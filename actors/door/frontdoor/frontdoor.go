@@ -183,6 +183,9 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 	l.server = http1.New(requests, raw, l.door, b.Connections, http1.Limits{
 		HeadBytes: b.HeadBytes, HeadTime: b.HeadTime, BodyTime: b.BodyTime, IdleTime: b.IdleTime, WriteStall: b.WriteStall,
 	})
+	l.door.unfit = func(ctx context.Context, launch messages.Launch, why string) {
+		_ = actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.SpeculationUnfit{Launch: launch, Why: why})
+	}
 	l.door.guardPanicked = func(value any) { l.door.panicked("guard", value) }
 	l.server.Panicked = func(value any) { l.door.panicked("connection", value) }
 	return l

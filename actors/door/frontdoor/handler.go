@@ -44,6 +44,10 @@ type door struct {
 	template   atomic.Pointer[template]
 	memory     memory     // of large bodies
 	refusals   refusalLog // of the guard
+	guesses    guesses    // whether the runtime's guesses of tokens lose time
+
+	// unfit tells the lifecycle actor that a launch must not guess tokens (R12).
+	unfit func(ctx context.Context, launch messages.Launch, why string)
 
 	mu      sync.Mutex
 	windows guard.Windows // guarded by mu
@@ -264,6 +268,12 @@ func (v *visit) complete() {
 	}
 	defer checked.release()
 	v.d.stats.drops(about.Dropped)
+	if about.Probabilities && s.Speculates {
+		if reason := v.awaitPlain(); reason != messages.ReasonOK {
+			v.refuse(refusal(reason))
+			return
+		}
+	}
 	print := fingerprintOf(v.route, s.Model, checked.bytes)
 	alone, p := v.quarantined(&print)
 	if p != nil {
@@ -366,6 +376,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
 	})
 	v.reason, v.status, v.tokens, v.first, v.ending = result.Reason, http.StatusOK, result.Tokens, result.First, result.Ending
+	v.judgeGuesses(s, result)
 	switch {
 	case !result.Written && v.revoked():
 		v.refuse(refusal(messages.ReasonInvalidToken))

@@ -170,6 +170,7 @@ func TestSpellingsOfOneRequest(t *testing.T) {
 	base := printOf(t, `{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5}`)
 	for _, same := range []string{
 		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5,"seed":7}`,
+		`{"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5,"cache_prompt":false}`,
 		` { "max_tokens" : 5, "temperature" : 0.5 , "messages" : [ {"role":"user" , "content":"deadly"} ] } `,
 		`{"messages":[{"role":"user","content":"dead\u006cy"}],"temperature":0.5,"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}}`,
 		`{"model":"gemma","user":"a","metadata":{"a":"b"},"messages":[{"role":"user","content":"deadly"}],"temperature":0.5,"max_tokens":5}`,

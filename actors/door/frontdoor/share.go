@@ -90,6 +90,8 @@ func (v *visit) run(s messages.Snapshot, checked *bodyBuffer, about openai.Resul
 			v.refuse(p)
 		case now.Model != s.Model || mustBeAlone && !n.alone: // checked against another model, or not alone
 			v.refuse(refusal(messages.ReasonNotReady))
+		case about.Probabilities && now.Speculates: // another runtime was started meanwhile
+			v.refuse(refusal(messages.ReasonNotReady))
 		case about.ToolForced && v.noTools(now):
 			v.refuse(&problem{reason: messages.ReasonBadRequest, param: "tool_choice", text: textNoTools})
 		case count:

@@ -6,6 +6,9 @@
 // start that adopts a running runtime needs both as well, but its listings are judged as in the ready state:
 // the runtime may have requests, which nothing else would end.
 //
+// A model that gives its memory back when it is idle (R14) must not be woken or kept awake: after ProbeIdle without
+// a client it is only listed, until a client asks it.
+//
 // While the runtime is ready, health lists the model through the front door at each beat. When the runtime
 // has sent no client anything for a while, health also asks it for one token, which finds a server whose web
 // thread answers while its compute thread hangs. A token may be late behind a client's long prompt; then the
@@ -60,6 +63,7 @@ type Prober interface {
 	Door(ctx context.Context, baseURL string, token messages.Secret, model string) error
 	Models(ctx context.Context, backEnd messages.BackEnd, model string) error
 	Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error
+	Asleep(ctx context.Context, backEnd messages.BackEnd) (bool, error)
 }
 
 // Deps is what the composition root passes in. A zero time means the default.
@@ -79,7 +83,9 @@ type Deps struct {
 	AnswerDeadline   time.Duration // of a listing
 	GenerateDeadline time.Duration // of one token of an idle runtime
 	IdleAfter        time.Duration // time without activity until a token is asked for, and between two of them
-	Log              *zap.Logger
+	// ProbeIdle is the time without activity after which a model that can sleep is not asked for tokens (R14).
+	ProbeIdle time.Duration
+	Log       *zap.Logger
 }
 
 // Actor is the suture service; see the package comment.

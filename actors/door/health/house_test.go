@@ -32,6 +32,8 @@ type fakeProber struct {
 	tokens                 []time.Time // times of the token probes
 	doors                  int
 	answered               []time.Time // times of the front door's answers
+	asleep                 func(context.Context) (bool, error)
+	asked                  int // how often the prober was asked whether the model sleeps
 }
 
 func (p *fakeProber) set(door, models, generate func(context.Context) error) {
@@ -69,6 +71,23 @@ func (p *fakeProber) Generate(ctx context.Context, _ messages.BackEnd, _ message
 		p.tokens = append(p.tokens, time.Now())
 		return p.generate
 	})
+}
+
+func (p *fakeProber) Asleep(ctx context.Context, _ messages.BackEnd) (bool, error) {
+	p.mu.Lock()
+	p.asked++
+	f := p.asleep
+	p.mu.Unlock()
+	if f == nil {
+		return false, nil
+	}
+	return f(ctx)
+}
+
+func (p *fakeProber) sleeps(asleep bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asleep = func(context.Context) (bool, error) { return asleep, nil }
 }
 
 func (p *fakeProber) counts() (doors, tokens int) {

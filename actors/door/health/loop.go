@@ -20,6 +20,7 @@ type target struct {
 	backEnd messages.BackEnd
 	baseURL string
 	model   messages.Model
+	sleeps  bool // the model gives its memory back when it is idle
 }
 
 // loop is the state of one run of Serve. Only Serve's goroutine uses it.
@@ -41,6 +42,7 @@ type loop struct {
 	suspect    bool // the last round failed
 	noToken    bool // the last token did not come
 	lastToken  time.Time
+	since      time.Time // when this target was first seen
 	retry      *backoff.ExponentialBackOff
 	owesToken  bool                 // the front door must be told the token
 	introduced bool                 // the lifecycle actor has got this run's ActorStarted
@@ -68,12 +70,13 @@ func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 		l.abandon()
 		return
 	}
-	next := target{snapshot.Launch, snapshot.BackEnd, snapshot.BaseURL, snapshot.Model}
+	next := target{snapshot.Launch, snapshot.BackEnd, snapshot.BaseURL, snapshot.Model, snapshot.Sleeps}
 	starting := snapshot.State == messages.StateStarting
 	adopted := starting && snapshot.Proven == snapshot.Launch
 	if l.target == nil || *l.target != next || starting && (!l.starting || adopted != l.adopted) {
 		l.target = &next
 		l.strikes, l.suspect, l.noToken, l.lastToken = 0, false, false, time.Time{}
+		l.since = time.Now()
 		l.retry = newRetry(starting && !adopted, l.deps.Beat)
 		l.probeNow()
 	} else if l.starting && !starting {
@@ -118,6 +121,7 @@ type round struct {
 	askedModels, askedOne bool
 	late, cut             bool // the token's result says nothing: it came late, or its probe was cancelled
 	starting, adopted     bool
+	asleep                bool      // the model has given its memory back
 	began, at             time.Time // at is the time of the front door's answer
 }
 
@@ -137,6 +141,10 @@ func (l *loop) begin(ctx context.Context) {
 	}
 	l.tasks.Go(func() {
 		defer cutToken()
+		if of.sleeps && (!r.starting || r.adopted) {
+			r.asleep = l.asleep(ctx, of)
+			r.askedOne = r.askedOne && !r.asleep // a token would wake it
+		}
 		var probes sync.WaitGroup
 		probe := func(ctx context.Context, within time.Duration, into *error, do func(context.Context) error) {
 			probes.Add(1)
@@ -179,12 +187,35 @@ func (l *loop) begin(ctx context.Context) {
 	})
 }
 
+// sleepPatience bounds the question whether the model sleeps. A runtime whose model wakes answers it when that is done.
+const sleepPatience = time.Second
+
+// asleep asks the runtime whether its model sleeps. No answer counts as no: the listing shows what is wrong.
+func (l *loop) asleep(ctx context.Context, of target) bool {
+	ctx, cancel := context.WithTimeout(ctx, sleepPatience)
+	defer cancel()
+	asleep, err := l.deps.Prober.Asleep(ctx, of.backEnd)
+	return err == nil && asleep
+}
+
+// letSleep reports whether the runtime has been idle for so long that no probe may keep its model awake.
+func (l *loop) letSleep(door messages.DoorView) bool {
+	last := l.since
+	if door.LastActivity.After(last) {
+		last = door.LastActivity
+	}
+	return l.target.sleeps && door.InFlight+door.Queued == 0 && time.Since(last) >= l.deps.ProbeIdle
+}
+
 // wantsToken reports whether to ask for a token: the runtime has sent no client anything for a while, or the
 // last token did not come and no request is ahead.
 func (l *loop) wantsToken() bool {
 	door, last := l.deps.Door(), l.lastToken
 	if door.LastActivity.After(last) {
 		last = door.LastActivity
+	}
+	if !l.noToken && l.letSleep(door) {
+		return false
 	}
 	if busy := door.InFlight > 0 || door.Queued > 0; busy && last.After(l.lastToken) {
 		return time.Since(last) >= l.deps.IdleAfter
@@ -253,7 +284,7 @@ func (l *loop) succeeded(r round) {
 	}
 	l.strikes, l.suspect = 0, false
 	l.retry.Reset()
-	l.verdict = messages.HealthSucceeded{Launch: r.launch, At: r.at}
+	l.verdict = messages.HealthSucceeded{Launch: r.launch, At: r.at, Asleep: r.asleep}
 }
 
 func (l *loop) failed(r round, err error) {

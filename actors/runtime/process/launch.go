@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
+	"companion/adapters/runtime/probe"
 	"companion/adapters/runtime/spawn"
 	"companion/messages"
 )
@@ -51,13 +52,15 @@ func (l *launch) killRequested() bool {
 	}
 }
 
-// event is a report of a launch to the loop. Exactly one field is set, except that lost comes with exited.
+// event is a report of a launch to the loop. Exactly one field is set, except that lost comes
+// with exited and expected with started.
 type event struct {
-	started *spawn.Started
-	up      *messages.BackEndUp
-	ending  bool
-	exited  *messages.RuntimeExited
-	lost    []messages.ToLifecycle // sent to the lifecycle actor before exited
+	started  *spawn.Started
+	expected int64 // with started: the memory that the launch may take, in bytes
+	up       *messages.BackEndUp
+	ending   bool
+	exited   *messages.RuntimeExited
+	lost     []messages.ToLifecycle // sent to the lifecycle actor before exited
 }
 
 // run spawns the runtime, waits until it is ready, and reports its exit. It returns when the child has ended;
@@ -71,8 +74,12 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 		}
 	}
 	began := time.Now()
+	ahead, enough := context.WithCancel(ctx)
+	defer enough()
+	group.Go(func() { spawn.ReadAhead(ahead, l.spawn.Model, probe.FreeMemory()/2) })
 	spec, served := a.spec(l.spawn), a.model(l.spawn.Model, l.spawn.Runtime)
 	spec.Context, spec.ShareContext = served.Context, served.Share != served.Context
+	spec.Features = a.ask(ctx, l, group)
 	started, err := spawn.Spawn(spec)
 	if err != nil {
 		a.Log.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
@@ -87,7 +94,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	defer kill(started.Handle) // effective only after a panic; otherwise the child has ended
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	tell(event{started: &started})
+	tell(event{started: &started, expected: a.expected(l.spawn.Model, spec)})
 
 	ready := make(chan error, 1)
 	var most atomic.Int64 // memory while it starts
@@ -96,6 +103,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	asked := l.kill
 	done := ctx.Done()
 	var cause error
+	up := false // it has answered
 	end := func(grace time.Duration) { group.Go(func() { started.Handle.Kill(ctx, grace) }) }
 	for {
 		select {
@@ -105,6 +113,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 				continue
 			}
 			most.Store(0)
+			up = true
 			tell(event{up: backEndUp(l, started, served)})
 			group.Go(func() {
 				if spawn.Ending(watching, started.Handle.PID()) == nil {
@@ -126,6 +135,9 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 			if started.Handle.Unended() {
 				a.Log.Warn("runtime does not end: SIGKILL is pending, it waits for a file server or a device",
 					zap.Int("pid", started.Handle.PID()))
+			}
+			if !up && !l.killRequested() {
+				a.remember(l.spawn.Runtime, nil) // it may have refused an option
 			}
 			switch {
 			case libraryMissing(exit):
@@ -151,7 +163,9 @@ func kill(h *spawn.Handle) {
 func backEndUp(l *launch, s spawn.Started, served messages.Model) *messages.BackEndUp {
 	backEnd := s.BackEnd
 	backEnd.PID = s.Handle.PID()
-	return &messages.BackEndUp{Launch: l.spawn.Launch, BackEnd: backEnd, Model: served}
+	return &messages.BackEndUp{
+		Launch: l.spawn.Launch, BackEnd: backEnd, Model: served, Speculates: s.Speculates, Sleeps: s.Sleeps,
+	}
 }
 
 // awaitReady polls the back end until it answers, a process that is not our child answers, or the start

@@ -36,10 +36,15 @@ type Deps struct {
 
 	RunDir      string // private folder for the sockets
 	RecordPath  string // in a private folder: the identity of the child (R7)
+	OptionsPath string // in a private folder: what the runtimes listed; empty: they are asked in each daemon
 	Context     int    // tokens of each request; 0: what the model was trained for, as far as memory allows
-	Threads     int    // 0: the runtime chooses
+	Threads     int    // 0: the physical cores that the daemon may use
 	MaxInFlight int
-	MemoryLimit int64 // bytes, 0: none
+	MemoryLimit int64         // bytes, 0: none
+	Speculate   bool          // guess tokens where the runtime can (R12)
+	PromptCache int64         // bytes; negative: a share of the free memory (R13)
+	SleepAfter  time.Duration // 0: never
+	Background  bool          // the user's other programs come first
 	GPU         bool
 	Sandbox     spawn.Mode
 	// StartDeadline bounds the time from Spawn to the first healthy answer (A3), KillGrace the time from
@@ -58,6 +63,9 @@ type Actor struct {
 	headersMu sync.Mutex
 	headers   map[[32]byte]gguf.Header // by the digest of the model
 	sharing   map[[32]byte]bool        // by the digest of the runtime
+
+	mu       sync.Mutex
+	features map[string]spawn.Features // of the pinned runtimes that were asked; nil: not read yet; guarded by mu
 }
 
 // New makes the actor. Serve starts it.
@@ -147,6 +155,8 @@ func (l *loop) take(ctx context.Context, m messages.ToProcess) {
 		case l.next == nil:
 			l.tell(confirm(l.current)...)
 		}
+	case messages.CheckModel:
+		l.checkModel(m)
 	case messages.ConfirmProcess:
 		// While a launch is being spawned, RuntimeStarted answers; while one is being killed, RuntimeAbsent
 		// does after its exit, unless another launch follows.
@@ -155,6 +165,19 @@ func (l *loop) take(ctx context.Context, m messages.ToProcess) {
 			return
 		}
 		l.tell(confirm(l.current)...)
+	}
+}
+
+// checkModel ends the launch if the file of its model has changed: a sleeping model reads it again when it wakes (M9).
+func (l *loop) checkModel(m messages.CheckModel) {
+	c := l.current
+	if c == nil || c.spawn.Launch != m.Launch || c.killRequested() {
+		return
+	}
+	if err := spawn.SameModel(c.spawn.Model); err != nil {
+		l.actor.Log.Warn("model changed while it was asleep", zap.String("reason", string(reasonOf(err))), zap.Error(err))
+		l.tell(lost(c.spawn, err)...)
+		c.requestKill(0)
 	}
 }
 
@@ -237,11 +260,11 @@ func (a *Actor) handle(l *launch, e event) []messages.ToLifecycle {
 		a.View.Set(messages.ProcessView{
 			Name: l.spawn.Runtime.Name, Version: l.spawn.Runtime.Version, PID: l.started.PID,
 			BackEnd: e.started.BackEnd.Network, Pinned: l.spawn.Runtime.Pinned, Own: l.spawn.Runtime.Own,
-			Sandbox: e.started.Sandbox, StartedAt: time.Now(),
+			Sandbox: e.started.Sandbox, StartedAt: time.Now(), ExpectedBytes: e.expected,
 		})
 		a.Log.Info("runtime started", zap.Int("pid", l.started.PID), zap.String("backEnd", e.started.BackEnd.Network),
 			zap.Int("landlock", e.started.Sandbox.Landlock), zap.Bool("seccomp", e.started.Sandbox.Seccomp),
-			zap.Bool("netns", e.started.Sandbox.Netns))
+			zap.Bool("netns", e.started.Sandbox.Netns), zap.Int64("expectedBytes", e.expected))
 		return []messages.ToLifecycle{*l.started}
 	case e.up != nil:
 		l.up = e.up
@@ -266,8 +289,9 @@ func (a *Actor) spec(m messages.Spawn) spawn.Spec {
 	return spawn.Spec{
 		Model: m.Model, Runtime: m.Runtime,
 		RunDir: a.RunDir, RecordPath: a.RecordPath,
-		Context: a.Context, Threads: a.Threads, MaxInFlight: a.MaxInFlight,
+		Context: a.Context, Threads: a.threads(), MaxInFlight: a.MaxInFlight,
 		MemoryLimit: a.MemoryLimit, GPU: a.GPU, Sandbox: a.Sandbox,
+		Speculate: a.Speculate && !m.Plain, PromptCache: a.promptCache(m.Model), SleepAfter: a.SleepAfter, Background: a.Background,
 		Line: a.outputLogger(),
 	}
 }

@@ -95,6 +95,22 @@ func (p *Prober) Models(ctx context.Context, backEnd messages.BackEnd, model str
 	return namesModel(body, model)
 }
 
+// Asleep asks the back end whether its model has given its memory back (R14). The question does not wake it. While it
+// wakes, llama-server answers when that is done.
+func (p *Prober) Asleep(ctx context.Context, backEnd messages.BackEnd) (bool, error) {
+	body, err := p.backEnd(ctx, backEnd, http.MethodGet, "/props", nil)
+	if err != nil {
+		return false, err
+	}
+	var properties struct {
+		Asleep bool `json:"is_sleeping"`
+	}
+	if json.Unmarshal(body, &properties) != nil {
+		return false, upstream("the properties are not JSON")
+	}
+	return properties.Asleep, nil
+}
+
 // Generate asks the back end for one token, or for one embedding from an embedding model. A busy runtime
 // queues it.
 func (p *Prober) Generate(ctx context.Context, backEnd messages.BackEnd, model messages.Model) error {

@@ -27,6 +27,11 @@ func (r *reader) finish() *Error {
 		r.name("response_format")
 		r.out = append(r.out, format...)
 	}
+	if r.seen.seeded && !r.seen.cachePrompt {
+		// What is cached decides in which batches the prompt is computed, and rounding differs between batches.
+		r.name("cache_prompt")
+		r.out = append(r.out, "false"...)
+	}
 	if err := r.finishSuffix(); err != nil {
 		return err
 	}

@@ -50,6 +50,7 @@ type Result struct {
 	Images, Audio bool     // a message has one
 	Answers       int      // that the runtime makes in parallel, at least 1
 	ToolForced    bool     // the answer must be a call of a tool
+	Probabilities bool     // the answer must have those of its tokens
 	Dropped       []string // the fields that were left out, each once
 }
 
@@ -105,8 +106,9 @@ func Check(route Route, raw []byte, serving Serving, out []byte) ([]byte, Result
 	}
 	return r.out, Result{
 		Stream: r.seen.stream, Images: r.seen.images, Audio: r.seen.audio, Dropped: slices.Clone(r.dropped),
-		Answers:    r.seen.sequences(),
-		ToolForced: r.seen.toolChoice == "required" || r.seen.toolNamed != "",
+		Answers:       r.seen.sequences(),
+		Probabilities: r.seen.logprobs,
+		ToolForced:    r.seen.toolChoice == "required" || r.seen.toolNamed != "",
 	}, nil
 }
 
@@ -141,8 +143,9 @@ type reader struct {
 type seen struct {
 	stream, streamOptions bool
 	logprobs, topLogprobs bool
-	answers               int // field n; 0 if it is absent
-	prompts               int // of an array of several; 0 otherwise
+	seeded, cachePrompt   bool // both fields given: the client's own cache_prompt counts
+	answers               int  // field n; 0 if it is absent
+	prompts               int  // of an array of several; 0 otherwise
 	dry                   bool
 	pieces, textBytes     int    // of the conversation (checkFit); of several prompts, the longest
 	breakers              int    // of dry; noBound for those of the runtime

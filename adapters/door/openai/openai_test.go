@@ -44,7 +44,10 @@ func TestAccepted(t *testing.T) {
 		"escapes are written in one form": {Chat, `{"\u006dessages":[{"role":"us\u0065r","content":"\u00e9\/\ud83d\ude00\u0000"}]}`,
 			`{"messages":[{"role":"user","content":"é/😀\u0000"}],"model":"gemma","max_tokens":4096}`},
 		"samplers": {Chat, `{` + hi + `,"temperature":0.50,"top_k":40,"min_p":5e-2,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"]}`,
-			`{` + hi + `,"temperature":0.5,"top_k":40,"min_p":0.05,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"model":"gemma","max_tokens":4096}`},
+			`{` + hi + `,"temperature":0.5,"top_k":40,"min_p":0.05,"seed":42,"logit_bias":{"15":-100},"samplers":["top_k","temperature"],"dry_sequence_breakers":["\n"],"cache_prompt":false,"model":"gemma","max_tokens":4096}`},
+		"a seed without a cached prompt":    {Completions, `{"prompt":"x","seed":0}`, `{"prompt":"x","seed":0,"cache_prompt":false,"model":"gemma","max_tokens":4096}`},
+		"a seed with the client's own wish": {Completions, `{"prompt":"x","cache_prompt":true,"seed":7}`, `{"prompt":"x","cache_prompt":true,"seed":7,"model":"gemma","max_tokens":4096}`},
+		"a random seed":                     {Completions, `{"prompt":"x","seed":-1}`, `{"prompt":"x","model":"gemma","max_tokens":4096}`},
 		"stream": {Chat, `{` + hi + `,"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}}`,
 			`{` + hi + `,"stream":true,"stream_options":{"include_usage":true},"model":"gemma","max_tokens":4096}`},
 		"logprobs": {Chat, `{` + hi + `,"top_logprobs":3,"logprobs":true,"n":2,"stop":["a","b"]}`,
@@ -89,6 +92,9 @@ func TestAccepted(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.want, string(got)); diff != "" {
 			t.Errorf("%s: got a difference (-want +got): %s", name, diff)
+		}
+		if want := name == "logprobs" || name == "completion"; result.Probabilities != want {
+			t.Errorf("%s: got probabilities %v, want %v", name, result.Probabilities, want)
 		}
 		if want := name == "stream"; result.Stream != want {
 			t.Errorf("%s: got stream %v, want %v", name, result.Stream, want)
@@ -493,6 +499,8 @@ func meant(kind Route, request map[string]any) map[string]any {
 		want["seed"] = seedMeant(n)
 		if sameNumber(n, "-1") {
 			delete(want, "seed")
+		} else if _, given := want["cache_prompt"]; !given {
+			want["cache_prompt"] = false
 		}
 	}
 	if want["stop"] == "" {

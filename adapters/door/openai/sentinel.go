@@ -78,6 +78,7 @@ func (s seed) read(r *reader) *Error {
 		r.omit = true
 		return nil
 	}
+	r.seen.seeded = true
 	r.out = strconv.AppendUint(r.out, uint64(foldSeed(bits)), 10)
 	return nil
 }

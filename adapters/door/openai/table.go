@@ -42,7 +42,7 @@ var completionRequest = newObject(join(
 		{name: "model", rule: hiddenRule{modelRule{}}, doc: docModel},
 		{name: "max_tokens", rule: hiddenRule{tokenBound{"max_tokens"}}, doc: "longest answer; the context when absent"},
 		{name: "n_predict", rule: hiddenRule{tokenBound{"n_predict"}}, doc: "the same under its llama.cpp name"},
-		{name: "logprobs", rule: integer{min: 0, max: 5}, doc: "alternatives per token"},
+		{name: "logprobs", rule: integer{min: 0, max: 5, note: func(s *seen, n int64) { s.logprobs = n > 0 }}, doc: "alternatives per token"},
 		{name: "echo", rule: only{"false", "the prompt is not repeated; put it before the answer yourself"}, doc: "the prompt is not repeated"},
 		{name: "suffix", rule: suffix{}, doc: "what follows the answer, for models that fill in the middle; needs one text as `prompt`"},
 		{name: "best_of", rule: only{"1", "every answer is sent; use `n`"}, doc: "every answer is sent"},
@@ -71,7 +71,7 @@ var sampling = []field{
 	{name: "top_p", rule: number{0, 1}, doc: "nucleus"},
 	{name: "presence_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared"},
 	{name: "frequency_penalty", rule: number{-2, 2}, doc: "against tokens that have appeared often"},
-	{name: "seed", rule: seed{}, doc: "same seed, same text"},
+	{name: "seed", rule: seed{}, doc: "same seed, same text, if the request runs alone; turns `cache_prompt` off unless that is given"},
 	{name: "logit_bias", rule: biases, doc: "token number to bias"},
 	{name: "top_k", rule: topK{}, doc: "llama.cpp; 0 or -1 turns it off"},
 	{name: "min_p", rule: number{0, 1}, doc: "llama.cpp"},
@@ -93,7 +93,7 @@ var sampling = []field{
 	{name: "mirostat_eta", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "samplers", rule: samplers{}, doc: "llama.cpp; their order"},
 	{name: "ignore_eos", rule: boolean{}, doc: "llama.cpp; goes on until the token bound"},
-	{name: "cache_prompt", rule: boolean{}, doc: "llama.cpp; false computes the whole prompt again"},
+	{name: "cache_prompt", rule: boolean{}, note: func(s *seen) { s.cachePrompt = true }, doc: "llama.cpp; false computes the whole prompt again"},
 }
 
 // droppedFields have no effect in this program and are left out (L6a, L12).

@@ -139,6 +139,7 @@ type Result struct {
 	// Ending is set when the client of a call with a Body has left and the runtime may still work for it. The caller
 	// must call Wait.
 	Ending *Ending
+	Speed  messages.Speed // zero if the runtime did not report it
 }
 
 // Tokens are the token counts in an answer.
@@ -386,7 +387,7 @@ func (e *exchange) answer() (whole bool) {
 	if !e.slurp(b, e.relay.options.AnswerBytes) {
 		return false
 	}
-	e.result.Tokens = countTokens(b.bytes)
+	e.result.Tokens, e.result.Speed = countTokens(b.bytes), speed(b.bytes)
 	content := b.bytes
 	if rewrite := e.call.Events.Rewrite; rewrite != nil {
 		content = rewrite().Answer(content)
@@ -440,6 +441,21 @@ func countTokens(b []byte) Tokens {
 		completion, _ = number(b, `"predicted_n":`)
 	}
 	return Tokens{prompt, completion}
+}
+
+// speed finds what llama-server reports of an answer in its timings. Tokens that were guessed are only there if some
+// were.
+func speed(b []byte) messages.Speed {
+	at := bytes.LastIndex(b, []byte(`"timings":{`))
+	if at < 0 {
+		return messages.Speed{}
+	}
+	b = b[at:]
+	tokens, _ := number(b, `"predicted_n":`)
+	millis, _ := number(b, `"predicted_ms":`)
+	guessed, _ := number(b, `"draft_n":`)
+	accepted, _ := number(b, `"draft_n_accepted":`)
+	return messages.Speed{Tokens: tokens, Millis: float64(millis), Guessed: guessed, Accepted: accepted}
 }
 
 // promptLength finds the number of a prompt's tokens in the runtime's error, which says it in a field, or, of an

@@ -222,6 +222,9 @@ func (e *exchange) count(event []byte) {
 		now.Prompt = e.result.Tokens.Prompt
 	}
 	e.result.Tokens = now
+	if s := speed(event); s != (messages.Speed{}) {
+		e.result.Speed = s
+	}
 }
 
 // ends reports whether an event ends the answer. inside means that only its continuation is here.

@@ -146,7 +146,9 @@ func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 		pipes.closeOurs()
 		return nil, nil, failed("starting the helper stage", err)
 	}
-	lowlatency.LowerSession(cmd.Process.Pid)
+	if p.spec.Background {
+		lowlatency.LowerSession(cmd.Process.Pid)
+	}
 	return &group{cmd: cmd, lifeline: pipes.lifelineWrite, cgroup: limits, notifications: pipes.notifications}, pipes, nil
 }
 

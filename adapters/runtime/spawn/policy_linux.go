@@ -52,7 +52,7 @@ func (p *preparation) plan() (plan, error) {
 		Parent:      os.Getpid(),
 		Args:        p.arguments(fmt.Sprintf("/proc/self/fd/%d", modelFD)),
 		Env:         p.environment(),
-		MemoryLimit: p.spec.MemoryLimit, LowLatency: lowlatency.Enabled(),
+		MemoryLimit: p.spec.MemoryLimit, LowLatency: lowlatency.Enabled(), Background: p.spec.Background,
 		Mode:   p.spec.Sandbox,
 		Policy: policy,
 	}, nil

@@ -57,6 +57,12 @@ type Spec struct {
 	MemoryLimit  int64 // bytes, 0: none
 	GPU          bool  // device files are allowed
 	Sandbox      Mode
+	// Features are the options that this runtime has. The next three fields have no effect without theirs.
+	Features    Features
+	Speculate   bool          // guess tokens from the text so far
+	PromptCache int64         // bytes for prompts that left their slot, 0: none
+	SleepAfter  time.Duration // idle time after which the model gives its memory back, 0: never
+	Background  bool          // the user's other programs come first
 	// Line receives each scrubbed line of output, on a goroutine that ends before Exit is sent;
 	// nil: lines are dropped.
 	Line func(string)
@@ -67,6 +73,10 @@ type Started struct {
 	Handle  *Handle
 	BackEnd messages.BackEnd
 	Sandbox messages.Sandbox
+	// Speculates says that the runtime was told to guess tokens.
+	Speculates bool
+	// Sleeps says that the runtime was told to give the model's memory back when it is idle.
+	Sleeps bool
 	// Exit receives one report, after the whole group has ended and was reaped.
 	Exit <-chan messages.ExitReport
 	// Panics receives the value of a panic of this package's goroutines or of Spec.Line. The receiver of
@@ -132,8 +142,12 @@ func Spawn(spec Spec) (Started, error) {
 	if err != nil {
 		return Started{}, err
 	}
+	return prepared.run()
+}
+
+func (p *preparation) run() (Started, error) {
 	result := make(chan outcome, 1)
-	go prepared.live(result)
+	go p.live(result)
 	r := <-result
 	if r.panicked != nil {
 		panic(r.panicked)
@@ -177,7 +191,7 @@ func (p *preparation) live(result chan<- outcome) {
 		return
 	}
 	handle, exit, await := p.watch(group, done)
-	result <- outcome{started: Started{handle, p.backEnd, level, exit, p.output.panics}}
+	result <- outcome{started: Started{handle, p.backEnd, level, p.spec.speculates(), p.spec.sleeps(), exit, p.output.panics}}
 	await()
 }
 
@@ -220,6 +234,7 @@ type preparation struct {
 	dir        string // folder of this start: the socket and the child's HOME
 	backEnd    messages.BackEnd
 	output     *output
+	ask        bool // only ask for the options
 }
 
 func prepare(spec Spec) (*preparation, error) {
@@ -270,6 +285,9 @@ func (p *preparation) remove() {
 // descriptor that was checked.
 func (p *preparation) arguments(model string) []string {
 	s := p.spec
+	if p.ask {
+		return []string{filepath.Base(s.Runtime.Executable), "--help"}
+	}
 	slots := max(s.MaxInFlight, 1)
 	tokens := s.Context * slots // the runtime divides its context among the slots
 	if s.ShareContext {
@@ -284,7 +302,7 @@ func (p *preparation) arguments(model string) []string {
 		// A kept-alive connection holds a thread: one per connection of the front door, and one per probe.
 		"--threads-http", fmt.Sprint(2*slots + 2),
 		// By default it caches old prompts, up to 8 GiB of them.
-		"--cache-ram", "0",
+		"--cache-ram", fmt.Sprint(s.PromptCache >> 20),
 		"--offline", "--no-webui", "--no-slots", "--log-colors", "off",
 	}
 	args = append(args, backEndArguments(p.backEnd)...)
@@ -294,6 +312,7 @@ func (p *preparation) arguments(model string) []string {
 	if s.Threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(s.Threads))
 	}
+	args = append(args, s.optional()...)
 	if s.Model.Embedding {
 		// An input is computed in one batch, which holds 512 tokens by default.
 		batch := fmt.Sprint(s.Context)

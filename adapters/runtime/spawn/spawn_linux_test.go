@@ -243,13 +243,15 @@ func TestNothingIsLeft(t *testing.T) {
 	started.Handle.Kill(context.Background(), time.Hour) // a second, late call has no effect
 }
 
-// R2: the runtime has a lower priority and a longer time slice than the user's other programs.
+// R2, R15: a runtime in the background has a lower priority and a longer time slice than the user's other programs.
 func TestRuntimePriority(t *testing.T) {
 	own, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := start(t, spawntest.Spec(t, map[string]any{"serve": true})).Handle.PID()
+	spec := spawntest.Spec(t, map[string]any{"serve": true})
+	spec.Background = true
+	pid := start(t, spec).Handle.PID()
 	got, err := unix.SchedGetAttr(pid, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +268,22 @@ func TestRuntimePriority(t *testing.T) {
 	}
 	if !strings.HasSuffix(string(session), " nice 5\n") {
 		t.Errorf("autogroup: got %q, %v; want niceness 5", session, err)
+	}
+}
+
+// R15: with the normal priority the runtime has the niceness of the daemon, and the longer time slice, so that programs
+// that wake still come first.
+func TestRuntimePriorityNormal(t *testing.T) {
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := unix.SchedGetAttr(start(t, spawntest.Spec(t, map[string]any{"serve": true})).Handle.PID(), 0)
+	if err != nil || got.Nice != own.Nice {
+		t.Errorf("niceness: got %d, %v; want %d", got.Nice, err, own.Nice)
+	}
+	if own.Runtime != 0 && got.Runtime != uint64(10*time.Millisecond) {
+		t.Errorf("time slice: got %d ns, want %v", got.Runtime, 10*time.Millisecond)
 	}
 }
 

@@ -32,6 +32,7 @@ type plan struct {
 	Mode        Mode
 	Policy      sandbox.Policy
 	LowLatency  bool   // the setting runtime.low_latency
+	Background  bool   // the setting runtime.priority
 	Executable  string // path of the program, where a descriptor cannot be executed
 }
 

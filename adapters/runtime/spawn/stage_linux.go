@@ -53,7 +53,7 @@ func stage(report *json.Encoder) error {
 	}
 	dropPrivileges()
 	lowlatency.SetEnabled(p.LowLatency)
-	lowlatency.LowerPriority()
+	lowlatency.LowerPriority(p.Background)
 	if p.Policy.ExecFD, err = limit(p.MemoryLimit); err != nil {
 		return err
 	}

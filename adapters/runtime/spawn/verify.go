@@ -43,6 +43,16 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 	return f, nil
 }
 
+// SameModel returns nil if the file at the model's place is still the verified one, and an *Error otherwise.
+func SameModel(m messages.VerifiedModel) error {
+	f, err := openModel(m)
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	return nil
+}
+
 // openRuntime opens the executable of the runtime, which must be a regular file that the user or root owns and no other
 // user may write (M10). It does not hash it.
 func openRuntime(r messages.VerifiedRuntime) (*os.File, error) {

@@ -1,0 +1,116 @@
+package health
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"companion/messages"
+)
+
+// sleeping is a ready runtime whose model sleeps when it is idle.
+func (h *house) sleeping(t *testing.T) {
+	t.Helper()
+	h.become(messages.StateStarting, 1)
+	s := h.snapshot.Get()
+	s.Sleeps = true
+	h.snapshot.Set(s)
+	h.wantSuccess(t, 1, 0)
+	s.State = messages.StateReady
+	h.snapshot.Set(s)
+}
+
+// pass takes every verdict for d, each of which must be a success, and returns the last one.
+func (h *house) pass(t *testing.T, d time.Duration) (last messages.HealthSucceeded) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		m := h.next(time.Until(end))
+		if m == nil {
+			break
+		}
+		success, ok := m.(messages.HealthSucceeded)
+		if !ok {
+			t.Fatalf("got %#v, want a success", m)
+		}
+		last = success
+	}
+	return last
+}
+
+// R14, A4: no probe asks an idle model for a token once ProbeIdle has passed, so that it can fall asleep and is not
+// woken; the listings go on. A client's request makes probes ask again.
+func TestNoProbeWakesTheModel(t *testing.T) {
+	inHouseWith(t, Deps{ProbeIdle: 3 * time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *house) {
+		h.sleeping(t)
+		h.pass(t, 3*time.Minute)
+		_, early := h.prober.counts()
+		if early < 3 {
+			t.Errorf("in the first three minutes: got %d tokens, want one of the start and one a minute", early)
+		}
+		h.prober.sleeps(true)
+		doors, _ := h.prober.counts()
+		last := h.pass(t, time.Hour)
+		after, tokens := h.prober.counts()
+		if tokens != early || !last.Asleep {
+			t.Errorf("in the hour after that: got %d more tokens and asleep %v, want none and asleep", tokens-early, last.Asleep)
+		}
+		if got := after - doors; got < 700 {
+			t.Errorf("in the hour after that: got %d listings, want one every 5 s", got)
+		}
+		h.prober.sleeps(false)
+		h.door.Set(messages.DoorView{LastActivity: time.Now()})
+		if last := h.pass(t, 2*time.Minute); last.Asleep {
+			t.Error("after a request: got asleep, want awake")
+		}
+		if _, now := h.prober.counts(); now == tokens {
+			t.Error("after a request: got no token, want probes to ask again")
+		}
+	})
+}
+
+// R14: a runtime that does not sleep is asked for tokens as before, and never whether it sleeps.
+func TestRuntimeThatDoesNotSleep(t *testing.T) {
+	inHouseWith(t, Deps{ProbeIdle: time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *house) {
+		h.ready(t, 1)
+		h.pass(t, time.Hour)
+		if _, tokens := h.prober.counts(); tokens < 59 || h.prober.asked != 0 {
+			t.Errorf("got %d tokens and %d questions about sleep, want one token a minute and no question", tokens, h.prober.asked)
+		}
+	})
+}
+
+// R14, A9: a new lifecycle actor that adopts a runtime with a sleeping model does not wake it either.
+func TestAdoptedAsleep(t *testing.T) {
+	inHouseWith(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *house) {
+		h.sleeping(t)
+		h.prober.sleeps(true)
+		h.pass(t, 5*time.Minute)
+		_, before := h.prober.counts()
+		h.adopt(1)
+		if m, ok := h.next(time.Minute).(messages.HealthSucceeded); !ok || !m.Asleep {
+			t.Fatalf("got %#v, want a success that says asleep", m)
+		}
+		if _, after := h.prober.counts(); after != before {
+			t.Errorf("got %d tokens, want none", after-before)
+		}
+	})
+}
+
+// R14, A5: a question about sleep that is not answered, as while the model wakes, delays a verdict by a second at most
+// and is no failure.
+func TestWakingModelDoesNotAnswerAboutSleep(t *testing.T) {
+	inHouseWith(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *house) {
+		h.sleeping(t)
+		h.prober.mu.Lock()
+		h.prober.asleep = func(ctx context.Context) (bool, error) { <-ctx.Done(); return false, ctx.Err() }
+		h.prober.mu.Unlock()
+		for range 20 {
+			m, ok := h.next(DefaultBeat + 2*sleepPatience).(messages.HealthSucceeded)
+			if !ok || m.Asleep {
+				t.Fatalf("got %#v, want a success that does not say asleep", m)
+			}
+			synctest.Wait()
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package spawn
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Features are the options of a runtime that not every build has.
+type Features struct {
+	// Speculation: tokens can be guessed from the text so far (ngram-simple), with the numbers below.
+	Speculation bool
+	// NoWarmup: it can leave out the empty run at its start (--no-warmup). The token that the health probe asks for before
+	// the runtime counts as ready does the same.
+	NoWarmup bool
+	// Sleep: an idle model can give its memory back (--sleep-idle-seconds).
+	Sleep bool
+}
+
+// The guesses of ngram-simple: the last lookupTokens are searched for in the text so far, and up to guessTokens that
+// followed them are checked in one step. It keeps no state between requests, so equal requests get equal guesses.
+// docs/benchmarks.md says how the kind and the numbers were chosen.
+const (
+	speculationKind = "ngram-simple"
+	lookupTokens    = 5
+	guessTokens     = 8
+)
+
+const (
+	typeOption   = "--spec-type"
+	lookupOption = "--spec-ngram-simple-size-n"
+	guessOption  = "--spec-ngram-simple-size-m"
+	sleepOption  = "--sleep-idle-seconds"
+	warmupOption = "--no-warmup"
+)
+
+// askPatience bounds the time in which a runtime lists its options, which takes tenths of a second.
+const askPatience = 5 * time.Second
+
+// Ask starts the runtime of spec only to list its options (--help), with the verification and the confinement of every
+// start, and waits for its end. The answer is nothing more than text: a hostile one makes the later start fail.
+func Ask(ctx context.Context, spec Spec) (Features, error) {
+	var mu sync.Mutex
+	var lines []string
+	spec.Line = func(line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(lines) < 4096 {
+			lines = append(lines, line)
+		}
+	}
+	prepared, err := prepare(spec)
+	if err != nil {
+		return Features{}, err
+	}
+	prepared.ask = true
+	started, err := prepared.run()
+	if err != nil {
+		return Features{}, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	select {
+	case <-started.Exit:
+	case p := <-started.Panics:
+		started.Handle.Kill(bounded, 0)
+		panic(p)
+	case <-bounded.Done():
+		started.Handle.Kill(bounded, 0)
+		<-started.Exit
+		return Features{}, fmt.Errorf("asking the runtime for its options: %w", context.Cause(bounded))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return parseFeatures(lines), nil
+}
+
+var optionName = regexp.MustCompile(`--[a-z0-9-]+`)
+
+// parseFeatures reads the text of --help. An option stands at the beginning of its line, with its other names and its
+// values; the lines of its description are indented. An option that was removed is listed too, and described as removed.
+func parseFeatures(lines []string) Features {
+	values := map[string]string{} // option → the rest of its line
+	for i, line := range lines {
+		if !strings.HasPrefix(line, "-") {
+			continue
+		}
+		described := line
+		if i+1 < len(lines) && strings.HasPrefix(lines[i+1], " ") {
+			described += lines[i+1]
+		}
+		if strings.Contains(described, "has been removed") {
+			continue
+		}
+		for _, at := range optionName.FindAllStringIndex(line, -1) {
+			values[line[at[0]:at[1]]] = line[at[1]:]
+		}
+	}
+	_, lookup := values[lookupOption]
+	_, guess := values[guessOption]
+	_, sleep := values[sleepOption]
+	_, noWarmup := values[warmupOption]
+	kinds := strings.Split(strings.TrimSpace(values[typeOption]), ",")
+	return Features{Speculation: lookup && guess && slices.Contains(kinds, speculationKind), Sleep: sleep, NoWarmup: noWarmup}
+}
+
+func (s Spec) speculates() bool { return s.Features.Speculation && s.Speculate && !s.Model.Embedding }
+
+func (s Spec) sleeps() bool { return s.Features.Sleep && s.SleepAfter > 0 }
+
+// optional are the arguments that the runtime may lack.
+func (s Spec) optional() []string {
+	var args []string
+	if s.speculates() {
+		args = append(args, typeOption, speculationKind, lookupOption, fmt.Sprint(lookupTokens), guessOption, fmt.Sprint(guessTokens))
+	}
+	if s.Features.NoWarmup {
+		args = append(args, warmupOption)
+	}
+	if s.sleeps() {
+		args = append(args, sleepOption, fmt.Sprint(int64(max(s.SleepAfter, time.Second)/time.Second)))
+	}
+	return args
+}
