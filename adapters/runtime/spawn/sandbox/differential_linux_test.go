@@ -40,7 +40,7 @@ next:
 	return refuse
 }
 
-// filter is a program, to be run as the kernel runs it, and in the BPF machine of golang.org/x/net, which is slow.
+// filter runs a program as the kernel does, and in the BPF machine of golang.org/x/net, which is slower.
 type filter struct {
 	t       testing.TB
 	vm      *bpf.VM
@@ -110,7 +110,7 @@ func (f *filter) interpret(words *[16]uint32) verdict {
 	}
 }
 
-// variant is one program of the four that are installed somewhere.
+// variant is one of the four programs: for amd64 or arm64, with or without a GPU.
 type variant struct {
 	own      processor
 	gpu      bool
@@ -294,8 +294,8 @@ func TestProgramDecidesAsThePolicy(t *testing.T) {
 	t.Logf("%d calls", sum)
 }
 
-// R10: the comparison finds the fault that our filter had until 2026-11: where a condition fails, the old assembler left
-// the argument in the accumulator and went on to compare it with the numbers of later calls. faulty assembles that way.
+// R10: the comparison finds this fault of an assembler: where a condition fails, it leaves the argument in the accumulator
+// and then compares it with the numbers of later calls. faulty assembles that way.
 func TestComparisonFindsTheOldFault(t *testing.T) {
 	for _, v := range variants() {
 		random := func(yield func(systemCall)) { v.random(1, 50_000, yield) }
