@@ -45,8 +45,8 @@ func TestOwnCatalogue(t *testing.T) {
 	if status.Session.State != messages.SessionNoHub || status.Manifest.Added != 2 || status.Manifest.Version != 0 {
 		t.Errorf("got the session %+v and the manifest %+v, want no hub and two additions", status.Session, status.Manifest)
 	}
-	if answer := c.Must("chat", "--max-tokens", "40", "--temperature", "0", "What is the capital of France?"); !strings.Contains(answer, "Paris") {
-		t.Errorf("got the answer %q, want Paris", answer)
+	if answer := c.Must("chat", "--max-tokens", "40", "--temperature", "0", "Name three planets."); !strings.Contains(answer, "Mars") {
+		t.Errorf("got the answer %q, want Mars among the planets", answer)
 	}
 	if text := c.Must("status"); !strings.Contains(text, "verified, yours") || !strings.Contains(text, "no hub") || strings.Contains(text, "login") {
 		t.Errorf("got the status %s\nwant it to say yours and no hub, and no login", text)
