@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +97,47 @@ func TestMetricsOpenMetrics(t *testing.T) {
 		}
 		if !fits {
 			t.Errorf("got the sample %s in the %s family %s, want the suffix %q", sample, kind, name, suffixes)
+		}
+	}
+}
+
+// X11: each metric and label of the Grafana dashboard is one that the program writes, and each family of requests, tokens
+// and availability is on it.
+func TestGrafanaDashboard(t *testing.T) {
+	data, err := os.ReadFile("../../docs/grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr, LegendFormat string }
+		}
+	}
+	if err := json.Unmarshal(data, &dashboard); err != nil || len(dashboard.Panels) < 10 {
+		t.Fatalf("got %d panels, %v; want at least 10", len(dashboard.Panels), err)
+	}
+	status := busy()
+	status.FrontDoor.Dropped = map[string]int64{"user": 1}
+	text, used := metricsText(status, false), ""
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			used += target.Expr + "\n"
+			for _, name := range regexp.MustCompile(`companion_\w+`).FindAllString(target.Expr, -1) {
+				if !regexp.MustCompile(`(?m)^` + name + `[ {]`).MatchString(text) {
+					t.Errorf("%s: got the metric %s, want one that the program writes", panel.Title, name)
+				}
+			}
+			for _, label := range regexp.MustCompile(`{{(\w+)}}`).FindAllStringSubmatch(target.LegendFormat, -1) {
+				if label[1] != "instance" && !strings.Contains(text, label[1]+`="`) {
+					t.Errorf("%s: got the label %s, want one that the program writes", panel.Title, label[1])
+				}
+			}
+		}
+	}
+	for _, name := range []string{"companion_requests_total", "companion_generated_tokens_total", "companion_time_to_first_token_seconds", "companion_available_seconds_total"} {
+		if !strings.Contains(used, name) {
+			t.Errorf("got no panel of %s, want one", name)
 		}
 	}
 }

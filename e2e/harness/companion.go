@@ -352,3 +352,10 @@ func (c *Companion) Log() string {
 	}
 	return all.String()
 }
+
+// Shell runs a script of bash in a folder, with the companion in its PATH. The script ends at its first error.
+func (c *Companion) Shell(folder, script string, more ...string) Result {
+	c.t.Helper()
+	env := append(c.env(), "PATH="+filepath.Dir(Binary(c.t, "companion"))+":"+os.Getenv("PATH"))
+	return runProgram(c.t, "bash", "", append(env, more...), "-euo", "pipefail", "-c", "cd \"$1\"\n"+script, "bash", folder)
+}
