@@ -39,6 +39,8 @@ type Attempt struct {
 	signedIn bool                     // readable once outcome is closed
 	server   *http.Server
 	serving  sync.WaitGroup
+	gate     sync.Mutex // no handler joins serving once closed is set
+	closed   bool
 	closing  sync.Once
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -458,6 +459,22 @@ func TestAttemptEnds(t *testing.T) {
 	a.Close(false)
 	if status, _, _ := h.browse(a.Page().URL); status != 0 {
 		t.Fatalf("after Close: got status %d, want no listener", status)
+	}
+}
+
+// O2, A9: a request that arrives while the attempt closes is not counted, because a count that rises while Close waits for zero
+// makes sync.WaitGroup panic. It gets no answer.
+func TestRequestWhileClosing(t *testing.T) {
+	_, c := newHub(t)
+	a, err := c.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close(false)
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://"+a.host+a.startPath, nil))
+	if got := w.Header(); len(got) != 0 || w.Body.Len() != 0 {
+		t.Errorf("got headers %v and %d bytes, want none", got, w.Body.Len())
 	}
 }
 

@@ -112,7 +112,9 @@ func (a *Attempt) serve(listener net.Listener) {
 
 // ServeHTTP answers the start page and the callback, and refuses everything else without ending the attempt (O3).
 func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.serving.Add(1)
+	if !a.enter() {
+		return // the connection is closed
+	}
 	defer a.serving.Done()
 	if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
 		g.crowd.mu.Lock()
@@ -137,6 +139,17 @@ func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.callback(w, r, checkCallback(q, a.want))
+}
+
+// enter counts a handler that Close waits for. It reports false if the attempt is closing: a count that rises from zero while
+// Close waits makes the sync.WaitGroup panic.
+func (a *Attempt) enter() bool {
+	a.gate.Lock()
+	defer a.gate.Unlock()
+	if !a.closed {
+		a.serving.Add(1)
+	}
+	return !a.closed
 }
 
 // start redirects the browser to the hub, for every request until the callback has arrived: a link preview, a prefetch or a
@@ -192,6 +205,9 @@ func (a *Attempt) Close(signedIn bool) {
 			}
 		}
 		_ = a.server.Close()
+		a.gate.Lock()
+		a.closed = true
+		a.gate.Unlock()
 		a.serving.Wait()
 	})
 }
