@@ -203,12 +203,16 @@ type house struct {
 type fakeNotes struct {
 	mu     sync.Mutex
 	note   sessionnote.Note
-	broken bool
+	broken bool // cannot be written
+	unread bool // cannot be read
 }
 
 func (n *fakeNotes) Read() (sessionnote.Note, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.unread {
+		return sessionnote.Note{}, errors.New("input/output error")
+	}
 	return n.note, nil
 }
 
@@ -218,7 +222,7 @@ func (n *fakeNotes) Write(note sessionnote.Note) error {
 	if n.broken {
 		return errors.New("no space left on device")
 	}
-	n.note = note
+	n.note, n.unread = note, false
 	return nil
 }
 

@@ -238,6 +238,54 @@ func TestKilledWhileTheKeychainIsStale(t *testing.T) {
 	}
 }
 
+// O8, O9: while the note cannot be read, it is unknown whether the refresh token is spent and whether the user has signed out.
+// The session is not used until the note can be read, or until a sign-in or sign-out replaces it.
+func TestNoteNotReadable(t *testing.T) {
+	for name, act := range map[string]func(t *testing.T, h *house){
+		"readable later": func(_ *testing.T, h *house) {
+			h.notes.mu.Lock()
+			h.notes.unread = false
+			h.notes.mu.Unlock()
+			time.Sleep(5 * time.Minute)
+		},
+		"signing out": func(t *testing.T, h *house) {
+			if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonOK {
+				t.Errorf("signing out: got %+v, want ok", r)
+			}
+		},
+		"signing in": func(t *testing.T, h *house) {
+			_, done, cancel := h.login()
+			defer cancel()
+			h.hub.callback <- nil
+			if r := <-done; r.Reason != messages.ReasonOK {
+				t.Errorf("signing in: got %+v, want ok", r)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.signedIn(0)
+				h.notes.note.InFlight, h.notes.unread = sessionnote.Digest(messages.NewSecret("refresh-1")), true
+				h.start(t)
+				time.Sleep(time.Hour)
+				if h.refreshes() != 0 || !h.stored().Found {
+					t.Errorf("got %d refreshes, session stored %v; want none, true", h.refreshes(), h.stored().Found)
+				}
+				h.wantView(t, messages.SessionUnknown, messages.ReasonInternalError)
+				act(t, h)
+				synctest.Wait()
+				if h.view.Get().State == messages.SessionUnknown || h.hub.reused != 0 {
+					t.Errorf("got view %+v, %d spent tokens sent; want a known state and none", h.view.Get(), h.hub.reused)
+				}
+				if h.notes.unread || h.notes.get() != (sessionnote.Note{}) {
+					t.Errorf("note: got unreadable %v, %+v; want false, empty", h.notes.unread, h.notes.get())
+				}
+			})
+		})
+	}
+}
+
 // O8: no refresh token is sent while the note cannot be written; the refresh waits for the disk.
 func TestNoRefreshWithoutNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

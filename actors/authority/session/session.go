@@ -102,7 +102,7 @@ type task struct {
 	drop func()
 }
 
-// loop is the state of one Serve; only its goroutine accesses it, except note, which only the running task accesses.
+// loop is the state of one Serve; only its goroutine accesses it, except note and unread, which only the running task accesses.
 type loop struct {
 	deps   Deps
 	ctx    context.Context
@@ -117,6 +117,7 @@ type loop struct {
 	doubtful messages.Session // the hub may have spent its refresh token: only use it to revoke
 	view     messages.SessionView
 	note     sessionnote.Note
+	unread   bool // the note on disk could not be read: note does not say what it says
 
 	tasks      []task // tasks[0] is running
 	finished   chan struct{}

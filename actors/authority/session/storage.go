@@ -10,12 +10,14 @@ import (
 	"companion/messages"
 )
 
-// load reads the stored session from custody, and the note about it from the disk.
+// load reads the note from the disk and the stored session from custody. While the note cannot be read, the session is not used:
+// its refresh token may be spent, or the user may have signed out.
 func (l *loop) load() {
 	var loaded messages.LoadedSession
 	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
-		l.readNote()
-		loaded = l.askLoad(ctx, false)
+		if loaded.Reason = l.readNote(); loaded.Reason == messages.ReasonOK {
+			loaded = l.askLoad(ctx, false)
+		}
 	}, then: func() {
 		switch {
 		case l.known: // a sign-in or sign-out ended first
@@ -57,26 +59,28 @@ func (l *loop) interrupted(s messages.Session) {
 }
 
 // readNote reads the note from the disk.
-func (l *loop) readNote() {
+func (l *loop) readNote() messages.Reason {
 	note, err := l.deps.Notes.Read()
 	if err != nil {
 		l.deps.Log.Error("session note not readable", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
-		return
+		l.unread = true
+		return messages.ReasonInternalError
 	}
-	l.note = note
+	l.note, l.unread = note, false
+	return messages.ReasonOK
 }
 
 // writeNote changes the note in memory and on disk.
 func (l *loop) writeNote(change func(*sessionnote.Note)) error {
 	note := l.note
-	if change(&note); note == l.note {
+	if change(&note); note == l.note && !l.unread {
 		return nil
 	}
 	if err := l.deps.Notes.Write(note); err != nil {
 		l.deps.Log.Error("session note not written", zap.String("reason", string(messages.ReasonInternalError)), zap.Error(err))
 		return err
 	}
-	l.note = note
+	l.note, l.unread = note, false
 	return nil
 }
 
