@@ -66,8 +66,8 @@ func TestHostileRuntime(t *testing.T) {
 	c.SignIn()
 	status := c.Available()
 	// Tests run as root, or where a user may make namespaces.
-	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp || !s.Netns {
-		t.Fatalf("got sandbox %+v, want Landlock, seccomp and a network namespace: this test needs a kernel that has them", status.Runtime)
+	if s := status.Runtime.Sandbox; s.Landlock < 1 || !s.Seccomp || !s.Netns || !s.Mounts {
+		t.Fatalf("got sandbox %+v, want Landlock, seccomp, a network namespace and covered mounts: this test needs a kernel that has them", status.Runtime)
 	}
 	refused := attempts(c)
 	// It may serve before the last line of its report was read.

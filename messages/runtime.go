@@ -193,7 +193,8 @@ func (ConfirmProcess) toProcess() {}
 type Sandbox struct {
 	Landlock int  `json:"landlock"` // ABI in force, 0 when none
 	Seccomp  bool `json:"seccomp"`
-	Netns    bool `json:"netns"` // it runs in a network namespace of its own (R10)
+	Netns    bool `json:"netns"`  // it runs in a network namespace of its own (R10)
+	Mounts   bool `json:"mounts"` // mounts that it does not need are covered (R4)
 }
 
 // ProcessView is the part of status about the runtime process. Published by process.

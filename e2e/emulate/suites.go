@@ -18,6 +18,11 @@ var exclusions = []exclusion{
 	{"TestNoOrphans", "kills within 80 ms of a start, which takes longer in an emulator", false, everywhere},
 	{"TestCallNumbers", "compares with the source of a module", false, everywhere},
 	{"TestProgramDecidesAsThePolicy", "depends on no kernel", false, everywhere},
+	{"TestProgramHeaders", "needs a program with a loader, and the guest has a static shell", true, everywhere},
+	{"TestLoaderIsOfTheSystem", "needs a program with a loader, and the guest has a static shell", true, everywhere},
+	{"TestThreadEndsAlone", "the kernel tells the end of a thread since 6.9", true, beforeEnding},
+	{"TestRuntimePriority", "the kernel limits how often a session's priority changes", true, everywhere},
+	{"TestLookupsReachNoOtherMount", "is for root, and the suite of an ordinary user skips it", true, everywhere},
 	{"TestOrdinaryUser", "is for root, and the suite of an ordinary user skips it", true, everywhere},
 	{"TestEnding", "the kernel tells the end of a thread since 6.9", true, beforeEnding},
 	{"TestHostileRuntimeIsConfined", "skips after it has seen what seccomp alone refuses", true, withoutLandlock},
@@ -57,6 +62,6 @@ func suites(m machine) []plan.Suite {
 	return []plan.Suite{
 		{Name: "sandbox", Program: "/test/sandbox", Args: arguments(), User: true},
 		{Name: "spawn", Program: "/test/spawn", Args: arguments(), User: true},
-		{Name: "spawn as root", Program: "/test/spawn", Args: arguments("-test.run=Cgroup|Limit|Group|Hostile|Inherits|Level|Ordinary|Layer|Bind|Folder|EndsWith")},
+		{Name: "spawn as root", Program: "/test/spawn", Args: arguments("-test.run=Cgroup|Limit|Group|Hostile|Inherits|Level|Ordinary|Lookups|Layer|Bind|Folder|EndsWith")},
 	}
 }

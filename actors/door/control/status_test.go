@@ -122,8 +122,8 @@ func TestStatusShape(t *testing.T) {
 		t.Fatalf("got %v, want a readable example with 10 keys or more", err)
 	}
 	extras := map[string][]string{
-		"full":  {"availableSeconds", "runtime.sandbox.netns", "model.context", "model.contextShare", "model.contextTrained", "model.contextAsked", "model.contextBy", "model.controlTokens", "frontDoor.endedRuntime", "frontDoor.applications", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
-		"empty": {"runtime.sandbox.netns"},
+		"full":  {"availableSeconds", "runtime.sandbox.netns", "runtime.sandbox.mounts", "model.context", "model.contextShare", "model.contextTrained", "model.contextAsked", "model.contextBy", "model.controlTokens", "frontDoor.endedRuntime", "frontDoor.applications", "frontDoor.latency", "frontDoor.latencyCount", "frontDoor.latencySumMilliseconds"},
+		"empty": {"runtime.sandbox.netns", "runtime.sandbox.mounts"},
 	}
 	for name, parts := range map[string]func() (messages.Snapshot, Views){"full": full, "empty": empty} {
 		encoded, err := json.Marshal(statusOf(parts()))

@@ -225,6 +225,9 @@ func TestOrdinaryUser(t *testing.T) {
 			if separate := own != ours; separate != level.Netns || level.Netns && !allowed || allowed && !level.Netns && userNamespaces() {
 				t.Errorf("got namespace %v in the status, want %v as in /proc", level.Netns, separate)
 			}
+			if level.Mounts != level.Netns {
+				t.Errorf("got mounts covered %v, want %v as the network namespace", level.Mounts, level.Netns)
+			}
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			within(t, 5*time.Second, "the end of the runtime", func() bool { return len(holding(t, p.Dir)) == 0 })

@@ -18,14 +18,19 @@ func stageAttributes(g *cgroup) *syscall.SysProcAttr {
 }
 
 // ownNamespaces are the namespaces of the stage, where the system lets this user make them: a user namespace, which
-// only root does not need, and a network namespace, which has no interface that is up. No user is mapped: the process
-// keeps its access to the user's files, and has no capability after it executes.
-var ownNamespaces uintptr = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
+// only root does not need, a network namespace, which has no interface that is up, and a mount namespace. No user is
+// mapped: the process keeps its access to the user's files. The stage has the capability to mount in it, which it loses
+// when it executes the runtime.
+var ownNamespaces uintptr = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
 
 // separate requests the stage's own namespaces, and reports whether the system may have them.
 func separate(attributes *syscall.SysProcAttr) bool {
+	if ownNamespaces == 0 {
+		return false
+	}
 	attributes.Cloneflags |= ownNamespaces
-	return ownNamespaces != 0
+	attributes.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
+	return true
 }
 
 // awaitLeader returns when the leader has ended, without reaping it, so that its process id is not reused while the

@@ -51,6 +51,7 @@ func stage(report *json.Encoder) error {
 	if err := closeOnExecution(); err != nil {
 		return fmt.Errorf("closing descriptors on execution: %w", pathless(err))
 	}
+	covered := p.Policy.OwnNetwork && coveredInTime(p.needed())
 	dropPrivileges()
 	lowlatency.SetEnabled(p.LowLatency)
 	lowlatency.LowerPriority(p.Background)
@@ -59,6 +60,7 @@ func stage(report *json.Encoder) error {
 	}
 	p.Policy.Executable = fmt.Sprintf("/proc/self/fd/%d", p.Policy.ExecFD)
 	result := sandbox.Apply(p.Policy, layers)
+	result.Level.Mounts = covered
 	said := stageReport{Sandbox: result.Level, Handover: result.Listener >= 0}
 	// Mode prefer accepts what the kernel lacks, and nothing that the runtime's own files bring about.
 	if result.Artifact || p.Mode != Prefer && !result.Complete() {
