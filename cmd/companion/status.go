@@ -248,6 +248,8 @@ func next(s messages.Status) string {
 		return "wait for the transfer"
 	case !s.Facts.Token:
 		return "unlock or start the keychain; `companion config show` names the back end"
+	case !s.Facts.Verified && s.Manifest.AddedReason != "" && s.Session.State == messages.SessionNoHub:
+		return "companion add FILE, which says what is wrong with your catalogue"
 	case !s.Facts.Verified && (s.Reason == messages.ReasonNoHub || s.Reason == messages.ReasonFileMissing):
 		return nextStep(s.Reason)
 	case !s.Facts.Verified && s.Session.State != messages.SessionSignedIn && s.Session.State != messages.SessionNoHub:
