@@ -20,7 +20,7 @@ func TestLookupsReachNoOtherMount(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, which may mount")
 	}
-	for name, layer := range map[string]string{"": "", "without namespaces": "namespace"} {
+	for name, layer := range map[string]string{"with namespaces": "", "without namespaces": "namespace"} {
 		t.Run(name, func(t *testing.T) {
 			defer spawn.WithoutLayer(layer)()
 			script := target(t)
