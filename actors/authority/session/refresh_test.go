@@ -130,17 +130,20 @@ func TestKilledDuringRefresh(t *testing.T) {
 // of disk and keychain. No refresh token is sent twice, and a user who signed out stays signed out.
 func TestKilledAnywhere(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		lives := rapid.SliceOfN(rapid.IntRange(0, 3000), 1, 8).Draw(rt, "lives in seconds")
+		// Lives of milliseconds, in which a refresh is cut, and of up to an hour, in which tokens expire.
+		life := rapid.OneOf(rapid.IntRange(0, 3000), rapid.IntRange(0, 3_600_000))
+		lives := rapid.SliceOfN(life, 1, 8).Draw(rt, "lives in milliseconds")
 		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"token", "fail", "lose", "mend", "lock", "unlock", "logout", ""}), len(lives), len(lives)).Draw(rt, "steps")
 		var problem string
 		synctest.Test(t, func(t *testing.T) {
 			h := newHouse(t)
+			h.intact = true
 			h.signedIn(0)
 			h.hub.took = time.Second
 			gone := false
-			for i, seconds := range lives {
+			for i, milliseconds := range lives {
 				// Simulated SIGKILL: the actor cannot finish its work. Its goroutines go on, but their messages reach no actor.
-				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason}
+				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason, intact: true}
 				next.hub.fault, next.hub.lose = nil, false
 				ctx, kill := context.WithCancel(t.Context())
 				next.assemble(ctx)
@@ -164,7 +167,7 @@ func TestKilledAnywhere(t *testing.T) {
 					synctest.Wait()
 					gone = true
 				}
-				time.Sleep(time.Duration(seconds) * time.Millisecond)
+				time.Sleep(time.Duration(milliseconds) * time.Millisecond)
 				next.cut()
 				kill()
 				<-done
