@@ -144,7 +144,7 @@ func firstToken(h *history) string {
 	ms := func(sum float64, n int64) time.Duration {
 		return time.Duration(sum / float64(n) * float64(time.Millisecond)).Round(time.Millisecond)
 	}
-	all := fmt.Sprintf("mean %v of %d streams", ms(now.FirstTokenSumMilliseconds, now.FirstTokenCount), now.FirstTokenCount)
+	all := fmt.Sprintf("mean %v of %d %s", ms(now.FirstTokenSumMilliseconds, now.FirstTokenCount), now.FirstTokenCount, mark(now.FirstTokenCount == 1, "stream", "streams"))
 	before := h.samples[0].status.FrontDoor
 	if n := now.FirstTokenCount - before.FirstTokenCount; n > 0 && before.FirstTokenCount > 0 {
 		return fmt.Sprintf("%v of the last %d, %s", ms(now.FirstTokenSumMilliseconds-before.FirstTokenSumMilliseconds, n), n, all)
