@@ -73,17 +73,6 @@ func (s *secretService) giveBack(l *line, v *vault) {
 	}
 }
 
-// close closes the kept connection. KeePassXC forgets what the user has allowed.
-func (s *secretService) close() {
-	s.mu.Lock()
-	l := s.kept
-	s.kept, s.seen = nil, seenItem{}
-	s.mu.Unlock()
-	if l != nil {
-		l.close()
-	}
-}
-
 // unlockItems unlocks all items of the service, with one dialog.
 func (v *vault) unlockItems(service string) error {
 	items, err := v.search(map[string]string{"service": service})

@@ -231,3 +231,14 @@ func lockCollections(t *testing.T) {
 		}
 	}
 }
+
+// close closes the kept connection. KeePassXC forgets what the user has allowed.
+func (s *secretService) close() {
+	s.mu.Lock()
+	l := s.kept
+	s.kept, s.seen = nil, seenItem{}
+	s.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
+}

@@ -55,9 +55,9 @@ func coverMounts(needed []string) error {
 func cover(point string) error {
 	err := unix.Mount("none", point, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=1,mode=0555")
 	switch {
-	case err == unix.ENOENT || err == unix.ENOTDIR:
+	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		return nil // gone, or a file
-	case err == unix.EACCES && unix.Lstat(point, &unix.Stat_t{}) == err:
+	case errors.Is(err, unix.EACCES) && errors.Is(unix.Lstat(point, &unix.Stat_t{}), unix.EACCES):
 		return nil // below a folder that this user may not search
 	case err != nil:
 		return err
