@@ -149,14 +149,16 @@ var pureRooms = []string{
 // that is not on the list counts as I/O. For packages that contain both pure functions and I/O, Deeds checks
 // each use.
 var pureImports = []string{
-	"context", "crypto/sha256", "crypto/subtle", "errors", "fmt", "math", "slices", "strings", "time", "github.com/looplab/fsm",
+	"context", "crypto/sha256", "crypto/subtle", "encoding/binary", "errors", "fmt", "math", "net/netip", "slices", "strings", "time",
+	"github.com/looplab/fsm",
 }
 
 // words are the pure names of packages that can also read the clock or write.
 var words = map[string][]string{
-	"context": {"Background", "Context"},
-	"fmt":     {"Errorf", "State"},
-	"time":    {"Duration", "Millisecond", "Minute", "Time"},
+	"context":         {"Background", "Context"},
+	"encoding/binary": {"NativeEndian"},
+	"fmt":             {"Errorf", "State"},
+	"time":            {"Duration", "Hour", "Millisecond", "Minute", "Second", "Time"},
 }
 
 // Purity finds imports of pure packages that are not on the list.
