@@ -33,6 +33,8 @@ type dashboard struct {
 	log    string
 	screen tcell.Screen
 
+	events chan tcell.Event
+
 	seen  history
 	lines []logfile.Record
 }
@@ -50,7 +52,7 @@ func (a *app) watchScreen(ctx context.Context, s config.Settings, places config.
 	if _, err := client.Status(ctx); err != nil { // before the screen: an error stays readable
 		return err
 	}
-	d := &dashboard{app: a, s: s, client: client, log: places.Log, screen: screen}
+	d := &dashboard{app: a, s: s, client: client, log: places.Log, screen: screen, events: make(chan tcell.Event)}
 	if err := screen.Init(); err != nil {
 		return errNoScreen
 	}
@@ -58,6 +60,9 @@ func (a *app) watchScreen(ctx context.Context, s config.Settings, places config.
 	group := actorkit.NewGroup()
 	defer group.Wait()
 	defer cancel()
+	quit := make(chan struct{})
+	defer close(quit) // after the terminal was given back
+	group.Go(func() { screen.ChannelEvents(d.events, quit) })
 	resumed := make(chan struct{}, 1)
 	begun := true
 	release, err := a.holdTerminal(hold{
@@ -68,7 +73,7 @@ func (a *app) watchScreen(ctx context.Context, s config.Settings, places config.
 			}
 			_ = screen.Resume()
 		},
-		leave: func() { _ = screen.Suspend() },
+		leave: d.suspend,
 		redraw: func() {
 			select {
 			case resumed <- struct{}{}:
@@ -81,6 +86,23 @@ func (a *app) watchScreen(ctx context.Context, s config.Settings, places config.
 	}
 	defer release()
 	return d.run(ctx, group, resumed)
+}
+
+// suspend gives the terminal back. tcell's reader of keys blocks when its queue is full, and Suspend waits for that
+// reader, so the events of a paste are taken and dropped meanwhile.
+func (d *dashboard) suspend() {
+	given := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-d.events:
+			case <-given:
+				return
+			}
+		}
+	}()
+	_ = d.screen.Suspend()
+	close(given)
 }
 
 func (d *dashboard) run(ctx context.Context, group *actorkit.Group, resumed <-chan struct{}) error {
@@ -98,9 +120,6 @@ func (d *dashboard) run(ctx context.Context, group *actorkit.Group, resumed <-ch
 			return actorkit.Tell(ctx, records, r)
 		})
 	})
-	events, quit := make(chan tcell.Event), make(chan struct{})
-	group.Go(func() { d.screen.ChannelEvents(events, quit) })
-	defer close(quit)
 	for {
 		redraw := true
 		select {
@@ -116,7 +135,7 @@ func (d *dashboard) run(ctx context.Context, group *actorkit.Group, resumed <-ch
 			d.lines = append(d.lines, r)
 			d.lines = d.lines[max(0, len(d.lines)-logsKept):]
 			redraw = false // with the next status
-		case event := <-events:
+		case event := <-d.events:
 			if d.quits(event) {
 				return nil
 			}
