@@ -117,14 +117,19 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := apptoken.Revoke(cmd.Context(), places.Tokens, given[0]); err != nil {
-				return tokenFailure(given[0], err)
+			missing := apptoken.Revoke(cmd.Context(), places.Tokens, given[0])
+			if missing != nil && !errors.Is(missing, apptoken.ErrNotFound) {
+				return tokenFailure(given[0], missing)
 			}
+			// Also without an entry: an earlier revocation may not have reached the daemon.
 			if _, err := a.applyTokens(cmd.Context(), places); err != nil {
 				f := described(err)
 				f.message = "the token is removed from the file, but the running daemon did not confirm it and may still accept it: " + f.message
 				f.hint = "end the daemon: its next start does not know the token"
 				return f
+			}
+			if missing != nil {
+				return tokenFailure(given[0], missing)
 			}
 			a.say("Revoked: %s.", given[0])
 			return nil
