@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -33,6 +34,9 @@ type Target struct {
 	// Local says that the target is our endpoint, whose error texts come from a fixed table (L10). The texts of
 	// other servers are not shown: they may quote the key or the note.
 	Local bool
+	// Confirm checks each new connection before a byte is sent on it; nil: no check. A port on a loopback address can
+	// be another program's by now.
+	Confirm func(context.Context, net.Conn) error
 	// Limits bound what the server can cost; the zero value takes the defaults.
 	Limits Limits
 }

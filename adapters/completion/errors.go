@@ -90,6 +90,9 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, errRedirect):
 		return c.failed("redirected", errRedirect.Error(), errRedirect)
 	}
+	if refused := new(unconfirmedError); errors.As(err, &refused) {
+		return refused.err // nothing was sent
+	}
 	if failed := new(url.Error); errors.As(err, &failed) {
 		return c.failed("unreachable", "no connection, or it broke off", err)
 	}

@@ -64,8 +64,27 @@ func newTransport(t Target, limits Limits) *http.Transport {
 			return dialer.DialContext(ctx, "unix", t.Socket)
 		}
 	}
+	if dial := transport.DialContext; t.Confirm != nil {
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			if err := t.Confirm(ctx, conn); err != nil {
+				_ = conn.Close()
+				return nil, &unconfirmedError{err}
+			}
+			return conn, nil
+		}
+	}
 	return transport
 }
+
+// unconfirmedError is the refusal of Target.Confirm.
+type unconfirmedError struct{ err error }
+
+func (e *unconfirmedError) Error() string { return e.err.Error() }
+func (e *unconfirmedError) Unwrap() error { return e.err }
 
 // sentKey finds the counter of sent bytes in a request's context.
 type sentKey struct{}

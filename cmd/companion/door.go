@@ -92,15 +92,21 @@ func (d door) confirm(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the base URL: %w", err)
 	}
-	wrong := &failure{code: "foreign_listener", exit: exitIntegrity,
-		message: "the daemon does not know a connection to " + u.Host + ": another program listens there",
-		hint:    "send nothing there; stop that program, then `companion status`"}
 	dialer := net.Dialer{Timeout: confirmWithin}
 	conn, err := dialer.DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return &failure{code: string(messages.ReasonNotReady), message: "the endpoint " + u.Host + " does not accept a connection", exit: exitUnavailable, err: err}
 	}
 	defer conn.Close()
+	return d.confirmConn(ctx, conn)
+}
+
+// confirmConn asks the daemon whether it has accepted this connection.
+func (d door) confirmConn(ctx context.Context, conn net.Conn) error {
+	host := conn.RemoteAddr().String()
+	wrong := &failure{code: "foreign_listener", exit: exitIntegrity,
+		message: "the daemon does not know a connection to " + host + ": another program listens there",
+		hint:    "send nothing there; stop that program, then `companion status`"}
 	from, ok := conn.LocalAddr().(*net.TCPAddr)
 	if !ok {
 		return wrong
@@ -111,7 +117,7 @@ func (d door) confirm(ctx context.Context) error {
 		return err
 	}
 	if !confirmed {
-		if to, err := netip.ParseAddrPort(u.Host); err == nil {
+		if to, err := netip.ParseAddrPort(host); err == nil {
 			if holder := loopback.Holder(to); holder != "" {
 				wrong.message += ", " + holder
 			}
@@ -144,5 +150,5 @@ func (d door) client() (*completion.Client, error) {
 		return nil, &failure{code: string(d.status.Reason), exit: exitUnavailable,
 			message: fmt.Sprintf("local inference is not available: %s", explain(d.status.Reason))}
 	}
-	return completion.New(completion.Target{BaseURL: d.baseURL, Key: d.token, Model: d.status.Model.Name, Local: true}), nil
+	return completion.New(completion.Target{BaseURL: d.baseURL, Key: d.token, Model: d.status.Model.Name, Local: true, Confirm: d.confirmConn}), nil
 }

@@ -117,7 +117,8 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := consented(s, chosen, f.private, f.consentID); err != nil {
+	// The vocabulary comes from the user's notes, so it is as private as they are.
+	if err := consented(s, chosen, f.private || f.tagsFrom != "", f.consentID); err != nil {
 		return err
 	}
 	since, err := sinceFlag(f.since, time.Now())

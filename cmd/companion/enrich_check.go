@@ -62,6 +62,9 @@ func (a *app) dryRun(ctx context.Context, s config.Settings, l lane.Lane, vocabu
 			return err
 		}
 	}
+	if !a.json && len(vocabulary) > 0 {
+		a.say("each request also holds %d tags of --tags-from", len(vocabulary))
+	}
 	if !a.json {
 		a.say("%d notes, %d requests, %d bytes of text to %s; nothing was sent", len(paths)-failed, requests, bytes, where)
 	}

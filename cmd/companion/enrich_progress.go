@@ -109,11 +109,15 @@ func (p *enrichProgress) summary() {
 	if p.truncated > 0 {
 		parts = append(parts, fmt.Sprintf("%d not read whole", p.truncated))
 	}
-	away := p.sent
+	p.app.say("%s; bytes sent off this machine: %d", strings.Join(parts, ", "), p.away())
+}
+
+// away is the number of bytes that were sent off this machine for the notes that ended.
+func (p *enrichProgress) away() int64 {
 	if p.lane == lane.Local {
-		away = 0
+		return 0
 	}
-	p.app.say("%s; bytes sent off this machine: %d", strings.Join(parts, ", "), away)
+	return p.sent
 }
 
 // result is the failure of the whole: the batch's own, or the failure of its notes. When every note failed alike,
@@ -126,7 +130,7 @@ func (p *enrichProgress) result(err error) error {
 			what = "interrupted"
 		}
 		if !p.app.json {
-			p.app.say("%s after %d of %d notes; the same command continues", what, p.done, p.total)
+			p.app.say("%s after %d of %d notes; the same command continues; bytes sent off this machine for them: %d", what, p.done, p.total, p.away())
 		}
 		if errors.Is(err, context.Canceled) {
 			return err

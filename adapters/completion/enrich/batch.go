@@ -140,15 +140,15 @@ func (b *batch) enrich(ctx context.Context, note Note) finished {
 		defer contain(&err)
 		return b.e.Note(ctx, note)
 	}()
+	for _, sent := range result.Provenance.BytesSent { // also of a note that failed
+		done.outcome.Sent += sent
+	}
 	if err != nil {
 		done.outcome.Err = err
 		return done
 	}
 	done.result = &result
 	done.outcome.Truncated, done.outcome.Read = result.Truncated, result.Source.Read
-	for _, sent := range result.Provenance.BytesSent {
-		done.outcome.Sent += sent
-	}
 	return done
 }
 

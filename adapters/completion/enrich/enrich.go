@@ -161,21 +161,32 @@ func (e *Enricher) Calls(n Note) int {
 	return min(calls, maxCalls)
 }
 
-// Note enriches one note, in several requests where it is longer than the context (E8).
+// Note enriches one note, in several requests where it is longer than the context (E8). With an error, the result says
+// only how many bytes were sent.
 func (e *Enricher) Note(ctx context.Context, note Note) (Result, error) {
 	if e.limit() < 256 {
 		return Result{}, fmt.Errorf("the model's context of %d tokens is too small to enrich notes; set model.context to 2048 or more", e.Context)
 	}
+	var sent int64
 	for range attempts {
-		result, err := e.whole(ctx, note)
+		result, err := e.whole(ctx, note, &sent)
+		if err == nil {
+			return result, nil
+		}
 		if !errors.Is(err, errChanged) {
-			return result, err
+			return e.failed(sent), err
 		}
 	}
-	return Result{}, errChanged
+	return e.failed(sent), errChanged
 }
 
-func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
+// failed is the result of a note that failed: what was sent.
+func (e *Enricher) failed(sent int64) Result {
+	return Result{Provenance: Provenance{Receipt: Receipt{BytesSent: map[string]int64{string(e.Lane): sent}}}}
+}
+
+// whole adds to sent what all attempts have sent.
+func (e *Enricher) whole(ctx context.Context, note Note, sent *int64) (Result, error) {
 	before, err := e.Served(ctx)
 	if err != nil {
 		return Result{}, err
@@ -183,6 +194,7 @@ func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
 	start := e.Now()
 	r := &reading{e: e, title: note.Title, control: strings.Fields(before.Control)}
 	made, read, err := r.text(ctx, note.Body)
+	*sent += r.sent
 	if err != nil {
 		return Result{}, err
 	}
@@ -202,7 +214,7 @@ func (e *Enricher) whole(ctx context.Context, note Note) (Result, error) {
 			Receipt: Receipt{
 				Artifact: before.Artifact, PromptVersion: e.promptVersion(), ConsentID: e.ConsentID, Calls: r.calls,
 				PromptTokens: r.promptTokens, CompletionTokens: r.completionTokens,
-				DurationMS: e.Now().Sub(start).Milliseconds(), BytesSent: map[string]int64{string(e.Lane): r.sent},
+				DurationMS: e.Now().Sub(start).Milliseconds(), BytesSent: map[string]int64{string(e.Lane): *sent},
 			},
 		},
 	}

@@ -98,11 +98,37 @@ func findBlock(data []byte, f frontMatter) (from, to int, whole bool) {
 		case begin == "" && (text == beginBlock || text == beginHeader):
 			begin, from = text, at
 		case begin != "" && text == endBlock:
+			if !ours(data[from:next], f.toml) {
+				return 0, 0, false
+			}
 			return from, next, begin == beginHeader && from == f.start && next == f.end
 		}
 		at = next
 	}
 	return 0, 0, false
+}
+
+// blockKeys are the keys of a block, in order. A later version that writes other keys must still know these.
+var blockKeys = []string{"summary", "tags", "open_questions", "model", "model_version", "lane", "created_at", "source_sha256"}
+
+// ours reports whether the lines between two markers are exactly those that renderBlock writes. Anything else is the
+// author's text, which is never removed.
+func ours(block []byte, asTOML bool) bool {
+	lines := strings.Split(strings.TrimRight(strings.ReplaceAll(string(block), "\r\n", "\n"), "\n"), "\n")
+	table, indent, is := blockKey+":", "  ", ": "
+	if asTOML {
+		table, indent, is = "["+blockKey+"]", "", " = "
+	}
+	if len(lines) != len(blockKeys)+3 || lines[1] != table {
+		return false
+	}
+	for i, key := range blockKeys {
+		value, ok := strings.CutPrefix(lines[i+2], indent+key+is)
+		if !ok || !json.Valid([]byte(value)) {
+			return false
+		}
+	}
+	return true
 }
 
 // blockSource returns the digest that a block names.
@@ -190,19 +216,15 @@ func renderBlock(r Result, begin, newline string, asTOML bool) ([]byte, error) {
 	} else {
 		b.WriteString(blockKey + ":" + newline)
 	}
-	for _, pair := range []struct {
-		key   string
-		value any
-	}{
-		{"summary", r.Summary}, {"tags", r.Tags}, {"open_questions", r.OpenQuestions},
-		{"model", r.Provenance.Model}, {"model_version", r.Provenance.ModelVersion}, {"lane", r.Provenance.Lane},
-		{"created_at", r.Provenance.CreatedAt.Format(time.RFC3339)}, {"source_sha256", r.Source.SHA256},
+	for i, of := range []any{
+		r.Summary, r.Tags, r.OpenQuestions, r.Provenance.Model, r.Provenance.ModelVersion, r.Provenance.Lane,
+		r.Provenance.CreatedAt.Format(time.RFC3339), r.Source.SHA256,
 	} {
-		value, err := json.Marshal(pair.value)
+		value, err := json.Marshal(of)
 		if err != nil {
-			return nil, fmt.Errorf("encoding %s: %w", pair.key, err)
+			return nil, fmt.Errorf("encoding %s: %w", blockKeys[i], err)
 		}
-		b.WriteString(indent + pair.key + is + escapeHidden(string(value)) + newline)
+		b.WriteString(indent + blockKeys[i] + is + escapeHidden(string(value)) + newline)
 	}
 	b.WriteString(endBlock + newline)
 	return []byte(b.String()), nil

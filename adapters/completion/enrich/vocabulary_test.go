@@ -13,6 +13,17 @@ import (
 	"companion/adapters/completion"
 )
 
+// written is a note with a block of enrich, whose tags are "garden" and "a: b".
+func written(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "note.md")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	must(t, FrontMatter{}.Put(resultFor(t, path)))
+	data, err := os.ReadFile(path)
+	must(t, err)
+	return string(data)
+}
+
 // E6: the vocabulary of a folder is the tags of its notes, the most frequent first, without blocks that enrich wrote and
 // tags that a result cannot hold.
 func TestVocabulary(t *testing.T) {
@@ -22,7 +33,7 @@ func TestVocabulary(t *testing.T) {
 		"---\nTags:\n  - garden\n  - \"#home\"\n---\nB\n",
 		"---\ntags: garden, home\n---\nC\n",
 		"---\ntags: [\"" + strings.Repeat("x", longestTag+1) + "\", \"http://x\", \"\"]\n---\nD\n",
-		"---\ntitle: E\n" + beginBlock + "\ntags: [ours]\n" + endBlock + "\n---\nE\n",
+		written(t, "---\ntitle: E\n---\nE\n"),
 		"---\nSubject: prose\n---\nF\n",
 		"G\n",
 	} {

@@ -46,47 +46,62 @@ func (Sidecar) Put(r Result) error {
 // markers stays as it is. A note that has changed since it was read is not written.
 type FrontMatter struct{}
 
-// Done reports whether the note's block was made of its present text.
-func (FrontMatter) Done(n Note) (bool, error) { return n.Block == n.Digest, nil }
+// Done reports whether the note's block was made of its present text. A note that cannot take a block is refused here,
+// before a request to the model.
+func (FrontMatter) Done(n Note) (bool, error) {
+	if n.Block == n.Digest {
+		return true, nil
+	}
+	_, _, err := withResult(Result{Source: sourceOf(n), Tags: []string{}, OpenQuestions: []string{}})
+	if err != nil {
+		return false, fmt.Errorf("writing to the note: %w", err)
+	}
+	return false, nil
+}
 
 // Put writes the block.
 func (FrontMatter) Put(r Result) error {
-	if err := writeBlock(r); err != nil {
+	written, info, err := withResult(r)
+	if err == nil {
+		err = replaceNote(r.Source.real(), info, written)
+	}
+	if err != nil {
 		return fmt.Errorf("writing to the note: %w", err)
 	}
 	return nil
 }
 
-func writeBlock(r Result) error {
-	name := r.Source.real()
-	file, err := os.OpenFile(name, os.O_RDWR, 0) // a note that its owner made read-only is refused here
+// withResult returns what the note of r has to become, and what the file was when it was read. The file is closed then:
+// Windows replaces no open file.
+func withResult(r Result) ([]byte, fs.FileInfo, error) {
+	file, err := os.OpenFile(r.Source.real(), os.O_RDWR, 0) // a note that its owner made read-only is refused here
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, MaxNote+1))
-	if err != nil {
-		return err
-	}
-	now, err := ParseNote(name, data)
-	if err != nil {
-		return err
-	}
-	if now.Digest != r.Source.SHA256 {
-		return errors.New("it has changed since it was read; run the same command again")
-	}
 	info, err := file.Stat()
 	if err != nil {
-		return err
+		return nil, nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(file, MaxNote+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	now, err := ParseNote(r.Source.real(), data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if now.Digest != r.Source.SHA256 {
+		return nil, nil, errors.New("it has changed since it was read; run the same command again")
 	}
 	if !replaceable(info) {
-		return errors.New("it has several names (hard links) or another owner; use --write sidecar")
+		return nil, nil, errors.New("it has several names (hard links) or another owner; use --write sidecar")
 	}
 	written, err := withBlock(data, r)
-	if err != nil {
-		return err
+	if err == nil && len(written) > MaxNote {
+		err = fmt.Errorf("with the result it would be larger than %d MiB; use --write sidecar", MaxNote>>20)
 	}
-	return replaceNote(name, info, written)
+	return written, info, err
 }
 
 // replaceNote replaces the file by written, with its mode, unless it has changed since read.

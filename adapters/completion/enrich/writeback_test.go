@@ -43,6 +43,7 @@ var shapes = map[string]string{
 	"mark, no header":      "\ufeffMove the tomatoes.\n",
 	"TOML":                 "+++\ntitle = \"Beds\"\n[extra]\na = 1\n+++\nMove the tomatoes.\n",
 	"prose between rulers": "---\nSubject: the beds\n---\nMove the tomatoes.\n",
+	"text between markers": "---\n" + beginBlock + "\nmy text\n" + endBlock + "\n---\nText.\n",
 	"markers in the text":  "Move.\n# companion:begin\nthe tomatoes\n# companion:end\n",
 }
 
@@ -133,6 +134,11 @@ func TestFrontMatterRefuses(t *testing.T) {
 	}{
 		{"changed since", text, func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte(text+"More.\n"), 0o600)) }, "changed since"},
 		{"a key of its own", "---\ncompanion: me\n---\nText.\n", nil, `a key "companion"`},
+		{"a key added to a block", "", func(t *testing.T, path string) {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path, bytes.Replace(data, []byte(endBlock), []byte("rating: 5\n"+endBlock), 1), 0o600))
+		}, "changed since"},
 		{"a flow mapping", "---\n{title: Beds}\n---\nText.\n", nil, "--write sidecar"},
 		{"hard links", text, func(t *testing.T, path string) { must(t, os.Link(path, path+".2")) }, "hard links"},
 		{"gone", text, func(t *testing.T, path string) { must(t, os.Remove(path)) }, "no such file"},
@@ -140,6 +146,9 @@ func TestFrontMatterRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "note.md")
+			if tt.text == "" {
+				tt.text = written(t, text)
+			}
 			must(t, os.WriteFile(path, []byte(tt.text), 0o600))
 			r := resultFor(t, path)
 			if tt.change != nil {
@@ -149,6 +158,11 @@ func TestFrontMatterRefuses(t *testing.T) {
 			err := FrontMatter{}.Put(r)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+			if note, err := ReadNote(path); err == nil && tt.want != "changed since" {
+				if done, err := (FrontMatter{}).Done(note); done || err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got done %v, %v before a request to the model, want an error with %q", done, err, tt.want)
+				}
 			}
 			if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
 				t.Errorf("got %q, want the note unchanged: %q", after, before)
