@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -241,6 +243,35 @@ func TestOutageOfChunks(t *testing.T) {
 		h.onDisk(a)
 		if m.total() != len(modelBytes) {
 			t.Errorf("got %d bytes fetched, want %d", m.total(), len(modelBytes))
+		}
+		h.stop()
+	})
+}
+
+// M14, M6: a byte of a verified chunk that changes on disk between two transfers costs this chunk only, and is never served.
+func TestAlteredPartialFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		m := &mirrors{fault: func(_ download.Request, at int64) error {
+			if at >= 3*chunkSize && !up.Load() {
+				return failing(true)
+			}
+			return nil
+		}}
+		a := inChunks(gemma(), modelBytes)
+		h := startChunks(t, m, a)
+		if got, ok := (<-h.lifecycle).(messages.IntegrityLost); !ok {
+			t.Fatalf("got %#v, want IntegrityLost", got)
+		}
+		partial, err := os.OpenFile(filepath.Join(h.dir, "partial", hex.EncodeToString(a.SHA256[:])+".part"), os.O_WRONLY, 0)
+		must(t, err)
+		_, err = partial.WriteAt([]byte("X"), chunkSize+1000)
+		must(t, err, partial.Close())
+		up.Store(true)
+		h.inbox <- messages.Want{Model: a, MayFetch: true}
+		h.onDisk(a)
+		if got, want := m.total(), len(modelBytes)+chunkSize; got != want {
+			t.Errorf("got %d bytes fetched, want %d", got, want)
 		}
 		h.stop()
 	})

@@ -31,7 +31,6 @@ type Assembly struct {
 	chunks  []chunk
 	whole   hash.Hash     // digest of the first hashed chunks
 	hashed  int           // chunks
-	state   []byte        // of whole, for the record
 	changed chan struct{} // closed and replaced when a chunk has been verified
 	ended   messages.Reason
 }
@@ -40,6 +39,7 @@ type Assembly struct {
 type chunk struct {
 	have     int64 // bytes on disk, from the chunk's start
 	verified bool
+	adopted  bool // an earlier process verified it: Follow does so again
 	claimed  bool
 	mixed    bool      // some of the bytes come from an earlier process or another URL
 	strict   bool      // it was wrong once: it may have bytes of one URL only, so that the wrong one is found
@@ -51,8 +51,9 @@ type chunk struct {
 // read again.
 const keepPeriod = time.Second
 
-// Assemble opens the partial file of an artifact with chunks. Chunks that a record of the store calls verified are not read
-// again. After a crash, the other bytes on disk are. Errors are those of Accumulate, and the cause of ctx's end.
+// Assemble opens the partial file of an artifact with chunks. Chunks that a record of the store calls verified are not fetched
+// again, unless Follow finds them altered. After a crash, the other bytes on disk are read here. Errors are those of Accumulate,
+// and the cause of ctx's end.
 func (s *Store) Assemble(ctx context.Context, a messages.Artifact) (*Assembly, error) {
 	if err := s.reserve(a); err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func (s *Store) Assemble(ctx context.Context, a messages.Artifact) (*Assembly, e
 		err = s.space(a.Size - as.Bytes())
 	}
 	if err == nil {
-		err = as.save(as.snapshot(false))
+		err = as.record(false) // syncs: resume may have verified bytes that are in memory only
 	}
 	if err != nil {
 		_ = file.Close()
@@ -127,6 +128,7 @@ func (as *Assembly) resume(ctx context.Context, size int64) error {
 		c := &as.chunks[i]
 		start, length := as.span(i)
 		c.verified = p.has(i) && start+length <= size
+		c.adopted = c.verified
 		if !c.verified && p.Clean {
 			c.have = max(0, min(p.Have[i], size-start))
 		} else if !c.verified && start < size {
@@ -140,7 +142,6 @@ func (as *Assembly) resume(ctx context.Context, size int64) error {
 		c.mixed = true
 		as.bytes.Add(c.have)
 	}
-	as.resumeDigest(p)
 	return nil
 }
 
@@ -177,22 +178,9 @@ func (as *Assembly) right(i int) bool {
 	return subtle.ConstantTimeCompare(as.chunks[i].digest.Sum(nil), as.artifact.Chunks[i][:]) == 1
 }
 
-// resumeDigest continues the digest of the file at the recorded state, or at the beginning.
-func (as *Assembly) resumeDigest(p chunkProgress) {
-	for i := range p.Hashed {
-		if i >= len(as.chunks) || !as.chunks[i].verified {
-			return
-		}
-	}
-	if u, ok := as.whole.(encoding.BinaryUnmarshaler); ok && p.Hashed > 0 && u.UnmarshalBinary(p.State) == nil {
-		as.hashed, as.state = p.Hashed, p.State
-		return
-	}
-	as.whole = sha256.New()
-}
-
-// Follow adds the verified chunks to the digest of the file, in order, as they are on disk. It returns nil when all are
-// added, and otherwise the cause of ctx's end or an *Error.
+// Follow adds the verified chunks to the digest of the file, in order, as they are on disk. It begins with the first chunk also
+// in a resumed transfer, because bytes may have changed since they were recorded: an altered chunk becomes a missing one. Follow
+// returns nil when all chunks are added, and otherwise the cause of ctx's end or an *Error.
 func (as *Assembly) Follow(ctx context.Context) error {
 	buffer := make([]byte, 256<<10)
 	for {
@@ -219,17 +207,35 @@ func (as *Assembly) Follow(ctx context.Context) error {
 
 func (as *Assembly) follow(ctx context.Context, i int, buffer []byte) error {
 	start, length := as.span(i)
-	// Only an io.Writer is visible to CopyBuffer, so that it uses the buffer.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{as.whole}, contextReader{ctx, io.NewSectionReader(as.file, start, length)}, buffer); err != nil {
-		return unreadable(ctx, err)
-	}
-	state, err := as.whole.(encoding.BinaryMarshaler).MarshalBinary() // crypto/sha256 documents the type
+	c := &as.chunks[i]                                                 // verified and not hashed: only Follow changes it
+	before, err := as.whole.(encoding.BinaryMarshaler).MarshalBinary() // crypto/sha256 documents the type
 	if err != nil {
 		return storing(err)
 	}
+	to, again := io.Writer(as.whole), sha256.New()
+	if c.adopted {
+		to = io.MultiWriter(as.whole, again)
+	}
+	// Only an io.Writer is visible to CopyBuffer, so that it uses the buffer.
+	n, err := io.CopyBuffer(struct{ io.Writer }{to}, contextReader{ctx, io.NewSectionReader(as.file, start, length)}, buffer)
+	if err != nil {
+		return unreadable(ctx, err)
+	}
+	wrong := n != length || c.adopted && subtle.ConstantTimeCompare(again.Sum(nil), as.artifact.Chunks[i][:]) != 1
+	if wrong {
+		if err := as.whole.(encoding.BinaryUnmarshaler).UnmarshalBinary(before); err != nil {
+			return storing(err)
+		}
+	}
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	as.hashed, as.state = i+1, state
+	c.adopted = false
+	if wrong {
+		as.bytes.Add(-c.have)
+		c.have, c.verified = 0, false
+		return nil
+	}
+	as.hashed = i + 1
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 
 	"companion/messages"
@@ -167,37 +168,100 @@ func cut(t *testing.T, s *Store, a messages.Artifact, to int64, kill bool) {
 	must(t, as.Abort())
 }
 
-// M14, M8: after a cut in order, a verified chunk is not read again, and no byte is fetched again. The record shows it: the
-// digest of an altered chunk that the record has is not noticed.
-func TestResumeReadsNothingAgain(t *testing.T) {
+// alter writes data over a partial file in place: its device, inode and size stay.
+func alter(t *testing.T, s *Store, a messages.Artifact, offset int64, data []byte) {
+	t.Helper()
+	f, err := os.OpenFile(s.partial(a), os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt(data, offset)
+	must(t, err, f.Close())
+}
+
+// M14, M8: after a cut in order, no byte is fetched again.
+func TestResumeFetchesNothingAgain(t *testing.T) {
 	const at = 3*chunkSize + 1000
 	s, a := open(t), chunkedModel()
-	as := assemble(t, s, a)
-	r := as.Claim(t.Context(), source, 5, false)
-	must(t, deliver(r, content, 0, at))
-	r.Release()
-	for range 3 {
-		must(t, as.follow(t.Context(), as.hashed, make([]byte, 1000)))
-	}
-	must(t, as.Abort())
+	cut(t, s, a, at, false)
 	if h := s.Held(t.Context(), a); h.PartialBytes != at {
 		t.Errorf("held: got %d bytes, want %d", h.PartialBytes, at)
 	}
-	f, err := os.OpenFile(s.partial(a), os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.WriteAt([]byte("X"), 1000)
-	must(t, err, f.Close())
-	as = assemble(t, s, a)
-	if as.hashed != 3 || as.Bytes() != at || as.Missing() != 2 {
-		t.Fatalf("got %d chunks in the digest, %d bytes, %d missing; want 3, %d, 2", as.hashed, as.Bytes(), as.Missing(), at)
+	as := assemble(t, s, a)
+	if as.Bytes() != at || as.Missing() != 2 {
+		t.Fatalf("got %d bytes and %d missing chunks, want %d and 2", as.Bytes(), as.Missing(), at)
 	}
-	r = as.Claim(t.Context(), source, 5, false)
+	r := as.Claim(t.Context(), source, 5, false)
 	if r.Offset() != at {
 		t.Fatalf("the next run: got offset %d, want %d", r.Offset(), at)
 	}
 	must(t, deliver(r, content, at, a.Size))
 	r.Release()
 	must(t, as.Follow(t.Context()), as.Commit())
+}
+
+// M14, M6: a byte that changes in a verified chunk between two transfers is found before the file gets its final name. Only this
+// chunk is fetched again, also when a later transfer finds it.
+func TestAlteredChunkIsFetchedAgain(t *testing.T) {
+	for name, abort := range map[string]bool{"same transfer": false, "next transfer": true} {
+		t.Run(name, func(t *testing.T) {
+			s, a := open(t), chunkedModel()
+			cut(t, s, a, 3*chunkSize+1000, false)
+			alter(t, s, a, chunkSize+1000, []byte("X"))
+			as := assemble(t, s, a)
+			must(t, fill(as, 2))
+			if !as.Complete() {
+				t.Fatal("before the chunks are read: got missing chunks, want none")
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			followed := make(chan error, 1)
+			go func() { followed <- as.Follow(ctx) }()
+			for as.Missing() == 0 {
+				select {
+				case err := <-followed:
+					t.Fatalf("Follow: got %v with an altered chunk in the file, want it missing", err)
+				default:
+					runtime.Gosched()
+				}
+			}
+			if as.Missing() != 1 || as.Bytes() != a.Size-chunkSize {
+				t.Fatalf("got %d missing chunks and %d bytes, want 1 and %d", as.Missing(), as.Bytes(), a.Size-chunkSize)
+			}
+			if abort {
+				cancel()
+				<-followed
+				must(t, as.Abort())
+				as = assemble(t, s, a)
+				if as.Missing() != 1 {
+					t.Fatalf("the next transfer: got %d missing chunks, want 1", as.Missing())
+				}
+				go func() { followed <- as.Follow(t.Context()) }()
+			}
+			must(t, fill(as, 2), <-followed, as.Commit())
+			got, err := s.Model(t.Context(), a, false)
+			must(t, err)
+			if data, err := os.ReadFile(got.Path); err != nil || !bytes.Equal(data, content) {
+				t.Fatalf("got %d bytes, %v; want the content", len(data), err)
+			}
+		})
+	}
+}
+
+// M14, M7: chunks that were only read again after a crash are synced before a record calls them verified.
+func TestRereadChunksAreSynced(t *testing.T) {
+	s, a := open(t), chunkedModel()
+	cut(t, s, a, 3*chunkSize, true)
+	must(t, os.Remove(record(s.partial(a))))
+	var steps []bool // whether the record was there
+	s.testOnlyStep = func() {
+		_, ok := readProgress(record(s.partial(a)))
+		steps = append(steps, ok)
+	}
+	as := assemble(t, s, a)
+	if len(steps) != 2 || steps[0] || !steps[1] {
+		t.Errorf("the record at each step: got %v, want it after the sync only", steps)
+	}
+	s.testOnlyStep = func() {}
+	must(t, as.Discard())
 }
 
 // M14, M7: for each damage to the partial file or its record, and for a kill, the right file comes, and what is fetched again
@@ -207,10 +271,8 @@ func TestResumeAfterDamage(t *testing.T) {
 	a := chunkedModel()
 	write := func(offset int64, data []byte) func(*testing.T, *Store) {
 		return func(t *testing.T, s *Store) {
-			f, err := os.OpenFile(s.partial(a), os.O_WRONLY, 0)
-			must(t, err)
-			_, err = f.WriteAt(data, offset)
-			must(t, err, f.Close())
+			t.Helper()
+			alter(t, s, a, offset, data)
 		}
 	}
 	edit := func(change func(*chunkProgress)) func(*testing.T, *Store) {

@@ -21,8 +21,6 @@ type chunkProgress struct {
 	Clean         bool          // the transfer ended in order: the record describes every byte on disk
 	Verified      []byte        // a bit per chunk
 	Have          map[int]int64 // bytes of chunks that are not verified; only with Clean
-	Hashed        int           // chunks in State
-	State         []byte        // of the digest of the file
 	MAC           []byte
 }
 
@@ -34,7 +32,7 @@ func (as *Assembly) snapshot(clean bool) chunkProgress {
 	defer as.mu.Unlock()
 	p := chunkProgress{
 		List: listDigest(as.artifact), Device: as.identity.Device, Inode: as.identity.Inode, Clean: clean,
-		Verified: make([]byte, (len(as.chunks)+7)/8), Hashed: as.hashed, State: as.state,
+		Verified: make([]byte, (len(as.chunks)+7)/8),
 	}
 	for i := range as.chunks {
 		switch c := &as.chunks[i]; {
