@@ -185,23 +185,20 @@ func (acc *Accumulator) Commit(ctx context.Context) error {
 	}
 	acc.store.testOnlyStep()
 	identity, err := fileid.Of(acc.file)
-	if err == nil {
-		err = seek(acc.file, 0)
-	}
 	if err != nil {
 		return storing(err)
 	}
-	if err := acc.store.hash(ctx, acc.file, acc.artifact, identity); err != nil {
-		if wrong := (*Error)(nil); errors.As(err, &wrong) && (wrong.Reason == messages.ReasonDigestMismatch || wrong.Reason == messages.ReasonSizeMismatch) {
+	if identity, err = acc.store.hash(ctx, acc.file, acc.artifact, identity); err != nil {
+		if wrong := wrongBytes(err); wrong != nil {
 			wrong.cause = remove(part)
 		}
 		return err
 	}
-	return acc.store.install(acc.file, acc.artifact)
+	return acc.store.install(acc.file, acc.artifact, identity)
 }
 
-// install gives a verified partial file its final name.
-func (s *Store) install(file *os.File, a messages.Artifact) error {
+// install gives a partial file that was verified with this identity its final name.
+func (s *Store) install(file *os.File, a messages.Artifact, hashed messages.FileIdentity) error {
 	part, final := s.partial(a), s.final(a)
 	if _, err := os.Lstat(final); err == nil {
 		return &Error{Reason: messages.ReasonTransferFailed, what: "the place is taken"}
@@ -216,7 +213,7 @@ func (s *Store) install(file *os.File, a messages.Artifact) error {
 		}
 		s.testOnlyStep()
 	}
-	if _, err := s.settle(file, final); err != nil {
+	if _, err := s.settle(file, final, hashed); err != nil {
 		return err
 	}
 	return remove(part)

@@ -296,7 +296,7 @@ func (as *Assembly) Commit() error {
 	case subtle.ConstantTimeCompare(as.whole.Sum(nil), as.artifact.SHA256[:]) != 1:
 		return &Error{messages.ReasonDigestMismatch, "the chunks are right, but the file is not: the manifest contradicts itself", remove(part)}
 	}
-	return as.store.install(as.file, as.artifact)
+	return as.store.install(as.file, as.artifact, now)
 }
 
 // Abort ends an interrupted transfer. It keeps and records its bytes.

@@ -272,14 +272,14 @@ func (s *Store) verified(ctx context.Context, a messages.Artifact, rehash bool) 
 	if !rehash && id.Size == a.Size && s.pinned(path) == id {
 		return f, id, nil
 	}
-	if err := s.hash(ctx, f, a, id); err != nil {
+	if id, err = s.hash(ctx, f, a, id); err != nil {
 		_ = f.Close()
-		if wrong := (*Error)(nil); errors.As(err, &wrong) {
+		if wrong := wrongBytes(err); wrong != nil {
 			wrong.cause = remove(path)
 		}
 		return nil, id, err
 	}
-	id, err = s.settle(f, path)
+	id, err = s.settle(f, path, id)
 	if err != nil {
 		_ = f.Close()
 		return nil, id, err
@@ -295,27 +295,58 @@ func (s *Store) open(path string) (*os.File, messages.FileIdentity, error) {
 	return openPrivate(path, os.O_RDONLY)
 }
 
-func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) error {
+// hash compares the file with the manifest and returns the identity that the file had meanwhile. Only size_mismatch and
+// digest_mismatch are about the bytes. A file whose name, mode or links change while it is read is read once more; one that
+// keeps changing, or is written to, gives transfer_failed: it may be right the next time.
+func (s *Store) hash(ctx context.Context, f *os.File, a messages.Artifact, before messages.FileIdentity) (messages.FileIdentity, error) {
 	if before.Size != a.Size {
-		return &Error{Reason: messages.ReasonSizeMismatch, what: "the file has another size than the manifest says"}
+		return before, &Error{Reason: messages.ReasonSizeMismatch, what: "the file has another size than the manifest says"}
 	}
-	digest := sha256.New()
-	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
-		return unreadable(ctx, err)
+	for range 2 {
+		digest := sha256.New()
+		if _, err := io.Copy(digest, contextReader{ctx, io.NewSectionReader(f, 0, before.Size)}); err != nil {
+			return before, unreadable(ctx, err)
+		}
+		after, err := fileid.Of(f)
+		switch {
+		case err != nil:
+			return before, unreadable(ctx, err)
+		case !sameContent(before, after):
+			return before, changing()
+		case after == before && subtle.ConstantTimeCompare(digest.Sum(nil), a.SHA256[:]) != 1:
+			return before, &Error{Reason: messages.ReasonDigestMismatch, what: "the file has other content than the manifest says"}
+		case after == before:
+			return before, nil
+		}
+		before = after
 	}
-	after, err := fileid.Of(f)
-	if err != nil {
-		return unreadable(ctx, err)
-	}
-	if after != before || subtle.ConstantTimeCompare(digest.Sum(nil), a.SHA256[:]) != 1 {
-		return &Error{Reason: messages.ReasonDigestMismatch, what: "the file has other content than the manifest says"}
+	return before, changing()
+}
+
+// sameContent reports whether nothing was written to a file between two looks at it. A new name, mode or link changes only the
+// time of the change.
+func sameContent(before, after messages.FileIdentity) bool {
+	after.ChangeNano = before.ChangeNano
+	return before == after
+}
+
+func changing() error {
+	return &Error{Reason: messages.ReasonTransferFailed, what: "the file changed while it was read"}
+}
+
+// wrongBytes returns err if it says that the bytes of a file are wrong, so that the file is deleted; nil for every other error.
+func wrongBytes(err error) *Error {
+	var wrong *Error
+	if errors.As(err, &wrong) && (wrong.Reason == messages.ReasonDigestMismatch || wrong.Reason == messages.ReasonSizeMismatch) {
+		return wrong
 	}
 	return nil
 }
 
-// settle makes a file that has its final name and was just verified read-only, and pins its identity (M9).
-// The identity is taken last, because renaming and changing the mode alter it.
-func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
+// settle makes a file that has its final name and was verified with the identity hashed read-only, and pins its identity (M9).
+// The identity is taken last, because renaming and changing the mode alter its time of change, and nothing else: a file that
+// was written to since it was read is not pinned.
+func (s *Store) settle(f *os.File, path string, hashed messages.FileIdentity) (messages.FileIdentity, error) {
 	var id messages.FileIdentity
 	info, err := f.Stat()
 	mode := fs.FileMode(0o400)
@@ -328,6 +359,9 @@ func (s *Store) settle(f *os.File, path string) (messages.FileIdentity, error) {
 	}
 	if err == nil {
 		id, err = fileid.Of(f)
+	}
+	if err == nil && !sameContent(hashed, id) {
+		err = changing()
 	}
 	if err == nil {
 		err = s.pin(path, id)
