@@ -35,6 +35,7 @@ type addition struct {
 	source    string
 	file      string // on this machine
 	fetched   bool   // file is a download of this command
+	unlock    func() // gives back the lock of the download
 	name      string
 	digest    *[32]byte // the given one; nil: none
 	kind      string
@@ -103,11 +104,13 @@ func (d *addition) run(ctx context.Context) error {
 	if d.have, err = d.own.Load(); err != nil {
 		return err
 	}
+	d.unlock = func() {}
+	defer func() { d.unlock() }()
 	if err := d.locate(ctx); err != nil {
 		return err
 	}
 	if d.fetched {
-		defer func() { _, _ = os.Remove(d.file), os.Remove(d.file+".tag") }()
+		defer func() { _, _ = os.Remove(d.file), os.Remove(d.file+".tag") }() // before it is unlocked
 	}
 	if err := d.describe(); err != nil {
 		return err

@@ -44,7 +44,17 @@ func (d *addition) download(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sink, err := newFileSink(filepath.Join(folder, hex.EncodeToString(d.digest[:])))
+	file := filepath.Join(folder, hex.EncodeToString(d.digest[:]))
+	unlock, err := store.LockImport(file)
+	if err != nil {
+		return err
+	}
+	if unlock == nil {
+		return &failure{code: "already_downloading", message: "another command downloads the file with this digest",
+			hint: "wait until it has ended; if the file is not added then, use the same command again", exit: exitFailed}
+	}
+	d.unlock = unlock
+	sink, err := newFileSink(file)
 	if err != nil {
 		return err
 	}

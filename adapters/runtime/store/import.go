@@ -13,7 +13,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"companion/adapters/privatefs"
+	"companion/adapters/runtime/fileid"
 	"companion/messages"
 )
 
@@ -41,7 +44,8 @@ type Import struct {
 	// Progress is called with the number of bytes that were read, while Run reads the file.
 	Progress func(int64)
 
-	testOnlyNoClone bool
+	testOnlyClone func(to, from *os.File) error
+	testOnlySync  func(*os.File) error
 }
 
 // Imported is the result of an Import.
@@ -57,6 +61,8 @@ const (
 	importFolder = "adding"
 	// importLife is how long the remains of an interrupted import are kept.
 	importLife = 24 * time.Hour
+	// importLock is the suffix of the locks of downloads.
+	importLock = ".lock"
 )
 
 // Run places the file under its digest. It is not verified by that: the daemon reads it once more before its first use, like
@@ -69,7 +75,7 @@ func (m Import) Run(ctx context.Context) (Imported, error) {
 		}
 	}
 	m.removeOld()
-	temporary := filepath.Join(m.Dir, importFolder, fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano()))
+	temporary := filepath.Join(m.Dir, importFolder, fmt.Sprintf(importName, os.Getpid(), time.Now().UnixNano()))
 	defer os.Remove(temporary)
 	place := m.place
 	if m.Move {
@@ -96,16 +102,32 @@ func (m Import) Run(ctx context.Context) (Imported, error) {
 		final = s.linked(a)
 	}
 	if err := errors.Join(os.Rename(temporary, final), privatefs.SyncDir(filepath.Dir(final))); err != nil {
+		if done.Way == WayLink {
+			_ = os.Chmod(temporary, done.mode)
+		}
 		return Imported{}, storing(err)
 	}
 	return done, nil
 }
 
-// removeOld removes what interrupted imports left.
+// importName is the format of temporary names: the process and the time in nanoseconds.
+const importName = "%d-%d"
+
+// removeOld removes what interrupted imports left. A link has the times of the user's file, so its age is in its name. A lock
+// stays: another command may have it.
 func (m Import) removeOld() {
 	entries, _ := os.ReadDir(filepath.Join(m.Dir, importFolder))
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > importLife {
+		info, err := e.Info()
+		if err != nil || filepath.Ext(e.Name()) == importLock {
+			continue
+		}
+		began := info.ModTime() // of a download, which the commands write
+		var pid, nano int64
+		if n, _ := fmt.Sscanf(e.Name(), importName, &pid, &nano); n == 2 {
+			began = time.Unix(0, nano)
+		}
+		if time.Since(began) > importLife {
 			_ = os.Remove(filepath.Join(m.Dir, importFolder, e.Name()))
 		}
 	}
@@ -127,20 +149,40 @@ func (m Import) place(ctx context.Context, temporary string) (Imported, error) {
 		return Imported{}, storing(err)
 	}
 	defer to.Close()
-	if !m.testOnlyNoClone && clone(to, from) == nil {
-		return m.read(ctx, to, io.Discard, WayClone)
+	if m.clone(to, from) == nil {
+		done, err := m.read(ctx, to, io.Discard, WayClone)
+		return m.synced(done, err, to)
 	}
 	if m.Kind == messages.KindModel && !m.Copy && linkable(info) {
-		if done, err := m.link(ctx, info, temporary); !errors.Is(err, errNoLink) {
+		if done, err := m.link(ctx, from, info, temporary); !errors.Is(err, errNoLink) {
 			return done, err
+		}
+		if err := seek(from, 0); err != nil {
+			return Imported{}, unreadable(ctx, err)
 		}
 	}
 	if err := space(m.Dir, info.Size()); err != nil {
 		return Imported{}, err
 	}
 	done, err := m.read(ctx, from, to, WayCopy)
-	if err == nil && to.Sync() != nil {
-		return done, &Error{Reason: messages.ReasonTransferFailed, what: "writing the copy to the disk"}
+	return m.synced(done, err, to)
+}
+
+func (m Import) clone(to, from *os.File) error {
+	if m.testOnlyClone != nil {
+		return m.testOnlyClone(to, from)
+	}
+	return clone(to, from)
+}
+
+// synced writes a clone or a copy to the disk, before it gets its final name.
+func (m Import) synced(done Imported, err error, to *os.File) (Imported, error) {
+	sync := (*os.File).Sync
+	if m.testOnlySync != nil {
+		sync = m.testOnlySync
+	}
+	if err == nil && sync(to) != nil {
+		return done, &Error{Reason: messages.ReasonTransferFailed, what: "writing the file to the disk"}
 	}
 	return done, err
 }
@@ -154,6 +196,39 @@ func ImportDir(dir string) (string, error) {
 		}
 	}
 	return folder, nil
+}
+
+// LockImport takes the lock of a file of ImportDir, from before it is opened until it is in the store: another command would
+// write into the installed file. It returns nil if another command has the lock.
+func LockImport(file string) (unlock func(), err error) {
+	path := file + importLock
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, storing(err)
+	}
+	if !locked {
+		return nil, nil //nolint:nilnil // documented
+	}
+	// The command that had the lock before may have removed the file since it was opened here.
+	mine, err := lock.Stat()
+	if err == nil {
+		var there fs.FileInfo
+		if there, err = os.Lstat(path); err == nil && os.SameFile(mine, there) {
+			return func() {
+				removed := os.Remove(path)
+				_ = lock.Unlock()
+				if removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+					_ = os.Remove(path) // Windows removes no open file, so this does not take the lock from another command
+				}
+			}, nil
+		}
+	}
+	_ = lock.Unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, storing(err)
+	}
+	return nil, nil //nolint:nilnil // documented
 }
 
 // move takes a file of ImportDir.
@@ -172,39 +247,48 @@ func (m Import) move(ctx context.Context, temporary string) (Imported, error) {
 
 var errNoLink = errors.New("no hard link can be made")
 
-// link gives the user's file a second name. The file becomes read-only, so that no program changes its bytes in place by
-// mistake while they are served.
-func (m Import) link(ctx context.Context, info fs.FileInfo, temporary string) (Imported, error) {
+// link gives the user's file, which is open as from, a second name. The file becomes read-only when its digest is known to be
+// right, so that no program changes its bytes in place by mistake while they are served.
+func (m Import) link(ctx context.Context, from *os.File, info fs.FileInfo, temporary string) (Imported, error) {
 	linked := temporary + ".link"
 	if os.Link(m.File, linked) != nil {
 		return Imported{}, errNoLink
 	}
-	mode := info.Mode().Perm()
-	done, err := m.readLinked(ctx, linked, mode&^0o222)
+	done, err := m.readLinked(ctx, from, info, linked)
+	if err != nil {
+		return Imported{}, errors.Join(err, os.Remove(linked))
+	}
+	done.mode = info.Mode().Perm()
+	err = os.Chmod(linked, done.mode&^0o222)
 	if err == nil {
 		err = os.Rename(linked, temporary)
 	}
 	if err != nil {
-		return Imported{}, errors.Join(err, os.Chmod(linked, mode), os.Remove(linked))
+		return Imported{}, errors.Join(errNoLink, os.Chmod(linked, done.mode), os.Remove(linked))
 	}
-	done.mode = mode
 	return done, nil
 }
 
-func (m Import) readLinked(ctx context.Context, linked string, mode fs.FileMode) (Imported, error) {
-	if os.Chmod(linked, mode) != nil {
+// readLinked reads the user's file, which is still writable. Its second name must be of the same file.
+func (m Import) readLinked(ctx context.Context, from *os.File, info fs.FileInfo, linked string) (Imported, error) {
+	if same, err := os.Lstat(linked); err != nil || !os.SameFile(same, info) {
 		return Imported{}, errNoLink
 	}
-	file, _, err := openLinked(linked)
+	before, err := fileid.Of(from)
 	if err != nil {
 		return Imported{}, errNoLink
 	}
-	defer file.Close()
-	done, err := m.read(ctx, file, io.Discard, WayLink)
-	if err == nil && m.Want != nil && done.SHA256 != *m.Want {
-		err = &Error{Reason: messages.ReasonDigestMismatch, what: "the file does not have the given digest"}
+	done, err := m.read(ctx, from, io.Discard, WayLink)
+	if err != nil {
+		return done, err
 	}
-	return done, err
+	if m.Want != nil && done.SHA256 != *m.Want {
+		return done, &Error{Reason: messages.ReasonDigestMismatch, what: "the file does not have the given digest"}
+	}
+	if after, err := fileid.Of(from); err != nil || !sameContent(before, after) {
+		return done, changing()
+	}
+	return done, nil
 }
 
 // read reads from to its end, writes it to, and returns the digest.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +25,8 @@ func userFile(t *testing.T, dir, content string) string {
 	}
 	return file
 }
+
+func noClone(_, _ *os.File) error { return errors.ErrUnsupported }
 
 func ownArtifact(content string) messages.Artifact {
 	return messages.Artifact{Name: "mine", Kind: messages.KindModel, SHA256: sha256.Sum256([]byte(content)), Size: int64(len(content)), Own: true}
@@ -85,7 +89,7 @@ func TestImport(t *testing.T) {
 func TestLinkedFileChanges(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	file := userFile(t, dir, "a model")
-	done, err := Import{Dir: dir, File: file, Kind: messages.KindModel, testOnlyNoClone: true}.Run(t.Context())
+	done, err := Import{Dir: dir, File: file, Kind: messages.KindModel, testOnlyClone: noClone}.Run(t.Context())
 	if err != nil || done.Way != WayLink {
 		t.Fatalf("got %+v, %v, want a link", done, err)
 	}
@@ -111,7 +115,7 @@ func TestLinkedFileChanges(t *testing.T) {
 		t.Errorf("got %q, %v, want the user's file unchanged", data, err)
 	}
 	// A file that others may write is not taken as a link.
-	if _, err := (Import{Dir: dir, File: file, Kind: messages.KindModel, testOnlyNoClone: true}).Run(t.Context()); err != nil {
+	if _, err := (Import{Dir: dir, File: file, Kind: messages.KindModel, testOnlyClone: noClone}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(file, 0o666); err != nil {
@@ -170,6 +174,113 @@ func TestImportRefuses(t *testing.T) {
 		for _, sub := range []string{"models", linksFolder, importFolder} {
 			if left, err := os.ReadDir(filepath.Join(dir, sub)); err != nil || len(left) != 0 {
 				t.Errorf("%s: got %v, %v in %s, want nothing", name, left, err, sub)
+			}
+		}
+	}
+}
+
+// M16: the user's file stays writable until its digest is right, and is writable again after a failure.
+func TestLinkedFileKeepsMode(t *testing.T) {
+	for name, c := range map[string]struct {
+		during func(dir, file string) error
+		edit   func(*Import)
+		want   messages.Reason
+		after  string // content of the user's file
+	}{
+		"digest": {func(_, _ string) error { return nil }, func(m *Import) { m.Want = &[32]byte{1} }, messages.ReasonDigestMismatch, "a model"},
+		"written to": {func(_, file string) error {
+			return os.WriteFile(file, []byte("a longer model"), 0o600)
+		}, func(*Import) {}, messages.ReasonTransferFailed, "a longer model"},
+		"no place": {func(dir, _ string) error { return os.Remove(filepath.Join(dir, linksFolder)) }, func(*Import) {}, messages.ReasonTransferFailed, "a model"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			file := userFile(t, dir, "a model")
+			mode, reading, done := modeOf(t, file), fs.FileMode(0), false
+			m := Import{Dir: dir, File: file, Kind: messages.KindModel, testOnlyClone: noClone}
+			m.Progress = func(int64) {
+				if reading = modeOf(t, file); !done {
+					if err := c.during(dir, file); err != nil {
+						t.Error(err)
+					}
+				}
+				done = true
+			}
+			c.edit(&m)
+			var refused *Error
+			if _, err := m.Run(t.Context()); !errors.As(err, &refused) || refused.Reason != c.want {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if reading != mode || modeOf(t, file) != mode {
+				t.Errorf("got the modes %04o while it is read and %04o after, want %04o", reading, modeOf(t, file), mode)
+			}
+			if data, err := os.ReadFile(file); err != nil || string(data) != c.after {
+				t.Errorf("got %q, %v, want %q", data, err, c.after)
+			}
+			if left, err := os.ReadDir(filepath.Join(dir, importFolder)); err != nil || len(left) != 0 {
+				t.Errorf("got %v, %v, want no temporary file", left, err)
+			}
+		})
+	}
+}
+
+// M16: an import removes the remains of old imports, but not the link of another one to an old file, and no lock.
+func TestRemainsOfImports(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	file := userFile(t, dir, "a model")
+	folder, err := ImportDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, old := time.Now(), time.Now().Add(-2*importLife)
+	for name, c := range map[string]struct{ modified, stays bool }{
+		fmt.Sprintf("17-%d.link", now.UnixNano()): {false, true},
+		fmt.Sprintf("17-%d", now.UnixNano()):      {false, true},
+		fmt.Sprintf("18-%d.link", old.UnixNano()): {true, false},
+		strings.Repeat("ab", 32):                  {false, false},
+		strings.Repeat("cd", 32):                  {true, true},
+		strings.Repeat("ef", 32) + ".lock":        {false, true},
+	} {
+		path, modified := filepath.Join(folder, name), old
+		if c.modified {
+			modified = now
+		}
+		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, modified, modified)); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if _, err := os.Stat(path); (err == nil) != c.stays {
+				t.Errorf("%s: got %v, want it kept: %t", name, err, c.stays)
+			}
+		}()
+	}
+	if _, err := (Import{Dir: dir, File: file, Kind: messages.KindModel}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// M16, M7: a clone is synced like a copy, before it gets its final name.
+func TestClonesAreSynced(t *testing.T) {
+	broken := errors.New("a broken disk")
+	for name, clone := range map[string]func(to, from *os.File) error{
+		string(WayCopy): noClone,
+		string(WayClone): func(to, from *os.File) error {
+			_, err := io.Copy(to, from)
+			return errors.Join(err, seek(to, 0))
+		},
+	} {
+		for _, failure := range []error{nil, broken} {
+			dir := filepath.Join(t.TempDir(), "data")
+			syncs := 0
+			m := Import{Dir: dir, File: userFile(t, dir, "a model"), Kind: messages.KindModel, Copy: true, testOnlyClone: clone}
+			m.testOnlySync = func(*os.File) error { syncs++; return failure }
+			done, err := m.Run(t.Context())
+			models, listing := os.ReadDir(filepath.Join(dir, "models"))
+			if listing != nil || syncs != 1 || (err == nil) != (failure == nil) || (len(models) == 1) != (failure == nil) {
+				t.Errorf("%s, sync %v: got %+v, %v, %d syncs, models %v; want one sync, and the model only after it", name, failure, done, err, syncs, models)
+			}
+			if failure == nil && string(done.Way) != name {
+				t.Errorf("got %s, want %s", done.Way, name)
 			}
 		}
 	}
