@@ -30,7 +30,7 @@ var ErrFormat = errors.New("not a GGUF model")
 // Header is what was read. The zero Header says nothing about a model.
 type Header struct {
 	architecture string
-	numbers      map[string][]int64 // integers, and arrays of them
+	numbers      map[string][]int64 // integers, and arrays of them, of the keys in use
 	infill       Infill
 	vocabulary   int
 	tokens       []string // that may be control tokens, by their place in ids
@@ -72,6 +72,7 @@ func Read(from io.Reader) (Header, error) {
 		return Header{}, fmt.Errorf("%w: %w", ErrFormat, r.err)
 	}
 	h.tokens, h.ids = nil, nil
+	h.dropUnused()
 	return h, nil
 }
 
@@ -137,8 +138,10 @@ const bytesPerValue = 2
 // KVBytes is how much memory one token of context takes at most, in bytes; 0: it cannot be computed. Layers with a
 // sliding window or without attention take less than this says.
 func (h Header) KVBytes() int64 {
+	// Bounded before it is multiplied or added, no number wraps around.
+	const most = 1 << 30 // bytes a token; more is nonsense
 	layers, heads, width := h.one("block_count"), h.one("attention.head_count"), h.one("embedding_length")
-	if layers < 1 || layers > 4096 {
+	if layers < 1 || layers > 4096 || heads > most {
 		return 0
 	}
 	size := func(name string) int64 {
@@ -150,20 +153,23 @@ func (h Header) KVBytes() int64 {
 		}
 		return width / heads
 	}
-	perHead := size("attention.key_length") + size("attention.value_length")
+	key, value := size("attention.key_length"), size("attention.value_length")
 	shared := h.numbers[h.architecture+".attention.head_count_kv"]
+	if key > most || value > most || h.one("attention.head_count_kv") > most {
+		return 0
+	}
+	perHead := key + value
 	var all int64 // of the layers
 	switch {
 	case len(shared) == 0:
 		all = layers * heads
 	case len(shared) == 1:
-		all = layers * shared[0]
+		all = layers * max(shared[0], 0)
 	default:
 		for _, n := range shared[:min(int64(len(shared)), layers)] {
 			all += max(n, 0)
 		}
 	}
-	const most = 1 << 30 // bytes a token; more is nonsense
 	if perHead < 1 || perHead > most || all < 1 || all > most || perHead*all > most {
 		return 0
 	}
@@ -183,6 +189,7 @@ func (h Header) one(name string) int64 {
 type reader struct {
 	from *bufio.Reader
 	err  error
+	kept int // numbers, of all keys
 }
 
 // The kinds of a value that are not a number of a fixed size.
@@ -210,8 +217,8 @@ func (r *reader) key(h *Header) {
 	case sizes[kind].bytes == 0:
 		r.fail("a value has the unknown kind %d", kind)
 	default:
-		if n := r.number(kind); sizes[kind].integer {
-			h.numbers[name] = []int64{n}
+		if n := r.number(kind); sizes[kind].integer && used(name) {
+			r.keep(h, name, []int64{n})
 		}
 	}
 }
@@ -264,13 +271,15 @@ func (r *reader) array(h *Header, name string) {
 			r.kinds(h, kind, length)
 			return
 		}
-		if !size.integer || length > maxNumbers {
+		if !size.integer || length > maxNumbers || !used(name) {
 			r.skip(int64(length) * int64(size.bytes))
 			return
 		}
+		var numbers []int64
 		for i := uint64(0); i < length && r.err == nil; i++ {
-			h.numbers[name] = append(h.numbers[name], r.number(kind))
+			numbers = append(numbers, r.number(kind))
 		}
+		r.keep(h, name, numbers)
 		return
 	}
 	if kind != kindText {

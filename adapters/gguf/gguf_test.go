@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,12 @@ func TestRead(t *testing.T) {
 		"nonsense":      {[]pair{arch, {"llama.context_length", uint64(1) << 63}, {"llama.block_count", uint32(1 << 31)}, {"llama.attention.head_count", uint32(1)}, {"llama.embedding_length", uint32(64)}}, 0, 0},
 		"huge heads": {[]pair{arch, {"llama.block_count", uint32(4096)}, {"llama.attention.head_count", uint32(1)}, {"llama.attention.head_count_kv", uint32(1 << 31)},
 			{"llama.embedding_length", uint32(64)}}, 0, 0},
+		"heads wrap around": {[]pair{arch, {"llama.block_count", uint32(4096)}, {"llama.attention.head_count", uint64(1)<<52 + 1}, {"llama.attention.key_length", uint32(64)},
+			{"llama.attention.value_length", uint32(64)}}, 0, 0},
+		"shared heads wrap around": {[]pair{arch, {"llama.block_count", uint32(4096)}, {"llama.attention.head_count", uint32(1)}, {"llama.attention.head_count_kv", uint64(1)<<52 + 1},
+			{"llama.embedding_length", uint32(64)}}, 0, 0},
+		"sizes wrap around": {[]pair{arch, {"llama.block_count", uint32(1)}, {"llama.attention.head_count", uint32(1)}, {"llama.attention.key_length", uint64(1) << 63},
+			{"llama.attention.value_length", uint64(1) << 63}}, 0, 0},
 		"negative": {[]pair{arch, {"llama.context_length", int32(-1)}, {"llama.block_count", int32(-1)}}, 0, 0},
 	} {
 		h, err := Read(bytes.NewReader(file(c.pairs...)))
@@ -180,6 +187,31 @@ func TestReadRefuses(t *testing.T) {
 		"empty": nil,
 	} {
 		if _, err := Read(bytes.NewReader(data)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: got %v, want %v", name, err, ErrFormat)
+		}
+	}
+}
+
+// M6: a header keeps only the numbers that are used, and refuses more of them than a model can have.
+func TestReadKeepsLittle(t *testing.T) {
+	layers := make([]int32, maxNumbers)
+	pairs := []pair{{"llama.context_length", uint32(512)}, {"other.context_length", uint32(1)}, {"split.no", uint32(0)}}
+	for i := range 2 * maxRead / maxNumbers {
+		pairs = append(pairs, pair{fmt.Sprintf("x.%d", i), layers}, pair{fmt.Sprintf("y.%d", i), uint32(1)})
+	}
+	h, err := Read(bytes.NewReader(file(append(pairs, arch)...)))
+	if err != nil || h.Context() != 512 || len(h.numbers) != 2 {
+		t.Errorf("got %d keys with a context of %d, %v, want the 2 keys in use and 512", len(h.numbers), h.Context(), err)
+	}
+	for name, key := range map[string]string{"many architectures": "x%d.attention.head_count_kv", "one key": "llama.attention.head_count_kv"} {
+		pairs := []pair{arch}
+		for i := range maxRead/maxNumbers + 1 {
+			pairs = append(pairs, pair{strings.Replace(key, "%d", fmt.Sprint(i), 1), layers})
+		}
+		if _, err := Read(bytes.NewReader(file(pairs[:len(pairs)-1]...))); err != nil {
+			t.Errorf("%s, within the limit: got %v, want no error", name, err)
+		}
+		if _, err := Read(bytes.NewReader(file(pairs...))); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: got %v, want %v", name, err, ErrFormat)
 		}
 	}
