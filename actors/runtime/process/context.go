@@ -1,8 +1,6 @@
 package process
 
 import (
-	"fmt"
-	"os"
 	"strings"
 
 	"go.uber.org/zap"
@@ -35,7 +33,7 @@ func (a *Actor) header(m messages.VerifiedModel) gguf.Header {
 	if h, known := a.headers[m.SHA256]; known {
 		return h
 	}
-	h, err := readHeader(m.Path)
+	h, err := readHeader(m)
 	if err != nil {
 		a.Log.Warn("header of the model not read: its context is not known", zap.String("reason", err.Error()))
 		return gguf.Header{} // the file may change, so it is read again
@@ -44,11 +42,11 @@ func (a *Actor) header(m messages.VerifiedModel) gguf.Header {
 	return h
 }
 
-// readHeader returns errors without the file's path.
-func readHeader(path string) (gguf.Header, error) {
-	file, err := os.Open(path)
+// readHeader reads the header of the verified file. A file of another kind at its place, such as a pipe, does not block.
+func readHeader(m messages.VerifiedModel) (gguf.Header, error) {
+	file, err := spawn.OpenModel(m)
 	if err != nil {
-		return gguf.Header{}, fmt.Errorf("the file cannot be opened")
+		return gguf.Header{}, err
 	}
 	defer file.Close()
 	return gguf.Read(file)

@@ -3,15 +3,18 @@ package process
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/zap/zaptest"
 
 	"companion/adapters/gguf"
+	"companion/adapters/runtime/fileid"
 	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/spawn/spawntest"
 	"companion/messages"
@@ -136,9 +139,61 @@ func TestExpectedMemory(t *testing.T) {
 	}
 }
 
+// M9: a header is read from the verified file only. A pipe at its place is refused at once, and a file of another identity
+// says nothing.
+func TestHeaderOfTheVerifiedFile(t *testing.T) {
+	path := filepath.Join(spawntest.Dir(t), "model.gguf")
+	if err := os.WriteFile(path, headerBytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := fileid.Of(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m := messages.VerifiedModel{Name: "m", Path: path, Identity: id}
+	if h, err := readHeader(m); err != nil || h.KVBytes() != 512 {
+		t.Fatalf("the verified file: got %d bytes a token, %v; want 512", h.KVBytes(), err)
+	}
+	if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := readHeader(m); !errors.Is(err, spawn.ErrIdentityChanged) || h.KVBytes() != 0 {
+		t.Errorf("a changed file: got %d bytes a token, %v; want %v", h.KVBytes(), err, spawn.ErrIdentityChanged)
+	}
+	if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() { _, err := readHeader(m); read <- err }()
+	select {
+	case err := <-read:
+		if !errors.Is(err, spawn.ErrIdentityChanged) {
+			t.Errorf("a pipe: got %v, want %v", err, spawn.ErrIdentityChanged)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a pipe: got a read that blocks, want a refusal")
+		if w, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { // ends the read
+			_ = w.Close()
+		}
+		<-read
+	}
+}
+
 // readable is the header of a model of 2 layers with 4 heads of 16 values each: 2 × 4 × (16 + 16) × 2 bytes a token.
 func readable(t *testing.T) gguf.Header {
 	t.Helper()
+	h, err := gguf.Read(bytes.NewReader(headerBytes()))
+	if err != nil || h.KVBytes() != 512 {
+		t.Fatalf("got %d bytes a token, %v; want 512", h.KVBytes(), err)
+	}
+	return h
+}
+
+func headerBytes() []byte {
 	le := binary.LittleEndian
 	text := func(b []byte, s string) []byte { return append(le.AppendUint64(b, uint64(len(s))), s...) }
 	b := le.AppendUint64(le.AppendUint64(le.AppendUint32([]byte("GGUF"), 3), 0), 4)
@@ -146,9 +201,5 @@ func readable(t *testing.T) gguf.Header {
 	for name, value := range map[string]uint32{"block_count": 2, "attention.head_count": 4, "embedding_length": 64} {
 		b = le.AppendUint32(le.AppendUint32(text(b, "x."+name), 4), value)
 	}
-	h, err := gguf.Read(bytes.NewReader(b))
-	if err != nil || h.KVBytes() != 512 {
-		t.Fatalf("got %d bytes a token, %v; want 512", h.KVBytes(), err)
-	}
-	return h
+	return b
 }

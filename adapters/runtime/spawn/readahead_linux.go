@@ -13,9 +13,9 @@ const readAheadStep = 16 << 20
 
 // ReadAhead asks the kernel to read the model's file into its cache, up to most bytes, so that it is read while the
 // runtime is verified, confined and loaded. It returns when ctx ends or all is requested. A failure has no effect: the
-// runtime then reads the file itself, and openModel says what is wrong with it.
+// runtime then reads the file itself, and OpenModel says what is wrong with it.
 func ReadAhead(ctx context.Context, m messages.VerifiedModel, most int64) {
-	f, err := openModel(m)
+	f, err := OpenModel(m)
 	if err != nil {
 		return
 	}

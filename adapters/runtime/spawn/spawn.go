@@ -241,7 +241,7 @@ func prepare(spec Spec) (*preparation, error) {
 	if spec.Sandbox != Require && spec.Sandbox != Prefer {
 		return nil, &Error{Reason: messages.ReasonSpawnFailed, Doing: "choosing the sandbox", Err: errors.New("mode is neither require nor prefer")}
 	}
-	model, err := openModel(spec.Model)
+	model, err := OpenModel(spec.Model)
 	if err != nil {
 		return nil, err
 	}

@@ -17,9 +17,9 @@ import (
 	"companion/messages"
 )
 
-// openModel opens the model and checks on the descriptor that it is the verified file (M9). The runtime gets this
+// OpenModel opens the model and checks on the descriptor that it is the verified file (M9). The runtime gets this
 // descriptor, so that the file cannot be replaced afterwards.
-func openModel(m messages.VerifiedModel) (*os.File, error) {
+func OpenModel(m messages.VerifiedModel) (*os.File, error) {
 	refuse := func(err error) (*os.File, error) {
 		return nil, &Error{messages.ReasonInvalidModelPath, "opening the model", m.Name, pathless(err)}
 	}
@@ -45,7 +45,7 @@ func openModel(m messages.VerifiedModel) (*os.File, error) {
 
 // SameModel returns nil if the file at the model's place is still the verified one, and an *Error otherwise.
 func SameModel(m messages.VerifiedModel) error {
-	f, err := openModel(m)
+	f, err := OpenModel(m)
 	if err != nil {
 		return err
 	}
