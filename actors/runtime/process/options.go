@@ -59,8 +59,10 @@ func (a *Actor) recall(of messages.VerifiedRuntime) (spawn.Features, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.features == nil {
-		a.features = map[string]spawn.Features{}
 		if data, err := os.ReadFile(a.OptionsPath); a.OptionsPath != "" && err == nil && json.Unmarshal(data, &a.features) != nil {
+			a.features = nil
+		}
+		if a.features == nil { // no list, a broken one, or null
 			a.features = map[string]spawn.Features{}
 		}
 	}

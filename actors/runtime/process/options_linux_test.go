@@ -115,6 +115,13 @@ func TestOptionsAreRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("a broken list", daemon(), pinned, both, false)
+	if err := os.WriteFile(path, []byte("null"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := daemon()
+	expect("the list null", last, pinned, both, false)
+	last.remember(pinned, &both)
+	expect("asked after the list null", daemon(), pinned, both, true)
 	if data, _ := os.ReadFile(path); strings.Contains(string(data), "0100000000") {
 		t.Error("the list has a digest, want none")
 	}
@@ -181,6 +188,22 @@ func TestHeaderOfTheVerifiedFile(t *testing.T) {
 		}
 		<-read
 	}
+}
+
+// R12: what a runtime without a whole list of its options has is not remembered, so that the next start asks it again.
+func TestBrokenListIsNotRemembered(t *testing.T) {
+	b := newBench(t)
+	b.deps.Speculate = true
+	b.deps.OptionsPath = filepath.Join(spawntest.Dir(t), "options.json")
+	b.serve()
+	b.spawn(1, map[string]any{"serve": true}) // asked for its options, it exits with 1
+	expect[messages.RuntimeStarted](b)
+	expect[messages.BackEndUp](b)
+	if data, err := os.ReadFile(b.deps.OptionsPath); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got the list %q, %v; want none", data, err)
+	}
+	b.mailbox <- messages.Kill{Launch: 1}
+	expect[messages.RuntimeExited](b)
 }
 
 // readable is the header of a model of 2 layers with 4 heads of 16 values each: 2 × 4 × (16 + 16) × 2 bytes a token.

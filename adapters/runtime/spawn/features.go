@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"companion/messages"
 )
 
 // Features are the options of a runtime that not every build has.
@@ -36,6 +38,7 @@ const (
 	guessOption  = "--spec-ngram-simple-size-m"
 	sleepOption  = "--sleep-idle-seconds"
 	warmupOption = "--no-warmup"
+	modelOption  = "--model" // every build has it
 )
 
 // askPatience bounds the time in which a runtime lists its options, which takes tenths of a second.
@@ -64,8 +67,9 @@ func Ask(ctx context.Context, spec Spec) (Features, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
+	var exit messages.ExitReport
 	select {
-	case <-started.Exit:
+	case exit = <-started.Exit:
 	case p := <-started.Panics:
 		started.Handle.Kill(bounded, 0)
 		panic(p)
@@ -76,14 +80,28 @@ func Ask(ctx context.Context, spec Spec) (Features, error) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return parseFeatures(lines), nil
+	return featuresOf(lines, exit)
+}
+
+// featuresOf returns what a whole list says. A runtime that failed, or that was ended while it wrote, has no list.
+func featuresOf(lines []string, exit messages.ExitReport) (Features, error) {
+	values := parseOptions(lines)
+	switch _, whole := values[modelOption]; {
+	case exit.Signal != "":
+		return Features{}, fmt.Errorf("asking the runtime for its options: got the signal %q, want a list and the exit status 0", exit.Signal)
+	case exit.Code != 0:
+		return Features{}, fmt.Errorf("asking the runtime for its options: got the exit status %d, want a list and 0", exit.Code)
+	case !whole:
+		return Features{}, fmt.Errorf("asking the runtime for its options: got a list without %s, want a whole one", modelOption)
+	}
+	return parseFeatures(values), nil
 }
 
 var optionName = regexp.MustCompile(`--[a-z0-9-]+`)
 
-// parseFeatures reads the text of --help. An option stands at the beginning of its line, with its other names and its
+// parseOptions reads the text of --help. An option stands at the beginning of its line, with its other names and its
 // values; the lines of its description are indented. An option that was removed is listed too, and described as removed.
-func parseFeatures(lines []string) Features {
+func parseOptions(lines []string) map[string]string {
 	values := map[string]string{} // option → the rest of its line
 	for i, line := range lines {
 		if !strings.HasPrefix(line, "-") {
@@ -100,6 +118,10 @@ func parseFeatures(lines []string) Features {
 			values[line[at[0]:at[1]]] = line[at[1]:]
 		}
 	}
+	return values
+}
+
+func parseFeatures(values map[string]string) Features {
 	_, lookup := values[lookupOption]
 	_, guess := values[guessOption]
 	_, sleep := values[sleepOption]

@@ -51,8 +51,33 @@ func TestFeatures(t *testing.T) {
 		"a runtime of ours":    {"Usage of hostile:\n  -alias string\n", Features{}},
 		"second name of a row": {"-x, --sleep-idle-seconds N  sleep\n", Features{Sleep: true}},
 	} {
-		if got := parseFeatures(strings.Split(tt.text, "\n")); got != tt.want {
+		if got := parseFeatures(parseOptions(strings.Split(tt.text, "\n"))); got != tt.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+// R12: a runtime that failed or was ended while it listed its options has no list, however much of it arrived. So has one
+// whose list lacks the option that every build has.
+func TestFeaturesOfABrokenList(t *testing.T) {
+	whole := strings.Split("-m,    --model FNAME  model path to load\n"+listed, "\n")
+	ended := messages.ExitReport{}
+	if got, err := featuresOf(whole, ended); err != nil || got != (Features{Speculation: true, Sleep: true, NoWarmup: true}) {
+		t.Fatalf("a whole list: got %+v, %v; want all features", got, err)
+	}
+	for name, tt := range map[string]struct {
+		lines []string
+		exit  messages.ExitReport
+	}{
+		"killed":           {whole, messages.ExitReport{Code: -1, Signal: "killed"}},
+		"failed":           {whole, messages.ExitReport{Code: 1}},
+		"nothing":          {nil, ended},
+		"another program":  {[]string{"Usage of hostile:", "  -alias string"}, ended},
+		"without --model":  {strings.Split(listed, "\n"), ended},
+		"killed, no lines": {nil, messages.ExitReport{Code: -1, Signal: "killed"}},
+	} {
+		if got, err := featuresOf(tt.lines, tt.exit); err == nil || got != (Features{}) {
+			t.Errorf("%s: got %+v, %v; want no features and an error", name, got, err)
 		}
 	}
 }
