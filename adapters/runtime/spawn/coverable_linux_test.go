@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"slices"
 	"testing"
 )
@@ -29,5 +30,25 @@ a short line
 	}
 	if got := coverable(mountinfo, append(needed, "/home/u/with space/x", "/etc")); slices.Contains(got, "/home/u/with space") || slices.Contains(got, "/etc/hosts") {
 		t.Errorf("got %q, want no mount at a needed path", got)
+	}
+}
+
+// R4: a mount that cannot be covered keeps no later one visible, and every failure is reported.
+func TestCoverGoesOn(t *testing.T) {
+	first, second := errors.New("first"), errors.New("second")
+	refused := map[string]error{"/a": first, "/c": second}
+	var tried []string
+	err := coverAll([]string{"/a", "/b", "/c", "/d"}, func(point string) error {
+		tried = append(tried, point)
+		return refused[point]
+	})
+	if want := []string{"/a", "/b", "/c", "/d"}; !slices.Equal(tried, want) {
+		t.Errorf("got the mounts %q tried, want %q", tried, want)
+	}
+	if !errors.Is(err, first) || !errors.Is(err, second) {
+		t.Errorf("got %v, want both failures", err)
+	}
+	if err := coverAll([]string{"/b"}, func(string) error { return nil }); err != nil {
+		t.Errorf("got %v, want no error", err)
 	}
 }

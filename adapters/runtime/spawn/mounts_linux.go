@@ -43,12 +43,18 @@ func coverMounts(needed []string) error {
 	if err != nil {
 		return fmt.Errorf("listing the mounts: %w", pathless(err))
 	}
-	for _, point := range coverable(string(text), resolved(needed)) {
+	return coverAll(coverable(string(text), resolved(needed)), cover)
+}
+
+// coverAll covers each mount point. One that cannot be covered leaves no other one visible.
+func coverAll(points []string, cover func(point string) error) error {
+	var all error
+	for _, point := range points {
 		if err := cover(point); err != nil {
-			return fmt.Errorf("covering a mount: %w", err)
+			all = errors.Join(all, fmt.Errorf("covering a mount: %w", err))
 		}
 	}
-	return nil
+	return all
 }
 
 // cover mounts an empty folder over a mount point. It asks the file system below for nothing: its server may be dead.
