@@ -175,7 +175,7 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 
 // RuntimeEnded notes the requests that were in the runtime of a launch when it died, and reports whether
 // there were any: then the death does not count towards the crash loop (A8). The lifecycle actor calls it
-// once for each crash. It does not block.
+// once for each launch that has crashed or ended by itself. It does not block.
 func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
