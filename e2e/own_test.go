@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,11 +186,11 @@ func TestAddURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256(file)
-	cuts := 1
+	var cuts atomic.Int32
+	cuts.Store(1)
 	second := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"one"`)
-		if cuts > 0 {
-			cuts--
+		if cuts.Add(-1) >= 0 {
 			w.Header().Set("Content-Length", fmt.Sprint(len(file)))
 			_, _ = w.Write(file[:len(file)/2])
 			panic(http.ErrAbortHandler)
@@ -213,7 +214,7 @@ func TestAddURL(t *testing.T) {
 	if r := add(strings.Repeat("ab", 32)); r.Code != 6 || !strings.Contains(r.Stderr, "digest_mismatch") {
 		t.Errorf("another digest: got exit %d, %s, want 6", r.Code, r.Stderr)
 	}
-	cuts = 1
+	cuts.Store(1)
 	if r := add(right); r.Code != 0 || !strings.Contains(r.Stdout, "downloaded") {
 		t.Fatalf("got exit %d, %s%s, want it downloaded", r.Code, r.Stdout, r.Stderr)
 	}

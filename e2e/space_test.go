@@ -90,6 +90,7 @@ func TestStateDiskFull(t *testing.T) {
 // P4, A8: a memory limit that the runtime cannot start in is named, and is no crash loop.
 func TestMemoryLimitTooSmall(t *testing.T) {
 	c := harness.RealHub(t).Companion("[runtime]\nmemory_limit = \"64MiB\"\n")
+	c.Small = true
 	c.Start()
 	c.SignIn()
 	held := c.Await("held", 2*time.Minute, func(s messages.Status) bool { return s.Runtime.Held })

@@ -29,6 +29,7 @@ type Companion struct {
 	Service string // of the kernel keyring
 	Extra   []string
 	Scanned bool     // link scanners and prefetching open the page of a sign-in before the browser does
+	Small   bool     // run the daemon without the race detector, which multiplies its memory
 	Daemon  *Process // the newest
 	context bool     // use a context of 4096 tokens: the tests count on it, and it starts faster than the default
 	view    string   // where the newest daemon's files are visible, if not at their own paths
@@ -183,7 +184,11 @@ func (c *Companion) Must(args ...string) string {
 // Launch starts the daemon without waiting.
 func (c *Companion) Launch(flags ...string) *Process {
 	c.t.Helper()
-	c.Daemon = launch(c.t, c.Home, "companion", daemonBinary(c.t), nil, c.env(), append([]string{"run"}, flags...)...)
+	program := daemonBinary(c.t)
+	if c.Small {
+		program = Binary(c.t, "companion")
+	}
+	c.Daemon = launch(c.t, c.Home, "companion", program, nil, c.env(), append([]string{"run"}, flags...)...)
 	return c.Daemon
 }
 

@@ -94,7 +94,8 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	defer kill(started.Handle) // effective only after a panic; otherwise the child has ended
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	tell(event{started: &started, expected: a.expected(l.spawn.Model, spec)})
+	expected := a.expected(l.spawn.Model, spec)
+	tell(event{started: &started, expected: expected})
 
 	ready := make(chan error, 1)
 	var most atomic.Int64 // memory while it starts
@@ -142,7 +143,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 			switch {
 			case libraryMissing(exit):
 				exit.Reason = messages.ReasonLibraryMissing
-			case memoryRefused(exit, a.MemoryLimit, most.Load()):
+			case memoryRefused(exit, a.MemoryLimit, most.Load()), !up && exit.Code != 0 && a.MemoryLimit > 0 && expected > a.MemoryLimit:
 				exit.Reason = messages.ReasonRAMOverLimit
 			case cause != nil:
 				exit.Reason = reasonOf(cause)
