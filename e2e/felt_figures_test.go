@@ -89,6 +89,7 @@ func feltCompanion(b *testing.B, more string) (*harness.Companion, *feltServer) 
 	hub.Publish("model", "smol", harness.Instructed(b).File, "--version", "1", "--default")
 	hub.Publish("runtime", harness.RuntimeName, harness.Parts(b).Runtime.File, "--version", "1", "--default")
 	c := hub.Companion("[front_door]\nrate_per_minute = 100000\n" + more)
+	c.Extra = append(c.Extra, "COMPANION_RUNTIME_SPECULATION=auto") // opt-in, and what these figures are about
 	c.Start()
 	c.SignIn()
 	c.Available()
