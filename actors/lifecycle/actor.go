@@ -46,8 +46,8 @@ type Deps struct {
 	Snapshot  *actorkit.Watch[messages.Snapshot]
 
 	// RequestsEnded reports whether requests were in the runtime of a launch when it died (R11). It is
-	// called once for each launch that has crashed or ended by itself, after its end, and must not block. Nil
-	// means that no crash is caused by requests.
+	// called once for each crash, after the runtime has ended, and must not block. Nil means that no crash
+	// is caused by requests.
 	RequestsEnded func(messages.Launch) bool
 
 	Recency       time.Duration // how old the last health success may be (A5)

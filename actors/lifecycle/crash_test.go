@@ -293,44 +293,6 @@ func TestRequestedExitAsksForNoRequests(t *testing.T) {
 	})
 }
 
-// R11: the requests of a runtime that dies while it is drained are noted, which is no crash. Those of one that ends with the
-// process actor are not.
-func TestDeathDuringADrainIsNoted(t *testing.T) {
-	for name, test := range map[string]struct {
-		end   func(launch messages.Launch) messages.ToLifecycle
-		noted bool
-	}{
-		"dies": {func(launch messages.Launch) messages.ToLifecycle { return exited(launch, messages.ReasonProcessExited) }, true},
-		"ends on request": {func(launch messages.Launch) messages.ToLifecycle {
-			return messages.RuntimeExited{Launch: launch, Requested: true}
-		}, false},
-		"ends with the process actor": {func(messages.Launch) messages.ToLifecycle { return messages.ActorStarted{Actor: messages.ActorProcess} }, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			var asked []messages.Launch
-			w := newWorld()
-			w.close()
-			w.actor.deps.RequestsEnded = func(l messages.Launch) bool {
-				asked = append(asked, l)
-				return true
-			}
-			w.serve()
-			defer w.close()
-			w.ready(t)
-			if got := w.send(messages.ForgetPrompts{}); got.State != messages.StateDraining {
-				t.Fatalf("%s: got %s, want draining", name, got.State)
-			}
-			got := w.send(test.end(1))
-			if noted := len(asked) == 1 && asked[0] == 1; noted != test.noted || len(asked) > 1 {
-				t.Errorf("%s: got asked about the launches %v, want launch 1: %v", name, asked, test.noted)
-			}
-			if got.Restarts != 0 || got.LastExit != nil {
-				t.Errorf("%s: got %+v, want no crash", name, got)
-			}
-		})
-	}
-}
-
 // A8: a hold after failures with one cause that the user can remove shows this cause, also after a restart of the actor.
 func TestHoldNamesItsCause(t *testing.T) {
 	for last, want := range map[messages.Reason]messages.Reason{

@@ -17,9 +17,8 @@ import (
 //   - Any other noted request is a suspect. The next time it runs alone, so that the next death tells which
 //     request is the cause and no honest request is at two deaths by coincidence. A complete answer clears it; a refusal by the
 //     runtime does not.
-//   - A request that came within a second after the runtime had ended the connection of another one, and that has left
-//     the runtime, is not noted: the runtime was dead already, and its end not yet known. One that is still in it is a
-//     suspect, and neither it nor another one counts as alone.
+//   - A request that came within a second after the runtime had failed another one is not noted: the runtime was
+//     dead already, and its end not yet known.
 //   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
 //     the runtime itself, or another request, is the likelier cause.
 //   - A caller who varies the request meets four bounds. Fields that cannot matter to the runtime, such as
@@ -41,7 +40,7 @@ type Quarantine struct {
 	noted    ring[record]       // by digest
 	answered ring[struct{}]     // digests of requests with a complete answer, and of their parts
 	deaths   []death            // in the last carefulTime
-	failed   failure            // the last request whose connection the runtime ended without an answer
+	failed   failure            // the last request that the runtime left without an answer
 }
 
 const (
@@ -77,10 +76,10 @@ type stay struct {
 	launch messages.Launch
 	print  fingerprint
 	noted  bool // at the death of its runtime
-	late   bool // it came when the runtime had just ended the connection of another request
+	late   bool // it came when the runtime had just failed another request
 }
 
-// failure is when a launch of the runtime ended the connection of a request. An error that it reports is none: it lives.
+// failure is when a launch of the runtime failed a request.
 type failure struct {
 	launch messages.Launch
 	at     time.Time
@@ -88,9 +87,8 @@ type failure struct {
 
 type departure struct {
 	stay
-	at     time.Time
-	gone   bool // its client had left
-	inside bool // it had not left; at is zero
+	at   time.Time
+	gone bool // its client had left
 }
 
 type death struct {
@@ -167,7 +165,7 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 			q.left = append(q.left[:0], q.left[1:]...)
 		}
 		q.left = append(q.left, departure{stay: *s, at: now, gone: r.Gone})
-		if r.Lost && !r.Gone && !s.late {
+		if !r.Gone && !s.late {
 			q.failed = failure{launch: s.launch, at: now}
 		}
 	}
@@ -175,7 +173,7 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 
 // RuntimeEnded notes the requests that were in the runtime of a launch when it died, and reports whether
 // there were any: then the death does not count towards the crash loop (A8). The lifecycle actor calls it
-// once for each launch that has crashed or ended by itself. It does not block.
+// once for each crash. It does not block.
 func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -193,7 +191,7 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	for whole, s := range present {
 		r := q.recordOf(whole, now)
 		r.deaths, r.at = r.deaths+1, now
-		alone := len(present) == 1 && !s.late && !s.gone && !q.answered.has(whole)
+		alone := len(present) == 1 && !s.gone && !q.answered.has(whole)
 		if !r.refused && (alone || r.deaths >= 2) {
 			r.refused = true
 			q.blameParts(&s.print, now)
@@ -209,14 +207,14 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	present := map[digest]departure{}
 	add := func(d departure) {
 		if known, twice := present[d.print.whole]; twice {
-			d.gone, d.late, d.inside = d.gone && known.gone, d.late && known.late, d.inside || known.inside
+			d.gone = d.gone && known.gone
 		}
 		present[d.print.whole] = d
 	}
 	for s := range q.inside {
 		if s.launch == l && !s.noted {
 			s.noted = true
-			add(departure{stay: *s, inside: true})
+			add(departure{stay: *s})
 		}
 	}
 	later := q.left[:0]
@@ -233,20 +231,18 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	return withoutLate(present)
 }
 
-// withoutLate leaves out the requests that came after the runtime had ended another one's connection and have left it
-// too, unless there are no others.
+// withoutLate leaves out the requests that came after the runtime had failed another one, unless there are no others.
 func withoutLate(present map[digest]departure) map[digest]departure {
-	suspects, timely := map[digest]departure{}, false
+	timely := map[digest]departure{}
 	for whole, d := range present {
-		timely = timely || !d.late
-		if !d.late || d.inside {
-			suspects[whole] = d
+		if !d.late {
+			timely[whole] = d
 		}
 	}
-	if !timely {
+	if len(timely) == 0 {
 		return present
 	}
-	return suspects
+	return timely
 }
 
 // blameParts counts a refused request against its text, in any spelling, and its schemas and tools. An answer to

@@ -134,7 +134,6 @@ type Result struct {
 	PromptTokens int
 	Sent         bool // some of the request may have reached the runtime
 	Whole        bool // the runtime's answer, or its refusal, was read to its end
-	Lost         bool // the runtime ended the connection before that
 	Tokens       Tokens
 	First        time.Time // when the first event of a stream was passed on; zero for other answers
 	// Ending is set when the client of a call with a Body has left and the runtime may still work for it. The caller
@@ -284,8 +283,6 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 		return 0, err
 	}
 	if sent, err = e.send(); err != nil {
-		var network *net.OpError // not an error of watch
-		up.ended = up.ended || errors.As(err, &network) && !network.Timeout()
 		return sent, err
 	}
 	up.headLeft = headBytes
@@ -372,7 +369,6 @@ func (e *exchange) done(whole bool) {
 		return
 	}
 	e.tellHeard()
-	e.result.Lost = e.up.ended && !e.result.Whole && !whole
 	if !whole && e.result.Gone && e.call.Body != nil {
 		e.result.Ending = e.up.hangUp()
 	} else if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {

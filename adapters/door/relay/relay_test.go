@@ -213,48 +213,6 @@ func TestNobodyWaits(t *testing.T) {
 	}
 }
 
-// R11: Lost says that the runtime ended the connection of an answer that is not whole, and not that it reported an error, or
-// that the relay gave up.
-func TestLost(t *testing.T) {
-	const jsonHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-	for name, c := range map[string]struct {
-		answer string
-		ends   bool // the runtime ends the connection
-		stream bool
-		want   bool
-	}{
-		"ends before the head":   {"", true, false, true},
-		"ends in the head":       {"HTTP/1.1 200", true, true, true},
-		"ends in the answer":     {jsonHead + "{", true, false, true},
-		"ends in a stream":       {streamHead + "9\r\ndata: {}\n\r\n", true, true, true},
-		"ends in an error":       {strings.Replace(jsonHead, "200", "500", 1) + "{", true, false, true},
-		"an error in a stream":   {streamHead + "15\r\ndata: {\"error\":\"x\"}\n\n\r\n", false, true, false},
-		"a longer answer":        {jsonHead + strings.Repeat(" ", 100), false, false, false},
-		"a whole refusal":        {"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n{}", false, false, false},
-		"a refusal, then closes": {"HTTP/1.1 400 Bad\r\nConnection: close\r\n\r\n{}", true, false, false},
-		"silence":                {"", false, false, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			options := script(func(conn net.Conn) {
-				readRequest(conn)
-				_, _ = io.WriteString(conn, c.answer)
-				if !c.ends {
-					_, _ = conn.Read(make([]byte, 1)) // until the other end closes
-				}
-			})
-			options.AnswerBytes = 50
-			r := New(options)
-			defer r.Close()
-			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(time.Second, func() { cancel(errors.New("closing")) })
-			if got := r.Do(ctx, httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream}); got.Lost != c.want {
-				t.Errorf("%s: got %+v, want Lost %v", name, got, c.want)
-			}
-			cancel(nil)
-		})
-	}
-}
-
 // L7: the connections of one launch end with it, and a request of an older launch is refused.
 func TestTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
