@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -241,14 +242,16 @@ func load(t *testing.T, c *harness.Companion) (stop func() map[string]int) {
 	counts := map[string]int{}
 	var running sync.WaitGroup
 	running.Go(func() {
-		for ctx.Err() == nil {
+		for n := 0; ctx.Err() == nil; n++ {
 			endpoint, err := loopback.ReadEndpoint(filepath.Join(c.RunTime(), "endpoint.json"))
 			if err != nil { // while the front door restarts
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
 			within, done := context.WithTimeout(ctx, time.Minute)
-			reply := harness.NewDoor(endpoint.BaseURL, token).Chat(within, 2)
+			// Each request has a text of its own: one that was alone in a runtime that ends is refused from then on (R11).
+			reply := harness.NewDoor(endpoint.BaseURL, token).Do(within, http.MethodPost, "/chat/completions",
+				fmt.Sprintf(`{"max_tokens":2,"messages":[{"role":"user","content":"Count from %d."}]}`, n))
 			unanswered := within.Err() != nil && ctx.Err() == nil
 			done()
 			switch {
