@@ -26,7 +26,7 @@ var link = regexp.MustCompile(`\[[^]]*\]\(([^)]*)\)`)
 var words = map[messages.Reason]string{
 	messages.ReasonOK:                       "nothing is wrong",
 	messages.ReasonMalformedRequest:         "the request is not valid HTTP/1.1",
-	messages.ReasonMethodNotAllowed:         "only GET and POST are allowed",
+	messages.ReasonMethodNotAllowed:         "only GET, HEAD and POST are allowed",
 	messages.ReasonHostNotAllowed:           "the Host header does not name this endpoint",
 	messages.ReasonCrossSiteForbidden:       "the request comes from a web page",
 	messages.ReasonRateStateUnavailable:     "the request rate cannot be read",

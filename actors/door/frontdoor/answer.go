@@ -18,7 +18,7 @@ type answerTo struct {
 
 var answers = map[messages.Reason]answerTo{
 	messages.ReasonMalformedRequest:     {403, "The request is not one that this endpoint accepts."},
-	messages.ReasonMethodNotAllowed:     {403, "Only GET and POST are allowed."},
+	messages.ReasonMethodNotAllowed:     {403, "Only GET, HEAD and POST are allowed."},
 	messages.ReasonHostNotAllowed:       {403, "The Host header does not name this endpoint."},
 	messages.ReasonCrossSiteForbidden:   {403, "Requests from web pages are not allowed."},
 	messages.ReasonRateStateUnavailable: {429, "The rate of requests cannot be told."},

@@ -55,6 +55,7 @@ type door struct {
 
 // The routes of L5 and L13. There are no others.
 const (
+	routeRoot        = "/"
 	routeModels      = "/v1/models"
 	routeModel       = "/v1/models/{id}"
 	routeChat        = "/v1/chat/completions"
@@ -75,11 +76,13 @@ var bodies = map[string]openai.Route{
 
 // route returns the route of a request. A known path with the wrong method is routeOther.
 func route(method, path string) string {
-	switch {
-	case method == http.MethodGet && path == routeModels:
-		return routeModels
-	case method == http.MethodGet && len(path) > len(routeModels)+1 && strings.HasPrefix(path, routeModels+"/"):
-		return routeModel
+	if method == http.MethodGet || method == http.MethodHead { // package http1 drops the content of an answer to HEAD
+		switch {
+		case path == routeRoot, path == routeModels:
+			return path
+		case len(path) > len(routeModels)+1 && strings.HasPrefix(path, routeModels+"/"):
+			return routeModel
+		}
 	}
 	if _, known := bodies[path]; known && method == http.MethodPost {
 		return path
@@ -212,13 +215,15 @@ func (v *visit) refuse(p *problem) {
 // serve answers a request that the guard has admitted.
 func (v *visit) serve() {
 	switch {
-	case v.caller == guard.Probe && v.route != routeModels:
+	case v.caller == guard.Probe && (v.route != routeModels || v.r.Method != http.MethodGet):
 		v.w.Header()["Connection"] = closeConn
 		v.refuse(refusal(messages.ReasonInvalidToken)) // the probe token is valid for that route only (A4)
 	case v.caller == guard.Probe:
 		v.probe()
 	case v.route == routeOther:
 		v.refuse(&problem{reason: messages.ReasonUnknownPath, limit: v.d.origin})
+	case v.route == routeRoot:
+		v.root()
 	case v.route == routeModels:
 		v.models()
 	case v.route == routeModel:

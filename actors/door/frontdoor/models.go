@@ -33,6 +33,15 @@ type modelMeta struct {
 	Context int `json:"n_ctx"`
 }
 
+// root answers GET / with the base URLs. Programs probe the address that they are given, as Claude Code does with HEAD, before
+// they use it. The answer does not depend on the model.
+func (v *visit) root() {
+	v.write(struct {
+		OpenAI    string `json:"openai"`
+		Anthropic string `json:"anthropic"`
+	}{v.d.origin + "/v1", v.d.origin})
+}
+
 // models answers the user's GET /v1/models from the snapshot. It needs no slot in the runtime, so a program
 // that lists the models at its start does not wait for other programs. The other questions of the gate are
 // asked (A6).
@@ -107,6 +116,10 @@ func (v *visit) send(s messages.Snapshot, content any) {
 		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
 		return
 	}
+	v.write(content)
+}
+
+func (v *visit) write(content any) {
 	answer, err := json.Marshal(content)
 	if err != nil {
 		v.refuse(refusal(messages.ReasonUpstreamFailed))

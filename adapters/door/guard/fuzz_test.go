@@ -86,7 +86,7 @@ func oracle(r *Request, spent bool) messages.Reason {
 	if key != "" {
 		token = key
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost {
 		return messages.ReasonMethodNotAllowed
 	}
 	if !hostRE.MatchString(r.Host) {

@@ -72,7 +72,7 @@ func Decide(r *Request, tokens *Tokens, hosts []string, w *Windows) (verdict Ver
 	switch {
 	case r.Malformed || !structure || len(r.Header["Upgrade"]) > 0 || len(r.Header["Http2-Settings"]) > 0:
 		return malformed, Nobody
-	case r.Method != "GET" && r.Method != "POST":
+	case r.Method != "GET" && r.Method != "HEAD" && r.Method != "POST":
 		return methodForbidden, Nobody
 	case !hostAllowed(r.Host, hosts):
 		return hostForbidden, Nobody

@@ -136,7 +136,7 @@ func (f *fields) read(head []byte) Head {
 		}
 	}
 	body := h.Chunked || h.Length > 0
-	if h.Malformed || len(rest) > 0 || lengths+codings > 1 || body && f.method == "GET" || !f.ignoreUpgrade() {
+	if h.Malformed || len(rest) > 0 || lengths+codings > 1 || body && (f.method == "GET" || f.method == "HEAD") || !f.ignoreUpgrade() {
 		return Head{Malformed: true}
 	}
 	if h.BadHost = h.BadHost || hosts != 1; h.BadHost {
