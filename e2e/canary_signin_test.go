@@ -52,7 +52,7 @@ func TestCanaryOfSignIn(t *testing.T) {
 	learn("of the sign-in after the outage")
 
 	hub.Fault(string(fault.LostResponse), true)
-	refuseAccessToken(house, hub)
+	harness.RefuseAccessToken(house, hub)
 	house.Await("signed out", time.Minute, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedOut })
 	hub.Fault(string(fault.LostResponse), false)
 	c.run(house, "whoami")
@@ -60,7 +60,7 @@ func TestCanaryOfSignIn(t *testing.T) {
 	learn("of the sign-in after the lost answer")
 
 	hub.Fault(string(fault.SlowToken), true)
-	refuseAccessToken(house, hub)
+	harness.RefuseAccessToken(house, hub)
 	note := filepath.Join(house.State(), "session.json")
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if data, err := os.ReadFile(note); err == nil && strings.Contains(string(data), "nFlight") {
@@ -89,7 +89,7 @@ func TestCanaryOfSignIn(t *testing.T) {
 	c.look("output of the daemon that crashed", daemon.Output())
 	c.look("log", house.Log())
 	looked := 0
-	for _, file := range files(t, house.Home) {
+	for _, file := range harness.Files(t, house.Home) {
 		if data, err := os.ReadFile(file); err == nil { // not a socket
 			c.look("file "+strings.TrimPrefix(file, house.Home), string(data))
 			looked++

@@ -315,7 +315,7 @@ func converse(c *canary, address, token string) {
 func (c *canary) files(house *harness.Companion) {
 	c.t.Helper()
 	looked := 0
-	for _, file := range files(c.t, house.Home) {
+	for _, file := range harness.Files(c.t, house.Home) {
 		if strings.HasPrefix(file, house.Data()) {
 			continue
 		}
@@ -333,7 +333,7 @@ func (c *canary) files(house *harness.Companion) {
 	for _, what := range []string{"loopback token", "application token", "access token", "refresh token", "authorization code", "state"} {
 		tokens.secrets[what] = c.secrets[what]
 	}
-	for _, file := range files(c.t, house.Data()) {
+	for _, file := range harness.Files(c.t, house.Data()) {
 		if info, err := os.Stat(file); err != nil || info.Size() > 8<<20 {
 			continue // the model and the libraries, which are verified to be what was published
 		}

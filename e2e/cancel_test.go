@@ -44,7 +44,7 @@ func BenchmarkCancel(b *testing.B) {
 	}
 	for name, times := range map[string][]time.Duration{"alone": alone, "idle": idle, "next-token": next} {
 		slices.Sort(times)
-		b.ReportMetric(median(times).Seconds()*1e3, name+"-p50-ms")
+		b.ReportMetric(harness.Median(times).Seconds()*1e3, name+"-p50-ms")
 		b.ReportMetric(times[len(times)-1].Seconds()*1e3, name+"-max-ms")
 	}
 }

@@ -2,12 +2,10 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -49,7 +47,7 @@ func TestCrowd(t *testing.T) {
 	c := harness.Ready(t, crowdSettings)
 	door := c.Door()
 	bad := crowd{t: t, address: host(t, door.BaseURL), bearer: "Authorization: Bearer " + door.Token + "\r\n"}
-	before := memory(t, c.Daemon.PID, "VmRSS")
+	before := harness.Memory(t, c.Daemon.PID, "VmRSS")
 	for range stallers {
 		bad.stall()
 	}
@@ -114,7 +112,7 @@ func TestCrowd(t *testing.T) {
 	if harness.RaceBuilt {
 		bound = 400
 	}
-	peak := memory(t, c.Daemon.PID, "VmHWM")
+	peak := harness.Memory(t, c.Daemon.PID, "VmHWM")
 	t.Logf("resident: %.0f MiB before, %.0f MiB at most", before, peak)
 	if peak > bound {
 		t.Errorf("the daemon used %.0f MiB, want less than %.0f", peak, bound)
@@ -202,19 +200,4 @@ func (b *crowd) stall() {
 		b.t.Fatal(err)
 	}
 	b.stalled = append(b.stalled, conn)
-}
-
-// memory is a line of proc_pid_status(5), in MiB.
-func memory(t *testing.T, pid int, name string) float64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), name+":")
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return float64(kib) * 1024 / mebibyte
 }

@@ -36,12 +36,10 @@ func BenchmarkDaemonStart(b *testing.B) {
 	}
 	slices.Sort(bare)
 	slices.Sort(whole)
-	b.ReportMetric(median(bare).Seconds()*1e3, "bare-ms")
-	b.ReportMetric(median(whole).Seconds()*1e3, "daemon-ms")
-	b.ReportMetric((median(whole)-median(bare)).Seconds()*1e3, "added-ms")
+	b.ReportMetric(harness.Median(bare).Seconds()*1e3, "bare-ms")
+	b.ReportMetric(harness.Median(whole).Seconds()*1e3, "daemon-ms")
+	b.ReportMetric((harness.Median(whole)-harness.Median(bare)).Seconds()*1e3, "added-ms")
 }
-
-func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
 // awaitWatch follows the status from the first answer of the control socket, and returns the moment at which
 // inference became available.
@@ -94,24 +92,10 @@ func BenchmarkIdle(b *testing.B) {
 		before := processorTime(b, pid)
 		time.Sleep(span)
 		busy = (processorTime(b, pid) - before).Seconds() / span.Seconds() * 100
-		resident = residentMiB(b, pid)
+		resident = harness.Memory(b, pid, "VmRSS")
 	}
 	b.ReportMetric(resident, "resident-MiB")
 	b.ReportMetric(busy, "cpu-%")
-}
-
-func residentMiB(b *testing.B, pid int) float64 {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		b.Fatal(err)
-	}
-	return float64(kib) / 1024
 }
 
 func processorTime(b *testing.B, pid int) time.Duration {

@@ -157,7 +157,7 @@ func (s *feltServer) first(body string) time.Duration {
 }
 
 // resident is the resident memory of the runtime in bytes.
-func (s *feltServer) resident() float64 { return residentBytes(s.b, s.pid()) }
+func (s *feltServer) resident() float64 { return harness.Memory(s.b, s.pid(), "VmRSS") }
 
 // feltTable collects figures by name.
 type feltTable struct {
@@ -305,10 +305,10 @@ func BenchmarkFeltSleep(b *testing.B) {
 	var table feltTable
 	for b.Loop() {
 		ours.answer(body)
-		table.add("awake MiB", ours.resident()/(1<<20))
+		table.add("awake MiB", ours.resident())
 		table.add("awake first token ms", ms(ours.first(body)))
 		c.Await("asleep", time.Minute, func(s messages.Status) bool { return s.Runtime.Asleep })
-		table.add("asleep MiB", ours.resident()/(1<<20))
+		table.add("asleep MiB", ours.resident())
 		table.add("first token after sleep ms", ms(ours.first(body)))
 		table.add("bare start ms", ms(bareStart(b, bare, model)))
 	}

@@ -177,7 +177,7 @@ func BenchmarkRuntimeKilled(b *testing.B) {
 		}
 		exit = append(exit, time.Since(began))
 		now = <-ready
-		again = append(again, now.at.Sub(gone)-median(bare))
+		again = append(again, now.at.Sub(gone)-harness.Median(bare))
 		// A user's start clears earlier failures, so that each crash is a first one.
 		if reason, err := client.Start(b.Context()); err != nil || reason != messages.ReasonOK {
 			b.Fatalf("start: got %s, %v, want ok", reason, err)
@@ -185,7 +185,7 @@ func BenchmarkRuntimeKilled(b *testing.B) {
 	}
 	for name, times := range map[string][]time.Duration{"word": word, "exit": exit, "again-added": again} {
 		slices.Sort(times)
-		b.ReportMetric(median(times).Seconds()*1e3, name+"-p50-ms")
+		b.ReportMetric(harness.Median(times).Seconds()*1e3, name+"-p50-ms")
 		b.ReportMetric(times[(len(times)*99-1)/100].Seconds()*1e3, name+"-p99-ms")
 	}
 }

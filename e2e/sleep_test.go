@@ -1,10 +1,6 @@
 package e2e
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,9 +20,9 @@ func TestSleep(t *testing.T) {
 	if awake.Runtime.Asleep || awake.Runtime.PID == 0 {
 		t.Fatalf("after a request: got %+v, want an awake model", awake.Runtime)
 	}
-	before := residentBytes(t, awake.Runtime.PID)
+	before := harness.Memory(t, awake.Runtime.PID, "VmRSS")
 	c.Await("asleep", time.Minute, func(s messages.Status) bool { return s.Runtime.Asleep })
-	if after := residentBytes(t, awake.Runtime.PID); after*2 > before {
+	if after := harness.Memory(t, awake.Runtime.PID, "VmRSS"); after*2 > before {
 		t.Errorf("resident memory asleep: got %.0f MiB, want at most half of the %.0f MiB before", after/(1<<20), before/(1<<20))
 	}
 	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -46,23 +42,4 @@ func TestSleep(t *testing.T) {
 		t.Errorf("afterwards: got %+v, want the same process", status.Runtime)
 	}
 	c.Stop()
-}
-
-// residentBytes is the resident memory of a process.
-func residentBytes(t testing.TB, pid int) float64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		t.Fatalf("process %d: got no resident memory, want one", pid)
-	}
-	kib, err := strconv.ParseFloat(fields[0], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib * 1024
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,7 +125,7 @@ func TestNoKeychain(t *testing.T) {
 			t.Errorf("%v is in the kernel keyring, want it in no keychain", account)
 		}
 	}
-	for _, file := range files(t, c.Home) {
+	for _, file := range harness.Files(t, c.Home) {
 		switch name := filepath.Base(file); {
 		case strings.HasSuffix(name, ".log"), name == "config.toml", name == "lock":
 		case name == "pin.key": // authenticates the records of verified files, and opens nothing
@@ -137,21 +136,6 @@ func TestNoKeychain(t *testing.T) {
 	if r := c.Run("env"); r.Code != 3 {
 		t.Errorf("env: exit %d, want 3", r.Code)
 	}
-}
-
-func files(t *testing.T, dir string) []string {
-	t.Helper()
-	var found []string
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			found = append(found, path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
 
 // T17, M7, X2: a folder of the companion that others may enter, that is a link, or that belongs to another

@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"companion/cmd/devhub/fault"
 )
 
 const signInWithin = time.Minute
@@ -173,4 +175,11 @@ func (h *Hub) Client() (*http.Client, error) {
 		return nil, errors.New("the hub's authority holds no certificate")
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}, nil
+}
+
+// RefuseAccessToken makes the hub refuse the daemon's access token once, which makes the daemon refresh.
+func RefuseAccessToken(c *Companion, hub *Hub) {
+	hub.Fault(string(fault.EarlyRevoked), true)
+	c.Run("whoami")
+	hub.Fault(string(fault.EarlyRevoked), false)
 }

@@ -1,6 +1,6 @@
 //go:build keepassxc
 
-package e2e
+package signin
 
 import (
 	"os"

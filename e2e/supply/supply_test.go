@@ -1,4 +1,4 @@
-package e2e
+package supply
 
 import (
 	"bytes"
@@ -202,7 +202,7 @@ func checkNoRuntime(t *testing.T, c *harness.Companion) {
 			t.Errorf("got stored %s, want only models", file)
 		}
 	}
-	for _, file := range files(t, c.Home) {
+	for _, file := range harness.Files(t, c.Home) {
 		if strings.HasSuffix(file, "evil") {
 			t.Errorf("got stored %s, want it refused", file)
 		}

@@ -1,4 +1,4 @@
-package e2e
+package signin
 
 import (
 	"path/filepath"
@@ -17,7 +17,7 @@ import (
 func report(b *testing.B, name string, times []time.Duration) {
 	b.Helper()
 	slices.Sort(times)
-	for what, took := range map[string]time.Duration{"min": times[0], "median": median(times), "max": times[len(times)-1]} {
+	for what, took := range map[string]time.Duration{"min": times[0], "median": harness.Median(times), "max": times[len(times)-1]} {
 		b.ReportMetric(float64(took.Microseconds())/1000, name+"-"+what+"-ms")
 	}
 }

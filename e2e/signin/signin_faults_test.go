@@ -1,4 +1,4 @@
-package e2e
+package signin
 
 import (
 	"slices"
@@ -87,7 +87,7 @@ func TestLoginFaults(t *testing.T) {
 	if who := c.Must("whoami"); !strings.Contains(strings.ToLower(who), harness.User) {
 		t.Errorf("whoami after all faults: got %q, want %s", who, harness.User)
 	}
-	if most := memory(t, c.Daemon.PID, "VmHWM"); most > 100+100*raceFactor() {
+	if most := harness.Memory(t, c.Daemon.PID, "VmHWM"); most > 100+100*raceFactor() {
 		t.Errorf("the daemon's largest memory: got %.0f MiB, want an answer of 100 MiB not read into it", most)
 	}
 	if strings.Contains(hub.Output(), "refresh token reused") {
@@ -113,13 +113,6 @@ func signInExpired(t testing.TB, c *harness.Companion, hub *harness.Hub) {
 }
 
 func tokenRequests(hub *harness.Hub) int { return strings.Count(hub.Output(), `/token"`) }
-
-// refuseAccessToken makes the hub refuse the daemon's access token once, which makes the daemon refresh.
-func refuseAccessToken(c *harness.Companion, hub *harness.Hub) {
-	hub.Fault(string(fault.EarlyRevoked), true)
-	c.Run("whoami")
-	hub.Fault(string(fault.EarlyRevoked), false)
-}
 
 // O8: a hub that restarts costs no session: what could not be connected to is tried again. One that cuts connections, as a
 // proxy does in front of a hub that restarts, either costs none or says that the user must sign in again.
@@ -152,7 +145,7 @@ func TestHubRestarts(t *testing.T) {
 		t.Errorf("whoami after the restart: got exit %d, want 0:\n%s", r.Code, r.Stderr)
 	}
 	hub.Fault(string(fault.Restarts), true)
-	refuseAccessToken(c, hub)
+	harness.RefuseAccessToken(c, hub)
 	hub.Fault(string(fault.Restarts), false)
 	s := c.Await("a session or the word that there is none", 2*time.Minute, func(s messages.Status) bool {
 		return s.Session.State == messages.SessionSignedOut || s.Session.Trouble == ""
@@ -174,7 +167,7 @@ func TestHubWithoutRotation(t *testing.T) {
 	c.SignIn()
 	access, _ := c.Secret(keychain.AccessToken)
 	hub.Fault(string(fault.NoRotation), true)
-	refuseAccessToken(c, hub)
+	harness.RefuseAccessToken(c, hub)
 	c.Await("a new access token", time.Minute, func(messages.Status) bool {
 		now, found := c.Secret(keychain.AccessToken)
 		return found && now != access
@@ -182,7 +175,7 @@ func TestHubWithoutRotation(t *testing.T) {
 	if r := c.Run("whoami"); r.Code != 0 {
 		t.Errorf("whoami: got exit %d, want 0:\n%s", r.Code, r.Stderr)
 	}
-	refuseAccessToken(c, hub)
+	harness.RefuseAccessToken(c, hub)
 	c.Await("signed out", time.Minute, func(s messages.Status) bool { return s.Session.State == messages.SessionSignedOut })
 	if _, found := c.Secret(keychain.RefreshToken); found {
 		t.Error("the keychain: got the spent refresh token, want none")
