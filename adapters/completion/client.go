@@ -49,10 +49,12 @@ type Client struct {
 	completions openai.CompletionService
 }
 
-// Message is one turn of a chat. Role is system, user or assistant.
+// Message is one turn of a chat. Role is system, user or assistant. Images are data: URLs that come after the text of a
+// user's turn.
 type Message struct {
 	Role    string
 	Content string
+	Images  []string
 }
 
 // Options of one request; the zero value leaves everything to the server.
@@ -219,7 +221,7 @@ func (c *Client) params(turns []Message, o Options) openai.ChatCompletionNewPara
 		case "assistant":
 			p.Messages = append(p.Messages, openai.AssistantMessage(turn.Content))
 		default:
-			p.Messages = append(p.Messages, openai.UserMessage(turn.Content))
+			p.Messages = append(p.Messages, userMessage(turn))
 		}
 	}
 	if o.MaxTokens > 0 {
@@ -242,6 +244,18 @@ func (c *Client) params(turns []Message, o Options) openai.ChatCompletionNewPara
 		}
 	}
 	return p
+}
+
+// userMessage has parts only where there are images: some servers take nothing but a string.
+func userMessage(turn Message) openai.ChatCompletionMessageParamUnion {
+	if len(turn.Images) == 0 {
+		return openai.UserMessage(turn.Content)
+	}
+	parts := []openai.ChatCompletionContentPartUnionParam{openai.TextContentPart(turn.Content)}
+	for _, image := range turn.Images {
+		parts = append(parts, openai.ImageContentPart(openai.ChatCompletionContentPartImageImageURLParam{URL: image}))
+	}
+	return openai.UserMessage(parts)
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"companion/adapters/completion"
+	"companion/adapters/completion/lane"
 )
 
 const (
@@ -28,6 +30,9 @@ type chatFlags struct {
 	maxTokens, seed   int64
 	temperature, topP float64
 	system            string
+	lane, consentID   string
+	private, plain    bool
+	attach            []string
 }
 
 func (a *app) chatCommand() *cobra.Command {
@@ -37,15 +42,19 @@ func (a *app) chatCommand() *cobra.Command {
 		Long: "Ask the local model; the answer streams.\n\n" +
 			"  companion chat \"Name three planets.\"\n" +
 			"  companion chat \"Summarise this:\" < report.txt      the prompt, then standard input\n" +
+			"  companion chat --attach main.go \"Explain this.\"    a text file, or an image where the model takes images\n" +
 			"  companion chat                                     a conversation, on a terminal\n\n" +
 			"In a conversation a paste is one message, whatever it holds; Alt-Enter begins a new line; Ctrl-C stops an\n" +
-			"answer; /help lists the commands; Ctrl-D ends it.",
+			"answer; /help lists the commands; Ctrl-D ends it. Markdown is rendered on a terminal, unless --plain or\n" +
+			"NO_COLOR says otherwise, and never elsewhere.\n\n" +
+			"The local model answers. Another lane is used only when --lane names it. The text counts as private unless\n" +
+			"--private=false, and private text needs the owner's --consent-id there.",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			options, err := f.options(cmd)
 			if err != nil {
 				return err
 			}
-			return a.chat(cmd.Context(), given, f.system, options)
+			return a.chat(cmd.Context(), given, f, options)
 		},
 	}
 	cmd.Flags().Int64Var(&f.maxTokens, "max-tokens", defaultMaxTokens, "end the answer after this many tokens")
@@ -53,8 +62,13 @@ func (a *app) chatCommand() *cobra.Command {
 	cmd.Flags().Float64Var(&f.temperature, "temperature", 0, "sampling temperature, 0 to 2 (default: the model's)")
 	cmd.Flags().Float64Var(&f.topP, "top-p", 0, "nucleus sampling, above 0 to 1 (default: the model's)")
 	cmd.Flags().Int64Var(&f.seed, "seed", 0, "seed of the sampling, for answers that can be repeated")
+	cmd.Flags().StringArrayVar(&f.attach, "attach", nil, "a text `FILE` or an image that goes with the first message; may be repeated")
+	cmd.Flags().BoolVar(&f.plain, "plain", false, "do not render Markdown")
+	cmd.Flags().StringVar(&f.lane, "lane", "", "`LANE`: local, self_hosted, enterprise, openrouter, direct_provider")
+	cmd.Flags().BoolVar(&f.private, "private", true, "the text is private")
+	cmd.Flags().StringVar(&f.consentID, "consent-id", "", "the owner's consent to send private text by a managed lane")
 	a.jsonFlag(cmd)
-	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain)
+	return exits(cmd, exitNotRunning, exitUnavailable, exitKeychain, exitPolicy)
 }
 
 // options checks the flags. Those that were not given leave the choice to the server.
@@ -84,7 +98,7 @@ func (f chatFlags) options(cmd *cobra.Command) (completion.Options, error) {
 	return o, nil
 }
 
-func (a *app) chat(ctx context.Context, given []string, system string, options completion.Options) error {
+func (a *app) chat(ctx context.Context, given []string, f chatFlags, options completion.Options) error {
 	prompt := strings.Join(given, " ")
 	if len(given) > 0 && strings.TrimSpace(prompt) == "" {
 		return noPrompt()
@@ -93,22 +107,22 @@ func (a *app) chat(ctx context.Context, given []string, system string, options c
 	if interactive && a.json {
 		return usageFailure("--json needs a prompt", "companion chat --json \"your question\"")
 	}
-	d, err := a.openDoor(ctx)
+	c, err := a.conversation(ctx, f)
 	if err != nil {
 		return err
 	}
-	client, err := d.client()
-	if err != nil {
-		return err
+	defer c.client.Close()
+	c.options, c.plain = options, f.plain || !colour(a.out)
+	if c.options.MaxTokens == 0 {
+		c.options.MaxTokens = min(defaultMaxTokens, int64(c.context))
 	}
-	defer client.Close()
-	served := contextOf(d.status)
-	if options.MaxTokens == 0 {
-		options.MaxTokens = min(defaultMaxTokens, int64(served))
+	if f.system != "" {
+		c.system = []completion.Message{{Role: "system", Content: f.system}}
 	}
-	c := &conversation{app: a, client: client, options: options, context: served, model: d.status.Model.Name, out: a.out}
-	if system != "" {
-		c.system = []completion.Message{{Role: "system", Content: system}}
+	for _, path := range f.attach {
+		if err := c.attach(ctx, path); err != nil {
+			return err
+		}
 	}
 	if interactive {
 		return a.interactiveChat(ctx, c)
@@ -118,7 +132,45 @@ func (a *app) chat(ctx context.Context, given []string, system string, options c
 			return err
 		}
 	}
+	if c.lane != lane.Local && !a.json {
+		a.say("%s", c.leaves())
+	}
 	return c.ask(ctx, prompt)
+}
+
+// conversation opens the lane that was asked for, or local. Nothing falls through to another lane (E5).
+func (a *app) conversation(ctx context.Context, f chatFlags) (*conversation, error) {
+	l := lane.Local
+	if f.lane != "" {
+		l = lane.Lane(f.lane)
+		if !l.Valid() {
+			return nil, noLane(f.lane)
+		}
+	}
+	if l != lane.Local {
+		s, _, err := a.load()
+		if err != nil {
+			return nil, err
+		}
+		if err := consented(s, l, f.private, f.consentID); err != nil {
+			return nil, err
+		}
+		client, model, err := remoteClient(s, l)
+		if err != nil {
+			return nil, err
+		}
+		return &conversation{app: a, client: client, context: remoteContext, model: model, lane: l, out: a.out}, nil
+	}
+	d, err := a.openDoor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := d.client()
+	if err != nil {
+		return nil, err
+	}
+	return &conversation{app: a, client: client, context: contextOf(d.status), model: d.status.Model.Name, lane: l,
+		control: d.status.Model.ControlTokens, out: a.out}, nil
 }
 
 func noPrompt() error {
@@ -151,34 +203,48 @@ func joinInput(prompt string, in io.Reader) (string, error) {
 
 // conversation keeps the turns so far.
 type conversation struct {
-	app     *app
-	client  *completion.Client
-	options completion.Options
-	context int // tokens, as configured
-	model   string
-	out     io.Writer
-	system  []completion.Message
-	turns   []completion.Message
-	trimmed bool // it was said that old turns leave
+	app      *app
+	client   *completion.Client
+	options  completion.Options
+	context  int // tokens, as configured
+	model    string
+	lane     lane.Lane
+	control  []string // tokens of the model's vocabulary that control a chat
+	plain    bool     // Markdown is not rendered
+	out      io.Writer
+	system   []completion.Message
+	turns    []completion.Message
+	attached []attachment // for the next message
+	trimmed  bool         // it was said that old turns leave
+}
+
+// leaves says where the text goes when it leaves this machine.
+func (c *conversation) leaves() string {
+	text := fmt.Sprintf("Lane %s: what you send leaves this machine, for %s.", c.lane, oneLine(c.model))
+	if c.lane.Metered() {
+		text += " Its use is metered."
+	}
+	return text
 }
 
 // chatResult is the answer under --json.
 type chatResult struct {
-	Answer           string  `json:"answer"`
-	Model            string  `json:"model"`
-	Truncated        bool    `json:"truncated"`
-	PromptTokens     int64   `json:"promptTokens"`
-	CompletionTokens int64   `json:"completionTokens"`
-	FirstToken       float64 `json:"firstTokenSeconds"`
-	Seconds          float64 `json:"seconds"`
+	Answer           string    `json:"answer"`
+	Model            string    `json:"model"`
+	Lane             lane.Lane `json:"lane"`
+	Truncated        bool      `json:"truncated"`
+	PromptTokens     int64     `json:"promptTokens"`
+	CompletionTokens int64     `json:"completionTokens"`
+	FirstToken       float64   `json:"firstTokenSeconds"`
+	Seconds          float64   `json:"seconds"`
 }
 
 // ask streams the answer to one more turn. What came of an answer that was interrupted stays in the conversation.
 func (c *conversation) ask(ctx context.Context, prompt string) error {
-	c.turns = append(c.turns, completion.Message{Role: "user", Content: prompt})
-	terminal := isTerminal(c.app.out)
+	c.turns = append(c.turns, c.message(prompt))
 	began, first := time.Now(), time.Duration(0)
 	var said strings.Builder
+	show, shown := c.shower()
 	answer, err := c.fit(ctx, func(text string) error {
 		if first == 0 {
 			first = time.Since(began)
@@ -187,33 +253,50 @@ func (c *conversation) ask(ctx context.Context, prompt string) error {
 		if c.app.json {
 			return nil
 		}
-		if terminal {
-			text = plain(text)
-		}
-		return print(c.out, text)
+		return show(text)
 	})
 	if said.Len() > 0 && !c.app.json {
-		if endErr := print(c.out, "\n"); err == nil {
+		if endErr := errors.Join(shown(), print(c.out, "\n")); err == nil {
 			err = endErr
 		}
 	}
 	if err != nil {
 		if said.Len() > 0 {
+			c.attached = nil
 			c.turns = append(c.turns, completion.Message{Role: "assistant", Content: said.String()})
 		} else {
 			c.turns = c.turns[:len(c.turns)-1]
 		}
 		return err
 	}
+	c.attached = nil
 	c.turns = append(c.turns, completion.Message{Role: "assistant", Content: answer.Text})
 	if c.app.json {
-		return c.app.printJSON(chatResult{answer.Text, answer.Model, answer.Truncated, answer.PromptTokens, answer.CompletionTokens,
+		return c.app.printJSON(chatResult{answer.Text, answer.Model, c.lane, answer.Truncated, answer.PromptTokens, answer.CompletionTokens,
 			first.Seconds(), time.Since(began).Seconds()})
 	}
 	if answer.Truncated {
 		c.app.say("%s", c.truncation(answer))
 	}
 	return nil
+}
+
+// shower returns what prints the pieces of an answer, and what prints the rest at its end.
+func (c *conversation) shower() (show func(string) error, end func() error) {
+	none := func() error { return nil }
+	out := func(text string) error { return print(c.out, text) }
+	switch {
+	case !isTerminal(c.app.out):
+		return out, none
+	case c.plain:
+		return func(text string) error { return out(plain(text)) }, none
+	}
+	width := 80
+	if w, _, err := term.GetSize(int(c.app.out.Fd())); err == nil && w > 0 {
+		width = w
+	}
+	m := &markdown{width: width, out: out}
+	return func(text string) error { return m.Write(plain(text)) }, m.Close
 }
 
 // truncation says which of the two bounds ended the answer.
@@ -258,6 +341,9 @@ func (c *conversation) save(path string) error {
 	var b strings.Builder
 	for _, turn := range append(append([]completion.Message{}, c.system...), c.turns...) {
 		fmt.Fprintf(&b, "## %s\n\n%s\n\n", turn.Role, turn.Content)
+		if n := len(turn.Images); n > 0 {
+			fmt.Fprintf(&b, "(%d images, not saved)\n\n", n)
+		}
 	}
 	_, err = file.WriteString(b.String())
 	if err := errors.Join(err, file.Close()); err != nil {

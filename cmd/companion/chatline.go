@@ -13,9 +13,11 @@ import (
 	"golang.org/x/term"
 
 	"companion/adapters/completion"
+	"companion/adapters/completion/lane"
 )
 
 const chatHelp = `/help         this list
+/attach FILE  send a text file, or an image where the model takes images, with the next message
 /clear        forget the conversation
 /save FILE    write the conversation to FILE, as Markdown
 /model        the model and its context
@@ -67,7 +69,11 @@ func (a *app) interactiveChat(ctx context.Context, c *conversation) error {
 	c.out = editor   // which writes the carriage returns of raw mode
 	a.sayTo = editor
 	defer func() { a.sayTo = nil }()
-	a.say("Talking to %s on this machine. /help lists the commands, Ctrl-D ends.", oneLine(c.model))
+	if c.lane == lane.Local {
+		a.say("Talking to %s on this machine. /help lists the commands, Ctrl-D ends.", oneLine(c.model))
+	} else {
+		a.say("%s\n/help lists the commands, Ctrl-D ends.", c.leaves())
+	}
 	lines := make(chan string)
 	ended := make(chan error, 1)
 	ready := make(chan struct{}, 1)
@@ -128,12 +134,18 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 	case "/help", "/?":
 		return false, print(c.out, chatHelp)
 	case "/clear":
-		c.turns, c.trimmed = nil, false
+		c.turns, c.attached, c.trimmed = nil, nil, false
 		a.say("The conversation is forgotten.")
 		return false, nil
 	case "/model":
-		a.say("%s, context of %d tokens. To use another: set model.name and restart the daemon.", oneLine(c.model), c.context)
+		if c.lane == lane.Local {
+			a.say("%s, context of %d tokens. To serve another: `companion use NAME`.", oneLine(c.model), c.context)
+		} else {
+			a.say("%s, by lane %s", oneLine(c.model), c.lane)
+		}
 		return false, nil
+	case "/attach":
+		return false, a.chatAttach(ctx, c, strings.TrimSpace(argument))
 	case "/save":
 		argument = strings.TrimSpace(argument)
 		if argument == "" {
@@ -174,6 +186,28 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 		a.say("%s", f.hint)
 	}
 	return false, nil
+}
+
+// chatAttach is /attach. A file that cannot be attached ends nothing.
+func (a *app) chatAttach(ctx context.Context, c *conversation, path string) error {
+	if path == "" {
+		a.say("/attach needs the name of a file")
+		return nil
+	}
+	if err := c.attach(ctx, path); err != nil {
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
+		f := described(err)
+		a.say("%s", plain(f.message))
+		if f.hint != "" {
+			a.say("%s", f.hint)
+		}
+		return nil
+	}
+	file := c.attached[len(c.attached)-1]
+	a.say("Attached %s, %s. It goes with the next message.", file.name, bytesText(int64(file.size)))
+	return nil
 }
 
 // chatInput is the terminal's input for the line editor. One goroutine (pump) reads the terminal all the time, also

@@ -68,6 +68,7 @@ func completeFlags(root *cobra.Command) {
 		{"logs", "level", []string{"debug", "info", "warn", "error"}},
 		{"logs", "since", []string{"10m", "1h", "24h"}},
 		{"enrich", "lane", lanes},
+		{"chat", "lane", lanes},
 		{"env", "shell", []string{"sh", "bash", "zsh", "fish", "powershell", "json"}},
 		{"metrics", "format", []string{"openmetrics", "prometheus"}},
 	} {

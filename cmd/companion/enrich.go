@@ -224,8 +224,7 @@ func enrichLane(ctx context.Context, s config.Settings, places config.Places, as
 		if l := lane.Lane(asked); l.Valid() {
 			return l, nil
 		}
-		return "", &failure{code: "usage", message: fmt.Sprintf("there is no lane %q", asked), exit: exitUsage,
-			hint: "accepted by --lane: local, self_hosted, enterprise, openrouter, direct_provider"}
+		return "", noLane(asked)
 	}
 	c, err := chooseLane(ctx, s, places)
 	if err != nil || c.Lane == lane.Local || c.Lane == lane.Disabled {

@@ -25,7 +25,7 @@ var examples = map[string]string{
 	"companion restart":           "companion restart --wait",
 	"companion env":               "eval \"$(companion env)\"\ncompanion env --shell fish | source",
 	"companion exec":              "companion exec -- python script.py\ncompanion exec --only openai -- sh -c 'echo $OPENAI_BASE_URL'",
-	"companion chat":              "companion chat\ncompanion chat \"Name three planets.\"\ncompanion chat \"Summarize this.\" < notes.txt",
+	"companion chat":              "companion chat\ncompanion chat \"Name three planets.\"\ncompanion chat \"Summarize this.\" < notes.txt\ncompanion chat --attach main.go \"Explain this file.\"",
 	"companion enrich":            "companion enrich notes/ --output enriched/\ncompanion enrich --dry-run notes/*.md",
 	"companion enrich verify":     "companion enrich verify enriched/notes.jsonl",
 	"companion lane":              "companion lane",

@@ -113,7 +113,7 @@ func consented(s config.Settings, l lane.Lane, private bool, consentID string) e
 	f := &failure{code: string(reason), message: "lane " + string(l) + ": " + explain(reason), exit: exitPolicy}
 	switch {
 	case reason == messages.ReasonCloudConsentRequired:
-		f.hint = "give the owner's --consent-id, or say --private=false for notes that are not private"
+		f.hint = "give the owner's --consent-id, or say --private=false for text that is not private"
 	case l == lane.Disabled:
 		f.hint = "name a lane that computes: local, self_hosted, enterprise, openrouter, direct_provider"
 	case l.Managed() && !s.Lanes.DelegateManaged:
@@ -122,6 +122,11 @@ func consented(s config.Settings, l lane.Lane, private bool, consentID string) e
 		f.hint = "the owner of the notes has to allow it: lanes.delegate_enriched"
 	}
 	return f
+}
+
+// noLane is the failure of a --lane that does not exist.
+func noLane(asked string) error {
+	return usageFailure(fmt.Sprintf("there is no lane %q", asked), "accepted by --lane: local, self_hosted, enterprise, openrouter, direct_provider")
 }
 
 // unusable says why a lane other than local cannot compute, or nothing.

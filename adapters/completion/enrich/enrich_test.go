@@ -110,7 +110,7 @@ func TestHostileNotes(t *testing.T) {
 			}}
 			result, err := enricher(f).Note(t.Context(), note(t, text))
 			for i, turns := range f.turns {
-				if len(turns) != 2 || turns[0] != (completion.Message{Role: "system", Content: instruction}) || turns[1].Role != "user" {
+				if len(turns) != 2 || turns[0].Role != "system" || turns[0].Content != instruction || turns[1].Role != "user" {
 					t.Fatalf("%q: got turns %v, want the instruction and one turn of the user", text, turns)
 				}
 				var quoted map[string]string
