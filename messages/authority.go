@@ -59,6 +59,34 @@ type ClearSession struct {
 	Reply chan<- Reason
 }
 
+// PendingRevocations is how many refresh tokens the keychain can hold that the hub has not revoked yet (K8).
+const PendingRevocations = 4
+
+// LoadRevocation asks for the refresh token in this place, from 0 to PendingRevocations-1.
+type LoadRevocation struct {
+	Place int
+	Reply chan<- LoadedRevocation
+}
+
+// LoadedRevocation answers LoadRevocation. A missing item is a zero Token and ReasonOK.
+type LoadedRevocation struct {
+	Token  Secret
+	Reason Reason
+}
+
+// StoreRevocation stores a refresh token that is only ever sent to be revoked. The reply is ReasonOK or the keychain's reason.
+type StoreRevocation struct {
+	Place int
+	Token Secret
+	Reply chan<- Reason
+}
+
+// ClearRevocation removes the refresh token in this place.
+type ClearRevocation struct {
+	Place int
+	Reply chan<- Reason
+}
+
 // LoopbackRequest is what the custody actor accepts from lifecycle and front door, in a mailbox of its own:
 // no reply to it carries a secret of the session (C1).
 type LoopbackRequest interface{ loopbackRequest() }
@@ -72,9 +100,12 @@ type ConfirmCustody struct{}
 // ClearLoopbackToken removes the loopback token at clean shutdown (K6).
 type ClearLoopbackToken struct{ Reply chan<- Reason }
 
-func (LoadSession) toCustody()  {}
-func (StoreSession) toCustody() {}
-func (ClearSession) toCustody() {}
+func (LoadSession) toCustody()     {}
+func (StoreSession) toCustody()    {}
+func (ClearSession) toCustody()    {}
+func (LoadRevocation) toCustody()  {}
+func (StoreRevocation) toCustody() {}
+func (ClearRevocation) toCustody() {}
 
 func (DeliverLoopbackToken) loopbackRequest() {}
 func (ConfirmCustody) loopbackRequest()       {}
@@ -136,8 +167,19 @@ type Logout struct{ Reply chan<- LogoutResult }
 // LogoutResult answers Logout.
 type LogoutResult struct {
 	Reason Reason // ReasonOK, or why the keychain still holds the session
-	Hub    Reason // ReasonOK, or why the hub could not be told yet
+	Hub    Reason // ReasonOK, or why the hub could not be told
+	Again  RevokeAgain
 }
+
+// RevokeAgain says whether the hub is told again about an ended session when it can be reached (O9).
+type RevokeAgain string
+
+// A revocation is not repeated, while the daemon runs only, or also by later starts of the daemon (K8).
+const (
+	RevokeNotAgain     RevokeAgain = ""
+	RevokeWhileRunning RevokeAgain = "while_running"
+	RevokeUntilDone    RevokeAgain = "until_done"
+)
 
 // WhoAmI asks the hub for the signed-in user.
 type WhoAmI struct{ Reply chan<- WhoAmIResult }
@@ -173,6 +215,8 @@ type SessionView struct {
 	// Trouble is the reason of the last failure of refresh, sign-out or storing, until that succeeds; empty if there is none.
 	Trouble   Reason
 	TroubleAt time.Time
+	// Unrevoked counts the ended sessions that the hub has not revoked yet (O9).
+	Unrevoked int
 }
 
 // ManifestCommand is what the control, session and lifecycle actors may send to the manifest actor.

@@ -113,7 +113,7 @@ type StatusRuntime struct {
 }
 
 // StatusSession is the sign-in. User is a display name, empty when signed out. Trouble is the reason of the last failure of
-// refresh, sign-out or storing, until that succeeds.
+// refresh, sign-out or storing, until that succeeds. Unrevoked counts the ended sessions that the hub has not revoked yet.
 type StatusSession struct {
 	State         SessionState `json:"state"`
 	User          string       `json:"user"`
@@ -121,6 +121,7 @@ type StatusSession struct {
 	AccessExpires *time.Time   `json:"accessExpires,omitempty"`
 	Trouble       Reason       `json:"trouble,omitempty"`
 	TroubleAt     *time.Time   `json:"troubleAt,omitempty"`
+	Unrevoked     int          `json:"unrevoked,omitempty"`
 }
 
 // StatusManifest is the signed manifest. Added is the number of artifacts that the user added, and AddedReason why these

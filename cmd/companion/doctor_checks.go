@@ -183,6 +183,14 @@ func checkSession(_ context.Context, x *examination) []finding {
 	if x.status == nil {
 		return unknownWithout(x)
 	}
+	found := checkSessionState(x)
+	if n := x.status.Session.Unrevoked; n > 0 {
+		found = append(found, warning("check the network; `companion logs --actor session` says more", "%s", unrevoked(n)))
+	}
+	return found
+}
+
+func checkSessionState(x *examination) []finding {
 	switch x.status.Session.State {
 	case messages.SessionSignedIn:
 		return []finding{ok("signed in")}

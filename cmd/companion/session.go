@@ -166,12 +166,8 @@ func (a *app) logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch result.Hub {
-			case messages.ReasonOK:
-			case messages.ReasonIssuerMismatch:
-				a.say("warning: the hub was not told: its issuer is not the one of the session. If you changed hub.url or hub.issuer, end the session at the hub that issued it.")
-			default:
-				a.say("warning: the hub could not be told: %s. The companion tries again while it runs.", explain(result.Hub))
+			if warning := hubNotTold(result); warning != "" {
+				a.say("warning: %s", warning)
 			}
 			if err := refused("signing out", result.Reason); err != nil {
 				return err
@@ -180,6 +176,27 @@ func (a *app) logoutCommand() *cobra.Command {
 			return nil
 		},
 	}, exitNotRunning, exitKeychain)
+}
+
+// hubNotTold says that the hub does not know of a sign-out, and what happens next; empty where it knows.
+func hubNotTold(result messages.LogoutResult) string {
+	const byHand = " End the session at the hub, if it offers that."
+	switch result.Hub {
+	case messages.ReasonOK:
+		return ""
+	case messages.ReasonNoHub:
+		return "the hub that issued the session was not told: no hub is configured now." + byHand
+	case messages.ReasonIssuerMismatch:
+		return "the hub was not told: its issuer is not the one of the session. If you changed hub.url or hub.issuer, end the session at the hub that issued it."
+	}
+	text := "the hub could not be told: " + explain(result.Hub) + "."
+	switch result.Again {
+	case messages.RevokeUntilDone:
+		return text + " The companion tells it as soon as it can, also after a restart; `companion status` shows that until it is done."
+	case messages.RevokeWhileRunning:
+		return text + " The companion tells it as soon as it can, but only while it runs: the keychain could not keep the token to revoke."
+	}
+	return text + byHand
 }
 
 func (a *app) whoamiCommand() *cobra.Command {

@@ -369,7 +369,17 @@ func sessionRow(s messages.StatusSession) string {
 	if s.Trouble != "" && s.Trouble != s.Reason {
 		row += "; " + explain(s.Trouble)
 	}
+	if s.Unrevoked > 0 {
+		row += "; " + unrevoked(s.Unrevoked)
+	}
 	return row
+}
+
+func unrevoked(sessions int) string {
+	if sessions == 1 {
+		return "the hub is yet to be told of 1 ended session"
+	}
+	return fmt.Sprintf("the hub is yet to be told of %d ended sessions", sessions)
 }
 
 func sessionState(s messages.StatusSession) string {

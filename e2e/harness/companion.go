@@ -142,7 +142,7 @@ func (c *Companion) emptyKeyring() {
 		c.t.Errorf("opening the kernel keyring: %v", err)
 		return
 	}
-	for _, account := range []keychain.Account{keychain.AccessToken, keychain.RefreshToken, keychain.SessionMetadata, keychain.LoopbackToken} {
+	for _, account := range keychain.Accounts() {
 		if err := opened.Delete(context.Background(), account); err != nil {
 			c.t.Errorf("emptying the kernel keyring: %v", err)
 		}

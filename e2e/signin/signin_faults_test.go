@@ -1,6 +1,8 @@
 package signin
 
 import (
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -181,4 +183,57 @@ func TestHubWithoutRotation(t *testing.T) {
 		t.Error("the keychain: got the spent refresh token, want none")
 	}
 	c.SignIn()
+}
+
+// O9, K8: the hub is down at the sign-out, and the daemon is killed. The next start revokes the session, before the user signs in
+// again. Until then logout, status and doctor say so.
+func TestLogoutWithoutHub(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	hub := harness.NewHub(t)
+	c := hub.Companion("")
+	c.Edit("[hub]\nurl", "[hub]\nclient_id = \"companion-development\"\nurl")
+	c.Start()
+	c.SignIn()
+	token, _ := c.Secret(keychain.RefreshToken)
+	hub.Stop()
+	if r := c.Run("logout"); r.Code != 0 || !strings.Contains(r.Stderr, "as soon as it can, also after a restart") {
+		t.Errorf("logout without the hub: got exit %d, %s; want 0 and what happens next", r.Code, r.Stderr)
+	}
+	if kept, found := c.Secret(keychain.Revocations[0]); !found || kept != token {
+		t.Errorf("the keychain: got a token to revoke %v, the session's %v; want true, true", found, kept == token)
+	}
+	c.Daemon.Kill()
+	c.Start()
+	s := c.Await("the pending revocation", harness.AvailableWithin, func(s messages.Status) bool { return s.Session.Unrevoked == 1 })
+	if s.Session.State != messages.SessionSignedOut {
+		t.Errorf("after the restart: got %s, want %s", s.Session.State, messages.SessionSignedOut)
+	}
+	for _, command := range []string{"status", "doctor"} {
+		if r := c.Run(command); !strings.Contains(r.Stdout, "yet to be told of 1 ended session") {
+			t.Errorf("%s: got %s, want the ended session", command, r.Stdout)
+		}
+	}
+	if r := c.Run("whoami"); r.Code != 4 {
+		t.Errorf("whoami: got exit %d, want 4", r.Code)
+	}
+	hub.Restart()
+	c.Await("the revocation", time.Minute, func(s messages.Status) bool { return s.Session.Unrevoked == 0 })
+	if _, found := c.Secret(keychain.Revocations[0]); found {
+		t.Error("the keychain: got a token to revoke, want none")
+	}
+	client, err := hub.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	answer, err := client.PostForm(hub.URL+"/api/v1/auth/native/token", url.Values{
+		"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"companion-development"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("a refresh with the revoked token: got status %d, want 400", answer.StatusCode)
+	}
 }

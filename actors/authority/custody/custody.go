@@ -227,6 +227,8 @@ func (l *loop) handleSession(ctx context.Context, m messages.ToCustody) {
 			work: func(ctx context.Context) messages.Reason { return clearSession(asking(ctx, m.Ask), l.deps.Keychain) },
 			done: func(r messages.Reason) { m.Reply <- r },
 		})
+	default:
+		l.handleRevocation(ctx, m)
 	}
 }
 

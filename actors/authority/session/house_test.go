@@ -27,26 +27,27 @@ const (
 
 // fakeHub rotates tokens like the real hub, detects reuse, and has faults that a test sets.
 type fakeHub struct {
-	mu        sync.Mutex
-	oauth     *oauth.Client // decides
-	serial    int
-	good      map[string]bool // by refresh token: false after use or revocation
-	running   int
-	most      int // highest number of concurrent refreshes
-	refreshes int
-	reused    int
-	revoked   []string
-	fault     func() error  // of Refresh, before the rotation
-	lose      bool          // rotate, then lose the answer
-	took      time.Duration // how long a refresh takes
-	scope     string        // in the hub's answers
-	noRevoke  bool          // the revocation endpoint cannot be reached
-	whoAmI    func(access string) (messages.User, error)
-	callback  chan error // the result of Wait; nil is success
-	began     int
-	device    int
-	pause     chan struct{} // if not nil, Decide waits until it is closed
-	closed    []bool
+	mu           sync.Mutex
+	oauth        *oauth.Client // decides
+	serial       int
+	good         map[string]bool // by refresh token: false after use or revocation
+	running      int
+	most         int // highest number of concurrent refreshes
+	refreshes    int
+	reused       int
+	revoked      []string
+	fault        func() error  // of Refresh, before the rotation
+	lose         bool          // rotate, then lose the answer
+	took         time.Duration // how long a refresh takes
+	scope        string        // in the hub's answers
+	noRevoke     bool          // the revocation endpoint cannot be reached
+	refuseRevoke bool          // the revocation endpoint answers with an error code
+	whoAmI       func(access string) (messages.User, error)
+	callback     chan error // the result of Wait; nil is success
+	began        int
+	device       int
+	pause        chan struct{} // if not nil, Decide waits until it is closed
+	closed       []bool
 }
 
 func newFakeHub(t *testing.T) *fakeHub {
@@ -118,7 +119,10 @@ func (h *fakeHub) Revoke(_ context.Context, _ string, refresh messages.Secret) e
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.noRevoke {
-		return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed}
+		return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater}
+	}
+	if h.refuseRevoke {
+		return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Detail: "invalid_client"}
 	}
 	h.revoked = append(h.revoked, refresh.Reveal())
 	h.good[refresh.Reveal()] = false
@@ -187,11 +191,15 @@ type house struct {
 	logs     *observer.ObservedLogs
 
 	changed *actorkit.Watch[int]
+	stop    func() // ends the actor
 	cut     func() // after it, no write reaches disk or keychain
 	notes   *fakeNotes
 
 	mu     sync.Mutex
 	kept   messages.LoadedSession
+	places [messages.PendingRevocations]messages.Secret
+	left   *int            // writes before the process is killed; nil is never
+	full   bool            // no revocation can be stored
 	reason messages.Reason // of custody, ReasonOK unless set
 	intact bool            // a failed store changes nothing
 	stores int
@@ -246,7 +254,7 @@ func (h *house) assemble(ctx context.Context) {
 	go h.custody(ctx, custody)
 	h.actor = New(Deps{
 		Inbox: h.commands, Tokens: h.tokens, Custody: custody, Manifest: h.manifest,
-		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Notes: notesUntil{h.notes, ctx}, KeychainChanged: h.changed,
+		Lifecycle: make(chan messages.ToLifecycle, 100), Hub: h.hub, View: h.view, Notes: notesUntil{h.notes, ctx, h}, KeychainChanged: h.changed,
 		Log: zap.New(core),
 	})
 }
@@ -254,11 +262,19 @@ func (h *house) assemble(ctx context.Context) {
 // notesUntil is a disk that accepts no write after the simulated kill of the process.
 type notesUntil struct {
 	*fakeNotes
-	ctx context.Context
+	ctx   context.Context
+	house *house
 }
 
 func (n notesUntil) Write(note sessionnote.Note) error {
 	if n.ctx.Err() != nil {
+		return n.ctx.Err()
+	}
+	n.house.mu.Lock()
+	passes := n.house.wrote()
+	n.house.mu.Unlock()
+	if !passes {
+		<-n.ctx.Done() // the process has been killed
 		return n.ctx.Err()
 	}
 	return n.fakeNotes.Write(note)
@@ -281,6 +297,9 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 				}
 				m.Reply <- answer
 			case messages.StoreSession:
+				if !h.wrote() {
+					break
+				}
 				h.stores++
 				h.count(m.Ask)
 				if !h.intact {
@@ -291,11 +310,30 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 				}
 				m.Reply <- h.reason
 			case messages.ClearSession:
+				if !h.wrote() {
+					break
+				}
 				h.count(m.Ask)
 				if h.reason == messages.ReasonOK {
 					h.kept = messages.LoadedSession{Reason: messages.ReasonOK}
 				}
 				m.Reply <- h.reason
+			case messages.LoadRevocation:
+				answer := messages.LoadedRevocation{Reason: h.reason}
+				if h.reason == messages.ReasonOK {
+					answer.Token = h.places[m.Place]
+				}
+				m.Reply <- answer
+			case messages.StoreRevocation:
+				if !h.wrote() {
+					break
+				}
+				m.Reply <- h.setPlace(m.Place, m.Token)
+			case messages.ClearRevocation:
+				if !h.wrote() {
+					break
+				}
+				m.Reply <- h.setPlace(m.Place, messages.Secret{})
 			}
 			h.mu.Unlock()
 		}
@@ -353,7 +391,8 @@ func (h *house) start(t *testing.T) {
 	s.Add(h.actor)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := s.ServeBackground(ctx)
-	t.Cleanup(func() { cancel(); <-done })
+	h.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(h.stop)
 	synctest.Wait()
 }
 

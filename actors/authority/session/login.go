@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/adapters/authority/oauth"
+	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
 
@@ -102,7 +103,9 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 // withdraw ends an attempt whose session is not wanted any more.
 func (l *loop) withdraw(attempt Attempt, s messages.Session) {
 	attempt.Close(false)
-	l.revoke(context.WithoutCancel(l.ctx), s)
+	if _, later := l.revoke(context.WithoutCancel(l.ctx), s); later {
+		l.later(func() { l.revokeLater(s) })
+	}
 }
 
 // finish answers a Login; only the first answer counts.
@@ -128,6 +131,7 @@ func sessionOf(grant oauth.Grant, user messages.User) messages.Session {
 func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session, cancel context.CancelFunc, done chan<- struct{}) {
 	var reason messages.Reason
 	var old messages.Session
+	var ended, unwanted *unrevoked
 	known := l.known && !l.signOut
 	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
 		old, reason = now, messages.ReasonOK
@@ -135,13 +139,19 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 			loaded := l.askLoad(ctx, true)
 			old, reason = loaded.Session, loaded.Reason
 		}
+		// Keep the replaced session's token before the store removes it from the keychain.
+		if reason == messages.ReasonOK && !old.RefreshToken.IsZero() && l.deps.Hub.Issued(old) {
+			ended = l.keep(ctx, old, false)
+		}
 		if reason == messages.ReasonOK {
 			reason = l.askStore(ctx, s, known)
 		}
 		if reason == messages.ReasonOK {
-			l.noteStored()
+			ended = l.keepNow(ctx, ended)
+			_ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{Pending: n.Pending}; released(n) })
 		} else {
-			l.revoke(ctx, s)
+			l.forget(ctx, sessionnote.Digest(old.RefreshToken))
+			_, unwanted = l.revokeOrKeep(ctx, s)
 		}
 		attempt.Close(reason == messages.ReasonOK)
 		close(done)
@@ -151,12 +161,13 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 		if reason != messages.ReasonOK {
 			l.deps.Log.Warn("session not stored", zap.String("reason", string(reason)))
 			result.User = messages.User{}
+			l.add(unwanted)
 			l.lostStore(reason)
 		} else {
 			l.unstored, l.signOut = false, false
-			l.revokeLater(old, l.doubtful)
-			l.doubtful = messages.Session{}
 			l.become(s)
+			l.release()
+			l.add(ended)
 		}
 		finish(m, result)
 	}})

@@ -46,13 +46,20 @@ func (a *WithoutHub) Serve(ctx context.Context) error {
 	}
 }
 
-// clear removes a stored session. No hub is told: its tokens end by themselves.
+// clear removes a stored session. No hub is told: the result says so.
 func (a *WithoutHub) clear(ctx context.Context) messages.LogoutResult {
+	hub := messages.ReasonOK
+	loaded, err := actorkit.Ask(ctx, a.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {
+		return messages.LoadSession{Ask: true, Reply: reply}
+	})
+	if err == nil && !loaded.Session.RefreshToken.IsZero() {
+		hub = messages.ReasonNoHub
+	}
 	reason, err := actorkit.Ask(ctx, a.deps.Custody, func(reply chan<- messages.Reason) messages.ToCustody {
-		return messages.ClearSession{Ask: true, Reply: reply}
+		return messages.ClearSession{Reply: reply}
 	})
 	if err != nil {
 		return messages.LogoutResult{Reason: messages.ReasonInternalError, Hub: messages.ReasonInternalError}
 	}
-	return messages.LogoutResult{Reason: reason, Hub: messages.ReasonOK}
+	return messages.LogoutResult{Reason: reason, Hub: hub}
 }

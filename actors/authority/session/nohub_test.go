@@ -40,9 +40,17 @@ func TestWithoutHub(t *testing.T) {
 	}
 	out := make(chan messages.LogoutResult, 1)
 	inbox <- messages.Logout{Reply: out}
+	stored := messages.Session{RefreshToken: messages.NewSecret("refresh")}
+	(<-custody).(messages.LoadSession).Reply <- messages.LoadedSession{Session: stored, Found: true, Reason: messages.ReasonOK}
+	(<-custody).(messages.ClearSession).Reply <- messages.ReasonOK
+	if r := <-out; r.Reason != messages.ReasonOK || r.Hub != messages.ReasonNoHub {
+		t.Errorf("logout: got %+v, want ok, and no_hub for the hub", r)
+	}
+	inbox <- messages.Logout{Reply: out}
+	(<-custody).(messages.LoadSession).Reply <- messages.LoadedSession{Reason: messages.ReasonOK}
 	(<-custody).(messages.ClearSession).Reply <- messages.ReasonOK
 	if r := <-out; r.Reason != messages.ReasonOK || r.Hub != messages.ReasonOK {
-		t.Errorf("logout: got %+v, want ok", r)
+		t.Errorf("logout without a session: got %+v, want ok", r)
 	}
 	if v := view.Get(); v.State != messages.SessionNoHub {
 		t.Errorf("got the state %s, want no_hub", v.State)

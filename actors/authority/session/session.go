@@ -111,13 +111,12 @@ type loop struct {
 	manifest  actorkit.Outbox[messages.ManifestCommand]
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
 
-	known    bool // the keychain has answered
-	session  messages.Session
-	reason   messages.Reason  // why there is no session, or why the last refresh failed
-	doubtful messages.Session // the hub may have spent its refresh token: only use it to revoke
-	view     messages.SessionView
-	note     sessionnote.Note
-	unread   bool // the note on disk could not be read: note does not say what it says
+	known   bool // the keychain has answered
+	session messages.Session
+	reason  messages.Reason // why there is no session, or why the last refresh failed
+	view    messages.SessionView
+	note    sessionnote.Note
+	unread  bool // the note on disk could not be read: note does not say what it says
 
 	tasks      []task // tasks[0] is running
 	finished   chan struct{}
@@ -126,12 +125,13 @@ type loop struct {
 	waiting    []chan<- messages.AccessToken
 	login      context.CancelFunc // of the running sign-in, or nil
 
-	retry     *time.Timer // after a keychain failure: load or store again
-	unstored  bool        // the keychain does not hold the session in memory
-	signOut   bool        // the session in the keychain must be revoked and removed
-	unrevoked []messages.Session
-	revoking  bool
-	pauses    *backoff.ExponentialBackOff // of the keychain
+	retry         *time.Timer  // after a keychain failure: load or store again
+	unstored      bool         // the keychain does not hold the session in memory
+	signOut       bool         // the session in the keychain must be revoked and removed
+	unrevoked     []*unrevoked // changes only between two tasks, so that a task can read it
+	revoking      bool
+	pendingUnread bool                        // the keychain has revocations that could not be read yet
+	pauses        *backoff.ExponentialBackOff // of the keychain
 
 	beat     *time.Ticker
 	lastBeat time.Time // by the wall clock, like the times below
@@ -283,6 +283,7 @@ func (l *loop) become(s messages.Session) {
 
 // publish publishes view without trouble.
 func (l *loop) publish(view messages.SessionView) {
+	view.Unrevoked = l.waitingForHub()
 	l.view = view
 	l.deps.View.Set(view)
 }

@@ -31,9 +31,11 @@ func (l *loop) load() {
 			l.become(messages.Session{})
 			l.signOut = true
 			l.finishSignOut()
+			l.loadPending()
 		default:
 			l.pauses.Reset()
 			l.loaded(loaded.Session)
+			l.loadPending()
 		}
 	}})
 }
@@ -44,6 +46,11 @@ func (l *loop) load() {
 func (l *loop) loaded(s messages.Session) {
 	if l.note.Stale || l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
 		l.interrupted(s)
+		var u *unrevoked
+		l.enqueue(task{
+			work: func(ctx context.Context, _ messages.Session) { u = l.keep(ctx, s, true) },
+			then: func() { l.add(u) },
+		})
 		l.store()
 		return
 	}
@@ -52,7 +59,6 @@ func (l *loop) loaded(s messages.Session) {
 
 // interrupted uses a session whose refresh token may be spent until its access token expires.
 func (l *loop) interrupted(s messages.Session) {
-	l.doubtful = s
 	s.RefreshToken = messages.Secret{}
 	l.become(s)
 	l.trouble(messages.ReasonRefreshInterrupted)
@@ -93,10 +99,15 @@ func (l *loop) noteSending(digest string) error {
 }
 
 // noteStored clears the note: the keychain holds the session in memory, whose refresh token was not sent.
-func (l *loop) noteStored() { _ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{} }) }
+func (l *loop) noteStored() {
+	_ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{Pending: n.Pending} })
+}
 
 // tryAgain schedules the next attempt after a keychain failure.
 func (l *loop) tryAgain() {
+	if l.pendingUnread && l.known {
+		l.loadPending()
+	}
 	switch {
 	case l.signOut:
 		l.finishSignOut()

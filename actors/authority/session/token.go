@@ -116,6 +116,7 @@ func (l *loop) refresh() {
 	var next messages.Session
 	var failed *oauth.Error
 	var stored messages.Reason
+	var ended *unrevoked
 	l.enqueue(task{work: func(ctx context.Context, old messages.Session) {
 		if old.RefreshToken.IsZero() {
 			failed = &oauth.Error{Doing: "refreshing the session", Reason: messages.ReasonSignInNeeded}
@@ -141,6 +142,7 @@ func (l *loop) refresh() {
 			case failed.SessionOver():
 				stored = l.askClear(outliving, false)
 			case failed.Retry == oauth.RetryUnsafe: // keep the note until the refresh token is removed from the keychain
+				ended = l.keep(outliving, old, true)
 				stored = l.storeWithoutRefresh(outliving, old)
 			default: // the refresh token is unspent; the keychain may still hold an earlier one
 				_ = l.writeNote(func(n *sessionnote.Note) { *n = before })
@@ -151,6 +153,7 @@ func (l *loop) refresh() {
 		}
 	}, then: func() {
 		l.refreshing = false
+		l.add(ended)
 		l.refreshed(next, failed, stored)
 	}})
 }

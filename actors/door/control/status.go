@@ -116,7 +116,7 @@ func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen me
 func session(view messages.SessionView) messages.StatusSession {
 	status := messages.StatusSession{
 		State: view.State, Reason: unlessOK(view.Reason), AccessExpires: moment(view.Expires),
-		Trouble: view.Trouble, TroubleAt: moment(view.TroubleAt),
+		Trouble: view.Trouble, TroubleAt: moment(view.TroubleAt), Unrevoked: view.Unrevoked,
 	}
 	if status.State == "" {
 		status.State = messages.SessionUnknown

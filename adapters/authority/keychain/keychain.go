@@ -1,6 +1,6 @@
-// Package keychain stores the user's four secrets in the operating system's keychain (contract K).
+// Package keychain stores the user's secrets in the operating system's keychain (contract K).
 //
-// There are four accounts and three operations: no list, no search, no dump. The configuration names the back end; no other
+// There is a fixed list of accounts, and there are three operations: no list, no search, no dump. The configuration names the back end; no other
 // one replaces it (K3). If the back end is absent, locked or refuses, the caller gets an *Error with the reason. A missing item
 // is a normal answer (found false), distinct from a failing back end (K4).
 //
@@ -27,16 +27,24 @@ import (
 	"companion/messages"
 )
 
-// Account names one of the four items (K1).
+// Account names one of the items (K1).
 type Account string
 
-// The four accounts.
+// The accounts of the session and of the endpoint.
 const (
 	AccessToken     Account = "access-token"
 	RefreshToken    Account = "refresh-token"
 	SessionMetadata Account = "session-metadata"
 	LoopbackToken   Account = "loopback-token"
 )
+
+// Revocations are the accounts of refresh tokens that the hub has not revoked yet (K8).
+var Revocations = [messages.PendingRevocations]Account{"revocation-1", "revocation-2", "revocation-3", "revocation-4"}
+
+// Accounts returns every account.
+func Accounts() []Account {
+	return append([]Account{AccessToken, RefreshToken, SessionMetadata, LoopbackToken}, Revocations[:]...)
+}
 
 // MaxValue is the largest value, in bytes (K1).
 const MaxValue = 8192
@@ -119,7 +127,7 @@ type backEnd interface {
 	delete(ctx context.Context, service, account string) error
 }
 
-// Keychain gives access to the four items of one service. It is safe for concurrent use.
+// Keychain gives access to the items of one service. It is safe for concurrent use.
 type Keychain struct {
 	service  string
 	timeout  time.Duration
@@ -228,8 +236,7 @@ func (k *Keychain) Delete(ctx context.Context, account Account) error {
 
 // run executes call on the worker and waits for it until the deadline.
 func (k *Keychain) run(ctx context.Context, op string, account Account, call func(context.Context) error) error {
-	known := []Account{AccessToken, RefreshToken, SessionMetadata, LoopbackToken}
-	if !slices.Contains(known, account) {
+	if !slices.Contains(Accounts(), account) {
 		return &Error{Op: op, Reason: messages.ReasonUnknownAccount}
 	}
 	if reason := k.spare(ctx); reason != "" {

@@ -155,19 +155,20 @@ func (c *Client) tokens(ctx context.Context, doing, endpoint string, form url.Va
 	return t, nil
 }
 
-// Revoke asks the hub to end the token's family (RFC 7009), best effort.
+// Revoke asks the hub to end the token's family (RFC 7009). The hub also answers 200 for a token that it does not know. The
+// *Error's Retry is RetryLater unless the hub offers no revocation or refuses with an error code of the RFCs.
 func (c *Client) Revoke(ctx context.Context, clientID string, refresh messages.Secret) error {
 	m, err := c.discover(ctx)
 	if err != nil {
 		return err
 	}
-	failed := func(cause error) error {
-		return &Error{Doing: "revoking the session", Reason: messages.ReasonTokenExchangeFailed, cause: cause}
+	failed := func(retry Retry, detail string, cause error) error {
+		return &Error{Doing: "revoking the session", Reason: messages.ReasonTokenExchangeFailed, Detail: detail, Retry: retry, cause: cause}
 	}
 	if m.Revocation == "" {
-		return failed(fmt.Errorf("the hub offers no revocation"))
+		return failed(RetryNever, "", fmt.Errorf("the hub offers no revocation"))
 	}
-	status, _, _, err := c.post(ctx, m.Revocation, url.Values{
+	status, body, _, err := c.post(ctx, m.Revocation, url.Values{
 		"token":           {refresh.Reveal()},
 		"token_type_hint": {"refresh_token"},
 		"client_id":       {clientID},
@@ -175,10 +176,15 @@ func (c *Client) Revoke(ctx context.Context, clientID string, refresh messages.S
 	switch {
 	case status == http.StatusOK: // the body is ignored (RFC 7009 section 2.2)
 		return nil
-	case status != 0:
-		return failed(fmt.Errorf("status %d", status))
+	case status == http.StatusBadRequest || status == http.StatusUnauthorized:
+		if code := errorCode(body); code != "" {
+			return failed(RetryNever, code, fmt.Errorf("status %d", status))
+		}
 	}
-	return failed(err)
+	if status != 0 { // another server may answer in the hub's place, such as a proxy
+		err = fmt.Errorf("status %d", status)
+	}
+	return failed(RetryLater, "", err)
 }
 
 // post sends a form. status is 0 without a response; otherwise err concerns its body. sent is true if any part of the request

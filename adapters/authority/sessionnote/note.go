@@ -1,6 +1,6 @@
 // Package sessionnote keeps facts about the session in a private file, because they must survive the end of the daemon and
-// be known although the keychain is locked: which refresh tokens may have been sent, and that the user has signed out. The
-// file holds no secret: a refresh token is named by its SHA-256 digest.
+// be known although the keychain is locked: which refresh tokens may have been sent, that the user has signed out, and which
+// sessions the hub has not revoked yet. The file holds no secret: a refresh token is named by its SHA-256 digest.
 package sessionnote
 
 import (
@@ -26,6 +26,33 @@ type Note struct {
 	Stale bool `json:"stale,omitempty"`
 	// SignedOut says that a session in the keychain is to be revoked and removed (O9).
 	SignedOut bool `json:"signedOut,omitempty"`
+	// Pending are ended sessions that the hub has not revoked yet. The refresh token of each is in the keychain, in the place of
+	// the same index (K8). A zero entry is a free place.
+	Pending [messages.PendingRevocations]Pending `json:"pending,omitzero"`
+}
+
+// Pending is a session that the hub has not revoked yet.
+type Pending struct {
+	Token    string `json:"token,omitempty"` // the digest of its refresh token
+	Issuer   string `json:"issuer,omitempty"`
+	ClientID string `json:"clientId,omitempty"`
+	Since    int64  `json:"since,omitempty"` // Unix time
+	// Held says that its access token is in use: it is revoked when the user signs out, or in again.
+	Held bool `json:"held,omitempty"`
+}
+
+// Place returns the place of the session whose refresh token has this digest, or the first free one, or -1.
+func (n Note) Place(digest string) int {
+	free := -1
+	for i, p := range n.Pending {
+		if p.Token == digest {
+			return i
+		}
+		if p.Token == "" && free < 0 {
+			free = i
+		}
+	}
+	return free
 }
 
 // Digest names a token: its SHA-256 in hexadecimal, or nothing for no token. Tokens have at least 128 bits of entropy (RFC

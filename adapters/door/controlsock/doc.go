@@ -8,7 +8,7 @@
 //	GET  /v1/status/watch[?every=]  one line at once, and one at each change of availability or
 //	                                lifecycle; with every (a Go duration) also that often
 //	POST /v1/login {"device"}       a line {"page"}, then a line {"result"}; leaving cancels
-//	POST /v1/logout                 {"reason","hub"}
+//	POST /v1/logout                 {"reason","hub","again"}
 //	GET  /v1/whoami                 {"user","reason"}
 //	GET  /v1/models                 {"models","reason"}
 //	POST /v1/prune {"dryRun"}       {"items","reason"}
@@ -132,8 +132,9 @@ type (
 		Device bool `json:"device"`
 	}
 	logoutBody struct {
-		Reason messages.Reason `json:"reason"`
-		Hub    messages.Reason `json:"hub"`
+		Reason messages.Reason      `json:"reason"`
+		Hub    messages.Reason      `json:"hub"`
+		Again  messages.RevokeAgain `json:"again,omitempty"`
 	}
 	pullBody struct {
 		Name string `json:"name"`

@@ -1,0 +1,66 @@
+package session
+
+import (
+	"maps"
+	"testing"
+
+	"companion/messages"
+)
+
+func (h *house) setPlace(place int, token messages.Secret) messages.Reason {
+	switch {
+	case h.reason != messages.ReasonOK:
+		return h.reason
+	case h.full && !token.IsZero():
+		return messages.ReasonKeychainFull
+	}
+	h.places[place] = token
+	return messages.ReasonOK
+}
+
+// pending returns the refresh tokens of the pending revocations in the keychain.
+func (h *house) pending() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var tokens []string
+	for _, token := range h.places {
+		if !token.IsZero() {
+			tokens = append(tokens, token.Reveal())
+		}
+	}
+	return tokens
+}
+
+// again returns the next start of the daemon: the same hub, disk and keychain.
+func (h *house) again(t *testing.T) *house {
+	h.cut()
+	h.stop()
+	h.mu.Lock()
+	next := &house{hub: h.hub, notes: h.notes, kept: h.kept, places: h.places, reason: h.reason}
+	h.mu.Unlock()
+	next.assemble(t.Context())
+	next.start(t)
+	return next
+}
+
+// cutAfter lets so many writes of the disk and the keychain pass, then none: the process was killed.
+func (h *house) cutAfter(writes int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.left = &writes
+}
+
+// wrote counts a write, and reports whether it passes.
+func (h *house) wrote() bool {
+	if h.left == nil {
+		return true
+	}
+	*h.left--
+	return *h.left >= 0
+}
+
+func (h *house) alive() map[string]bool {
+	h.hub.mu.Lock()
+	defer h.hub.mu.Unlock()
+	return maps.Clone(h.hub.good)
+}
