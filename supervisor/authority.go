@@ -58,7 +58,7 @@ func authorityWing(o Options, b boxes, hub *http.Client, fatal func(messages.Rea
 		signedIn,
 		manifest.New(manifest.Deps{
 			Inbox: b.manifest, Session: b.accessToken, Provision: b.provision, Lifecycle: b.lifecycle,
-			Repository: repository, Model: s.Model.Name, NoHub: !s.Hub.Configured(),
+			Repository: repository, Model: s.Model.Name, NoHub: !s.Hub.Configured(), Unpinned: s.Runtime.AllowUnpinnedBinary != "",
 			Choice: selection.File{Path: filepath.Join(o.Places.State, "model.json"), Configured: s.Model.Name}, Grace: s.Manifest.Grace, View: b.manifestView,
 			Log: o.Logger.Named(string(messages.ActorManifest)),
 		}),
@@ -145,4 +145,12 @@ func (noManifest) LastGood() (tuf.Pair, error) {
 
 func (noManifest) Remember(_, _ [32]byte) error {
 	return &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+}
+
+func (noManifest) Evidence([32]byte) ([]byte, error) {
+	return nil, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
+}
+
+func (noManifest) Verify([]byte, [32]byte) (messages.Artifact, time.Time, error) {
+	return messages.Artifact{}, time.Time{}, &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 }

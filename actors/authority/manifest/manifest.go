@@ -50,6 +50,7 @@ type Deps struct {
 	Model      string           // configured; empty means the manifest's default
 	Choice     Choice           // what the user chose instead; nil: nothing is recorded
 	NoHub      bool             // no hub is configured: only the user's own catalogue counts (M16)
+	Unpinned   bool             // the configuration names a runtime binary, which replaces every runtime (M10)
 	Grace      time.Duration    // how long a verified model serves after the manifest has expired
 	Now        func() time.Time // the wall clock; nil means time.Now
 	Log        *zap.Logger
@@ -95,6 +96,7 @@ type loop struct {
 	reason     messages.Reason
 	want       *messages.Want  // the last one sent
 	lost       messages.Reason // why the manifest allows no model; empty if it allows one
+	hubEnded   bool            // endHubPart has ended what ran
 	refreshing bool
 	again      bool   // the session changed during a refresh
 	model      string // to serve: the user's choice or the configured one; empty means the manifest's default
@@ -237,6 +239,10 @@ func (l *loop) load() {
 // remember records the pair that became ready, for the next start (M13).
 func (l *loop) remember(m messages.PairReady) {
 	l.ready = m
+	if l.hasHubPart(m) { // it may have started before the hub's manifest ended, and become ready after that
+		l.hubEnded = false
+		l.decide(false)
+	}
 	l.beside.Go(func() {
 		if err := l.deps.Repository.Remember(m.Model, m.Runtime); err != nil {
 			l.deps.Log.Warn("last known good pair not recorded", zap.Error(err))

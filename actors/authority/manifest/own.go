@@ -93,8 +93,12 @@ func (l *loop) modelNamed(name string) (messages.Artifact, messages.Reason) {
 }
 
 // runtime returns the runtime to use: the default that the user set, else the hub's, else the only one that the user added.
-// usable is false if the hub's manifest and its grace period have expired.
+// usable is false if the hub's manifest and its grace period have expired. Where the configuration names a binary, which
+// provision uses instead of any runtime (M10), there is none.
 func (l *loop) runtime(usable bool) (messages.Artifact, messages.Reason) {
+	if l.deps.Unpinned {
+		return messages.Artifact{}, messages.ReasonOK
+	}
 	if a, ok := l.own.Default(messages.KindRuntime); ok {
 		return a, messages.ReasonOK
 	}
@@ -115,24 +119,35 @@ func (l *loop) runtime(usable bool) (messages.Artifact, messages.Reason) {
 }
 
 // decideOwn sends a Want for the user's own model, if that should be served, and reports whether it did. The runtime may be the
-// hub's. standing and usable are those of the hub's manifest.
+// hub's: then the pair lasts as long as the hub's manifest lets its runtime serve (M1). standing and usable are those of the
+// hub's manifest.
 func (l *loop) decideOwn(standing messages.Reason, usable, fresh bool) bool {
 	model, ok := l.ownModel()
 	if !ok {
 		return false
 	}
+	if l.have && usable {
+		l.hubEnded = false
+	}
 	runtime, reason := l.runtime(usable)
-	want := messages.Want{Model: model, Runtime: runtime, GoodModel: l.good.Model, GoodRuntime: l.good.Runtime}
-	switch {
-	case reason == messages.ReasonManifestExpired:
+	if reason == messages.ReasonManifestExpired {
 		l.lose(reason)
 		return true
+	}
+	want := messages.Want{Model: model, Runtime: runtime}
+	good, mayOffer := l.goodBeside(usable)
+	if mayOffer {
+		want.GoodModel, want.GoodRuntime = good.Model, good.Runtime
+	}
+	if l.have && !usable || !l.have && l.good.Model.Kind != "" && !mayOffer {
+		l.endHubPart()
+	}
+	switch {
 	case reason != messages.ReasonOK:
-		// Provision may have an unpinned binary (M10), which only it knows.
 		if want.FetchRefused = reason; !l.have {
 			want.FetchRefused = l.reason
 		}
-	case runtime.Own:
+	case runtime.Own || l.deps.Unpinned:
 		want.MayFetch = true
 	default:
 		want = l.mayFetch(want, standing)
@@ -142,16 +157,80 @@ func (l *loop) decideOwn(standing messages.Reason, usable, fresh bool) bool {
 	return true
 }
 
+// goodBeside returns the last known good pair, if it may be offered together with a model of the user. A part of the hub may while
+// the hub's manifest is usable, or, where none is stored, until the metadata that names it has expired (M1, M13).
+func (l *loop) goodBeside(usable bool) (tuf.Pair, bool) {
+	switch {
+	case l.good.Model.Kind == "":
+		return tuf.Pair{}, false
+	case l.goodIsOwn():
+		return l.good, true
+	case l.have:
+		return l.good, usable
+	}
+	return l.good, !l.goodEnded(l.deps.Now().Round(0))
+}
+
+// goodEnded reports whether the metadata that names a part of the last known good pair has expired, and its grace period is
+// over. It counts where no manifest is stored. Otherwise it sets the timer for that moment.
+func (l *loop) goodEnded(now time.Time) bool {
+	if l.good.Model.Kind == "" || l.goodIsOwn() {
+		return false
+	}
+	end := l.good.Expires.Add(l.deps.Grace)
+	if !now.After(end) {
+		l.expiry.Set(end.Add(time.Second))
+	}
+	return now.After(end)
+}
+
+// goodIsOwn reports whether no part of the last known good pair is the hub's, so that it never expires.
+func (l *loop) goodIsOwn() bool {
+	return l.good.Model.Own && (l.good.Runtime.Own || l.good.Runtime.Kind == "" || l.deps.Unpinned)
+}
+
+// endHubPart ends what runs with an artifact of the hub, once, because the hub's manifest and its grace period have expired.
+// What runs with artifacts of the user alone serves on.
+func (l *loop) endHubPart() {
+	runs := []messages.PairReady{l.ready}
+	if l.ready == (messages.PairReady{}) {
+		// An earlier incarnation may have started it, or it is about to become ready.
+		runs = []messages.PairReady{{Model: l.good.Model.SHA256, Runtime: l.good.Runtime.SHA256}}
+		if l.want != nil {
+			runs = append(runs, messages.PairReady{Model: l.want.Model.SHA256, Runtime: l.want.Runtime.SHA256})
+		}
+	}
+	if !l.hubEnded && slices.ContainsFunc(runs, l.hasHubPart) {
+		l.hubEnded = true
+		l.lose(messages.ReasonManifestExpired)
+	}
+}
+
+func (l *loop) hasHubPart(p messages.PairReady) bool {
+	isHub := func(digest [32]byte) bool { return digest != [32]byte{} && !l.own.Has(digest) }
+	return isHub(p.Model) || isHub(p.Runtime) && !l.deps.Unpinned
+}
+
 // none handles the state without a manifest of the hub and without an artifact of the user that should be served: nothing is
-// wanted, and a start is answered with the reason.
+// wanted, and a start is answered with the reason. The last known good pair is offered as long as it may serve.
 func (l *loop) none(now time.Time) {
+	ended := l.goodEnded(now)
+	if ended && l.want != nil && l.want.GoodModel.Kind != "" {
+		l.lost = ""
+		l.lose(messages.ReasonManifestExpired)
+		return
+	}
 	reason := l.reason
 	if l.deps.NoHub && l.ownReason != messages.ReasonOK {
 		reason = l.ownReason
 	} else if l.deps.NoHub && l.model != "" && len(l.own.Digests()) > 0 {
 		reason = messages.ReasonNoSuchTarget
 	}
-	l.send(l.withGood(messages.Want{FetchRefused: reason}, now), false)
+	want := messages.Want{FetchRefused: reason}
+	if !ended {
+		want.GoodModel, want.GoodRuntime = l.good.Model, l.good.Runtime
+	}
+	l.send(want, false)
 }
 
 // models returns the models of both catalogues, and which one is the default. A name of the hub's manifest hides the

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,7 +111,7 @@ func TestOwnBesideHub(t *testing.T) {
 // M16: what the user added is offered without a session while the hub asks for a sign-in, and after the hub's manifest and
 // its grace period have expired. A pair with a part of the hub ends then (M1).
 func TestOwnWithoutSession(t *testing.T) {
-	hub, own, mixed := verified(t), owned(t, "m*", "r*"), owned(t, "m*")
+	hub, own, mixed, added := verified(t), owned(t, "m*", "r*"), owned(t, "m*"), owned(t, "m*", "r")
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, "", hub)
 		h.signed(false)
@@ -120,21 +121,109 @@ func TestOwnWithoutSession(t *testing.T) {
 			t.Errorf("got %q, want m+r although nobody is signed in", wants)
 		}
 	})
+	mine, llama := ownDigest("m"), hubDigest(hub)
 	for name, c := range map[string]struct {
-		own  tuf.Catalogue
-		last string
-	}{"own pair": {own, "m+r fetch"}, "mixed pair": {mixed, "+ manifest_expired"}} {
+		own      tuf.Catalogue
+		unpinned bool
+		runs     messages.PairReady
+		last     string
+		ends     bool
+	}{
+		"own pair":                  {own, false, messages.PairReady{Model: mine, Runtime: ownDigest("r")}, "m+r fetch", false},
+		"own pair that never ran":   {own, false, messages.PairReady{}, "m+r fetch", false},
+		"mixed pair":                {mixed, false, messages.PairReady{Model: mine, Runtime: llama}, "+ manifest_expired", true},
+		"mixed pair, then own pair": {added, false, messages.PairReady{Model: mine, Runtime: llama}, "m+r fetch", true},
+		"unpinned binary":           {mixed, true, messages.PairReady{Model: mine}, "m+ fetch", false},
+	} {
 		bubble(t, "", func(t *testing.T, h *house) {
 			h.repo.own = c.own
+			h.actor.deps.Unpinned = c.unpinned
 			h.start(t)
+			if c.runs != (messages.PairReady{}) {
+				h.mailbox <- c.runs
+			}
 			h.repo.change(func(r *repository) { r.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable} })
-			time.Sleep(24*time.Hour + 73*time.Hour)
+			time.Sleep(24*time.Hour + 71*time.Hour)
+			if lost := h.losses(); len(lost) != 0 {
+				t.Errorf("%s: in the grace period: got %v, want nothing lost", name, lost)
+			}
+			time.Sleep(2*time.Hour + 5*time.Minute)
 			wants := h.wants()
 			if len(wants) == 0 || wants[len(wants)-1] != c.last {
 				t.Errorf("%s: got %q, want %q last", name, wants, c.last)
 			}
+			time.Sleep(time.Hour)
+			if lost := h.losses(); (fmt.Sprint(lost) == "[manifest_expired]") != c.ends || len(lost) > 1 {
+				t.Errorf("%s: got %v lost, want one manifest_expired: %t", name, lost, c.ends)
+			}
+			// A part of the hub that becomes ready only now ends too.
+			h.mailbox <- messages.PairReady{Model: mine, Runtime: llama}
+			if lost := h.losses(); (len(lost) > 0) == (c.unpinned || c.last == "+ manifest_expired") {
+				t.Errorf("%s: a pair with the hub's runtime became ready: got %v lost, want it ended", name, lost)
+			}
 		})
 	}
+}
+
+// M1, M13, M16: the runtime that the hub's manifest no longer names serves on with a model of the user, as the last known good
+// one; without a stored manifest until the metadata that names it and its grace period have expired.
+func TestOwnWithGoodOfHub(t *testing.T) {
+	mixed := owned(t, "m*")
+	good := func(expires time.Time) tuf.Pair {
+		return tuf.Pair{
+			Model:   messages.Artifact{Name: "m", Kind: messages.KindModel, SHA256: ownDigest("m"), Own: true},
+			Runtime: messages.Artifact{Name: "old", Kind: messages.KindRuntime, SHA256: [32]byte{2}}, Expires: expires,
+		}
+	}
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.repo.own, h.repo.good = mixed, good(time.Now().Add(time.Hour))
+		h.start(t)
+		if wants := h.wants(); len(wants) == 0 || wants[len(wants)-1] != "m+llama good:m+old fetch" {
+			t.Errorf("the manifest names another runtime: got %q, want the old one offered, too", wants)
+		}
+	})
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.signed(false)
+		h.repo.own, h.repo.good = mixed, good(time.Now().Add(time.Hour))
+		h.start(t)
+		h.wantWants(t, "m+ good:m+old manifest_unreachable", "m+ good:m+old reauth")
+		time.Sleep(72 * time.Hour)
+		if lost := h.losses(); len(lost) != 0 {
+			t.Errorf("in the grace period: got %v, want nothing lost", lost)
+		}
+		time.Sleep(2 * time.Hour)
+		h.wantWants(t, "+ manifest_expired", "m+ reauth")
+		if lost := h.losses(); fmt.Sprint(lost) != "[manifest_expired]" {
+			t.Errorf("lost: got %v, want [manifest_expired], so that the pair ends", lost)
+		}
+	})
+}
+
+// M10, M16: with a binary that the configuration names, a model of the user is switched to and fetched without any runtime.
+func TestOwnWithUnpinned(t *testing.T) {
+	mixed := owned(t, "m*")
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.actor.deps.NoHub, h.actor.deps.Unpinned = true, true
+		h.repo.own = mixed
+		h.start(t)
+		h.wantWants(t, "m+ fetch")
+		reply := h.pull("")
+		synctest.Wait()
+		fetch, ok := (<-h.provision).(messages.Fetch)
+		if !ok || fetch.Artifact.Name != "m" {
+			t.Fatalf("got %+v, want the model fetched", fetch)
+		}
+		fetch.Reply <- messages.ReasonOK
+		if reason := <-reply; reason != messages.ReasonOK {
+			t.Errorf("got %s, want ok", reason)
+		}
+	})
+}
+
+// hubDigest is the digest of the hub's runtime.
+func hubDigest(hub tuf.Catalogue) [32]byte {
+	a, _ := hub.Runtime("")
+	return a.SHA256
 }
 
 // M16, M13: a change of the catalogue takes effect at once. Removing what runs withdraws it; removing something else does

@@ -151,7 +151,7 @@ func pair(name string, expires time.Time) tuf.Pair {
 }
 
 // M13: every Want contains the last known good pair, also the first one. Without a stored manifest the Want contains only
-// that pair, until its metadata has expired and the grace period is over.
+// that pair, until its metadata has expired and the grace period is over (M1).
 func TestLastGoodGoesWithWant(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.signed(false)
@@ -168,7 +168,10 @@ func TestLastGoodGoesWithWant(t *testing.T) {
 		time.Sleep(72 * time.Hour)
 		h.wantWants(t)
 		time.Sleep(2 * time.Hour)
-		h.wantWants(t, "+ reauth")
+		h.wantWants(t, "+ manifest_expired")
+		if lost := h.losses(); fmt.Sprint(lost) != "[manifest_expired]" {
+			t.Errorf("lost: got %v, want [manifest_expired], so that the pair ends", lost)
+		}
 	})
 }
 

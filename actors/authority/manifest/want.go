@@ -74,21 +74,6 @@ func (l *loop) decide(fresh bool) {
 	}, standing), fresh)
 }
 
-// withGood adds the last known good pair to w if no manifest is stored, until the metadata that names the pair has
-// expired and its grace period is over.
-func (l *loop) withGood(w messages.Want, now time.Time) messages.Want {
-	end := l.good.Expires.Add(l.deps.Grace)
-	own := l.good.Expires.IsZero() // both parts are the user's own, which never expire
-	if l.good.Model.Kind == "" || !own && now.After(end) {
-		return w
-	}
-	if !own {
-		l.expiry.Set(end.Add(time.Second))
-	}
-	w.GoodModel, w.GoodRuntime = l.good.Model, l.good.Runtime
-	return w
-}
-
 // mayFetch sets MayFetch if the user is signed in and the manifest has not expired, and otherwise FetchRefused (M1).
 func (l *loop) mayFetch(w messages.Want, standing messages.Reason) messages.Want {
 	switch {
@@ -178,11 +163,15 @@ func (l *loop) wanted(name string) ([]messages.Artifact, messages.Reason) {
 	return nil, messages.ReasonNoSuchTarget
 }
 
-// pairOf returns the runtime and the model of that name, or the default model for an empty name.
+// pairOf returns the runtime, unless the configuration names a binary, and the model of that name, or the default model for an
+// empty name.
 func (l *loop) pairOf(name string) ([]messages.Artifact, messages.Reason) {
 	model, reason := l.modelNamed(name)
 	if reason != messages.ReasonOK {
 		return nil, reason
+	}
+	if l.deps.Unpinned {
+		return []messages.Artifact{model}, messages.ReasonOK
 	}
 	runtime, reason := l.runtime(true)
 	return []messages.Artifact{runtime, model}, reason

@@ -93,28 +93,83 @@ func (c *Client) lastGood() (Pair, error) {
 // verifyPair verifies the signatures of r and finds the pair among its targets.
 func (c *Client) verifyPair(r recordedPair) (pair Pair, err error) {
 	err = contain(func() error {
-		set, err := trustedmetadata.New(c.config.Root)
+		set, err := c.verifyTargets(r.Roots, r.Targets)
 		if err != nil {
 			return err
 		}
-		set.RefTime = time.Time{}
-		for _, root := range r.Roots {
-			if _, err := set.UpdateRoot(root); err != nil {
-				return err
-			}
-		}
-		targets, err := metadata.Targets().FromBytes(r.Targets)
-		if err != nil {
-			return err
-		}
-		if err := set.Root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
-			return err
-		}
-		set.Targets[metadata.TARGETS] = targets
-		pair.Expires = targets.Signed.Expires
+		pair.Expires = set.Targets[metadata.TARGETS].Signed.Expires
 		return c.findPair(set, r, &pair)
 	})
 	return pair, err
+}
+
+// verifyTargets verifies targets metadata with the last of the roots, which follow the pinned one. Expiry is not checked.
+func (c *Client) verifyTargets(roots [][]byte, data []byte) (*trustedmetadata.TrustedMetadata, error) {
+	set, err := trustedmetadata.New(c.config.Root)
+	if err != nil {
+		return nil, err
+	}
+	set.RefTime = time.Time{}
+	for _, root := range roots {
+		if _, err := set.UpdateRoot(root); err != nil {
+			return nil, err
+		}
+	}
+	targets, err := metadata.Targets().FromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := set.Root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
+		return nil, err
+	}
+	set.Targets[metadata.TARGETS] = targets
+	return set, nil
+}
+
+// evidence is the signed metadata that names one artifact. It is kept where the rest of the pair is not the hub's.
+type evidence struct {
+	Roots   [][]byte `json:"roots"` // after the pinned one, up to the root that the targets were verified with
+	Targets []byte   `json:"targets"`
+}
+
+// Evidence returns the signed metadata that names the artifact with that digest, for Verify. A manifest that was loaded or
+// refreshed recently must name it.
+func (c *Client) Evidence(digest [32]byte) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := len(c.recent) - 1; i >= 0; i-- {
+		data, err := json.Marshal(evidence{c.recent[i].Roots, c.recent[i].Targets})
+		if err != nil {
+			return nil, fmt.Errorf("recording the signed metadata: %w", err)
+		}
+		if _, _, err := c.Verify(data, digest); err == nil {
+			return data, nil
+		}
+	}
+	return nil, errors.New("no recent manifest names the artifact")
+}
+
+// Verify verifies the result of Evidence again from the pinned root, and returns the artifact and the expiry of the metadata
+// that names it, which it does not check.
+func (c *Client) Verify(recorded []byte, digest [32]byte) (a messages.Artifact, expires time.Time, err error) {
+	err = contain(func() error {
+		var e evidence
+		if err := json.Unmarshal(recorded, &e, json.RejectUnknownMembers(true)); err != nil {
+			return err
+		}
+		set, err := c.verifyTargets(e.Roots, e.Targets)
+		if err != nil {
+			return err
+		}
+		for _, e := range c.reader().entries(set).entries {
+			if e.artifact.SHA256 == digest {
+				a, expires = e.artifact, set.Targets[metadata.TARGETS].Signed.Expires
+				return nil
+			}
+		}
+		return errors.New("the metadata does not name the artifact")
+	})
+	return a, expires, err
 }
 
 func (c *Client) findPair(set *trustedmetadata.TrustedMetadata, r recordedPair, pair *Pair) error {

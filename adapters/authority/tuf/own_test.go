@@ -10,7 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"companion/adapters/authority/tuf/tuftest"
 	"companion/messages"
 )
 
@@ -216,6 +220,9 @@ type noHub struct{ Hub }
 
 func (noHub) Load() (Catalogue, error) { return Catalogue{}, os.ErrNotExist }
 func (noHub) LastGood() (Pair, error)  { return Pair{}, os.ErrNotExist }
+func (noHub) Verify([]byte, [32]byte) (messages.Artifact, time.Time, error) {
+	return messages.Artifact{}, time.Time{}, os.ErrNotExist
+}
 
 // M13, M16: the pair of the user's own artifacts that became ready is the last known good one after a restart, until one of
 // them is removed.
@@ -235,5 +242,120 @@ func TestOwnLastGood(t *testing.T) {
 	}
 	if good, err := s.LastGood(); err == nil {
 		t.Errorf("after Remove: got %+v, want none", good)
+	}
+}
+
+// M13, M16: the pair of a model of the user and a runtime of the hub stays the last known good one when the hub's manifest no
+// longer names the runtime, after a rotation of every key, and without a stored manifest. The user's part must still be there,
+// and the hub's part must be signed.
+func TestMixedLastGood(t *testing.T) {
+	f := newFixture(t)
+	f.AddDigest(tuftest.Runtime("llama", "linux/amd64"), 2)
+	f.Publish()
+	o := newOwn(t)
+	mustAdd(t, o, ownModel("mine", 1))
+	refreshed := func() Sources {
+		t.Helper()
+		c := f.client(t)
+		if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+			t.Fatal(err)
+		}
+		return Sources{c, o}
+	}
+	if err := refreshed().Remember([32]byte{1}, [32]byte{2}); err != nil {
+		t.Fatal(err)
+	}
+	want := func(when string) {
+		t.Helper()
+		got, err := Sources{f.client(t), NewOwn(o.config)}.LastGood()
+		if err != nil || got.Model.Name != "mine" || got.Runtime.SHA256 != [32]byte{2} || !got.Model.Own || got.Runtime.Own || got.Expires.IsZero() {
+			t.Fatalf("%s: got %+v, %v; want mine with the hub's runtime 2, and its expiry", when, got, err)
+		}
+	}
+	want("recorded")
+	f.AddDigest(tuftest.Runtime("llama", "linux/amd64"), 3)
+	f.Publish()
+	moved := refreshed()
+	want("the manifest names another runtime")
+	if err := moved.Remember([32]byte{1}, [32]byte{2}); err != nil {
+		t.Errorf("the same pair is ready again: got %v, want no error", err)
+	}
+	want("ready again")
+	for _, role := range []string{metadata.ROOT, metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS} {
+		f.Rekey(role)
+	}
+	f.Publish()
+	f.refresh(t, messages.ReasonOK)
+	if err := os.Remove(f.kept(t, verifiedFile)); err != nil {
+		t.Fatal(err)
+	}
+	want("after every key was rotated, without a kept manifest")
+
+	path := o.path(ownGoodFile)
+	recorded, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge := func(change func(*ownGood)) []byte {
+		var g ownGood
+		if err := json.Unmarshal(recorded, &g); err != nil {
+			t.Fatal(err)
+		}
+		change(&g)
+		data, _ := json.Marshal(g)
+		return data
+	}
+	for name, data := range map[string][]byte{
+		"without evidence":   forge(func(g *ownGood) { g.Hub = nil }),
+		"altered metadata":   forge(func(g *ownGood) { g.Hub = []byte(strings.Replace(string(g.Hub), "eyJ", "eyK", 1)) }),
+		"another digest":     forge(func(g *ownGood) { g.Runtime = strings.Repeat("09", 32) }),
+		"a malformed digest": forge(func(g *ownGood) { g.Runtime = "../x" }),
+		"cut off":            recorded[:len(recorded)/2],
+	} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := (Sources{f.client(t), o}).LastGood(); err == nil {
+			t.Errorf("%s: got %+v, want none", name, got)
+		}
+	}
+	if err := os.WriteFile(path, recorded, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Remove(t.Context(), "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (Sources{f.client(t), o}).LastGood(); err == nil {
+		t.Errorf("after Remove: got %+v, want none", got)
+	}
+}
+
+// M13: where the record of a pair with a part of the user cannot be used, the pair of the hub that became ready before it is
+// the last known good one.
+func TestGoodBeforeOwn(t *testing.T) {
+	f := newFixture(t)
+	f.AddDigest(tuftest.Model("small"), 4)
+	f.AddDigest(tuftest.Runtime("llama", "linux/amd64"), 2)
+	f.Publish()
+	c := f.client(t)
+	if _, err := c.Refresh(t.Context(), messages.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	o := newOwn(t)
+	mustAdd(t, o, ownModel("mine", 1))
+	s := Sources{c, o}
+	for _, model := range [][32]byte{{4}, {1}} {
+		if err := s.Remember(model, [32]byte{2}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.LastGood(); err != nil || got.Model.Name != "mine" {
+		t.Fatalf("got %+v, %v, want mine", got, err)
+	}
+	if err := o.Remove(t.Context(), "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.LastGood(); err != nil || got.Model.Name != "small" || got.Runtime.SHA256 != [32]byte{2} {
+		t.Errorf("after Remove: got %+v, %v, want the hub's small", got, err)
 	}
 }
