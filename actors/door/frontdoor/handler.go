@@ -374,11 +374,11 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		return
 	}
 	var result relay.Result
-	stay := v.d.quarantine.enter(s.Launch, print)
-	defer func() { v.d.quarantine.leave(stay, result) }() // also after a panic
+	sending, leave := v.d.quarantine.watch(s.Launch, print)
+	defer func() { leave(result) }() // also after a panic
 	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
-		Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
+		Sending: sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
 	})
 	v.reason, v.status, v.tokens, v.first, v.ending = result.Reason, http.StatusOK, result.Tokens, result.First, result.Ending
 	v.judgeGuesses(s, result)

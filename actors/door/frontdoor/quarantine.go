@@ -17,8 +17,9 @@ import (
 //   - Any other noted request is a suspect. The next time it runs alone, so that the next death tells which
 //     request is the cause and no honest request is at two deaths by coincidence. A complete answer clears it; a refusal by the
 //     runtime does not.
-//   - A request that came within a second after the runtime had failed another one is not noted: the runtime was
-//     dead already, and its end not yet known.
+//   - A request that was sent within a second after the runtime had ended the connection of another one, and that has left
+//     the runtime, is excused, but only once: the runtime may have been dying already. One that is still in it is a suspect.
+//     In both cases no request counts as alone.
 //   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
 //     the runtime itself, or another request, is the likelier cause.
 //   - A caller who varies the request meets four bounds. Fields that cannot matter to the runtime, such as
@@ -40,7 +41,7 @@ type Quarantine struct {
 	noted    ring[record]       // by digest
 	answered ring[struct{}]     // digests of requests with a complete answer, and of their parts
 	deaths   []death            // in the last carefulTime
-	failed   failure            // the last request that the runtime left without an answer
+	failed   failure            // the last request whose connection the runtime ended without an answer
 }
 
 const (
@@ -54,8 +55,8 @@ const (
 	// partDeaths is how many refused requests must share a part until the part is refused.
 	partDeaths = 2
 
-	// lateTime is how long after a failed request the runtime may be dead while its end is not known yet. A
-	// request that comes then meets a dead runtime, and is not the cause of its death.
+	// lateTime is how long after it has ended a connection a runtime may take to die. A request that is sent then may meet a
+	// dying runtime, and need not be the cause.
 	lateTime = time.Second
 
 	maxDepartures = 64
@@ -67,6 +68,7 @@ const (
 type record struct {
 	deaths  int // of a part: refused requests that have it
 	refused bool
+	excused bool      // it was late at a death
 	part    bool      // the digest is of a text, or of schemas and tools
 	at      time.Time // of the last death
 }
@@ -76,10 +78,10 @@ type stay struct {
 	launch messages.Launch
 	print  fingerprint
 	noted  bool // at the death of its runtime
-	late   bool // it came when the runtime had just failed another request
+	late   bool // it was sent when the runtime had just ended the connection of another request
 }
 
-// failure is when a launch of the runtime failed a request.
+// failure is when a launch of the runtime ended the connection of a request. An error that it reports is none: it lives.
 type failure struct {
 	launch messages.Launch
 	at     time.Time
@@ -87,8 +89,9 @@ type failure struct {
 
 type departure struct {
 	stay
-	at   time.Time
-	gone bool // its client had left
+	at     time.Time
+	gone   bool // its client had left
+	inside bool // it had not left; at is zero
 }
 
 type death struct {
@@ -134,6 +137,26 @@ func (q *Quarantine) judge(f *fingerprint) permission {
 	return permitted
 }
 
+// watch returns a function that notes, each time it is called, that a request is sent to the runtime of a launch, and one
+// that notes how it ended. Without a call of the first, the second does nothing: a request that was never sent is no cause.
+// Both belong to one goroutine.
+func (q *Quarantine) watch(l messages.Launch, f fingerprint) (sending func(), leave func(relay.Result)) {
+	var s *stay
+	sending = func() {
+		if s == nil {
+			s = q.enter(l, f)
+		}
+	}
+	leave = func(r relay.Result) {
+		if s == nil {
+			return
+		}
+		r.Sent = r.Sent || r.Reason == "" // after a panic nothing is known
+		q.leave(s, r)
+	}
+	return sending, leave
+}
+
 // enter notes that a request goes to the runtime of a launch. The caller must call leave.
 func (q *Quarantine) enter(l messages.Launch, f fingerprint) *stay {
 	s := &stay{launch: l, print: f}
@@ -165,7 +188,7 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 			q.left = append(q.left[:0], q.left[1:]...)
 		}
 		q.left = append(q.left, departure{stay: *s, at: now, gone: r.Gone})
-		if !r.Gone && !s.late {
+		if r.Lost && !r.Gone && !s.late {
 			q.failed = failure{launch: s.launch, at: now}
 		}
 	}
@@ -178,10 +201,11 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
-	present := q.takeSuspects(l, now)
-	if len(present) == 0 {
+	all := q.takeSuspects(l, now)
+	if len(all) == 0 {
 		return false
 	}
+	present := q.withoutLate(all, now)
 	d := death{at: now}
 	for _, s := range present {
 		d.newFormat = d.newFormat || q.isNew(s.print.format)
@@ -191,7 +215,7 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	for whole, s := range present {
 		r := q.recordOf(whole, now)
 		r.deaths, r.at = r.deaths+1, now
-		alone := len(present) == 1 && !s.gone && !q.answered.has(whole)
+		alone := len(all) == 1 && !s.late && !s.gone && !q.answered.has(whole)
 		if !r.refused && (alone || r.deaths >= 2) {
 			r.refused = true
 			q.blameParts(&s.print, now)
@@ -207,14 +231,14 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	present := map[digest]departure{}
 	add := func(d departure) {
 		if known, twice := present[d.print.whole]; twice {
-			d.gone = d.gone && known.gone
+			d.gone, d.late, d.inside = d.gone && known.gone, d.late && known.late, d.inside || known.inside
 		}
 		present[d.print.whole] = d
 	}
 	for s := range q.inside {
 		if s.launch == l && !s.noted {
 			s.noted = true
-			add(departure{stay: *s})
+			add(departure{stay: *s, inside: true})
 		}
 	}
 	later := q.left[:0]
@@ -228,21 +252,31 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	}
 	clear(q.left[len(later):])
 	q.left = later
-	return withoutLate(present)
+	return present
 }
 
-// withoutLate leaves out the requests that came after the runtime had failed another one, unless there are no others.
-func withoutLate(present map[digest]departure) map[digest]departure {
-	timely := map[digest]departure{}
+// withoutLate leaves out the requests that were sent after the runtime had ended another one's connection and have left it
+// too, unless there are no others. It excuses each for one death only: the connection may have ended for another reason, in
+// a runtime that lived on until this request came.
+func (q *Quarantine) withoutLate(present map[digest]departure, now time.Time) map[digest]departure {
+	suspects, timely := map[digest]departure{}, false
 	for whole, d := range present {
-		if !d.late {
-			timely[whole] = d
+		timely = timely || !d.late
+		if !d.late || d.inside || q.recordOf(whole, now).excused {
+			suspects[whole] = d
 		}
 	}
-	if len(timely) == 0 {
+	if !timely {
 		return present
 	}
-	return timely
+	for whole := range present {
+		if _, suspect := suspects[whole]; !suspect {
+			r := q.recordOf(whole, now)
+			r.excused, r.at = true, now
+			q.noted.set(whole, r)
+		}
+	}
+	return suspects
 }
 
 // blameParts counts a refused request against its text, in any spelling, and its schemas and tools. An answer to

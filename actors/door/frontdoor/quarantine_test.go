@@ -14,7 +14,8 @@ import (
 
 var (
 	whole    = relay.Result{Reason: messages.ReasonOK, Written: true, Sent: true, Whole: true}
-	broken   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true}
+	broken   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true, Lost: true}
+	failed   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true, Written: true} // the runtime lives
 	leftIt   = relay.Result{Reason: messages.ReasonUpstreamFailed, Sent: true, Gone: true}
 	unsent   = relay.Result{Reason: messages.ReasonRuntimeUnavailable}
 	gemma    = messages.Model{Name: "gemma", Version: "1", Context: 4096}
@@ -389,6 +390,117 @@ func TestRequestToADeadRuntimeIsNotBlamed(t *testing.T) {
 		}
 		c.want(t, deadly, refusedForItself)
 		c.want(t, honest, permittedAlone)
+	})
+}
+
+// R11: a connection that a living runtime has ended excuses the next request for one death only, and its own request is not
+// refused for that death.
+func TestLateRequestIsExcusedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly := chatOf("deadly", "")
+		for i, want := range []permission{permitted, permittedAlone, refusedForItself} {
+			cover := chatOf(fmt.Sprint("cover ", i), "")
+			c.leave(c.enter(c.launch, printOf(t, cover)), broken)
+			time.Sleep(10 * time.Millisecond)
+			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+			c.RuntimeEnded(c.launch)
+			c.launch++
+			c.want(t, deadly, want)
+			c.want(t, cover, permittedAlone)
+		}
+	})
+}
+
+// R11: a request that was never sent is not noted, and one whose exchange panicked is.
+func TestOnlyWhatWasSentIsNoted(t *testing.T) {
+	for name, test := range map[string]struct {
+		sends bool
+		ended relay.Result
+		want  permission
+	}{
+		"waits for a connection": {false, unsent, permitted},
+		"nothing was sent":       {true, unsent, permitted},
+		"sent":                   {true, broken, refusedForItself},
+		"panicked":               {true, relay.Result{}, refusedForItself},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := scenario{NewQuarantine(), 1}
+			body := chatOf("honest", "")
+			sending, leave := c.watch(c.launch, printOf(t, body))
+			if test.sends {
+				sending()
+			}
+			leave(test.ended)
+			if got, want := c.RuntimeEnded(c.launch), test.want != permitted; got != want {
+				t.Errorf("got a death with requests %v, want %v", got, want)
+			}
+			c.want(t, body, test.want)
+		})
+	}
+}
+
+// R11: a failure that the runtime survives, such as an error in a stream, excuses no request that comes after it.
+func TestFailureOfALivingRuntimeExcusesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly, cover := chatOf("deadly", ""), chatOf("cover", "")
+		for range 2 {
+			c.leave(c.enter(c.launch, printOf(t, cover)), failed)
+			time.Sleep(10 * time.Millisecond)
+			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+			if !c.RuntimeEnded(c.launch) {
+				t.Error("got a death without a request, want one with requests")
+			}
+			c.launch++
+		}
+		c.want(t, deadly, refusedForItself)
+	})
+}
+
+// R11: a request that came when the runtime had just ended another one's connection is a suspect if it is in the runtime at
+// the death: neither of the two was alone.
+func TestLateRequestInTheRuntime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly, other := chatOf("deadly", ""), chatOf("other", "")
+		dies := func() {
+			c.leave(c.enter(c.launch, printOf(t, other)), broken)
+			time.Sleep(10 * time.Millisecond)
+			late := c.enter(c.launch, printOf(t, deadly))
+			if !c.RuntimeEnded(c.launch) {
+				t.Error("got a death without a request, want one with requests")
+			}
+			c.leave(late, broken)
+			c.launch++
+		}
+		dies()
+		c.want(t, deadly, permittedAlone)
+		c.want(t, other, permittedAlone)
+		c.answer(t, other)
+		dies()
+		c.want(t, deadly, refusedForItself)
+		c.want(t, other, permittedAlone)
+	})
+}
+
+// R11: a request that is sent again at once is not late: its first try was in time.
+func TestRepeatedRequestIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := scenario{NewQuarantine(), 1}
+		deadly, other := chatOf("deadly", ""), chatOf("other", "")
+		for range 2 {
+			first := c.enter(c.launch, printOf(t, other))
+			for range 2 {
+				c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+				time.Sleep(10 * time.Millisecond)
+			}
+			c.leave(first, broken)
+			c.RuntimeEnded(c.launch)
+			c.launch++
+			c.answer(t, other)
+		}
+		c.want(t, deadly, refusedForItself)
 	})
 }
 

@@ -56,15 +56,16 @@ func (v *visit) counted(s messages.Snapshot, body *bodyBuffer, about openai.Resu
 	if !countable || about.Images || about.Audio {
 		return false, true, relay.Result{}
 	}
-	stay := v.d.quarantine.enter(s.Launch, print)
+	sending, leave := v.d.quarantine.watch(s.Launch, print)
 	defer func() {
 		if ok { // the runtime survived, which proves nothing about the request itself
 			result = relay.Result{Whole: true, Reason: messages.ReasonBadRequest}
 		}
-		v.d.quarantine.leave(stay, result)
+		leave(result)
 	}()
 	raw, result := v.d.relay.Fetch(v.r.Context(), relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: path, Body: body.bytes, Gone: v.conn.Gone,
+		Sending: sending,
 	})
 	if result.Reason != messages.ReasonOK {
 		return false, result.Whole, result

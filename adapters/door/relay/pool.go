@@ -61,6 +61,7 @@ type upstream struct {
 
 	headLeft int  // while a head is read: how many bytes of it may follow
 	heard    bool // something arrived since the flag was last reset
+	ended    bool // the other end has ended the connection
 
 	// While watch is set, Read calls it at that interval on the reading goroutine, whether or not data arrives: a
 	// runtime that sends a little at a time must not hold a request longer than a silent one.
@@ -215,6 +216,7 @@ func (u *upstream) Read(b []byte) (int, error) {
 	for {
 		n, err := u.Conn.Read(b)
 		u.heard = u.heard || n > 0
+		u.ended = u.ended || err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 		if u.headLeft > 0 {
 			if u.headLeft -= n; u.headLeft <= 0 {
 				return 0, errLongHead

@@ -115,6 +115,8 @@ type Call struct {
 	Stream bool
 	// Gone, if set, is polled until the answer has ended. It reports whether the client has left.
 	Gone func() bool
+	// Sending, if set, is called before something is sent. It is called again before a second attempt.
+	Sending func()
 	// Heard, if set, is called soon after data from the runtime has arrived, with the number of events of the stream
 	// since the last call, but not for each event.
 	Heard func(events int)
@@ -132,8 +134,9 @@ type Result struct {
 	Unsupported bool // ReasonBadRequest: the model cannot do this
 	// PromptTokens is the length of a prompt that does not fit, if the runtime says it.
 	PromptTokens int
-	Sent         bool // some of the request may have reached the runtime
+	Sent         bool // some of the request was sent
 	Whole        bool // the runtime's answer, or its refusal, was read to its end
+	Lost         bool // the runtime ended the connection before that
 	Tokens       Tokens
 	First        time.Time // when the first event of a stream was passed on; zero for other answers
 	// Ending is set when the client of a call with a Body has left and the runtime may still work for it. The caller
@@ -277,12 +280,18 @@ func (e *exchange) try(fresh bool) (sent int64, err error) {
 		return 0, err
 	}
 	up := e.up
-	e.result.Sent = true
 	e.passed = time.Now()
 	if err := up.listen(e.watch, min(look, e.relay.options.KeepAlive)); err != nil {
 		return 0, err
 	}
-	if sent, err = e.send(); err != nil {
+	if e.call.Sending != nil {
+		e.call.Sending()
+	}
+	sent, err = e.send()
+	e.result.Sent = sent > 0
+	if err != nil {
+		var network *net.OpError // not an error of watch
+		up.ended = up.ended || errors.As(err, &network) && !network.Timeout()
 		return sent, err
 	}
 	up.headLeft = headBytes
@@ -369,6 +378,7 @@ func (e *exchange) done(whole bool) {
 		return
 	}
 	e.tellHeard()
+	e.result.Lost = e.up.ended && !e.result.Whole && !whole
 	if !whole && e.result.Gone && e.call.Body != nil {
 		e.result.Ending = e.up.hangUp()
 	} else if !whole || e.head.close || e.head.events || e.head.status == http.StatusSwitchingProtocols || e.up.in.Buffered() > 0 {

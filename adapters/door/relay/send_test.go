@@ -138,3 +138,91 @@ func TestCutOffInSilence(t *testing.T) {
 		r.Close()
 	})
 }
+
+// R11: Lost says that the runtime ended the connection of an answer that is not whole, and not that it reported an error, or
+// that the relay gave up.
+func TestLost(t *testing.T) {
+	const jsonHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+	for name, c := range map[string]struct {
+		answer string
+		ends   bool // the runtime ends the connection
+		stream bool
+		want   bool
+	}{
+		"ends before the head":   {"", true, false, true},
+		"ends in the head":       {"HTTP/1.1 200", true, true, true},
+		"ends in the answer":     {jsonHead + "{", true, false, true},
+		"ends in a stream":       {streamHead + "9\r\ndata: {}\n\r\n", true, true, true},
+		"ends in an error":       {strings.Replace(jsonHead, "200", "500", 1) + "{", true, false, true},
+		"an error in a stream":   {streamHead + "15\r\ndata: {\"error\":\"x\"}\n\n\r\n", false, true, false},
+		"a longer answer":        {jsonHead + strings.Repeat(" ", 100), false, false, false},
+		"a whole refusal":        {"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n{}", false, false, false},
+		"a refusal, then closes": {"HTTP/1.1 400 Bad\r\nConnection: close\r\n\r\n{}", true, false, false},
+		"silence":                {"", false, false, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			options := script(func(conn net.Conn) {
+				readRequest(conn)
+				_, _ = io.WriteString(conn, c.answer)
+				if !c.ends {
+					_, _ = conn.Read(make([]byte, 1)) // until the other end closes
+				}
+			})
+			options.AnswerBytes = 50
+			r := New(options)
+			defer r.Close()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(errors.New("closing")) })
+			if got := r.Do(ctx, httptest.NewRecorder(), Call{Target: there, Path: "/v1/x", Body: []byte("{}"), Stream: c.stream}); got.Lost != c.want {
+				t.Errorf("%s: got %+v, want Lost %v", name, got, c.want)
+			}
+			cancel(nil)
+		})
+	}
+}
+
+// R11: a request that meets a runtime which has ended, by a pooled connection and by a new one, counts as not sent. One of
+// which a part was sent counts as sent.
+func TestSent(t *testing.T) {
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = l.Close()
+		readRequest(c)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+		_ = c.Close()
+	}()
+	r := New(Options{})
+	defer r.Close()
+	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	attempts := 0
+	call := Call{Target: target, Path: "/v1/x", Body: []byte("{}"), Sending: func() { attempts++ }}
+	if got := r.Do(t.Context(), httptest.NewRecorder(), call); got.Reason != messages.ReasonOK || !got.Sent || attempts != 1 {
+		t.Fatalf("got %+v after %d attempts to send, want ok, Sent and 1", got, attempts)
+	}
+	<-ended
+	if got := r.Do(t.Context(), httptest.NewRecorder(), call); got.Reason != messages.ReasonRuntimeUnavailable || got.Sent || attempts != 2 {
+		t.Errorf("the runtime has ended: got %+v after %d attempts to send, want runtime_unavailable, not Sent and 2", got, attempts)
+	}
+
+	there, here := net.Pipe()
+	go func() { _, _ = there.Read(make([]byte, 1)); _ = there.Close() }()
+	partly := New(Options{Dial: func(context.Context, string, string) (net.Conn, error) { return here, nil }})
+	defer partly.Close()
+	if got := partly.Do(t.Context(), httptest.NewRecorder(), call); !got.Sent {
+		t.Errorf("one byte was read: got %+v, want Sent", got)
+	}
+}
