@@ -126,7 +126,7 @@ func shutDown(ctx context.Context, b boxes, patience time.Duration) {
 	})
 }
 
-func lifecycleActor(o Options, b boxes, requestsEnded func(messages.Launch) bool) *lifecycle.Actor {
+func lifecycleActor(o Options, b boxes, requestsEnded func(l messages.Launch, byItself bool) bool) *lifecycle.Actor {
 	return lifecycle.New(lifecycle.Deps{
 		Inbox: b.lifecycle, Process: b.process, Provision: b.provision, FrontDoor: b.frontDoor,
 		Health: b.health, Custody: b.loopback, Manifest: b.manifest, Snapshot: b.snapshot,

@@ -45,10 +45,10 @@ type Deps struct {
 	Manifest  chan<- messages.ManifestCommand
 	Snapshot  *actorkit.Watch[messages.Snapshot]
 
-	// RequestsEnded reports whether requests were in the runtime of a launch when it died (R11). It is
-	// called once for each crash, after the runtime has ended, and must not block. Nil means that no crash
-	// is caused by requests.
-	RequestsEnded func(messages.Launch) bool
+	// RequestsEnded reports whether requests were in the runtime of a launch when it ended (R11). ByItself says that the
+	// runtime died, and was not ended by the daemon; only then it notes the requests. It is called once for each launch,
+	// after its end, and must not block. Nil means that no crash is caused by requests.
+	RequestsEnded func(l messages.Launch, byItself bool) bool
 
 	Recency       time.Duration // how old the last health success may be (A5)
 	StartDeadline time.Duration // from spawn to ready (A3)
@@ -74,7 +74,7 @@ func New(deps Deps) *Actor {
 		}
 	}
 	if deps.RequestsEnded == nil {
-		deps.RequestsEnded = func(messages.Launch) bool { return false }
+		deps.RequestsEnded = func(messages.Launch, bool) bool { return false }
 	}
 	return &Actor{deps}
 }

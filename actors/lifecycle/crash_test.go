@@ -179,14 +179,14 @@ func TestMemoryExceededWhileStarting(t *testing.T) {
 }
 
 // R11, A8: no number of crashes with requests in the runtime causes a hold. The pause grows only after ten in an hour,
-// up to half a minute. Crashes without requests still cause a hold. RequestsEnded is called once for each crash.
+// up to half a minute. Crashes without requests still cause a hold. RequestsEnded is called once for each launch.
 func TestCrashesByRequestsAreNoCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []messages.Launch
 		byRequest := true
 		w := newWorld()
 		w.close()
-		w.actor.deps.RequestsEnded = func(l messages.Launch) bool {
+		w.actor.deps.RequestsEnded = func(l messages.Launch, byItself bool) bool {
 			asked = append(asked, l)
 			return byRequest
 		}
@@ -234,7 +234,7 @@ func TestCrashesByRequestsAreForgotten(t *testing.T) {
 		w := newWorld()
 		w.close()
 		byRequest := true
-		w.actor.deps.RequestsEnded = func(messages.Launch) bool { return byRequest }
+		w.actor.deps.RequestsEnded = func(messages.Launch, bool) bool { return byRequest }
 		w.serve()
 		defer w.close()
 		w.ready(t)
@@ -272,25 +272,76 @@ func TestCrashesByRequestsAreForgotten(t *testing.T) {
 	})
 }
 
-// R11: an exit that the daemon requested is not attributed to a request.
-func TestRequestedExitAsksForNoRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		w.close()
-		w.actor.deps.RequestsEnded = func(messages.Launch) bool {
-			t.Error("after a requested exit: got a call of RequestsEnded, want none")
-			return true
-		}
-		w.serve()
-		defer w.close()
-		w.ready(t)
-		w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)})
+// R11: only of a runtime that has died by itself the requests are noted, also while it is drained, and when this actor ends it
+// because it takes too long to die. The others were ended by the daemon.
+func TestDeathIsNoted(t *testing.T) {
+	dies := func(w *world) messages.Snapshot { return w.send(exited(1, messages.ReasonProcessExited)) }
+	requested := func(w *world) messages.Snapshot { return w.send(messages.RuntimeExited{Launch: 1, Requested: true}) }
+	drains := func(w *world) {
+		w.send(messages.ForgetPrompts{})
 		for _, drain := range taken[messages.Drain](w.frontDoor) {
 			drain.Reply <- 0
 		}
-		w.pass(time.Second)
-		w.send(messages.RuntimeExited{Launch: w.snapshot.Get().Launch, Requested: true})
-	})
+	}
+	begins := func(w *world) { w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProcessExited}) }
+	hangs := func(w *world) {
+		w.send(messages.HealthFailed{Launch: 1, Reason: messages.ReasonProbeFailed, Hung: true})
+	}
+	for name, test := range map[string]struct {
+		before []func(*world)
+		ends   func(*world) messages.Snapshot
+		noted  bool
+		crash  bool
+	}{
+		"dies":                        {nil, dies, true, true},
+		"begins to die":               {[]func(*world){begins}, dies, true, true},
+		"takes too long to die":       {[]func(*world){begins, func(w *world) { w.pass(exitPatience) }}, requested, true, true},
+		"hangs while it dies":         {[]func(*world){begins, hangs}, requested, true, true},
+		"dies while drained":          {[]func(*world){func(w *world) { w.send(messages.ForgetPrompts{}) }}, dies, true, false},
+		"hangs":                       {[]func(*world){hangs}, requested, false, true},
+		"begins to die after its end": {[]func(*world){hangs, begins}, requested, false, true},
+		"is drained":                  {[]func(*world){drains}, requested, false, false},
+		"is stopped": {[]func(*world){func(w *world) {
+			w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)})
+			drains(w)
+		}}, requested, false, false},
+		"its model has changed in its sleep": {nil, requested, false, false},
+		"ends with the process actor": {nil, func(w *world) messages.Snapshot {
+			return w.send(messages.ActorStarted{Actor: messages.ActorProcess})
+		}, false, false},
+		"ends with the process actor while drained": {[]func(*world){func(w *world) { w.send(messages.ForgetPrompts{}) }}, func(w *world) messages.Snapshot {
+			return w.send(messages.ActorStarted{Actor: messages.ActorProcess})
+		}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				type end struct {
+					launch   messages.Launch
+					byItself bool
+				}
+				var got []end
+				w := newWorld()
+				w.close()
+				w.actor.deps.RequestsEnded = func(l messages.Launch, byItself bool) bool {
+					got = append(got, end{l, byItself})
+					return true
+				}
+				w.serve()
+				defer w.close()
+				w.ready(t)
+				for _, step := range test.before {
+					step(w)
+				}
+				after := test.ends(w)
+				if want := (end{1, test.noted}); len(got) != 1 || got[0] != want {
+					t.Errorf("got the ends %+v, want %+v", got, want)
+				}
+				if crash := after.LastExit != nil; crash != test.crash {
+					t.Errorf("got a crash %v, want %v", crash, test.crash)
+				}
+			})
+		})
+	}
 }
 
 // A8: a hold after failures with one cause that the user can remove shows this cause, also after a restart of the actor.

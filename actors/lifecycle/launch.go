@@ -25,6 +25,9 @@ type launch struct {
 	failure messages.Reason // why this actor ends the launch, when that is a failure of the launch
 	noCrash bool            // the end is not a crash: something else is wanted, or artifacts are wrong
 	killed  bool            // Kill has been sent
+	dying   bool            // its process had begun to die before that
+	taken   bool            // the process actor has ended, and the runtime with it
+	used    bool            // it may have had requests: it has been ready, or is adopted
 
 	readyAt time.Time // the last transition to ready
 	drained chan int  // the reply to Drain, nil when none is awaited
@@ -95,8 +98,9 @@ func (l *loop) forget(actor messages.Actor) {
 		// The runtime ends with the process actor, and no RuntimeExited follows. That is not a crash of
 		// a ready runtime. During a start it counts, so that a process actor that fails at every start
 		// leads to a hold. Nothing is started before the next process actor reports.
-		if l.current != nil && l.machine.State() == messages.StateReady {
-			l.current.noCrash = true
+		if c := l.current; c != nil {
+			c.taken = true
+			c.noCrash = c.noCrash || l.machine.State() == messages.StateReady
 		}
 		l.confirmed = false
 		l.runtimeGone()
@@ -143,7 +147,7 @@ func (l *loop) runtimeStarted(m messages.RuntimeStarted) {
 		l.process.Put(messages.ConfirmProcess{})
 	default:
 		l.confirmed, l.number = true, m.Launch
-		l.current = &launch{number: m.Launch, adopted: digests{m.Model, m.Runtime}}
+		l.current = &launch{number: m.Launch, adopted: digests{m.Model, m.Runtime}, used: true}
 		l.log.Info("runtime adopted", zap.Int("pid", m.PID))
 		l.recognise(l.proven, l.offered)
 		l.endWrong() // provision may have reported before the process actor
@@ -194,8 +198,12 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	case messages.StateDraining:
 		l.apply(messages.EventStopped, reason)
 	}
+	// A runtime that dies while it is drained may die of a request as well, although that is no crash. One that this actor
+	// ends, such as a hung one, does not: the requests in it are not noted, and keep the end from counting as a crash.
+	byItself := !ended.taken && (!m.Requested || ended.dying)
+	withRequests := l.deps.RequestsEnded(m.Launch, byItself)
 	if ended.crashed(m.Requested) {
-		l.crashed(ended.pair, m.Exit, reason, l.deps.RequestsEnded(m.Launch))
+		l.crashed(ended.pair, m.Exit, reason, withRequests)
 	}
 }
 
@@ -279,7 +287,7 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	}
 	switch l.machine.State() {
 	case messages.StateStarting:
-		c.startBy, c.readyAt = time.Time{}, time.Now()
+		c.startBy, c.readyAt, c.used = time.Time{}, time.Now(), true
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
 		l.lastReady = c.number
 		l.prove(c)
@@ -316,6 +324,7 @@ func (l *loop) healthFailed(m messages.HealthFailed) {
 	l.facts.LastHealth = time.Time{}
 	if m.Reason == messages.ReasonProcessExited && c.exitBy.IsZero() {
 		c.exitBy = time.Now().Add(exitPatience)
+		c.dying = !c.killed
 	}
 	if m.Hung {
 		l.end(m.Reason)
@@ -352,10 +361,10 @@ func (l *loop) speculationUnfit(m messages.SpeculationUnfit) {
 	}
 }
 
-// forgetPrompts replaces the current launch after a drain, if it may have had requests. A launch that is not ready has
-// had none since its start, or is being ended.
+// forgetPrompts replaces the current launch, a ready one after a drain, if it may have had requests. While the process
+// actor has not said what runs, that is the launch it reports; if none runs, the next start ends the request.
 func (l *loop) forgetPrompts() {
-	if l.wanted && l.machine.State() == messages.StateReady {
+	if l.wanted && (!l.confirmed || l.current != nil && l.current.used) {
 		l.restart = true
 	}
 }

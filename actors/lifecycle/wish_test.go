@@ -252,3 +252,46 @@ func TestForgetPrompts(t *testing.T) {
 		}
 	})
 }
+
+// R13: after a sign-out an adopted runtime is replaced as well, at every step of its adoption: it may hold prompts.
+func TestForgetPromptsOfAnAdopted(t *testing.T) {
+	for name, forgetAt := range map[string]int{"not reported yet": 0, "not verified yet": 1, "starting": 2} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.ready(t)
+			w.close()
+			w.serve()
+			defer w.close()
+			taken[messages.Kill](w.process)
+			for i, step := range []func(){
+				func() { w.send(messages.RuntimeStarted{Launch: 1, PID: 7}) },
+				func() { w.vouch() },
+				func() {},
+			} {
+				if i == forgetAt {
+					w.send(messages.ForgetPrompts{})
+				}
+				step()
+			}
+			if kills := taken[messages.Kill](w.process); len(kills) != 1 || kills[0].Launch != 1 {
+				t.Fatalf("%s: got the Kills %v, want one of launch 1", name, kills)
+			}
+			got := w.send(messages.RuntimeExited{Launch: 1, Requested: true}, messages.DoorBound{BaseURL: "u"}, messages.TokenStored{}, verified(1))
+			if got.Restarts != 0 || got.State != messages.StateStarting || got.Launch != 2 {
+				t.Errorf("%s: got %+v, want launch 2 to start and no crash", name, got)
+			}
+		})
+	}
+}
+
+// R13: a launch that has had no request since its start goes on after a sign-out.
+func TestForgetPromptsLeavesANewLaunch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.send(messages.RuntimeAbsent{}, verified(1), messages.RuntimeStarted{Launch: 1, PID: 7}, messages.ForgetPrompts{})
+		if kills, got := taken[messages.Kill](w.process), w.snapshot.Get(); len(kills) != 0 || got.State != messages.StateStarting {
+			t.Errorf("got the Kills %v in %s, want none while starting", kills, got.State)
+		}
+	})
+}

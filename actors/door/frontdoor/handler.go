@@ -374,7 +374,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		return
 	}
 	var result relay.Result
-	sending, leave := v.d.quarantine.watch(s.Launch, print)
+	sending, leave := v.d.quarantine.watch(s, print)
 	defer func() { leave(result) }() // also after a panic
 	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,

@@ -20,8 +20,8 @@ import (
 //   - A request that was sent within a second after the runtime had ended the connection of another one, and that has left
 //     the runtime, is excused, but only once: the runtime may have been dying already. One that is still in it is a suspect.
 //     In both cases no request counts as alone.
-//   - A request that the runtime has answered before, and one whose client had left, need two deaths: there
-//     the runtime itself, or another request, is the likelier cause.
+//   - A request that the runtime has answered before, one whose client had left, and one that woke the model (R14) need two
+//     deaths: there the runtime itself, another request, or too little memory is the likelier cause.
 //   - A caller who varies the request meets four bounds. Fields that cannot matter to the runtime, such as
 //     the seed, are not part of the digest. A text, or a set of schemas and tools, that two refused requests
 //     share is refused in any request, unless the runtime has answered a request with it. White space, invisible
@@ -78,6 +78,7 @@ type stay struct {
 	launch messages.Launch
 	print  fingerprint
 	noted  bool // at the death of its runtime
+	wakes  bool // it was sent to a model that was asleep
 	late   bool // it was sent when the runtime had just ended the connection of another request
 }
 
@@ -140,11 +141,12 @@ func (q *Quarantine) judge(f *fingerprint) permission {
 // watch returns a function that notes, each time it is called, that a request is sent to the runtime of a launch, and one
 // that notes how it ended. Without a call of the first, the second does nothing: a request that was never sent is no cause.
 // Both belong to one goroutine.
-func (q *Quarantine) watch(l messages.Launch, f fingerprint) (sending func(), leave func(relay.Result)) {
+func (q *Quarantine) watch(snapshot messages.Snapshot, f fingerprint) (sending func(), leave func(relay.Result)) {
 	var s *stay
 	sending = func() {
 		if s == nil {
-			s = q.enter(l, f)
+			s = q.enter(snapshot.Launch, f)
+			s.wakes = snapshot.Asleep
 		}
 	}
 	leave = func(r relay.Result) {
@@ -194,16 +196,17 @@ func (q *Quarantine) leave(s *stay, r relay.Result) {
 	}
 }
 
-// RuntimeEnded notes the requests that were in the runtime of a launch when it died, and reports whether
-// there were any: then the death does not count towards the crash loop (A8). The lifecycle actor calls it
-// once for each crash. It does not block.
-func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
+// RuntimeEnded reports whether requests were in the runtime of a launch when it ended: then its end does not count towards
+// the crash loop (A8). If the runtime died by itself, it notes them. A runtime that the daemon has ended, because it hung,
+// for other artifacts, at a shutdown, says nothing about the requests in it. The lifecycle actor calls it once for each
+// launch. It does not block.
+func (q *Quarantine) RuntimeEnded(l messages.Launch, byItself bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
 	all := q.takeSuspects(l, now)
-	if len(all) == 0 {
-		return false
+	if len(all) == 0 || !byItself {
+		return len(all) > 0
 	}
 	present := q.withoutLate(all, now)
 	d := death{at: now}
@@ -215,7 +218,7 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch) bool {
 	for whole, s := range present {
 		r := q.recordOf(whole, now)
 		r.deaths, r.at = r.deaths+1, now
-		alone := len(all) == 1 && !s.late && !s.gone && !q.answered.has(whole)
+		alone := len(all) == 1 && !s.late && !s.gone && !s.wakes && !q.answered.has(whole)
 		if !r.refused && (alone || r.deaths >= 2) {
 			r.refused = true
 			q.blameParts(&s.print, now)
@@ -232,6 +235,7 @@ func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]d
 	add := func(d departure) {
 		if known, twice := present[d.print.whole]; twice {
 			d.gone, d.late, d.inside = d.gone && known.gone, d.late && known.late, d.inside || known.inside
+			d.wakes = d.wakes && known.wakes
 		}
 		present[d.print.whole] = d
 	}

@@ -51,7 +51,7 @@ func (c *scenario) die(t testing.TB, bodies ...string) (counted bool) {
 	for _, b := range bodies {
 		stays = append(stays, c.enter(c.launch, printOf(t, b)))
 	}
-	byRequest := c.RuntimeEnded(c.launch)
+	byRequest := c.RuntimeEnded(c.launch, true)
 	for _, s := range stays {
 		c.leave(s, broken)
 	}
@@ -154,7 +154,7 @@ func TestWhoWasInTheRuntime(t *testing.T) {
 				}
 				q.leave(q.enter(test.launch, f), test.result)
 				time.Sleep(test.later)
-				if got := !q.RuntimeEnded(2); got != test.counted {
+				if got := !q.RuntimeEnded(2, true); got != test.counted {
 					t.Errorf("the death counts towards the crash loop: got %v, want %v", got, test.counted)
 				}
 				if got := q.judge(&f); got != test.want {
@@ -298,7 +298,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 		s := c.enter(c.launch, f)
 		if i%2 == 0 {
 			c.leave(s, leftIt)
-			c.RuntimeEnded(c.launch)
+			c.RuntimeEnded(c.launch, true)
 			c.launch++
 		} else {
 			c.leave(s, whole)
@@ -385,7 +385,7 @@ func TestRequestToADeadRuntimeIsNotBlamed(t *testing.T) {
 		c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
 		time.Sleep(10 * time.Millisecond)
 		c.leave(c.enter(c.launch, printOf(t, honest)), broken)
-		if !c.RuntimeEnded(c.launch) {
+		if !c.RuntimeEnded(c.launch, true) {
 			t.Error("got a death without a request, want one with requests")
 		}
 		c.want(t, deadly, refusedForItself)
@@ -404,7 +404,7 @@ func TestLateRequestIsExcusedOnce(t *testing.T) {
 			c.leave(c.enter(c.launch, printOf(t, cover)), broken)
 			time.Sleep(10 * time.Millisecond)
 			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
-			c.RuntimeEnded(c.launch)
+			c.RuntimeEnded(c.launch, true)
 			c.launch++
 			c.want(t, deadly, want)
 			c.want(t, cover, permittedAlone)
@@ -427,16 +427,61 @@ func TestOnlyWhatWasSentIsNoted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := scenario{NewQuarantine(), 1}
 			body := chatOf("honest", "")
-			sending, leave := c.watch(c.launch, printOf(t, body))
+			sending, leave := c.watch(messages.Snapshot{Launch: c.launch}, printOf(t, body))
 			if test.sends {
 				sending()
 			}
 			leave(test.ended)
-			if got, want := c.RuntimeEnded(c.launch), test.want != permitted; got != want {
+			if got, want := c.RuntimeEnded(c.launch, true), test.want != permitted; got != want {
 				t.Errorf("got a death with requests %v, want %v", got, want)
 			}
 			c.want(t, body, test.want)
 		})
+	}
+}
+
+// R11: a request that is in the runtime when the daemon ends it is not noted, however often and whether it was alone. Such an
+// end does not count towards the crash loop, and what the request is told afterwards changes nothing.
+func TestEndByTheDaemonIsNotNoted(t *testing.T) {
+	for name, told := range map[string]relay.Result{"broken": broken, "left": leftIt, "failed": failed} {
+		t.Run(name, func(t *testing.T) {
+			c := scenario{NewQuarantine(), 1}
+			for _, bodies := range [][]string{{chatOf("honest", "")}, {chatOf("honest", "")}, {chatOf("honest", ""), chatOf("other", "")}} {
+				before := c.enter(c.launch, printOf(t, bodies[0]))
+				c.leave(before, told)
+				var stays []*stay
+				for _, b := range bodies {
+					stays = append(stays, c.enter(c.launch, printOf(t, b)))
+				}
+				if !c.RuntimeEnded(c.launch, false) {
+					t.Error("got an end without requests, want one with requests")
+				}
+				for _, s := range stays {
+					c.leave(s, told)
+				}
+				c.launch++
+				for _, b := range bodies {
+					c.want(t, b, permitted)
+				}
+			}
+			if c.RuntimeEnded(c.launch, true) {
+				t.Error("the next launch: got an end with requests, want one without")
+			}
+		})
+	}
+}
+
+// R11, R14: a request that woke the model is refused after two deaths, not after one: there may have been too little memory.
+func TestRequestThatWakesTheModel(t *testing.T) {
+	c := scenario{NewQuarantine(), 1}
+	body := chatOf("honest", "")
+	for _, want := range []permission{permittedAlone, refusedForItself} {
+		sending, leave := c.watch(messages.Snapshot{Launch: c.launch, Asleep: true}, printOf(t, body))
+		sending()
+		c.RuntimeEnded(c.launch, true)
+		leave(broken)
+		c.launch++
+		c.want(t, body, want)
 	}
 }
 
@@ -449,7 +494,7 @@ func TestFailureOfALivingRuntimeExcusesNothing(t *testing.T) {
 			c.leave(c.enter(c.launch, printOf(t, cover)), failed)
 			time.Sleep(10 * time.Millisecond)
 			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
-			if !c.RuntimeEnded(c.launch) {
+			if !c.RuntimeEnded(c.launch, true) {
 				t.Error("got a death without a request, want one with requests")
 			}
 			c.launch++
@@ -468,7 +513,7 @@ func TestLateRequestInTheRuntime(t *testing.T) {
 			c.leave(c.enter(c.launch, printOf(t, other)), broken)
 			time.Sleep(10 * time.Millisecond)
 			late := c.enter(c.launch, printOf(t, deadly))
-			if !c.RuntimeEnded(c.launch) {
+			if !c.RuntimeEnded(c.launch, true) {
 				t.Error("got a death without a request, want one with requests")
 			}
 			c.leave(late, broken)
@@ -496,7 +541,7 @@ func TestRepeatedRequestIsNotLate(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			c.leave(first, broken)
-			c.RuntimeEnded(c.launch)
+			c.RuntimeEnded(c.launch, true)
 			c.launch++
 			c.answer(t, other)
 		}

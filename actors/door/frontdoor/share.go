@@ -56,7 +56,7 @@ func (v *visit) counted(s messages.Snapshot, body *bodyBuffer, about openai.Resu
 	if !countable || about.Images || about.Audio {
 		return false, true, relay.Result{}
 	}
-	sending, leave := v.d.quarantine.watch(s.Launch, print)
+	sending, leave := v.d.quarantine.watch(s, print)
 	defer func() {
 		if ok { // the runtime survived, which proves nothing about the request itself
 			result = relay.Result{Whole: true, Reason: messages.ReasonBadRequest}
