@@ -44,6 +44,10 @@ func Ending(ctx context.Context, pid int) error {
 func awaitEnd(ctx context.Context, pid int) (whole bool, err error) {
 	threads, err := watchThreads(pid)
 	if err != nil {
+		// The threads of a process that ends leave its list before its exit is reported.
+		if whole, unread := isEnding(pid); whole && unread == nil {
+			return true, nil
+		}
 		return false, err
 	}
 	notYet := context.AfterFunc(ctx, threads.close)

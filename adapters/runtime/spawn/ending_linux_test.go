@@ -88,6 +88,40 @@ func TestThreadEndsAlone(t *testing.T) {
 	killed(t, cmd.Process.Pid)
 }
 
+// R9: Ending also returns for a process whose threads had ended before the call, and whose parent has not waited for it.
+func TestEndingOfAnEndedProcess(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = append(os.Environ(), threadsOf+"=1")
+	in, err := cmd.StdinPipe() // keeps it waiting
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, out); err != nil { // until its descriptors are closed
+		t.Fatal(err)
+	}
+	for len(tasks(t, cmd.Process.Pid)) > 1 {
+		runtime.Gosched()
+	}
+	if err := spawn.Ending(t.Context(), cmd.Process.Pid); err != nil {
+		t.Errorf("got %v, want no error", err)
+	}
+}
+
 func stillRuns(t *testing.T, pid int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
