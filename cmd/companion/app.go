@@ -103,17 +103,16 @@ func interruptible() (context.Context, func()) {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:                        "companion",
-		Short:                      "A local language model for the programs on this machine, and for nobody else",
-		Args:                       unknownCommand,
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return a.overview(cmd) },
-		SilenceErrors:              true,
-		SilenceUsage:               true,
-		SuggestionsMinimumDistance: 2,
-		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		Use:               "companion",
+		Short:             "A private language model for the programs of this machine",
+		Args:              unknownCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.overview(cmd) },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.PersistentFlags().StringVar(&a.config, "config", "", "configuration `FILE` instead of the platform's own")
-	root.PersistentFlags().StringArrayVar(&a.set, "set", nil, "set one `KEY=VALUE` of the configuration, above file and environment")
+	root.PersistentFlags().StringVar(&a.config, "config", "", "another configuration `FILE`")
+	root.PersistentFlags().StringArrayVar(&a.set, "set", nil, "set one `KEY=VALUE`, above file and environment")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageFailure(flagProblem(cmd, err), "see `"+cmd.CommandPath()+" --help`")
 	})
@@ -181,6 +180,14 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 // colour says whether output to f may be coloured (X6).
 func colour(f *os.File) bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)
+}
+
+// columns is the width of the terminal that f is; 0 where it is none.
+func columns(f *os.File) int {
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		return width
+	}
+	return 0
 }
 
 // say writes a line about progress; results go to standard output instead.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"companion/adapters/completion"
 	"companion/adapters/completion/lane"
@@ -41,9 +40,9 @@ func (a *app) chatCommand() *cobra.Command {
 		Use: "chat [PROMPT]...", Short: "Ask the local model; the answer streams",
 		Long: "Ask the local model; the answer streams.\n\n" +
 			"  companion chat \"Name three planets.\"\n" +
-			"  companion chat \"Summarise this:\" < report.txt      the prompt, then standard input\n" +
-			"  companion chat --attach main.go \"Explain this.\"    a text file, or an image where the model takes images\n" +
-			"  companion chat                                     a conversation, on a terminal\n\n" +
+			"  companion chat \"Summarise this:\" < report.txt     the prompt, then the file\n" +
+			"  companion chat --attach main.go \"Explain this.\"   a text file, or an image\n" +
+			"  companion chat                                    a conversation\n\n" +
 			"In a conversation a paste is one message, whatever it holds; Alt-Enter begins a new line; Ctrl-C stops an\n" +
 			"answer; /help lists the commands; Ctrl-D ends it. Markdown is rendered on a terminal, unless --plain or\n" +
 			"NO_COLOR says otherwise, and never elsewhere.\n\n" +
@@ -291,11 +290,7 @@ func (c *conversation) shower() (show func(string) error, end func() error) {
 	case c.plain:
 		return func(text string) error { return out(plain(text)) }, none
 	}
-	width := 80
-	if w, _, err := term.GetSize(int(c.app.out.Fd())); err == nil && w > 0 {
-		width = w
-	}
-	m := &markdown{width: width, out: out}
+	m := &markdown{width: max(columns(c.app.out), 20), out: out}
 	return func(text string) error { return m.Write(plain(text)) }, m.Close
 }
 

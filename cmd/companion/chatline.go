@@ -17,12 +17,13 @@ import (
 )
 
 const chatHelp = `/help         this list
-/attach FILE  send a text file, or an image where the model takes images, with the next message
+/attach FILE  send a text file or an image with the next message
 /clear        forget the conversation
 /save FILE    write the conversation to FILE, as Markdown
 /model        the model and its context
 /bye          end (Ctrl-D, too)
-Alt-Enter begins a new line. A paste is one message. Ctrl-C stops an answer, and clears the line.
+Alt-Enter begins a new line. A paste is one message. Ctrl-C stops an answer, and
+clears the line.
 `
 
 // interactiveChat is a conversation on a terminal, in raw mode: the line editor of golang.org/x/term with its history,
@@ -70,7 +71,7 @@ func (a *app) interactiveChat(ctx context.Context, c *conversation) error {
 	a.sayTo = editor
 	defer func() { a.sayTo = nil }()
 	if c.lane == lane.Local {
-		a.say("Talking to %s on this machine. /help lists the commands, Ctrl-D ends.", oneLine(c.model))
+		a.say("Talking to %s on this machine.\n/help lists the commands, Ctrl-D ends.", oneLine(c.model))
 	} else {
 		a.say("%s\n/help lists the commands, Ctrl-D ends.", c.leaves())
 	}
@@ -139,7 +140,7 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 		return false, nil
 	case "/model":
 		if c.lane == lane.Local {
-			a.say("%s, context of %d tokens. To serve another: `companion use NAME`.", oneLine(c.model), c.context)
+			a.say("%s, context of %d tokens.\nTo serve another: `companion use NAME`.", oneLine(c.model), c.context)
 		} else {
 			a.say("%s, by lane %s", oneLine(c.model), c.lane)
 		}
@@ -158,7 +159,7 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 		return false, nil
 	}
 	if strings.HasPrefix(line, "/") && !strings.Contains(text, "\n") && !strings.Contains(command[1:], "/") {
-		a.say("there is no command %s; /help lists them. To send it as a message, begin with a space.", oneLine(command))
+		a.say("there is no command %s; /help lists them.\nTo send it as a message, begin with a space.", oneLine(command))
 		return false, nil
 	}
 	answering, stop := context.WithCancel(ctx)

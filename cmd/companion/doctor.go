@@ -84,7 +84,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: "Check every precondition, and say what mends it. The daemon need not run.\n\n" +
 			"  companion doctor                     all checks\n" +
 			"  companion doctor keychain hub        these alone\n" +
-			"  companion doctor --bundle report.json    a redacted report to attach to an issue\n\n" +
+			"  companion doctor --bundle report.json    a redacted report for an issue\n\n" +
 			"Checks: " + strings.Join(names, ", ") + ".\nIt ends with status 1 when a check failed; warnings alone end with 0.",
 		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -152,7 +152,7 @@ func (a *app) report(found []finding, bundle string) error {
 		if err := a.printJSON(map[string]any{"ok": failed == 0, "checks": found}); err != nil {
 			return err
 		}
-	} else if err := print(a.out, findingsText(found, colour(a.out))); err != nil {
+	} else if err := print(a.out, findingsText(found, colour(a.out), columns(a.out))); err != nil {
 		return err
 	}
 	if bundle != "" {
@@ -164,13 +164,13 @@ func (a *app) report(found []finding, bundle string) error {
 	return nil
 }
 
-func findingsText(found []finding, colours bool) string {
+func findingsText(found []finding, colours bool, width int) string {
 	var b strings.Builder
 	marks := map[string]string{checkOK: paint(colours, green, "ok     "), checkWarning: paint(colours, yellow, "warning"), checkFailure: paint(colours, red, "FAILURE")}
 	for _, f := range found {
-		fmt.Fprintf(&b, "%s  %-14s %s\n", marks[f.State], f.Check, oneLine(f.Text))
+		fmt.Fprintf(&b, "%s  %-14s %s\n", marks[f.State], f.Check, wrapped(oneLine(f.Text), width, 24))
 		if f.Fix != "" {
-			fmt.Fprintf(&b, "%24s → %s\n", "", oneLine(f.Fix))
+			fmt.Fprintf(&b, "%24s → %s\n", "", wrapped(oneLine(f.Fix), width, 27))
 		}
 	}
 	return b.String()

@@ -51,10 +51,20 @@ func (a *app) openDoor(ctx context.Context) (door, error) {
 		return door{}, &failure{code: string(messages.ReasonNotReady), message: "the endpoint is not open", exit: exitUnavailable}
 	}
 	token, err := loopbackToken(ctx, s)
+	if key := new(keychain.Error); errors.As(err, &key) && key.Reason == messages.ReasonKeychainUnavailable {
+		return door{}, otherKeychain(key) // the daemon has stored its token, so that it uses another one
+	}
 	if err != nil {
 		return door{}, err
 	}
 	return door{baseURL: endpoint.BaseURL, token: token, status: status, control: control}, nil
+}
+
+// otherKeychain is the failure of a command that cannot reach a keychain in which the running daemon has a token.
+func otherKeychain(err error) error {
+	return &failure{code: string(messages.ReasonKeychainUnavailable), exit: exitKeychain, err: err,
+		message: "the daemon runs and has its token in a keychain, but this command reaches none (keychain_unavailable)",
+		hint:    "give both the same keychain.backend: in the configuration, or in COMPANION_KEYCHAIN_BACKEND here, too"}
 }
 
 // unknownContext is assumed, in tokens, where no daemon says what the model has.

@@ -249,6 +249,30 @@ func exits(cmd *cobra.Command, codes ...int) *cobra.Command {
 	return cmd
 }
 
+// helpWidth is the width of a terminal on which no line of a help's text is broken.
+const helpWidth = 80
+
+// reflow breaks the paragraphs of a help for helpWidth. Indented lines, examples and tables, stay as they are.
+func reflow(text string) string {
+	var out, paragraph []string
+	end := func() {
+		if len(paragraph) > 0 {
+			out = append(out, wrapped(strings.Join(paragraph, " "), helpWidth, 0))
+			paragraph = nil
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" || strings.HasPrefix(line, " ") {
+			end()
+			out = append(out, line)
+			continue
+		}
+		paragraph = append(paragraph, line)
+	}
+	end()
+	return strings.Join(out, "\n")
+}
+
 // document ends every command's help with its exit statuses.
 func document(cmd *cobra.Command) {
 	if cmd.Annotations["exits"] == "" {
@@ -257,7 +281,7 @@ func document(cmd *cobra.Command) {
 	if cmd.Long == "" {
 		cmd.Long = cmd.Short + "."
 	}
-	cmd.Long += cmd.Annotations["exits"]
+	cmd.Long = reflow(cmd.Long) + cmd.Annotations["exits"]
 	cmd.Example = example(cmd)
 	for _, child := range cmd.Commands() {
 		document(child)

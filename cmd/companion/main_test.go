@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
@@ -152,6 +153,12 @@ func TestEveryHelpListsExitStatuses(t *testing.T) {
 		for _, want := range []string{"Exit status:", "0    done", "1    failed", "2    wrong usage", "130  interrupted"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("help of %q has no %q, want it", cmd.CommandPath(), want)
+			}
+		}
+		short, _, _ := strings.Cut(out.String(), "Examples:")
+		for line := range strings.Lines(short) {
+			if w := utf8.RuneCountInString(strings.TrimRight(line, "\n")); w > helpWidth && !strings.HasPrefix(line, "      --") && !strings.Contains(line, "companion.prom.tmp") {
+				t.Errorf("help of %q has a line of %d columns, want at most %d: %s", cmd.CommandPath(), w, helpWidth, line)
 			}
 		}
 		for _, child := range cmd.Commands() {

@@ -305,7 +305,7 @@ func (m *markdown) closeTable() string {
 		}
 		return b.String()
 	}
-	cells, widths := columns(append([]string{rows[0]}, rows[2:]...))
+	cells, widths := columnsOf(append([]string{rows[0]}, rows[2:]...))
 	whole := -3
 	for _, w := range widths {
 		whole += w + 3
@@ -342,8 +342,8 @@ func (m *markdown) closeTable() string {
 	return b.String()
 }
 
-// columns renders the cells of rows, and returns how wide each column must be.
-func columns(rows []string) (cells [][]string, widths []int) {
+// columnsOf renders the cells of rows, and returns how wide each column must be.
+func columnsOf(rows []string) (cells [][]string, widths []int) {
 	for _, row := range rows {
 		fields := splitRow(row)
 		for j, field := range fields {

@@ -215,7 +215,7 @@ func (a *app) ready(baseURL string) {
 Local inference is available at %s
 
   companion chat "Hello"          ask from another terminal
-  companion exec -- CMD           run a program with OPENAI_BASE_URL and OPENAI_API_KEY
+  companion exec -- CMD           run a program with address and token set
   eval "$(companion env)"         set both in another shell
 
 `, baseURL))

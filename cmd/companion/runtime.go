@@ -16,7 +16,7 @@ func (a *app) startCommand() *cobra.Command {
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	return a.runtimeCommand("stop", "Let running requests finish and stop the runtime; the daemon goes on", "stopping the runtime",
+	return a.runtimeCommand("stop", "Let running requests finish and stop the runtime, not the daemon", "stopping the runtime",
 		"The runtime is stopped.", (*controlsock.Client).Stop)
 }
 

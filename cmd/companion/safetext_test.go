@@ -31,3 +31,20 @@ func TestTextCannotSteerTheTerminal(t *testing.T) {
 		t.Errorf("safeJSON: got %q, %v back; want the value unchanged", back, err)
 	}
 }
+
+// A text is broken between words for a terminal, and never elsewhere.
+func TestWrapped(t *testing.T) {
+	text := "one two three four five six seven"
+	if got, want := wrapped(text, 40, 20), "one two three four five six seven"; got != want {
+		t.Errorf("little room: got %q, want %q", got, want)
+	}
+	if got, want := wrapped(text, 45, 20), "one two three four five\n                    six seven"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := wrapped(text, 0, 24); got != text {
+		t.Errorf("no terminal: got %q, want no break", got)
+	}
+	if long := strings.Repeat("x", 90); wrapped(long, 80, 24) != long {
+		t.Errorf("a long word: got %q, want it whole", wrapped(long, 80, 24))
+	}
+}

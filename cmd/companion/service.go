@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
 	"companion/adapters/privatefs"
 	"companion/adapters/servicemanager"
@@ -172,6 +173,11 @@ func (a *app) serviceInstall(ctx context.Context, linger bool) error {
 				hint: "end it, then `companion service install` again", exit: exitRunning}
 		}
 	}
+	if linger && runtime.GOOS == "linux" { // first: without a session it is what starts the user's manager
+		if err := runSteps(ctx, servicePlan{advice: "ask an administrator to run `loginctl enable-linger` for you"}, [][]string{{"loginctl", "enable-linger"}}); err != nil {
+			return err
+		}
+	}
 	steps := plan.start
 	if plan.file != "" {
 		if isNew == nil {
@@ -190,16 +196,25 @@ func (a *app) serviceInstall(ctx context.Context, linger bool) error {
 		}
 		return err
 	}
-	if linger && runtime.GOOS == "linux" {
-		if err := runSteps(ctx, servicePlan{advice: "ask an administrator to run `loginctl enable-linger` for you"}, [][]string{{"loginctl", "enable-linger"}}); err != nil {
-			return err
-		}
-	}
 	a.say("The service is installed and runs. Next: companion status")
+	if left := onlyHere(values); len(left) > 0 {
+		a.say("It does not have what this shell and this command set: %s. Put that into %s, then `companion service install` again.", strings.Join(left, ", "), places.Config)
+	}
 	if missing := notConfigured(s); missing != "" {
 		a.say("%s: set them in %s, then `companion service install` again.", missing, places.Config)
 	}
 	return nil
+}
+
+// onlyHere lists the keys that the environment or a flag sets for this command, and not for the service.
+func onlyHere(values []config.Value) []string {
+	var keys []string
+	for _, value := range values {
+		if value.Source == config.FromEnvironment || value.Source == config.FromFlag {
+			keys = append(keys, value.Key)
+		}
+	}
+	return keys
 }
 
 func (a *app) serviceUninstall(ctx context.Context) error {

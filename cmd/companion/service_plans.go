@@ -67,7 +67,7 @@ WantedBy=default.target
 		stop:    [][]string{systemctl("disable", "--now", systemdUnit)},
 		removed: [][]string{systemctl("daemon-reload"), append([]string{"-systemctl"}, "--user", "reset-failed", systemdUnit)},
 		state:   systemctl("show", systemdUnit, "--property=ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState"),
-		advice:  "a systemd user manager must run for you: log in, or `loginctl enable-linger`; `systemctl --user status companion` and `companion logs` say more",
+		advice:  "a systemd user manager must run for you: log in, or `companion service install --linger`; where there is no systemd, `companion run` does the same in a terminal",
 	}
 }
 

@@ -145,6 +145,9 @@ func loginFailure(result messages.LoginResult) error {
 		f.message += ": " + result.Detail
 	}
 	switch result.Reason {
+	case messages.ReasonNoHub:
+		f.message = "no hub is configured, so there is nothing to sign in to (" + string(result.Reason) + ")"
+		f.hint = "models that you added need no sign-in; to use a hub, set `hub.url`: `companion config path`"
 	case messages.ReasonCallbackTimeout:
 		f.hint = "try again; if the hub showed an error page, [hub] client_id may be one that it does not know"
 	case messages.ReasonMetadataInvalid:

@@ -28,7 +28,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Use: "status", Short: "Say whether local inference is available, and what to do next",
 		Long: "Say whether local inference is available, and what to do next.\n\n" +
 			"  companion status --watch                  a dashboard, until q or Ctrl-C\n" +
-			"  companion status --wait --timeout 2m      wait until it is available, for scripts\n" +
+			"  companion status --wait --timeout 2m      for scripts: until it is available\n" +
 			"  companion status --exit-code              status 5 while it is not available",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -69,7 +69,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonUnknownAccount:           "report it, with `companion logs --level warn`",
 	messages.ReasonInvalidSecret:            "report it, with `companion logs --level warn`",
 	messages.ReasonSecretTooLarge:           "choose another `keychain.backend`",
-	messages.ReasonKeychainUnavailable:      "start one, or set `keychain.backend = \"kernel-keyring\"`",
+	messages.ReasonKeychainUnavailable:      "start one; without a desktop, set `keychain.backend = \"kernel-keyring\"`, which keeps secrets until the next boot",
 	messages.ReasonKeychainLocked:           "unlock it; the daemon tries again by itself",
 	messages.ReasonKeychainDenied:           "allow the access, or unlock the keychain",
 	messages.ReasonKeychainTimeout:          "answer its dialog, or restart the keychain service",

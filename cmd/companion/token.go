@@ -20,7 +20,7 @@ import (
 
 func (a *app) tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "token", Short: "Tokens for programs that `exec` cannot start, such as editors and services",
+		Use: "token", Short: "Tokens for programs that `exec` cannot start, such as editors",
 		Long: "Tokens for programs that `companion exec` cannot start, such as editors and services. Each has a name, a rate of its\n" +
 			"own and, if you want, an expiry. It stays valid when the daemon starts again, until it expires or you revoke it.\n" +
 			"Companion keeps only its digest, so it is shown once.",

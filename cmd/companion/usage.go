@@ -16,14 +16,47 @@ func unknownCommand(cmd *cobra.Command, given []string) error {
 		return nil
 	}
 	hint := "`" + cmd.CommandPath() + " --help` lists the commands"
-	if cmd.SuggestionsMinimumDistance <= 0 {
-		cmd.SuggestionsMinimumDistance = 2
-	}
-	if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
-		hint = "did you mean `" + cmd.CommandPath() + " " + near[0] + "`?"
+	if near := nearCommand(cmd, given[0]); near != "" {
+		hint = "did you mean `" + near + "`?"
 	}
 	name := strings.TrimSpace(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()) + " " + given[0])
 	return usageFailure(fmt.Sprintf("there is no command %q", oneLine(name)), hint)
+}
+
+// elsewhere are words that other programs use, and the commands for them.
+var elsewhere = map[string]string{
+	"install": "service install", "uninstall": "service uninstall", "daemon": "run", "serve": "run", "ask": "chat", "ps": "status",
+	"list": "models", "ls": "models", "download": "pull", "fetch": "pull", "rm": "remove", "delete": "remove", "import": "add",
+	"signin": "login", "signout": "logout", "check": "doctor", "diagnose": "doctor", "settings": "config", "tokens": "token list",
+	"log": "logs", "update": "service install", "upgrade": "service install", "load": "use", "switch": "use",
+}
+
+// nearCommand is the command that a wrong name most likely stands for; empty where none is near.
+func nearCommand(cmd *cobra.Command, name string) string {
+	if at := elsewhere[strings.ToLower(name)]; at != "" && !cmd.HasParent() {
+		return cmd.Name() + " " + at
+	}
+	best, bestAt := "", 3
+	for _, child := range cmd.Commands() {
+		far := typed(strings.ToLower(name), child.Name())
+		if len(name) > 2 && strings.HasPrefix(child.Name(), strings.ToLower(name)) {
+			far = 0
+		}
+		if child.IsAvailableCommand() && far < bestAt && far < len(name) {
+			best, bestAt = cmd.CommandPath()+" "+child.Name(), far
+		}
+	}
+	return best
+}
+
+// typed is how many slips of the hand lie between two names: an exchange of two neighbours is one.
+func typed(name, other string) int {
+	least := levenshtein.Distance(name, other, nil)
+	for i := range len(name) - 1 {
+		swapped := name[:i] + name[i+1:i+2] + name[i:i+1] + name[i+2:]
+		least = min(least, 1+levenshtein.Distance(swapped, other, nil))
+	}
+	return least
 }
 
 // helpCommand is cobra's, but an unknown topic is an error.
@@ -130,7 +163,7 @@ func flagProblem(cmd *cobra.Command, err error) string {
 func nearFlag(cmd *cobra.Command, name string) string {
 	best, bestAt := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		far := levenshtein.Distance(name, f.Name, nil)
+		far := typed(name, f.Name)
 		if !f.Hidden && far < bestAt {
 			best, bestAt = f.Name, far
 		}
