@@ -28,11 +28,12 @@ type Companion struct {
 	Home    string // everything below it
 	Service string // of the kernel keyring
 	Extra   []string
-	Scanned bool     // link scanners and prefetching open the page of a sign-in before the browser does
-	Small   bool     // run the daemon without the race detector, which multiplies its memory
-	Daemon  *Process // the newest
-	context bool     // use a context of 4096 tokens: the tests count on it, and it starts faster than the default
-	view    string   // where the newest daemon's files are visible, if not at their own paths
+	Scanned bool                    // link scanners and prefetching open the page of a sign-in before the browser does
+	Before  func(page string) error // called with the page of a sign-in before the browser opens it
+	Small   bool                    // run the daemon without the race detector, which multiplies its memory
+	Daemon  *Process                // the newest
+	context bool                    // use a context of 4096 tokens: the tests count on it, and it starts faster than the default
+	view    string                  // where the newest daemon's files are visible, if not at their own paths
 }
 
 var services atomic.Int64

@@ -98,6 +98,9 @@ func (c *Companion) login(pages *regexp.Regexp, args ...string) (Result, Visit, 
 				if c.Scanned {
 					err = scan(ctx, page)
 				}
+				if err == nil && c.Before != nil {
+					err = c.Before(page)
+				}
 				if err == nil {
 					visit, err = c.Hub.Browse(ctx, page)
 				}

@@ -2,9 +2,9 @@
 // runs in the user's own session, with the user's display, and ends without taking the browser with it. A daemon that runs
 // as a service has neither.
 //
-// The URL becomes a program argument, which every process of the user can read. Open therefore accepts only the start
-// page on loopback, which contains no state, challenge or code, or the verification page of a device authorization
-// (RFC 8628), whose code the user reads aloud anyway.
+// The URL becomes a program argument, which every user of this machine can read; the redirect listener refuses other users.
+// Open accepts only the start page on loopback, which contains no state, challenge or code, or the verification page of a
+// device authorization (RFC 8628), whose code the user reads aloud anyway.
 package browser
 
 import (

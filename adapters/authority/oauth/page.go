@@ -18,6 +18,8 @@ var (
 	usedPage string
 	//go:embed pages/stray.html
 	strayPage string
+	//go:embed pages/other-user.html
+	foreignPage string
 )
 
 // discard drops the messages of net/http, which may quote a request.

@@ -2,12 +2,16 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"companion/adapters/peer"
 )
 
 // Bounds of the redirect listener.
@@ -130,6 +134,10 @@ func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path == a.startPath {
+		if foreign(r) {
+			page(w, http.StatusForbidden, foreignPage)
+			return
+		}
 		a.start(w)
 		return
 	}
@@ -138,7 +146,32 @@ func (a *Attempt) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "400 "+http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
 		return
 	}
-	a.callback(w, r, checkCallback(q, a.want))
+	cb := checkCallback(q, a.want)
+	if cb.ours && foreign(r) {
+		page(w, http.StatusForbidden, foreignPage)
+		return
+	}
+	a.callback(w, r, cb)
+}
+
+// foreign reports whether another user of this machine sent r. The start page's address is an argument of the browser's process,
+// which every user can read. Another user who opens it could sign this user in with another account. Root is allowed: nothing keeps it
+// out, and some SSH servers forward connections as root. Where the system does not tell the user, r is not foreign.
+func foreign(r *http.Request) bool {
+	g, ok := r.Context().Value(guestKey{}).(*guest)
+	if !ok {
+		return true
+	}
+	uid, err := peer.Owner(g.Conn)
+	return strange(uid, err, os.Geteuid())
+}
+
+// strange judges the answer of peer.Owner for the user self.
+func strange(uid int, err error, self int) bool {
+	if err != nil {
+		return !errors.Is(err, errors.ErrUnsupported)
+	}
+	return uid != self && uid != 0
 }
 
 // enter counts a handler that Close waits for. It reports false if the attempt is closing: a count that rises from zero while
