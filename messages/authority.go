@@ -159,6 +159,9 @@ type LoginResult struct {
 	Reason Reason
 	Detail string
 	User   User
+	// Hub is why the hub of the replaced session cannot be told that it has ended: ReasonIssuerMismatch, or ReasonOK. It is empty
+	// after a failure.
+	Hub Reason
 }
 
 // Logout revokes the tokens at the hub, best effort, and clears the session (O9).

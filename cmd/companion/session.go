@@ -43,6 +43,9 @@ func (a *app) loginCommand() *cobra.Command {
 				return err
 			}
 			a.say("Signed in as %s.", plain(describe(result.User)))
+			if result.Hub == messages.ReasonIssuerMismatch {
+				a.say("warning: %s", hubNotTold(messages.LogoutResult{Hub: result.Hub}))
+			}
 			return nil
 		},
 	}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -82,13 +83,18 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 	}
 	done := make(chan struct{})
 	replaced := make(chan struct{})
-	l.later(func() {
+	queued := l.later(func() {
 		if ctx.Err() != nil { // a sign-out or another sign-in came first
 			close(replaced)
 			return
 		}
 		l.finishLogin(m, attempt, sessionOf(grant, user), cancel, done)
 	})
+	if !queued { // the daemon ends
+		brief, stop := context.WithTimeout(context.WithoutCancel(l.ctx), lastRevocation)
+		defer stop()
+		l.revoke(brief, sessionOf(grant, user))
+	}
 	select {
 	case <-replaced:
 		l.withdraw(attempt, sessionOf(grant, user))
@@ -99,6 +105,9 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 		finish(m, messages.LoginResult{Reason: messages.ReasonCallbackTimeout})
 	}
 }
+
+// lastRevocation bounds the revocation of a session that was granted while the daemon ends.
+const lastRevocation = time.Second
 
 // withdraw ends an attempt whose session is not wanted any more.
 func (l *loop) withdraw(attempt Attempt, s messages.Session) {
@@ -166,7 +175,7 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 		} else {
 			l.unstored, l.signOut = false, false
 			l.become(s)
-			l.release()
+			result.Hub = l.release()
 			l.add(ended)
 		}
 		finish(m, result)

@@ -104,10 +104,11 @@ func (l *loop) revokeHeld(ctx context.Context) (done []*unrevoked, reason messag
 	defer cancel()
 	reason = messages.ReasonOK
 	for _, u := range l.unrevoked {
-		if !u.held || !l.deps.Hub.Issued(u.session) {
+		if !u.held {
 			continue
 		}
 		r, later := l.revoke(ctx, u.session)
+		later = later || r == messages.ReasonIssuerMismatch // kept, or removed by release
 		if r != messages.ReasonOK {
 			reason = r
 		}
@@ -172,11 +173,42 @@ func (l *loop) again(reason messages.Reason) messages.RevokeAgain {
 	return messages.RevokeUntilDone
 }
 
-// release lets the held sessions be revoked.
-func (l *loop) release() {
-	for _, u := range l.unrevoked {
+// release lets the held sessions be revoked. The answer is ReasonIssuerMismatch if one is of another hub.
+func (l *loop) release() messages.Reason {
+	reason := messages.ReasonOK
+	l.unrevoked = slices.DeleteFunc(l.unrevoked, func(u *unrevoked) bool {
+		foreign := !l.deps.Hub.Issued(u.session)
+		if u.held && foreign {
+			reason = messages.ReasonIssuerMismatch
+		}
 		u.held = false
+		return foreign && !u.kept
+	})
+	return reason
+}
+
+// keepRest keeps the sessions again that are in memory only.
+func (l *loop) keepRest() {
+	var rest, kept []*unrevoked
+	for _, u := range l.unrevoked {
+		if !u.kept && l.deps.Hub.Issued(u.session) {
+			rest = append(rest, u)
+		}
 	}
+	if len(rest) == 0 {
+		return
+	}
+	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
+		for _, u := range rest {
+			if slices.Contains(l.unrevoked, u) && l.keep(ctx, u.session, u.held).kept {
+				kept = append(kept, u)
+			}
+		}
+	}, then: func() {
+		for _, u := range kept {
+			u.kept = true
+		}
+	}})
 }
 
 // revokeLater revokes s in the background, where a repetition can succeed.

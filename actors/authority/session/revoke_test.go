@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"companion/adapters/authority/oauth"
 	"companion/adapters/authority/sessionnote"
 	"companion/messages"
 )
@@ -180,4 +181,110 @@ func TestInterruptedSessionIsRevokedAfterRestart(t *testing.T) {
 			t.Errorf("got revoked %s, pending %v; want [refresh-1], none", got, h.pending())
 		}
 	})
+}
+
+// O9: signed in at another hub or as another client before the configuration was changed. The session of another hub cannot be
+// revoked, which sign-out and sign-in say. The session of another client is revoked with its own client id.
+func TestFormerSession(t *testing.T) {
+	for name, change := range map[string]func(*messages.SessionMeta){
+		"hub":    func(m *messages.SessionMeta) { m.Issuer = "https://other.example/api/v1/auth/native" },
+		"client": func(m *messages.SessionMeta) { m.ClientID = "former" },
+	} {
+		for _, again := range []bool{false, true} {
+			t.Run(fmt.Sprintf("another %s, sign-in %v", name, again), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHouse(t)
+					var err error
+					if h.hub.oauth, err = oauth.New(oauth.Config{Issuer: issuer, ClientID: "c", SessionURL: "https://hub.example/session"}); err != nil {
+						t.Fatal(err)
+					}
+					h.signedIn(time.Hour)
+					change(&h.kept.Session.Meta)
+					h.start(t)
+					h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+					if got := h.revoked(); len(got) != 0 {
+						t.Errorf("before: revoked %v, want none", got)
+					}
+					want, wantRevoked := messages.ReasonOK, "[refresh-1]"
+					if name == "hub" {
+						want, wantRevoked = messages.ReasonIssuerMismatch, "[]"
+					}
+					var got messages.Reason
+					if again {
+						_, done, cancel := h.login()
+						defer cancel()
+						h.hub.callback <- nil
+						got = (<-done).Hub
+					} else {
+						got = h.logoutResult().Hub
+					}
+					if got != want {
+						t.Errorf("got the hub's %s, want %s", got, want)
+					}
+					time.Sleep(time.Minute)
+					if got := fmt.Sprint(h.revoked()); got != wantRevoked || len(h.pending()) != 0 {
+						t.Errorf("got revoked %s, pending %v; want %s, none", got, h.pending(), wantRevoked)
+					}
+				})
+			})
+		}
+	}
+}
+
+// O8, O9: the answer of a refresh is lost and the hub stays down. A sign-out then says that the hub could not be told, and the
+// session is revoked when it can be.
+func TestLogoutAfterLostRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.signedIn(time.Hour)
+		h.kept.Session.Meta.AccessIssued = time.Now()
+		h.start(t)
+		h.change(func(f *fakeHub) {
+			f.fault = func() error {
+				return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryUnsafe}
+			}
+			f.noRevoke = true
+		})
+		time.Sleep(55 * time.Minute)
+		if r := h.logoutResult(); r.Hub != messages.ReasonTokenExchangeFailed || r.Again != messages.RevokeUntilDone {
+			t.Errorf("signing out: got %+v, want token_exchange_failed and until_done", r)
+		}
+		if v := h.view.Get(); v.Trouble == "" || v.Unrevoked != 1 {
+			t.Errorf("got view %+v, want trouble and 1 unrevoked", v)
+		}
+		h.change(func(f *fakeHub) { f.noRevoke = false })
+		time.Sleep(15 * time.Minute)
+		if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" {
+			t.Errorf("revoked %s, want [refresh-1]", got)
+		}
+	})
+}
+
+// O9: a session that was granted and could not be stored is revoked when the hub can be told, also by the next start.
+func TestGrantThatIsNotStored(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t)
+			h.start(t)
+			_, done, cancel := h.login()
+			defer cancel()
+			h.breakCustody(messages.ReasonKeychainLocked)
+			h.hub.noRevoke = true
+			h.hub.callback <- nil
+			if r := <-done; r.Reason != messages.ReasonKeychainLocked {
+				t.Errorf("signing in: got %+v, want keychain_locked", r)
+			}
+			h.breakCustody(messages.ReasonOK)
+			h.changed.Set(1)
+			time.Sleep(time.Minute)
+			if restart {
+				h = h.again(t)
+			}
+			h.change(func(f *fakeHub) { f.noRevoke = false })
+			time.Sleep(15 * time.Minute)
+			if got := fmt.Sprint(h.revoked()); got != "[refresh-1]" || len(h.pending()) != 0 {
+				t.Errorf("restart %v: got revoked %s, pending %v; want [refresh-1], none", restart, got, h.pending())
+			}
+		})
+	}
 }

@@ -253,11 +253,13 @@ func (l *loop) begin() {
 	})
 }
 
-// later queues f, which the loop then calls.
-func (l *loop) later(f func()) {
+// later queues f, which the loop then calls. It reports false if the actor ends instead.
+func (l *loop) later(f func()) bool {
 	select {
 	case l.inside <- f:
+		return true
 	case <-l.ctx.Done():
+		return false
 	}
 }
 

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -46,15 +47,23 @@ func (l *loop) load() {
 func (l *loop) loaded(s messages.Session) {
 	if l.note.Stale || l.note.InFlight != "" && l.note.InFlight == sessionnote.Digest(s.RefreshToken) {
 		l.interrupted(s)
-		var u *unrevoked
-		l.enqueue(task{
-			work: func(ctx context.Context, _ messages.Session) { u = l.keep(ctx, s, true) },
-			then: func() { l.add(u) },
-		})
+		l.hold(s)
 		l.store()
 		return
 	}
+	if !s.RefreshToken.IsZero() && l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
+		l.hold(s) // it is of another hub or client, or malformed: the hub may still accept its refresh token
+	}
 	l.become(s)
+}
+
+// hold keeps a session that is not used any more, for the next sign-out or sign-in.
+func (l *loop) hold(s messages.Session) {
+	var u *unrevoked
+	l.enqueue(task{
+		work: func(ctx context.Context, _ messages.Session) { u = l.keep(ctx, s, true) },
+		then: func() { l.add(u) },
+	})
 }
 
 // interrupted uses a session whose refresh token may be spent until its access token expires.
@@ -108,6 +117,7 @@ func (l *loop) tryAgain() {
 	if l.pendingUnread && l.known {
 		l.loadPending()
 	}
+	l.keepRest()
 	switch {
 	case l.signOut:
 		l.finishSignOut()

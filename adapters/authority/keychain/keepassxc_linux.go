@@ -3,7 +3,6 @@ package keychain
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -99,7 +98,7 @@ func (v *vault) replace(service, account string, value secret) (bool, error) {
 		return false, err
 	}
 	if err := v.call(items[0], secretsItem+".SetSecret", value).Err; err != nil {
-		return false, fmt.Errorf("replacing the item: %w", err)
+		return false, storing(err)
 	}
 	return true, nil
 }

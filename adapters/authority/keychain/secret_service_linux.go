@@ -343,12 +343,21 @@ func (v *vault) write(service, account, value string) error {
 	}
 	var item, prompt dbus.ObjectPath
 	if err := v.call(v.collection, secretsCollection+".CreateItem", properties, encrypted, true).Store(&item, &prompt); err != nil {
-		return fmt.Errorf("storing the item: %w", err)
+		return storing(err)
 	}
 	if prompt != noPrompt && v.keepassxc() { // a new item needs no dialog
 		return v.ask(prompt, messages.ReasonKeychainDenied)
 	}
 	return v.answer(prompt, messages.ReasonKeychainDenied)
+}
+
+// storing explains the failure of the call that carries the value. For a call without a value the same D-Bus error means that the
+// user has too many connections, for example.
+func storing(err error) error {
+	if errorName(err) == "org.freedesktop.DBus.Error.LimitsExceeded" {
+		return fail(messages.ReasonSecretTooLarge, err)
+	}
+	return fmt.Errorf("storing the item: %w", err)
 }
 
 const errLockedName = "org.freedesktop.Secret.Error.IsLocked"
@@ -382,8 +391,6 @@ func reasoned(ctx context.Context, err error) error {
 		return fail(messages.ReasonKeychainDenied, err)
 	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Timeout":
 		return fail(messages.ReasonKeychainTimeout, err)
-	case "org.freedesktop.DBus.Error.LimitsExceeded":
-		return fail(messages.ReasonSecretTooLarge, err)
 	}
 	return fail(messages.ReasonKeychainUnavailable, err)
 }

@@ -103,7 +103,9 @@ func (c *Client) checkDevice(body []byte, asked time.Time) (*DeviceAttempt, bool
 		return nil, false
 	}
 	interval := pollEvery
-	if d.Interval != nil {
+	switch string(d.Interval) {
+	case "", "null", "0": // RFC 8628 section 3.2: without a value clients use 5 seconds; servers that do not limit send 0
+	default:
 		if interval, ok = seconds(d.Interval); !ok {
 			return nil, false
 		}

@@ -185,6 +185,8 @@ func TestCheckDevice(t *testing.T) {
 	}{
 		"least":                       {"device_code", "d", true},
 		"interval":                    {"interval", 1, true},
+		"interval 0":                  {"interval", 0, true},
+		"interval null":               {"interval", nil, true},
 		"complete":                    {"verification_uri_complete", testIssuer + "/v?user_code=ABCD", true},
 		"no device code":              {"device_code", nil, false},
 		"no user code":                {"user_code", nil, false},

@@ -26,11 +26,10 @@ const maxAnswer = 4 << 20
 const (
 	// statusWithin is for an answer that the daemon gives from memory.
 	statusWithin = 5 * time.Second
-	askWithin    = time.Minute      // one round trip to the hub or the keychain
-	stopWithin   = 3 * time.Minute  // drain, polite signal, hard signal
-	loginWithin  = 11 * time.Minute // a person at a browser
-	pullWithin   = 25 * time.Hour   // the largest model over a slow line
-	forever      = 0                // a watch
+	askWithin    = time.Minute     // one round trip to the hub or the keychain
+	stopWithin   = 3 * time.Minute // drain, polite signal, hard signal
+	pullWithin   = 25 * time.Hour  // the largest model over a slow line
+	forever      = 0               // a watch, and a sign-in, whose end the daemon sets: a hub's device code can live an hour
 	// probeEvery is how often a call that may take long checks, on a second connection, that the daemon still answers.
 	probeEvery = 10 * time.Second
 )
@@ -115,7 +114,7 @@ func (c *Client) watch(ctx context.Context, path string, each func(messages.Stat
 // the attempt.
 func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 	var result messages.LoginResult
-	err := c.stream(ctx, loginWithin, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
+	err := c.stream(ctx, forever, http.MethodPost, "/v1/login", loginBody{device}, func(next decodeFunc) error {
 		for {
 			var line loginLine
 			switch err := next(&line); {
@@ -124,7 +123,7 @@ func (c *Client) Login(ctx context.Context, device bool, onPage func(messages.Lo
 			case line.Error != nil:
 				return line.Error
 			case line.Result != nil:
-				result = messages.LoginResult{Reason: line.Result.Reason, Detail: line.Result.Detail, User: line.Result.User}
+				result = messages.LoginResult{Reason: line.Result.Reason, Detail: line.Result.Detail, User: line.Result.User, Hub: line.Result.Hub}
 				return nil
 			case line.Page != nil:
 				onPage(*line.Page)

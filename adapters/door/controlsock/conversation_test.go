@@ -179,7 +179,7 @@ func TestLogin(t *testing.T) {
 		URL: "https://hub.example/device", Code: "ABCD-EFGH", Complete: "https://hub.example/device?user_code=ABCD-EFGH",
 		Until: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
 	}
-	want := messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied", User: ada}
+	want := messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied", User: ada, Hub: messages.ReasonIssuerMismatch}
 	client, _, _ := serve(t, &daemon{onLogin: func(_ context.Context, onPage func(messages.LoginPage)) (messages.LoginResult, error) {
 		onPage(page)
 		return want, nil

@@ -163,5 +163,6 @@ type (
 		Reason messages.Reason `json:"reason"`
 		Detail string          `json:"detail,omitempty"`
 		User   messages.User   `json:"user"`
+		Hub    messages.Reason `json:"hub,omitempty"`
 	}
 )

@@ -196,7 +196,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		_ = out.send(loginLine{Error: why})
 		return
 	}
-	_ = out.send(loginLine{Result: &loginResult{result.Reason, result.Detail, result.User}})
+	_ = out.send(loginLine{Result: &loginResult{result.Reason, result.Detail, result.User, result.Hub}})
 }
 
 func command(do func(context.Context) (messages.Reason, error)) http.HandlerFunc {
