@@ -64,7 +64,7 @@ func TestApplicationToken(t *testing.T) {
 	if got := r.ask(token); got.status != 200 {
 		t.Errorf("the token of the start: got %d, want 200", got.status)
 	}
-	for _, path := range []string{"/slots", "/props", "/metrics", "/lora-adapters", "/"} {
+	for _, path := range []string{"/slots", "/props", "/metrics", "/lora-adapters", "/health"} {
 		if got := r.one(strings.Replace(r.request("GET", path, ""), token, zed, 1)); got.status != 404 || got.code() != messages.ReasonUnknownPath {
 			t.Errorf("%s: got %d %s, want 404", path, got.status, got.code())
 		}

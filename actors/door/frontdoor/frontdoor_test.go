@@ -133,7 +133,7 @@ func TestSix(t *testing.T) {
 // L5: what exists, and for whom.
 func TestRoutes(t *testing.T) {
 	r := start(t, llama(t), nil)
-	for _, c := range []string{"GET /", "GET /slots", "GET /props", "GET /metrics", "GET /health", "POST /lora-adapters", "POST /completion", "POST /v1/models", "GET /v1/chat/completions", "GET /v1/models/", "POST /v1/chat/completions/", "GET /V1/models"} {
+	for _, c := range []string{"POST /", "GET /slots", "GET /props", "GET /metrics", "GET /health", "POST /lora-adapters", "POST /completion", "POST /v1/models", "GET /v1/chat/completions", "GET /v1/models/", "POST /v1/chat/completions/", "GET /V1/models"} {
 		method, path, _ := strings.Cut(c, " ")
 		if a := r.one(r.request(method, path, "")); a.status != 404 || a.code() != messages.ReasonUnknownPath {
 			t.Errorf("%s: got %+v, want 404 unknown_path", c, a)

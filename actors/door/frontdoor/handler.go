@@ -118,7 +118,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer v.settle()
 	harden(w.Header())
 	admitted := v.guard()
-	v.route = route(r.Method, r.URL.Path) // also of refused requests, for the log
+	if v.conn != nil && !v.conn.Judged().Malformed { // the path of a malformed head is not known
+		v.route = route(r.Method, r.URL.Path) // also of refused requests, for the log
+	}
 	if admitted {
 		v.asCaller(v.serve)
 	}
