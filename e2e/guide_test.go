@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -12,59 +15,48 @@ import (
 	"companion/e2e/harness"
 )
 
-// block is one fenced block of commands of a document.
-type block struct {
-	line   int
-	needs  string // a program or library of another project
-	script string
-}
-
-var fence = regexp.MustCompile("^```sh(?: needs=([a-z0-9-]+))?$")
-
-// blocks reads the blocks of commands of a document.
-func blocks(t *testing.T, document string) []block {
-	t.Helper()
-	text, err := os.ReadFile(document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []block
-	inside := false
-	for i, line := range strings.Split(string(text), "\n") {
-		switch opens := fence.FindStringSubmatch(line); {
-		case inside && line == "```":
-			inside = false
-		case inside:
-			all[len(all)-1].script += line + "\n"
-		case opens != nil:
-			inside = true
-			all = append(all, block{line: i + 1, needs: opens[1]})
-		case strings.HasPrefix(line, "```sh"):
-			t.Errorf("%s:%d: got %q, want ```sh or ```sh needs=PROGRAM", document, i+1, line)
-		}
-	}
-	return all
-}
-
-// installed reports whether a program, or a library for Python, is here.
-func installed(name string) bool {
-	if _, err := exec.LookPath(name); err == nil {
-		return true
-	}
-	return exec.Command("python3", "-c", "import "+name).Run() == nil
-}
-
-// X3: every command of the guide works as it is written, in its order, against the real daemon.
+// X3: every command of the guide works as it is written, in its order, against the real daemon. The blocks that need a
+// program of another project run in e2e/clients.
 func TestGuide(t *testing.T) {
-	all := blocks(t, "../docs/guide.md")
-	if len(all) < 8 {
-		t.Fatalf("got %d blocks in docs/guide.md, want at least 8", len(all))
+	all := harness.Blocks(t, "../docs/guide.md")
+	if len(all) < 20 {
+		t.Fatalf("got %d blocks in docs/guide.md, want at least 20", len(all))
 	}
 	c := harness.RealHub(t).Companion("")
 	c.Start()
 	folder := filepath.Join(c.Home, "work")
-	// The browser of the guide's reader: it opens the page and trusts the hub, which signs in without a question.
-	browser := filepath.Join(c.Home, "browser")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	browser := guideBrowser(t, c)
+	server, ca := guideFiles(t, folder)
+	for _, b := range all {
+		if b.Needs != "" {
+			continue
+		}
+		t.Run(fmt.Sprintf("line %d", b.Line), func(t *testing.T) {
+			more := []string{"BROWSER=" + browser}
+			script := b.Script
+			if strings.Contains(script, "https://models.example/") { // the author's server
+				script = strings.ReplaceAll(script, "https://models.example/", server+"/")
+				more = append(more, "COMPANION_HUB_CA_FILE="+ca, "COMPANION_MANIFEST_PRIVATE_HOSTS=127.0.0.1")
+			}
+			if r := c.Shell(folder, script, more...); r.Code != 0 {
+				t.Errorf("docs/guide.md:%d: got status %d, want 0:\n%s\n%s%s", b.Line, r.Code, b.Script, r.Stdout, r.Stderr)
+			}
+		})
+	}
+	for _, made := range []string{"editor.token", "continue.yaml", "webui.env", "hub.toml", "companion.prom", "companion.bash", "man1/companion-status.1"} {
+		if info, err := os.Stat(filepath.Join(folder, made)); err != nil || info.Size() == 0 {
+			t.Errorf("got no %s after the guide, want it", made)
+		}
+	}
+}
+
+// guideBrowser is the browser of the guide's reader: it opens the page and trusts the hub, which signs in without a
+// question.
+func guideBrowser(t *testing.T, c *harness.Companion) string {
+	t.Helper()
 	config, err := os.ReadFile(c.ConfigFile())
 	if err != nil {
 		t.Fatal(err)
@@ -73,26 +65,36 @@ func TestGuide(t *testing.T) {
 	if ca == nil {
 		t.Fatalf("got no ca_file, want one in\n%s", config)
 	}
+	browser := filepath.Join(c.Home, "browser")
 	script := fmt.Sprintf("#!/bin/sh\nexec curl -sSL --max-time 20 --cacert '%s' \"$1\" >/dev/null\n", ca[1])
 	if err := os.WriteFile(browser, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	return browser
+}
+
+// guideFiles puts the files that the guide's reader has into the folder, and serves one of them as its author does.
+func guideFiles(t *testing.T, folder string) (server, ca string) {
+	t.Helper()
+	model, err := os.ReadFile(harness.Instructed(t).File)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range all {
-		t.Run(fmt.Sprintf("line %d", b.line), func(t *testing.T) {
-			if b.needs != "" && !installed(b.needs) {
-				t.Skipf("%s is not installed here: this block is not proven", b.needs)
-			}
-			if r := c.Shell(folder, b.script, "BROWSER="+browser); r.Code != 0 {
-				t.Errorf("docs/guide.md:%d: got status %d, want 0:\n%s\n%s%s", b.line, r.Code, b.script, r.Stdout, r.Stderr)
-			}
-		})
+	archive, err := os.ReadFile(harness.Parts(t).Runtime.File)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, made := range []string{"editor.token", "companion.prom", "companion.bash", "man1/companion-status.1"} {
-		if info, err := os.Stat(filepath.Join(folder, made)); err != nil || info.Size() == 0 {
-			t.Errorf("got no %s after the guide, want it", made)
+	digest := sha256.Sum256(model)
+	for name, data := range map[string][]byte{
+		"my-model.gguf": model, "llama-server.tar.gz": archive, "tiny.sha256": []byte(hex.EncodeToString(digest[:]) + "  tiny.gguf\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), data, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
+	author := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(folder, "my-model.gguf"))
+	}))
+	t.Cleanup(author.Close)
+	return author.URL, harness.CertificateFile(t, author)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,6 +27,59 @@ func TestExplainEveryReason(t *testing.T) {
 		}
 		if words[reason] != row[2] || steps[reason] != step {
 			t.Errorf("%s: got %q and %q, want the document's %q and %q", reason, words[reason], steps[reason], row[2], step)
+		}
+	}
+}
+
+// X3: each code of a failure that is no reason has a row in docs/cli.md that says what to do, and no row has no code.
+func TestDocumentEveryCode(t *testing.T) {
+	codes := map[string]bool{}
+	for pattern, literal := range map[string]*regexp.Regexp{
+		"*.go":                           regexp.MustCompile(`(?:code: |notesFailed = |usageFailure|\.failed\()"?(\w+)"`),
+		"../../adapters/completion/*.go": regexp.MustCompile(`(?:limitError\{|\.failed\()"(\w+)"`),
+	} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: got %d files, %v; want some", pattern, len(files), err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range literal.FindAllStringSubmatch(string(source), -1) {
+				if _, reason := words[messages.Reason(found[1])]; !reason {
+					codes[found[1]] = true
+				}
+			}
+		}
+	}
+	document, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(document), "### Codes of the command line\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]+) \\| ([^|]+) \\|$").FindAllStringSubmatch(table, -1)
+	if len(rows) < 30 {
+		t.Fatalf("got %d rows, want at least 30", len(rows))
+	}
+	for _, row := range rows {
+		if !codes[row[1]] {
+			t.Errorf("%s: got a row in docs/cli.md, want none: the program has no such code", row[1])
+		}
+		delete(codes, row[1])
+	}
+	for code := range codes {
+		t.Errorf("%s: got no row under \"Codes of the command line\" in docs/cli.md, want one", code)
+	}
+	// A reason without a next step is one after which nothing is to be done.
+	for reason := range words {
+		if steps[reason] == "" && exitOf(reason) != exitDone && reason != messages.ReasonSessionRefresh {
+			t.Errorf("%s: got no next step, want one", reason)
 		}
 	}
 }
