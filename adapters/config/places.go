@@ -27,6 +27,7 @@ type Places struct {
 	Reclaim string // file: the identity of the running runtime (R7)
 	Tokens  string // file: digests of the application tokens (L14)
 	Options string // file: the optional features of the runtimes that were asked (R12)
+	Claims  string // file: the notes that enrich runs work on (E7)
 
 	Runtime       string // folder: sockets and the endpoint file
 	ControlSocket string
@@ -58,6 +59,7 @@ func Locate() (Places, error) {
 	p.Reclaim = filepath.Join(p.State, "runtime.json")
 	p.Tokens = filepath.Join(p.State, "tokens.json")
 	p.Options = filepath.Join(p.State, "runtime-options.json")
+	p.Claims = filepath.Join(p.State, "enrich.claims")
 	p.ControlSocket = filepath.Join(p.Runtime, "control.sock")
 	p.Endpoint = filepath.Join(p.Runtime, "endpoint.json")
 	p.BackEnd = filepath.Join(p.Runtime, "backend")

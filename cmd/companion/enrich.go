@@ -16,6 +16,7 @@ import (
 	"companion/adapters/completion/lane"
 	"companion/adapters/config"
 	"companion/adapters/door/controlsock"
+	"companion/adapters/privatefs"
 	"companion/messages"
 )
 
@@ -143,6 +144,8 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	}
 	defer client.Close()
 	e.ConsentID, e.Vocabulary = f.consentID, vocabulary
+	closeClaims := a.claim(e, places)
+	defer closeClaims()
 	if f.jobs > 0 {
 		jobs = f.jobs
 	}
@@ -164,6 +167,21 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 		err = batch(ctx, paths, problems, func(enrich.Outcome) {})
 	}
 	return errors.Join(err, closeStore())
+}
+
+// claim keeps other runs away from the notes that this one works on. Where that cannot be, the run goes on, and says so.
+func (a *app) claim(e *enrich.Enricher, places config.Places) (closeClaims func()) {
+	err := privatefs.EnsureDir(places.State)
+	if err == nil {
+		e.Claims, err = enrich.OpenClaims(places.Claims)
+	}
+	if err != nil {
+		if !a.json {
+			a.say("another run may send the same notes at the same time: %v", err)
+		}
+		return func() {}
+	}
+	return func() { _ = e.Claims.Close() }
 }
 
 // watched says the failure of single notes, which does not end --watch.
@@ -276,7 +294,11 @@ func servedBy(status messages.Status) enrich.Served {
 		Model: status.Model.Name, Version: status.Model.Version, Control: strings.Join(status.Model.ControlTokens, "\n"),
 	}
 	if status.Model.Verified {
-		served.Artifact = fmt.Sprintf("%s %s, manifest %d", served.Model, served.Version, status.Manifest.Version)
+		catalogue := fmt.Sprintf("manifest %d", status.Manifest.Version)
+		if status.Model.Yours { // the manifest is the hub's
+			catalogue = "your own"
+		}
+		served.Artifact = fmt.Sprintf("%s %s, %s", served.Model, served.Version, catalogue)
 	}
 	return served
 }

@@ -37,11 +37,11 @@ func newEnrichProgress(a *app, total int, l lane.Lane) *enrichProgress {
 	}
 }
 
-// problems reports the paths that could not be searched. A linked folder is not a failure: nothing was promised for
-// it.
+// problems reports the paths that could not be searched. A link that is not followed is not a failure: nothing was
+// promised for it.
 func (p *enrichProgress) problems(list []enrich.Outcome) {
 	for _, o := range list {
-		if !errors.Is(o.Err, enrich.ErrLinkedFolder) {
+		if !errors.Is(o.Err, enrich.ErrLinkedFolder) && !errors.Is(o.Err, enrich.ErrLinkOut) {
 			p.total++
 			p.note(o)
 		} else if !p.app.json {

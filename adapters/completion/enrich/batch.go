@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // Outcome is the result for one note.
@@ -76,46 +77,94 @@ type batch struct {
 // finished is the end of a note, for the caller's goroutine. result is nil if there is none to store.
 type finished struct {
 	outcome Outcome
+	note    Note // of which this run has the claim; zero for a note that was not begun
 	result  *Result
 }
 
-// feed reads the notes in order. It ends with ctx, except while a read blocks: Batch does not wait for it.
+// claimBeat is the pause before notes that other runs work on are looked at again.
+const claimBeat = 200 * time.Millisecond
+
+// feed reads the notes in order, and those that another run works on again after the others. It ends with ctx, except
+// while a read blocks: Batch does not wait for it.
 func (b *batch) feed(ctx context.Context, paths []string) {
 	defer close(b.work)
-	for _, path := range paths {
-		if ctx.Err() != nil {
+	for len(paths) > 0 {
+		paths = b.pass(ctx, paths)
+		if len(paths) == 0 {
 			return
 		}
-		note, skipped, err := b.open(path)
-		if err != nil || skipped {
-			select {
-			case b.results <- finished{outcome: Outcome{Path: path, Skipped: skipped, Err: err}}:
-				continue
-			case <-ctx.Done():
-				return
-			}
-		}
 		select {
-		case b.work <- note:
+		case <-time.After(claimBeat):
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// open reads a note and asks the store whether it is done.
-func (b *batch) open(path string) (note Note, skipped bool, err error) {
+// pass reads each note once, and returns those that another run works on.
+func (b *batch) pass(ctx context.Context, paths []string) (later []string) {
+	for _, path := range paths {
+		if ctx.Err() != nil {
+			return nil
+		}
+		note, state, err := b.open(path)
+		if state == elsewhere {
+			later = append(later, path)
+			continue
+		}
+		if err != nil || state == skipped {
+			select {
+			case b.results <- finished{outcome: Outcome{Path: path, Skipped: state == skipped, Err: err}}:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		select {
+		case b.work <- note:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return later
+}
+
+// opened is what open found of a note.
+type opened int
+
+const (
+	claimed   opened = iota // this run has the claim and makes the result
+	skipped                 // the store has its result
+	elsewhere               // another run works on it
+)
+
+// open reads a note, claims it and asks the store whether it is done.
+func (b *batch) open(path string) (note Note, state opened, err error) {
 	defer contain(&err)
 	if note, err = ReadNote(path); err != nil {
-		return note, false, err
+		return note, claimed, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return note, false, context.Canceled
+		return note, claimed, context.Canceled
 	}
-	skipped, err = b.store.Done(note)
-	return note, skipped, err
+	// Claim first: a result that another run stores before it gives back its claim is then seen.
+	mine, err := b.e.Claims.take(note)
+	if err != nil {
+		return note, claimed, err
+	}
+	if !mine {
+		return note, elsewhere, nil
+	}
+	done, err := b.store.Done(note)
+	if done {
+		state = skipped
+	}
+	if done || err != nil {
+		b.e.Claims.release(note)
+	}
+	return note, state, err
 }
 
 // run enriches notes until there are no more. A worker always hands over what it has finished, also after ctx has
@@ -135,7 +184,7 @@ func (b *batch) run(ctx context.Context) {
 }
 
 func (b *batch) enrich(ctx context.Context, note Note) finished {
-	done := finished{outcome: Outcome{Path: note.Path, Bytes: len(note.Body)}}
+	done := finished{outcome: Outcome{Path: note.Path, Bytes: len(note.Body)}, note: note}
 	result, err := func() (r Result, err error) {
 		defer contain(&err)
 		return b.e.Note(ctx, note)
@@ -154,6 +203,7 @@ func (b *batch) enrich(ctx context.Context, note Note) finished {
 
 // finish keeps a result and reports the note. Its error ends the batch.
 func (b *batch) finish(ctx context.Context, done finished, report func(Outcome)) error {
+	defer b.e.Claims.release(done.note)
 	if done.result == nil && done.outcome.Err != nil && ctx.Err() != nil {
 		return nil // the end of the batch interrupted it
 	}

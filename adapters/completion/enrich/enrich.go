@@ -112,6 +112,8 @@ type Enricher struct {
 	// replaced during a run.
 	Served func(ctx context.Context) (Served, error)
 
+	Claims *Claims // notes that other runs work on; nil: this run is the only one
+
 	ratio ratio
 }
 
@@ -128,14 +130,28 @@ var errChanged = errors.New("the served model was replaced while the note was re
 // errCalls ends a note that has used up its requests.
 var errCalls = fmt.Errorf("the note needed more than %d requests", maxCalls)
 
-// limit is how many bytes of a note one request takes.
-func (e *Enricher) limit() int {
-	vocabulary := 0 // in bytes, with quotes and comma; the request quotes it once
+// leastLimit is the least text that a request takes, in bytes.
+const leastLimit = 256
+
+// vocabularySize is the size of the vocabulary in a request, in bytes, with quotes and commas.
+func (e *Enricher) vocabularySize() int {
+	size := 0
 	for _, tag := range e.Vocabulary {
-		vocabulary += len(tag) + 4
+		size += len(tag) + 4
 	}
-	return int(float64(e.Context-maxTokens-overhead)*e.ratio.get()) - 2*vocabulary
+	return size
 }
+
+// bytesAt is how many bytes of a note fit the context at so many bytes per token.
+func (e *Enricher) bytesAt(ratio float64) int {
+	return int(float64(e.Context-maxTokens-overhead)*ratio) - 2*e.vocabularySize()
+}
+
+// tooSmall reports whether the context takes no note, whatever was learned of the model.
+func (e *Enricher) tooSmall() bool { return e.bytesAt(firstRatio) < leastLimit }
+
+// limit is how many bytes of a note one request takes.
+func (e *Enricher) limit() int { return max(e.bytesAt(e.ratio.get()), leastLimit) }
 
 // promptVersion names the prompt of this run.
 func (e *Enricher) promptVersion() string {
@@ -148,10 +164,10 @@ func (e *Enricher) promptVersion() string {
 // Calls estimates the requests for a note: one for each part, and those that merge the parts. It never exceeds
 // the bound of one note.
 func (e *Enricher) Calls(n Note) int {
-	limit := e.limit()
-	if limit < 256 {
+	if e.tooSmall() {
 		return 0
 	}
+	limit := e.limit()
 	parts := max(1, (len(n.Body)+limit-1)/limit)
 	calls := parts
 	for parts > 1 {
@@ -164,7 +180,7 @@ func (e *Enricher) Calls(n Note) int {
 // Note enriches one note, in several requests where it is longer than the context (E8). With an error, the result says
 // only how many bytes were sent.
 func (e *Enricher) Note(ctx context.Context, note Note) (Result, error) {
-	if e.limit() < 256 {
+	if e.tooSmall() {
 		return Result{}, fmt.Errorf("the model's context of %d tokens is too small to enrich notes; set model.context to 2048 or more", e.Context)
 	}
 	var sent int64
@@ -192,7 +208,7 @@ func (e *Enricher) whole(ctx context.Context, note Note, sent *int64) (Result, e
 		return Result{}, err
 	}
 	start := e.Now()
-	r := &reading{e: e, title: note.Title, control: strings.Fields(before.Control)}
+	r := &reading{e: e, ratio: ratio{value: e.ratio.get()}, title: note.Title, control: strings.Fields(before.Control)}
 	made, read, err := r.text(ctx, note.Body)
 	*sent += r.sent
 	if err != nil {
@@ -228,7 +244,10 @@ func (e *Enricher) whole(ctx context.Context, note Note, sent *int64) (Result, e
 
 // reading is the work on one note. It belongs to one goroutine.
 type reading struct {
-	e                                    *Enricher
+	e *Enricher
+	// ratio begins with what other notes have shown. Refusals lower this one alone, so that a note with many tokens per
+	// byte does not shorten the parts of the others.
+	ratio                                ratio
 	title                                string
 	control                              []string
 	calls                                int
@@ -254,10 +273,13 @@ func (r *reading) text(ctx context.Context, text string) (made answer, read int,
 	return parts[0], len(text) - len(rest), nil
 }
 
+// limit is how many bytes of this note one request takes.
+func (r *reading) limit() int { return max(r.e.bytesAt(r.ratio.get()), leastLimit/4) }
+
 // merge groups the answers so that each group fits one request, and makes one answer of each group. Answers that cannot be
 // merged within the limit of requests are joined without the model, so that no tags are lost.
 func (r *reading) merge(ctx context.Context, parts []answer) ([]answer, error) {
-	limit := r.e.limit()
+	limit := r.limit()
 	var merged []answer
 	for len(parts) > 0 {
 		group := 1
@@ -291,7 +313,7 @@ func (r *reading) part(ctx context.Context, text string) (answer, string, error)
 		if r.calls >= maxCalls {
 			return answer{}, text, errors.Join(errCalls, lastErr)
 		}
-		part, rest := split(text, r.e.limit())
+		part, rest := split(text, r.limit())
 		made, err := r.once(ctx, part, int64(attempt+1))
 		var refused *completion.Error
 		switch {
@@ -299,14 +321,23 @@ func (r *reading) part(ctx context.Context, text string) (answer, string, error)
 			return made, rest, nil
 		case ctx.Err() != nil:
 			return answer{}, text, err
-		case errors.As(err, &refused) && refused.Status == http.StatusBadRequest:
-			r.e.ratio.tooLong()
+		case errors.As(err, &refused) && mayBeTooLong(refused, attempt):
+			r.ratio.tooLong()
 		case errors.As(err, &refused), attempt+1 >= attempts:
 			return answer{}, text, err
 		}
 		lastErr = err
 	}
 	return answer{}, text, lastErr
+}
+
+// remoteTries bounds the requests of a text that a remote server refuses without a reason that we know.
+const remoteTries = 3
+
+// mayBeTooLong reports whether a shorter part may be accepted. Our endpoint says so; of another server any 400 may mean
+// it, but the text is not sent to it again and again.
+func mayBeTooLong(refused *completion.Error, attempt int) bool {
+	return refused.TooLong() || refused.Remote && refused.Status == http.StatusBadRequest && attempt+1 < remoteTries
 }
 
 // once sends one request.
@@ -328,7 +359,9 @@ func (r *reading) once(ctx context.Context, text string, seed int64) (answer, er
 	}
 	r.promptTokens += got.PromptTokens
 	r.completionTokens += got.CompletionTokens
-	e.ratio.learn(len(text), got.PromptTokens)
+	size := len(r.title) + e.vocabularySize() + len(text)
+	r.ratio.learn(size, got.PromptTokens)
+	e.ratio.learn(size, got.PromptTokens)
 	if got.Truncated {
 		return answer{}, errors.New("the answer reached the token limit before it was whole")
 	}

@@ -12,8 +12,9 @@ import (
 
 // Expand replaces folders by the Markdown files in and below them, in order, without hidden ones, and patterns such
 // as "notes/*.md" by what they match where no file has that name. A folder that is a symbolic link is
-// searched, and a symbolic link to a Markdown file is a note; a link to a folder inside a folder is not
-// followed, because such links can form circles. One note is listed once, whatever its spellings.
+// searched, and a symbolic link to a Markdown file in that folder is a note. Inside a folder, a link to a folder is
+// not followed, because such links can form circles, and a link out of the folder is not, because a vault from
+// elsewhere could name any file of the user. One note is listed once, whatever its spellings.
 // problems are the paths that could not be searched, each with its reason.
 func Expand(ctx context.Context, paths []string) (notes []string, problems []Outcome, err error) {
 	x := &expansion{ctx: ctx, seen: map[key]bool{}}
@@ -91,29 +92,46 @@ func (x *expansion) folder(root string) (found bool, err error) {
 			found = true
 			x.add(name)
 		case entry.Type()&fs.ModeSymlink != 0:
-			found = x.link(name) || found
+			found = x.link(root, name) || found
 		}
 		return nil
 	})
 	return found, err
 }
 
-// link adds a linked note. A link to a folder is reported as not followed.
-func (x *expansion) link(name string) bool {
+// link adds a note that is a link to a note under root. Other links to folders and Markdown files are reported as not
+// followed.
+func (x *expansion) link(root, name string) bool {
 	info, err := os.Stat(name)
 	switch {
 	case err == nil && info.IsDir():
 		x.problems = append(x.problems, Outcome{Path: name, Err: ErrLinkedFolder})
-		return true
-	case isMarkdown(name):
+	case !isMarkdown(name):
+		return false
+	case err == nil && !leadsInto(root, name):
+		x.problems = append(x.problems, Outcome{Path: name, Err: ErrLinkOut})
+	default:
 		x.add(name)
-		return true
 	}
-	return false
+	return true
 }
 
-// ErrLinkedFolder is the problem of a linked folder inside a folder, which Expand does not search.
-var ErrLinkedFolder = errors.New("a link to a folder is not followed; name the folder itself to read its notes")
+// leadsInto reports whether the file that name links to is a Markdown file under root.
+func leadsInto(root, name string) bool {
+	realRoot, rootErr := realPath(root)
+	target, err := realPath(name)
+	if errors.Join(rootErr, err) != nil || !isMarkdown(target) {
+		return false
+	}
+	below, err := filepath.Rel(realRoot, target)
+	return err == nil && filepath.IsLocal(below)
+}
+
+// Problems of links inside a folder, which Expand does not follow.
+var (
+	ErrLinkedFolder = errors.New("a link to a folder is not followed; name the folder itself to read its notes")
+	ErrLinkOut      = errors.New("a link to a file outside the folder, or to one that is no Markdown file, is not followed; name that file itself to read it")
+)
 
 func (x *expansion) add(path string) {
 	real := path

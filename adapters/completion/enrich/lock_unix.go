@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openNoFollow refuses a symbolic link and waits for no writer of a named pipe.
+const openNoFollow = unix.O_NOFOLLOW | unix.O_NONBLOCK
+
 // tryLock takes the file's advisory lock, and reports whether it could. Closing the file gives it back.
 func tryLock(file *os.File) (bool, error) {
 	err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)

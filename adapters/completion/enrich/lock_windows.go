@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// openNoFollow adds nothing: Windows needs a privilege to make a symbolic link, and has no named pipes in folders.
+const openNoFollow = 0
+
 // tryLock locks one byte far behind the content, and reports whether it could: Windows enforces locks, and
 // readers of the results must not be refused. Closing the file gives the lock back.
 func tryLock(file *os.File) (bool, error) {

@@ -32,7 +32,7 @@ func (f *tokenizer) Ask(_ context.Context, turns []completion.Message, o complet
 	f.calls++
 	tokens := int64(float64(len(turns[1].Content))/f.bytesPerToken) + overhead/2
 	if tokens+o.MaxTokens > int64(f.context) {
-		return completion.Answer{SentBytes: 10}, &completion.Error{Status: 400, Code: "bad_request"}
+		return completion.Answer{SentBytes: 10}, &completion.Error{Status: 400, Code: "bad_request", Message: "the prompt does not fit the context"}
 	}
 	var quoted struct{ Note string }
 	if err := json.Unmarshal([]byte(turns[1].Content), &quoted); err != nil {
@@ -212,7 +212,7 @@ func TestPanicInNote(t *testing.T) {
 	}
 }
 
-// E7: a linked folder is searched and linked notes are read; a path that cannot be searched is reported and stops no other.
+// E7: a linked folder is searched and links to notes in it are read; a path that cannot be searched is reported and stops no other.
 func TestExpandLinks(t *testing.T) {
 	dir := t.TempDir()
 	vault := filepath.Join(dir, "vault")
@@ -248,7 +248,7 @@ func TestExpandLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]bool{"a.md": true, "again.md": true, "closed/c.md": !unreadable, "gone.md": true, "link.md": true, "sub/b.md": true}
+	want := map[string]bool{"a.md": true, "again.md": true, "closed/c.md": !unreadable, "gone.md": true, "sub/b.md": true}
 	count := 0
 	for _, path := range got {
 		name, err := filepath.Rel(link, path)
@@ -258,15 +258,15 @@ func TestExpandLinks(t *testing.T) {
 		count++
 	}
 	// a.md and again.md are one note.
-	if wanted := 4 + map[bool]int{false: 1, true: 0}[unreadable]; count != wanted {
+	if wanted := 3 + map[bool]int{false: 1, true: 0}[unreadable]; count != wanted {
 		t.Errorf("got %d notes %q, want %d", count, got, wanted)
 	}
 	reasons := map[string]error{}
 	for _, p := range problems {
 		reasons[filepath.Base(p.Path)] = p.Err
 	}
-	if !errors.Is(reasons["circle"], ErrLinkedFolder) || unreadable && !errors.Is(reasons["closed"], fs.ErrPermission) {
-		t.Errorf("got problems %v, want the circle, and the closed folder where permissions count", reasons)
+	if !errors.Is(reasons["circle"], ErrLinkedFolder) || !errors.Is(reasons["link.md"], ErrLinkOut) || unreadable && !errors.Is(reasons["closed"], fs.ErrPermission) {
+		t.Errorf("got problems %v, want the circle, the link out, and the closed folder where permissions count", reasons)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -275,5 +275,68 @@ func TestExpandLinks(t *testing.T) {
 	}
 	if got, _, err := Expand(t.Context(), []string{filepath.Join(vault, "s*", "*.md")}); err != nil || len(got) != 1 {
 		t.Errorf("got %q, %v for a pattern, want one note", got, err)
+	}
+}
+
+// dense is a fake runtime in which a byte of a hostile note, which is quoted as an escape, is almost a token.
+func dense(e *Enricher, refusal func() error) *fake {
+	f := &fake{}
+	f.answer = func(_ context.Context, call int) (completion.Answer, error) {
+		content := f.turns[call-1][1].Content
+		escaped := int64(12 * strings.Count(content, `\udb40`))
+		tokens := (int64(len(content))-escaped)/4 + escaped*9/10
+		if int(tokens)+overhead/2 > e.Context-maxTokens {
+			return completion.Answer{}, refusal()
+		}
+		text := good
+		if len(e.Vocabulary) > 0 {
+			text = strings.Replace(good, `"a"`, `"project-tag-001"`, 1)
+		}
+		return completion.Answer{Text: text, PromptTokens: tokens + overhead/2}, nil
+	}
+	return f
+}
+
+// E8, T15: a note with many tokens per byte costs requests of its own only. The notes after it are read as before, with
+// a large vocabulary too.
+func TestDenseNoteBetweenOthers(t *testing.T) {
+	for _, c := range []struct{ context, tags int }{{2048, 0}, {4096, 0}, {4096, 128}, {8192, 128}} {
+		e := enricher(nil)
+		e.Context = c.context
+		for i := range c.tags {
+			e.Vocabulary = append(e.Vocabulary, fmt.Sprintf("project-tag-%03d", i))
+		}
+		f := dense(e, func() error {
+			return &completion.Error{Status: 400, Message: "the prompt does not fit the context"}
+		})
+		e.Asker = f
+		plain, hostile := note(t, strings.Repeat("Plain prose about a garden. ", 400)), note(t, strings.Repeat("\U000E0041", 20_000))
+		for i, n := range []Note{plain, hostile, plain, plain, plain} {
+			before := len(f.turns)
+			got, err := e.Note(t.Context(), n)
+			if err != nil {
+				t.Fatalf("context %d, %d tags, note %d: got %v, want a result", c.context, c.tags, i, err)
+			}
+			if calls := len(f.turns) - before; n.Digest == plain.Digest && (got.Truncated || calls > 16) {
+				t.Errorf("context %d, %d tags, note %d: got %d calls, %d of %d bytes, want at most 16 and all", c.context, c.tags, i, calls, got.Source.Read, got.Source.Bytes)
+			}
+		}
+	}
+}
+
+// E9: a refusal for another reason than length sends the note once; one of a remote server without a known reason, three
+// times at most.
+func TestRefusedForAnotherReason(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		f := &fake{answer: func(context.Context, int) (completion.Answer, error) {
+			return completion.Answer{}, &completion.Error{Status: 400, Code: "request_ends_runtime", Remote: remote}
+		}}
+		want := 1
+		if remote {
+			want = remoteTries
+		}
+		if _, err := enricher(f).Note(t.Context(), note(t, "hello")); err == nil || len(f.turns) != want {
+			t.Errorf("remote %v: got %v after %d requests, want an error after %d", remote, err, len(f.turns), want)
+		}
 	}
 }

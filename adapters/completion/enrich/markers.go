@@ -65,10 +65,14 @@ func findFrontMatter(data []byte) (f frontMatter, ok bool) {
 // delimiter is a line without the white space that may follow a delimiter.
 func delimiter(line []byte) string { return strings.TrimRight(string(line), " \t\r") }
 
+// maxBlocks bounds the blocks that are removed from one note. enrich writes one; a note that repeats it a thousand times
+// must not cost a copy for each.
+const maxBlocks = 8
+
 // withoutBlocks returns the note without what enrich wrote into its front matter, and the digest of the note
 // that the block names. The result shares no memory with data where anything was removed.
 func withoutBlocks(data []byte) (plain []byte, source string) {
-	for {
+	for range maxBlocks {
 		f, ok := findFrontMatter(data)
 		if !ok {
 			return data, source
@@ -85,6 +89,7 @@ func withoutBlocks(data []byte) (plain []byte, source string) {
 		}
 		data = slices.Concat(data[:from], data[to:])
 	}
+	return data, source
 }
 
 // findBlock finds the first block in front matter. whole reports that the front matter consists of a block that added it.

@@ -49,6 +49,9 @@ func ReadNote(path string) (Note, error) {
 	if !info.Mode().IsRegular() {
 		return Note{}, errors.New("reading the note: not a regular file")
 	}
+	if isMarkdown(path) && !isMarkdown(real) { // a link in a vault from elsewhere could name any file of the user
+		return Note{}, fmt.Errorf("reading the note: it is a link to %s, which is no Markdown file; name that file itself to read it", real)
+	}
 	file, err := os.Open(real)
 	if err != nil {
 		return Note{}, fmt.Errorf("reading the note: %w", err)

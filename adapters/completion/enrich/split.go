@@ -31,11 +31,11 @@ func (r *ratio) get() float64 {
 	return r.value
 }
 
-// learn takes the runtime's own count of the tokens of a prompt with a quoted note of size bytes. It stays 8 %
-// below what was seen, because the next note may have more tokens per byte.
+// learn takes the runtime's own count of the tokens of a prompt. size is the bytes of all that it quotes: title,
+// vocabulary and text. It stays 8 % below what was seen, because the next note may have more tokens per byte.
 func (r *ratio) learn(size int, tokens int64) {
 	tokens -= overhead / 2
-	if size < 512 || tokens < 64 {
+	if tokens < 64 {
 		return
 	}
 	seen := float64(size) / float64(tokens) * 0.92
@@ -51,9 +51,6 @@ func (r *ratio) learn(size int, tokens int64) {
 func (r *ratio) tooLong() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.value == 0 {
-		r.value = firstRatio
-	}
 	r.value = max(r.value*0.6, 0.3)
 }
 

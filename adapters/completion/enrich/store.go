@@ -131,8 +131,25 @@ func fingerprint(path string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
+// maxResult bounds the file of one result, in bytes.
+const maxResult = 1 << 20
+
+// readResult reads the file of one result. Something else of that name, such as a link to a device in a vault from
+// elsewhere, is neither followed nor waited for.
 func readResult(name string) (Result, error) {
-	data, err := os.ReadFile(name)
+	info, err := os.Lstat(name)
+	if err != nil {
+		return Result{}, fmt.Errorf("reading a result: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxResult {
+		return Result{}, fmt.Errorf("writing to %s: %w", name, ErrForeign)
+	}
+	file, err := os.OpenFile(name, os.O_RDONLY|openNoFollow, 0)
+	if err != nil {
+		return Result{}, fmt.Errorf("reading a result: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxResult+1))
 	if err != nil {
 		return Result{}, fmt.Errorf("reading a result: %w", err)
 	}

@@ -47,11 +47,9 @@ func (r Result) SentAway() int64 {
 // Verify compares a file or a folder of results with the notes that they name (E9), and reports each result in
 // order. A line that is no result is an error with its number.
 func Verify(ctx context.Context, place string, report func(Verified) error) error {
-	files := []string{place}
-	if info, err := os.Stat(place); err == nil && info.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(place, "*.json")); err != nil {
-			return err
-		}
+	files, err := resultFiles(place)
+	if err != nil {
+		return err
 	}
 	for _, name := range files {
 		if err := verifyFile(ctx, name, report); err != nil {
@@ -61,6 +59,33 @@ func Verify(ctx context.Context, place string, report func(Verified) error) erro
 	return nil
 }
 
+// errNoResults is the error of a place that holds nothing to verify.
+var errNoResults = errors.New("it holds no result of enrich")
+
+// resultFiles lists the files to verify: place itself, the results in it, or the sidecars in and below it.
+func resultFiles(place string) ([]string, error) {
+	if info, err := os.Stat(place); err != nil || !info.IsDir() {
+		return []string{place}, nil
+	}
+	var files []string
+	err := filepath.WalkDir(place, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fmt.Errorf("looking for results: %w", err)
+		case entry.IsDir() && name != place && strings.HasPrefix(entry.Name(), "."):
+			return filepath.SkipDir
+		case !entry.Type().IsRegular():
+		case strings.HasSuffix(name, sidecarSuffix), filepath.Dir(name) == filepath.Clean(place) && strings.HasSuffix(name, ".json"):
+			files = append(files, name)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("verifying %s: %w", place, errNoResults)
+	}
+	return files, err
+}
+
 func verifyFile(ctx context.Context, name string, report func(Verified) error) error {
 	last, err := lastLines(ctx, name)
 	if err != nil {
@@ -68,7 +93,7 @@ func verifyFile(ctx context.Context, name string, report func(Verified) error) e
 	}
 	return eachResult(ctx, name, func(number int, r Result) error {
 		v := Verified{Path: r.Source.real(), Result: r, Standing: standing(r)}
-		if last[keyOf(r.Source.real(), "")] != number {
+		if last[noteKey(r.Source)] != number {
 			v.Standing = Replaced
 		}
 		return report(v)
@@ -79,10 +104,18 @@ func verifyFile(ctx context.Context, name string, report func(Verified) error) e
 func lastLines(ctx context.Context, name string) (map[key]int, error) {
 	last := map[key]int{}
 	err := eachResult(ctx, name, func(number int, r Result) error {
-		last[keyOf(r.Source.real(), "")] = number
+		last[noteKey(r.Source)] = number
 		return nil
 	})
 	return last, err
+}
+
+// noteKey is the identity of a note among results. Texts of standard input have no path: each is a note of its own.
+func noteKey(s Source) key {
+	if s.Path == Standard {
+		return keyOf(s.Path, s.SHA256)
+	}
+	return keyOf(s.real(), "")
 }
 
 func eachResult(ctx context.Context, name string, each func(number int, r Result) error) error {

@@ -3,7 +3,9 @@ package spawn
 import (
 	"bytes"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"companion/messages"
 )
@@ -15,12 +17,13 @@ const shareOption = "--kv-unified"
 // from the files of the runtime, of which Spawn checks the digests before it executes any: the names of the options are
 // texts in the program or in its libraries.
 func CanShareContext(r messages.VerifiedRuntime) bool {
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Join(r.Dir, filepath.FromSlash(r.Executable))), "*llama*"))
+	dir := filepath.Dir(filepath.Join(r.Dir, filepath.FromSlash(r.Executable)))
+	files, err := os.ReadDir(dir)
 	if err != nil {
 		return false
 	}
 	for _, file := range files {
-		if contains(file, shareOption) {
+		if strings.Contains(file.Name(), "llama") && contains(filepath.Join(dir, file.Name()), shareOption) {
 			return true
 		}
 	}

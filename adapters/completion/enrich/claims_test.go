@@ -1,0 +1,191 @@
+package enrich
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"companion/adapters/completion"
+	"companion/adapters/completion/lane"
+)
+
+// E7, E9: a note that another run works on is not sent a second time, and its result is there when both runs have ended.
+// A run that dies leaves no claim.
+func TestClaims(t *testing.T) {
+	dir := t.TempDir()
+	path := put(t, filepath.Join(dir, "a.md"), "hello\n")
+	next := put(t, filepath.Join(dir, "b.md"), "hello too\n")
+	other := put(t, filepath.Join(dir, "c.md"), "hello three\n")
+	place := filepath.Join(dir, "out.jsonl")
+	run := func(ctx context.Context, f *fake, l lane.Lane) (skipped []string) {
+		store, err := OpenLines(place)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		claims, err := OpenClaims(filepath.Join(dir, "claims"))
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		e := enricher(f)
+		e.Lane, e.Claims = l, claims
+		err = Batch(ctx, e, []string{path, next, other}, 1, store, func(o Outcome) {
+			if o.Skipped {
+				skipped = append(skipped, filepath.Base(o.Path))
+			} else if o.Err != nil {
+				t.Error(o.Err)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := claims.Close(); err != nil {
+			t.Error(err)
+		}
+		return skipped
+	}
+	// The second run begins while the first waits for an answer about a.md and has claimed b.md; it does c.md meanwhile.
+	second := make(chan []string, 1)
+	near, far := &fake{}, &fake{}
+	sent := make(chan struct{})
+	far.answer = func(context.Context, int) (completion.Answer, error) {
+		defer close(sent)
+		return completion.Answer{Text: good, SentBytes: 1000}, nil
+	}
+	near.answer = func(_ context.Context, call int) (completion.Answer, error) {
+		if call == 1 {
+			go func() { second <- run(t.Context(), far, lane.SelfHosted) }()
+			<-sent
+		}
+		return completion.Answer{Text: good}, nil
+	}
+	first := run(t.Context(), near, lane.Local)
+	got := <-second
+	if len(near.turns) != 2 || len(far.turns) != 1 || strings.Join(first, " ") != "c.md" || strings.Join(got, " ") != "a.md b.md" {
+		t.Errorf("got %d and %d requests, %v and %v skipped, want 2 and 1, c.md and a.md b.md", len(near.turns), len(far.turns), first, got)
+	}
+	lines := map[string]int{}
+	err := Verify(t.Context(), place, func(v Verified) error {
+		lines[filepath.Base(v.Path)]++
+		if away := v.Result.SentAway(); (away == 1000) != (filepath.Base(v.Path) == "c.md") {
+			t.Errorf("%s: got %d bytes sent away, want 1000 for c.md alone", v.Path, away)
+		}
+		return nil
+	})
+	if err != nil || lines["a.md"] != 1 || lines["b.md"] != 1 || lines["c.md"] != 1 {
+		t.Errorf("got %v, %v, want one result each", lines, err)
+	}
+}
+
+// E9: a receipt of bytes that were sent is kept, also if the note's result was there by then.
+func TestReceiptKept(t *testing.T) {
+	place := filepath.Join(t.TempDir(), "out.jsonl")
+	one, err := OpenLines(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := OpenLines(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := resultOf(t, "/a.md", "x")
+	far.Provenance.Lane, far.Provenance.BytesSent = lane.SelfHosted, map[string]int64{string(lane.SelfHosted): 1000}
+	for store, r := range map[*Lines]Result{one: resultOf(t, "/a.md", "x"), two: far} {
+		if err := store.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var away int64
+	if err := Verify(t.Context(), place, func(v Verified) error { away += v.Result.SentAway(); return nil }); err != nil || away != 1000 {
+		t.Errorf("got %d bytes sent away, %v, want 1000", away, err)
+	}
+}
+
+// E9: every result of a folder is verified, whatever the folder's name, with the sidecars below it; a folder without any
+// is an error.
+func TestVerifyFolder(t *testing.T) {
+	dir := t.TempDir()
+	path := put(t, filepath.Join(dir, "deep", "a.md"), "hello\n")
+	out, err := OpenFolder(filepath.Join(dir, "out[1]*?"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, store := range []Store{out, Sidecar{}} {
+		if err := Batch(t.Context(), enricher(&fake{}), []string{path}, 1, store, func(o Outcome) {
+			if o.Err != nil {
+				t.Error(o.Err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("changed\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{out.dir, dir} {
+		stale := 0
+		err := Verify(t.Context(), place, func(v Verified) error {
+			if v.Standing == Stale {
+				stale++
+			}
+			return nil
+		})
+		if err != nil || stale != 1 {
+			t.Errorf("%s: got %d stale, %v, want 1", place, stale, err)
+		}
+	}
+	if err := Verify(t.Context(), t.TempDir(), func(Verified) error { return nil }); err == nil {
+		t.Error("got no error for a folder without results, want one")
+	}
+}
+
+// E9: two texts of standard input in one file are two notes.
+func TestVerifyStandardInput(t *testing.T) {
+	place := filepath.Join(t.TempDir(), "out.jsonl")
+	l, err := OpenLines(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"a", "b"} {
+		r := resultOf(t, Standard, text)
+		if err := l.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = Verify(t.Context(), place, func(v Verified) error {
+		if v.Standing != Unknown {
+			t.Errorf("got %s, want %s", v.Standing, Unknown)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// E6: a note that repeats the block of enrich many times costs no copy for each.
+func TestManyBlocks(t *testing.T) {
+	r := Result{Tags: []string{}, OpenQuestions: []string{}}
+	block, err := renderBlock(r, beginHeader, "\n", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := "---\n" + string(block) + "---\n"
+	text := []byte(strings.Repeat(one, MaxNote/len(one)/2) + "body\n")
+	began := time.Now()
+	parsed, err := ParseNote("x.md", text)
+	if err != nil || !strings.HasSuffix(parsed.Body, "body") {
+		t.Errorf("got %v, want the note", err)
+	}
+	allocated := testing.AllocsPerRun(1, func() { _, _ = ParseNote("x.md", text) })
+	if allocated > 1000 {
+		t.Errorf("got %.0f allocations in %s, want at most 1000", allocated, time.Since(began))
+	}
+}
