@@ -106,13 +106,18 @@ func (d *addition) run(ctx context.Context) error {
 	}
 	d.unlock = func() {}
 	defer func() { d.unlock() }()
+	unlock, err := d.lockBudget(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := d.locate(ctx); err != nil {
 		return err
 	}
 	if d.fetched {
-		defer func() { _, _ = os.Remove(d.file), os.Remove(d.file+".tag") }() // before it is unlocked
+		defer func() { _, _ = os.Remove(d.file), os.Remove(d.file+store.ImportTag) }() // before it is unlocked
 	}
-	if err := d.describe(); err != nil {
+	if err := d.describe(ctx); err != nil {
 		return err
 	}
 	if err := d.checkName(); err != nil {
@@ -160,7 +165,7 @@ func (d *addition) locate(ctx context.Context) error {
 }
 
 // describe reads the file and says what it is.
-func (d *addition) describe() error {
+func (d *addition) describe(ctx context.Context) error {
 	kind, err := kindOf(d.file)
 	if err != nil {
 		return err
@@ -181,14 +186,14 @@ func (d *addition) describe() error {
 	if kind == string(messages.KindModel) {
 		err = d.describeModel()
 	} else {
-		err = d.describeRuntime()
+		err = d.describeRuntime(ctx)
 	}
 	return err
 }
 
 // unfit is the failure for a file that cannot be served.
 func (d *addition) unfit(why string) error {
-	return &failure{code: "unfit", message: "cannot add " + oneLine(filepath.Base(d.source)) + ": " + oneLine(why),
+	return &failure{code: "unfit", message: "cannot add " + filepath.Base(d.shown()) + ": " + oneLine(why),
 		hint: "models are single GGUF files; runtimes are the release archives of llama.cpp for this system, as they were downloaded", exit: exitFailed}
 }
 
@@ -237,9 +242,12 @@ func (d *addition) describeModel() error {
 	return nil
 }
 
-func (d *addition) describeRuntime() error {
-	d.app.say("Reading %s …", oneLine(filepath.Base(d.source)))
-	listed, err := archive.List(d.file)
+func (d *addition) describeRuntime(ctx context.Context) error {
+	d.app.say("Reading %s …", filepath.Base(d.shown()))
+	listed, err := archive.List(ctx, d.file)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return d.unfit(err.Error())
 	}
@@ -328,21 +336,30 @@ func (d *addition) bring(ctx context.Context) (store.Imported, error) {
 	defer finish()
 	imported, err := store.Import{
 		Dir: d.places.Data, File: d.file, Kind: c.Kind, Want: d.digest, Copy: d.copies, Move: d.fetched, Progress: progress,
+		Budget: d.settings.Disk.Budget,
 	}.Run(ctx)
 	var refused *store.Error
 	if !errors.As(err, &refused) {
 		return imported, err
 	}
-	f := &failure{code: string(refused.Reason), message: "adding " + c.Name + ": " + refused.Error(), exit: exitOf(refused.Reason), err: err}
+	return imported, d.storeFailure(refused, info.Size())
+}
+
+// storeFailure says why the data folder does not take the file, of size bytes where that is known.
+func (d *addition) storeFailure(refused *store.Error, size int64) error {
+	name := filepath.Base(d.shown())
+	f := &failure{code: string(refused.Reason), message: "adding " + name + ": " + strings.TrimPrefix(refused.Error(), "store: "), exit: exitOf(refused.Reason), err: refused}
 	switch refused.Reason {
 	case messages.ReasonDigestMismatch:
-		f.message = oneLine(filepath.Base(d.source)) + " does not have the SHA-256 digest that you gave (" + string(refused.Reason) + ")"
+		f.message = name + " does not have the SHA-256 digest that you gave (" + string(refused.Reason) + ")"
 		f.hint = "download it again, or check the digest"
 	case messages.ReasonNoSpace:
-		f.message = "no space: " + roomText(d.places.Data, info.Size()) + " (" + string(refused.Reason) + ")"
+		f.message = "no space: " + roomText(d.places.Data, size) + " (" + string(refused.Reason) + ")"
 		f.hint = "free space, or set XDG_DATA_HOME to a folder on the disk of the file, so that it need not be copied"
+	case messages.ReasonOverBudget:
+		f.hint = nextStep(refused.Reason)
 	}
-	return imported, f
+	return f
 }
 
 // report says what was added, tells the daemon, and says what to do next.

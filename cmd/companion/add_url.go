@@ -29,7 +29,7 @@ func (d *addition) download(ctx context.Context) error {
 	given, err := url.Parse(d.source)
 	switch {
 	case err != nil || given.Scheme != "https":
-		return usageFailure(oneLine(d.source)+" is not an https URL", "only https URLs and files are accepted; download it yourself and add the file")
+		return usageFailure(d.shown()+" is not an https URL", "only https URLs and files are accepted; download it yourself and add the file")
 	case d.digest == nil:
 		return usageFailure("a URL needs the digest of its file: --sha256 DIGEST", "take the digest from a place that you trust, not from the host that serves the file")
 	}
@@ -45,37 +45,100 @@ func (d *addition) download(ctx context.Context) error {
 		return err
 	}
 	file := filepath.Join(folder, hex.EncodeToString(d.digest[:]))
-	unlock, err := store.LockImport(file)
-	if err != nil {
+	if err := d.lockDownload(ctx, file); err != nil {
 		return err
 	}
-	if unlock == nil {
-		return &failure{code: "already_downloading", message: "another command downloads the file with this digest",
-			hint: "wait until it has ended; if the file is not added then, use the same command again", exit: exitFailed}
-	}
-	d.unlock = unlock
 	sink, err := newFileSink(file)
 	if err != nil {
 		return err
 	}
 	defer sink.close()
+	sink.fits = func(bytes int64) error { return store.Fits(d.places.Data, file, bytes, d.settings.Disk.Budget) }
 	var finish func()
 	sink.progress, finish = d.app.showBytes("download", 0)
 	defer finish()
 	client := download.New(roots, 0)
 	var hosts []string
-	request := download.Request{URL: d.source, AnyOrigin: true, PrivateHosts: d.settings.Manifest.PrivateHosts, Visited: func(visited string) {
-		if u, err := url.Parse(visited); err == nil && !slices.Contains(hosts, "https://"+u.Host+"/") {
-			hosts = append(hosts, "https://"+u.Host+"/")
-		}
-	}}
+	request := download.Request{
+		URL: d.source, AnyOrigin: true, PrivateHosts: d.settings.Manifest.PrivateHosts, Announced: sink.fits,
+		Visited: func(visited string) {
+			if u, err := url.Parse(visited); err == nil && !slices.Contains(hosts, "https://"+u.Host+"/") {
+				hosts = append(hosts, "https://"+u.Host+"/")
+			}
+		},
+	}
 	if err := fetchAgain(ctx, client, request, sink); err != nil {
 		return d.downloadFailure(err)
 	}
 	d.file, d.fetched = sink.file.Name(), true
-	// The daemon can fetch it again, from these hosts only.
-	d.urls, d.origins = []string{d.source}, hosts
+	if given.RawQuery == "" && !given.ForceQuery {
+		// The daemon can fetch it again, from these hosts only.
+		d.urls, d.origins = []string{d.source}, hosts
+	} else {
+		d.app.say("The URL is not stored, because its query may be a secret. The daemon cannot fetch the file again by itself.")
+	}
 	return sink.file.Sync()
+}
+
+// lockDownload takes the lock of the download. It waits for a moment, because a clean-up may look at the lock.
+func (d *addition) lockDownload(ctx context.Context, file string) error {
+	for range 5 {
+		unlock, err := store.LockImport(file)
+		if err != nil {
+			return err
+		}
+		if unlock != nil {
+			d.unlock = unlock
+			return nil
+		}
+		if err := pauseFor(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return &failure{code: "already_downloading", message: "another command downloads the file with this digest",
+		hint: "wait until it has ended; if the file is not added then, use the same command again", exit: exitFailed}
+}
+
+// lockBudget waits until no other command adds something, where disk.budget bounds what they add together.
+func (d *addition) lockBudget(ctx context.Context) (unlock func(), err error) {
+	if d.settings.Disk.Budget == 0 {
+		return func() {}, nil
+	}
+	for said := false; ; said = true {
+		unlock, err := store.LockBudget(d.places.Data)
+		if unlock != nil || err != nil {
+			return unlock, err
+		}
+		if !said {
+			d.app.say("Waiting for another `companion add`: with disk.budget one adds at a time …")
+		}
+		if err := pauseFor(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func pauseFor(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(pause):
+		return nil
+	}
+}
+
+// shown is the source for messages. A user name and the query of a URL may be secrets.
+func (d *addition) shown() string {
+	if !strings.Contains(d.source, "://") {
+		return oneLine(d.source)
+	}
+	u, err := url.Parse(d.source)
+	if err != nil {
+		bare, _, _ := strings.Cut(d.source, "://")
+		return oneLine(bare) + "://…"
+	}
+	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
+	return oneLine(u.String())
 }
 
 // fetchTries is how often a download is tried without progress.
@@ -98,12 +161,10 @@ func fetchAgain(ctx context.Context, client *download.Client, request download.R
 		if tries == fetchTries {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(max(pause, min(failure.RetryAfter, time.Minute))):
-			pause *= 2
+		if err := pauseFor(ctx, max(pause, min(failure.RetryAfter, time.Minute))); err != nil {
+			return err
 		}
+		pause *= 2
 	}
 }
 
@@ -111,7 +172,10 @@ func (d *addition) downloadFailure(err error) error {
 	reason := messages.Reason("")
 	var transfer *download.Error
 	var source *origin.Error
+	var stored *store.Error
 	switch {
+	case errors.As(err, &stored):
+		return d.storeFailure(stored, 0)
 	case errors.As(err, &transfer):
 		reason = transfer.Reason
 	case errors.As(err, &source):
@@ -125,7 +189,7 @@ func (d *addition) downloadFailure(err error) error {
 	if transfer != nil && transfer.Status != 0 {
 		text = fmt.Sprintf("the server answered with status %d (%s)", transfer.Status, reason)
 	}
-	f := &failure{code: string(reason), message: "downloading " + oneLine(d.source) + ": " + text, exit: exitOf(reason), err: err,
+	f := &failure{code: string(reason), message: "downloading " + d.shown() + ": " + text, exit: exitOf(reason), err: err,
 		hint: "check the URL; the same command goes on where this one stopped"}
 	if reason == messages.ReasonAddressNotAllowed {
 		f.hint = nextStep(reason)
@@ -140,7 +204,12 @@ type fileSink struct {
 	at       int64
 	tag      string
 	progress func(int64)
+	fits     func(bytes int64) error // refuses that many bytes
+	fitting  int64                   // bytes that fit
 }
+
+// fitStep is how often a download of unknown length is compared with the budget.
+const fitStep = 64 << 20
 
 func newFileSink(path string) (*fileSink, error) {
 	if err := privatefs.CheckFile(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -151,7 +220,7 @@ func newFileSink(path string) (*fileSink, error) {
 		return nil, fmt.Errorf("storing the download: %w", err)
 	}
 	s := &fileSink{file: file}
-	if tag, err := os.ReadFile(path + ".tag"); err == nil {
+	if tag, err := os.ReadFile(path + store.ImportTag); err == nil {
 		if info, err := file.Stat(); err == nil {
 			s.at, s.tag = info.Size(), strings.TrimSpace(string(tag))
 		}
@@ -168,13 +237,24 @@ func (s *fileSink) Begin(offset int64, validator string) error {
 	if _, err := s.file.Seek(offset, 0); err != nil {
 		return fmt.Errorf("storing the download: %w", err)
 	}
-	return privatefs.WriteFile(s.file.Name()+".tag", []byte(validator))
+	return privatefs.WriteFile(s.file.Name()+store.ImportTag, []byte(validator))
 }
 
 // Write implements download.Sink.
 func (s *fileSink) Write(p []byte) (int, error) {
 	if s.at+int64(len(p)) > maxAdded {
 		return 0, fmt.Errorf("the download has more than %s", bytesText(maxAdded))
+	}
+	if s.at+int64(len(p)) > s.fitting {
+		// A whole step may not fit any more although these bytes do.
+		if err := s.fits(s.at + fitStep); err != nil {
+			if err := s.fits(s.at + int64(len(p))); err != nil {
+				return 0, err
+			}
+			s.fitting = s.at + int64(len(p))
+		} else {
+			s.fitting = s.at + fitStep
+		}
 	}
 	n, err := s.file.Write(p)
 	s.at += int64(n)

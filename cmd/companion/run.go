@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -124,6 +125,9 @@ var accepted = map[string]string{
 	"manifest.root_file": "the absolute path of a file that you can read, the root.json of a TUF repository",
 }
 
+// lockPatience is how long a starting daemon waits for its lock: a command may look at it for a moment, see noDaemon.
+const lockPatience = 100 * time.Millisecond
+
 // lockDaemon refuses a second daemon of this user (X1): one with the same state folder, and one with the same run-time
 // folder, whose sockets and endpoint file the two would take from each other.
 func lockDaemon(places config.Places) (unlock func(), err error) {
@@ -138,8 +142,10 @@ func lockDaemon(places config.Places) (unlock func(), err error) {
 			return nil, err
 		}
 		lock := flock.New(at.file, flock.SetPermissions(0o600))
-		locked, err := lock.TryLock()
-		if err != nil {
+		waiting, cancel := context.WithTimeout(context.Background(), lockPatience)
+		locked, err := lock.TryLockContext(waiting, lockPatience/4)
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			unlock()
 			return nil, fmt.Errorf("taking the daemon's lock: %w", err)
 		}
@@ -154,6 +160,19 @@ func lockDaemon(places config.Places) (unlock func(), err error) {
 		}
 	}
 	return unlock, nil
+}
+
+// noDaemon returns nil if no daemon of this user runs, and an error if one runs without its control socket.
+func noDaemon(places config.Places) error {
+	if _, err := os.Lstat(places.Lock); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	lock := flock.New(places.Lock, flock.SetPermissions(0o600))
+	locked, err := lock.TryRLock() // shared, so that two commands do not take each other for a daemon
+	if err == nil && locked {
+		return lock.Unlock()
+	}
+	return &failure{code: "not_answering", message: "a daemon runs, but its control socket is gone", hint: "restart the daemon", exit: exitUnavailable, err: err}
 }
 
 // checkPort refuses to start with a fixed port that another program has (L14). The daemon would go on without an

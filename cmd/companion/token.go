@@ -91,12 +91,13 @@ func (a *app) sayToken(entry apptoken.Entry, status messages.Status) {
 	a.say("Base URL: %s (Anthropic clients: without /v1). The port changes at each start unless front_door.port is set.", status.FrontDoor.BaseURL)
 }
 
-// applyTokens makes a running daemon use the changed file. Without a daemon there is nothing to do.
+// applyTokens makes a running daemon use the changed file. Without a daemon there is nothing to do. A daemon without a control
+// socket still runs if it has its lock: then it may go on with what it read before.
 func (a *app) applyTokens(ctx context.Context, places config.Places) (messages.Status, error) {
 	client := controlsock.Dial(places.ControlSocket)
 	reason, err := client.ReloadTokens(ctx)
 	if errors.Is(err, controlsock.ErrNotRunning) {
-		return messages.Status{}, nil
+		return messages.Status{}, noDaemon(places)
 	}
 	if err != nil {
 		return messages.Status{}, err
@@ -125,7 +126,7 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 			if _, err := a.applyTokens(cmd.Context(), places); err != nil {
 				f := described(err)
 				f.message = "the token is removed from the file, but the running daemon did not confirm it and may still accept it: " + f.message
-				f.hint = "end the daemon: its next start does not know the token"
+				f.hint = "restart the daemon: its next start does not know the token"
 				return f
 			}
 			if missing != nil {

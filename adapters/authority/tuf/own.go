@@ -79,7 +79,7 @@ func (o *Own) Load() (Catalogue, error) {
 	}
 	var cat Catalogue
 	err = contain(func() error {
-		cat = reader{platform: o.config.Platform, privateHosts: o.config.PrivateHosts, own: true}.entries(set)
+		cat = o.reader().entries(set)
 		return nil
 	})
 	return cat, err
@@ -155,8 +155,17 @@ func (t OwnTarget) path() string {
 }
 
 // Add signs t into the catalogue. A new default removes the mark from the others of its kind. A name that another artifact of
-// the catalogue has is refused; the same artifact again only changes what is said about it.
+// the catalogue has is refused; the same artifact again only changes what is said about it. What the reader of the catalogue
+// would refuse is not signed.
 func (o *Own) Add(ctx context.Context, t OwnTarget) error {
+	custom, err := json.Marshal(t.Custom)
+	if err != nil {
+		return fmt.Errorf("describing the artifact: %w", err)
+	}
+	target := targetOf(t.SHA256[:], t.Size, custom)
+	if err := o.check(t, target); err != nil {
+		return &OwnError{What: "this artifact cannot be used: " + err.Error(), Hint: "add another file", err: err}
+	}
 	return o.change(ctx, func(targets map[string]*metadata.TargetFiles) error {
 		for path, file := range targets {
 			_, _, name, _ := splitTarget(path)
@@ -170,13 +179,26 @@ func (o *Own) Add(ctx context.Context, t OwnTarget) error {
 				return err
 			}
 		}
-		custom, err := json.Marshal(t.Custom)
-		if err != nil {
-			return fmt.Errorf("describing the artifact: %w", err)
-		}
-		targets[t.path()] = targetOf(t.SHA256[:], t.Size, custom)
+		targets[t.path()] = target
 		return nil
 	})
+}
+
+// check refuses what Load would not offer.
+func (o *Own) check(t OwnTarget, file *metadata.TargetFiles) error {
+	kind, platform, name, ok := splitTarget(t.path())
+	if !ok {
+		return errors.New("its name is malformed")
+	}
+	if kind == messages.KindRuntime && platform != o.config.Platform {
+		return fmt.Errorf("it is for %s, and this machine is %s", platform, o.config.Platform)
+	}
+	_, err := o.reader().parseTarget(kind, platform, name, file)
+	return err
+}
+
+func (o *Own) reader() reader {
+	return reader{platform: o.config.Platform, privateHosts: o.config.PrivateHosts, own: true}
 }
 
 func targetOf(digest []byte, size int64, custom []byte) *metadata.TargetFiles {

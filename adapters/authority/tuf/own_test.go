@@ -105,6 +105,38 @@ func TestOwnNamesAndDefault(t *testing.T) {
 	}
 }
 
+// M16, M2: what the reader of a catalogue refuses is not signed, and the error says why.
+func TestOwnAddChecks(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*OwnTarget)
+		says   string
+	}{
+		"no size":        {func(t *OwnTarget) { t.Size = 0 }, "a size of 0 bytes"},
+		"no digest":      {func(t *OwnTarget) { t.SHA256 = [32]byte{} }, "no digest"},
+		"malformed name": {func(t *OwnTarget) { t.Custom.Name = "../r" }, "its name is malformed"},
+		"no version":     {func(t *OwnTarget) { t.Custom.Version = "" }, "malformed"},
+		"another system": {func(t *OwnTarget) { t.Custom.Platform = "plan9/mips" }, "it is for plan9/mips"},
+		"unknown format": {func(t *OwnTarget) { t.Custom.Format = "rar" }, "unknown archive format"},
+		"no program":     {func(t *OwnTarget) { t.Custom.Executable = "bin/none" }, "not a program of the list"},
+		"a clear URL": {func(t *OwnTarget) {
+			t.Custom.URLs, t.Custom.Origins = []string{"http://models.example/r"}, []string{"http://models.example/"}
+		}, "https"},
+		"outside its origins": {func(t *OwnTarget) {
+			t.Custom.URLs, t.Custom.Origins = []string{"https://models.example/r"}, []string{"https://other.example/"}
+		}, "source_not_allowed"},
+	} {
+		o, target := newOwn(t), ownRuntime("r", 2)
+		c.change(&target)
+		var refused *OwnError
+		if err := o.Add(t.Context(), target); !errors.As(err, &refused) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got %v, want an error that says %q", name, err, c.says)
+		}
+		if _, err := os.Stat(o.config.Dir); err == nil {
+			t.Errorf("%s: got a catalogue, want none", name)
+		}
+	}
+}
+
 // M16, T17: a catalogue that the user's key did not sign, or whose files others can read, gives nothing, and says so.
 func TestOwnUntrusted(t *testing.T) {
 	flip := func(t *testing.T, o *Own, name string) {

@@ -5,6 +5,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -19,8 +20,8 @@ import (
 	"companion/messages"
 )
 
-// maxListed bounds the content of an archive, so that List ends on a malformed file. Upstream's largest archive (CUDA)
-// is much smaller.
+// maxListed bounds the unpacked bytes of all entries together, so that List ends on a malformed file. Upstream's largest
+// archive (CUDA) is much smaller.
 const maxListed = 8 << 30
 
 // server is the name of the program in a runtime archive.
@@ -34,8 +35,11 @@ type Listed struct {
 	heads  map[string][]byte
 }
 
-// List reads a whole archive and lists it. Check says whether it can be unpacked.
-func List(file string) (Listed, error) {
+// List reads a whole archive and lists it. Check says whether it can be unpacked. List ends with an error at the limits of
+// package artifact, and when ctx ends.
+func List(ctx context.Context, file string) (Listed, error) { return list(ctx, file, maxListed) }
+
+func list(ctx context.Context, file string, most int64) (Listed, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return Listed{}, fmt.Errorf("opening the archive: %w", err)
@@ -48,65 +52,110 @@ func List(file string) (Listed, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return Listed{}, fmt.Errorf("reading the archive: %w", err)
 	}
+	l := lister{ctx: ctx, left: most}
 	switch string(magic) {
 	case "\x1f\x8b":
-		return listTar(f)
+		l.Format = "tar.gz"
+		err = l.tar(f)
 	case "PK":
-		return listZip(f)
+		l.Format = "zip"
+		err = l.zip(f)
+	default:
+		return Listed{}, errors.New("the runtime is neither a tar.gz nor a zip archive")
 	}
-	return Listed{}, errors.New("the runtime is neither a tar.gz nor a zip archive")
+	if ctx.Err() != nil {
+		return Listed{}, context.Cause(ctx)
+	}
+	return l.Listed, err
 }
 
-func listTar(r io.Reader) (Listed, error) {
-	a := Listed{Format: "tar.gz"}
+// lister lists one archive.
+type lister struct {
+	Listed
+	ctx     context.Context
+	left    int64 // unpacked bytes that may still be read
+	entries int
+}
+
+// bound is a reader of unpacked bytes that ends with an error at the limit, and when ctx ends.
+type bound struct {
+	l *lister
+	r io.Reader
+}
+
+func (b bound) Read(p []byte) (int, error) {
+	if b.l.ctx.Err() != nil {
+		return 0, context.Cause(b.l.ctx)
+	}
+	n, err := b.r.Read(p)
+	if b.l.left -= int64(n); b.l.left < 0 {
+		return n, errors.New("its unpacked files are larger than any runtime's")
+	}
+	return n, err
+}
+
+// entry counts one entry of any kind. Unpack has the same limit.
+func (l *lister) entry() error {
+	if l.entries++; l.entries > 2*artifact.MaxFiles {
+		return fmt.Errorf("the archive has more than %d entries", 2*artifact.MaxFiles)
+	}
+	return nil
+}
+
+func (l *lister) tar(r io.Reader) error {
 	gz, err := gzip.NewReader(r)
 	if err != nil {
-		return a, fmt.Errorf("reading the archive: %w", err)
+		return fmt.Errorf("reading the archive: %w", err)
 	}
-	in := tar.NewReader(io.LimitReader(gz, maxListed))
+	in := tar.NewReader(bound{l, gz})
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return a, nil
+			return nil
 		}
 		if err != nil {
-			return a, fmt.Errorf("reading the archive: %w", err)
+			return fmt.Errorf("reading the archive: %w", err)
+		}
+		if err := l.entry(); err != nil {
+			return err
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
 		switch h.Typeflag {
 		case tar.TypeDir:
 		case tar.TypeSymlink:
-			a.Files = append(a.Files, messages.TargetFile{Path: name, Link: h.Linkname})
+			l.Files = append(l.Files, messages.TargetFile{Path: name, Link: h.Linkname})
 		case tar.TypeReg:
-			err = a.addFile(name, h.FileInfo().Mode(), in)
+			err = l.addFile(name, h.FileInfo().Mode(), in)
 		default:
-			a.note(name)
+			l.note(name)
 		}
 		if err != nil {
-			return a, err
+			return err
 		}
 	}
 }
 
-func listZip(f *os.File) (Listed, error) {
-	a := Listed{Format: "zip"}
+func (l *lister) zip(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
-		return a, fmt.Errorf("reading the archive: %w", err)
+		return fmt.Errorf("reading the archive: %w", err)
 	}
 	in, err := zip.NewReader(f, info.Size())
 	if err != nil {
-		return a, fmt.Errorf("reading the archive: %w", err)
+		return fmt.Errorf("reading the archive: %w", err)
 	}
 	for _, entry := range in.File {
-		if err := a.addZip(entry); err != nil {
-			return a, err
+		if err := l.entry(); err != nil {
+			return err
+		}
+		if err := l.addZip(entry); err != nil {
+			return err
 		}
 	}
-	return a, nil
+	return nil
 }
 
-func (a *Listed) addZip(entry *zip.File) error {
+func (l *lister) addZip(entry *zip.File) error {
 	mode := entry.Mode()
 	if mode.IsDir() {
 		return nil
@@ -118,20 +167,20 @@ func (a *Listed) addZip(entry *zip.File) error {
 	defer r.Close()
 	switch {
 	case mode.IsRegular():
-		return a.addFile(entry.Name, mode, io.LimitReader(r, maxListed))
+		return l.addFile(entry.Name, mode, bound{l, r})
 	case mode&os.ModeSymlink != 0:
-		target, err := io.ReadAll(io.LimitReader(r, 4096))
+		target, err := io.ReadAll(io.LimitReader(bound{l, r}, 4096))
 		if err != nil {
 			return fmt.Errorf("reading the archive: %w", err)
 		}
-		a.Files = append(a.Files, messages.TargetFile{Path: entry.Name, Link: string(target)})
+		l.Files = append(l.Files, messages.TargetFile{Path: entry.Name, Link: string(target)})
 	default:
-		a.note(entry.Name)
+		l.note(entry.Name)
 	}
 	return nil
 }
 
-func (a *Listed) addFile(name string, mode os.FileMode, r io.Reader) error {
+func (l *lister) addFile(name string, mode os.FileMode, r io.Reader) error {
 	hash, head := sha256.New(), &bytes.Buffer{}
 	n, err := io.Copy(hash, io.TeeReader(io.LimitReader(r, headSize), head))
 	if err == nil {
@@ -142,11 +191,11 @@ func (a *Listed) addFile(name string, mode os.FileMode, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("reading the archive: %w", err)
 	}
-	if a.heads == nil {
-		a.heads = map[string][]byte{}
+	if l.heads == nil {
+		l.heads = map[string][]byte{}
 	}
-	a.heads[name] = head.Bytes()
-	a.Files = append(a.Files, messages.TargetFile{
+	l.heads[name] = head.Bytes()
+	l.Files = append(l.Files, messages.TargetFile{
 		Path: name, SHA256: hex.EncodeToString(hash.Sum(nil)), Size: n, Executable: mode&0o100 != 0,
 	})
 	return nil

@@ -85,6 +85,9 @@ type Request struct {
 	// nil, is then called with the URL of each request.
 	AnyOrigin bool
 	Visited   func(url string)
+	// Announced, if not nil, is called before Sink.Begin with the length of the whole object, if the server announces it. Fetch
+	// ends with its error, unchanged.
+	Announced func(bytes int64) error
 }
 
 // allowed returns why target may not be requested, or nil (M4).
@@ -172,6 +175,11 @@ func (c *Client) Fetch(ctx context.Context, req Request, sink Sink) error {
 	resp, offset, err := open(pumping, line.transport, req)
 	if err == nil {
 		defer resp.Body.Close()
+		if req.Announced != nil && resp.ContentLength >= 0 {
+			if err := req.Announced(offset + resp.ContentLength); err != nil {
+				return err
+			}
+		}
 		if err := sink.Begin(offset, validator(resp)); err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/dustin/go-humanize"
@@ -30,7 +29,7 @@ func (s *Store) Used() (int64, error) { return Usage(s.dir) }
 // Usage is Used for the data folder of a store that another process may have open.
 func Usage(dir string) (int64, error) {
 	var total int64
-	for _, sub := range []string{"models", "archives", "runtimes", "partial"} {
+	for _, sub := range []string{"models", "archives", "runtimes", "partial", importFolder} {
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if os.IsNotExist(err) {
 			continue
@@ -39,8 +38,11 @@ func Usage(dir string) (int64, error) {
 			return 0, &Error{messages.ReasonTransferFailed, "measuring the artifacts on disk", bare(err)}
 		}
 		for _, e := range entries {
-			if strings.HasSuffix(e.Name(), ".json") {
+			switch filepath.Ext(e.Name()) {
+			case ".json", importLock, importMode, ImportTag:
 				continue // a record
+			case importLink:
+				continue // the user's own file
 			}
 			item, err := measure(filepath.Join(dir, sub, e.Name()))
 			if os.IsNotExist(err) {
@@ -79,15 +81,39 @@ func (s *Store) reserve(a messages.Artifact) error {
 			used += max(0, bytes-s.fileSize(s.partial(other)))
 		}
 	}
-	if used > s.most-need {
-		return &Error{Reason: messages.ReasonOverBudget, what: fmt.Sprintf("the artifact needs %s and %s are used, but disk.budget is %s",
-			humanize.IBytes(uint64(need)), humanize.IBytes(uint64(used)), humanize.IBytes(uint64(s.most)))}
+	if err := overBudget(need, used, s.most); err != nil {
+		return err
 	}
 	if s.reserved == nil {
 		s.reserved = map[[32]byte]int64{}
 	}
 	s.reserved[a.SHA256] = need
 	return nil
+}
+
+// overBudget returns over_budget, with the numbers, if the needed bytes do not fit.
+func overBudget(need, used, budget int64) error {
+	if used <= budget-need {
+		return nil
+	}
+	return &Error{Reason: messages.ReasonOverBudget, what: fmt.Sprintf("the artifact needs %s and %s are used, but disk.budget is %s",
+		humanize.IBytes(uint64(need)), humanize.IBytes(uint64(used)), humanize.IBytes(uint64(budget)))}
+}
+
+// Fits returns over_budget, with the numbers, if a download of a command, of size bytes in all, does not fit into the budget of
+// the data folder; 0 is no budget.
+func Fits(dir, download string, size, budget int64) error {
+	if budget == 0 {
+		return nil
+	}
+	used, err := Usage(dir)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(download); err == nil {
+		used -= info.Size()
+	}
+	return overBudget(size, used, budget)
 }
 
 // release ends a reservation: what is on disk counts from now on.

@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"companion/adapters/privatefs"
 	"companion/adapters/runtime/fileid"
 	"companion/messages"
@@ -41,6 +39,8 @@ type Import struct {
 	Want *[32]byte
 	Copy bool // never a link
 	Move bool // the file itself, which is in ImportDir, is moved into the store
+	// Budget bounds the size of all artifacts on disk (M15); 0: no bound. A link takes nothing of it.
+	Budget int64
 	// Progress is called with the number of bytes that were read, while Run reads the file.
 	Progress func(int64)
 
@@ -56,15 +56,6 @@ type Imported struct {
 	mode   fs.FileMode // of a linked file before it became read-only
 }
 
-const (
-	// importFolder is on the file system of the store. Store.Open leaves it alone: an import may be running.
-	importFolder = "adding"
-	// importLife is how long the remains of an interrupted import are kept.
-	importLife = 24 * time.Hour
-	// importLock is the suffix of the locks of downloads.
-	importLock = ".lock"
-)
-
 // Run places the file under its digest. It is not verified by that: the daemon reads it once more before its first use, like
 // every file without a record. Bytes are not copied where a clone or a link can be made. A failure leaves the file and the
 // store as they were. Errors: *Error with digest_mismatch, no_space or transfer_failed, or the cause of ctx's end.
@@ -74,9 +65,13 @@ func (m Import) Run(ctx context.Context) (Imported, error) {
 			return Imported{}, fmt.Errorf("preparing the data folder: %w", err)
 		}
 	}
-	m.removeOld()
-	temporary := filepath.Join(m.Dir, importFolder, fmt.Sprintf(importName, os.Getpid(), time.Now().UnixNano()))
-	defer os.Remove(temporary)
+	_, _ = pruneAdding(m.Dir, time.Now(), false) // a failure is of old files
+	temporary, unlock, err := lockTemporary(filepath.Join(m.Dir, importFolder))
+	if err != nil {
+		return Imported{}, err
+	}
+	defer unlock()
+	defer func() { _, _ = os.Remove(temporary), os.Remove(temporary+importMode) }() // before it is unlocked
 	place := m.place
 	if m.Move {
 		place = m.move
@@ -110,29 +105,6 @@ func (m Import) Run(ctx context.Context) (Imported, error) {
 	return done, nil
 }
 
-// importName is the format of temporary names: the process and the time in nanoseconds.
-const importName = "%d-%d"
-
-// removeOld removes what interrupted imports left. A link has the times of the user's file, so its age is in its name. A lock
-// stays: another command may have it.
-func (m Import) removeOld() {
-	entries, _ := os.ReadDir(filepath.Join(m.Dir, importFolder))
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || filepath.Ext(e.Name()) == importLock {
-			continue
-		}
-		began := info.ModTime() // of a download, which the commands write
-		var pid, nano int64
-		if n, _ := fmt.Sscanf(e.Name(), importName, &pid, &nano); n == 2 {
-			began = time.Unix(0, nano)
-		}
-		if time.Since(began) > importLife {
-			_ = os.Remove(filepath.Join(m.Dir, importFolder, e.Name()))
-		}
-	}
-}
-
 // place brings the bytes under a temporary name and returns their digest, which it reads from there.
 func (m Import) place(ctx context.Context, temporary string) (Imported, error) {
 	from, err := os.Open(m.File)
@@ -149,7 +121,8 @@ func (m Import) place(ctx context.Context, temporary string) (Imported, error) {
 		return Imported{}, storing(err)
 	}
 	defer to.Close()
-	if m.clone(to, from) == nil {
+	over := m.fits(info.Size())
+	if over == nil && m.clone(to, from) == nil {
 		done, err := m.read(ctx, to, io.Discard, WayClone)
 		return m.synced(done, err, to)
 	}
@@ -161,11 +134,44 @@ func (m Import) place(ctx context.Context, temporary string) (Imported, error) {
 			return Imported{}, unreadable(ctx, err)
 		}
 	}
+	if over != nil {
+		return m.alreadyHere(ctx, from, over)
+	}
 	if err := space(m.Dir, info.Size()); err != nil {
 		return Imported{}, err
 	}
+	if err := to.Truncate(info.Size()); err != nil { // its whole size counts for the daemon's budget at once
+		return Imported{}, storing(err)
+	}
 	done, err := m.read(ctx, from, to, WayCopy)
+	if err == nil {
+		err = to.Truncate(done.Size)
+	}
 	return m.synced(done, err, to)
+}
+
+// fits returns over_budget if that many bytes do not fit into the budget.
+func (m Import) fits(size int64) error {
+	if m.Budget == 0 {
+		return nil
+	}
+	used, err := Usage(m.Dir)
+	if err != nil {
+		return err
+	}
+	return overBudget(size, used, m.Budget)
+}
+
+// alreadyHere returns the error over, unless the store has the same file: then nothing more is needed.
+func (m Import) alreadyHere(ctx context.Context, from io.Reader, over error) (Imported, error) {
+	done, err := m.read(ctx, from, io.Discard, WayHere)
+	if err != nil {
+		return done, err
+	}
+	if _, err := os.Lstat((&Store{dir: m.Dir}).final(messages.Artifact{Kind: m.Kind, SHA256: done.SHA256})); err != nil {
+		return done, over
+	}
+	return done, nil
 }
 
 func (m Import) clone(to, from *os.File) error {
@@ -187,50 +193,6 @@ func (m Import) synced(done Imported, err error, to *os.File) (Imported, error) 
 	return done, err
 }
 
-// ImportDir returns the folder for downloads of a command, on the file system of the store in dir.
-func ImportDir(dir string) (string, error) {
-	folder := filepath.Join(dir, importFolder)
-	for _, d := range []string{dir, folder} {
-		if err := privatefs.EnsureDir(d); err != nil {
-			return "", fmt.Errorf("preparing the data folder: %w", err)
-		}
-	}
-	return folder, nil
-}
-
-// LockImport takes the lock of a file of ImportDir, from before it is opened until it is in the store: another command would
-// write into the installed file. It returns nil if another command has the lock.
-func LockImport(file string) (unlock func(), err error) {
-	path := file + importLock
-	lock := flock.New(path, flock.SetPermissions(0o600))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, storing(err)
-	}
-	if !locked {
-		return nil, nil //nolint:nilnil // documented
-	}
-	// The command that had the lock before may have removed the file since it was opened here.
-	mine, err := lock.Stat()
-	if err == nil {
-		var there fs.FileInfo
-		if there, err = os.Lstat(path); err == nil && os.SameFile(mine, there) {
-			return func() {
-				removed := os.Remove(path)
-				_ = lock.Unlock()
-				if removed != nil && !errors.Is(removed, fs.ErrNotExist) {
-					_ = os.Remove(path) // Windows removes no open file, so this does not take the lock from another command
-				}
-			}, nil
-		}
-	}
-	_ = lock.Unlock()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, storing(err)
-	}
-	return nil, nil //nolint:nilnil // documented
-}
-
 // move takes a file of ImportDir.
 func (m Import) move(ctx context.Context, temporary string) (Imported, error) {
 	file, _, err := openPrivate(m.File, os.O_RDONLY)
@@ -250,7 +212,7 @@ var errNoLink = errors.New("no hard link can be made")
 // link gives the user's file, which is open as from, a second name. The file becomes read-only when its digest is known to be
 // right, so that no program changes its bytes in place by mistake while they are served.
 func (m Import) link(ctx context.Context, from *os.File, info fs.FileInfo, temporary string) (Imported, error) {
-	linked := temporary + ".link"
+	linked := temporary + importLink
 	if os.Link(m.File, linked) != nil {
 		return Imported{}, errNoLink
 	}
@@ -259,7 +221,9 @@ func (m Import) link(ctx context.Context, from *os.File, info fs.FileInfo, tempo
 		return Imported{}, errors.Join(err, os.Remove(linked))
 	}
 	done.mode = info.Mode().Perm()
-	err = os.Chmod(linked, done.mode&^0o222)
+	if err = privatefs.WriteFile(temporary+importMode, fmt.Appendf(nil, "%o", done.mode)); err == nil {
+		err = os.Chmod(linked, done.mode&^0o222)
+	}
 	if err == nil {
 		err = os.Rename(linked, temporary)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -221,41 +220,6 @@ func TestLinkedFileKeepsMode(t *testing.T) {
 				t.Errorf("got %v, %v, want no temporary file", left, err)
 			}
 		})
-	}
-}
-
-// M16: an import removes the remains of old imports, but not the link of another one to an old file, and no lock.
-func TestRemainsOfImports(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	file := userFile(t, dir, "a model")
-	folder, err := ImportDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now, old := time.Now(), time.Now().Add(-2*importLife)
-	for name, c := range map[string]struct{ modified, stays bool }{
-		fmt.Sprintf("17-%d.link", now.UnixNano()): {false, true},
-		fmt.Sprintf("17-%d", now.UnixNano()):      {false, true},
-		fmt.Sprintf("18-%d.link", old.UnixNano()): {true, false},
-		strings.Repeat("ab", 32):                  {false, false},
-		strings.Repeat("cd", 32):                  {true, true},
-		strings.Repeat("ef", 32) + ".lock":        {false, true},
-	} {
-		path, modified := filepath.Join(folder, name), old
-		if c.modified {
-			modified = now
-		}
-		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, modified, modified)); err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if _, err := os.Stat(path); (err == nil) != c.stays {
-				t.Errorf("%s: got %v, want it kept: %t", name, err, c.stays)
-			}
-		}()
-	}
-	if _, err := (Import{Dir: dir, File: file, Kind: messages.KindModel}).Run(t.Context()); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -17,11 +17,12 @@ import (
 const PartialLife = 14 * 24 * time.Hour
 
 // Prune removes the versions whose digest is not in keep, and the partial downloads among them that were not changed
-// for PartialLife before now (M15). With dryRun it removes nothing. It returns the items that it removed, or would remove,
+// for PartialLife before now (M15), and what interrupted commands left in the folder of imports (M16). With dryRun it removes nothing. It returns the items that it removed, or would remove,
 // also with an error. No job may run for an artifact that is not in keep.
 func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]messages.PrunedItem, error) {
 	items := []messages.PrunedItem{}
-	var failed []error
+	added, err := pruneAdding(s.dir, now, dryRun)
+	items, failed := append(items, added...), []error{err}
 	for kind, c := range map[string]struct{ folder, extension string }{
 		"model": {"models", ".gguf"}, "link": {linksFolder, ".gguf"}, "archive": {"archives", ".bin"}, "runtime": {"runtimes", ""}, "partial": {"partial", ".part"},
 	} {

@@ -86,7 +86,7 @@ func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publicat
 		return Entry{}, err
 	}
 	defer os.Remove(file)
-	if err := describe(&e, p, file); err != nil {
+	if err := describe(ctx, &e, p, file); err != nil {
 		return Entry{}, err
 	}
 	if err := addChunks(&e, p.ChunkSize, file); err != nil {
@@ -169,14 +169,14 @@ func open(ctx context.Context, client *http.Client, source string, remote bool) 
 }
 
 // describe checks the file: a model must be GGUF, a runtime an archive with its program.
-func describe(e *Entry, p Publication, file string) error {
+func describe(ctx context.Context, e *Entry, p Publication, file string) error {
 	if p.Kind == messages.KindModel {
 		return checkGGUF(file, p.Unchecked)
 	}
 	if p.FilesOf != "" {
 		file = p.FilesOf
 	}
-	listed, err := archive.List(file)
+	listed, err := archive.List(ctx, file)
 	if err != nil {
 		return err
 	}
