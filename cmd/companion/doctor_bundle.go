@@ -1,18 +1,25 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/user"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"go.uber.org/zap/zapcore"
 
 	"companion/actors/logfile"
@@ -37,7 +44,7 @@ type bundle struct {
 // writeBundle writes a new file of mode 0600. Names of the user, the machine, the hub and the home folder are replaced;
 // no setting's value and no environment variable is in it.
 func (a *app) writeBundle(path string, found []finding, x *examination) error {
-	b := bundle{MadeAt: time.Now().UTC(), Version: version, Revision: revision(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	b := bundle{MadeAt: time.Now().UTC(), Version: version, Revision: revision()[:min(12, len(revision()))], Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Checks: found, Settings: map[string]string{}, Log: []json.RawMessage{}}
 	if x.status != nil {
 		status := *x.status
@@ -58,7 +65,7 @@ func (a *app) writeBundle(path string, found []finding, x *examination) error {
 			return nil
 		})
 	}
-	encoded, err := json.MarshalIndent(b, "", "  ")
+	encoded, err := redacted(b, x)
 	if err != nil {
 		return fmt.Errorf("encoding the report: %w", err)
 	}
@@ -66,7 +73,7 @@ func (a *app) writeBundle(path string, found []finding, x *examination) error {
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	_, err = file.WriteString(safeJSON([]byte(redact(string(encoded), x))) + "\n")
+	_, err = file.WriteString(safeJSON(encoded) + "\n")
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
@@ -76,16 +83,78 @@ func (a *app) writeBundle(path string, found []finding, x *examination) error {
 // secretShape finds what looks like a token, wherever it came from: a long run of letters and digits.
 var secretShape = regexp.MustCompile(`[A-Za-z0-9_+/=-]{32,}`)
 
-// redact replaces names and what looks like a secret.
-func redact(text string, x *examination) string {
+// inURL finds what a URL can hold besides its place: a user with a password, and a query or a fragment.
+var inURL = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)([^/\s"@?#\\]*@)?([^\s"?#\\]*)([?#][^\s"\\]*)?`)
+
+// redacted encodes a report and redacts each string of it, names included. On the encoded text a name with a character
+// that JSON escapes, such as the backslash of a Windows path, would not be found.
+func redacted(b bundle, x *examination) ([]byte, error) {
+	encoded, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	redact := redactor(x)
+	var out bytes.Buffer
+	from := jsontext.NewDecoder(bytes.NewReader(encoded), jsontext.AllowDuplicateNames(true))
+	to := jsontext.NewEncoder(&out, jsontext.AllowDuplicateNames(true), jsontext.WithIndent("  "))
+	for {
+		token, err := from.ReadToken()
+		if errors.Is(err, io.EOF) {
+			return bytes.TrimSpace(out.Bytes()), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if token.Kind() == '"' {
+			token = jsontext.String(redact(token.String()))
+		}
+		if err := to.WriteToken(token); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// redactor replaces names and what looks like a secret in a text.
+func redactor(x *examination) func(string) string {
+	names := privateNames(x)
+	// Longer names first: a shorter one may be a part of them.
+	sorted := slices.SortedFunc(maps.Keys(names), func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	var pairs []string
+	for _, name := range sorted {
+		pairs = append(pairs, name, names[name])
+	}
+	replace := strings.NewReplacer(pairs...)
+	return func(text string) string {
+		text = replace.Replace(text)
+		text = inURL.ReplaceAllStringFunc(text, func(match string) string {
+			parts := inURL.FindStringSubmatch(match)
+			return parts[1] + mark(parts[2] != "", "[redacted]@", "") + parts[3] + mark(parts[4] != "", "?[redacted]", "")
+		})
+		text = inAddress.ReplaceAllStringFunc(text, func(match string) string {
+			if at, err := netip.ParseAddr(strings.Trim(match, "[]")); err != nil || at.IsLoopback() || at.IsUnspecified() {
+				return match
+			}
+			return "[address]"
+		})
+		return secretShape.ReplaceAllStringFunc(text, func(match string) string {
+			if strings.Contains(match, "/") && !strings.ContainsAny(match, "0123456789") {
+				return match // a path or words, no secret
+			}
+			return "[redacted]"
+		})
+	}
+}
+
+// inAddress finds what may be an IP address.
+var inAddress = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b|\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]`)
+
+// privateNames are the names of the user, of this machine and of what the user configured or added, and what replaces them.
+func privateNames(x *examination) map[string]string {
 	names := map[string]string{}
 	add := func(name, instead string) {
 		if len(name) > 2 {
 			names[name] = instead
 		}
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		add(home, "~")
 	}
 	if me, err := user.Current(); err == nil && me.Uid != "0" {
 		add(me.Username, "[user]")
@@ -94,22 +163,28 @@ func redact(text string, x *examination) string {
 	if host, err := os.Hostname(); err == nil {
 		add(host, "[host]")
 	}
-	if hub, err := url.Parse(x.s.Hub.URL); err == nil && hub.Hostname() != "localhost" {
-		add(hub.Hostname(), "[hub]")
+	for _, address := range []string{x.s.Hub.URL, x.s.Hub.IssuerURL} {
+		if hub, err := url.Parse(address); err == nil && hub.Hostname() != "localhost" {
+			add(hub.Hostname(), "[hub]")
+		}
 	}
 	for _, value := range []string{x.s.Hub.ClientID, x.s.Hub.CAFile, x.s.Manifest.RootFile, x.s.Runtime.AllowUnpinnedBinary} {
 		add(value, "[setting]")
 	}
 	if x.status != nil {
 		add(x.status.Session.User, "[user]")
-	}
-	for name, instead := range names {
-		text = strings.ReplaceAll(text, name, instead)
-	}
-	return secretShape.ReplaceAllStringFunc(text, func(match string) string {
-		if strings.Contains(match, "/") && !strings.ContainsAny(match, "0123456789") {
-			return match // a path or words, no secret
+		for i, application := range x.status.FrontDoor.Applications {
+			add(application.Name, fmt.Sprintf("[application %d]", i+1))
 		}
-		return "[redacted]"
-	})
+		if x.status.Model.Yours {
+			add(x.status.Model.Name, "[model]")
+		}
+		if x.status.Runtime.Yours {
+			add(x.status.Runtime.Name, "[runtime]")
+		}
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		add(home, "~")
+	}
+	return names
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,11 +143,13 @@ func checkHub(ctx context.Context, x *examination) []finding {
 // checkProxy warns of a proxy that would carry requests to the endpoint.
 func checkProxy(_ context.Context, _ *examination) []finding {
 	proxy := httpproxy.FromEnvironment()
-	if proxy.HTTPProxy == "" && proxy.HTTPSProxy == "" {
+	// ALL_PROXY is not for Go; curl and the libraries for Python take it.
+	if proxy.HTTPProxy == "" && proxy.HTTPSProxy == "" && os.Getenv("ALL_PROXY") == "" && os.Getenv("all_proxy") == "" {
 		return []finding{ok("no proxy variables")}
 	}
-	// This library never sends loopback addresses to a proxy; others do unless NO_PROXY names them.
-	if !strings.Contains(proxy.NoProxy, "127.0.0.1") && proxy.NoProxy != "*" {
+	// Go never sends loopback addresses to a proxy; others do unless NO_PROXY names them.
+	excluded := func(name string) bool { name = strings.TrimSpace(name); return name == "127.0.0.1" || name == "*" }
+	if !slices.ContainsFunc(strings.Split(proxy.NoProxy, ","), excluded) {
 		return []finding{warning("export NO_PROXY=127.0.0.1,localhost,::1", "a proxy is set, and NO_PROXY does not name 127.0.0.1: some programs would send requests to the endpoint through it")}
 	}
 	return []finding{ok("a proxy is set; loopback is excluded")}

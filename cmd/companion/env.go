@@ -143,11 +143,12 @@ func lookup(environ []string, name string) (value string, set bool) {
 }
 
 var shells = map[string]func([]variable) string{
-	"sh":         eachLine("export %s='%s'\n", `'\''`),
-	"bash":       eachLine("export %s='%s'\n", `'\''`),
-	"zsh":        eachLine("export %s='%s'\n", `'\''`),
-	"fish":       eachLine("set -gx %s '%s'\n", `\'`),
-	"powershell": eachLine("$Env:%s = '%s'\n", "''"),
+	"sh":   eachLine("export %s='%s'\n", "'", `'\''`),
+	"bash": eachLine("export %s='%s'\n", "'", `'\''`),
+	"zsh":  eachLine("export %s='%s'\n", "'", `'\''`),
+	"fish": eachLine("set -gx %s '%s'\n", `\`, `\\`, "'", `\'`),
+	// PowerShell takes the typographic quotes for the plain one.
+	"powershell": eachLine("$Env:%s = '%s'\n", "'", "''", "‘", "‘‘", "’", "’’", "‚", "‚‚", "‛", "‛‛"),
 	"json": func(all []variable) string {
 		object := map[string]string{}
 		for _, v := range all {
@@ -158,11 +159,13 @@ var shells = map[string]func([]variable) string{
 	},
 }
 
-func eachLine(format, quote string) func([]variable) string {
+// eachLine prints a line for each variable. quoting are the pairs that a shell's single quotes need.
+func eachLine(format string, quoting ...string) func([]variable) string {
+	quote := strings.NewReplacer(quoting...)
 	return func(all []variable) string {
 		var b strings.Builder
 		for _, v := range all {
-			fmt.Fprintf(&b, format, v.name, strings.ReplaceAll(v.value, "'", quote))
+			fmt.Fprintf(&b, format, v.name, quote.Replace(v.value))
 		}
 		return b.String()
 	}

@@ -96,3 +96,17 @@ func TestLoopbackPastProxies(t *testing.T) {
 		}
 	}
 }
+
+// A value that holds what a shell takes for its own quotes stays one value.
+func TestShellsQuote(t *testing.T) {
+	all := []variable{{"NO_PROXY", `a\'b’c`}}
+	for shell, want := range map[string]string{
+		"sh":         "export NO_PROXY='a\\'\\''b’c'\n",
+		"fish":       "set -gx NO_PROXY 'a\\\\\\'b’c'\n",
+		"powershell": "$Env:NO_PROXY = 'a\\''b’’c'\n",
+	} {
+		if got := shells[shell](all); got != want {
+			t.Errorf("%s: got %q, want %q", shell, got, want)
+		}
+	}
+}

@@ -27,8 +27,12 @@ StartLimitIntervalSec=0
 Type=notify
 `)
 	var argv []string
-	for _, argument := range s.arguments() {
-		argv = append(argv, systemdQuote(argument))
+	for i, argument := range s.arguments() {
+		if quote := systemdQuote(argument); i == 0 {
+			argv = append(argv, quote) // a program's path is no place for a variable
+		} else {
+			argv = append(argv, strings.ReplaceAll(quote, "$", "$$"))
+		}
 	}
 	fmt.Fprintf(&b, "ExecStart=%s\n", strings.Join(argv, " "))
 	for _, variable := range s.environ {
@@ -42,9 +46,11 @@ Environment=GOTRACEBACK=crash
 LimitCORE=0
 Restart=on-failure
 RestartSec=500ms
-# Longer and longer, up to a minute (systemd 254; older ones keep RestartSec).
+# Longer and longer, up to a minute, while it does not become ready (systemd 254; older ones keep RestartSec). systemd
+# never forgets a failure of a unit that runs, so that the sixth in a year would cost a minute: each readiness forgets.
 RestartSteps=6
 RestartMaxDelaySec=1min
+ExecStartPost=-systemctl --user reset-failed ` + systemdUnit + `
 # Wrong configuration, no keychain, already running: another try changes nothing.
 RestartPreventExitStatus=2 7 8
 # The daemon is interrupted alone; it drains, and ends the runtime itself.
@@ -66,15 +72,15 @@ WantedBy=default.target
 		restart: [][]string{systemctl("daemon-reload"), systemctl("enable", systemdUnit), systemctl("restart", systemdUnit)},
 		stop:    [][]string{systemctl("disable", "--now", systemdUnit)},
 		removed: [][]string{systemctl("daemon-reload"), append([]string{"-systemctl"}, "--user", "reset-failed", systemdUnit)},
-		state:   systemctl("show", systemdUnit, "--property=ActiveState,SubState,Result,StatusText,MainPID,NRestarts,UnitFileState"),
+		state:   systemctl("show", systemdUnit, "--property=ActiveState,SubState,Result,StatusText,MainPID,UnitFileState"),
 		advice:  "a systemd user manager must run for you: log in, or `companion service install --linger`; where there is no systemd, `companion run` does the same in a terminal",
 	}
 }
 
-// systemdQuote quotes a word of a unit's file (systemd.service(5), "Command lines"; "%" and "$" are specifiers and
-// variables).
+// systemdQuote quotes a word of a unit's file. "%" begins a specifier; in arguments of a command, and nowhere else, "$"
+// begins a variable (systemd.service(5), "Command lines"; systemd.exec(5), Environment=).
 func systemdQuote(word string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$").Replace(word) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%").Replace(word) + `"`
 }
 
 // launchdPlan is a launchd agent. Compiled and tested as data; it was not run on a Mac.

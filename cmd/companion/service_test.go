@@ -12,8 +12,8 @@ import (
 // odd is a specification whose every text holds what a unit's file, a property list or a command line could take for
 // its own syntax.
 func odd() serviceSpec {
-	return serviceSpec{binary: `/home/a b/%h/$HOME/"x"\y/companion`, config: `/home/a b/<&>.toml`, home: "/home/a b",
-		places: "/home/a b/.config", environ: []string{"XDG_DATA_HOME=/data of %u"}, uid: 501}
+	return serviceSpec{binary: `/home/a b/%h/$HOME/"x"\y/companion`, config: `/home/a b/$<&>.toml`, home: "/home/a b",
+		places: "/home/a b/.config", environ: []string{"XDG_DATA_HOME=/data of %u$b"}, uid: 501}
 }
 
 // The unit says what the daemon relies on: readiness, watchdog, restart with the exceptions, and no specifier of the
@@ -22,9 +22,9 @@ func TestSystemdPlan(t *testing.T) {
 	plan := systemdPlan(odd())
 	for _, want := range []string{
 		"Type=notify\n", "WatchdogSec=", "Restart=on-failure\n", "RestartPreventExitStatus=2 7 8\n", "KillMode=mixed\n",
-		"NoNewPrivileges=yes\n", "Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "UMask=0077\n", "WantedBy=default.target\n",
-		`ExecStart="/home/a b/%%h/$$HOME/\"x\"\\y/companion" "--config" "/home/a b/<&>.toml" "run"` + "\n",
-		`Environment="XDG_DATA_HOME=/data of %%u"` + "\n",
+		"NoNewPrivileges=yes\n", "ExecStartPost=-systemctl --user reset-failed companion.service\n", "Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "UMask=0077\n", "WantedBy=default.target\n",
+		`ExecStart="/home/a b/%%h/$HOME/\"x\"\\y/companion" "--config" "/home/a b/$$<&>.toml" "run"` + "\n",
+		`Environment="XDG_DATA_HOME=/data of %%u$b"` + "\n",
 	} {
 		if !strings.Contains(plan.text, want) {
 			t.Errorf("got no %q, want it in:\n%s", want, plan.text)
@@ -52,7 +52,7 @@ func TestLaunchdPlan(t *testing.T) {
 			texts = append(texts, string(data))
 		}
 	}
-	for _, want := range []string{odd().binary, odd().config, "run", "/data of %u", launchdLabel} {
+	for _, want := range []string{odd().binary, odd().config, "run", "/data of %u$b", launchdLabel} {
 		if !slices.Contains(texts, want) {
 			t.Errorf("got no %q, want it in %q", want, texts)
 		}
