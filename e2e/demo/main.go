@@ -19,8 +19,8 @@ import (
 const exitInterrupted = 130
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // before Ctrl-C is promised
 	fmt.Println("A private language model on this machine, from nothing. Ctrl-C ends it all.")
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := show(ctx, os.Getenv("DEMO_ONCE") == "1")
 	interrupted := ctx.Err() != nil
 	stop()
