@@ -129,6 +129,9 @@ func (d *addition) run(ctx context.Context) error {
 	}
 	d.target.SHA256, d.target.Size = imported.SHA256, imported.Size
 	if err := d.own.Add(ctx, d.target); err != nil {
+		if now, loading := d.own.Load(); loading == nil && !now.Has(imported.SHA256) {
+			err = errors.Join(err, imported.Undo())
+		}
 		return err
 	}
 	return d.report(ctx, imported)

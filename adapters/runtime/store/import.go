@@ -54,6 +54,16 @@ type Imported struct {
 	Size   int64
 	Way    Way
 	mode   fs.FileMode // of a linked file before it became read-only
+	linked string      // the second name of a linked file
+}
+
+// Undo takes a link back, because the file is not added after all: the user's file has one name and its mode again. Anything else
+// that was imported is removed by a clean-up.
+func (i Imported) Undo() error {
+	if i.Way != WayLink {
+		return nil
+	}
+	return errors.Join(os.Chmod(i.linked, i.mode), os.Remove(i.linked))
 }
 
 // Run places the file under its digest. It is not verified by that: the daemon reads it once more before its first use, like
@@ -95,6 +105,7 @@ func (m Import) Run(ctx context.Context) (Imported, error) {
 	}
 	if done.Way == WayLink {
 		final = s.linked(a)
+		done.linked = final
 	}
 	if err := errors.Join(os.Rename(temporary, final), privatefs.SyncDir(filepath.Dir(final))); err != nil {
 		if done.Way == WayLink {
