@@ -7,7 +7,8 @@ const wallCheck = time.Minute
 
 // WallTimer waits for a time of the wall clock. A time.Timer follows the monotonic clock, which stops while
 // the machine sleeps and ignores changes of the wall clock; this one looks at the wall clock at least every
-// minute. Its owner selects on
+// minute. A clock that is set back to before the call of Set makes it due at once: the time was computed from a clock
+// that was wrong, and may lie years ahead. Its owner selects on
 //
 //	case <-w.C():
 //		if w.Due() { … }
@@ -17,6 +18,7 @@ type WallTimer struct {
 	now   func() time.Time
 	timer *time.Timer
 	at    time.Time // zero: stopped
+	set   time.Time // the wall clock at Set
 }
 
 // NewWallTimer returns a stopped timer. now reads the wall clock; nil means time.Now.
@@ -31,7 +33,7 @@ func NewWallTimer(now func() time.Time) *WallTimer {
 
 // Set makes the timer due at that time, which may have passed.
 func (w *WallTimer) Set(at time.Time) {
-	w.at = at.Round(0)
+	w.at, w.set = at.Round(0), w.now().Round(0)
 	w.arm()
 }
 
@@ -52,7 +54,9 @@ func (w *WallTimer) Due() bool {
 	if w.at.IsZero() {
 		return false
 	}
-	if w.now().Round(0).Before(w.at) {
+	now := w.now().Round(0)
+	setBack := now.Before(w.set.Add(-wallCheck))
+	if now.Before(w.at) && !setBack {
 		w.arm()
 		return false
 	}

@@ -4,9 +4,11 @@ package privatefs
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -74,5 +76,24 @@ func must(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// T17: what has the name of our file and is none is neither followed nor waited for.
+func TestReadRegular(t *testing.T) {
+	dir := t.TempDir()
+	file, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	must(t, os.WriteFile(file, []byte("x"), 0o600), os.Symlink(file, link), syscall.Mkfifo(pipe, 0o600))
+	if got, err := ReadRegular(file); err != nil || string(got) != "x" {
+		t.Errorf("a file: got %q, %v, want x", got, err)
+	}
+	for path, found := range map[string]string{link: "a symbolic link", pipe: "a special file", dir: "a directory"} {
+		var refused *Error
+		if _, err := ReadRegular(path); !errors.As(err, &refused) || refused.Found != found {
+			t.Errorf("%s: got %v, want a refusal that found %q", path, err, found)
+		}
+	}
+	if _, err := ReadRegular(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: got %v, want %v", err, fs.ErrNotExist)
 	}
 }

@@ -43,6 +43,14 @@ func CheckFile(path string) error {
 	return nil
 }
 
+// ReadRegular returns the content of a regular file.
+func ReadRegular(path string) ([]byte, error) {
+	if err := CheckFile(path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
 // WriteFile replaces the content of path through a temporary file in the same folder. Its name has the same
 // prefix as on the other systems, so that the same clean-up finds it after a crash.
 func WriteFile(path string, data []byte) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -239,6 +240,38 @@ func TestPrune(t *testing.T) {
 		h.mailbox <- messages.PruneUnused{Reply: reply}
 		if got := <-reply; got.Reason != messages.ReasonManifestUntrusted {
 			t.Fatalf("without a manifest: got %+v, want manifest_untrusted", got)
+		}
+	})
+}
+
+// M1, M13: a wall clock that was years ahead for two minutes takes nothing away for longer: when it is put right, the
+// stored manifest is offered within a minute, and the next refresh happens within its interval.
+func TestClockPutRight(t *testing.T) {
+	bubble(t, "", func(t *testing.T, h *house) {
+		h.start(t)
+		jump := func(d time.Duration) {
+			h.mu.Lock()
+			h.jump += d
+			h.mu.Unlock()
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+		}
+		h.repo.change(func(r *repository) { r.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable} })
+		jump(10_000 * time.Hour)
+		if got := h.view.Get().Reason; got != messages.ReasonManifestExpired {
+			t.Fatalf("ahead: got %s, want %s", got, messages.ReasonManifestExpired)
+		}
+		h.wants()
+		h.repo.change(func(r *repository) { r.freshErr = nil })
+		jump(-10_000 * time.Hour)
+		before := h.repo.count()
+		if all := h.wants(); len(all) == 0 || strings.HasPrefix(all[0], "+") {
+			t.Errorf("put right: got %q, want the model again", all)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if got, reason := h.repo.count()-before, h.view.Get().Reason; got == 0 || reason != messages.ReasonOK {
+			t.Errorf("two hours later: got %d refreshes, %s, want some, and ok", got, reason)
 		}
 	})
 }

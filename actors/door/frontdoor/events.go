@@ -17,7 +17,7 @@ import (
 // answer, and empty members of the answer itself.
 type responseEvents struct {
 	sequence int
-	items    [][]byte // the ids of the items of the answer, in their order
+	items    [][]byte // the ids of the items of the answer, in their order; at most maxItems
 	model    string
 	began    int64 // seconds since 1970
 }
@@ -93,12 +93,24 @@ func (r *responseEvents) Answer(whole []byte) []byte {
 	return append(out, whole[at:]...)
 }
 
-// place writes the place of an item in the answer. A new item comes after the others.
+const (
+	// maxItems bounds the items of one answer whose places are kept. The runtime makes one for reasoning, one for text and
+	// one for each call.
+	maxItems = 256
+	// maxItemID bounds the id of an item, in bytes. The runtime's have about 40.
+	maxItemID = 256
+)
+
+// place writes the place of an item in the answer. A new item comes after the others. What a runtime sends beyond the
+// bounds has no place: it must not fill the daemon's memory (T7).
 func (r *responseEvents) place(out, id []byte) []byte {
-	if len(id) == 0 {
+	if len(id) == 0 || len(id) > maxItemID {
 		return out
 	}
 	i := slices.IndexFunc(r.items, func(known []byte) bool { return bytes.Equal(known, id) })
+	if i < 0 && len(r.items) == maxItems {
+		return out
+	}
 	if i < 0 {
 		i = len(r.items)
 		r.items = append(r.items, bytes.Clone(id))

@@ -172,6 +172,7 @@ func (a *Actor) open(raw net.Listener, bound netip.AddrPort) *life {
 		},
 	}
 	l.door.memory.bound = b.BodyMemory
+	l.door.checks = newChecks(b.BodyBytes)
 	l.door.admission.counts.MaxInFlight, l.door.admission.counts.QueueBound = b.MaxInFlight, b.QueueBound
 	l.door.refusals.log = a.deps.Log
 	l.loadApplications() // a failure is logged

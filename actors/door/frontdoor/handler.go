@@ -43,6 +43,7 @@ type door struct {
 	callers    atomic.Pointer[callers] // the actor's loop stores it
 	template   atomic.Pointer[template]
 	memory     memory     // of large bodies
+	checks     checks     // of bodies
 	refusals   refusalLog // of the guard
 	guesses    guesses    // whether the runtime's guesses of tokens lose time
 

@@ -81,6 +81,11 @@ func (v *visit) check(raw *bodyBuffer, model messages.Model) (checked *bodyBuffe
 	if !out.reserve(len(raw.bytes) + slack) {
 		return nil, about, refusal(messages.ReasonQueueFull)
 	}
+	end, err := v.d.checks.begin(v.r.Context(), len(raw.bytes))
+	if err != nil {
+		return nil, about, refusal(messages.ReasonQueueFull)
+	}
+	defer end()
 	serving := openai.Serving{Model: model, Slots: v.d.bounds.MaxInFlight, DropUnknown: v.d.bounds.DropUnknown}
 	text, about, bad := openai.Check(bodies[v.route], raw.bytes, serving, out.bytes)
 	if bad != nil {

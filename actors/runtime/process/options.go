@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"os"
 
 	"go.uber.org/zap"
 
@@ -59,7 +58,7 @@ func (a *Actor) recall(of messages.VerifiedRuntime) (spawn.Features, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.features == nil {
-		if data, err := os.ReadFile(a.OptionsPath); a.OptionsPath != "" && err == nil && json.Unmarshal(data, &a.features) != nil {
+		if data, err := privatefs.ReadRegular(a.OptionsPath); a.OptionsPath != "" && err == nil && json.Unmarshal(data, &a.features) != nil {
 			a.features = nil
 		}
 		if a.features == nil { // no list, a broken one, or null

@@ -23,7 +23,7 @@ type content struct {
 // Load returns the chosen model. It is empty if none is recorded, or if the configuration has changed since; then the record
 // is removed. A file that another user could have written is an error.
 func (f File) Load() (string, error) {
-	data, err := os.ReadFile(f.Path)
+	data, err := privatefs.ReadRegular(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/go-json-experiment/json"
 
@@ -70,7 +69,7 @@ type File string
 
 // Read returns the note; a missing file is the zero Note. After any other error the note is unknown.
 func (f File) Read() (Note, error) {
-	data, err := os.ReadFile(string(f))
+	data, err := privatefs.ReadRegular(string(f))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Note{}, nil
 	}

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -137,7 +136,7 @@ func (o *Own) read(name string) ([]byte, error) {
 	if err := privatefs.CheckFile(path); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(path)
+	return privatefs.ReadRegular(path)
 }
 
 // OwnTarget is one artifact of the user.

@@ -258,7 +258,7 @@ func (s store) write(k kept) error {
 // read decodes a file. It returns the zero value for a missing file, and for one that cannot be decoded, which it renames.
 func read[T any](s store, name string) (T, error) {
 	var v, zero T
-	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	data, err := privatefs.ReadRegular(filepath.Join(s.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return zero, nil
 	}

@@ -169,9 +169,11 @@ const scratchPrefix = "refresh-"
 
 // removeScratch removes the scratch folders of refreshes that an end of the process interrupted.
 func (c *Client) removeScratch() {
-	left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*"))
-	for _, dir := range left {
-		_ = os.RemoveAll(dir) // the next refresh tries again
+	left, _ := os.ReadDir(c.store.dir) // the next refresh tries again
+	for _, entry := range left {
+		if strings.HasPrefix(entry.Name(), scratchPrefix) {
+			_ = os.RemoveAll(filepath.Join(c.store.dir, entry.Name()))
+		}
 	}
 }
 

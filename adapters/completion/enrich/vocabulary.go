@@ -18,7 +18,7 @@ import (
 )
 
 // mostVocabulary bounds the tags of a vocabulary: the request's grammar lists them, and the endpoint bounds its cost.
-const mostVocabulary = 128
+const mostVocabulary = 100
 
 // ReadVocabulary reads the tags that results may use: from a file, one tag a line ("#" before a tag is ignored),
 // or from the front matter of the notes in and below a folder. It returns at most 128 tags, the most frequent

@@ -42,7 +42,7 @@ func ReadEndpoint(path string) (Endpoint, error) {
 	if err := privatefs.CheckFile(path); err != nil {
 		return e, fmt.Errorf("checking the endpoint file: %w", err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := privatefs.ReadRegular(path)
 	if err != nil {
 		return e, fmt.Errorf("reading the endpoint file: %w", err)
 	}

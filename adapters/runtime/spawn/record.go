@@ -58,7 +58,7 @@ func Reclaim(ctx context.Context, recordPath, runDir string) (ended bool, err er
 		return false, errors.New("no place for the record")
 	}
 	unended := false
-	data, err := os.ReadFile(recordPath)
+	data, err := privatefs.ReadRegular(recordPath)
 	if err == nil {
 		var r record
 		if json.Unmarshal(data, &r) == nil && r.PID > 1 {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"companion/adapters/privatefs"
@@ -104,7 +103,7 @@ func readProgress(path string) (p progress, ok bool) {
 	if privatefs.CheckFile(path) != nil {
 		return p, false
 	}
-	data, err := os.ReadFile(path)
+	data, err := privatefs.ReadRegular(path)
 	return p, err == nil && json.Unmarshal(data, &p) == nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"companion/adapters/privatefs"
@@ -30,7 +29,7 @@ const (
 
 // pinKey reads the key of the pins, or makes one. With a new key every file is read again.
 func pinKey(path string) ([]byte, error) {
-	key, err := os.ReadFile(path)
+	key, err := privatefs.ReadRegular(path)
 	switch {
 	case err == nil && len(key) == pinKeySize:
 		if err := privatefs.CheckFile(path); err != nil {
@@ -72,7 +71,7 @@ func (s *Store) pinned(path string) messages.FileIdentity {
 		return messages.FileIdentity{}
 	}
 	var p pin
-	data, err := os.ReadFile(record(path))
+	data, err := privatefs.ReadRegular(record(path))
 	if err != nil || json.Unmarshal(data, &p) != nil || !hmac.Equal(p.MAC, s.mac(path, p.Identity)) {
 		return messages.FileIdentity{}
 	}
