@@ -200,3 +200,38 @@ func TestEndlessData(t *testing.T) {
 		})
 	}
 }
+
+// M1, T6: metadata whose digest or length is not what the file before it in the chain says is refused, and the verified manifest
+// stays.
+func TestWrongMetadataHash(t *testing.T) {
+	wrong := func(version int64, change func(*metadata.MetaFiles)) *metadata.MetaFiles {
+		m := metadata.MetaFile(version)
+		change(m)
+		return m
+	}
+	for what, change := range map[string]func(*metadata.MetaFiles){
+		"digest": func(m *metadata.MetaFiles) { m.Hashes = metadata.Hashes{"sha256": make([]byte, 32)} },
+		"length": func(m *metadata.MetaFiles) { m.Length = 10 },
+	} {
+		for role, of := range map[string]func(f *fixture){
+			metadata.SNAPSHOT: func(f *fixture) {
+				f.Timestamp.Signed.Meta["snapshot.json"] = wrong(f.Snapshot.Signed.Version, change)
+			},
+			metadata.TARGETS: func(f *fixture) {
+				f.Snapshot.Signed.Meta["targets.json"] = wrong(f.Targets.Signed.Version, change)
+				f.Sign(metadata.SNAPSHOT, f.serves(metadata.SNAPSHOT))
+			},
+		} {
+			f, good := attacked(t)
+			f.Publish()
+			of(f)
+			f.SignTimestamp()
+			if cat, err := f.client(t).Refresh(t.Context(), messages.Secret{}); err == nil {
+				t.Errorf("wrong %s of %s: got version %d, want it refused", what, role, cat.Version)
+			}
+			if kept := f.load(t, messages.ReasonOK); kept.Version != good.Version {
+				t.Errorf("wrong %s of %s: got version %d kept, want %d", what, role, kept.Version, good.Version)
+			}
+		}
+	}
+}

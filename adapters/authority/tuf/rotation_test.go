@@ -40,6 +40,11 @@ func TestFastForwardRecovery(t *testing.T) {
 			func(f *fixture, honest int64) { f.Targets.Signed.Version = honest },
 			[]string{metadata.TIMESTAMP, metadata.SNAPSHOT, metadata.TARGETS},
 		},
+		"targets, with the keys of the snapshot": {
+			func(f *fixture) { f.Targets.Signed.Version = far },
+			func(f *fixture, honest int64) { f.Targets.Signed.Version = honest },
+			[]string{metadata.SNAPSHOT},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)

@@ -55,14 +55,14 @@ type floor struct {
 
 // above reports whether set is older than the floor in any part. Versions that were signed with keys that
 // the root has since replaced do not count: an attacker who had those keys may have signed any version
-// (TUF specification, section 5.3.11).
+// (TUF specification, section 5.3.11). The version of the targets is also one that the snapshot's keys have signed.
 func (f floor) above(set *trustedmetadata.TrustedMetadata) bool {
 	if set.Root.Signed.Version < f.Root {
 		return true
 	}
 	online := f.holds(set.Root, metadata.TIMESTAMP) && f.holds(set.Root, metadata.SNAPSHOT)
-	return online && (set.Timestamp.Signed.Version < f.Timestamp || set.Snapshot.Signed.Version < f.Snapshot) ||
-		f.holds(set.Root, metadata.TARGETS) && set.Targets[metadata.TARGETS].Signed.Version < f.Targets
+	return online && (set.Timestamp.Signed.Version < f.Timestamp || set.Snapshot.Signed.Version < f.Snapshot ||
+		f.holds(set.Root, metadata.TARGETS) && set.Targets[metadata.TARGETS].Signed.Version < f.Targets)
 }
 
 // holds reports whether the keys of the role are those of the floor.
