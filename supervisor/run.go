@@ -92,7 +92,7 @@ func Run(ctx context.Context, o Options) error {
 	t.wing("runtime", runtime...)
 	t.wing("door", doorWing(o, b, quarantine, t.views)...)
 	t.root.Add(&notifier{b.snapshot, b.lifecycle, o.Logger.Named("systemd")})
-	t.root.Add(&trimmer{b.snapshot, o.Logger.Named("supervisor")})
+	t.root.Add(&trimmer{b.snapshot, o.Logger.Named("supervisor"), dropProgramPages})
 	if o.OnReady != nil {
 		t.root.Add(&announcer{b.snapshot, o.OnReady})
 	}

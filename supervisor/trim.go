@@ -12,14 +12,20 @@ import (
 	"companion/messages"
 )
 
-// settle is the time from the first availability to the release of the memory of the start.
-const settle = 2 * time.Second
+// The times between the first availability and the releases: what the start needed, what sign-in, refresh and download after it
+// needed, and from then on what rare work needs. Loading the pages that an idle daemon uses again takes about 2 ms.
+const (
+	settle      = 2 * time.Second
+	settleAgain = time.Minute
+	settleLater = 30 * time.Minute
+)
 
-// trimmer releases once the memory that only the start of the daemon needed: an idle daemon uses few of those
+// trimmer releases the memory that only the start of the daemon, and later rare work, needed: an idle daemon uses few of those
 // pages. The kernel loads a page again when it is used.
 type trimmer struct {
 	snapshot *actorkit.Watch[messages.Snapshot]
 	log      *zap.Logger
+	drop     func() error // of the program's pages
 }
 
 func (t *trimmer) String() string { return "trimmer" }
@@ -36,16 +42,26 @@ func (t *trimmer) Serve(ctx context.Context) error {
 		case <-changed:
 		}
 	}
-	timer := time.NewTimer(settle)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
+	for pause := settle; ; pause = later(pause) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		debug.FreeOSMemory()
+		if err := t.drop(); err != nil {
+			t.log.Warn("memory that is not needed is not given back", zap.Error(err))
+			return suture.ErrDoNotRestart
+		}
 	}
-	debug.FreeOSMemory()
-	if err := dropProgramPages(); err != nil {
-		t.log.Warn("memory of the start not given back", zap.Error(err))
+}
+
+// later is the pause after a pause.
+func later(pause time.Duration) time.Duration {
+	if pause == settle {
+		return settleAgain
 	}
-	return suture.ErrDoNotRestart
+	return settleLater
 }

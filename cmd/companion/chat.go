@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -169,7 +170,7 @@ func (a *app) conversation(ctx context.Context, f chatFlags) (*conversation, err
 		return nil, err
 	}
 	return &conversation{app: a, client: client, context: contextOf(d.status), model: d.status.Model.Name, lane: l,
-		control: d.status.Model.ControlTokens, out: a.out}, nil
+		control: d.status.Model.ControlTokens, out: a.out, reopen: func(ctx context.Context) (*conversation, error) { return a.conversation(ctx, f) }}, nil
 }
 
 func noPrompt() error {
@@ -215,6 +216,26 @@ type conversation struct {
 	turns    []completion.Message
 	attached []attachment // for the next message
 	trimmed  bool         // it was said that old turns leave
+	// reopen finds the daemon again, which has another address and token after a restart; nil: another lane.
+	reopen func(context.Context) (*conversation, error)
+}
+
+// again asks once more at the daemon that runs now, where the answer could not begin because another one did before.
+func (c *conversation) again(ctx context.Context, prompt string, err error) error {
+	var asked *completion.Error
+	var refused *failure
+	stale := errors.As(err, &asked) && (asked.Status == 0 && asked.Code == "unreachable" || asked.Status == http.StatusUnauthorized) ||
+		errors.As(err, &refused) && (refused.code == "foreign_listener" || refused.exit == exitNotRunning)
+	if !stale || c.reopen == nil || ctx.Err() != nil {
+		return err
+	}
+	fresh, reopenErr := c.reopen(ctx)
+	if reopenErr != nil {
+		return reopenErr
+	}
+	c.client.Close()
+	c.client, c.context, c.model, c.control = fresh.client, fresh.context, fresh.model, fresh.control
+	return c.ask(ctx, prompt)
 }
 
 // leaves says where the text goes when it leaves this machine.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/term"
 
-	"companion/adapters/completion"
 	"companion/adapters/completion/lane"
 )
 
@@ -122,8 +121,8 @@ func (a *app) reenter(h hold) {
 	heldTerminal.leave = h.leave
 }
 
-// chatLine does what one line asks for. Errors of an answer are shown and do not end the conversation, except those
-// after which no answer can come.
+// chatLine does what one line asks for. Errors of an answer are shown and do not end the conversation: the daemon may be back
+// for the next message.
 func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line string) (done bool, err error) {
 	text := strings.TrimSpace(line)
 	command, argument, _ := strings.Cut(text, " ")
@@ -164,7 +163,10 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 	}
 	answering, stop := context.WithCancel(ctx)
 	in.answering(stop)
-	err = c.ask(answering, line)
+	before := len(c.turns)
+	if err = c.ask(answering, line); err != nil && len(c.turns) == before { // nothing was answered
+		err = c.again(answering, line, err)
+	}
 	in.answering(nil)
 	interrupted := answering.Err() != nil
 	stop()
@@ -178,8 +180,7 @@ func (a *app) chatLine(ctx context.Context, c *conversation, in *chatInput, line
 		return false, nil
 	}
 	f := described(err)
-	var asked *completion.Error
-	if f.exit == exitNotRunning || errors.As(err, &asked) && asked.Status == 0 {
+	if f.code == "failed" { // of the terminal
 		return true, err
 	}
 	a.say("%s", plain(f.message))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"companion/adapters/completion"
+	"companion/adapters/completion/lane"
 )
 
 // smallContext is an endpoint whose context holds most messages, and that notes what it was sent.
@@ -87,6 +89,47 @@ func TestOneMessageTooLong(t *testing.T) {
 	var f *failure
 	if !errors.As(err, &f) || f.message != "the prompt is too long for the 4096-token context" || !strings.Contains(f.hint, "model.context") || len(c.turns) != 0 {
 		t.Errorf("got %v and %d messages, want the error and none", err, len(c.turns))
+	}
+}
+
+// A conversation outlives the daemon: while it is away the message is refused, and afterwards it goes on at the new address,
+// with the earlier turns and the attached file.
+func TestConversationOutlivesTheDaemon(t *testing.T) {
+	first, _ := smallContext(t, 9)
+	second, sent := smallContext(t, 9)
+	away := errors.New("away")
+	said, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := completion.New(completion.Target{BaseURL: "http://127.0.0.1:1/v1", Model: "m", Local: true})
+	t.Cleanup(gone.Close)
+	a := &app{in: said, out: said, err: said}
+	c := &conversation{app: a, client: first, context: 4096, lane: lane.Local, out: &bytes.Buffer{}}
+	c.reopen = func(context.Context) (*conversation, error) {
+		if away != nil {
+			return nil, &failure{code: "not_running", message: "the companion is not running", exit: exitNotRunning}
+		}
+		return &conversation{client: second, context: 4096, model: "m"}, nil
+	}
+	in := newChatInput(nil, func() {})
+	say := func(line string) {
+		t.Helper()
+		if done, err := a.chatLine(t.Context(), c, in, line); done || err != nil {
+			t.Errorf("%s: got an end, %v; want the conversation to go on", line, err)
+		}
+	}
+	say("one")
+	c.client = gone
+	c.attached = []attachment{{name: "f", text: "file f"}}
+	say("two")
+	away = nil
+	say("three")
+	if len(*sent) != 1 || strings.Join((*sent)[0], ", ") != "one, answer 1, file f\n\nthree" {
+		t.Errorf("got the messages %q at the new daemon, want the earlier turns, the file and the last message", *sent)
+	}
+	if text, err := os.ReadFile(said.Name()); err != nil || strings.Count(string(text), "the companion is not running") != 1 {
+		t.Errorf("got %q, %v; want it said once that the daemon is away", text, err)
 	}
 }
 
