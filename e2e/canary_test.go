@@ -163,6 +163,14 @@ func TestCanary(t *testing.T) {
 	watch.Close()
 	status = exercise(c, house)
 	c.look("status", mustJSON(t, status))
+	// X9: the report that a person attaches to an issue.
+	report := filepath.Join(t.TempDir(), "report.json")
+	c.run(house, "doctor", "--bundle", report)
+	told, err := os.ReadFile(report)
+	if err != nil || !strings.Contains(string(told), `"log"`) {
+		t.Errorf("report: got %d bytes, %v; want one with the log", len(told), err)
+	}
+	c.look("report", string(told))
 
 	// A crash and a failing hub produce messages that normal use does not.
 	watch = house.Watch()

@@ -24,7 +24,10 @@ func TestGuideWithPrograms(t *testing.T) {
 		path = append(path, filepath.Join(installed, dir))
 	}
 	parts, hub := harness.Parts(t), harness.NewHub(t)
-	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, parts.Model.File, harness.ToolTemplate), "--version", "1", "--default")
+	// The instructed model ends its answers. Only the other has a context for Claude Code, which bounds the answer itself.
+	const long = "long-context"
+	hub.Publish("model", harness.ModelName, harness.Instructed(t).File, "--version", "1", "--default")
+	hub.Publish("model", long, harness.WithTemplate(t, parts.Model.File, harness.ToolTemplate), "--version", "1")
 	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
 	c := hub.Companion("[model]\ncontext = 16384\n") // the first prompt of Claude Code has 12,000 tokens
 	c.Start()
@@ -46,6 +49,10 @@ func TestGuideWithPrograms(t *testing.T) {
 		ran++
 		t.Run(fmt.Sprintf("line %d, %s", b.Line, program), func(t *testing.T) {
 			script := b.Script
+			if program == "claude" {
+				c.Must("use", long)
+				defer c.Must("use", "--default")
+			}
 			for _, other := range all {
 				if file := makes[program]; file != "" && other.Needs == "" && strings.Contains(other.Script, "> "+file) {
 					script = other.Script + script

@@ -160,6 +160,9 @@ func (c *Companion) env() []string {
 	return append(all, c.Extra...)
 }
 
+// Environ is the environment of its commands, for a program that a test starts itself.
+func (c *Companion) Environ() []string { return c.env() }
+
 // Run runs one command to its end.
 func (c *Companion) Run(args ...string) Result {
 	c.t.Helper()
