@@ -102,6 +102,30 @@ func checkWhatClientsSend(t *testing.T, door *harness.Door) {
 	}
 	ask(t, door, chatPath, `{"max_tokens":2,"messages":[{"role":"user","content":"a"},{"role":"assistant","reasoning_content":"r"},{"role":"user","content":"b"},
 		{"role":"assistant","content":null,"tool_calls":[],"parsed":null},{"role":"user","content":"c"}]}`)
+	// Requests of public reports; adapters/door/openai has the whole table.
+	for path, bodies := range map[string][]string{
+		chatPath: {
+			`{"max_tokens":2,"messages":[{"role":"system","content":"s","id":7,"opts":{"visible":false}},{"role":"user","content":"u","name":"Zoë.7"}]}`,
+			`{"max_tokens":2,"messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"thinking","thinking":"hm"}]},{"role":"user","content":[{"type":"input_text","text":"y"}]}]}`,
+			`{"max_tokens":2,"messages":[{"role":"user","content":"x"}],"reasoning_effort":"none","repetition_penalty":1.1,"thinking_budget":0,"num_ctx":4096,"top_a":0}`,
+			`{"max_tokens":2,"messages":[{"role":"user","content":"x"}],"thinking":{"type":"disabled"},"tools":[],"tool_choice":"none","reasoning_format":"auto","return_progress":true,"stop":[]}`,
+		},
+		"/messages": {
+			`{"max_tokens":2,"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":"x"},{"role":"system","content":[{"type":"tool_addition","tool":{"type":"tool_reference","name":"Bash"}}]}]}`,
+			`{"max_tokens":2,"messages":[{"role":"assistant","content":[{"type":"compaction","content":"so far"}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"tool_reference","tool_name":"T"}]},{"type":"text","text":"x"}]}]}`,
+			`{"max_tokens":2,"messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"redacted_thinking","data":"x"}]},{"role":"user","content":"y"}],"betas":["b"]}`,
+		},
+		"/responses": {
+			`{"max_output_tokens":2,"instructions":"i","input":[{"type":"message","id":"m","role":"developer","content":[{"type":"input_text","text":"d"}]},{"role":"user","content":"u"},{"role":"user","content":"v"},{"type":"web_search_call","id":"w","status":"completed"}],"reasoning":{"effort":"none"},"client_metadata":{"a":"b"}}`,
+			`{"max_output_tokens":1,"input":"x","tools":[{"type":"namespace","name":"n","tools":[]},{"type":"web_search"}],"tool_choice":"auto"}`,
+		},
+	} {
+		for _, body := range bodies {
+			if reply := door.Do(t.Context(), http.MethodPost, path, body); reply.Status != http.StatusOK {
+				t.Errorf("%s %s: answered %d %s, want 200", path, body, reply.Status, reply.Body)
+			}
+		}
+	}
 	long := strings.Repeat("word ", 6000)
 	for path, body := range map[string]string{
 		chatPath: `{"messages":[{"role":"user","content":"` + long + `"}]}`, completionPath: `{"prompt":"` + long + `"}`,
@@ -111,5 +135,52 @@ func checkWhatClientsSend(t *testing.T, door *harness.Door) {
 		if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "and the context holds 4096.") || !strings.Contains(reply.Body, "The prompt has 6") {
 			t.Errorf("%s, a long prompt: answered %d %s, want both numbers", path, reply.Status, reply.Body)
 		}
+	}
+}
+
+// strictTemplate is a chat template that fails as those of Gemma, Mistral and Qwen do.
+const strictTemplate = `{%- for m in messages -%}
+{%- if m.role == 'system' and loop.index0 > 0 -%}{{ raise_exception('System message must be at the beginning.') }}{%- endif -%}
+{%- if loop.index0 > 0 and messages[loop.index0 - 1].role == m.role and m.role != 'tool' -%}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}
+{%- if m.role not in ['system', 'user', 'assistant', 'tool'] -%}{{ raise_exception('Unexpected message role.') }}{%- endif -%}
+<|im_start|>{{ m.role }}
+{% if m.content is string %}{{ m.content }}{% elif m.content %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif -%}`
+
+// L13: the conversations of Claude Code and codex are answered by a model with a strict chat template. What no form of the
+// conversation can mend is refused with the reason.
+func TestStrictTemplate(t *testing.T) {
+	parts, hub := harness.Parts(t), harness.NewHub(t)
+	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, parts.Model.File, strictTemplate), "--version", "1", "--default")
+	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
+	c := hub.Companion("")
+	c.Start()
+	c.SignIn()
+	c.Available()
+	door := c.Door()
+	for path, bodies := range map[string][]string{
+		chatPath: {
+			`{"max_tokens":2,"messages":[{"role":"system","content":"a"},{"role":"developer","content":"b"},{"role":"user","content":"c"},{"role":"user","content":"d"}]}`,
+			`{"max_tokens":2,"stream":true,"messages":[{"role":"user","content":"a"},{"role":"system","content":"b"}]}`,
+		},
+		"/messages": {
+			`{"max_tokens":2,"stream":true,"system":"s","messages":[{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"system","content":"b"},{"role":"assistant","content":"c"},{"role":"user","content":"d"},{"role":"system","content":[{"type":"text","text":"e"}]}]}`,
+		},
+		"/messages/count_tokens": {`{"messages":[{"role":"user","content":"a"},{"role":"system","content":"b"}]}`},
+		"/responses": {
+			`{"max_output_tokens":2,"instructions":"i","input":[{"role":"developer","content":"a"},{"role":"user","content":"b"},{"role":"user","content":"c"}]}`,
+		},
+	} {
+		for _, body := range bodies {
+			if reply := door.Do(t.Context(), http.MethodPost, path, body); reply.Status != http.StatusOK {
+				t.Errorf("%s %s: answered %d %s, want 200", path, body, reply.Status, reply.Body)
+			}
+		}
+	}
+	reply := door.Do(t.Context(), http.MethodPost, chatPath, `{"messages":[{"role":"user","content":"a"},{"role":"tool","tool_call_id":"c","content":"b"},{"role":"assistant","content":"c","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"assistant","content":"c"}]}`)
+	if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "chat template does not accept this conversation") {
+		t.Errorf("two assistant messages of which the first has calls: answered %d %s, want 400 that says why", reply.Status, reply.Body)
 	}
 }

@@ -48,6 +48,28 @@ var answers = map[messages.Reason]answerTo{
 	messages.ReasonCPUOverLimit:            {503, "The runtime uses more CPU than allowed."},
 }
 
+// foreignRoutes are routes of other APIs, by their beginnings, with what their programs must be told.
+var foreignRoutes = []struct{ begins, api string }{
+	{"/api/", "Ollama's own"}, {"/v1/api/", "Ollama's own"},
+	{"/v1beta/", "Gemini's"}, {"/openai/deployments/", "Azure's"}, {"/openai/", "another"}, {"/v1/engines", "OpenAI's old"},
+	{"/completion", "llama.cpp's own"}, {"/props", "llama.cpp's own"}, {"/slots", "llama.cpp's own"}, {"/tokenize", "llama.cpp's own"},
+	{"/detokenize", "llama.cpp's own"}, {"/apply-template", "llama.cpp's own"}, {"/embedding", "llama.cpp's own"},
+	{"/v1/internal/", "text-generation-webui's own"}, {"/v1/realtime", "a realtime"}, {"/v1/assistants", "a stateful"}, {"/v1/threads", "a stateful"},
+}
+
+// noRoute is the answer to a path that has no route. It names the right base URLs, and the way out where the path tells what
+// the program is made for.
+func noRoute(path, origin string) *problem {
+	p := &problem{reason: messages.ReasonUnknownPath, limit: origin}
+	for _, r := range foreignRoutes {
+		if strings.HasPrefix(path, r.begins) && !strings.HasPrefix(path, routeCompletions[len("/v1"):]) && !strings.HasPrefix(path, routeEmbeddings[len("/v1"):]) {
+			p.text = "This is a route of " + r.api + " API, which is not served here. Choose another provider in the program: the base URL is %/v1 for OpenAI clients, and % for Anthropic clients."
+			return p
+		}
+	}
+	return p
+}
+
 // Messages that say more than the message of their reason. A % stands for a limit.
 const (
 	textTooLong      = "The prompt does not fit the context of % tokens."
@@ -55,6 +77,7 @@ const (
 	textNoImages     = "The served model does not take images. Leave them out."
 	textNoAudio      = "The served model does not take audio. Leave it out."
 	textNoTools      = "The served model's chat template has no tools, so it cannot be made to call one. Use `auto`, or response_format with a JSON schema."
+	textTemplate     = "The served model's chat template does not accept this conversation. Most templates accept one system message, at the beginning, and then user and assistant in turn."
 	textUnsupported  = "The served model cannot do this."
 	textNewFormats   = "Requests with new schemas or tools ended the model's runtime several times. New ones are accepted again within % minutes."
 	textNoEmbeddings = "The served model is not an embedding model."

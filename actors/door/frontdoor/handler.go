@@ -42,10 +42,11 @@ type door struct {
 	relay      *relay.Relay
 	callers    atomic.Pointer[callers] // the actor's loop stores it
 	template   atomic.Pointer[template]
-	memory     memory     // of large bodies
-	checks     checks     // of bodies
-	refusals   refusalLog // of the guard
-	guesses    guesses    // whether the runtime's guesses of tokens lose time
+	folds      atomic.Uint64 // the launch whose template refused a conversation and accepted it folded
+	memory     memory        // of large bodies
+	checks     checks        // of bodies
+	refusals   refusalLog    // of the guard
+	guesses    guesses       // whether the runtime's guesses of tokens lose time
 
 	// unfit tells the lifecycle actor that a launch must not guess tokens (R12).
 	unfit func(ctx context.Context, launch messages.Launch, why string)
@@ -224,7 +225,7 @@ func (v *visit) serve() {
 	case v.caller == guard.Probe:
 		v.probe()
 	case v.route == routeOther:
-		v.refuse(&problem{reason: messages.ReasonUnknownPath, limit: v.d.origin})
+		v.refuse(noRoute(v.r.URL.Path, v.d.origin))
 	case v.route == routeRoot:
 		v.root()
 	case v.route == routeModels:
@@ -281,6 +282,9 @@ func (v *visit) complete() {
 			v.refuse(refusal(reason))
 			return
 		}
+	}
+	if s.Launch != 0 && v.d.folds.Load() == uint64(s.Launch) {
+		v.fold(checked)
 	}
 	print := fingerprintOf(v.route, s.Model, checked.bytes)
 	alone, p := v.quarantined(&print)
@@ -369,27 +373,3 @@ func (v *visit) enter(ctx context.Context, n need) messages.Reason {
 
 // lookAfterClient is how often a waiting request checks whether its client has left.
 const lookAfterClient = 50 * time.Millisecond
-
-// relay sends a checked body to the runtime and passes the answer on.
-func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, print fingerprint) {
-	if s.BackEnd == (messages.BackEnd{}) {
-		v.refuse(refusal(messages.ReasonRuntimeUnavailable))
-		return
-	}
-	var result relay.Result
-	sending, leave := v.d.quarantine.watch(s, print)
-	defer func() { leave(result) }() // also after a panic
-	result = v.d.relay.Do(v.r.Context(), v.w, relay.Call{
-		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: checked, Stream: about.Stream, Gone: v.conn.Gone,
-		Sending: sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
-	})
-	v.reason, v.status, v.tokens, v.first, v.ending = result.Reason, http.StatusOK, result.Tokens, result.First, result.Ending
-	v.judgeGuesses(s, result)
-	switch {
-	case !result.Written && v.revoked():
-		v.refuse(refusal(messages.ReasonInvalidToken))
-	case !result.Written:
-		v.refuse(explain(result, about, s.Model.Context))
-	}
-	v.left(result.Gone, result.Written)
-}

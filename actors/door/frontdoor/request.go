@@ -122,6 +122,8 @@ func explain(r relay.Result, about openai.Result, context int) *problem {
 		p.text, p.limit, p.param = textTooLongBy, fmt.Sprintf("%d tokens, and the context holds %d", r.PromptTokens, context), ""
 	case r.TooLong:
 		p.text, p.limit = textTooLong, strconv.Itoa(context)
+	case r.Template:
+		p.text, p.param = textTemplate, "messages"
 	case r.Unsupported && about.Images:
 		p.text = textNoImages
 	case r.Unsupported && about.Audio:

@@ -17,13 +17,17 @@ var messagesRequest = newObject(
 	field{name: "tools", rule: hiddenRule{list{of: inputTool{}, max: maxTools}}, doc: "functions that the model may call"},
 	field{name: "tool_choice", rule: hiddenRule{anthropicChoice}, doc: "whether it must call one; a tool named here is the only one offered"},
 	field{name: "thinking", rule: thinking, doc: "whether a model that can think does"},
-	field{name: "chat_template_kwargs", rule: templateFlags, doc: "llama.cpp; `enable_thinking` alone"},
+	field{name: "chat_template_kwargs", rule: hiddenRule{templateFlags}, doc: "llama.cpp; `enable_thinking` alone"},
 	field{name: "output_config", rule: hiddenRule{outputConfig}, doc: "`effort` is left out: the runtime has no such switch for this format"},
 	field{name: "metadata", action: drop, doc: noStore},
 	field{name: "service_tier", action: drop, doc: "there is one"},
 	field{name: "inference_geo", action: drop, doc: "the model runs on this machine"},
 	field{name: "speed", action: drop, doc: "there is one"},
 	field{name: "context_management", action: drop, doc: "the conversation is used as it is sent"},
+	field{name: "betas", action: drop, doc: noBetas}, field{name: "anthropic_beta", action: drop, doc: noBetas}, field{name: "anthropic_version", action: drop, doc: noBetas},
+	field{name: "user", action: drop, doc: noAccounts}, field{name: "stream_options", action: drop, doc: "the last events have the token counts"},
+	field{name: "diagnostics", action: drop, doc: noStore},
+	field{name: "stop", action: refuse, doc: "write `stop_sequences`"},
 	field{name: "extra_body", rule: only{"{}", "it belongs to the library; put its fields next to the others"}, doc: "an empty one says nothing"},
 	cacheControl,
 	field{name: "mcp_servers", rule: only{"[]", "nothing is fetched; give the tools in `tools` and call them yourself"}, doc: "nothing is fetched"},
@@ -32,10 +36,13 @@ var messagesRequest = newObject(
 	field{name: "system_prompt", action: refuse, doc: "write `system`"},
 )
 
+const noBetas = "there is one version of this format here"
+
 const noAnthropicFormat = "the runtime enforces no schema in this format; use a tool with `tool_choice`, or POST /v1/chat/completions with `response_format`"
 
 var outputConfig = newObject(
 	field{name: "effort", action: drop, doc: "the runtime has no such switch for this format"},
+	field{name: "task_budget", action: drop, doc: "only a wish; `max_tokens` bounds the answer"},
 	field{name: "format", action: refuse, doc: noAnthropicFormat},
 )
 
@@ -103,6 +110,17 @@ var block = &union{of: map[string]rule{
 		field{name: "content", rule: content{list{of: result, min: 1}}, doc: "what the tool said"},
 		field{name: "is_error", action: drop, doc: "the model reads it in the content"}, cacheControl,
 	),
+	"compaction": newObject(typeAs("compaction", "text"),
+		field{name: "content", rule: renamed{text{prompt: true}, "text"}, required: true, doc: "a summary of what was said before, as text"},
+		field{name: "tool_changes", action: drop, doc: "`tools` has the tools"}, field{name: "encrypted_content", action: drop, doc: "only its maker can read it"},
+		cacheControl,
+	),
+	"tool_addition": leftOut{newObject(typeField("tool_addition"),
+		field{name: "tool", rule: changedTool(false), required: true, doc: "a tool that is offered from here on"}, cacheControl,
+	)},
+	"tool_removal": leftOut{newObject(typeField("tool_removal"),
+		field{name: "tool", rule: changedTool(true), required: true, doc: "a tool that is no longer offered"}, cacheControl,
+	)},
 }, dropped: map[string]string{"redacted_thinking": "only its maker can read it"}, refused: map[string]string{
 	"document": noFiles, "search_result": noFiles, "container_upload": "no code is run; leave it out",
 	"server_tool_use": hostedTool, "web_search_tool_result": hostedTool, "web_fetch_tool_result": hostedTool, "mcp_tool_use": hostedTool, "mcp_tool_result": hostedTool,

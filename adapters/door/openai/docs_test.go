@@ -144,6 +144,10 @@ func describeInside(b *strings.Builder, path string, r rule) {
 		describeInside(b, path, r.rule)
 	case renamed:
 		describeInside(b, path, r.rule)
+	case leftOut:
+		describeInside(b, path, r.rule)
+	case addedTool:
+		// as a tool in `tools`
 	case formatRule:
 		describeObject(b, path, responseFormat)
 	case flatFormatRule:

@@ -23,6 +23,7 @@ func (r *reader) finish() *Error {
 	if err := r.finishTools(); err != nil {
 		return err
 	}
+	r.finishSwitches()
 	if format := r.seen.textFormat; format != nil {
 		r.name("response_format")
 		r.out = append(r.out, format...)
@@ -88,6 +89,7 @@ var forms = [...]form{
 // finishTools writes the tools. The runtime has no choice of one function by name. Leaving the other functions
 // out and requiring a call means the same.
 func (r *reader) finishTools() *Error {
+	r.changeTools()
 	choice := r.seen.toolChoice
 	if choice == "" && len(r.tools) == 0 && r.seen.toolNamed == "" {
 		return nil

@@ -122,8 +122,7 @@ func TestFieldsOfOtherServers(t *testing.T) {
 		t.Errorf("got %s, dropped %v, %s, want all seven fields left out, and the four that carry something counted", got, result.Dropped, refused)
 	}
 	for in, want := range map[string]string{
-		`"num_ctx":4096`: "model.context", `"reasoning":{"effort":"low"}`: "`reasoning_effort`", `"thinking":{"type":"disabled"}`: "`enable_thinking`",
-		`"enable_thinking":false`: "`chat_template_kwargs`", `"min_tokens":5`: "`min_tokens`", `"stop_token_ids":[1]`: "`stop`", `"skip_special_tokens":false`: "`skip_special_tokens`",
+		`"num_ctx":4097`: "model.context", `"reasoning":{"max_tokens":9}`: "`thinking_budget`", `"thinking":{"type":"off"}`: "disabled", `"min_tokens":5`: "`min_tokens`", `"stop_token_ids":[1]`: "`stop`", `"skip_special_tokens":false`: "`skip_special_tokens`",
 	} {
 		if _, _, refused := checked(Chat, serving, chatOf(in)); !strings.Contains(refused, want) {
 			t.Errorf("%s: got %q, want a refusal with %q", in, refused, want)

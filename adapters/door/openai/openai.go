@@ -7,7 +7,8 @@
 //   - table.go: OpenAI chat, completions and embeddings, and the sampling fields that llama.cpp adds;
 //   - infill.go: filling in the middle, in the form of llama.cpp and as `suffix` of a completion;
 //   - responses.go: OpenAI responses;
-//   - anthropic.go: Anthropic messages.
+//   - anthropic.go: Anthropic messages;
+//   - switches.go: fields of other families that mean one of llama.cpp.
 //
 // A null field counts as absent, except for the fields that control the runtime itself.
 //
@@ -87,6 +88,7 @@ func Check(route Route, raw []byte, serving Serving, out []byte) ([]byte, Result
 	r.names, r.objects = r.names[:0], r.objects[:0]
 	r.out, r.route, r.serving, r.seen, r.omit = out, route, serving, seen{breakers: noBound}, false
 	r.tools, r.toolNames, r.dropped = r.tools[:0], r.toolNames[:0], r.dropped[:0]
+	r.changes = toolChanges{}
 	r.schemas.reset()
 
 	if r.dec.PeekKind() != '{' {
@@ -136,6 +138,7 @@ type reader struct {
 
 	tools     [][]byte // encoded; finishTools writes those that tool_choice allows
 	toolNames []string
+	changes   toolChanges // that messages make to tools
 	schemas   schemas
 }
 
@@ -158,13 +161,12 @@ type seen struct {
 	textFormat            []byte // what finish writes as response_format
 	toolChoice            string // "none", "auto", "required" or ""
 	toolNamed             string // the one function that tool_choice names
+	thinking              wish   // "true" or "false"
+	effort, penalty       wish
+	noEffort              bool // the effort is "none"
 	message               struct {
 		role                  string
 		content, empty, calls bool
-	}
-	part struct {
-		kind               string
-		text, image, audio bool
 	}
 	format struct {
 		kind   string

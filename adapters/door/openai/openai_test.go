@@ -122,7 +122,7 @@ func TestRefused(t *testing.T) {
 		{user(`[{"type":"image_url","image_url":{"url":"http://10.0.0.1/x"}}]`), "messages[0].content[0].image_url.url"},
 		{user(`[{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}]`), "messages[0].content[0].image_url.url"},
 		{user(`[{"type":"image_url","image_url":{"url":" data:image/png;base64,AA"}}]`), "messages[0].content[0].image_url.url"},
-		{user(`[{"type":"image_url","image_url":"data:image/png;base64,AA"}]`), "messages[0].content[0].image_url"},
+		{user(`[{"type":"image_url","image_url":"http://10.0.0.1/x"}]`), "messages[0].content[0].image_url"},
 		{user(`[{"type":"file","file":{}}]`), "messages[0].content[0].type"}, {user(`[]`), "messages[0].content"},
 		{`{` + hi + `,"frobnicate":1}`, "frobnicate"}, {`{` + hi + `,"Temperature":1}`, "Temperature"}, {`{` + hi + `,"` + strings.Repeat("é", 50) + `":1}`, strings.Repeat("?", 32)},
 		{`{` + hi + `,"id_slot":0}`, "id_slot"}, {`{` + hi + `,"lora":[]}`, "lora"}, {`{` + hi + `,"n_discard":1}`, "n_discard"}, {`{` + hi + `,"n_keep":1}`, "n_keep"},

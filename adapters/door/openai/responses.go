@@ -18,7 +18,7 @@ var responsesRequest = newObject(join(
 		{name: "messages", action: refuse, doc: "this route has them as `input`"},
 		{name: "reasoning", rule: reasoning, doc: "for models that reason"},
 		{name: "stop", rule: stop{}, doc: "llama.cpp; where the answer ends"},
-		{name: "chat_template_kwargs", rule: templateFlags, doc: "llama.cpp; `enable_thinking` alone"},
+		{name: "chat_template_kwargs", rule: hiddenRule{templateFlags}, doc: "llama.cpp; `enable_thinking` alone"},
 		{name: "stream_options", action: drop, doc: "the last event has the token counts"},
 		{name: "top_logprobs", rule: only{"0", "this route gives none; use POST /v1/chat/completions"}, doc: "this route gives none"},
 		{name: "include", action: drop, doc: "an answer has all that there is"},
@@ -34,7 +34,7 @@ var responsesRequest = newObject(join(
 const noState = "no answer is kept here; send the whole conversation in `input`"
 
 var reasoning = newObject(
-	field{name: "effort", rule: oneOf("none", "minimal", "low", "medium", "high", "xhigh"), doc: "how much"},
+	field{name: "effort", rule: choice{words: efforts.words, note: func(s *seen, w string) { s.noEffort = w == "none" }}, doc: "how much; `none` also turns thinking off"},
 	field{name: "summary", action: drop, doc: "the reasoning itself is sent"},
 	field{name: "generate_summary", action: drop, doc: "the reasoning itself is sent"},
 	field{name: "context", action: drop, doc: "the conversation is used as it is sent"},
@@ -58,12 +58,13 @@ var item = &union{byDefault: "message", of: map[string]rule{
 		field{name: "caller", action: drop, doc: ofAnAnswer}, providerFields,
 	),
 }, dropped: map[string]string{
-	"reasoning":  "the model reads what was said, not how it was found",
-	"compaction": "only its maker can read it",
+	"reasoning":       "the model reads what was said, not how it was found",
+	"compaction":      "only its maker can read it",
+	"web_search_call": "it has no text that the model could read", "mcp_list_tools": "only functions are offered to the model",
 }, refused: map[string]string{
 	"item_reference": noState, "file_search_call": hostedTool, "computer_call": hostedTool, "computer_call_output": hostedTool,
-	"web_search_call": hostedTool, "code_interpreter_call": hostedTool, "image_generation_call": hostedTool,
-	"local_shell_call": hostedTool, "local_shell_call_output": hostedTool, "mcp_call": hostedTool, "mcp_list_tools": hostedTool,
+	"code_interpreter_call": hostedTool, "image_generation_call": hostedTool,
+	"local_shell_call": hostedTool, "local_shell_call_output": hostedTool, "mcp_call": hostedTool,
 	"mcp_approval_request": hostedTool, "mcp_approval_response": hostedTool,
 	"custom_tool_call": functionsOnly, "custom_tool_call_output": functionsOnly,
 }}

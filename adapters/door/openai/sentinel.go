@@ -243,12 +243,13 @@ func (c content) read(r *reader) *Error {
 			return err
 		}
 		if r.dec.PeekKind() != ']' {
-			return c.parts.rest(r)
-		}
-		if err := r.close(); err != nil {
+			if err := c.parts.rest(r); err != nil || len(r.out)-mark > len("[]") {
+				return err
+			}
+		} else if err := r.close(); err != nil {
 			return err
 		}
-		r.out = append(r.out[:mark], `""`...)
+		r.out = append(r.out[:mark], `""`...) // there is none, or each is left out
 		r.seen.message.empty = true
 		return nil
 	}

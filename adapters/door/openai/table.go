@@ -24,17 +24,28 @@ var chatRequest = newObject(join(
 		{name: "n_predict", rule: hiddenRule{tokenBound{"n_predict"}}, doc: "the same under its llama.cpp name"},
 		{name: "max_completion_tokens", rule: hiddenRule{tokenBound{"max_completion_tokens"}}, doc: "the same under its newer name"},
 		{name: "modalities", rule: list{of: oneOf("text"), min: 1, max: 1}, doc: "text is the only one"},
-		{name: "reasoning_effort", rule: oneOf("none", "minimal", "low", "medium", "high", "xhigh"), doc: "for models that reason"},
-		{name: "chat_template_kwargs", rule: templateFlags, doc: "`enable_thinking` alone: whether a model that can think does"},
+		{name: "reasoning_effort", rule: hiddenRule{effort{"reasoning_effort"}}, doc: "for models that reason; `none` also turns thinking off"},
+		{name: "chat_template_kwargs", rule: hiddenRule{templateFlags}, doc: "`enable_thinking` alone: whether a model that can think does"},
+		{name: "enable_thinking", rule: hiddenRule{thinks{"enable_thinking"}}, doc: "the same under Qwen's name"},
+		{name: "thinking", rule: hiddenRule{chatThinking}, doc: "the same in the form of DeepSeek, GLM and Kimi"},
+		{name: "reasoning", rule: hiddenRule{chatReasoning}, doc: "the form of routers for `reasoning_effort` and `enable_thinking`"},
+		{name: "thinking_budget", rule: renamed{integer{min: 0, max: 1 << 30}, "thinking_budget_tokens"}, doc: "longest thought"},
 		{name: "prediction", action: drop, doc: "only a hint for speed"},
 		{name: "verbosity", action: drop, doc: "only a wish; say in a message how long the answer should be"},
 		{name: "audio", action: refuse, doc: "no sound is made; leave it out"},
 		{name: "function_call", action: refuse, doc: "it is the old form of `tool_choice`; write that"},
-		{name: "functions", action: refuse, doc: "it is the old form of `tools`; write that"},
-		{name: "reasoning", action: refuse, doc: "write `reasoning_effort`"},
-		{name: "thinking", action: refuse, doc: useThinking},
+		{name: "functions", rule: only{"[]", "it is the old form of `tools`; write that"}, doc: "an empty list says nothing"},
+		{name: "cache_control", action: drop, doc: ownCache},
+		{name: "input", action: refuse, doc: "this route has it as `messages`; POST /v1/responses has `input`"},
+		{name: "instructions", action: refuse, doc: "write a message with the role `system`; POST /v1/responses has `instructions`"},
+		{name: "system", action: refuse, doc: "write a message with the role `system`; POST /v1/messages has `system`"},
+		{name: "prompt", action: refuse, doc: "this route has it as `messages`; POST /v1/completions has `prompt`"},
+		{name: "max_output_tokens", action: refuse, doc: "write `max_tokens`"},
+		{name: "stop_sequences", action: refuse, doc: "write `stop`"},
+		{name: "text", action: refuse, doc: "write `response_format`"},
+		{name: "intent", action: drop, doc: ofAnEditor}, {name: "intent_threshold", action: drop, doc: ofAnEditor}, {name: "snippy", action: drop, doc: ofAnEditor},
 		{name: "web_search_options", action: refuse, doc: "nothing is fetched from the web; leave it out"},
-	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
+	}, common, sampling, droppedFields, without(foreignFields, "enable_thinking"), forbiddenFields)...)
 
 var completionRequest = newObject(join(
 	[]field{
@@ -46,6 +57,7 @@ var completionRequest = newObject(join(
 		{name: "echo", rule: only{"false", "the prompt is not repeated; put it before the answer yourself"}, doc: "the prompt is not repeated"},
 		{name: "suffix", rule: suffix{}, doc: "what follows the answer, for models that fill in the middle; needs one text as `prompt`"},
 		{name: "best_of", rule: only{"1", "every answer is sent; use `n`"}, doc: "every answer is sent"},
+		{name: "messages", action: refuse, doc: "POST /v1/chat/completions has them"},
 	}, common, sampling, droppedFields, foreignFields, forbiddenFields)...)
 
 var embeddingRequest = newObject(join(
@@ -77,7 +89,8 @@ var sampling = []field{
 	{name: "min_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "typical_p", rule: number{0, 1}, doc: "llama.cpp"},
 	{name: "top_n_sigma", rule: number{-1, 100}, doc: "llama.cpp; -1 turns it off"},
-	{name: "repeat_penalty", rule: number{0.01, 10}, doc: "llama.cpp; 1 turns it off"},
+	{name: "repeat_penalty", rule: hiddenRule{penalty{"repeat_penalty"}}, doc: "llama.cpp; 1 turns it off"},
+	{name: "repetition_penalty", rule: hiddenRule{penalty{"repetition_penalty"}}, doc: "the same under vLLM's name; the runtime looks at `repeat_last_n` tokens"},
 	{name: "repeat_last_n", rule: window{}, doc: "llama.cpp; 0 turns it off, -1 is the context"},
 	{name: "dynatemp_range", rule: number{0, 10}, doc: "llama.cpp"},
 	{name: "dynatemp_exponent", rule: number{0, 10}, doc: "llama.cpp"},
@@ -113,6 +126,8 @@ const (
 	ownCache    = "the runtime caches by itself"
 	ofAnAnswer  = "a client's library keeps it of an answer; the model does not read it"
 	ofGateways  = "a gateway adds it; the model does not read it"
+	ofAnEditor  = "an editor's service uses it; the model does not read it"
+	neutral     = "the runtime has no such sampler; leave it out"
 	runtimeOnly = "it controls the runtime itself; leave it out"
 	useFormat   = "write `response_format` with a JSON schema"
 	useThinking = "write `chat_template_kwargs` with `enable_thinking`"
@@ -126,17 +141,28 @@ var foreignFields = []field{
 	{name: "guided_json", action: refuse, doc: useFormat}, {name: "guided_regex", action: refuse, doc: useFormat},
 	{name: "guided_choice", action: refuse, doc: useFormat}, {name: "guided_grammar", action: refuse, doc: useFormat},
 	{name: "format", action: refuse, doc: useFormat},
-	{name: "repetition_penalty", action: refuse, doc: "write `repeat_penalty`"},
-	{name: "options", action: refuse, doc: ofOllama + "its fields next to the others"},
+	{name: "options", rule: only{"{}", ofOllama + "its fields next to the others"}, doc: "an empty one says nothing"},
 	{name: "think", action: refuse, doc: ofOllama + "`reasoning_effort`"},
 	{name: "keep_alive", action: drop, doc: "the model stays loaded as `companion` decides"},
-	{name: "num_ctx", action: refuse, doc: "the context is the same for all requests; set `model.context`"},
+	{name: "num_ctx", rule: contextSize{}, doc: "the context is the same for all requests"},
 	{name: "enable_thinking", action: refuse, doc: useThinking},
 	{name: "provider", action: drop, doc: ofRouters}, {name: "transforms", action: drop, doc: ofRouters}, {name: "route", action: drop, doc: ofRouters},
+	{name: "models", action: drop, doc: ofRouters}, {name: "plugins", rule: only{"[]", "a router runs them; leave it out"}, doc: "an empty list says nothing"},
+	{name: "include_reasoning", action: drop, doc: ownField}, {name: "reasoning_split", action: drop, doc: ownField},
 	{name: "usage", action: drop, doc: "an answer always has its token counts; a stream has them with `stream_options`"},
 	{name: "min_tokens", rule: only{"0", "an answer ends where the model ends it; leave it out"}, doc: "0 says nothing"},
 	{name: "stop_token_ids", rule: only{"[]", "write the texts of these tokens in `stop`"}, doc: "an empty list says nothing"},
 	{name: "skip_special_tokens", rule: only{"true", "special tokens are never part of an answer; leave it out"}, doc: "special tokens are never part of an answer"},
+	{name: "spaces_between_special_tokens", action: drop, doc: "special tokens are never part of an answer"},
+	{name: "include_stop_str_in_output", rule: only{"false", "an answer ends before its `stop`; add the text yourself"}, doc: "an answer ends before its `stop`"},
+	{name: "add_special_tokens", action: drop, doc: "the runtime adds those that the model wants"},
+	{name: "continue_final_message", rule: only{"false", "the runtime continues a last message of the assistant by itself; leave it out"}, doc: "says nothing"},
+	{name: "use_beam_search", rule: only{"false", neutral}, doc: "there is none"}, {name: "length_penalty", rule: only{"1", neutral}, doc: "1 says nothing"},
+	{name: "early_stopping", rule: only{"false", neutral}, doc: "says nothing"}, {name: "top_a", rule: only{"0", neutral}, doc: "0 says nothing"},
+	{name: "tfs_z", rule: only{"1", neutral}, doc: "1 says nothing"}, {name: "guidance_scale", rule: only{"1", neutral}, doc: "1 says nothing"},
+	{name: "enable_search", rule: only{"false", "nothing is fetched from the web; leave it out"}, doc: "nothing is fetched from the web"},
+	{name: "return_progress", action: drop, doc: "no progress is sent"},
+	{name: "reasoning_format", rule: only{`"auto"`, runtimeOnly}, doc: "the runtime's own choice"},
 }
 
 // forbiddenFields control the runtime itself (L6a). They are listed so that the error says that they are not
@@ -144,7 +170,7 @@ var foreignFields = []field{
 var forbiddenFields = func() (all []field) {
 	for _, name := range []string{
 		"id_slot", "lora", "n_discard", "n_keep", "response_fields", "grammar_lazy", "grammar_triggers", "n_indent", "n_probs",
-		"post_sampling_probs", "min_keep", "return_tokens", "return_progress", "t_max_predict_ms", "reasoning_format",
+		"post_sampling_probs", "min_keep", "return_tokens", "t_max_predict_ms",
 		"chat_template", "add_generation_prompt", "speculative.n_max", "speculative.n_min", "speculative.p_min",
 	} {
 		all = append(all, field{name: name, action: forbid, doc: runtimeOnly})
@@ -156,7 +182,10 @@ var forbiddenFields = func() (all []field) {
 }()
 
 // templateFlags is chat_template_kwargs. Other names would reach the model's template, which is a program.
-var templateFlags = newObject(field{name: "enable_thinking", rule: boolean{}, doc: "whether the model thinks first"})
+var templateFlags = newObject(
+	field{name: "enable_thinking", rule: thinks{"chat_template_kwargs"}, doc: "whether the model thinks first"},
+	field{name: "thinking", rule: thinks{"chat_template_kwargs"}, doc: "the same under DeepSeek's name"},
+)
 
 var streamOptions = newObject(
 	field{name: "include_usage", rule: boolean{}, doc: "a last event with the token counts"},
@@ -185,13 +214,18 @@ var message = func() *object {
 			note:  func(s *seen, w string) { s.message.role = w },
 		}, doc: "who speaks"},
 		field{name: "content", rule: content{list{of: part, min: 1}}, note: func(s *seen) { s.message.content = true }, doc: "what is said: text or parts; absent in an assistant's or a tool's message it is empty"},
-		field{name: "name", rule: functionName, doc: "of the speaker"},
+		field{name: "name", rule: speaker{}, doc: "of the speaker; an empty one is left out"},
 		field{name: "tool_calls", rule: orEmpty{list{of: toolCall, min: 1, max: maxTools}}, note: func(s *seen) { s.message.calls = true }, doc: "what an assistant called"},
 		field{name: "tool_call_id", rule: text{min: 1, max: 256}, doc: "which call a tool answers"},
 		field{name: "reasoning_content", rule: text{}, doc: "an assistant's earlier reasoning (llama.cpp)"},
 		field{name: "refusal", action: drop, doc: ofAnAnswer}, field{name: "annotations", action: drop, doc: ofAnAnswer},
 		field{name: "parsed", action: drop, doc: ofAnAnswer}, field{name: "reasoning", action: drop, doc: ofAnAnswer},
 		field{name: "reasoning_details", action: drop, doc: ofAnAnswer}, field{name: "thinking_blocks", action: drop, doc: ofAnAnswer},
+		field{name: "reasoning_text", action: drop, doc: ofAnAnswer}, field{name: "reasoning_opaque", action: drop, doc: ofAnAnswer},
+		field{name: "cot_id", action: drop, doc: ofAnAnswer}, field{name: "cot_summary", action: drop, doc: ofAnAnswer},
+		field{name: "id", action: drop, doc: ofAnAnswer}, field{name: "opts", action: drop, doc: ofAnEditor},
+		field{name: "copilot_cache_control", action: drop, doc: ownCache},
+		field{name: "prefix", action: drop, doc: ownPrefix}, field{name: "partial", action: drop, doc: ownPrefix},
 		cacheControl, providerFields,
 		field{name: "audio", action: refuse, doc: "no sound is made; leave it out"},
 		field{name: "function_call", action: refuse, doc: "it is the old form of `tool_calls`; write that"},
@@ -225,50 +259,9 @@ var (
 	providerFields = field{name: "provider_specific_fields", action: drop, doc: ofGateways}
 )
 
-// part is one piece of multi-part content.
-var part = func() *object {
-	image := newObject(
-		field{name: "url", rule: dataURL{}, required: true, doc: "a `data:` URL; nothing is fetched"},
-		field{name: "detail", rule: oneOf("auto", "low", "high"), doc: "how closely to look"},
-	)
-	audio := newObject(
-		field{name: "data", rule: text{min: 1, only: base64, what: "base64"}, required: true, doc: "the sound"},
-		field{name: "format", rule: oneOf("wav", "mp3"), required: true, doc: "its format"},
-	)
-	o := newObject(
-		field{name: "type", required: true, rule: choice{
-			words: []string{"text", "image_url", "input_audio"},
-			note:  func(s *seen, w string) { s.part.kind = w },
-		}, doc: "which of the others is there"},
-		field{name: "text", rule: text{prompt: true}, note: func(s *seen) { s.part.text = true }, doc: "text"},
-		field{name: "image_url", rule: image, note: func(s *seen) { s.part.image, s.images = true, true }, doc: "a picture, for models that see"},
-		field{name: "input_audio", rule: audio, note: func(s *seen) { s.part.audio, s.audio = true, true }, doc: "sound, for models that hear"},
-		cacheControl, providerFields,
-		field{name: "file", action: refuse, doc: noFiles}, field{name: "video_url", action: refuse, doc: noVideo}, field{name: "input_video", action: refuse, doc: noVideo},
-	)
-	o.before = func(s *seen) {
-		s.piece()
-		s.part.kind, s.part.text, s.part.image, s.part.audio = "", false, false, false
-	}
-	o.after = func(r *reader) *Error {
-		p := r.seen.part
-		for _, x := range []struct {
-			name  string
-			there bool
-		}{{"text", p.text}, {"image_url", p.image}, {"input_audio", p.audio}} {
-			switch {
-			case x.name == p.kind && !x.there:
-				return fault(faultMissing, "").at(x.name)
-			case x.name != p.kind && x.there:
-				return fault(faultConflict, "type").at(x.name)
-			}
-		}
-		return nil
-	}
-	return o
-}()
-
 const (
+	ownPrefix = "the runtime continues a last message of the assistant by itself"
+
 	noFiles = "files are not read; put their text into a text part"
 	noVideo = "videos are not read; leave it out"
 )
@@ -279,7 +272,7 @@ var toolCall = newObject(
 	field{name: "id", rule: text{min: 1, max: 256}, required: true, doc: "to answer by"},
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
-		field{name: "name", rule: functionName, required: true, doc: "which function"},
+		field{name: "name", rule: longToolName, required: true, doc: "which function"},
 		field{name: "arguments", rule: arguments{}, required: true, doc: "JSON in a string"},
 		field{name: "parsed_arguments", action: drop, doc: ofAnAnswer}, providerFields,
 	), required: true, doc: "what was called"},
@@ -290,7 +283,7 @@ var toolCall = newObject(
 var tool = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
-		field{name: "name", rule: toolName{functionName}, required: true, doc: functionName.what},
+		field{name: "name", rule: toolName{longToolName}, required: true, doc: longToolName.what},
 		field{name: "description", rule: text{max: 1 << 16}, doc: "for the model"},
 		field{name: "parameters", rule: schema{}, doc: "JSON Schema of the arguments"},
 		field{name: "strict", rule: boolean{}, doc: "kept"},
@@ -304,7 +297,9 @@ var toolChoiceWord = choice{words: []string{"none", "auto", "required"}, note: f
 var toolChoiceNamed = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
-		field{name: "name", rule: toolNamed{functionName}, required: true, doc: "the function to call"},
+		field{name: "name", rule: toolNamed{longToolName}, required: true, doc: "the function to call"},
+		field{name: "description", action: drop, doc: "the tool has it"}, field{name: "parameters", action: drop, doc: "the tool has them"},
+		field{name: "strict", action: drop, doc: "the tool has it"},
 	), required: true, doc: "which"},
 )
 

@@ -132,6 +132,7 @@ type Result struct {
 	Gone        bool
 	TooLong     bool // ReasonBadRequest: the prompt does not fit the context
 	Unsupported bool // ReasonBadRequest: the model cannot do this
+	Template    bool // ReasonBadRequest: the model's chat template does not accept the conversation
 	// PromptTokens is the length of a prompt that does not fit, if the runtime says it.
 	PromptTokens int
 	Sent         bool // some of the request was sent
@@ -355,6 +356,8 @@ func (e *exchange) judge() bool {
 	e.result.Whole = err == nil
 	e.done(err == nil && len(text) < 64<<10)
 	switch {
+	case bytes.Contains(text, []byte("Jinja Exception")): // of a template's raise_exception
+		e.result.Reason, e.result.Template = messages.ReasonBadRequest, true
 	case status == http.StatusNotImplemented || bytes.Contains(text, []byte("not_supported_error")), bytes.Contains(text, []byte("input is not supported")):
 		e.result.Reason, e.result.Unsupported = messages.ReasonBadRequest, true
 	case bytes.Contains(text, []byte("exceed_context_size_error")), bytes.Contains(text, []byte("too large to process")): // the latter for an embedding
