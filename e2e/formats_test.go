@@ -142,7 +142,7 @@ func checkWhatClientsSend(t *testing.T, door *harness.Door) {
 const strictTemplate = `{%- for m in messages -%}
 {%- if m.role == 'system' and loop.index0 > 0 -%}{{ raise_exception('System message must be at the beginning.') }}{%- endif -%}
 {%- if loop.index0 > 0 and messages[loop.index0 - 1].role == m.role and m.role != 'tool' -%}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{%- endif -%}
-{%- if m.role not in ['system', 'user', 'assistant', 'tool'] -%}{{ raise_exception('Unexpected message role.') }}{%- endif -%}
+{%- if m.role not in ['system', 'user', 'assistant'] -%}{{ raise_exception('Unexpected message role.') }}{%- endif -%}
 <|im_start|>{{ m.role }}
 {% if m.content is string %}{{ m.content }}{% elif m.content %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}<|im_end|>
 {% endfor -%}
@@ -179,8 +179,8 @@ func TestStrictTemplate(t *testing.T) {
 			}
 		}
 	}
-	reply := door.Do(t.Context(), http.MethodPost, chatPath, `{"messages":[{"role":"user","content":"a"},{"role":"tool","tool_call_id":"c","content":"b"},{"role":"assistant","content":"c","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"assistant","content":"c"}]}`)
+	reply := door.Do(t.Context(), http.MethodPost, chatPath, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"d"}]}`)
 	if reply.Status != http.StatusBadRequest || !strings.Contains(reply.Body, "chat template does not accept this conversation") {
-		t.Errorf("two assistant messages of which the first has calls: answered %d %s, want 400 that says why", reply.Status, reply.Body)
+		t.Errorf("the result of a tool: answered %d %s, want 400 that says why", reply.Status, reply.Body)
 	}
 }

@@ -23,26 +23,26 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // clientWithin bounds one client.
 const clientWithin = 5 * time.Minute
 
-// L12, L13, L14, X13: real libraries and programs work unchanged, through exec and with an application token.
-func TestClients(t *testing.T) {
-	installed, err := filepath.Abs("../../.cache/clients")
+// matrix is a running companion, and the clients that are installed in a folder.
+type matrix struct {
+	t           *testing.T
+	c           *harness.Companion
+	installed   string // the folder
+	scripts     string
+	token       string
+	environment []string
+}
+
+// ready starts a companion with an application token. Its model has tools.
+func ready(t *testing.T, folder string) *matrix {
+	t.Helper()
+	installed, err := filepath.Abs("../../.cache/" + folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	scripts, err := filepath.Abs(".")
 	if err != nil {
 		t.Fatal(err)
-	}
-	node := func(name string) string { // Node looks for modules in the folder of the script
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		module := filepath.Join(installed, name)
-		if err := os.WriteFile(module, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return module
 	}
 	parts, hub := harness.Parts(t), harness.NewHub(t)
 	// A model whose template has tools. It seldom ends an answer by itself, so the context bounds the answers of programs
@@ -54,42 +54,52 @@ func TestClients(t *testing.T) {
 	c.SignIn()
 	c.Available()
 	token := strings.TrimSpace(c.Must("token", "add", "clients", "--expires", "1h"))
-	environment := applicationEnvironment(t, c, token)
-	python := filepath.Join(installed, "venv/bin/python")
-	try := func(name string, command ...string) {
-		t.Run(name, func(t *testing.T) {
-			if r := c.Run(append([]string{"exec", "--"}, command...)...); r.Code != 0 || last(r.Stdout) != "ok" {
-				t.Errorf("through exec: got status %d\n%s\n%s\nwant 0 and ok", r.Code, r.Stdout, r.Stderr)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), clientWithin)
-			defer cancel()
-			direct := exec.CommandContext(ctx, command[0], command[1:]...)
-			direct.Env = environment
-			if out, err := direct.CombinedOutput(); err != nil || last(string(out)) != "ok" {
-				t.Errorf("with an application token: got %v\n%s\nwant ok", err, out)
-			}
-		})
+	return &matrix{t, c, installed, scripts, token, applicationEnvironment(t, c, token)}
+}
+
+// node is the command of a script for Node, which looks for modules in the folder of the script.
+func (m *matrix) node(node, name string) []string {
+	m.t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		m.t.Fatal(err)
 	}
-	for name, command := range map[string][]string{
-		"openai, Python":    {python, filepath.Join(scripts, "openai_client.py")},
-		"anthropic, Python": {python, filepath.Join(scripts, "anthropic_client.py")},
-		"litellm":           {python, filepath.Join(scripts, "litellm_client.py")},
-		"langchain, Python": {python, filepath.Join(scripts, "langchain_client.py")},
-		"pydantic-ai":       {python, filepath.Join(scripts, "pydantic_ai_client.py")},
-		"openai-agents":     {python, filepath.Join(scripts, "agents_client.py")},
-		"llm":               {filepath.Join(scripts, "llm_client.sh"), filepath.Join(installed, "venv/bin/llm")},
-		"aider":             {filepath.Join(scripts, "aider_client.sh"), filepath.Join(installed, "aider/bin/aider")},
-		"openai, Node":      {"node", node("clients.mjs")},
-		"langchain, Node":   {"node", node("langchain.mjs")},
-		"ai":                {"node", node("ai.mjs")},
-		"codex":             {filepath.Join(scripts, "codex.sh"), filepath.Join(installed, "node_modules/.bin/codex")},
-		"langchain4j":       {"java", "-cp", filepath.Join(installed, "java/target/client-1.jar") + ":" + filepath.Join(installed, "java/target/dependency/*"), "Client"},
-	} {
-		try(name, command...)
+	module := filepath.Join(m.installed, name)
+	if err := os.WriteFile(module, text, 0o600); err != nil {
+		m.t.Fatal(err)
 	}
-	t.Run("openai, Go", func(t *testing.T) {
-		baseURL, _ := c.Endpoint()
-		client := openai.NewClient(option.WithBaseURL(baseURL), option.WithAPIKey(lookup(environment, "OPENAI_API_KEY")), option.WithMaxRetries(0))
+	return []string{node, module}
+}
+
+// python is the command of a script for Python.
+func (m *matrix) python(name string) []string { return m.pythonOf("venv", name) }
+
+// pythonOf is that of another environment, with other versions of the same libraries.
+func (m *matrix) pythonOf(environment, name string) []string {
+	return []string{filepath.Join(m.installed, environment, "bin/python"), filepath.Join(m.scripts, name)}
+}
+
+// try runs a client through exec and with the application token.
+func (m *matrix) try(name string, command ...string) {
+	m.t.Run(name, func(t *testing.T) {
+		if r := m.c.Run(append([]string{"exec", "--"}, command...)...); r.Code != 0 || last(r.Stdout) != "ok" {
+			t.Errorf("through exec: got status %d\n%s\n%s\nwant 0 and ok", r.Code, r.Stdout, r.Stderr)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), clientWithin)
+		defer cancel()
+		direct := exec.CommandContext(ctx, command[0], command[1:]...)
+		direct.Env = m.environment
+		if out, err := direct.CombinedOutput(); err != nil || last(string(out)) != "ok" {
+			t.Errorf("with an application token: got %v\n%s\nwant ok", err, out)
+		}
+	})
+}
+
+// tryGo drives the OpenAI library for Go.
+func (m *matrix) tryGo() {
+	m.t.Run("openai, Go", func(t *testing.T) {
+		baseURL, _ := m.c.Endpoint()
+		client := openai.NewClient(option.WithBaseURL(baseURL), option.WithAPIKey(lookup(m.environment, "OPENAI_API_KEY")), option.WithMaxRetries(0))
 		answer, err := client.Chat.Completions.New(t.Context(), openai.ChatCompletionNewParams{
 			Model: harness.ModelName, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Hello.")}, MaxTokens: openai.Int(5),
 		})
@@ -97,21 +107,69 @@ func TestClients(t *testing.T) {
 			t.Errorf("got %v, %v, want one answer", answer, err)
 		}
 	})
-	status, _ := c.Status()
+}
+
+// check looks at the companion afterwards.
+func (m *matrix) check(requests int64) {
+	m.t.Helper()
+	status, _ := m.c.Status()
 	if status.Runtime.Restarts != 0 || len(status.FrontDoor.Dropped) == 0 {
-		t.Errorf("afterwards: got %d restarts, dropped fields %v, want none and some", status.Runtime.Restarts, status.FrontDoor.Dropped)
+		m.t.Errorf("afterwards: got %d restarts, dropped fields %v, want none and some", status.Runtime.Restarts, status.FrontDoor.Dropped)
 	}
-	if a := status.FrontDoor.Applications; len(a) != 1 || a[0].Requests < 20 {
-		t.Errorf("status: got %+v, want the requests of the application", a)
+	if a := status.FrontDoor.Applications; len(a) != 1 || a[0].Requests < requests {
+		m.t.Errorf("status: got %+v, want at least %d requests of the application", a, requests)
 	}
+}
+
+// L12, L13, L14, X13: the libraries that CI installs work unchanged, through exec and with an application token. TestClients
+// has the others.
+func TestLibraries(t *testing.T) {
+	m := ready(t, "clients-ci")
+	m.try("openai, Python", m.python("openai_client.py")...)
+	m.try("anthropic, Python", m.python("anthropic_client.py")...)
+	m.try("langchain, Python", m.python("langchain_client.py")...)
+	m.try("openai and anthropic, Node", m.node(filepath.Join(m.installed, "venv/bin/node"), "clients.mjs")...)
+	m.tryGo()
+	m.check(20)
+	m.c.Stop()
+}
+
+// L12, L13, L14, X13: real libraries and programs work unchanged, through exec and with an application token.
+func TestClients(t *testing.T) {
+	m := ready(t, "clients")
+	bin := func(name string) string { return filepath.Join(m.installed, name) }
+	script := func(name string) string { return filepath.Join(m.scripts, name) }
+	for name, command := range map[string][]string{
+		"openai, Python":    m.python("openai_client.py"),
+		"anthropic, Python": m.python("anthropic_client.py"),
+		"litellm":           m.python("litellm_client.py"),
+		"langchain, Python": m.python("langchain_client.py"),
+		"pydantic-ai":       m.python("pydantic_ai_client.py"),
+		"openai-agents":     m.python("agents_client.py"),
+		"mirascope":         m.pythonOf("frameworks", "mirascope_client.py"),
+		"inspect":           m.pythonOf("frameworks", "inspect_client.py"),
+		"semantic-kernel":   m.pythonOf("kernel", "semantic_kernel_client.py"),
+		"llm":               {script("llm_client.sh"), bin("venv/bin/llm")},
+		"aider":             {script("aider_client.sh"), bin("aider/bin/aider")},
+		"openai, Node":      m.node("node", "clients.mjs"),
+		"langchain, Node":   m.node("node", "langchain.mjs"),
+		"ai":                m.node("node", "ai.mjs"),
+		"codex":             {script("codex.sh"), bin("node_modules/.bin/codex")},
+		"langchain4j":       {"java", "-cp", bin("java/target/client-1.jar") + ":" + bin("java/target/dependency/*"), "Client"},
+		"spring-ai":         {"java", "-cp", bin("spring/target/client-1.jar") + ":" + bin("spring/target/dependency/*"), "SpringClient"},
+	} {
+		m.try(name, command...)
+	}
+	m.tryGo()
+	m.check(20)
 	// The first prompt of Claude Code has 12,000 tokens. The token stays valid across the restart; the port does not.
-	c.Stop()
-	c.Edit("context = 8192", "context = 16384")
-	c.Start()
-	c.Available()
-	environment = applicationEnvironment(t, c, token)
-	try("claude", filepath.Join(scripts, "claude.sh"), filepath.Join(installed, "node_modules/.bin/claude"))
-	c.Stop()
+	m.c.Stop()
+	m.c.Edit("context = 8192", "context = 16384")
+	m.c.Start()
+	m.c.Available()
+	m.environment = applicationEnvironment(t, m.c, m.token)
+	m.try("claude", script("claude.sh"), bin("node_modules/.bin/claude"))
+	m.c.Stop()
 }
 
 // applicationEnvironment is what a program finds that was given a token of its own: the variables of `companion env`, with

@@ -1,4 +1,5 @@
 // Package clients drives real client libraries and programs against the real daemon and runtime, in their ordinary way:
-// through `companion exec`, and with an application token in the environment. `task test-clients` installs them at
-// pinned versions first. They take minutes to install, so the task is not part of `task test`.
+// through `companion exec`, and with an application token in the environment. The tasks install them at pinned versions
+// first. `task test-libraries` has those that are installed in seconds, and CI runs it; `task test-clients` has all, which
+// takes minutes.
 package clients

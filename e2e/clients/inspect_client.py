@@ -1,0 +1,39 @@
+"""Inspect, in its ordinary way: provider `openai` with chat completions and responses, and a tool that is forced."""
+
+import asyncio
+import os
+
+from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.tool import ToolFunction, tool
+
+name = os.environ["OPENAI_MODEL"]
+
+
+@tool
+def add():
+    async def execute(a: int, b: int):
+        """Adds two numbers.
+
+        Args:
+            a: The first number.
+            b: The second number.
+        """
+        return a + b
+
+    return execute
+
+
+async def main():
+    for responses in (False, True):
+        async with get_model(f"openai/{name}", responses_api=responses, config=GenerateConfig(max_tokens=5, max_retries=0)) as model:
+            answer = await model.generate("Hello.")
+            assert answer.completion, answer
+            again = await model.generate([ChatMessageUser(content="Hello."), answer.message, ChatMessageUser(content="Go on.")])
+            assert again.stop_reason == "max_tokens", again
+            exact = GenerateConfig(max_tokens=200, temperature=0, seed=1, parallel_tool_calls=False)
+            added = await model.generate("What is 1 + 2?", tools=[add()], tool_choice=ToolFunction(name="add"), config=exact)
+            assert added.message.tool_calls and added.message.tool_calls[0].function == "add", added
+
+
+asyncio.run(main())
+print("ok")
