@@ -99,8 +99,20 @@ func (d door) variables(only string, environ []string) (all []variable) {
 		// Libraries of this family add /v1 themselves.
 		all = append(all, variable{"ANTHROPIC_BASE_URL", strings.TrimSuffix(d.baseURL, "/v1")}, variable{"ANTHROPIC_AUTH_TOKEN", token},
 			variable{"ANTHROPIC_MODEL", model}, variable{"ANTHROPIC_DEFAULT_HAIKU_MODEL", model})
-		if _, set := lookup(environ, "ANTHROPIC_API_KEY"); set { // a second credential in the same request is refused as ambiguous
-			all = append(all, variable{"ANTHROPIC_API_KEY", token})
+	}
+	for _, v := range []struct{ family, name, value string }{
+		{familyAnthropic, "ANTHROPIC_API_KEY", token}, // a second credential in the same request is refused as ambiguous
+		// Other models are not served.
+		{familyAnthropic, "ANTHROPIC_SMALL_FAST_MODEL", model}, {familyAnthropic, "ANTHROPIC_DEFAULT_SONNET_MODEL", model},
+		{familyAnthropic, "ANTHROPIC_DEFAULT_OPUS_MODEL", model}, {familyAnthropic, "CLAUDE_CODE_SUBAGENT_MODEL", model},
+		// With these a program would send the prompts to a cloud, and not to the base URL.
+		{familyAnthropic, "CLAUDE_CODE_USE_BEDROCK", "0"}, {familyAnthropic, "CLAUDE_CODE_USE_VERTEX", "0"},
+		{familyAnthropic, "CLAUDE_CODE_USE_FOUNDRY", "0"}, {familyAnthropic, "CLAUDE_CODE_USE_MANTLE", "0"},
+		{familyAnthropic, "CLAUDE_CODE_USE_ANTHROPIC_AWS", "0"},
+		{familyOpenAI, "OPENAI_API_TYPE", "openai"},
+	} {
+		if _, set := lookup(environ, v.name); set && (only == "" || only == v.family) {
+			all = append(all, variable{v.name, v.value})
 		}
 	}
 	all = slices.DeleteFunc(all, func(v variable) bool { return v.value == "" }) // no model is known yet
@@ -121,15 +133,34 @@ func (d door) withoutProxy(environ []string) []variable {
 		if !set {
 			value, _ = lookup(environ, pair[1-i])
 		}
-		listed := strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' })
-		for _, n := range names {
-			if !slices.Contains(listed, n) && !slices.Contains(listed, "*") {
-				value = strings.TrimPrefix(value+","+n, ",")
-			}
-		}
-		all = append(all, variable{name, value})
+		all = append(all, variable{name, listedToo(value, names)})
 	}
 	return all
+}
+
+// listedToo adds names to a list of hosts that no proxy is used for. Programs read such lists differently: all take a list
+// that is "*" alone for every host, and some do so for a "*" among others; all separate hosts by commas, and some by blanks.
+// So a name counts as listed only where every program finds it. Control characters separate, too: no program reads them.
+func listedToo(value string, names []string) string {
+	if value == "*" {
+		return value
+	}
+	value = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ','
+		}
+		return c
+	}, value)
+	listed := strings.Split(value, ",")
+	for i := range listed {
+		listed[i] = strings.TrimSpace(listed[i])
+	}
+	for _, n := range names {
+		if !slices.Contains(listed, n) {
+			value = strings.TrimPrefix(value+","+n, ",")
+		}
+	}
+	return value
 }
 
 // lookup finds the value of a variable; the last entry counts.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net/url"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -67,21 +69,24 @@ func TestLoopbackPastProxies(t *testing.T) {
 	for _, base := range []string{"http://127.0.0.1:4321/v1", "http://[::1]:4321/v1"} {
 		for _, before := range [][]string{
 			nil, {"NO_PROXY="}, {"NO_PROXY=corp.example,10.0.0.0/8"}, {"no_proxy=corp.example"}, {"NO_PROXY=corp.example", "no_proxy=lower.example"},
-			{"NO_PROXY=localhost,127.0.0.1"}, {"NO_PROXY=*"}, {"NO_PROXY=corp.example, localhost"},
+			{"NO_PROXY=localhost,127.0.0.1"}, {"NO_PROXY=*"}, {"NO_PROXY=corp.example, localhost"}, {"no_proxy=*"}, {"NO_PROXY=corp.example,*"},
+			{"NO_PROXY=corp.example 127.0.0.1"}, {"NO_PROXY=corp.example\r\n127.0.0.1"}, {"NO_PROXY=localhost:8080"}, {"NO_PROXY=,"}, {"NO_PROXY= *"},
 		} {
 			got := values(t, testDoor(base), "", append([]string{"HTTP_PROXY=http://proxy.example:3128"}, before...)...)
 			for _, name := range []string{"NO_PROXY", "no_proxy"} {
-				// Go takes localhost and loopback addresses for direct by itself, so the list is also read as text.
-				listed := strings.FieldsFunc(got[name], func(c rune) bool { return c == ',' || c == ' ' })
-				if !slices.Contains(listed, "*") && (!slices.Contains(listed, "127.0.0.1") || !slices.Contains(listed, "localhost")) {
+				// Go takes localhost and loopback addresses for direct by itself, so the list is also read as Python and curl do.
+				listed := strings.Split(strings.ReplaceAll(got[name], ", ", ","), ",")
+				if got[name] != "*" && (!slices.Contains(listed, "127.0.0.1") || !slices.Contains(listed, "localhost")) || strings.ContainsAny(got[name], "\r\n") {
 					t.Errorf("%v: %s is %q, want the loopback names in it", before, name, got[name])
 				}
 				config := httpproxy.Config{HTTPProxy: got["HTTP_PROXY"], NoProxy: got[name]}
 				for _, entry := range before {
 					variable, old, _ := strings.Cut(entry, "=")
 					both := len(before) > 1 && variable != name
-					for _, host := range strings.FieldsFunc(old, func(c rune) bool { return c == ',' || c == ' ' }) {
-						if both || strings.ContainsAny(host, "/*") {
+					was := httpproxy.Config{HTTPProxy: got["HTTP_PROXY"], NoProxy: old}
+					for _, host := range strings.FieldsFunc(old, func(c rune) bool { return strings.ContainsRune(", \r\n", c) }) {
+						proxy, err := was.ProxyFunc()(&url.URL{Scheme: "http", Host: host})
+						if both || strings.ContainsAny(host, "/*") || proxy != nil || err != nil {
 							continue
 						}
 						if proxy, err := config.ProxyFunc()(&url.URL{Scheme: "http", Host: host}); proxy != nil || err != nil {
@@ -89,7 +94,7 @@ func TestLoopbackPastProxies(t *testing.T) {
 						}
 					}
 				}
-				if strings.Count(got[name], "127.0.0.1") > 1 || strings.HasPrefix(got[name], ",") {
+				if strings.Count(","+got[name], ",127.0.0.1") > 1 || strings.HasPrefix(got[name], ",1") {
 					t.Errorf("%v: %s is %q, want 127.0.0.1 once", before, name, got[name])
 				}
 			}
@@ -107,6 +112,60 @@ func TestShellsQuote(t *testing.T) {
 	} {
 		if got := shells[shell](all); got != want {
 			t.Errorf("%s: got %q, want %q", shell, got, want)
+		}
+	}
+}
+
+// X13: variables that would lead a program elsewhere are set to what is served here, and are not made where the user has none.
+func TestVariablesThatLeadElsewhere(t *testing.T) {
+	elsewhere := map[string]string{
+		"CLAUDE_CODE_USE_BEDROCK": "0", "CLAUDE_CODE_USE_VERTEX": "0", "CLAUDE_CODE_USE_FOUNDRY": "0", "CLAUDE_CODE_USE_MANTLE": "0", "CLAUDE_CODE_USE_ANTHROPIC_AWS": "0",
+		"ANTHROPIC_SMALL_FAST_MODEL": "gemma", "ANTHROPIC_DEFAULT_SONNET_MODEL": "gemma", "ANTHROPIC_DEFAULT_OPUS_MODEL": "gemma", "CLAUDE_CODE_SUBAGENT_MODEL": "gemma",
+		"OPENAI_API_TYPE": "openai", "ANTHROPIC_API_KEY": "tok",
+	}
+	for name, want := range elsewhere {
+		d := testDoor("http://127.0.0.1:4321/v1")
+		family, other := familyAnthropic, familyOpenAI
+		if strings.HasPrefix(name, "OPENAI") {
+			family, other = other, family
+		}
+		for only, value := range map[string]string{"": want, family: want, other: "1"} {
+			if got := values(t, d, only, name+"=1"); got[name] != value {
+				t.Errorf("only %q: %s is %q, want %q", only, name, got[name], value)
+			}
+		}
+		if got, set := values(t, d, "")[name]; set {
+			t.Errorf("%s is set to %q where the user has none, want it unset", name, got)
+		}
+	}
+}
+
+// X4: what env prints is read by the shells themselves as it was, whatever is in it.
+func TestShellsReadWhatIsPrinted(t *testing.T) {
+	hostile := "a'b\"c\\\u2019; touch /tmp/x; $(touch /tmp/x) `touch /tmp/x` $HOME %PATH% \\"
+	all := []variable{{"COMPANION_TEST", hostile}}
+	ran := 0
+	for shell, command := range map[string][]string{
+		"sh": {"sh", "-c"}, "bash": {"bash", "-c"}, "zsh": {"zsh", "-c"}, "fish": {"fish", "-N", "-c"}, "powershell": {"pwsh", "-NoProfile", "-Command"},
+	} {
+		if _, err := exec.LookPath(command[0]); err != nil {
+			continue
+		}
+		ran++
+		script := shells[shell](all) + "\nprintenv COMPANION_TEST"
+		out, err := exec.Command(command[0], append(command[1:], script)...).CombinedOutput()
+		if got := strings.TrimSuffix(string(out), "\n"); err != nil || got != hostile {
+			t.Errorf("%s: got %q, %v, want %q", shell, got, err, hostile)
+		}
+	}
+	if ran == 0 && runtime.GOOS != "windows" {
+		t.Error("found no shell, want sh at least")
+	}
+	for shell, want := range map[string]string{
+		"fish": "set -gx COMPANION_TEST 'a\\'b\"c\\\\\u2019;", "powershell": "$Env:COMPANION_TEST = 'a''b\"c\\\u2019\u2019;",
+	} {
+		if got := shells[shell](all); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want it to begin with %q", shell, got, want)
 		}
 	}
 }
