@@ -82,14 +82,20 @@ type feltServer struct {
 	pid    func() int
 }
 
-// feltCompanion starts a companion that serves the instructed model.
+// feltCompanion starts a companion that serves the instructed model and guesses tokens.
 func feltCompanion(b *testing.B, more string) (*harness.Companion, *feltServer) {
+	b.Helper()
+	return feltStart(b, more, "COMPANION_RUNTIME_SPECULATION=auto") // opt-in, and what these figures are about
+}
+
+// feltStart starts a companion that serves the instructed model. environ has further variables of the daemon.
+func feltStart(b *testing.B, more string, environ ...string) (*harness.Companion, *feltServer) {
 	b.Helper()
 	hub := harness.NewHub(b)
 	hub.Publish("model", "smol", harness.Instructed(b).File, "--version", "1", "--default")
 	hub.Publish("runtime", harness.RuntimeName, harness.Parts(b).Runtime.File, "--version", "1", "--default")
 	c := hub.Companion("[front_door]\nrate_per_minute = 100000\n" + more)
-	c.Extra = append(c.Extra, "COMPANION_RUNTIME_SPECULATION=auto") // opt-in, and what these figures are about
+	c.Extra = append(c.Extra, environ...)
 	c.Start()
 	c.SignIn()
 	c.Available()

@@ -24,7 +24,9 @@ async def main():
         answer = await Runner.run(agent, "Hello.", run_config=quiet)
         assert answer.final_output, answer
         assert (await Runner.run(agent, answer.to_input_list() + [{"role": "user", "content": "Go on."}], run_config=quiet)).final_output
-        stream = Runner.run_streamed(agent, "Hello.", run_config=quiet)
+        # The library wants an answer that is complete; this one ends at once.
+        ends = Agent(name="c", model=model, model_settings=ModelSettings(max_tokens=200, extra_body={"stop": ["e", "a", "i", "o", " "]}))
+        stream = Runner.run_streamed(ends, "Hello.", run_config=quiet)
         assert [event async for event in stream.stream_events()]
         called.clear()
         caller = Agent(name="b", model=model, tools=[add], tool_use_behavior="stop_on_first_tool",

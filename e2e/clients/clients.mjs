@@ -14,7 +14,9 @@ const runner = openai.chat.completions.stream({ model, messages, max_completion_
 assert.ok(await runner.finalContent());
 const response = await openai.responses.create({ model, input: "Hello.", max_output_tokens: 5 });
 assert.ok(response.output_text);
-const stream = openai.responses.stream({ model, input: "Hello.", max_output_tokens: 5 });
+const schema = { type: "object", properties: { sweet: { type: "boolean" } }, required: ["sweet"], additionalProperties: false };
+const text = { format: { type: "json_schema", name: "fruit", schema } };
+const stream = openai.responses.stream({ model, input: "A pear.", max_output_tokens: 200, temperature: 0, text });
 let last = -1;
 for await (const event of stream) {
   assert.equal(event.sequence_number, ++last);

@@ -74,7 +74,7 @@ func (m *matrix) node(node, name string) []string {
 // python is the command of a script for Python.
 func (m *matrix) python(name string) []string { return m.pythonOf("venv", name) }
 
-// pythonOf is that of another environment, with other versions of the same libraries.
+// pythonOf is python for another environment, with other versions of the same libraries.
 func (m *matrix) pythonOf(environment, name string) []string {
 	return []string{filepath.Join(m.installed, environment, "bin/python"), filepath.Join(m.scripts, name)}
 }
@@ -129,6 +129,7 @@ func TestLibraries(t *testing.T) {
 	m.try("anthropic, Python", m.python("anthropic_client.py")...)
 	m.try("langchain, Python", m.python("langchain_client.py")...)
 	m.try("openai and anthropic, Node", m.node(filepath.Join(m.installed, "venv/bin/node"), "clients.mjs")...)
+	m.try("published types", m.python("oracle.py")...)
 	m.tryGo()
 	m.check(20)
 	m.c.Stop()

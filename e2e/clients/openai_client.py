@@ -29,8 +29,8 @@ assert client.chat.completions.create(model=model, messages=history, max_tokens=
 response = client.responses.create(model=model, input="Hello.", max_output_tokens=5)
 assert response.output_text and response.usage.output_tokens_details.reasoning_tokens == 0, response
 again = client.responses.create(model=model, input=[*response.output, {"role": "user", "content": "Go on."}], max_output_tokens=2)
-assert again.status == "completed", again
-with client.responses.stream(model=model, input="Hello.", max_output_tokens=5) as stream:
+assert again.status == "incomplete" and again.incomplete_details.reason == "max_output_tokens", again
+with client.responses.stream(model=model, input="Hello.", max_output_tokens=200, temperature=0, text_format=Fruit) as stream:
     events = [event.type for event in stream]
     assert stream.get_final_response().output_text, events
 assert events[0] == "response.created" and events[-1] == "response.completed", events

@@ -76,7 +76,7 @@ const (
 	textTooLongBy    = "The prompt has %."
 	textNoImages     = "The served model does not take images. Leave them out."
 	textNoAudio      = "The served model does not take audio. Leave it out."
-	textNoTools      = "The served model's chat template has no tools, so it cannot be made to call one. Use `auto`, or response_format with a JSON schema."
+	textNoTools      = "The served model's chat template has no tools, so it cannot be made to call one. "
 	textTemplate     = "The served model's chat template does not accept this conversation. Most templates accept one system message, at the beginning, and then user and assistant in turn."
 	textUnsupported  = "The served model cannot do this."
 	textNewFormats   = "Requests with new schemas or tools ended the model's runtime several times. New ones are accepted again within % minutes."

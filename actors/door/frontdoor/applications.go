@@ -2,7 +2,7 @@ package frontdoor
 
 import (
 	"context"
-	"errors"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +29,25 @@ type applicationCounts struct {
 	last     atomic.Int64 // nanoseconds since 1970
 }
 
-var errRevoked = errors.New("the application token was revoked")
+var errRevoked error = revokedError{}
+
+type revokedError struct{}
+
+func (revokedError) Error() string { return "the application token was revoked" }
+
+// Reason is what a stream that ends by it says.
+func (revokedError) Reason() messages.Reason { return messages.ReasonInvalidToken }
+
+// expiry is a time as the guard compares it. A file can have times that nanoseconds since 1970 cannot tell, and 0 means never.
+func expiry(at time.Time) int64 {
+	switch {
+	case at.Unix() <= 0:
+		return 1
+	case at.Unix() >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	}
+	return at.UnixNano()
+}
 
 // callers are the valid tokens and the applications behind them. The fields do not change.
 type callers struct {
@@ -42,7 +60,7 @@ func newCallers(user, probe messages.Secret, granted []*grant) *callers {
 	for i, g := range granted {
 		applications[i] = guard.Application{Name: g.entry.Name, Digest: g.entry.Sum(), Window: g.window}
 		if g.entry.Expires != nil {
-			applications[i].Expires = g.entry.Expires.UnixNano()
+			applications[i].Expires = expiry(*g.entry.Expires)
 		}
 	}
 	return &callers{guard.NewTokens(user, probe, applications...), granted}

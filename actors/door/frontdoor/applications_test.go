@@ -3,6 +3,7 @@ package frontdoor
 import (
 	"context"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -145,7 +146,7 @@ func TestRevokeEndsRequests(t *testing.T) {
 		t.Errorf("after the revocation: got %d %s, want 401", got.status, got.code())
 	}
 	for range 2 {
-		if got := <-running; strings.Contains(got.body, "[DONE]") || !strings.Contains(got.body, string(messages.ReasonUpstreamFailed)) {
+		if got := <-running; strings.Contains(got.body, "[DONE]") || !strings.Contains(got.body, string(messages.ReasonInvalidToken)) {
 			t.Errorf("a running stream: got %q, want an error event", got.body)
 		}
 	}
@@ -171,6 +172,22 @@ func TestApplicationTokenExpires(t *testing.T) {
 	}
 	if got := r.ask(zed); got.status != 401 || got.code() != messages.ReasonInvalidToken {
 		t.Errorf("got %d %s, want 401", got.status, got.code())
+	}
+}
+
+// L14: an expiry that nanoseconds since 1970 cannot tell still means what it says.
+func TestExpiriesFarAway(t *testing.T) {
+	for at, want := range map[string]int64{
+		"1970-01-01T00:00:00Z": 1, "1600-01-01T00:00:00Z": 1, "1969-12-31T23:59:59Z": 1, "1970-01-01T00:00:01Z": 1e9,
+		"2262-04-11T00:00:00Z": 9223286400000000000, "2263-01-01T00:00:00Z": math.MaxInt64, "9999-12-31T00:00:00Z": math.MaxInt64,
+	} {
+		expires, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := expiry(expires); got != want {
+			t.Errorf("%s: got %d, want %d", at, got, want)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 	send := func(body []byte) relay.Result {
 		return v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 			Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: body, Stream: about.Stream, Gone: v.conn.Gone,
-			Sending: sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name),
+			Sending: sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name, bounds{openai.BoundOf(bodies[v.route], body), s.Model.Context}),
 		})
 	}
 	first := send(checked)

@@ -169,7 +169,7 @@ const (
 // L8, L13: streams of both formats end with the last event of the format, and fail with its error event.
 func TestStreamsOfOtherFormats(t *testing.T) {
 	anthropicFault := "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"The model's runtime failed.\",\"code\":\"upstream_failed\"}}\n\n"
-	responsesFault := "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_failed\",\"message\":\"The model's runtime failed.\",\"param\":null," +
+	responsesFault := "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_failed\",\"message\":\"The model's runtime failed.\",\"param\":null,\"sequence_number\":1," +
 		"\"error\":{\"type\":\"server_error\",\"code\":\"upstream_failed\",\"message\":\"The model's runtime failed.\",\"param\":null}}\n\n"
 	created := "event: response.created\ndata: {\"sequence_number\":0,\"type\":\"response.created\",\"response\":{" + responseMembers + "\"output\":[],\"created_at\":0,\"model\":\"gemma\",\"id\":\"r\"}}\n\n"
 	long := "event: response.output_text.done\ndata: {\"type\":\"x\",\"item_id\":\"m\",\"text\":\"" + strings.Repeat("x", 100<<10) + "\"}\n\n"

@@ -94,7 +94,7 @@ func (v *visit) run(s messages.Snapshot, checked *bodyBuffer, about openai.Resul
 		case about.Probabilities && now.Speculates: // another runtime was started meanwhile
 			v.refuse(refusal(messages.ReasonNotReady))
 		case about.ToolForced && v.noTools(now):
-			v.refuse(&problem{reason: messages.ReasonBadRequest, param: "tool_choice", text: textNoTools})
+			v.refuse(&problem{reason: messages.ReasonBadRequest, param: "tool_choice", text: textNoTools + shapeOf(v.route).insteadOfTools()})
 		case count:
 			fit, ok, result := v.counted(now, checked, about, print)
 			switch {

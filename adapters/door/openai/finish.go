@@ -1,6 +1,9 @@
 package openai
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // finish makes the checks between fields, and adds the fields that every request gets: the model's name and a
 // bound on the answer's tokens.
@@ -62,6 +65,20 @@ func LimitAnswer(route Route, body []byte, limit int) ([]byte, bool) {
 		return body, false
 	}
 	return append(strconv.AppendInt(body[:begin], int64(min(bound, limit)), 10), '}'), true
+}
+
+// BoundOf returns the bound on the tokens of an answer, which Check writes at the end of a body. It is 0 for a route without
+// answers.
+func BoundOf(route Route, body []byte) int {
+	end := bytes.LastIndexByte(body, ':') + 1
+	if forms[route].bound == "" || end < 1 || end > len(body)-1 {
+		return 0
+	}
+	bound, err := strconv.Atoi(string(body[end : len(body)-1]))
+	if err != nil {
+		return 0
+	}
+	return bound
 }
 
 // form is how a route's format writes what finish writes.

@@ -32,7 +32,7 @@ func TestFold(t *testing.T) {
 	} {
 		checkedBody, _, refused := checked(c.route, serving, c.in)
 		if refused != "" {
-			t.Fatalf("%s: %s", name, refused)
+			t.Fatalf("%s: got a refusal, want none: %s", name, refused)
 		}
 		folded, changed := Fold(c.route, []byte(checkedBody))
 		bound := end
@@ -47,7 +47,7 @@ func TestFold(t *testing.T) {
 			t.Errorf("%s: changed %v, got a difference (-want +got): %s", name, changed, diff)
 		}
 		if twice, again := Fold(c.route, folded); again && c.route == Chat {
-			t.Errorf("%s: folding twice changed it to %s", name, twice)
+			t.Errorf("%s: got %s after folding twice, want no change", name, twice)
 		}
 		if limited, ok := LimitAnswer(c.route, folded, 7); !ok || !json.Valid(limited) || !strings.HasSuffix(string(limited), `:7}`) {
 			t.Errorf("%s: got the bound %s, want it lowered to 7", name, limited)
@@ -132,7 +132,7 @@ func TestFoldMemory(t *testing.T) {
 	} {
 		body, _, refused := checked(Chat, serving, in)
 		if refused != "" {
-			t.Fatalf("%s: %s", name, refused)
+			t.Fatalf("%s: got a refusal, want none: %s", name, refused)
 		}
 		raw := []byte(body)
 		var before, after runtime.MemStats

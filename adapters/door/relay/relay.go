@@ -66,6 +66,8 @@ func (e *Events) own() bool { return len(e.Last) > 0 || e.LastHas != "" }
 type Rewriter interface {
 	// Event appends to out a complete event, or the first part of a long one.
 	Event(out, event []byte) []byte
+	// Rest appends to out a further part of the event whose first part Event got last.
+	Rest(out, part []byte) []byte
 	// Answer returns an answer that is not a stream.
 	Answer(whole []byte) []byte
 }

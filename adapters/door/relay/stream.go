@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -144,7 +145,7 @@ func (e *exchange) last(events []byte, more bool) (whole bool) {
 	return e.call.Events.own() || e.write(doneEvent) == nil
 }
 
-// rewritten returns events as the rewriter completes them. The continuation of a long event stays as it is.
+// rewritten returns events as the rewriter completes them.
 func (e *exchange) rewritten(events []byte) []byte {
 	if e.rewriter == nil {
 		return events
@@ -158,7 +159,7 @@ func (e *exchange) rewritten(events []byte) []byte {
 			n += len(eventEnd)
 		}
 		if inside {
-			out = append(out, events[:n]...)
+			out = e.rewriter.Rest(out, events[:n])
 		} else {
 			out = e.rewriter.Event(out, events[:n])
 		}
@@ -172,6 +173,10 @@ func (e *exchange) rewritten(events []byte) []byte {
 func (e *exchange) broken() (whole bool) {
 	e.result.Gone = e.result.Gone || left(e.ctx)
 	e.result.Reason = messages.ReasonUpstreamFailed
+	var told interface{ Reason() messages.Reason } // of who ends the request
+	if errors.As(context.Cause(e.ctx), &told) {
+		e.result.Reason = told.Reason()
+	}
 	if !e.result.Gone {
 		e.commit()
 		e.fail()
