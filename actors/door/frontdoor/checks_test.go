@@ -61,7 +61,7 @@ func TestChecks(t *testing.T) {
 
 // T7: a runtime that invents items does not fill the daemon's memory.
 func TestItemsWithoutEnd(t *testing.T) {
-	r := newResponseEvents("m").(*responseEvents)
+	r := newResponseEvents("m", bounds{})
 	out := make([]byte, 0, 64<<10)
 	for i := range 10 * maxItems {
 		id := fmt.Sprintf("%d-%s", i, bytes.Repeat([]byte("x"), 100+i%400))
