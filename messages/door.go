@@ -33,11 +33,11 @@ type ConfirmFrontDoor struct{}
 // valid. Sent by control.
 type ReloadApplicationTokens struct{ Reply chan<- Reason }
 
-// ConfirmConnection asks whether the front door has accepted the connection from Client. So a program proves that the
-// listener at the other end of its connection is this daemon's. Sent by control.
+// ConfirmConnection asks whether the front door has accepted the connection from Client to Server. So a program proves that
+// the listener at the other end of its connection is this daemon's. Sent by control.
 type ConfirmConnection struct {
-	Client netip.AddrPort
-	Reply  chan<- bool
+	Client, Server netip.AddrPort
+	Reply          chan<- bool
 }
 
 func (ConfirmConnection) toFrontDoor()       {}

@@ -57,7 +57,9 @@ func (a answering) Restart(context.Context) (messages.Reason, error)      { retu
 func (a answering) ReloadTokens(context.Context) (messages.Reason, error) { return a.reason, nil }
 
 // Confirms denies every connection: the endpoint that a script names is another program's.
-func (a answering) Confirms(context.Context, netip.AddrPort) (bool, error) { return false, nil }
+func (a answering) Confirms(context.Context, netip.AddrPort, netip.AddrPort) (bool, error) {
+	return false, nil
+}
 
 func (a answering) Status() messages.Status { return a.status }
 

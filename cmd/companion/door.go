@@ -95,8 +95,8 @@ func (a *app) localContext(ctx context.Context, s config.Settings) int {
 const confirmWithin = 5 * time.Second
 
 // confirm proves that the daemon is the program that listens at the base URL: it opens a connection there, sends nothing,
-// and asks the daemon over the control socket, whose peer is checked (X2), whether it has accepted this connection. Two
-// sockets never have the same source address here, so another listener cannot make the daemon say yes.
+// and asks the daemon over the control socket, whose peer is checked (X2), whether it has accepted this connection. Both
+// ends are named: another program can use the same source address for a connection to the daemon, but not one to this port.
 func (d door) confirm(ctx context.Context) error {
 	u, err := url.Parse(d.baseURL)
 	if err != nil {
@@ -121,16 +121,18 @@ func (d door) confirmConn(ctx context.Context, conn net.Conn) error {
 	if !ok {
 		return wrong
 	}
+	to, err := netip.ParseAddrPort(host)
+	if err != nil {
+		return wrong
+	}
 	client := netip.AddrPortFrom(from.AddrPort().Addr().Unmap(), from.AddrPort().Port())
-	confirmed, err := d.control.Confirms(ctx, client)
+	confirmed, err := d.control.Confirms(ctx, client, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()))
 	if err != nil {
 		return err
 	}
 	if !confirmed {
-		if to, err := netip.ParseAddrPort(host); err == nil {
-			if holder := loopback.Holder(to); holder != "" {
-				wrong.message += ", " + holder
-			}
+		if holder := loopback.Holder(to); holder != "" {
+			wrong.message += ", " + holder
 		}
 		return wrong
 	}

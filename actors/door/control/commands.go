@@ -84,9 +84,9 @@ func (e endpoint) ReloadTokens(ctx context.Context) (messages.Reason, error) {
 }
 
 // Confirms asks the front door whether it has accepted a connection.
-func (e endpoint) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
+func (e endpoint) Confirms(ctx context.Context, client, server netip.AddrPort) (bool, error) {
 	return ask(ctx, answerWithin, e.box, func(reply chan<- bool) messages.ToFrontDoor {
-		return messages.ConfirmConnection{Client: client, Reply: reply}
+		return messages.ConfirmConnection{Client: client, Server: server, Reply: reply}
 	})
 }
 

@@ -274,7 +274,7 @@ func (l *life) handle(ctx context.Context, m messages.ToFrontDoor) {
 	case messages.ConfirmFrontDoor:
 		l.sayBound(ctx)
 	case messages.ConfirmConnection:
-		l.tasks.Go(func() { m.Reply <- l.serves(ctx, m.Client) }) // has capacity one
+		l.tasks.Go(func() { m.Reply <- l.serves(ctx, m.Client, m.Server) }) // has capacity one
 	case messages.ReloadApplicationTokens:
 		reason := l.loadApplications()
 		l.useTokens()
@@ -290,13 +290,13 @@ const (
 	confirmEvery  = 5 * time.Millisecond
 )
 
-// serves reports whether a client's connection is one of the server's.
-func (l *life) serves(ctx context.Context, client netip.AddrPort) bool {
+// serves reports whether a client's connection to server is one of the front door's.
+func (l *life) serves(ctx context.Context, client, server netip.AddrPort) bool {
 	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
 	defer cancel()
 	look := time.NewTicker(confirmEvery)
 	defer look.Stop()
-	for !l.server.Serves(client) {
+	for !l.server.Serves(client, server) {
 		select {
 		case <-ctx.Done():
 			return false

@@ -42,11 +42,12 @@ func TestFixedPort(t *testing.T) {
 // L14: the front door knows the connections that it has accepted, and no others.
 func TestConfirmConnection(t *testing.T) {
 	r := start(t, llama(t), nil)
-	ask := func(client string) bool {
+	to := func(client, server string) bool {
 		reply := make(chan bool, 1)
-		r.box <- messages.ConfirmConnection{Client: netip.MustParseAddrPort(client), Reply: reply}
+		r.box <- messages.ConfirmConnection{Client: netip.MustParseAddrPort(client), Server: netip.MustParseAddrPort(server), Reply: reply}
 		return <-reply
 	}
+	ask := func(client string) bool { return to(client, r.address) }
 	own, err := net.Dial("tcp", r.address)
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +60,15 @@ func TestConfirmConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer foreign.Close()
+	// The program behind foreign may use the client's address for a connection of its own to the front door.
+	if to(own.LocalAddr().String(), foreign.Addr().String()) {
+		t.Error("the same client at another listener: got confirmed, want denied")
+	}
+	unnamed := make(chan bool, 1)
+	r.box <- messages.ConfirmConnection{Client: own.LocalAddr().(*net.TCPAddr).AddrPort(), Reply: unnamed}
+	if <-unnamed {
+		t.Error("without a server: got confirmed, want denied")
+	}
 	elsewhere, err := net.Dial("tcp", foreign.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -197,10 +197,10 @@ func (c *Client) ReloadTokens(ctx context.Context) (messages.Reason, error) {
 	return c.command(ctx, askWithin, "/v1/tokens/reload", nil)
 }
 
-// Confirms reports whether the daemon's endpoint has accepted the connection from client.
-func (c *Client) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
+// Confirms reports whether the daemon's endpoint has accepted the connection from client to server.
+func (c *Client) Confirms(ctx context.Context, client, server netip.AddrPort) (bool, error) {
 	var body confirmedBody
-	err := c.call(ctx, askWithin, http.MethodPost, "/v1/confirm", confirmBody{client}, &body)
+	err := c.call(ctx, askWithin, http.MethodPost, "/v1/confirm", confirmBody{client, server}, &body)
 	return body.Confirmed, err
 }
 

@@ -32,7 +32,9 @@ func TestCommands(t *testing.T) {
 		{"start", func() (any, error) { return client.Start(ctx) }, messages.ReasonOK},
 		{"stop", func() (any, error) { return client.Stop(ctx) }, messages.ReasonOK},
 		{"restart", func() (any, error) { return client.Restart(ctx) }, messages.ReasonOK},
-		{"confirm 127.0.0.1:7", func() (any, error) { return client.Confirms(ctx, netip.MustParseAddrPort("127.0.0.1:7")) }, true},
+		{"confirm 127.0.0.1:7 127.0.0.1:8", func() (any, error) {
+			return client.Confirms(ctx, netip.MustParseAddrPort("127.0.0.1:7"), netip.MustParseAddrPort("127.0.0.1:8"))
+		}, true},
 		{"reload tokens", func() (any, error) { return client.ReloadTokens(ctx) }, messages.ReasonOK},
 		{"pull ", func() (any, error) { return client.Pull(ctx, "") }, messages.ReasonOK},
 		{"use gemma", func() (any, error) { return client.Use(ctx, "gemma") }, messages.ReasonOK},

@@ -79,8 +79,8 @@ func (d *daemon) ReloadTokens(ctx context.Context) (messages.Reason, error) {
 	return d.take(ctx, "reload tokens")
 }
 
-func (d *daemon) Confirms(ctx context.Context, client netip.AddrPort) (bool, error) {
-	_, err := d.take(ctx, "confirm "+client.String())
+func (d *daemon) Confirms(ctx context.Context, client, server netip.AddrPort) (bool, error) {
+	_, err := d.take(ctx, "confirm "+client.String()+" "+server.String())
 	return true, err
 }
 

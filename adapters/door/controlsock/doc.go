@@ -83,10 +83,11 @@ type Runtime interface {
 }
 
 // Endpoint is implemented by the front door. ReloadTokens reads the file of application tokens again (L14); the tokens
-// themselves never cross the socket. Confirms reports whether the front door has accepted the connection from client.
+// themselves never cross the socket. Confirms reports whether the front door has accepted the connection from
+// client to server.
 type Endpoint interface {
 	ReloadTokens(ctx context.Context) (messages.Reason, error)
-	Confirms(ctx context.Context, client netip.AddrPort) (bool, error)
+	Confirms(ctx context.Context, client, server netip.AddrPort) (bool, error)
 }
 
 // The Client has the methods of the daemon.
@@ -124,6 +125,7 @@ type (
 	}
 	confirmBody struct {
 		Client netip.AddrPort `json:"client"`
+		Server netip.AddrPort `json:"server"`
 	}
 	confirmedBody struct {
 		Confirmed bool `json:"confirmed"`

@@ -127,7 +127,7 @@ func (s *Server) routes() http.Handler {
 		if !decode(w, r, &body) {
 			return
 		}
-		confirmed, err := s.Endpoint.Confirms(r.Context(), body.Client)
+		confirmed, err := s.Endpoint.Confirms(r.Context(), body.Client, body.Server)
 		answerOr(w, err, confirmedBody{confirmed})
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {

@@ -93,18 +93,30 @@ func (s *Server) contain(c *Conn) {
 	}
 }
 
-// Serves reports whether the server has an open connection from client.
-func (s *Server) Serves(client netip.AddrPort) bool {
+// Serves reports whether the server has an open connection from client to server. Both ends count: a client has one address
+// for connections to several servers.
+func (s *Server) Serves(client, server netip.AddrPort) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !client.IsValid() || !server.IsValid() {
+		return false
+	}
 	for c := range s.conns {
-		if remote, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
-			if at := remote.AddrPort(); netip.AddrPortFrom(at.Addr().Unmap(), at.Port()) == client {
-				return true
-			}
+		if addrPort(c.raw.RemoteAddr()) == client && addrPort(c.raw.LocalAddr()) == server {
+			return true
 		}
 	}
 	return false
+}
+
+// addrPort is the address of one end of a TCP connection; the zero AddrPort for another kind, which equals none.
+func addrPort(end net.Addr) netip.AddrPort {
+	tcp, ok := end.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	at := tcp.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // Shutdown closes the listener and the idle connections, closes the others when ctx ends, and returns when
