@@ -174,10 +174,10 @@ type LogoutResult struct {
 	Again  RevokeAgain
 }
 
-// RevokeAgain says whether the hub is told again about an ended session when it can be reached (O9).
+// RevokeAgain says for how long a failed revocation is retried (O9).
 type RevokeAgain string
 
-// A revocation is not repeated, while the daemon runs only, or also by later starts of the daemon (K8).
+// Not at all, while the daemon runs, or also after a restart of the daemon (K8).
 const (
 	RevokeNotAgain     RevokeAgain = ""
 	RevokeWhileRunning RevokeAgain = "while_running"

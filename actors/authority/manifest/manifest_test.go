@@ -40,7 +40,7 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// M1: while signed out, nothing new is fetched and no request is sent; the verified manifest still serves.
+// M1: while signed out, nothing is fetched and no request is sent; the verified manifest stays in use.
 func TestSignedOut(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.signed(false)
@@ -82,7 +82,7 @@ func TestNothingKept(t *testing.T) {
 	})
 }
 
-// M1: without a network the stored manifest serves and allows no fetch. The refresh is tried again with growing pauses.
+// M1: without a network the stored manifest is used and allows no fetch. The refresh is retried with growing pauses.
 // A failed refresh withdraws nothing that a fresh manifest has allowed.
 func TestNoNetwork(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
@@ -106,7 +106,7 @@ func TestNoNetwork(t *testing.T) {
 	})
 }
 
-// M1: fetching ends when the manifest expires, serving ends after the grace period, and a new manifest allows both
+// M1: fetching ends when the manifest expires, inference ends after the grace period, and a new manifest allows both
 // again.
 func TestExpiryAndGrace(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
@@ -142,7 +142,7 @@ func TestExpiryAndGrace(t *testing.T) {
 	})
 }
 
-// M1, T6: an untrusted or rolled-back manifest changes nothing; the view says the reason.
+// M1, T6: an untrusted or rolled-back manifest changes nothing; the view has the reason.
 func TestRefusedManifest(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonManifestUntrusted, messages.ReasonManifestRollback} {
 		bubble(t, "", func(t *testing.T, h *house) {
@@ -237,8 +237,8 @@ func TestListModels(t *testing.T) {
 	})
 }
 
-// M13, M15: the list marks the model that became ready last. If the manifest does not offer its version any longer, it has a
-// row of its own.
+// M13, M15: the list marks the model that became ready last. If the manifest no longer offers its version, it has its
+// own row.
 func TestListLastGood(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *house) {
 		h.repo.good = tuf.Pair{Model: messages.Artifact{Name: "main", Version: "0", Kind: messages.KindModel, SHA256: [32]byte{9}}}

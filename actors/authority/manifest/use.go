@@ -27,8 +27,8 @@ func (l *loop) chosen() string {
 	return name
 }
 
-// use begins the first of the waiting uses. If the model and the runtime are on disk, neither the hub nor a session is
-// needed. Otherwise they are fetched first, as by a pull; the present model serves meanwhile.
+// use begins the first of the queued UseModel commands. If the model and the runtime are on disk, neither the hub nor
+// a session is needed. Otherwise they are fetched first, as by a pull, while the current model serves.
 func (l *loop) use() {
 	name := l.uses[0].Name
 	if name == "" {
@@ -71,8 +71,8 @@ func (l *loop) use() {
 	})
 }
 
-// switchTo records the choice, tells provision to offer the model, and waits until it is ready. If it is not, the choice
-// before it is recorded again, and its model, which lifecycle has started again, stays wanted.
+// switchTo records the choice, tells provision to offer the model, and waits until it is ready. If it does not become
+// ready, switchTo records the previous choice again; lifecycle has already restarted that model.
 func (l *loop) switchTo(name string) {
 	model, reason := l.modelNamed(name)
 	if reason != messages.ReasonOK {
@@ -106,7 +106,7 @@ func (l *loop) switchTo(name string) {
 				l.deps.Log.Warn("model not switched", zap.String("artifact", name), zap.String("reason", string(reason)))
 				l.model = before
 				if err := l.store(previous); err != nil {
-					l.deps.Log.Error("the model before cannot be recorded", zap.Error(err))
+					l.deps.Log.Error("the previous model cannot be recorded", zap.Error(err))
 				}
 				l.decide(true)
 			}
@@ -122,7 +122,7 @@ func (l *loop) store(name string) error {
 	return l.deps.Choice.Store(name)
 }
 
-// used answers the first use and begins the next.
+// used answers the first queued command and begins the next.
 func (l *loop) used(reason messages.Reason) {
 	l.uses[0].Reply <- reason
 	l.uses = l.uses[1:]

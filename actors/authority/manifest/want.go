@@ -188,7 +188,7 @@ func (l *loop) list(m messages.ListModels) {
 	}
 	good, offered := l.good.Model, len(models)
 	if good.Kind != "" && !slices.ContainsFunc(models, func(a messages.Artifact) bool { return a.SHA256 == good.SHA256 }) {
-		models = append(models, good) // the manifest does not offer this version any longer
+		models = append(models, good) // the manifest no longer offers this version
 	}
 	selected := main
 	if l.model != "" {

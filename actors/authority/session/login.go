@@ -109,7 +109,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 // lastRevocation bounds the revocation of a session that was granted while the daemon ends.
 const lastRevocation = time.Second
 
-// withdraw ends an attempt whose session is not wanted any more.
+// withdraw ends an attempt whose session is no longer wanted.
 func (l *loop) withdraw(attempt Attempt, s messages.Session) {
 	attempt.Close(false)
 	if _, later := l.revoke(context.WithoutCancel(l.ctx), s); later {

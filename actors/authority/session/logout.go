@@ -46,7 +46,7 @@ func (l *loop) logout(m messages.Logout) {
 		if hub != messages.ReasonOK && l.waitingForHub() > 0 { // until the revocation is repeated
 			l.trouble(hub)
 		}
-		m.Reply <- messages.LogoutResult{Reason: reason, Hub: hub, Again: l.again(reason)}
+		m.Reply <- messages.LogoutResult{Reason: reason, Hub: hub, Again: l.revokeAgain(reason)}
 	}, drop: func() {
 		m.Reply <- messages.LogoutResult{Reason: messages.ReasonInternalError, Hub: messages.ReasonInternalError}
 	}})

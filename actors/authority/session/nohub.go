@@ -46,7 +46,7 @@ func (a *WithoutHub) Serve(ctx context.Context) error {
 	}
 }
 
-// clear removes a stored session. No hub is told: the result says so.
+// clear removes a stored session. There is no hub to revoke it at; the result says so.
 func (a *WithoutHub) clear(ctx context.Context) messages.LogoutResult {
 	hub := messages.ReasonOK
 	loaded, err := actorkit.Ask(ctx, a.deps.Custody, func(reply chan<- messages.LoadedSession) messages.ToCustody {

@@ -43,7 +43,7 @@ func (h *house) again(t *testing.T) *house {
 	return next
 }
 
-// cutAfter lets so many writes of the disk and the keychain pass, then none: the process was killed.
+// cutAfter simulates a kill of the process: after that many writes to disk and keychain, no write succeeds.
 func (h *house) cutAfter(writes int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

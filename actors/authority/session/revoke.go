@@ -136,14 +136,14 @@ func (l *loop) forget(ctx context.Context, digest string) {
 	_ = l.writeNote(func(n *sessionnote.Note) { n.Pending[place] = sessionnote.Pending{} })
 }
 
-// released is the note after a sign-out or a new sign-in: no session is held any more.
+// released changes the note after a sign-out or a new sign-in: no session is held.
 func released(n *sessionnote.Note) {
 	for i := range n.Pending {
 		n.Pending[i].Held = false
 	}
 }
 
-// add appends sessions that keep has returned, nil ones aside. Like every change of the list it happens between two tasks.
+// add appends sessions that keep has returned, except nil. Like every change of the list, it runs between two tasks.
 func (l *loop) add(sessions ...*unrevoked) {
 	for _, u := range sessions {
 		if u != nil && len(l.unrevoked) < maxUnrevoked {
@@ -159,9 +159,9 @@ func (l *loop) remove(sessions ...*unrevoked) {
 	l.unrevoked = slices.DeleteFunc(l.unrevoked, func(u *unrevoked) bool { return slices.Contains(sessions, u) })
 }
 
-// again says how long the hub is told again about the sessions that it has not revoked. reason says why the keychain still holds
-// the session: then the note of the sign-out does.
-func (l *loop) again(reason messages.Reason) messages.RevokeAgain {
+// revokeAgain says for how long the revocation of the ended sessions is retried. reason says why the keychain still holds
+// the session; the note on disk then records the sign-out.
+func (l *loop) revokeAgain(reason messages.Reason) messages.RevokeAgain {
 	if l.waitingForHub() == 0 {
 		return messages.RevokeNotAgain
 	}
@@ -187,7 +187,7 @@ func (l *loop) release() messages.Reason {
 	return reason
 }
 
-// keepRest keeps the sessions again that are in memory only.
+// keepRest tries again to store the sessions that are only in memory.
 func (l *loop) keepRest() {
 	var rest, kept []*unrevoked
 	for _, u := range l.unrevoked {

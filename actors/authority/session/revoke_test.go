@@ -11,8 +11,8 @@ import (
 	"companion/messages"
 )
 
-// O9, K8: a sign-out that the hub could not be told of is told to it by the next start of the daemon. Until then the keychain
-// holds the refresh token for nothing else: the user is signed out.
+// O9, K8: a sign-out that could not reach the hub is repeated at the next start of the daemon. Until then the
+// keychain holds the refresh token for nothing else: the user is signed out.
 func TestRevocationSurvivesRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

@@ -52,12 +52,12 @@ func (l *loop) loaded(s messages.Session) {
 		return
 	}
 	if !s.RefreshToken.IsZero() && l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
-		l.hold(s) // it is of another hub or client, or malformed: the hub may still accept its refresh token
+		l.hold(s) // of another hub or client, or malformed: the hub may still accept its refresh token
 	}
 	l.become(s)
 }
 
-// hold keeps a session that is not used any more, for the next sign-out or sign-in.
+// hold keeps the refresh token of a session that is no longer used. The next sign-out or sign-in revokes it.
 func (l *loop) hold(s messages.Session) {
 	var u *unrevoked
 	l.enqueue(task{
@@ -66,7 +66,7 @@ func (l *loop) hold(s messages.Session) {
 	})
 }
 
-// interrupted uses a session whose refresh token may be spent until its access token expires.
+// interrupted keeps using a session until its access token expires, and drops its refresh token, which may be spent.
 func (l *loop) interrupted(s messages.Session) {
 	s.RefreshToken = messages.Secret{}
 	l.become(s)
