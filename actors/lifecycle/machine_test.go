@@ -71,7 +71,7 @@ func TestWrongBytesAreNotAdopted(t *testing.T) {
 }
 
 func agree(steps []string, seen map[messages.State]int) error {
-	h := &house{world: newWorld(), wish: wish{wanted: true}, busy: true}
+	h := &harness{world: newWorld(), wish: wish{wanted: true}, busy: true}
 	defer func() { h.close() }()
 	h.work()
 	m := machine{wish: h.wish, state: messages.StateStopped}
@@ -95,7 +95,7 @@ func agree(steps []string, seen map[messages.State]int) error {
 }
 
 // outlast advances the time to the next deadline, retry or end of a hold.
-func (h *house) outlast(m machine) {
+func (h *harness) outlast(m machine) {
 	switch got := h.snapshot.Get(); {
 	case m.waits && got.Held:
 		h.pass(time.Until(got.Failures.HeldTill))

@@ -16,8 +16,8 @@ import (
 // determine the final state once all actors work again.
 type wish struct{ wanted, verified bool }
 
-// house acts as all other actors. It answers the lifecycle actor when a step allows it.
-type house struct {
+// harness acts as all other actors. It answers the lifecycle actor when a step allows it.
+type harness struct {
 	*world
 	wish     wish
 	running  messages.Launch // zero: none
@@ -28,7 +28,7 @@ type house struct {
 	drains   []chan<- int
 }
 
-var houseSteps = []string{
+var harnessSteps = []string{
 	"works", "works", "works", "spawned", "spawned", "spawn fails", "dies", "healthy", "healthy", "hung", "dying", "memory",
 	"start", "stop", "restart", "artifacts come", "artifacts come", "artifacts lost",
 	"process restarts", "provision restarts", "lifecycle restarts", "a second",
@@ -39,7 +39,7 @@ var houseSteps = []string{
 // command has been answered.
 func TestWishComesTrue(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		steps := rapid.SliceOfN(rapid.SampledFrom(houseSteps), 1, 40).Draw(rt, "steps")
+		steps := rapid.SliceOfN(rapid.SampledFrom(harnessSteps), 1, 40).Draw(rt, "steps")
 		var failure error
 		synctest.Test(t, func(t *testing.T) { failure = follow(steps) })
 		if failure != nil {
@@ -60,7 +60,7 @@ func TestSpawnFailsUnderANewIncarnation(t *testing.T) {
 }
 
 func follow(steps []string) error {
-	h := &house{world: newWorld(), wish: wish{wanted: true}}
+	h := &harness{world: newWorld(), wish: wish{wanted: true}}
 	defer func() { h.close() }()
 	for _, step := range steps {
 		h.step(step)
@@ -87,7 +87,7 @@ func follow(steps []string) error {
 	return nil
 }
 
-func (h *house) step(name string) {
+func (h *harness) step(name string) {
 	switch name {
 	case "works":
 		h.work()
@@ -137,14 +137,14 @@ func (h *house) step(name string) {
 	}
 }
 
-func (h *house) reply() chan messages.Reason {
+func (h *harness) reply() chan messages.Reason {
 	reply := make(chan messages.Reason, 2)
 	h.replies = append(h.replies, reply)
 	return reply
 }
 
 // settle runs all actors for d, and lets every spawned launch become healthy.
-func (h *house) settle(d time.Duration) {
+func (h *harness) settle(d time.Duration) {
 	for range int(d / time.Second) {
 		h.work()
 		h.up()
@@ -155,7 +155,7 @@ func (h *house) settle(d time.Duration) {
 }
 
 // work handles all messages in the mailboxes, in a fixed order.
-func (h *house) work() {
+func (h *harness) work() {
 	for {
 		switch {
 		case len(h.process) > 0:
@@ -187,7 +187,7 @@ func (h *house) work() {
 	}
 }
 
-func (h *house) drained() {
+func (h *harness) drained() {
 	for _, reply := range h.drains {
 		reply <- 0
 	}
@@ -196,7 +196,7 @@ func (h *house) drained() {
 }
 
 // toProcess behaves as documented at messages.ToProcess.
-func (h *house) toProcess(m messages.ToProcess) {
+func (h *harness) toProcess(m messages.ToProcess) {
 	switch m := m.(type) {
 	case messages.Spawn:
 		if h.running != 0 {
@@ -224,20 +224,20 @@ func (h *house) toProcess(m messages.ToProcess) {
 	}
 }
 
-func (h *house) up() {
+func (h *harness) up() {
 	if h.spawning {
 		h.spawning, h.asked = false, false
 		h.send(messages.RuntimeStarted{Launch: h.running}, messages.BackEndUp{Launch: h.running})
 	}
 }
 
-func (h *house) healthy() {
+func (h *harness) healthy() {
 	if h.running != 0 && !h.spawning {
 		h.send(messages.HealthSucceeded{Launch: h.running, At: time.Now()})
 	}
 }
 
-func (h *house) exit(requested bool) {
+func (h *harness) exit(requested bool) {
 	gone := exited(h.running, messages.ReasonProcessExited)
 	gone.Requested = requested
 	h.running, h.spawning = 0, false
@@ -248,7 +248,7 @@ func (h *house) exit(requested bool) {
 	}
 }
 
-func (h *house) verdict() {
+func (h *harness) verdict() {
 	if h.wish.verified {
 		h.send(verified(1))
 	} else {

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // daemon makes another one.
 func TestLoopbackToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.start(t)
 		want(t, said(h.lifecycle), started, storedMsg)
 		want(t, said(h.frontDoor), useToken)
@@ -47,7 +47,7 @@ func TestLoopbackToken(t *testing.T) {
 		if h.keychain.item(keychain.LoopbackToken) != token {
 			t.Fatal("after a restart: got another token, want the same")
 		}
-		if other := newHouse(); other.actor.token.Reveal() == token {
+		if other := newHarness(); other.actor.token.Reveal() == token {
 			t.Fatal("second start: got the same token, want another")
 		}
 	})
@@ -56,7 +56,7 @@ func TestLoopbackToken(t *testing.T) {
 // K6: shutdown removes the token, at the front door too, and nothing stores it again.
 func TestClearLoopbackToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.start(t)
 		said(h.frontDoor)
 		reply := make(chan messages.Reason, 1)
@@ -76,7 +76,7 @@ func TestClearLoopbackToken(t *testing.T) {
 // A9: a restarted front door gets the token again; a restarted lifecycle actor gets its state.
 func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.start(t)
 		said(h.frontDoor)
 		said(h.lifecycle)
@@ -91,7 +91,7 @@ func TestConfirm(t *testing.T) {
 func TestLockedThenUnlocked(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonKeychainLocked, messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout} {
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse()
+			h := newHarness()
 			h.keychain.set(failing(reason))
 			h.start(t)
 			lost := "messages.TokenLost{Reason:" + string(reason) + "}"
@@ -124,7 +124,7 @@ func TestTokenGone(t *testing.T) {
 		for _, asked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, asked %v", name, asked), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					h := newHouse()
+					h := newHarness()
 					h.start(t)
 					said(h.lifecycle)
 					said(h.frontDoor)
@@ -156,7 +156,7 @@ func TestTokenUnreadable(t *testing.T) {
 		messages.ReasonKeychainLocked, messages.ReasonKeychainDenied, messages.ReasonKeychainTimeout, messages.ReasonKeychainUnavailable,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse()
+			h := newHarness()
 			h.start(t)
 			said(h.lifecycle)
 			token := h.keychain.item(keychain.LoopbackToken)
@@ -190,7 +190,7 @@ func TestTokenUnreadable(t *testing.T) {
 // K3: without a keychain service Fatal is called once.
 func TestNoService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.keychain.set(failing(messages.ReasonKeychainUnavailable))
 		h.start(t)
 		time.Sleep(time.Hour)
@@ -204,7 +204,7 @@ func TestNoService(t *testing.T) {
 // K7: while a keychain call hangs, the actor still answers, and shutdown does not wait for the call.
 func TestHungKeychain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		hang := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		h.keychain.set(func(string, keychain.Account) error {
@@ -241,7 +241,7 @@ func TestHungKeychain(t *testing.T) {
 // may raise one more.
 func TestOneDialogPerAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.keychain.set(failing(messages.ReasonKeychainLocked))
 		h.start(t)
 		asking := func() (n int) {
@@ -286,7 +286,7 @@ func TestOneDialogPerAction(t *testing.T) {
 // reported lost.
 func TestKeychainSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.keychain.set(failing(messages.ReasonKeychainLocked))
 		h.start(t)
 		synctest.Wait()
@@ -319,7 +319,7 @@ func TestShutdownWhileKeychainHangs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse()
+				h := newHarness()
 				h.start(t)
 				synctest.Wait()
 				h.keychain.change(func(k *fakeKeychain) { k.hang = true })
@@ -341,7 +341,7 @@ func TestShutdownWhileKeychainHangs(t *testing.T) {
 // Rule 2: nothing that custody says or logs shows a secret.
 func TestLogsHoldNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.keychain.set(failing(messages.ReasonKeychainLocked))
 		h.start(t)
 		synctest.Wait()

@@ -11,7 +11,7 @@ import (
 // these raises a dialog.
 func TestRevocations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.start(t)
 		ask := func(build func(chan<- messages.Reason) messages.ToCustody) messages.Reason {
 			reply := make(chan messages.Reason, 1)

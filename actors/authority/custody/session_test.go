@@ -14,7 +14,7 @@ import (
 // K5: a stored session loads unchanged, with and without a refresh token.
 func TestSessionRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHarness()
 		h.start(t)
 		if got := h.load(); got.Found || got.Reason != messages.ReasonOK {
 			t.Fatalf("empty keychain: got %+v, want no session and ok", got)

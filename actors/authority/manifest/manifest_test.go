@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // M1, M3: while signed in, the manifest is fetched with the token, and again every hour.
 func TestRefresh(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wantWants(t, "main+llama fetch")
 		if v := h.view.Get(); v.Reason != messages.ReasonOK || v.Version != 2 || v.Grace {
@@ -42,7 +42,7 @@ func TestRefresh(t *testing.T) {
 
 // M1: while signed out, nothing is fetched and no request is sent; the verified manifest stays in use.
 func TestSignedOut(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.signed(false)
 		h.repo.kept, h.repo.keptErr = h.repo.fresh, nil
 		h.start(t)
@@ -68,7 +68,7 @@ func TestSignedOut(t *testing.T) {
 
 // M1, X3: without any manifest, provision gets the reason once, so that a start can be answered with it.
 func TestNothingKept(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.signed(false)
 		h.start(t)
 		h.wantWants(t, "+ reauth")
@@ -85,7 +85,7 @@ func TestNothingKept(t *testing.T) {
 // M1: without a network the stored manifest is used and allows no fetch. The refresh is retried with growing pauses.
 // A failed refresh withdraws nothing that a fresh manifest has allowed.
 func TestNoNetwork(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.kept, h.repo.keptErr = h.repo.fresh, nil
 		h.repo.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable}
 		h.start(t)
@@ -109,7 +109,7 @@ func TestNoNetwork(t *testing.T) {
 // M1: fetching ends when the manifest expires, inference ends after the grace period, and a new manifest allows both
 // again.
 func TestExpiryAndGrace(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wantWants(t, "main+llama fetch")
 		good := h.repo.fresh
@@ -145,7 +145,7 @@ func TestExpiryAndGrace(t *testing.T) {
 // M1, T6: an untrusted or rolled-back manifest changes nothing; the view has the reason.
 func TestRefusedManifest(t *testing.T) {
 	for _, reason := range []messages.Reason{messages.ReasonManifestUntrusted, messages.ReasonManifestRollback} {
-		bubble(t, "", func(t *testing.T, h *house) {
+		bubble(t, "", func(t *testing.T, h *harness) {
 			h.repo.freshErr = &tuf.Error{Reason: reason}
 			h.start(t)
 			h.wantWants(t, "+ "+string(reason))
@@ -166,7 +166,7 @@ func TestRefusedManifest(t *testing.T) {
 
 // M2: a model that the manifest does not offer is reported lost, with the reason.
 func TestUnknownModel(t *testing.T) {
-	bubble(t, "absent", func(t *testing.T, h *house) {
+	bubble(t, "absent", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wantWants(t, "+ no_such_target")
 		if lost := h.losses(); len(lost) != 1 || lost[0] != messages.ReasonNoSuchTarget {
@@ -180,7 +180,7 @@ func TestUnknownModel(t *testing.T) {
 
 // pull fetches the wanted pair or one artifact by name, and refuses an unknown name. The reply is provision's.
 func TestPull(t *testing.T) {
-	bubble(t, "other", func(t *testing.T, h *house) {
+	bubble(t, "other", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wantWants(t, "other+llama fetch")
 		fetched := func(reply chan messages.Reason, answers ...messages.Reason) (names []string, end messages.Reason) {
@@ -217,7 +217,7 @@ func TestPull(t *testing.T) {
 
 // models lists what the manifest offers and which of it is on disk.
 func TestListModels(t *testing.T) {
-	bubble(t, "other", func(t *testing.T, h *house) {
+	bubble(t, "other", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wants()
 		reply := make(chan messages.ModelList, 1)
@@ -240,7 +240,7 @@ func TestListModels(t *testing.T) {
 // M13, M15: the list marks the model that became ready last. If the manifest no longer offers its version, it has its
 // own row.
 func TestListLastGood(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.good = tuf.Pair{Model: messages.Artifact{Name: "main", Version: "0", Kind: messages.KindModel, SHA256: [32]byte{9}}}
 		h.start(t)
 		h.wants()
@@ -257,7 +257,7 @@ func TestListLastGood(t *testing.T) {
 
 // A9: a restarted provision actor gets the last Want again; a restarted lifecycle actor needs no message.
 func TestRepeatWant(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wants()
 		h.mailbox <- messages.RepeatWant{}
@@ -268,7 +268,7 @@ func TestRepeatWant(t *testing.T) {
 // A sign-in during a refresh causes no second refresh; a sign-out during a refresh ends fetching.
 func TestSessionChangesDuringRefresh(t *testing.T) {
 	for _, in := range []bool{true, false} {
-		bubble(t, "", func(t *testing.T, h *house) {
+		bubble(t, "", func(t *testing.T, h *harness) {
 			h.repo.took = 10 * time.Second
 			h.start(t)
 			h.signed(in)
@@ -288,7 +288,7 @@ func TestSessionChangesDuringRefresh(t *testing.T) {
 
 // A hub that hangs delays only the requests that need it, and does not delay the shutdown.
 func TestHungRepository(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.took = time.Hour
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -315,7 +315,7 @@ func TestHungRepository(t *testing.T) {
 
 // A panic is contained, and the actor restarts.
 func TestPanicIsContained(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.panics = true
 		h.start(t)
 		time.Sleep(5 * time.Second)

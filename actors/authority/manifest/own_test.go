@@ -60,7 +60,7 @@ func TestNoHub(t *testing.T) {
 	} {
 		own := owned(t, c.own...)
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t, c.model, tuf.Catalogue{})
+			h := newHarness(t, c.model, tuf.Catalogue{})
 			h.actor.deps.NoHub = true
 			h.signed(false)
 			h.repo.own = own
@@ -97,7 +97,7 @@ func TestOwnBesideHub(t *testing.T) {
 	} {
 		own := owned(t, c.own...)
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t, c.model, hub)
+			h := newHarness(t, c.model, hub)
 			h.repo.own = own
 			h.start(t)
 			wants := h.wants()
@@ -113,7 +113,7 @@ func TestOwnBesideHub(t *testing.T) {
 func TestOwnWithoutSession(t *testing.T) {
 	hub, own, mixed, added := verified(t), owned(t, "m*", "r*"), owned(t, "m*"), owned(t, "m*", "r")
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, "", hub)
+		h := newHarness(t, "", hub)
 		h.signed(false)
 		h.repo.own = own
 		h.start(t)
@@ -135,7 +135,7 @@ func TestOwnWithoutSession(t *testing.T) {
 		"mixed pair, then own pair": {added, false, messages.PairReady{Model: mine, Runtime: llama}, "m+r fetch", true},
 		"unpinned binary":           {mixed, true, messages.PairReady{Model: mine}, "m+ fetch", false},
 	} {
-		bubble(t, "", func(t *testing.T, h *house) {
+		bubble(t, "", func(t *testing.T, h *harness) {
 			h.repo.own = c.own
 			h.actor.deps.Unpinned = c.unpinned
 			h.start(t)
@@ -175,14 +175,14 @@ func TestOwnWithGoodOfHub(t *testing.T) {
 			Runtime: messages.Artifact{Name: "old", Kind: messages.KindRuntime, SHA256: [32]byte{2}}, Expires: expires,
 		}
 	}
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.own, h.repo.good = mixed, good(time.Now().Add(time.Hour))
 		h.start(t)
 		if wants := h.wants(); len(wants) == 0 || wants[len(wants)-1] != "m+llama good:m+old fetch" {
 			t.Errorf("the manifest names another runtime: got %q, want the old one offered, too", wants)
 		}
 	})
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.signed(false)
 		h.repo.own, h.repo.good = mixed, good(time.Now().Add(time.Hour))
 		h.start(t)
@@ -202,7 +202,7 @@ func TestOwnWithGoodOfHub(t *testing.T) {
 // M10, M16: with a binary that the configuration names, a model of the user is switched to and fetched without any runtime.
 func TestOwnWithUnpinned(t *testing.T) {
 	mixed := owned(t, "m*")
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.actor.deps.NoHub, h.actor.deps.Unpinned = true, true
 		h.repo.own = mixed
 		h.start(t)
@@ -231,7 +231,7 @@ func hubDigest(hub tuf.Catalogue) [32]byte {
 func TestReload(t *testing.T) {
 	before, more, less, without := owned(t, "m*", "r*"), owned(t, "m", "n*", "r*"), owned(t, "m*", "r*"), owned(t, "n*", "r*")
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, "", tuf.Catalogue{})
+		h := newHarness(t, "", tuf.Catalogue{})
 		h.actor.deps.NoHub = true
 		h.repo.own = before
 		h.start(t)
@@ -275,7 +275,7 @@ func TestReload(t *testing.T) {
 // M16, M15: a catalogue that does not verify gives nothing and says so; the files that it names are not removed.
 func TestOwnUntrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, "", tuf.Catalogue{})
+		h := newHarness(t, "", tuf.Catalogue{})
 		h.actor.deps.NoHub = true
 		h.repo.ownErr = &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 		h.start(t)
@@ -297,7 +297,7 @@ func TestOwnUntrusted(t *testing.T) {
 func TestPullOwn(t *testing.T) {
 	own := owned(t, "m*", "r*")
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, "", tuf.Catalogue{})
+		h := newHarness(t, "", tuf.Catalogue{})
 		h.actor.deps.NoHub = true
 		h.repo.own = own
 		h.start(t)

@@ -24,7 +24,7 @@ func TestRefusedToken(t *testing.T) {
 		"the session has no other": {"", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, "", func(t *testing.T, h *house) {
+			bubble(t, "", func(t *testing.T, h *harness) {
 				h.start(t)
 				h.wantWants(t, "main+llama fetch")
 				h.mu.Lock()
@@ -59,14 +59,14 @@ func TestRefusedToken(t *testing.T) {
 }
 
 // refusals returns the number of requests for a new token.
-func (h *house) refusals() int {
+func (h *harness) refusals() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.asked
 }
 
 // wantsWaiting returns the number of Wants in the mailbox of provision.
-func (h *house) wantsWaiting() (n int) {
+func (h *harness) wantsWaiting() (n int) {
 	for range len(h.provision) {
 		m := <-h.provision
 		if _, ok := m.(messages.Want); ok {
@@ -78,7 +78,7 @@ func (h *house) wantsWaiting() (n int) {
 }
 
 // repeat returns text once per Want in the mailbox of provision.
-func repeat(h *house, text string) (all []string) {
+func repeat(h *harness, text string) (all []string) {
 	synctest.Wait()
 	for range h.wantsWaiting() {
 		all = append(all, text)
@@ -88,7 +88,7 @@ func repeat(h *house, text string) (all []string) {
 
 // M1: the view says why the last refresh failed and when the next one runs. Retry-After is honoured.
 func TestRefreshTrouble(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.freshErr = &tuf.Error{Reason: messages.ReasonManifestUnreachable, RetryAfter: 45 * time.Minute}
 		h.start(t)
 		v := h.view.Get()
@@ -108,7 +108,7 @@ func TestRefreshTrouble(t *testing.T) {
 
 // M1: expiry, grace and refresh follow the wall clock: after sleep or a clock change they are at most one minute late.
 func TestWallClock(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.wantWants(t, "main+llama fetch")
 		asked := h.repo.count()
@@ -154,14 +154,14 @@ func pair(name string, expires time.Time) tuf.Pair {
 // M13: every Want contains the last known good pair, also the first one. Without a stored manifest the Want contains only
 // that pair, until its metadata has expired and the grace period is over (M1).
 func TestLastGoodGoesWithWant(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.signed(false)
 		h.repo.good = pair("old", time.Now().Add(time.Hour))
 		h.repo.kept, h.repo.keptErr = h.repo.fresh, nil
 		h.start(t)
 		h.wantWants(t, "main+llama good:old+r manifest_unreachable", "main+llama good:old+r reauth")
 	})
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.signed(false)
 		h.repo.good = pair("old", time.Now().Add(time.Hour))
 		h.start(t)
@@ -179,7 +179,7 @@ func TestLastGoodGoesWithWant(t *testing.T) {
 // M1, M13: no pair is offered after the manifest's grace period, or if the manifest does not contain the model. An
 // unusable entry of the manifest withdraws nothing.
 func TestLastGoodAndWithdrawal(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
 		h.start(t)
 		h.wantWants(t, "+ good:old+r manifest_unreachable", "main+llama good:old+r fetch")
@@ -187,7 +187,7 @@ func TestLastGoodAndWithdrawal(t *testing.T) {
 		time.Sleep(97 * time.Hour)
 		h.wantWants(t, "main+llama good:old+r manifest_expired", "+ manifest_expired")
 	})
-	bubble(t, "absent", func(t *testing.T, h *house) {
+	bubble(t, "absent", func(t *testing.T, h *harness) {
 		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
 		h.start(t)
 		h.wantWants(t, "+ good:old+r manifest_unreachable", "+ no_such_target")
@@ -196,7 +196,7 @@ func TestLastGoodAndWithdrawal(t *testing.T) {
 
 // M13: a pair that became ready is recorded.
 func TestPairReadyIsRecorded(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		h.mailbox <- messages.PairReady{Model: [32]byte{7}, Runtime: [32]byte{8}}
 		synctest.Wait()
@@ -209,7 +209,7 @@ func TestPairReadyIsRecorded(t *testing.T) {
 // M15: after each refresh, and for a command, provision gets the digests of all that must stay on disk: what the manifest
 // offers and the last known good pair.
 func TestPrune(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.good = pair("old", time.Now().Add(1000*time.Hour))
 		h.start(t)
 		h.wants()
@@ -233,7 +233,7 @@ func TestPrune(t *testing.T) {
 			t.Fatalf("for a command: got %+v, want one dry run with a reply that keeps %d digests", h.prunes[1:], offered+2)
 		}
 	})
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.repo.freshErr = &tuf.Error{Reason: messages.ReasonManifestUntrusted}
 		h.start(t)
 		reply := make(chan messages.PruneResult, 1)
@@ -247,7 +247,7 @@ func TestPrune(t *testing.T) {
 // M1, M13: a wall clock that was years ahead for two minutes takes nothing away for longer: when it is put right, the
 // stored manifest is offered within a minute, and the next refresh happens within its interval.
 func TestClockPutRight(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
 		jump := func(d time.Duration) {
 			h.mu.Lock()

@@ -27,7 +27,7 @@ func (c *choice) Store(name string) error {
 	return nil
 }
 
-func (h *house) use(name string) chan messages.Reason {
+func (h *harness) use(name string) chan messages.Reason {
 	reply := make(chan messages.Reason, 1)
 	h.mailbox <- messages.Use{Name: name, Reply: reply}
 	return reply
@@ -35,7 +35,7 @@ func (h *house) use(name string) chan messages.Reason {
 
 // provide answers the next messages to provision as if everything were on disk, or as if it had to be fetched. It returns the
 // names that were fetched and the last Want.
-func (h *house) provide(t *testing.T, here bool, fetch messages.Reason) (fetched []string, want string) {
+func (h *harness) provide(t *testing.T, here bool, fetch messages.Reason) (fetched []string, want string) {
 	t.Helper()
 	for {
 		synctest.Wait()
@@ -61,7 +61,7 @@ func (h *house) provide(t *testing.T, here bool, fetch messages.Reason) (fetched
 }
 
 // awaited returns the AwaitReady that lifecycle has received.
-func (h *house) awaited(t *testing.T) messages.AwaitReady {
+func (h *harness) awaited(t *testing.T) messages.AwaitReady {
 	t.Helper()
 	synctest.Wait()
 	for {
@@ -91,7 +91,7 @@ func reasonOf(t *testing.T, reply chan messages.Reason, want messages.Reason) {
 
 // M12, X6: a model on disk is used without the hub; the choice is recorded, and the next start wants it.
 func TestUse(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		c := &choice{}
 		h.actor.deps.Choice = c
 		h.start(t)
@@ -116,7 +116,7 @@ func TestUse(t *testing.T) {
 			t.Errorf("--default: got the choice %q, want none", c.name)
 		}
 	})
-	bubble(t, "main", func(t *testing.T, h *house) {
+	bubble(t, "main", func(t *testing.T, h *harness) {
 		h.actor.deps.Choice = &choice{name: "other"}
 		h.start(t)
 		h.wantWants(t, "other+llama fetch")
@@ -126,7 +126,7 @@ func TestUse(t *testing.T) {
 // M6: a model that is not on disk is fetched first, with its runtime; until then the present one stays wanted. A
 // failed fetch changes nothing.
 func TestUseFetchesFirst(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		c := &choice{}
 		h.actor.deps.Choice = c
 		h.start(t)
@@ -154,7 +154,7 @@ func TestUseFetchesFirst(t *testing.T) {
 
 // M12: if the model does not become ready, the one before it is wanted and recorded again, and the next use goes on.
 func TestUseFails(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		c := &choice{name: "other"}
 		h.actor.deps.Choice = c
 		h.start(t)
@@ -180,7 +180,7 @@ func TestUseFails(t *testing.T) {
 
 // A choice that cannot be recorded changes nothing.
 func TestUseIsNotRecorded(t *testing.T) {
-	bubble(t, "", func(t *testing.T, h *house) {
+	bubble(t, "", func(t *testing.T, h *harness) {
 		h.actor.deps.Choice = &choice{fails: errors.New("disk")}
 		h.start(t)
 		h.wants()

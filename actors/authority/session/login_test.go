@@ -14,7 +14,7 @@ import (
 // O2, O9, X2: login, whoami, logout.
 func TestLoginAndLogout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.start(t)
 		h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
 		wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
@@ -50,7 +50,7 @@ func TestLoginAndLogout(t *testing.T) {
 // O2: a failed sign-in answers with its reason, closes its attempt and stores nothing.
 func TestLoginFails(t *testing.T) {
 	type run struct {
-		h      *house
+		h      *harness
 		cancel context.CancelFunc
 	}
 	rows := map[string]struct {
@@ -72,7 +72,7 @@ func TestLoginFails(t *testing.T) {
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.start(t)
 				page, done, cancel := h.login()
 				defer cancel()
@@ -98,7 +98,7 @@ func TestLoginFails(t *testing.T) {
 func TestLogoutWhenTheLoginIsNearlyDone(t *testing.T) {
 	for range 20 { // the loop takes the two messages in any order
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.start(t)
 			page, done, cancel := h.login()
 			defer cancel()
@@ -126,7 +126,7 @@ func TestLogoutWhenTheLoginIsNearlyDone(t *testing.T) {
 // O8: a refresh that is running does not overwrite a sign-in.
 func TestLoginDuringRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.took = time.Minute
 		h.start(t)
@@ -153,7 +153,7 @@ func TestLoginDuringRefresh(t *testing.T) {
 // An access token that the hub refuses before its expiry counts as expired.
 func TestRefusedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.whoAmI = func(access string) (messages.User, error) {
 			if access == "access-1" {

@@ -17,7 +17,7 @@ func TestLogoutWhileLocked(t *testing.T) {
 		for _, signal := range []bool{false, true} {
 			t.Run(fmt.Sprintf("restart %v, signal %v", restart, signal), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					h := newHouse(t)
+					h := newHarness(t)
 					h.signedIn(time.Hour)
 					h.breakCustody(messages.ReasonKeychainLocked)
 					h.start(t)
@@ -30,7 +30,7 @@ func TestLogoutWhileLocked(t *testing.T) {
 					}
 					wantToken(t, h.token(), "", messages.ReasonSignInNeeded)
 					if restart {
-						next := &house{hub: h.hub, notes: h.notes, kept: h.kept, reason: messages.ReasonKeychainLocked}
+						next := &harness{hub: h.hub, notes: h.notes, kept: h.kept, reason: messages.ReasonKeychainLocked}
 						next.assemble(t.Context())
 						next.start(t)
 						h = next
@@ -62,7 +62,7 @@ func TestLogoutWhileLocked(t *testing.T) {
 // O9: if the hub is unreachable at a sign-out, the reply says so, and the revocation is repeated until it succeeds.
 func TestLogoutWithoutHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.noRevoke = true
 		h.start(t)
@@ -89,7 +89,7 @@ func TestSecondLoginRevokesTheFirst(t *testing.T) {
 	for _, locked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("locked %v", locked), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.signedIn(time.Hour)
 				if locked {
 					h.breakCustody(messages.ReasonKeychainLocked)
@@ -116,7 +116,7 @@ func TestSecondLoginRevokesTheFirst(t *testing.T) {
 
 // O9, T14: no token of another hub's session, which the keychain holds after hub.url was changed, is sent to this hub.
 func TestSessionOfAnotherHub(t *testing.T) {
-	login := func(t *testing.T, h *house) {
+	login := func(t *testing.T, h *harness) {
 		_, done, cancel := h.login()
 		defer cancel()
 		h.hub.callback <- nil
@@ -124,13 +124,13 @@ func TestSessionOfAnotherHub(t *testing.T) {
 			t.Errorf("signing in: got %+v, want ok", r)
 		}
 	}
-	for name, act := range map[string]func(t *testing.T, h *house){
-		"logout": func(t *testing.T, h *house) {
+	for name, act := range map[string]func(t *testing.T, h *harness){
+		"logout": func(t *testing.T, h *harness) {
 			if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonIssuerMismatch {
 				t.Errorf("signing out: got %+v, want ok, and issuer_mismatch for the hub", r)
 			}
 		},
-		"logout while locked": func(t *testing.T, h *house) {
+		"logout while locked": func(t *testing.T, h *harness) {
 			h.breakCustody(messages.ReasonKeychainLocked)
 			h.logout()
 			h.breakCustody(messages.ReasonOK)
@@ -140,7 +140,7 @@ func TestSessionOfAnotherHub(t *testing.T) {
 		for _, inFlight := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, refresh interrupted %v", name, inFlight), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					h := newHouse(t)
+					h := newHarness(t)
 					h.signedIn(time.Hour)
 					h.kept.Session.Meta.Issuer = "https://other.example/api/v1/auth/native"
 					if inFlight {
@@ -172,7 +172,7 @@ func TestSessionOfAnotherHub(t *testing.T) {
 // K7: in the first hour of a locked keychain, no load of the session allows a dialog; each sign-in and sign-out allows one.
 func TestOneDialogPerAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.breakCustody(messages.ReasonKeychainLocked)
 		h.start(t)
@@ -200,7 +200,7 @@ func TestOneDialogPerAction(t *testing.T) {
 // O2, A9: a panic during a sign-in closes the attempt and answers the command line; the actor restarts.
 func TestPanicDuringLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.hub.whoAmI = func(string) (messages.User, error) { panic("a broken library") }
 		h.start(t)
 		_, done, cancel := h.login()
@@ -233,7 +233,7 @@ func TestPanicDuringLogin(t *testing.T) {
 // O11: a sign-in by device authorization stores a session like one in the browser.
 func TestDeviceLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.start(t)
 		page, done := make(chan messages.LoginPage, 1), make(chan messages.LoginResult, 1)
 		h.commands <- messages.Login{Device: true, Page: page, Done: done, Cancelled: make(chan struct{})}

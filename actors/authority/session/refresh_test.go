@@ -18,7 +18,7 @@ import (
 func TestThousandRequestsOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 1000
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.took = 5 * time.Second
 		h.start(t)
@@ -38,7 +38,7 @@ func TestThousandRequestsOneRefresh(t *testing.T) {
 // O8: a session is refreshed before each expiry, also without a request; the old token serves meanwhile.
 func TestRefreshAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(life)
 		h.start(t)
 		for n := range 20 {
@@ -89,7 +89,7 @@ func TestKilledDuringRefresh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.signedIn(row.left)
 				h.hub.good["refresh-1"] = false // the hub has rotated it, and the new one was not stored
 				h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-1"))
@@ -136,14 +136,14 @@ func TestKilledAnywhere(t *testing.T) {
 		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"token", "fail", "lose", "mend", "lock", "unlock", "logout", ""}), len(lives), len(lives)).Draw(rt, "steps")
 		var problem string
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.intact = true
 			h.signedIn(0)
 			h.hub.took = time.Second
 			gone := false
 			for i, milliseconds := range lives {
 				// Simulated SIGKILL: the actor cannot finish its work. Its goroutines go on, but their messages reach no actor.
-				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason, intact: true}
+				next := &harness{hub: h.hub, notes: h.notes, kept: h.stored(), reason: h.reason, intact: true}
 				next.hub.fault, next.hub.lose = nil, false
 				ctx, kill := context.WithCancel(t.Context())
 				next.assemble(ctx)
@@ -173,7 +173,7 @@ func TestKilledAnywhere(t *testing.T) {
 				<-done
 				h = next
 			}
-			last := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
+			last := &harness{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
 			last.hub.fault, last.hub.lose = nil, false
 			last.assemble(t.Context())
 			last.start(t)
@@ -200,7 +200,7 @@ func TestKilledWhileTheKeychainIsStale(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.intact = true
 				h.signedIn(0)
 				h.hub.took = time.Second
@@ -224,7 +224,7 @@ func TestKilledWhileTheKeychainIsStale(t *testing.T) {
 				h.cut()
 				kill()
 				<-done
-				next := &house{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
+				next := &harness{hub: h.hub, notes: h.notes, kept: h.stored(), reason: messages.ReasonOK}
 				next.change(func(f *fakeHub) { f.fault = nil })
 				next.assemble(t.Context())
 				next.start(t)
@@ -244,19 +244,19 @@ func TestKilledWhileTheKeychainIsStale(t *testing.T) {
 // O8, O9: while the note cannot be read, it is unknown whether the refresh token is spent and whether the user has signed out.
 // The session is not used until the note can be read, or until a sign-in or sign-out replaces it.
 func TestNoteNotReadable(t *testing.T) {
-	for name, act := range map[string]func(t *testing.T, h *house){
-		"readable later": func(_ *testing.T, h *house) {
+	for name, act := range map[string]func(t *testing.T, h *harness){
+		"readable later": func(_ *testing.T, h *harness) {
 			h.notes.mu.Lock()
 			h.notes.unread = false
 			h.notes.mu.Unlock()
 			time.Sleep(5 * time.Minute)
 		},
-		"signing out": func(t *testing.T, h *house) {
+		"signing out": func(t *testing.T, h *harness) {
 			if r := h.logoutResult(); r.Reason != messages.ReasonOK || r.Hub != messages.ReasonOK {
 				t.Errorf("signing out: got %+v, want ok", r)
 			}
 		},
-		"signing in": func(t *testing.T, h *house) {
+		"signing in": func(t *testing.T, h *harness) {
 			_, done, cancel := h.login()
 			defer cancel()
 			h.hub.callback <- nil
@@ -267,7 +267,7 @@ func TestNoteNotReadable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.signedIn(0)
 				h.notes.note.InFlight, h.notes.unread = sessionnote.Digest(messages.NewSecret("refresh-1")), true
 				h.start(t)
@@ -294,7 +294,7 @@ func TestNoteNotReadable(t *testing.T) {
 // O8: no refresh token is sent while the note cannot be written; the refresh waits for the disk.
 func TestNoRefreshWithoutNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.notes.broken = true
 		h.start(t)
@@ -317,7 +317,7 @@ func TestClock(t *testing.T) {
 	for name, shift := range map[string]time.Duration{"a year ahead": year, "a year behind": -year, "three days of sleep": 3 * 24 * time.Hour, "a day behind": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.signedIn(life)
 				// The bubble's clock cannot jump, so the session's times are moved the other way.
 				meta := &h.kept.Session.Meta
@@ -348,7 +348,7 @@ func TestClock(t *testing.T) {
 // O8: when an access token without a refresh token expires, the view says so without a request.
 func TestRunsOutByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(life)
 		h.kept.Session.RefreshToken = messages.Secret{}
 		h.start(t)
@@ -361,7 +361,7 @@ func TestRunsOutByItself(t *testing.T) {
 // O5, O8: the stored scope is the granted one; a refresh response without scope does not change it.
 func TestScopeStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.kept.Session.Meta.Scope = "vault:read"
 		h.hub.scope = ""
@@ -376,7 +376,7 @@ func TestScopeStays(t *testing.T) {
 // O8: the view shows the last trouble until the operation succeeds.
 func TestTroubleIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.fault = func() error { return &oauth.Error{Reason: messages.ReasonTokenExchangeFailed, Retry: oauth.RetryLater} }
 		h.start(t)

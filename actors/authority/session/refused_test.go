@@ -12,7 +12,7 @@ import (
 // current one changes nothing.
 func TestTokenRefusedByHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.start(t)
 		ask := func(refused messages.Secret) messages.AccessToken {

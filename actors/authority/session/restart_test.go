@@ -7,7 +7,7 @@ import (
 	"companion/messages"
 )
 
-func (h *house) setPlace(place int, token messages.Secret) messages.Reason {
+func (h *harness) setPlace(place int, token messages.Secret) messages.Reason {
 	switch {
 	case h.reason != messages.ReasonOK:
 		return h.reason
@@ -19,7 +19,7 @@ func (h *house) setPlace(place int, token messages.Secret) messages.Reason {
 }
 
 // pending returns the refresh tokens of the pending revocations in the keychain.
-func (h *house) pending() []string {
+func (h *harness) pending() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var tokens []string
@@ -32,11 +32,11 @@ func (h *house) pending() []string {
 }
 
 // again returns the next start of the daemon: the same hub, disk and keychain.
-func (h *house) again(t *testing.T) *house {
+func (h *harness) again(t *testing.T) *harness {
 	h.cut()
 	h.stop()
 	h.mu.Lock()
-	next := &house{hub: h.hub, notes: h.notes, kept: h.kept, places: h.places, reason: h.reason}
+	next := &harness{hub: h.hub, notes: h.notes, kept: h.kept, places: h.places, reason: h.reason}
 	h.mu.Unlock()
 	next.assemble(t.Context())
 	next.start(t)
@@ -44,14 +44,14 @@ func (h *house) again(t *testing.T) *house {
 }
 
 // cutAfter simulates a kill of the process: after that many writes to disk and keychain, no write succeeds.
-func (h *house) cutAfter(writes int) {
+func (h *harness) cutAfter(writes int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.left = &writes
 }
 
 // wrote counts a write, and reports whether it passes.
-func (h *house) wrote() bool {
+func (h *harness) wrote() bool {
 	if h.left == nil {
 		return true
 	}
@@ -59,7 +59,7 @@ func (h *house) wrote() bool {
 	return *h.left >= 0
 }
 
-func (h *house) alive() map[string]bool {
+func (h *harness) alive() map[string]bool {
 	h.hub.mu.Lock()
 	defer h.hub.mu.Unlock()
 	return maps.Clone(h.hub.good)

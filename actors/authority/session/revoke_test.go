@@ -15,7 +15,7 @@ import (
 // keychain holds the refresh token for nothing else: the user is signed out.
 func TestRevocationSurvivesRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.noRevoke = true
 		h.start(t)
@@ -48,7 +48,7 @@ func TestRevocationSurvivesRestart(t *testing.T) {
 // O9, K8: a pending revocation that the locked keychain does not give at the start is read after the unlock.
 func TestRevocationWhileLocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.noRevoke = true
 		h.start(t)
@@ -77,7 +77,7 @@ func TestRevocationAtEveryWrite(t *testing.T) {
 		for writes := range 8 {
 			t.Run(fmt.Sprintf("second sign-in %v, end after %d writes", second, writes), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					h := newHouse(t)
+					h := newHarness(t)
 					h.signedIn(time.Hour)
 					h.hub.noRevoke = true
 					h.start(t)
@@ -114,7 +114,7 @@ func TestRevocationAtEveryWrite(t *testing.T) {
 // K8: the number of pending revocations and their age are bounded, and a definite refusal of the hub is not repeated.
 func TestRevocationIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.noRevoke = true
 		h.start(t)
@@ -136,7 +136,7 @@ func TestRevocationIsBounded(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.refuseRevoke = true
 		h.start(t)
@@ -145,7 +145,7 @@ func TestRevocationIsBounded(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.noRevoke, h.full = true, true
 		h.start(t)
@@ -158,7 +158,7 @@ func TestRevocationIsBounded(t *testing.T) {
 // O8, O9: a refresh token that may be spent is revoked at the sign-out, also by a later start of the daemon.
 func TestInterruptedSessionIsRevokedAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-1"))
 		h.start(t)
@@ -193,7 +193,7 @@ func TestFormerSession(t *testing.T) {
 		for _, again := range []bool{false, true} {
 			t.Run(fmt.Sprintf("another %s, sign-in %v", name, again), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					h := newHouse(t)
+					h := newHarness(t)
 					var err error
 					if h.hub.oauth, err = oauth.New(oauth.Config{Issuer: issuer, ClientID: "c", SessionURL: "https://hub.example/session"}); err != nil {
 						t.Fatal(err)
@@ -235,7 +235,7 @@ func TestFormerSession(t *testing.T) {
 // session is revoked when it can be.
 func TestLogoutAfterLostRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.kept.Session.Meta.AccessIssued = time.Now()
 		h.start(t)
@@ -264,7 +264,7 @@ func TestLogoutAfterLostRefresh(t *testing.T) {
 func TestGrantThatIsNotStored(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.start(t)
 			_, done, cancel := h.login()
 			defer cancel()

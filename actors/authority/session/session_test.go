@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // token is stored.
 func TestAccessToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Minute)
 		h.start(t)
 		h.wantView(t, messages.SessionSignedIn, messages.ReasonOK)
@@ -39,7 +39,7 @@ func TestAccessToken(t *testing.T) {
 // O8: at most one refresh runs at a time, for any number of requests.
 func TestOneRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.took = 5 * time.Second
 		h.start(t)
@@ -76,7 +76,7 @@ func TestRefreshFails(t *testing.T) {
 	for name, r := range rows {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newHouse(t)
+				h := newHarness(t)
 				h.signedIn(0)
 				h.hub.fault, h.hub.lose = r.fault, r.lose
 				h.start(t)
@@ -107,7 +107,7 @@ func TestRefreshFails(t *testing.T) {
 // O8: a refresh that runs when the actor ends is completed, and its answer is stored.
 func TestRefreshOutlivesTheActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.took = 2 * time.Second
 		ctx, cancel := context.WithCancel(t.Context())
@@ -128,7 +128,7 @@ func TestRefreshOutlivesTheActor(t *testing.T) {
 // K4, K7: a locked keychain does not mean signed out; after the unlock the session is loaded.
 func TestLockedKeychain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.breakCustody(messages.ReasonKeychainLocked)
 		h.start(t)
@@ -146,7 +146,7 @@ func TestLockedKeychain(t *testing.T) {
 // K5: a refreshed session that could not be stored is stored as soon as the keychain works.
 func TestStoreIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.hub.took = time.Second // the first refresh is running when the keychain is locked
 		h.start(t)
@@ -166,7 +166,7 @@ func TestStoreIsTriedAgain(t *testing.T) {
 // A panic is contained: the supervisor restarts the actor, which loads the session again (A9).
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(time.Hour)
 		h.hub.whoAmI = func(string) (messages.User, error) { panic("a broken library") }
 		h.start(t)
@@ -185,7 +185,7 @@ func TestRotationProperty(t *testing.T) {
 		steps := rapid.SliceOfN(rapid.SampledFrom([]string{"token", "wait", "fail", "mend", "login", "logout", "lock", "unlock"}), 1, 25).Draw(rt, "steps")
 		var problem string
 		synctest.Test(t, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.signedIn(0)
 			h.hub.took = time.Second
 			h.start(t)
@@ -238,7 +238,7 @@ func TestRotationProperty(t *testing.T) {
 // Rule 2: neither log nor view contains a token.
 func TestLogsHoldNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.signedIn(0)
 		h.start(t)
 		h.token()

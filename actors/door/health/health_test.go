@@ -23,7 +23,7 @@ func TestStart(t *testing.T) {
 		"a prober that fails": {failing(errors.New("planted")), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inHouse(t, func(t *testing.T, h *house) {
+			withHarness(t, func(t *testing.T, h *harness) {
 				h.prober.set(block.door, nil, block.generate)
 				h.become(messages.StateStarting, 1)
 				// Failures of a start are not reported: the lifecycle actor's start deadline handles them (A3).
@@ -41,7 +41,7 @@ func TestStart(t *testing.T) {
 
 // A4: no probe before a back end is up behind a bound front door, and only in the states starting and ready.
 func TestNothingToProbe(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		for _, s := range []messages.Snapshot{
 			{State: messages.StateStopped}, {State: messages.StateStarting},
 			{State: messages.StateStarting, BaseURL: "http://127.0.0.1:1/v1"},
@@ -60,7 +60,7 @@ func TestNothingToProbe(t *testing.T) {
 
 // A4, A5: one success each beat; the token of an idle runtime delays none of them beyond the recency bound.
 func TestBeat(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		for range 20 {
 			h.wantSuccess(t, 1, DefaultBeat)
@@ -80,7 +80,7 @@ func TestBeat(t *testing.T) {
 
 // A5: the first failed probe is reported at once, and recovery soon after it happens.
 func TestFailureIsToldAtOnce(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(failing(atRuntime), nil, nil)
 		h.wantFailure(t, DefaultBeat, messages.ReasonUpstreamFailed, false)
@@ -95,7 +95,7 @@ func TestFailureIsToldAtOnce(t *testing.T) {
 func TestPausedRuntime(t *testing.T) {
 	for name, view := range map[string]messages.DoorView{"idle": {}, "mid-stream": {InFlight: 2, Queued: 1}} {
 		t.Run(name, func(t *testing.T) {
-			inHouse(t, func(t *testing.T, h *house) {
+			withHarness(t, func(t *testing.T, h *harness) {
 				h.ready(t, 1)
 				h.wantSuccess(t, 1, DefaultBeat)
 				paused := time.Now()
@@ -114,7 +114,7 @@ func TestPausedRuntime(t *testing.T) {
 // T10, A5: the same when the pause begins just before the token probe of an idle runtime: the failing listing does
 // not wait for the token, whose deadline is longer.
 func TestPausedAtTheIdleProbe(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		for range int(DefaultIdleAfter/DefaultBeat) - 1 {
 			h.wantSuccess(t, 1, DefaultBeat)
@@ -132,7 +132,7 @@ func TestPausedAtTheIdleProbe(t *testing.T) {
 // A5: the time of a success is the time of the front door's answer, however long the token takes. The next success
 // comes no later for a slow token, even when every round needs one.
 func TestSuccessIsAsOldAsItsEvidence(t *testing.T) {
-	inHouseWith(t, Deps{IdleAfter: time.Second}, func(t *testing.T, h *house) {
+	withHarnessDeps(t, Deps{IdleAfter: time.Second}, func(t *testing.T, h *harness) {
 		last := h.ready(t, 1)
 		h.prober.set(nil, nil, func(context.Context) error {
 			time.Sleep(DefaultGenerateDeadline - time.Millisecond)
@@ -155,14 +155,14 @@ func TestSuccessIsAsOldAsItsEvidence(t *testing.T) {
 // T10, A9: a runtime that a new lifecycle actor adopts has already worked. If it is paused, it is reported as hung
 // within the recency bound and not at the start deadline, and no success is reported without a token.
 func TestPausedWhileAdopted(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(silent, silent, silent)
 		h.adopt(1)
 		h.wantFailure(t, DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, false)
 		h.wantFailure(t, readyRetry+DefaultAnswerDeadline, messages.ReasonRuntimeUnavailable, true)
 	})
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(nil, nil, silent)
 		h.door.Set(messages.DoorView{InFlight: 1})
@@ -172,7 +172,7 @@ func TestPausedWhileAdopted(t *testing.T) {
 		h.wantFailure(t, time.Second, messages.ReasonRuntimeUnavailable, false)
 		h.wantSuccess(t, 1, readyRetry)
 	})
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(silent, silent, silent)
 		h.become(messages.StateStarting, 2)
@@ -182,7 +182,7 @@ func TestPausedWhileAdopted(t *testing.T) {
 
 // T10: a runtime that closes its socket and keeps running is hung at once.
 func TestClosedSocket(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(failing(atRuntime), failing(atRuntime), failing(atRuntime))
 		h.wantFailure(t, DefaultBeat, messages.ReasonUpstreamFailed, false)
@@ -194,7 +194,7 @@ func TestClosedSocket(t *testing.T) {
 func TestBrokenDoor(t *testing.T) {
 	for name, door := range map[string]func(context.Context) error{"refuses": failing(atDoor), "stuck": silent} {
 		t.Run(name, func(t *testing.T) {
-			inHouse(t, func(t *testing.T, h *house) {
+			withHarness(t, func(t *testing.T, h *harness) {
 				h.ready(t, 1)
 				h.prober.set(door, nil, nil)
 				for range 50 {
@@ -212,7 +212,7 @@ func TestBrokenDoor(t *testing.T) {
 
 // A9: a new lifecycle actor gets a verdict at once, and the round that is cancelled for it counts as no failure.
 func TestConfirm(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.inbox <- messages.ConfirmHealth{}
 		h.wantSuccess(t, 1, 0)
@@ -236,7 +236,7 @@ func TestConfirm(t *testing.T) {
 // A4: the front door gets the token, gets it again when it asks or has lost it, and a front door that takes no
 // message blocks nothing. The token is the same for all incarnations.
 func TestProbeToken(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		token := (<-h.frontDoor).(messages.UseProbeToken).Token
 		if raw, err := base64.RawURLEncoding.DecodeString(token.Reveal()); err != nil || len(raw) != 32 {
 			t.Errorf("got a token of %d bytes, %v; want 32", len(raw), err)
@@ -276,7 +276,7 @@ func TestProbeToken(t *testing.T) {
 
 // A lifecycle actor that takes no message for a while then gets only the newest verdict.
 func TestNewestVerdictWaits(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		time.Sleep(time.Minute)
 		h.prober.set(failing(atRuntime), nil, nil)

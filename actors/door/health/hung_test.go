@@ -11,7 +11,7 @@ import (
 // A4: the token probe detects a server whose web thread answers while its compute thread hangs. The listing of the
 // beat alone does not clear that verdict.
 func TestHungCompute(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		began := h.ready(t, 1)
 		h.prober.set(nil, nil, silent)
 		for time.Since(began) < DefaultIdleAfter-DefaultBeat {
@@ -26,7 +26,7 @@ func TestHungCompute(t *testing.T) {
 		h.door.Set(messages.DoorView{LastActivity: time.Now()})
 		h.wantFailure(t, DefaultBeat+2*DefaultGenerateDeadline, messages.ReasonRuntimeUnavailable, true)
 	})
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(nil, nil, silent)
 		for range 5 {
@@ -41,9 +41,9 @@ func TestHungCompute(t *testing.T) {
 // A4, T10: a runtime whose compute thread hangs while clients wait is detected, whether they keep waiting or send
 // more requests: it sends no client anything, and uses no processor time.
 func TestHungWhileAsked(t *testing.T) {
-	for name, ask := range map[string]func(h *house){
-		"one waits on": func(h *house) { h.door.Set(messages.DoorView{InFlight: 1}) },
-		"one comes and goes": func(h *house) {
+	for name, ask := range map[string]func(h *harness){
+		"one waits on": func(h *harness) { h.door.Set(messages.DoorView{InFlight: 1}) },
+		"one comes and goes": func(h *harness) {
 			for i := range 1000 {
 				h.door.Set(messages.DoorView{InFlight: i % 2})
 				time.Sleep(time.Second)
@@ -51,7 +51,7 @@ func TestHungWhileAsked(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inHouse(t, func(t *testing.T, h *house) {
+			withHarness(t, func(t *testing.T, h *harness) {
 				began := h.ready(t, 1)
 				h.prober.set(nil, nil, silent)
 				asked := make(chan struct{})
@@ -71,7 +71,7 @@ func TestHungWhileAsked(t *testing.T) {
 // is no failure while it computes, or while a GPU may compute for it, or when it becomes busy during the token probe.
 func TestBusyIsNotHung(t *testing.T) {
 	for _, gpu := range []bool{false, true} {
-		inHouseWith(t, Deps{GPU: gpu}, func(t *testing.T, h *house) {
+		withHarnessDeps(t, Deps{GPU: gpu}, func(t *testing.T, h *harness) {
 			h.computes.Store(!gpu)
 			h.ready(t, 1)
 			h.door.Set(messages.DoorView{InFlight: 2, Queued: 3})
@@ -95,7 +95,7 @@ func TestBusyIsNotHung(t *testing.T) {
 			}
 		})
 	}
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.door.Set(messages.DoorView{LastActivity: time.Now()})
 		for range 5 {
@@ -113,7 +113,7 @@ func TestBusyIsNotHung(t *testing.T) {
 
 // A9: the result of a round for an earlier launch is dropped, and the new launch is probed at once.
 func TestLateRound(t *testing.T) {
-	inHouse(t, func(t *testing.T, h *house) {
+	withHarness(t, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.prober.set(silent, silent, silent)
 		h.wantSilence(t, DefaultBeat+time.Second)

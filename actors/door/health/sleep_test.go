@@ -10,7 +10,7 @@ import (
 )
 
 // sleeping is a ready runtime whose model sleeps when it is idle.
-func (h *house) sleeping(t *testing.T) {
+func (h *harness) sleeping(t *testing.T) {
 	t.Helper()
 	h.become(messages.StateStarting, 1)
 	s := h.snapshot.Get()
@@ -22,7 +22,7 @@ func (h *house) sleeping(t *testing.T) {
 }
 
 // pass takes every verdict for d, each of which must be a success, and returns the last one.
-func (h *house) pass(t *testing.T, d time.Duration) (last messages.HealthSucceeded) {
+func (h *harness) pass(t *testing.T, d time.Duration) (last messages.HealthSucceeded) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		m := h.next(time.Until(end))
@@ -41,7 +41,7 @@ func (h *house) pass(t *testing.T, d time.Duration) (last messages.HealthSucceed
 // R14, A4: no probe asks an idle model for a token once ProbeIdle has passed, so that it can fall asleep and is not
 // woken; the listings go on. A client's request makes probes ask again.
 func TestNoProbeWakesTheModel(t *testing.T) {
-	inHouseWith(t, Deps{ProbeIdle: 3 * time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *house) {
+	withHarnessDeps(t, Deps{ProbeIdle: 3 * time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *harness) {
 		h.sleeping(t)
 		h.pass(t, 3*time.Minute)
 		_, early := h.prober.counts()
@@ -71,7 +71,7 @@ func TestNoProbeWakesTheModel(t *testing.T) {
 
 // R14: a runtime that does not sleep is asked for tokens as before, and never whether it sleeps.
 func TestRuntimeThatDoesNotSleep(t *testing.T) {
-	inHouseWith(t, Deps{ProbeIdle: time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *house) {
+	withHarnessDeps(t, Deps{ProbeIdle: time.Minute, IdleAfter: time.Minute}, func(t *testing.T, h *harness) {
 		h.ready(t, 1)
 		h.pass(t, time.Hour)
 		if _, tokens := h.prober.counts(); tokens < 59 || h.prober.asked != 0 {
@@ -82,7 +82,7 @@ func TestRuntimeThatDoesNotSleep(t *testing.T) {
 
 // R14, A9: a new lifecycle actor that adopts a runtime with a sleeping model does not wake it either.
 func TestAdoptedAsleep(t *testing.T) {
-	inHouseWith(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *house) {
+	withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
 		h.sleeping(t)
 		h.prober.sleeps(true)
 		h.pass(t, 5*time.Minute)
@@ -100,7 +100,7 @@ func TestAdoptedAsleep(t *testing.T) {
 // R14, A5: a question about sleep that is not answered, as while the model wakes, delays a verdict by a second at most
 // and is no failure.
 func TestWakingModelDoesNotAnswerAboutSleep(t *testing.T) {
-	inHouseWith(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *house) {
+	withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
 		h.sleeping(t)
 		h.prober.mu.Lock()
 		h.prober.asleep = func(ctx context.Context) (bool, error) { <-ctx.Done(); return false, ctx.Err() }

@@ -106,16 +106,16 @@ func twoMirrors() messages.Artifact {
 	return a
 }
 
-func startChunks(t *testing.T, m *mirrors, a messages.Artifact) *house {
+func startChunks(t *testing.T, m *mirrors, a messages.Artifact) *harness {
 	t.Helper()
-	h := newHouse(t, m)
+	h := newHarness(t, m)
 	unpinned(t, h)
 	h.start()
 	h.inbox <- messages.Want{Model: a, MayFetch: true}
 	return h
 }
 
-func (h *house) onDisk(a messages.Artifact) {
+func (h *harness) onDisk(a messages.Artifact) {
 	h.t.Helper()
 	got, ok := (<-h.lifecycle).(messages.ArtifactsVerified)
 	if !ok {
@@ -360,7 +360,7 @@ func TestChunksOverTLS(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, h := fetchHouse(t)
+			server, h := fetchHarness(t)
 			unpinned(t, h)
 			server.fault = fault
 			a := inChunks(server.model("g", modelBytes), modelBytes)
@@ -381,7 +381,7 @@ func TestChunksOverTLS(t *testing.T) {
 
 // M6, T6: a host whose file has another length ends the download with size_mismatch, and no byte of it is kept.
 func TestChunksOfAnotherLength(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	unpinned(t, h)
 	a := inChunks(server.model("g", modelBytes), modelBytes)
 	server.files["/m/g"] = modelBytes[:300_000]
@@ -402,7 +402,7 @@ func TestPanicOfRun(t *testing.T) {
 		}
 		return nil
 	}}
-	h := newHouse(t, m)
+	h := newHarness(t, m)
 	unpinned(t, h)
 	reply := make(chan messages.Reason, 1)
 	a := inChunks(gemma(), modelBytes)

@@ -34,7 +34,7 @@ func TestLastGoodIsOfferedAtOnce(t *testing.T) {
 						}
 						return second(ctx, n, req, sink)
 					}
-					h := newHouse(t, d)
+					h := newHarness(t, d)
 					unpinned(t, h)
 					h.start()
 					h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
@@ -70,7 +70,7 @@ func TestLastGoodIsOfferedAtOnce(t *testing.T) {
 
 // M13: a pair that is both wanted and last known good is offered as both.
 func TestWantedIsLastGood(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	m, r := server.model("g", modelBytes), server.runtime(t)
 	h.start()
 	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: m, GoodRuntime: r, MayFetch: true}
@@ -84,7 +84,7 @@ func TestWantedIsLastGood(t *testing.T) {
 
 // M1, M13: without a wanted pair, such as before the manifest can be read, the last known good pair is offered alone.
 func TestLastGoodAlone(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	m, r := server.model("g", modelBytes), server.runtime(t)
 	h.start()
 	h.inbox <- messages.Want{Model: m, Runtime: r, MayFetch: true}
@@ -100,7 +100,7 @@ func TestLastGoodAlone(t *testing.T) {
 
 // M13: the last known good pair is never fetched, and its absence is not a failure.
 func TestLastGoodIsGone(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	m, r, gone := server.model("g", modelBytes), server.runtime(t), server.model("gone", newerBytes)
 	h.start()
 	h.inbox <- messages.Want{Model: m, Runtime: r, GoodModel: gone, GoodRuntime: r, MayFetch: true}

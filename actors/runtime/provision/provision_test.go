@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // M4–M7, M12: model and runtime are fetched, verified and reported; the next start needs no server.
 func TestWant(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
 	h.start()
 	h.inbox <- want
@@ -83,7 +83,7 @@ func TestBadAnswers(t *testing.T) {
 		"forbidden": {status(403), messages.ReasonBadStatus, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, h := fetchHouse(t)
+			server, h := fetchHarness(t)
 			want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
 			server.times(1000, "/m/g", c.fault)
 			h.start()
@@ -121,7 +121,7 @@ func TestRepaired(t *testing.T) {
 		resumes bool
 	}{"cut": {cut, true}, "object changed": {changed, true}, "busy": {busy, false}} {
 		t.Run(name, func(t *testing.T) {
-			server, h := fetchHouse(t)
+			server, h := fetchHarness(t)
 			server.times(1, "/m/g", c.fault)
 			h.start()
 			h.inbox <- messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
@@ -142,7 +142,7 @@ func TestRepaired(t *testing.T) {
 
 // M8: another URL is tried when a server fails permanently.
 func TestNextURL(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	m := server.model("g", modelBytes)
 	m.URLs = []string{server.URL + "/m/none", m.URLs[0]}
 	h.start()
@@ -152,7 +152,7 @@ func TestNextURL(t *testing.T) {
 
 // M1: without MayFetch no request is sent, and the reason is reported.
 func TestMayNotFetch(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t)}
 	h.start()
 	reply := make(chan messages.Reason, 1)
@@ -177,7 +177,7 @@ func TestMayNotFetch(t *testing.T) {
 
 // M2, M4: the manifest's entries are checked before any request is sent.
 func TestMalformed(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	h.start()
 	for name, change := range map[string]func(*messages.Artifact){
 		"no digest":     func(a *messages.Artifact) { a.SHA256 = [32]byte{} },
@@ -214,7 +214,7 @@ func TestMalformed(t *testing.T) {
 
 // M9, M6: Reverify hashes the files again. A wrong digest is reported and the file deleted; a pull fetches it again.
 func TestReverify(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
 	h.start()
 	h.inbox <- want
@@ -236,7 +236,7 @@ func TestReverify(t *testing.T) {
 // The last Want counts: jobs that only the previous one needed end, and their bytes are kept. M12: a new version does not
 // replace the files of the old one.
 func TestLastWantStands(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	old, slow := server.model("old", []byte("old weights")), server.model("slow", modelBytes)
 	r := server.runtime(t)
 	h.start()
@@ -279,7 +279,7 @@ func TestLastWantStands(t *testing.T) {
 
 // M10: the configured unpinned binary replaces the runtime of the manifest.
 func TestUnpinned(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	binary := filepath.Join(t.TempDir(), "llama-server")
 	must(t, os.WriteFile(binary, []byte("#!"), 0o700))
 	h.deps.Unpinned = binary
@@ -296,7 +296,7 @@ func TestUnpinned(t *testing.T) {
 
 // A lifecycle actor that does not read its mailbox does not delay other requests.
 func TestSlowLifecycle(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	h.start()
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t)}
 	for range 20 {

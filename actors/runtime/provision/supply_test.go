@@ -28,7 +28,7 @@ func newer() messages.Artifact {
 }
 
 // partials returns the paths of the partial files.
-func (h *house) partials() []string {
+func (h *harness) partials() []string {
 	h.t.Helper()
 	paths, err := filepath.Glob(filepath.Join(h.dir, "partial", "*.part"))
 	must(h.t, err)
@@ -61,7 +61,7 @@ func TestOutageKeepsBytes(t *testing.T) {
 						fetched = len(modelBytes) - int(req.Offset)
 						return deliver(sink, req.Offset, modelBytes[req.Offset:])
 					}
-					h := newHouse(t, d)
+					h := newHarness(t, d)
 					unpinned(t, h)
 					a := gemma()
 					a.URLs = urls
@@ -118,7 +118,7 @@ func TestDamagedPartialFile(t *testing.T) {
 					}
 					return deliver(sink, req.Offset, modelBytes[req.Offset:])
 				}
-				h := newHouse(t, d)
+				h := newHarness(t, d)
 				unpinned(t, h)
 				h.start()
 				h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
@@ -172,7 +172,7 @@ func TestTransferEndsWithManifest(t *testing.T) {
 						ended <- time.Since(began)
 						return errors.Join(context.Cause(ctx))
 					}
-					h := newHouse(t, d)
+					h := newHarness(t, d)
 					unpinned(t, h)
 					h.start()
 					reply := make(chan messages.Reason, 1)
@@ -232,7 +232,7 @@ func TestWrongMirror(t *testing.T) {
 					}
 					return deliver(sink, req.Offset, modelBytes[req.Offset:])
 				}
-				h := newHouse(t, d)
+				h := newHarness(t, d)
 				unpinned(t, h)
 				a := gemma()
 				a.URLs = []string{"https://bad.example/g", a.URLs[0]}
@@ -266,7 +266,7 @@ func TestCutsAndWrongBytes(t *testing.T) {
 			}
 			return deliver(sink, req.Offset, bytes.Repeat([]byte("x"), len(modelBytes)-int(req.Offset)))
 		}
-		h := newHouse(t, d)
+		h := newHarness(t, d)
 		unpinned(t, h)
 		h.start()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
@@ -295,7 +295,7 @@ func TestRetryAfter(t *testing.T) {
 				}
 				return deliver(sink, req.Offset, modelBytes[req.Offset:])
 			}
-			h := newHouse(t, d)
+			h := newHarness(t, d)
 			unpinned(t, h)
 			a := gemma()
 			for len(a.URLs) < c.urls {
@@ -316,7 +316,7 @@ func TestRetryAfter(t *testing.T) {
 // M15: artifacts that are in Keep, wanted, last known good, offered or in a running job are kept; others are removed. The
 // regular clean-up waits until a pair has become ready.
 func TestPruneKeepsWhatIsUsed(t *testing.T) {
-	server, h := fetchHouse(t)
+	server, h := fetchHarness(t)
 	h.start()
 	r := server.runtime(t)
 	good, wanted := server.model("good", modelBytes), server.model("wanted", newerBytes)

@@ -67,7 +67,7 @@ func failing(permanent bool) error {
 }
 
 // unpinned configures an unpinned binary, so that only the model is fetched.
-func unpinned(t *testing.T, h *house) {
+func unpinned(t *testing.T, h *harness) {
 	t.Helper()
 	h.deps.Unpinned = filepath.Join(t.TempDir(), "llama-server")
 	must(t, os.WriteFile(h.deps.Unpinned, []byte("#!"), 0o700))
@@ -84,7 +84,7 @@ func TestRetrySchedule(t *testing.T) {
 			}
 			return failing(false)
 		}}
-		h := newHouse(t, d)
+		h := newHarness(t, d)
 		unpinned(t, h)
 		h.start()
 		began := time.Now()
@@ -120,7 +120,7 @@ func TestRetrySchedule(t *testing.T) {
 func TestPermanentIsNotRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &scripted{play: func(context.Context, int, download.Request, download.Sink) error { return failing(true) }}
-		h := newHouse(t, d)
+		h := newHarness(t, d)
 		unpinned(t, h)
 		h.start()
 		reply := make(chan messages.Reason, 1)
@@ -156,7 +156,7 @@ func TestProgressKeepsPatience(t *testing.T) {
 			}
 			return failing(false)
 		}}
-		h := newHouse(t, d)
+		h := newHarness(t, d)
 		unpinned(t, h)
 		h.start()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
@@ -187,7 +187,7 @@ func TestProgressIsPublished(t *testing.T) {
 			}
 			return nil
 		}}
-		h := newHouse(t, d)
+		h := newHarness(t, d)
 		unpinned(t, h)
 		h.start()
 		h.inbox <- messages.Want{Model: gemma(), MayFetch: true}
@@ -241,7 +241,7 @@ func TestPanic(t *testing.T) {
 		}
 		panic("a fault in the adapter")
 	}}
-	h := newHouse(t, d)
+	h := newHarness(t, d)
 	unpinned(t, h)
 	reply := make(chan messages.Reason, 1)
 	h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}
@@ -278,7 +278,7 @@ func TestStopKeepsBytes(t *testing.T) {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}}
-	h := newHouse(t, d)
+	h := newHarness(t, d)
 	h.start()
 	reply := make(chan messages.Reason, 1)
 	h.inbox <- messages.Fetch{Artifact: gemma(), Reply: reply}

@@ -109,8 +109,8 @@ func failing(reason messages.Reason) func(string, keychain.Account) error {
 	return func(op string, a keychain.Account) error { return &keychain.Error{Op: op, Account: a, Reason: reason} }
 }
 
-// house is the actor with the mailboxes of the actors that it talks to.
-type house struct {
+// harness is the actor with the mailboxes of the actors that it talks to.
+type harness struct {
 	keychain  *fakeKeychain
 	mailbox   chan messages.ToCustody
 	loopback  chan messages.LoopbackRequest
@@ -123,9 +123,9 @@ type house struct {
 	actor     *Actor
 }
 
-func newHouse() *house {
+func newHarness() *harness {
 	core, logs := observer.New(zap.DebugLevel)
-	h := &house{
+	h := &harness{
 		keychain: &fakeKeychain{items: map[keychain.Account]string{}}, mailbox: make(chan messages.ToCustody, 8), loopback: make(chan messages.LoopbackRequest, 8),
 		lifecycle: make(chan messages.ToLifecycle, 100), frontDoor: make(chan messages.ToFrontDoor, 100),
 		fatal: make(chan messages.Reason, 8), logs: logs, changed: actorkit.NewWatch(0),
@@ -139,7 +139,7 @@ func newHouse() *house {
 }
 
 // start runs the actor under a supervisor, as in the program, until the test ends.
-func (h *house) start(t *testing.T) {
+func (h *harness) start(t *testing.T) {
 	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
 	s.Add(h.actor)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -147,13 +147,13 @@ func (h *house) start(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-func (h *house) store(s messages.Session) messages.Reason {
+func (h *harness) store(s messages.Session) messages.Reason {
 	reply := make(chan messages.Reason, 1)
 	h.mailbox <- messages.StoreSession{Session: s, Reply: reply}
 	return <-reply
 }
 
-func (h *house) load() messages.LoadedSession {
+func (h *harness) load() messages.LoadedSession {
 	reply := make(chan messages.LoadedSession, 1)
 	h.mailbox <- messages.LoadSession{Reply: reply}
 	return <-reply

@@ -113,8 +113,8 @@ func silent(ctx context.Context) error {
 	return &healthprobe.Error{Reason: messages.ReasonRuntimeUnavailable, Fault: healthprobe.FaultRuntime}
 }
 
-// house is the surroundings of the actor in a synctest bubble.
-type house struct {
+// harness is the actor with a fake prober and the mailboxes of the other actors, in a synctest bubble.
+type harness struct {
 	prober    *fakeProber
 	inbox     chan messages.ToHealth
 	lifecycle chan messages.ToLifecycle
@@ -126,13 +126,13 @@ type house struct {
 	began     time.Time
 }
 
-// inHouse runs test with the actor in a bubble, and waits until both have ended.
-func inHouse(t *testing.T, test func(t *testing.T, h *house)) { inHouseWith(t, Deps{}, test) }
+// withHarness runs test with the actor in a bubble, and waits until both have ended.
+func withHarness(t *testing.T, test func(t *testing.T, h *harness)) { withHarnessDeps(t, Deps{}, test) }
 
-// inHouseWith is inHouse with other dependencies, such as a GPU or other times.
-func inHouseWith(t *testing.T, deps Deps, test func(t *testing.T, h *house)) {
+// withHarnessDeps is withHarness with other dependencies, such as a GPU or other times.
+func withHarnessDeps(t *testing.T, deps Deps, test func(t *testing.T, h *harness)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &house{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
+		h := &harness{prober: &fakeProber{}, inbox: make(chan messages.ToHealth, 4),
 			lifecycle: make(chan messages.ToLifecycle), frontDoor: make(chan messages.ToFrontDoor, 4),
 			snapshot: actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped}),
 			door:     actorkit.NewWatch(messages.DoorView{}), began: time.Now()}
@@ -145,7 +145,7 @@ func inHouseWith(t *testing.T, deps Deps, test func(t *testing.T, h *house)) {
 	})
 }
 
-func (h *house) observe() messages.Observation {
+func (h *harness) observe() messages.Observation {
 	now := messages.Observation{At: time.Now(), PID: 7, CPUTime: time.Second}
 	if h.computes.Load() {
 		now.CPUTime += time.Since(h.began)
@@ -154,7 +154,7 @@ func (h *house) observe() messages.Observation {
 }
 
 // serve starts an incarnation and takes its first message (A9).
-func (h *house) serve(t *testing.T) (stop func()) {
+func (h *harness) serve(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- h.actor.Serve(ctx) }()
@@ -169,20 +169,20 @@ func (h *house) serve(t *testing.T) (stop func()) {
 	}
 }
 
-func (h *house) become(state messages.State, launch messages.Launch) {
+func (h *harness) become(state messages.State, launch messages.Launch) {
 	h.snapshot.Set(messages.Snapshot{State: state, Launch: launch, BaseURL: "http://127.0.0.1:1/v1",
 		BackEnd: messages.BackEnd{Network: "unix", Address: "/b.sock"}, Model: messages.Model{Name: "gemma"}})
 }
 
 // adopt publishes what a new lifecycle actor publishes about a runtime that was ready under its predecessor.
-func (h *house) adopt(launch messages.Launch) {
+func (h *harness) adopt(launch messages.Launch) {
 	s := h.snapshot.Get()
 	s.State, s.Launch, s.Proven = messages.StateStarting, launch, launch
 	h.snapshot.Set(s)
 }
 
 // ready brings the runtime up as the lifecycle actor does, and returns the time when it is ready.
-func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
+func (h *harness) ready(t *testing.T, launch messages.Launch) time.Time {
 	t.Helper()
 	h.become(messages.StateStarting, launch)
 	h.wantSuccess(t, launch, 0)
@@ -191,7 +191,7 @@ func (h *house) ready(t *testing.T, launch messages.Launch) time.Time {
 }
 
 // next returns the next message to the lifecycle actor within d, or nil.
-func (h *house) next(d time.Duration) messages.ToLifecycle {
+func (h *harness) next(d time.Duration) messages.ToLifecycle {
 	select {
 	case m := <-h.lifecycle:
 		return m
@@ -200,7 +200,7 @@ func (h *house) next(d time.Duration) messages.ToLifecycle {
 	}
 }
 
-func (h *house) wantSuccess(t *testing.T, launch messages.Launch, within time.Duration) {
+func (h *harness) wantSuccess(t *testing.T, launch messages.Launch, within time.Duration) {
 	t.Helper()
 	began := time.Now()
 	m, ok := h.next(within + time.Nanosecond).(messages.HealthSucceeded)
@@ -209,7 +209,7 @@ func (h *house) wantSuccess(t *testing.T, launch messages.Launch, within time.Du
 	}
 }
 
-func (h *house) wantFailure(t *testing.T, within time.Duration, reason messages.Reason, hung bool) {
+func (h *harness) wantFailure(t *testing.T, within time.Duration, reason messages.Reason, hung bool) {
 	t.Helper()
 	m := h.next(within + time.Nanosecond)
 	if got, ok := m.(messages.HealthFailed); !ok || got.Reason != reason || got.Hung != hung {
@@ -217,7 +217,7 @@ func (h *house) wantFailure(t *testing.T, within time.Duration, reason messages.
 	}
 }
 
-func (h *house) wantSilence(t *testing.T, d time.Duration) {
+func (h *harness) wantSilence(t *testing.T, d time.Duration) {
 	t.Helper()
 	if m := h.next(d); m != nil {
 		t.Fatalf("got %#v, want no message for %v", m, d)

@@ -102,8 +102,8 @@ func (r *repository) count() int {
 	return r.refreshes
 }
 
-// house is the actor with fake session, provision and lifecycle actors.
-type house struct {
+// harness is the actor with fake session, provision and lifecycle actors.
+type harness struct {
 	repo      *repository
 	mailbox   chan messages.ManifestCommand
 	provision chan messages.ToProvision
@@ -121,15 +121,15 @@ type house struct {
 }
 
 // now is the wall clock.
-func (h *house) now() time.Time {
+func (h *harness) now() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return time.Now().Add(h.jump)
 }
 
-func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
+func newHarness(t *testing.T, model string, catalogue tuf.Catalogue) *harness {
 	core, logs := observer.New(zap.DebugLevel)
-	h := &house{
+	h := &harness{
 		repo:    &repository{keptErr: &tuf.Error{Reason: messages.ReasonManifestUnreachable}, fresh: catalogue},
 		mailbox: make(chan messages.ManifestCommand, 8), provision: make(chan messages.ToProvision, 1000),
 		lifecycle: make(chan messages.ToLifecycle, 100), view: actorkit.NewWatch(messages.ManifestView{}), logs: logs,
@@ -161,7 +161,7 @@ func newHouse(t *testing.T, model string, catalogue tuf.Catalogue) *house {
 	return h
 }
 
-func (h *house) signed(in bool) {
+func (h *harness) signed(in bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.session = messages.AccessToken{Reason: messages.ReasonSignInNeeded}
@@ -170,7 +170,7 @@ func (h *house) signed(in bool) {
 	}
 }
 
-func (h *house) start(t *testing.T) {
+func (h *harness) start(t *testing.T) {
 	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
 	s.Add(h.actor)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -180,7 +180,7 @@ func (h *house) start(t *testing.T) {
 }
 
 // wants drains the messages to provision and returns them as short text.
-func (h *house) wants() (all []string) {
+func (h *harness) wants() (all []string) {
 	synctest.Wait()
 	for {
 		select {
@@ -208,14 +208,14 @@ func (h *house) wants() (all []string) {
 	}
 }
 
-func (h *house) wantWants(t *testing.T, want ...string) {
+func (h *harness) wantWants(t *testing.T, want ...string) {
 	t.Helper()
 	if got := h.wants(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("messages to provision: got %q, want %q", got, want)
 	}
 }
 
-func (h *house) losses() (all []messages.Reason) {
+func (h *harness) losses() (all []messages.Reason) {
 	synctest.Wait()
 	for {
 		select {
@@ -229,7 +229,7 @@ func (h *house) losses() (all []messages.Reason) {
 	}
 }
 
-func (h *house) pull(name string) chan messages.Reason {
+func (h *harness) pull(name string) chan messages.Reason {
 	reply := make(chan messages.Reason, 1)
 	h.mailbox <- messages.Pull{Name: name, Reply: reply}
 	return reply
@@ -258,11 +258,11 @@ func verified(t *testing.T) tuf.Catalogue {
 }
 
 // bubble runs f in a synctest bubble, with a fresh catalogue that expires in one day.
-func bubble(t *testing.T, model string, f func(t *testing.T, h *house)) {
+func bubble(t *testing.T, model string, f func(t *testing.T, h *harness)) {
 	t.Helper()
 	cat := verified(t)
 	synctest.Test(t, func(t *testing.T) {
 		cat.CheckedAt, cat.Expires = time.Now(), time.Now().Add(24*time.Hour)
-		f(t, newHouse(t, model, cat))
+		f(t, newHarness(t, model, cat))
 	})
 }

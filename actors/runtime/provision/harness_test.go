@@ -123,8 +123,8 @@ func packed(t *testing.T) ([]byte, []messages.ArchiveFile) {
 	return out.Bytes(), []messages.ArchiveFile{{Path: "llama-server", SHA256: sha256.Sum256([]byte(body)), Size: int64(len(body)), Executable: true}}
 }
 
-// house runs the actor with the mailboxes of a test.
-type house struct {
+// harness runs the actor with the mailboxes of a test.
+type harness struct {
 	t         *testing.T
 	dir       string
 	deps      Deps
@@ -134,13 +134,13 @@ type house struct {
 	stop      func()
 }
 
-func newHouse(t *testing.T, d Downloader) *house {
+func newHarness(t *testing.T, d Downloader) *harness {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	s, err := store.Open(dir)
 	must(t, err)
 	core, logs := observer.New(zapcore.DebugLevel)
-	h := &house{t: t, dir: dir, inbox: make(chan messages.ToProvision, 4), lifecycle: make(chan messages.ToLifecycle, 4), logs: logs}
+	h := &harness{t: t, dir: dir, inbox: make(chan messages.ToProvision, 4), lifecycle: make(chan messages.ToLifecycle, 4), logs: logs}
 	h.deps = Deps{
 		Inbox: h.inbox, Lifecycle: h.lifecycle, Transfers: actorkit.NewWatch([]messages.Transfer{}), Store: s, Download: d, Log: zap.New(core),
 	}
@@ -156,7 +156,7 @@ func newHouse(t *testing.T, d Downloader) *house {
 
 // quiet fails if the log contains a URL, a digest or a path. The only address allowed in it is the host of a mirror that was
 // excluded.
-func (h *house) quiet(dir string) {
+func (h *harness) quiet(dir string) {
 	for _, e := range h.logs.All() {
 		fields := e.ContextMap()
 		delete(fields, "mirror")
@@ -170,7 +170,7 @@ func (h *house) quiet(dir string) {
 	}
 }
 
-func (h *house) start() {
+func (h *harness) start() {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -187,7 +187,7 @@ func (h *house) start() {
 	}
 }
 
-func (h *house) next() messages.ToLifecycle {
+func (h *harness) next() messages.ToLifecycle {
 	h.t.Helper()
 	select {
 	case m := <-h.lifecycle:
@@ -198,7 +198,7 @@ func (h *house) next() messages.ToLifecycle {
 	}
 }
 
-func (h *house) verified() messages.ArtifactsVerified {
+func (h *harness) verified() messages.ArtifactsVerified {
 	h.t.Helper()
 	m := h.next()
 	v, ok := m.(messages.ArtifactsVerified)
@@ -208,7 +208,7 @@ func (h *house) verified() messages.ArtifactsVerified {
 	return v
 }
 
-func (h *house) lost(want messages.IntegrityLost) {
+func (h *harness) lost(want messages.IntegrityLost) {
 	h.t.Helper()
 	if got := h.next(); got != want {
 		h.t.Fatalf("lifecycle: got %#v, want %#v", got, want)
@@ -220,15 +220,15 @@ func loss(a messages.Artifact, reason messages.Reason) messages.IntegrityLost {
 	return messages.IntegrityLost{Artifact: a.Name, SHA256: a.SHA256, Reason: reason}
 }
 
-func (h *house) client(server *host) *download.Client {
+func (h *harness) client(server *host) *download.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	return download.New(roots, 5*time.Second)
 }
 
-func fetchHouse(t *testing.T) (*host, *house) {
+func fetchHarness(t *testing.T) (*host, *harness) {
 	server := newHost(t)
-	h := newHouse(t, nil)
+	h := newHarness(t, nil)
 	h.deps.Download = h.client(server)
 	return server, h
 }

@@ -180,8 +180,8 @@ func (a *fakeAttempt) Close(signedIn bool) {
 	a.hub.closed = append(a.hub.closed, signedIn)
 }
 
-// house is the actor, a fake custody with faults that a test sets, and the mailboxes of the other actors.
-type house struct {
+// harness is the actor, a fake custody with faults that a test sets, and the mailboxes of the other actors.
+type harness struct {
 	hub      *fakeHub
 	actor    *Actor
 	commands chan messages.SessionCommand
@@ -236,14 +236,14 @@ func (n *fakeNotes) Write(note sessionnote.Note) error {
 
 func (n *fakeNotes) get() sessionnote.Note { note, _ := n.Read(); return note }
 
-func newHouse(t *testing.T) *house {
-	h := &house{hub: newFakeHub(t), notes: &fakeNotes{}, reason: messages.ReasonOK, kept: messages.LoadedSession{Reason: messages.ReasonOK}}
+func newHarness(t *testing.T) *harness {
+	h := &harness{hub: newFakeHub(t), notes: &fakeNotes{}, reason: messages.ReasonOK, kept: messages.LoadedSession{Reason: messages.ReasonOK}}
 	h.assemble(t.Context())
 	return h
 }
 
 // assemble makes the actor and the fake actors around the hub, notes and keychain of h.
-func (h *house) assemble(ctx context.Context) {
+func (h *harness) assemble(ctx context.Context) {
 	core, logs := observer.New(zap.DebugLevel)
 	h.logs = logs
 	h.commands, h.tokens = make(chan messages.SessionCommand, 8), make(chan messages.AccessTokenRequest, 8)
@@ -262,17 +262,17 @@ func (h *house) assemble(ctx context.Context) {
 // notesUntil is a disk that accepts no write after the simulated kill of the process.
 type notesUntil struct {
 	*fakeNotes
-	ctx   context.Context
-	house *house
+	ctx     context.Context
+	harness *harness
 }
 
 func (n notesUntil) Write(note sessionnote.Note) error {
 	if n.ctx.Err() != nil {
 		return n.ctx.Err()
 	}
-	n.house.mu.Lock()
-	passes := n.house.wrote()
-	n.house.mu.Unlock()
+	n.harness.mu.Lock()
+	passes := n.harness.wrote()
+	n.harness.mu.Unlock()
 	if !passes {
 		<-n.ctx.Done() // the process has been killed
 		return n.ctx.Err()
@@ -280,7 +280,7 @@ func (n notesUntil) Write(note sessionnote.Note) error {
 	return n.fakeNotes.Write(note)
 }
 
-func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
+func (h *harness) custody(ctx context.Context, box <-chan messages.ToCustody) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -340,14 +340,14 @@ func (h *house) custody(ctx context.Context, box <-chan messages.ToCustody) {
 	}
 }
 
-func (h *house) count(ask bool) {
+func (h *harness) count(ask bool) {
 	if ask {
 		h.asks++
 	}
 }
 
 // signedIn puts a session into custody whose access token expires after left.
-func (h *house) signedIn(left time.Duration) {
+func (h *harness) signedIn(left time.Duration) {
 	t := h.hub.issue()
 	h.kept = messages.LoadedSession{Found: true, Reason: messages.ReasonOK, Session: messages.Session{
 		AccessToken: t.Access, RefreshToken: t.Refresh,
@@ -355,38 +355,38 @@ func (h *house) signedIn(left time.Duration) {
 	}}
 }
 
-func (h *house) breakCustody(r messages.Reason) {
+func (h *harness) breakCustody(r messages.Reason) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reason = r
 }
 
 // change sets a fault of the hub while the actor runs.
-func (h *house) change(set func(*fakeHub)) {
+func (h *harness) change(set func(*fakeHub)) {
 	h.hub.mu.Lock()
 	defer h.hub.mu.Unlock()
 	set(h.hub)
 }
 
-func (h *house) revoked() []string {
+func (h *harness) revoked() []string {
 	h.hub.mu.Lock()
 	defer h.hub.mu.Unlock()
 	return slices.Clone(h.hub.revoked)
 }
 
-func (h *house) refreshes() int {
+func (h *harness) refreshes() int {
 	h.hub.mu.Lock()
 	defer h.hub.mu.Unlock()
 	return h.hub.refreshes
 }
 
-func (h *house) stored() messages.LoadedSession {
+func (h *harness) stored() messages.LoadedSession {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.kept
 }
 
-func (h *house) start(t *testing.T) {
+func (h *harness) start(t *testing.T) {
 	s := suture.New("test", suture.Spec{FailureBackoff: time.Second, EventHook: func(suture.Event) {}})
 	s.Add(h.actor)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -396,32 +396,32 @@ func (h *house) start(t *testing.T) {
 	synctest.Wait()
 }
 
-func (h *house) token() messages.AccessToken {
+func (h *harness) token() messages.AccessToken {
 	reply := make(chan messages.AccessToken, 1)
 	h.tokens <- messages.AccessTokenRequest{Reply: reply}
 	return <-reply
 }
 
-func (h *house) logout() messages.Reason {
+func (h *harness) logout() messages.Reason {
 	reply := make(chan messages.LogoutResult, 1)
 	h.commands <- messages.Logout{Reply: reply}
 	return (<-reply).Reason
 }
 
-func (h *house) logoutResult() messages.LogoutResult {
+func (h *harness) logoutResult() messages.LogoutResult {
 	reply := make(chan messages.LogoutResult, 1)
 	h.commands <- messages.Logout{Reply: reply}
 	return <-reply
 }
 
-func (h *house) login() (page chan messages.LoginPage, done chan messages.LoginResult, cancel context.CancelFunc) {
+func (h *harness) login() (page chan messages.LoginPage, done chan messages.LoginResult, cancel context.CancelFunc) {
 	page, done = make(chan messages.LoginPage, 1), make(chan messages.LoginResult, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	h.commands <- messages.Login{Page: page, Done: done, Cancelled: ctx.Done()}
 	return page, done, cancel
 }
 
-func (h *house) wantView(t *testing.T, state messages.SessionState, reason messages.Reason) {
+func (h *harness) wantView(t *testing.T, state messages.SessionState, reason messages.Reason) {
 	t.Helper()
 	synctest.Wait()
 	if v := h.view.Get(); v.State != state || v.Reason != reason {
