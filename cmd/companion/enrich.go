@@ -138,35 +138,13 @@ func (a *app) enrich(ctx context.Context, given []string, f enrichFlags) error {
 	if f.dryRun {
 		return a.dryRun(ctx, s, chosen, vocabulary, paths, problems)
 	}
-	e, client, jobs, err := a.enricher(ctx, s, places, chosen)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	e.ConsentID, e.Vocabulary = f.consentID, vocabulary
-	closeClaims := a.claim(e, places)
-	defer closeClaims()
-	if f.jobs > 0 {
-		jobs = f.jobs
-	}
-	store, closeStore, err := a.openStore(f.output, f.write)
-	if err != nil {
-		return err
-	}
-	batch := func(ctx context.Context, paths []string, problems []enrich.Outcome, report func(enrich.Outcome)) error {
-		p := newEnrichProgress(a, len(paths), chosen)
-		p.problems(problems)
-		return p.result(enrich.Batch(ctx, e, paths, jobs, store, func(o enrich.Outcome) {
-			p.note(o)
-			report(o)
-		}))
-	}
+	r := &enrichRun{app: a, flags: f, lane: chosen, vocabulary: vocabulary}
 	if f.watch {
-		err = a.watch(ctx, newNoteWatch(given, since), batch)
+		err = a.watch(ctx, newNoteWatch(given, since), r)
 	} else {
-		err = batch(ctx, paths, problems, func(enrich.Outcome) {})
+		err = r.batch(ctx, paths, problems, func(enrich.Outcome) {})
 	}
-	return errors.Join(err, closeStore())
+	return errors.Join(err, r.close())
 }
 
 // claim keeps other runs away from the notes that this one works on. Where that cannot be, the run goes on, and says so.
@@ -258,7 +236,8 @@ func enrichLane(ctx context.Context, s config.Settings, places config.Places, as
 		hint: "say --lane " + string(c.Lane) + ", or --lane local to stay on this machine"}
 }
 
-// enricher builds what asks the lane, and says how many notes it takes at once.
+// enricher builds what asks the lane, and says how many notes it takes at once: one more than the lane computes at once, so that
+// the next request waits there while the last answer is stored, and no slot is idle.
 func (a *app) enricher(ctx context.Context, s config.Settings, places config.Places, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
 	e := &enrich.Enricher{GeneratedBy: "companion " + version, Lane: l, Patience: patience, Now: time.Now}
 	if l != lane.Local {
@@ -269,7 +248,7 @@ func (a *app) enricher(ctx context.Context, s config.Settings, places config.Pla
 		served := enrich.Served{Model: model, Version: "unknown"}
 		e.Served = func(context.Context) (enrich.Served, error) { return served, nil }
 		e.Asker, e.Context = client, remoteContext
-		return e, client, s.Runtime.MaxInFlight, nil
+		return e, client, s.Runtime.MaxInFlight + 1, nil
 	}
 	d, err := a.openDoor(ctx)
 	if err != nil {
@@ -284,7 +263,7 @@ func (a *app) enricher(ctx context.Context, s config.Settings, places config.Pla
 		return servedBy(status), err
 	}
 	e.Asker, e.Context = client, contextOf(d.status)
-	return e, client, d.status.FrontDoor.MaxInFlight, nil
+	return e, client, d.status.FrontDoor.MaxInFlight + min(1, d.status.FrontDoor.QueueBound), nil
 }
 
 // servedBy identifies the verified model that a daemon serves. The digest never leaves the daemon; the signed

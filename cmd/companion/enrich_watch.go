@@ -92,13 +92,13 @@ func (w *noteWatch) ended(o enrich.Outcome, now time.Time) {
 }
 
 // watch enriches the notes, and then those that change, until ctx ends.
-func (a *app) watch(ctx context.Context, w *noteWatch, batch func(context.Context, []string, []enrich.Outcome, func(enrich.Outcome)) error) error {
+func (a *app) watch(ctx context.Context, w *noteWatch, r *enrichRun) error {
 	report := func(o enrich.Outcome) { w.ended(o, time.Now()) }
 	paths, problems, err := w.first(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.watched(batch(ctx, paths, problems, report)); err != nil {
+	if err := a.watched(r.batch(ctx, paths, problems, report)); err != nil {
 		return err
 	}
 	if !a.json {
@@ -119,7 +119,7 @@ func (a *app) watch(ctx context.Context, w *noteWatch, batch func(context.Contex
 		if len(changed) == 0 {
 			continue
 		}
-		if err := a.watched(batch(ctx, changed, nil, report)); err != nil {
+		if err := a.watched(r.again(ctx, changed, report)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -367,4 +368,12 @@ func (c *Companion) Shell(folder, script string, more ...string) Result {
 	c.t.Helper()
 	env := append(c.env(), "PATH="+filepath.Dir(Binary(c.t, "companion"))+":"+os.Getenv("PATH"))
 	return runProgram(c.t, "bash", "", append(env, more...), "-euo", "pipefail", "-c", "cd \"$1\"\n"+script, "bash", folder)
+}
+
+// Command is a command of the companion, not started, for a test that acts while it runs.
+func (c *Companion) Command(args ...string) *exec.Cmd {
+	c.t.Helper()
+	cmd := exec.CommandContext(c.t.Context(), Binary(c.t, "companion"), args...)
+	cmd.Env = c.env()
+	return cmd
 }

@@ -103,12 +103,17 @@ func BenchmarkQuality(b *testing.B) {
 	}
 }
 
+// dialUnix connects to socket, whatever the address.
+func dialUnix(socket string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+}
+
 // runtimeSeconds is what the runtime says it has computed, for prompts and answers.
 func runtimeSeconds(b *testing.B, socket string) (seconds float64) {
 	b.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	client := http.Client{Transport: &http.Transport{DialContext: dialUnix(socket)}}
 	defer client.CloseIdleConnections()
 	response, err := client.Get("http://runtime/metrics")
 	if err != nil {
@@ -129,21 +134,66 @@ func runtimeSeconds(b *testing.B, socket string) (seconds float64) {
 }
 
 // BenchmarkRun: the time of a run against the runtime's own prompt and generation time divided by its slots (at most
-// 1.05), start of the program included.
+// 1.05), start of the program included. It alternates with as many requests at once as the runtime has slots, where a slot waits
+// between two notes. E2E_NOTES sets the number of notes.
 func BenchmarkRun(b *testing.B) {
-	const notes = 40
+	notes := 40
+	if n, err := strconv.Atoi(os.Getenv("E2E_NOTES")); err == nil {
+		notes = n
+	}
 	c, socket := bareLane(b, harness.Instructed(b).File)
 	dir := vault(b, notes)
+	harness.Binary(b, "companion") // build it before the clock runs
+	ratios := map[string][]float64{}
 	for range b.N {
-		before, started := runtimeSeconds(b, socket), time.Now()
-		code, _, stderr := c.run("enrich", "--lane", "self_hosted", "--private=false", "--output", filepath.Join(b.TempDir(), "out.jsonl"), dir)
-		took := time.Since(started).Seconds()
-		if code != 0 {
-			b.Fatalf("got exit %d, want 0: %s", code, stderr)
+		for name, jobs := range map[string]string{"ratio": "0", "slots-ratio": "2"} {
+			before, started := runtimeSeconds(b, socket), time.Now()
+			code, _, stderr := c.run("enrich", "--lane", "self_hosted", "--private=false", "--jobs", jobs, "--output", filepath.Join(b.TempDir(), "out.jsonl"), dir)
+			took := time.Since(started).Seconds()
+			if code != 0 {
+				b.Logf("got exit %d, want 0: %s", code, stderr)
+			}
+			ratios[name] = append(ratios[name], took/((runtimeSeconds(b, socket)-before)/2))
 		}
-		own := (runtimeSeconds(b, socket) - before) / 2
-		b.ReportMetric(took/own, "ratio")
-		b.ReportMetric(took/notes, "s/note")
+	}
+	reportRatios(b, ratios)
+}
+
+// BenchmarkSlots is BenchmarkRun at a lane of two slots that takes 40 ms for each request and no processor time.
+func BenchmarkSlots(b *testing.B) {
+	const notes, slots, each = 200, 2, 40 * time.Millisecond
+	busy := make(chan struct{}, slots)
+	server := newServer(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		busy <- struct{}{}
+		time.Sleep(each)
+		<-busy
+		answerLikeAModel(w)
+	}))
+	c := newCLI(b, fmt.Sprintf("[runtime]\nmax_in_flight = %d\n[lanes.self_hosted]\nbase_url = %q\nmodel = \"m\"\n", slots, server))
+	dir := vault(b, notes)
+	harness.Binary(b, "companion") // build it before the clock runs
+	ratios := map[string][]float64{}
+	for range b.N {
+		for name, jobs := range map[string]string{"ratio": "0", "slots-ratio": strconv.Itoa(slots)} {
+			started := time.Now()
+			if code, _, stderr := c.run("enrich", "--lane", "self_hosted", "--private=false", "--jobs", jobs, "--output", filepath.Join(b.TempDir(), "out.jsonl"), dir); code != 0 {
+				b.Fatalf("got exit %d, want 0: %s", code, stderr)
+			}
+			ratios[name] = append(ratios[name], time.Since(started).Seconds()/(notes*each/slots).Seconds())
+		}
+	}
+	reportRatios(b, ratios)
+}
+
+// reportRatios reports the smallest, median and largest ratio of each kind.
+func reportRatios(b *testing.B, ratios map[string][]float64) {
+	b.Helper()
+	for name, values := range ratios {
+		slices.Sort(values)
+		b.ReportMetric(values[0], name+"/min")
+		b.ReportMetric(values[len(values)/2], name+"/p50")
+		b.ReportMetric(values[len(values)-1], name+"/max")
 	}
 }
 

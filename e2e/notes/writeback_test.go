@@ -148,3 +148,55 @@ func TestWatch(t *testing.T) {
 		t.Errorf("got results of %q, want each of four texts once", digests)
 	}
 }
+
+// E4: consent that the owner withdraws while a run or a watch goes on stops it before the next request, with the status of a
+// refusal.
+func TestConsentWithdrawn(t *testing.T) {
+	config := func(url string, managed bool) string {
+		return fmt.Sprintf("[runtime]\nmax_in_flight = 1\n[lanes]\ndelegate = true\ndelegate_managed = %t\ndelegate_enriched = true\n"+
+			"[lanes.openrouter]\nbase_url = %q\nmodel = \"m\"\n", managed, url)
+	}
+	for _, watch := range []bool{false, true} {
+		far, url := record(t)
+		c := newCLI(t, config(url, true))
+		withdraw := func() {
+			if err := os.WriteFile(filepath.Join(c.home, "config.toml"), []byte(config(url, false)), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		dir := vault(t, 20)
+		args := []string{"enrich", "--lane", "openrouter", "--consent-id", "c", "--output", filepath.Join(c.home, "out.jsonl"), dir}
+		if watch {
+			args = append(args, "--watch")
+		}
+		cmd := c.command(args...)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		sent := make(chan struct{})
+		far.before(func(n int) {
+			switch {
+			case !watch && n == 3:
+				withdraw()
+			case watch && n == 20:
+				close(sent)
+			}
+		})
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if watch {
+			<-sent
+			withdraw()
+			if err := os.WriteFile(filepath.Join(dir, "new.md"), []byte("A new note.\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		late.Stop()
+		most := map[bool]int{false: 5, true: 20}[watch] // two requests may be on their way
+		if got := len(far.sent()); cmd.ProcessState.ExitCode() != 9 || got > most {
+			t.Errorf("watch %v: got exit %d and %d requests, want 9 and at most %d: %s", watch, cmd.ProcessState.ExitCode(), got, most, errs.String())
+		}
+	}
+}

@@ -30,11 +30,17 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("enriching the note failed inside companion (%T)", e.Value)
 }
 
+// RefusalError is an Asker's refusal to send anything more. It ends a batch.
+type RefusalError struct{ Err error }
+
+func (e *RefusalError) Error() string { return e.Err.Error() }
+func (e *RefusalError) Unwrap() error { return e.Err }
+
 // Batch enriches the notes at paths, at most jobs at once, and hands every result to store. Notes are read one
 // after the other as there is room for them, so that memory holds jobs+1 of them at most. Batch calls report
 // once per note, on the caller's goroutine, when the note ends. A note that fails does not stop the others. The
-// end of ctx or a closed store stops the batch and is its error; notes that had not begun or were interrupted are then
-// not reported.
+// end of ctx, a closed store or a RefusalError stops the batch and is its error; notes that had not begun or were interrupted
+// are then not reported.
 func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Store, report func(Outcome)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -206,6 +212,10 @@ func (b *batch) finish(ctx context.Context, done finished, report func(Outcome))
 	defer b.e.Claims.release(done.note)
 	if done.result == nil && done.outcome.Err != nil && ctx.Err() != nil {
 		return nil // the end of the batch interrupted it
+	}
+	var refusal *RefusalError
+	if errors.As(done.outcome.Err, &refusal) {
+		return refusal
 	}
 	if done.result != nil {
 		b.mu.Lock()

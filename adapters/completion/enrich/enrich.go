@@ -208,7 +208,7 @@ func (e *Enricher) whole(ctx context.Context, note Note, sent *int64) (Result, e
 		return Result{}, err
 	}
 	start := e.Now()
-	r := &reading{e: e, ratio: ratio{value: e.ratio.get()}, title: note.Title, control: strings.Fields(before.Control)}
+	r := &reading{e: e, ratio: ratio{value: e.ratio.get()}, title: note.Title, control: strings.Split(before.Control, "\n")}
 	made, read, err := r.text(ctx, note.Body)
 	*sent += r.sent
 	if err != nil {

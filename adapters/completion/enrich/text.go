@@ -65,8 +65,11 @@ func escaped(r rune) string {
 
 var (
 	linkSyntax = regexp.MustCompile(`\]\s*[(\[:]|!\[`)
+	wikiLink   = regexp.MustCompile(`\[{2,}`)
 	htmlTag    = regexp.MustCompile(`<([A-Za-z/!?])`)
-	scheme     = regexp.MustCompile(`(?i)\b(?:www\.|(?:mailto|javascript|xmpp):)`)
+	scheme     = regexp.MustCompile(`(?i)\b(?:www\.|(?:mailto|javascript|xmpp|vbscript|file|blob|tel|sms|magnet|obsidian|view-source):)`)
+	dataURI    = regexp.MustCompile(`(?i)\bdata:([a-z]+/|[;,])`)
+	address    = regexp.MustCompile(`([\pL\pN._+-])@([\pL\pN])`)
 )
 
 // defang makes text from a model safe to render as Markdown or HTML: a link, an image or a tag in it is
@@ -80,7 +83,10 @@ func defang(text string) string {
 		return r
 	}, text)
 	text = linkSyntax.ReplaceAllStringFunc(text, func(found string) string { return found[:1] + " " + found[1:] })
+	text = wikiLink.ReplaceAllStringFunc(text, func(found string) string { return strings.TrimSuffix(strings.Repeat("[ ", len(found)), " ") })
 	text = htmlTag.ReplaceAllString(text, "< $1")
+	text = dataURI.ReplaceAllString(text, "data :$1")
+	text = address.ReplaceAllString(text, "$1 @$2")
 	text = strings.ReplaceAll(text, "://", " ://")
 	return scheme.ReplaceAllStringFunc(text, func(found string) string {
 		return found[:len(found)-1] + " " + found[len(found)-1:]

