@@ -24,22 +24,25 @@ func BenchmarkServiceKilled(b *testing.B) {
 	}
 	for range b.N {
 		text, _ := underUserManager(b, killScript, "KILLS="+kills)
-		var starts, added []time.Duration
-		for _, row := range regexp.MustCompile(`(?m)^FIGURE (\d+) (\d+)$`).FindAllStringSubmatch(text, -1) {
-			start, _ := strconv.Atoi(row[1])
-			killed, _ := strconv.Atoi(row[2])
+		var starts []time.Duration
+		added := map[string][]time.Duration{}
+		for _, row := range regexp.MustCompile(`(?m)^FIGURE (\w+) (\d+) (\d+)$`).FindAllStringSubmatch(text, -1) {
+			start, _ := strconv.Atoi(row[2])
+			killed, _ := strconv.Atoi(row[3])
 			starts = append(starts, time.Duration(start)*time.Millisecond)
-			added = append(added, time.Duration(killed-start)*time.Millisecond)
+			added[row[1]] = append(added[row[1]], time.Duration(killed-start)*time.Millisecond)
 		}
-		if fmt.Sprint(len(added)) != kills {
-			b.Fatalf("got %d kills, want %s:\n%s", len(added), kills, text)
+		if fmt.Sprint(len(starts)) != kills {
+			b.Fatalf("got %d kills, want %s:\n%s", len(starts), kills, text)
 		}
 		slices.Sort(starts)
-		slices.Sort(added)
 		b.ReportMetric(harness.Median(starts).Seconds()*1e3, "start-ms")
-		b.ReportMetric(added[0].Seconds()*1e3, "added-min-ms")
-		b.ReportMetric(harness.Median(added).Seconds()*1e3, "added-median-ms")
-		b.ReportMetric(added[len(added)-1].Seconds()*1e3, "added-max-ms")
+		for signal, all := range added {
+			slices.Sort(all)
+			b.ReportMetric(all[0].Seconds()*1e3, signal+"-min-ms")
+			b.ReportMetric(harness.Median(all).Seconds()*1e3, signal+"-median-ms")
+			b.ReportMetric(all[len(all)-1].Seconds()*1e3, signal+"-max-ms")
+		}
 	}
 }
 
@@ -60,9 +63,10 @@ for k in $(seq $KILLS); do
   $COMPANION stop
   T=$(now); $COMPANION start --wait >/dev/null; START=$(( $(now) - T ))
   P=$(main); T=$(now)
-  if [ $((k % 2)) = 0 ]; then kill -ABRT $P; else kill -KILL $P; fi
+  SIGNAL=$([ $((k % 2)) = 0 ] && echo ABRT || echo KILL)
+  kill -$SIGNAL $P
   available $P || exit 1
-  echo "FIGURE $START $(( $(now) - T ))"
+  echo "FIGURE $SIGNAL $START $(( $(now) - T ))"
 done
 $COMPANION service uninstall
 exit 0

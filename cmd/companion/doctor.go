@@ -64,6 +64,7 @@ var checks = []check{
 	{"files", checkFilesHere},
 	{"sandbox", checkSandbox},
 	{"runtime", checkRuntime},
+	{"gpu", checkGPU},
 	{"endpoint", checkEndpoint},
 	{"servers", checkOtherServers},
 }
@@ -71,6 +72,30 @@ var checks = []check{
 // checkOf names the check that explains an exit status.
 var checkOf = map[int]string{
 	exitNotRunning: "daemon", exitSignIn: "session", exitUnavailable: "runtime", exitIntegrity: "manifest", exitKeychain: "keychain",
+}
+
+// checkOfCode names the check that explains a code, where the exit status does not tell.
+var checkOfCode = map[string]string{
+	"not_answering": "daemon", "already_running": "daemon", "service_manager": "daemon", "configuration": "configuration",
+	"not_private": "folders", "port_taken": "endpoint", "foreign_listener": "endpoint", "own_catalogue": "manifest",
+	string(messages.ReasonBindFailed): "endpoint",
+	string(messages.ReasonNoSpace):    "disk", string(messages.ReasonOverBudget): "disk",
+	string(messages.ReasonHubUnreachable): "hub", string(messages.ReasonManifestUnreachable): "hub", string(messages.ReasonMetadataInvalid): "hub",
+	string(messages.ReasonIssuerMismatch): "hub", string(messages.ReasonIssuerMissing): "hub", string(messages.ReasonRegistrationFailed): "hub",
+	string(messages.ReasonTokenExchangeFailed): "hub", string(messages.ReasonInvalidTokenResponse): "hub", string(messages.ReasonUnsupportedPKCEMethod): "hub",
+	string(messages.ReasonCallbackTimeout): "hub", string(messages.ReasonBadStatus): "manifest", string(messages.ReasonTransferFailed): "proxy",
+	string(messages.ReasonAddressNotAllowed): "proxy", string(messages.ReasonNoSuchTarget): "manifest",
+	string(messages.ReasonSizeMismatch): "files", string(messages.ReasonDigestMismatch): "files", string(messages.ReasonBinaryUntrusted): "files",
+	string(messages.ReasonFileMissing): "files", string(messages.ReasonInvalidModelPath): "files", string(messages.ReasonInvalidBinaryPath): "files",
+	string(messages.ReasonSandboxUnavailable): "sandbox", string(messages.ReasonInternalError): "daemon",
+}
+
+// explains is the check that explains a failure; empty for one that the message explains, such as a wrong command line.
+func explains(f *failure) string {
+	if name := checkOfCode[f.code]; name != "" {
+		return name
+	}
+	return checkOf[f.exit]
 }
 
 func (a *app) doctorCommand() *cobra.Command {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +81,34 @@ func TestDocumentEveryCode(t *testing.T) {
 	for reason := range words {
 		if steps[reason] == "" && exitOf(reason) != exitDone && reason != messages.ReasonSessionRefresh {
 			t.Errorf("%s: got no next step, want one", reason)
+		}
+	}
+}
+
+// X9: every failure of a precondition ends with a check that there is. What needs none is about the request, the browser's answer
+// or the program itself, and its message says all.
+func TestEveryReasonHasItsCheck(t *testing.T) {
+	var names []string
+	for _, c := range checks {
+		names = append(names, c.name)
+	}
+	none := " malformed_request method_not_allowed host_not_allowed cross_site_forbidden rate_state_unavailable rate_limited missing_token " +
+		"invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params malformed_input " +
+		"authorization_server_error state_missing state_mismatch missing_code invalid_redirect_uri browser_failed device_unsupported " +
+		"cloud_consent_required lane_policy_denied "
+	for reason := range words {
+		name := explains(&failure{code: string(reason), exit: exitOf(reason)})
+		switch {
+		case exitOf(reason) == exitDone:
+		case name == "" && !strings.Contains(none, " "+string(reason)+" "):
+			t.Errorf("%s: got no check, want the one that explains it", reason)
+		case name != "" && (!slices.Contains(names, name) || strings.Contains(none, " "+string(reason)+" ")):
+			t.Errorf("%s: got the check %q, want none or one of %v", reason, name, names)
+		}
+	}
+	for code, name := range checkOfCode {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s: got the check %q, want one of %v", code, name, names)
 		}
 	}
 }

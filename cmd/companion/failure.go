@@ -222,11 +222,7 @@ func (a *app) fail(err error) int {
 	if f.hint != "" {
 		a.say("hint: %s", f.hint)
 	}
-	name := checkOf[f.exit]
-	if f.code == "not_answering" {
-		name = "daemon"
-	}
-	if name != "" {
+	if name := explains(f); name != "" {
 		a.say("check: `companion doctor %s`", name)
 	}
 	return f.exit

@@ -45,7 +45,7 @@ TimeoutAbortSec=5s
 Environment=GOTRACEBACK=crash
 LimitCORE=0
 Restart=on-failure
-RestartSec=500ms
+RestartSec=200ms
 # Longer and longer, up to a minute, while it does not become ready (systemd 254; older ones keep RestartSec). systemd
 # never forgets a failure of a unit that runs, so that the sixth in a year would cost a minute: each readiness forgets.
 RestartSteps=6

@@ -92,36 +92,6 @@ func (a *app) status(ctx context.Context, f statusFlags) error {
 	return err
 }
 
-// errAvailable ends a watch.
-var errAvailable = errors.New("available")
-
-// awaitAvailable waits until local inference is available, at most for timeout unless that is 0. It gives up at once when
-// the runtime is held: then nothing happens without the user.
-func awaitAvailable(ctx context.Context, client *controlsock.Client, timeout time.Duration) (messages.Status, error) {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
-	var last messages.Status
-	err := client.WatchEvery(ctx, time.Second, func(status messages.Status) error {
-		last = status
-		if status.CompanionAvailable || status.Runtime.Held {
-			return errAvailable
-		}
-		return nil
-	})
-	switch {
-	case errors.Is(err, errAvailable) && last.CompanionAvailable:
-		return last, nil
-	case errors.Is(err, errAvailable):
-		return last, &failure{code: string(last.Reason), message: "local inference is not available: " + explain(last.Reason), hint: next(last), exit: exitUnavailable}
-	case errors.Is(err, context.DeadlineExceeded):
-		return last, &failure{code: "timeout", message: fmt.Sprintf("not available within %v: %s", timeout, stage(last)), hint: next(last), exit: exitUnavailable}
-	}
-	return last, err
-}
-
 func (a *app) printStatusLine(s messages.Status) error { return a.printJSON(s) }
 
 // printJSON writes one value as one line.
