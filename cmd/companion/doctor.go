@@ -76,7 +76,7 @@ var checkOf = map[int]string{
 
 // checkOfCode names the check that explains a code, where the exit status does not tell.
 var checkOfCode = map[string]string{
-	"not_answering": "daemon", "already_running": "daemon", "service_manager": "daemon", "configuration": "configuration",
+	"not_answering": "daemon", "already_running": "daemon", "service_manager": "daemon",
 	"not_private": "folders", "port_taken": "endpoint", "foreign_listener": "endpoint", "own_catalogue": "manifest",
 	string(messages.ReasonBindFailed): "endpoint",
 	string(messages.ReasonNoSpace):    "disk", string(messages.ReasonOverBudget): "disk",
