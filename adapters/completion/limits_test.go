@@ -75,7 +75,7 @@ func TestLimits(t *testing.T) {
 				limits.FirstByte, limits.Idle, limits.Whole = time.Minute, time.Minute, 100*time.Millisecond
 			}
 			if tt.code != "timed_out" {
-				limits.FirstByte, limits.Idle = time.Minute, time.Minute // the size ends it
+				limits.FirstByte, limits.Idle = time.Minute, time.Minute // only the size limit ends it
 			}
 			c := client(t, Target{BaseURL: serve(t, tt.handler), Limits: limits})
 			var before, after runtime.MemStats

@@ -9,7 +9,7 @@ import (
 	"companion/messages"
 )
 
-// An image is sent only where the server says of this very model that it takes images.
+// TakesImages is true only if the server reports image input for the requested model.
 func TestTakesImages(t *testing.T) {
 	const (
 		llama = `{"models":[{"name":"m","capabilities":["completion","multimodal"]}],"data":[{"id":"m"}]}`

@@ -105,7 +105,7 @@ func consented(s config.Settings, l lane.Lane, private bool, consentID string) e
 	reason := lane.Consent(lane.Request{
 		Lane: l, Delegate: s.Lanes.Delegate, OwnerPartition: s.Lanes.Delegate, Enriching: true,
 		Private: private, ConsentID: consentID,
-		Leaves: lane.Leaves{Managed: s.Lanes.DelegateManaged, Enrich: s.Lanes.DelegateEnriched},
+		Permissions: lane.Permissions{Managed: s.Lanes.DelegateManaged, Enrich: s.Lanes.DelegateEnriched},
 	})
 	if reason == messages.ReasonAllow {
 		return nil

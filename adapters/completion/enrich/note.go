@@ -79,9 +79,9 @@ func realPath(path string) (string, error) {
 	return filepath.EvalSymlinks(whole)
 }
 
-// ParseNote reads a note with or without front matter. Front matter that cannot be read counts as text: a
-// typing error in it does not refuse the note. Of the front matter only title and source_event_id are
-// used; without an id the note's digest stands for the event.
+// ParseNote reads a note with or without front matter. Front matter that cannot be read counts as text: a typing
+// error in it does not refuse the note. Of the front matter only title and source_event_id are used; without an id
+// the note's digest is the id.
 func ParseNote(path string, data []byte) (Note, error) {
 	if len(data) > MaxNote {
 		return Note{}, fmt.Errorf("the note is larger than %d MiB", MaxNote>>20)

@@ -66,7 +66,7 @@ var validator = sync.OnceValue(func() *jsonschema.Resolved {
 	}
 	resolved, err := schema.Resolve(nil)
 	if err != nil {
-		panic("enrich: the embedded schema is no schema: " + err.Error())
+		panic("enrich: the embedded schema is invalid: " + err.Error())
 	}
 	return resolved
 })

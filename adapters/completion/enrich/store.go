@@ -69,7 +69,7 @@ func OpenFolder(dir string) (Folder, error) {
 	return Folder{dir}, nil
 }
 
-// Done reports whether the note's file holds a result of the same text. A file that is no result of this note
+// Done reports whether the note's file holds a result of the same text. A file that is not a result of this note
 // refuses the note.
 func (f Folder) Done(n Note) (bool, error) {
 	source := sourceOf(n)

@@ -23,7 +23,7 @@ const (
 	Stale    Standing = "stale"    // the note has changed since
 	Missing  Standing = "missing"  // there is no note at this path
 	Unknown  Standing = "unknown"  // standard input, or a note that cannot be read
-	Replaced Standing = "replaced" // a later result of the same note stands in the file
+	Replaced Standing = "replaced" // the file has a later result of the same note
 )
 
 // Verified is one result and its standing.
@@ -44,8 +44,8 @@ func (r Result) SentAway() int64 {
 	return away
 }
 
-// Verify compares a file or a folder of results with the notes that they name (E9), and reports each result in
-// order. A line that is no result is an error with its number.
+// Verify compares a file or a folder of results with the notes that they name (E9), and reports each result in order.
+// A line that is not a result is an error with its number.
 func Verify(ctx context.Context, place string, report func(Verified) error) error {
 	files, err := resultFiles(place)
 	if err != nil {

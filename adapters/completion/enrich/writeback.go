@@ -26,7 +26,7 @@ func (Sidecar) Done(n Note) (bool, error) {
 	return err == nil && result.Source.SHA256 == n.Digest, err
 }
 
-// Put replaces the file next to the note. A file there that is no result is not touched.
+// Put replaces the file next to the note. A file there that is not a result is not changed.
 func (Sidecar) Put(r Result) error {
 	name := r.Source.real() + sidecarSuffix
 	if _, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

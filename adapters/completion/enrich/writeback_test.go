@@ -47,8 +47,8 @@ var shapes = map[string]string{
 	"markers in the text":  "Move.\n# companion:begin\nthe tomatoes\n# companion:end\n",
 }
 
-// E6: the block is in the front matter, everything else stays byte for byte, the note stays the same note, and writing
-// twice is writing once.
+// E6: the block is in the front matter, every other byte is unchanged, the note keeps its digest, and a second write
+// changes nothing.
 func TestFrontMatterKeepsTheNote(t *testing.T) {
 	for name, text := range shapes {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestFrontMatterKeepsTheNote(t *testing.T) {
 	}
 }
 
-// E6: whatever a note looks like, it is either refused or comes back byte for byte.
+// E6: any note is either refused, or unchanged byte for byte when the block is removed.
 func TestFrontMatterProperty(t *testing.T) {
 	pieces := []string{"---\n", "...\n", "+++\n", "title: a\n", "title = \"a\"\n", beginBlock + "\n", beginHeader + "\n", endBlock + "\n", "companion: 1\n",
 		"\ufeff", "text\n", "\r\n", "  x: y\n", "\n", "a: |\n", "source_sha256: \"00\"\n"}
@@ -133,7 +133,7 @@ func TestFrontMatterRefuses(t *testing.T) {
 		want       string
 	}{
 		{"changed since", text, func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte(text+"More.\n"), 0o600)) }, "changed since"},
-		{"a key of its own", "---\ncompanion: me\n---\nText.\n", nil, `a key "companion"`},
+		{"its own companion key", "---\ncompanion: me\n---\nText.\n", nil, `a key "companion"`},
 		{"a key added to a block", "", func(t *testing.T, path string) {
 			data, err := os.ReadFile(path)
 			must(t, err)
@@ -178,7 +178,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// E6: a sidecar is a result next to the note; a file of that name that is none is kept.
+// E6: a sidecar is a result next to the note; another program's file with that name is kept.
 func TestSidecar(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "note.md")
 	must(t, os.WriteFile(path, []byte("Move the tomatoes.\n"), 0o600))

@@ -80,7 +80,7 @@ func TestConsentTable(t *testing.T) {
 				for _, id := range consentIDs {
 					got := Consent(Request{
 						Lane: l, Delegate: on(0), OwnerPartition: on(1), Enriching: on(2), Private: on(3), ConsentID: id,
-						Leaves: Leaves{Managed: on(4), Enrich: on(5)},
+						Permissions: Permissions{Managed: on(4), Enrich: on(5)},
 					})
 					if got != matched[0].verdict {
 						t.Errorf("lane %s, %v, consent id %q: got %s, want %s", name, columns, id, got, matched[0].verdict)

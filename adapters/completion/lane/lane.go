@@ -102,11 +102,11 @@ type Request struct {
 	Enriching      bool
 	Private        bool // the text is private
 	ConsentID      string
-	Leaves         Leaves
+	Permissions    Permissions
 }
 
-// Leaves are what the owner allows delegates; all default to no.
-type Leaves struct {
+// Permissions are what the owner allows delegates; the zero value allows nothing.
+type Permissions struct {
 	Managed bool // use of managed lanes
 	Enrich  bool // enriching the owner's partition by the local or openrouter lane
 }
@@ -117,9 +117,9 @@ func Consent(r Request) messages.Reason {
 	switch {
 	case r.Lane == Disabled || !r.Lane.Valid():
 		return messages.ReasonLanePolicyDenied
-	case r.Lane.Managed() && r.Delegate && !r.Leaves.Managed:
+	case r.Lane.Managed() && r.Delegate && !r.Permissions.Managed:
 		return messages.ReasonLanePolicyDenied
-	case r.Delegate && r.Enriching && r.OwnerPartition && (r.Lane == Local || r.Lane == OpenRouter) && !r.Leaves.Enrich:
+	case r.Delegate && r.Enriching && r.OwnerPartition && (r.Lane == Local || r.Lane == OpenRouter) && !r.Permissions.Enrich:
 		return messages.ReasonLanePolicyDenied
 	case r.Lane.Managed() && r.Private && strings.TrimSpace(r.ConsentID) == "":
 		return messages.ReasonCloudConsentRequired

@@ -108,17 +108,17 @@ func TestConsent(t *testing.T) {
 		{"nothing private", Request{Lane: DirectProvider}, allow},
 		{"delegate, managed", Request{Lane: Enterprise, Delegate: true}, denied},
 		{"delegate, managed, consent id", Request{Lane: Enterprise, Delegate: true, Private: true, ConsentID: "c1"}, denied},
-		{"delegate, managed, wrong leave", Request{Lane: Enterprise, Delegate: true, Leaves: Leaves{Enrich: true}}, denied},
-		{"delegate, managed, leave, private", Request{Lane: Enterprise, Delegate: true, Private: true, Leaves: Leaves{Managed: true}}, consent},
-		{"delegate, managed, leave", Request{Lane: Enterprise, Delegate: true, Leaves: Leaves{Managed: true}}, allow},
+		{"delegate, managed, wrong permission", Request{Lane: Enterprise, Delegate: true, Permissions: Permissions{Enrich: true}}, denied},
+		{"delegate, managed, permission, private", Request{Lane: Enterprise, Delegate: true, Private: true, Permissions: Permissions{Managed: true}}, consent},
+		{"delegate, managed, permission", Request{Lane: Enterprise, Delegate: true, Permissions: Permissions{Managed: true}}, allow},
 		{"delegate enriches the owner's, here", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, ConsentID: "c1"}, denied},
-		{"delegate enriches the owner's, wrong leave", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Managed: true}}, denied},
-		{"delegate enriches the owner's, leave", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Enrich: true}}, allow},
-		{"delegate enriches by openrouter without its leave", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{Managed: true}}, denied},
-		{"delegate enriches by openrouter, both leaves", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Leaves: Leaves{true, true}}, allow},
+		{"delegate enriches the owner's, wrong permission", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Permissions: Permissions{Managed: true}}, denied},
+		{"delegate enriches the owner's, permission", Request{Lane: Local, Delegate: true, OwnerPartition: true, Enriching: true, Permissions: Permissions{Enrich: true}}, allow},
+		{"delegate enriches by openrouter without its permission", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Permissions: Permissions{Managed: true}}, denied},
+		{"delegate enriches by openrouter, both permissions", Request{Lane: OpenRouter, Delegate: true, OwnerPartition: true, Enriching: true, Permissions: Permissions{true, true}}, allow},
 		{"delegate enriches own partition, here", Request{Lane: Local, Delegate: true, Enriching: true}, allow},
 		{"delegate asks, here", Request{Lane: Local, Delegate: true, OwnerPartition: true}, allow},
-		{"disabled", Request{Lane: Disabled, ConsentID: "c1", Leaves: Leaves{true, true}}, denied},
+		{"disabled", Request{Lane: Disabled, ConsentID: "c1", Permissions: Permissions{true, true}}, denied},
 		{"unknown lane", Request{Lane: "cheap"}, denied},
 		{"no lane", Request{}, denied},
 	}
@@ -142,21 +142,21 @@ func TestConsentProperties(t *testing.T) {
 			Enriching:      rapid.Bool().Draw(t, "enriching"),
 			Private:        rapid.Bool().Draw(t, "private"),
 			ConsentID:      rapid.SampledFrom([]string{"", " ", "c1"}).Draw(t, "consent"),
-			Leaves:         Leaves{rapid.Bool().Draw(t, "managed"), rapid.Bool().Draw(t, "enrich")},
+			Permissions:    Permissions{rapid.Bool().Draw(t, "managed"), rapid.Bool().Draw(t, "enrich")},
 		}
 		got := Consent(r)
 		if got == messages.ReasonAllow && r.Private && r.Lane != Local && r.ConsentID != "c1" {
-			t.Fatalf("%+v is allowed, want private text kept in the local lane without consent", r)
+			t.Fatalf("%+v: got %s, want private text without consent refused outside the local lane", r, got)
 		}
 		consented := r
 		consented.ConsentID = "c2"
-		if got == messages.ReasonLanePolicyDenied && Consent(consented) != got {
-			t.Fatalf("%+v: a consent id lifts a denial", r)
+		if again := Consent(consented); got == messages.ReasonLanePolicyDenied && again != got {
+			t.Fatalf("%+v with a consent id: got %s, want %s", r, again, got)
 		}
-		leave := r
-		leave.Leaves = Leaves{true, true}
-		if got == messages.ReasonAllow && Consent(leave) != got {
-			t.Fatalf("%+v: a leave takes something away", r)
+		permitted := r
+		permitted.Permissions = Permissions{true, true}
+		if again := Consent(permitted); got == messages.ReasonAllow && again != got {
+			t.Fatalf("%+v with both permissions: got %s, want %s", r, again, got)
 		}
 	})
 }
