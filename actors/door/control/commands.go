@@ -9,11 +9,11 @@ import (
 	"companion/messages"
 )
 
-// How long a command may take before its caller is told that no answer came. The actors have shorter
-// deadlines of their own; these only keep a stuck actor from blocking a caller.
+// How long a command may take before its caller gets a timeout. The actors have shorter deadlines of their own; these
+// only keep a stuck actor from blocking a caller.
 const (
 	answerWithin = 45 * time.Second // one round trip to the hub or the keychain, which may ask the user
-	stopWithin   = 2 * time.Minute  // drain, polite signal, hard signal
+	stopWithin   = 2 * time.Minute  // drain, SIGTERM, SIGKILL
 	loginWithin  = 2 * time.Hour    // longer than any attempt; hub.sign_in_timeout is at most an hour
 	pullWithin   = 24 * time.Hour   // the largest model over the slowest line
 )

@@ -62,7 +62,8 @@ func (v viewer) assemble(snapshot messages.Snapshot) messages.Status {
 	}
 }
 
-// share is what each of several requests has of the context for certain; 0 if that is all of it.
+// share returns the part of the context that each of several concurrent requests is guaranteed, or 0 if that is all
+// of it.
 func share(m messages.Model) int {
 	if m.Share == m.Context {
 		return 0
@@ -103,7 +104,7 @@ func runtimeOf(snapshot messages.Snapshot, process messages.ProcessView, seen me
 		BackEnd: process.BackEnd, Pinned: process.Pinned, Yours: process.Own, Sandbox: process.Sandbox,
 		LastExit: snapshot.LastExit, RetryAt: moment(snapshot.RetryAt), Held: snapshot.Held,
 		Speculates: snapshot.Speculates, ExpectedBytes: process.ExpectedBytes,
-		// A request wakes the model before the next probe tells that.
+		// A request wakes the model before the next probe reports it.
 		Asleep: snapshot.Asleep && inFlight == 0,
 	}
 	// An observation of an earlier process says nothing about this one.

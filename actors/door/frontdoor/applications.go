@@ -49,7 +49,7 @@ func expiry(at time.Time) int64 {
 	return at.UnixNano()
 }
 
-// callers are the valid tokens and the applications behind them. The fields do not change.
+// callers are the valid tokens and the grants of the applications that have them. It is immutable.
 type callers struct {
 	tokens  *guard.Tokens
 	granted []*grant
@@ -66,7 +66,7 @@ func newCallers(user, probe messages.Secret, granted []*grant) *callers {
 	return &callers{guard.NewTokens(user, probe, applications...), granted}
 }
 
-// grant returns the application that a caller is, or nil.
+// grant returns the grant of a caller that is an application, or nil.
 func (c *callers) grant(caller guard.Caller) *grant {
 	a := c.tokens.Application(caller)
 	if a == nil {
@@ -93,8 +93,8 @@ func (c *callers) views() []messages.ApplicationView {
 	return all
 }
 
-// loadApplications reads the file of application tokens. A token that is no longer in it ends, and so do the requests
-// of its application. A file that cannot be used has no valid token.
+// loadApplications reads the file of application tokens. A token that is no longer in it is revoked, which cancels
+// the requests of its application. If the file cannot be read, no application token is valid.
 func (l *life) loadApplications() messages.Reason {
 	before := l.granted
 	l.granted = nil
@@ -108,7 +108,7 @@ func (l *life) loadApplications() messages.Reason {
 		}
 	}
 	for _, e := range entries {
-		g := earlier(before, e)
+		g := grantOf(before, e)
 		if g == nil {
 			g = &grant{entry: e, rate: e.Rate}
 			if g.rate == 0 {
@@ -122,7 +122,7 @@ func (l *life) loadApplications() messages.Reason {
 		l.granted = append(l.granted, g)
 	}
 	for _, g := range before {
-		if earlier(l.granted, g.entry) == nil {
+		if grantOf(l.granted, g.entry) == nil {
 			l.deps.Log.Info("application token ended", zap.String("application", g.entry.Name))
 			g.revoke(errRevoked)
 			l.door.stats.applications.Delete(g.entry.Digest)
@@ -131,8 +131,8 @@ func (l *life) loadApplications() messages.Reason {
 	return reason
 }
 
-// earlier returns the grant of an entry. The digest identifies it: a name can be given again.
-func earlier(all []*grant, e apptoken.Entry) *grant {
+// grantOf returns the grant of an entry, or nil. The digest is compared too, because a name can be used again.
+func grantOf(all []*grant, e apptoken.Entry) *grant {
 	for _, g := range all {
 		if g.entry.Digest == e.Digest && g.entry.Name == e.Name {
 			return g
@@ -141,7 +141,7 @@ func earlier(all []*grant, e apptoken.Entry) *grant {
 	return nil
 }
 
-// asCaller serves the request. One of an application is counted, and ends when its token is revoked.
+// asCaller serves the request. A request of an application is counted, and is cancelled when its token is revoked.
 func (v *visit) asCaller(serve func()) {
 	if v.grant == nil {
 		serve()

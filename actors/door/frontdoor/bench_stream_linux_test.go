@@ -23,7 +23,7 @@ import (
 
 // benchPeer makes the test program a helper of the stream benchmark, in its own process and session. "peer" plays
 // both the runtime, which writes events, and the clients, which read them: one thread that never sleeps during the
-// measurement, because its own wake-up time is no property of the proxies. "awake" runs at the lowest priority and
+// measurement, because its own wake-up time is not a property of the proxies. "awake" runs at the lowest priority and
 // keeps the other processors from sleeping: waking one takes longer here than both proxies together.
 const benchPeer = "FRONTDOOR_BENCH_PEER"
 

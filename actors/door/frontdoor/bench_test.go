@@ -269,8 +269,8 @@ func (t target) rate(b *testing.B, n int, d time.Duration) float64 {
 	return float64(sum) / time.Since(begin).Seconds()
 }
 
-// BenchmarkFiguresRate: requests per second at 8 and 64 connections; at least 1.3 times the bare
-// proxy's. With a small queue there is no error but 503 queue_full.
+// BenchmarkFiguresRate: requests per second at 8 and 64 connections; at least 1.3 times the bare proxy's. With a
+// small queue the only error is 503 queue_full.
 func BenchmarkFiguresRate(b *testing.B) {
 	backEnd := lean(b, fixedAnswer(benchAnswer))
 	_, bare, door := stage(b, "/v1/chat/completions", benchChat, backEnd, nil)

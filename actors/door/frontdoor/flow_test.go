@@ -157,7 +157,7 @@ func TestSlotsOfAnswers(t *testing.T) {
 	}
 }
 
-// L6: at a small queue there is no answer but 200 and 503 queue_full with Retry-After.
+// L6: with a small queue the only answers are 200, and 503 queue_full with Retry-After.
 func TestSmallQueue(t *testing.T) {
 	for _, n := range []int{8, 64} {
 		met := make(chan struct{}) // closed when the queue was full: no request is answered before

@@ -33,7 +33,7 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 	}
 	result = first
 	v.reason, v.status, v.tokens, v.first, v.ending = result.Reason, http.StatusOK, result.Tokens, result.First, result.Ending
-	v.judgeGuesses(s, result)
+	v.judgeSpeculation(s, result)
 	switch {
 	case !result.Written && v.revoked():
 		v.refuse(refusal(messages.ReasonInvalidToken))

@@ -113,7 +113,7 @@ func TestNotLoopback(t *testing.T) {
 	}
 }
 
-// L1, L3: the same door on IPv6, where 127.0.0.1 is no name of it.
+// L1, L3: the front door on IPv6, which refuses 127.0.0.1 as its host.
 func TestSix(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Address = "[::1]" })
 	if a := r.chat(); a.status != 200 || !strings.HasPrefix(r.address, "[::1]:") {

@@ -36,19 +36,19 @@ type door struct {
 	closing       context.Context // ends when the requests have to
 
 	// Safe for concurrent use.
-	stats      *stats
-	admission  admission
-	quarantine *Quarantine
-	relay      *relay.Relay
-	callers    atomic.Pointer[callers] // the actor's loop stores it
-	template   atomic.Pointer[template]
-	folds      atomic.Uint64 // the launch whose template refused a conversation and accepted it folded
-	memory     memory        // of large bodies
-	checks     checks        // of bodies
-	refusals   refusalLog    // of the guard
-	guesses    guesses       // whether the runtime's guesses of tokens lose time
+	stats       *stats
+	admission   admission
+	quarantine  *Quarantine
+	relay       *relay.Relay
+	callers     atomic.Pointer[callers] // the actor's loop stores it
+	template    atomic.Pointer[template]
+	folds       atomic.Uint64 // the launch whose template refused a conversation and accepted it folded
+	memory      memory        // of large bodies
+	checks      checks        // of bodies
+	refusals    refusalLog    // of the guard
+	speculation speculation   // whether speculative decoding makes the runtime slower
 
-	// unfit tells the lifecycle actor that a launch must not guess tokens (R12).
+	// unfit tells the lifecycle actor that a launch must not use speculative decoding (R12).
 	unfit func(ctx context.Context, launch messages.Launch, why string)
 
 	mu      sync.Mutex

@@ -28,8 +28,8 @@ func (v *visit) settle() {
 	v.ending.Wait(ctx)
 }
 
-// left notes that the client of an admitted request has left, which is no failure of the runtime or of the
-// queue. If no response was started, the status in the log is 0 and the request is not counted.
+// left notes that the client of an admitted request has left, which is not a failure of the runtime or of the queue.
+// If no response was started, the status in the log is 0 and the request is not counted.
 func (v *visit) left(gone, begun bool) {
 	switch v.gone = gone; {
 	case gone && begun:

@@ -120,8 +120,8 @@ func TestPlaceIsHeldForABoundedTime(t *testing.T) {
 	}
 }
 
-// L11: a client that leaves before its answer has no status, and is no failure of the runtime's or of
-// the queue's; one that leaves in the middle of its answer was being served.
+// L11: a client that leaves before its answer has no status, and is not a failure of the runtime's or of the queue's;
+// one that leaves in the middle of its answer was being served.
 func TestLeavingIsNoFailure(t *testing.T) {
 	up := newSlow()
 	r := start(t, up, func(d *Deps) { d.Bounds.MaxInFlight = 1 })

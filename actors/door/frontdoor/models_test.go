@@ -7,9 +7,9 @@ import (
 	"companion/messages"
 )
 
-// L6, A6: a program that lists the models when it starts does not wait for the answers of others,
-// not even behind a full queue, nor for a runtime that hangs; and it is no activity of the runtime's,
-// or a program that asks again and again would hide a hung one from the idle probe (A4).
+// L6, A6: a program that lists the models when it starts does not wait for the answers of others, not even behind a
+// full queue, nor for a runtime that hangs; and it does not count as activity of the runtime, or a program that asks
+// again and again would hide a hung one from the idle probe (A4).
 func TestModelsOfABusyRuntime(t *testing.T) {
 	up := newSlow()
 	r := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -138,9 +138,9 @@ func (q *Quarantine) judge(f *fingerprint) permission {
 	return permitted
 }
 
-// watch returns a function that notes, each time it is called, that a request is sent to the runtime of a launch, and one
-// that notes how it ended. Without a call of the first, the second does nothing: a request that was never sent is no cause.
-// Both belong to one goroutine.
+// watch returns a function that notes, each time it is called, that a request is sent to the runtime of a launch, and
+// one that notes how it ended. Without a call of the first, the second does nothing: a request that was never sent is
+// not a cause. Both belong to one goroutine.
 func (q *Quarantine) watch(snapshot messages.Snapshot, f fingerprint) (sending func(), leave func(relay.Result)) {
 	var s *stay
 	sending = func() {

@@ -103,7 +103,7 @@ func TestRefusalsOnEveryRoute(t *testing.T) {
 	}
 }
 
-// L13: what clients of several families send in their heads is no reason to refuse them.
+// L13: requests with the headers that clients of several families send are accepted.
 func TestHeadsOfClients(t *testing.T) {
 	r := start(t, llama(t), nil)
 	for name, extra := range map[string][]string{

@@ -59,7 +59,8 @@ func (s *stats) heard(events int) {
 	}
 }
 
-// answered counts the tokens of an answer and the time that they took. first is zero for an answer that is no stream.
+// answered counts the tokens of an answer and the time that they took. first is zero for an answer that is not a
+// stream.
 func (s *stats) answered(tokens relay.Tokens, began, first, ended time.Time) {
 	s.prompt.Add(int64(tokens.Prompt))
 	s.completion.Add(int64(tokens.Completion))

@@ -28,8 +28,8 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// X11: tokens, the time to the first token of streams and the time of generation. Progress counts events as they come, and
-// the tokens of an answer that is no stream at its end.
+// X11: tokens, the time to the first token of streams and the time of generation. Progress counts events as they
+// come, and the tokens of an answer that is not a stream at its end.
 func TestTokens(t *testing.T) {
 	var s stats
 	began := time.Unix(1700000000, 0)

@@ -68,7 +68,8 @@ func TestHungWhileAsked(t *testing.T) {
 }
 
 // A runtime that sends a client an answer is not probed for a token. One that sends nothing is probed, and its delay
-// is no failure while it computes, or while a GPU may compute for it, or when it becomes busy during the token probe.
+// is not a failure while it computes, or while a GPU may compute for it, or when it becomes busy during the token
+// probe.
 func TestBusyIsNotHung(t *testing.T) {
 	for _, gpu := range []bool{false, true} {
 		withHarnessDeps(t, Deps{GPU: gpu}, func(t *testing.T, h *harness) {

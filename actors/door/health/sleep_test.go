@@ -97,8 +97,8 @@ func TestAdoptedAsleep(t *testing.T) {
 	})
 }
 
-// R14, A5: a question about sleep that is not answered, as while the model wakes, delays a verdict by a second at most
-// and is no failure.
+// R14, A5: a question about sleep that is not answered, as while the model wakes, delays a verdict by a second at
+// most and is not a failure.
 func TestWakingModelDoesNotAnswerAboutSleep(t *testing.T) {
 	withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
 		h.sleeping(t)

@@ -10,15 +10,15 @@ import (
 	"companion/messages"
 )
 
-// guesses judges the speed of a launch that guesses tokens (R12).
-type guesses struct {
+// speculation judges the speed of a launch with speculative decoding (R12).
+type speculation struct {
 	mu     sync.Mutex
 	launch messages.Launch
 	seen   fsm.Speculation
 }
 
-// loses adds an answer of the launch and reports whether its guesses lose time.
-func (g *guesses) loses(launch messages.Launch, speed messages.Speed, alone bool) bool {
+// loses adds an answer of the launch and reports whether speculative decoding makes it slower.
+func (g *speculation) loses(launch messages.Launch, speed messages.Speed, alone bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.launch != launch {
@@ -27,26 +27,26 @@ func (g *guesses) loses(launch messages.Launch, speed messages.Speed, alone bool
 	return g.seen.Observe(speed, alone)
 }
 
-// judgeGuesses tells the lifecycle actor when guessing tokens makes the runtime slower. It waits until no other
+// judgeSpeculation tells the lifecycle actor when speculative decoding makes the runtime slower. It waits until no other
 // request is there, because the runtime is then replaced.
-func (v *visit) judgeGuesses(s messages.Snapshot, result relay.Result) {
+func (v *visit) judgeSpeculation(s messages.Snapshot, result relay.Result) {
 	if !s.Speculates || !result.Whole {
 		return
 	}
 	counts := v.d.admission.now()
-	if v.d.guesses.loses(s.Launch, result.Speed, counts.InFlight == 1) && counts.InFlight+counts.Queued == 1 {
+	if v.d.speculation.loses(s.Launch, result.Speed, counts.InFlight == 1) && counts.InFlight+counts.Queued == 1 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(v.r.Context()), unfitTime)
 		defer cancel()
 		v.d.unfit(ctx, s.Launch, "it loses more than 2 % of the speed")
 	}
 }
 
-// unfitTime bounds the telling of the lifecycle actor, and is how often a request that waits tells it again: an actor that
-// restarts loses the message.
+// unfitTime bounds a send to the lifecycle actor. A request that waits repeats the message at this interval, because
+// an actor that restarts loses it.
 const unfitTime = time.Second
 
-// awaitPlain waits until the runtime does not guess tokens: one that does gives no probabilities of the tokens that it
-// guessed. The runtime is replaced once for that, and the request waits as one in the queue does.
+// awaitPlain waits for a runtime without speculative decoding, which gives no probabilities of the draft tokens that
+// it accepts. The runtime is replaced once for that, and the request waits like one in the queue.
 func (v *visit) awaitPlain() messages.Reason {
 	ctx, cancel := context.WithTimeout(v.r.Context(), v.d.bounds.QueueTimeout)
 	defer cancel()

@@ -11,8 +11,8 @@ import (
 	"companion/messages"
 )
 
-// guessing makes the snapshot one of a runtime that guesses tokens.
-func (r *rig) guessing() {
+// speculating sets the snapshot to a runtime with speculative decoding.
+func (r *rig) speculating() {
 	s := r.snapshot.Get()
 	s.Speculates = true
 	r.snapshot.Set(s)
@@ -50,10 +50,10 @@ func (r *rig) unfit() (messages.SpeculationUnfit, bool) {
 	}
 }
 
-// R12: a request for probabilities waits until a runtime that does not guess tokens has replaced one that does.
+// R12: a request for probabilities waits until a runtime without speculative decoding has replaced one with it.
 func TestProbabilitiesNeedARuntimeWithoutGuesses(t *testing.T) {
 	r := start(t, llama(t), nil)
-	r.guessing()
+	r.speculating()
 	body := `{"messages":[{"role":"user","content":"hi"}],"logprobs":true}`
 	answered := make(chan int, 1)
 	go func() { answered <- r.post("/v1/chat/completions", body) }()
@@ -67,7 +67,7 @@ func TestProbabilitiesNeedARuntimeWithoutGuesses(t *testing.T) {
 	}
 	select {
 	case status := <-answered:
-		t.Fatalf("got the answer %d from a runtime that guesses, want it to wait", status)
+		t.Fatalf("got the answer %d from a runtime with speculative decoding, want it to wait", status)
 	default:
 	}
 	s := r.snapshot.Get()
@@ -88,17 +88,17 @@ func TestProbabilitiesNeedARuntimeWithoutGuesses(t *testing.T) {
 // R12: the wait for such a runtime is bounded as that in the queue.
 func TestProbabilitiesWaitIsBounded(t *testing.T) {
 	r := start(t, llama(t), func(d *Deps) { d.Bounds.QueueTimeout = 50 * time.Millisecond })
-	r.guessing()
+	r.speculating()
 	if status := r.post("/v1/completions", `{"prompt":"hi","logprobs":1}`); status != http.StatusServiceUnavailable {
 		t.Errorf("got status %d, want 503", status)
 	}
 }
 
-// R12: guesses that make the answers slower end: the lifecycle actor is told.
+// R12: the lifecycle actor is told when drafts make the answers slower.
 func TestGuessesThatLose(t *testing.T) {
 	for name, tt := range map[string]struct {
 		stream bool
-		cost   float64 // of a guess, in steps
+		cost   float64 // of a draft token, in steps
 		want   bool
 	}{
 		"expensive":         {false, 1, true},
@@ -109,9 +109,9 @@ func TestGuessesThatLose(t *testing.T) {
 			n := 0
 			r := start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				n++
-				guessed := n % 7 * 10
-				millis := 10 * (100 + tt.cost*float64(guessed))
-				timings := fmt.Sprintf(`"timings":{"prompt_n":1,"predicted_n":100,"predicted_ms":%.3f,"draft_n":%d,"draft_n_accepted":%d}`, millis, guessed, guessed/10)
+				drafted := n % 7 * 10
+				millis := 10 * (100 + tt.cost*float64(drafted))
+				timings := fmt.Sprintf(`"timings":{"prompt_n":1,"predicted_n":100,"predicted_ms":%.3f,"draft_n":%d,"draft_n_accepted":%d}`, millis, drafted, drafted/10)
 				if tt.stream {
 					w.Header().Set("Content-Type", "text/event-stream")
 					fmt.Fprintf(w, "data: {\"choices\":[],%s}\n\ndata: [DONE]\n\n", timings)
@@ -120,7 +120,7 @@ func TestGuessesThatLose(t *testing.T) {
 				w.Header().Set("Content-Type", "application/json")
 				fmt.Fprintf(w, `{"choices":[],%s}`, timings)
 			}), func(d *Deps) { d.Bounds.RatePerMinute = 10_000 })
-			r.guessing()
+			r.speculating()
 			body := `{"messages":[{"role":"user","content":"hi"}]}`
 			if tt.stream {
 				body = strings.Replace(body, "{", `{"stream":true,`, 1)
