@@ -82,7 +82,7 @@ type feltServer struct {
 	pid    func() int
 }
 
-// feltCompanion starts a companion that serves the instructed model and guesses tokens.
+// feltCompanion starts a companion that serves the instructed model with speculative decoding.
 func feltCompanion(b *testing.B, more string) (*harness.Companion, *feltServer) {
 	b.Helper()
 	return feltStart(b, more, "COMPANION_RUNTIME_SPECULATION=auto") // opt-in, and what these figures are about
@@ -206,21 +206,21 @@ func BenchmarkFeltSpeed(b *testing.B) {
 	_, ours := feltCompanion(b, "")
 	bare := feltBare(b)
 	var table feltTable
-	guessed := map[string]string{}
+	drafted := map[string]string{}
 	for b.Loop() {
 		for _, w := range feltWorkloads {
 			for name, server := range map[string]*feltServer{"ours": ours, "bare": bare} {
 				a := server.answer(w.body)
 				table.add(w.name+" "+name, a.Timings.PerSecond)
 				if name == "ours" {
-					guessed[w.name] = fmt.Sprintf("%d tokens, %d of %d guesses accepted", a.Timings.Predicted, a.Timings.Accepted, a.Timings.Guessed)
+					drafted[w.name] = fmt.Sprintf("%d tokens, %d of %d draft tokens accepted", a.Timings.Predicted, a.Timings.Accepted, a.Timings.Drafted)
 				}
 			}
 		}
 	}
 	table.print(b)
 	for _, w := range feltWorkloads {
-		b.Logf("%s: %s", w.name, guessed[w.name])
+		b.Logf("%s: %s", w.name, drafted[w.name])
 	}
 }
 
@@ -358,30 +358,30 @@ func compile(b *testing.B) (stop func()) {
 	return func() { cancel(); <-ended }
 }
 
-// BenchmarkFeltSame prints the share of a hundred greedy answers that differ with and without guessed tokens:
+// BenchmarkFeltSame prints the share of a hundred greedy answers that differ with and without draft tokens:
 // computing several tokens in one step rounds differently, and a tie may then fall to the other side.
 func BenchmarkFeltSame(b *testing.B) {
 	runtime := harness.UnpackRuntime(b)
 	with := realSpec(b, runtime)
 	with.Features, with.Speculate = spawn.Features{Speculation: true}, true
-	guessing, plain := startReal(b, with), startReal(b, realSpec(b, runtime))
+	speculating, plain := startReal(b, with), startReal(b, realSpec(b, runtime))
 	const prompts = 100
 	for b.Loop() {
-		differ, accepted, guessed := 0, 0, 0
+		differ, accepted, drafted := 0, 0, 0
 		for i := range prompts {
 			w := feltWorkloads[i%len(feltWorkloads)]
 			body := strings.Replace(w.body, "{", `{"cache_prompt":false,`, 1)
 			body = strings.Replace(body, `"content":"`, fmt.Sprintf(`"content":"Task %d. `, i), 1)
 			body = withTokens(body, 40)
-			a, p := guessing(body), plain(body)
+			a, p := speculating(body), plain(body)
 			if a.Choices[0].Message.Content != p.Choices[0].Message.Content {
 				differ++
 			}
 			accepted += a.Timings.Accepted
-			guessed += a.Timings.Guessed
+			drafted += a.Timings.Drafted
 		}
 		b.ReportMetric(float64(differ)/prompts, "differ-share")
-		b.Logf("%d of %d answers differ; %d of %d guesses accepted", differ, prompts, accepted, guessed)
+		b.Logf("%d of %d answers differ; %d of %d draft tokens accepted", differ, prompts, accepted, drafted)
 	}
 }
 

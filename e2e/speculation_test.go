@@ -79,7 +79,7 @@ type realAnswer struct {
 	}
 	Timings struct {
 		Predicted int     `json:"predicted_n"`
-		Guessed   int     `json:"draft_n"`
+		Drafted   int     `json:"draft_n"`
 		Accepted  int     `json:"draft_n_accepted"`
 		PerSecond float64 `json:"predicted_per_second"`
 	}
@@ -122,8 +122,8 @@ const noteText = `The meeting with the harbour office took place on Tuesday morn
 	`arrive in March, and that the foundations must be ready two weeks before. Peter asked who pays for the delay if the ` +
 	`concrete does not dry in time. The office answered that the contract names the builder.`
 
-// R12: a runtime that guesses tokens accepts some of them where the answer repeats the text. Equal requests with a seed
-// get the same text twice, with another request between them, in both builds.
+// R12: a runtime with speculative decoding accepts some of them where the answer repeats the text. Equal requests
+// with a seed get the same text twice, with another request between them, in both builds.
 func TestSeedWithSpeculation(t *testing.T) {
 	for name, runtime := range map[string]messages.VerifiedRuntime{
 		"newest": harness.UnpackRuntime(t), "older": otherRuntime(t),
@@ -148,7 +148,7 @@ func TestSeedWithSpeculation(t *testing.T) {
 			accepted += first.Timings.Accepted
 		}
 		if accepted == 0 {
-			t.Errorf("%s: no guessed token was accepted, want some", name)
+			t.Errorf("%s: got no accepted draft token, want some", name)
 		}
 	}
 }

@@ -13,28 +13,29 @@ const (
 	shortAnswer = 16
 )
 
-// Speculation judges whether guessing tokens makes a runtime slower. The zero value is ready; it is not safe for
+// Speculation judges whether speculative decoding makes a runtime slower. The zero value is ready; it is not safe for
 // concurrent use.
 //
-// An answer takes one step for each token that was not guessed right, and each guessed token makes its step longer:
+// An answer takes one step for each token that is not an accepted draft token, and each draft token makes its step
+// longer:
 //
-//	time = step × (tokens − accepted) + guess × guessed
+//	time = step × (tokens − accepted) + draft × drafted
 //
-// A least-squares fit over the answers, weighted by their length, gives step. Without guesses the answers would have
-// taken step × tokens. Requests that ran alone and those that shared the runtime have fits of their own, because a
-// step that computes for several requests takes longer.
+// A least-squares fit over the answers, weighted by their length, gives step. Without drafts the answers would have
+// taken step × tokens. Requests that ran alone and those that shared the runtime have separate fits, because a step
+// that computes for several requests takes longer.
 type Speculation struct{ alone, shared fit }
 
 // fit holds the sums of one least-squares fit, which decay with each answer.
 type fit struct {
-	ss, sg, gg, st, gt float64 // of steps, guessed and time, each per token
+	ss, sg, gg, st, gt float64 // of steps, drafted and time, each per token
 	tokens, millis     float64
 	requests           float64
 }
 
-// Observe adds one answer, and reports whether guessing has lost more than 2 % of the time.
+// Observe adds one answer, and reports whether speculative decoding has lost more than 2 % of the time.
 func (s *Speculation) Observe(seen messages.Speed, alone bool) (loses bool) {
-	if seen.Tokens < shortAnswer || seen.Accepted > seen.Guessed || seen.Accepted > seen.Tokens || seen.Millis <= 0 {
+	if seen.Tokens < shortAnswer || seen.Accepted > seen.Drafted || seen.Accepted > seen.Tokens || seen.Millis <= 0 {
 		return false
 	}
 	f := &s.shared
@@ -50,12 +51,12 @@ func (f *fit) add(seen messages.Speed) {
 		*sum *= speculationMemory
 	}
 	tokens := float64(seen.Tokens)
-	steps, guessed, millis := (tokens-float64(seen.Accepted))/tokens, float64(seen.Guessed)/tokens, seen.Millis/tokens
+	steps, drafted, millis := (tokens-float64(seen.Accepted))/tokens, float64(seen.Drafted)/tokens, seen.Millis/tokens
 	f.ss += steps * steps
-	f.sg += steps * guessed
-	f.gg += guessed * guessed
+	f.sg += steps * drafted
+	f.gg += drafted * drafted
 	f.st += steps * millis
-	f.gt += guessed * millis
+	f.gt += drafted * millis
 	f.tokens += tokens
 	f.millis += seen.Millis
 	f.requests++
@@ -66,7 +67,7 @@ func (f *fit) loses() bool {
 	if f.requests < speculationRequests || f.tokens < speculationTokens {
 		return false
 	}
-	// Answers that all have the same share of guesses do not tell the two times apart.
+	// If all answers have the same share of draft tokens, the fit cannot separate the two times.
 	determinant := f.ss*f.gg - f.sg*f.sg
 	if determinant <= 1e-3*f.ss*f.gg {
 		return false

@@ -7,38 +7,39 @@ import (
 	"companion/messages"
 )
 
-// answers feeds n answers whose steps take step ms, and each guessed token guess ms more, with noise of a tenth, and
+// answers feeds n answers whose steps take step ms, and each draft token draft ms more, with noise of a tenth, and
 // returns after how many Observe reports a loss; 0: never.
-func answers(s *Speculation, n int, step, guess, accepted float64, alone bool) int {
+func answers(s *Speculation, n int, step, draft, accepted float64, alone bool) int {
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
 		tokens := 40 + random.IntN(160)
-		guessed := int(float64(tokens) * random.Float64() * 0.6)
-		right := int(float64(guessed) * accepted)
-		millis := (step*float64(tokens-right) + guess*float64(guessed)) * (0.9 + 0.2*random.Float64())
-		if s.Observe(messages.Speed{Tokens: tokens, Millis: millis, Guessed: guessed, Accepted: right}, alone) {
+		drafted := int(float64(tokens) * random.Float64() * 0.6)
+		right := int(float64(drafted) * accepted)
+		millis := (step*float64(tokens-right) + draft*float64(drafted)) * (0.9 + 0.2*random.Float64())
+		if s.Observe(messages.Speed{Tokens: tokens, Millis: millis, Drafted: drafted, Accepted: right}, alone) {
 			return i + 1
 		}
 	}
 	return 0
 }
 
-// R12: speculation is judged to lose only where wrong guesses cost more than right ones save, after enough answers.
+// R12: speculation is judged to lose only where rejected draft tokens cost more than accepted ones save, after enough
+// answers.
 func TestSpeculationLoses(t *testing.T) {
 	for _, tt := range []struct {
 		name                  string
-		step, guess, accepted float64
+		step, draft, accepted float64
 		loses                 bool
 	}{
-		{"cheap guesses, most are right", 10, 1, 0.8, false},
-		{"cheap guesses, most are wrong", 10, 1, 0.2, false},
-		{"guesses as expensive as steps, most are right", 10, 5, 0.8, false},
-		{"guesses as expensive as steps, most are wrong", 10, 8, 0.2, true},
-		{"guesses that are never right", 10, 3, 0, true},
+		{"cheap drafts, most accepted", 10, 1, 0.8, false},
+		{"cheap drafts, most rejected", 10, 1, 0.2, false},
+		{"drafts as expensive as steps, most accepted", 10, 5, 0.8, false},
+		{"drafts as expensive as steps, most rejected", 10, 8, 0.2, true},
+		{"drafts that are never accepted", 10, 3, 0, true},
 	} {
 		for _, alone := range []bool{true, false} {
 			var s Speculation
-			at := answers(&s, 200, tt.step, tt.guess, tt.accepted, alone)
+			at := answers(&s, 200, tt.step, tt.draft, tt.accepted, alone)
 			if (at != 0) != tt.loses {
 				t.Errorf("%s, alone %v: got a loss after %d answers, want one: %v", tt.name, alone, at, tt.loses)
 			}
@@ -49,15 +50,16 @@ func TestSpeculationLoses(t *testing.T) {
 	}
 }
 
-// R12: answers that cannot be judged decide nothing: short ones, impossible numbers, and no answer without guesses.
+// R12: answers that cannot be judged decide nothing: short ones, impossible numbers, and answers without draft
+// tokens.
 func TestSpeculationWithoutEvidence(t *testing.T) {
 	for name, seen := range map[string]messages.Speed{
-		"short":                 {Tokens: shortAnswer - 1, Millis: 1e6, Guessed: 15},
-		"no time":               {Tokens: 100, Guessed: 90},
-		"accepted over guessed": {Tokens: 100, Millis: 1e6, Guessed: 1, Accepted: 2},
-		"accepted over tokens":  {Tokens: 20, Millis: 1e6, Guessed: 90, Accepted: 80},
-		"no guesses":            {Tokens: 100, Millis: 1e3},
-		"one share of guesses":  {Tokens: 100, Millis: 1e6, Guessed: 50},
+		"short":                 {Tokens: shortAnswer - 1, Millis: 1e6, Drafted: 15},
+		"no time":               {Tokens: 100, Drafted: 90},
+		"accepted over drafted": {Tokens: 100, Millis: 1e6, Drafted: 1, Accepted: 2},
+		"accepted over tokens":  {Tokens: 20, Millis: 1e6, Drafted: 90, Accepted: 80},
+		"no drafts":             {Tokens: 100, Millis: 1e3},
+		"one share of drafts":   {Tokens: 100, Millis: 1e6, Drafted: 50},
 	} {
 		var s Speculation
 		for range 200 {

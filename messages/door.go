@@ -98,10 +98,9 @@ type ApplicationView struct {
 	LastRequest   *time.Time `json:"lastRequest,omitempty"`
 }
 
-// Speed is what the runtime reports of one answer: its tokens, the time that they took, and the tokens that it
-// guessed from the text before (R12).
+// Speed is what the runtime reports of one answer: its tokens, the time that they took, and its draft tokens (R12).
 type Speed struct {
-	Tokens, Guessed, Accepted int
+	Tokens, Drafted, Accepted int
 	Millis                    float64
 }
 

@@ -125,7 +125,7 @@ type Snapshot struct {
 	Failures     *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
 	Wanted       bool        // the user wants the runtime to run
 
-	Speculates bool // the runtime guesses tokens (R12)
+	Speculates bool // the runtime uses speculative decoding (R12)
 	Sleeps     bool // the model gives its memory back when it is idle (R14)
 	Asleep     bool // it has done so, as far as the last probe knows
 }
@@ -185,7 +185,8 @@ type BackEndUp struct {
 	Launch  Launch
 	BackEnd BackEnd
 	Model   Model
-	// Speculates says that the runtime guesses tokens (R12), Sleeps that its model sleeps when it is idle (R14).
+	// Speculates says that the runtime uses speculative decoding (R12), Sleeps that its model sleeps when it is idle
+	// (R14).
 	Speculates, Sleeps bool
 }
 
@@ -223,8 +224,8 @@ type HealthFailed struct {
 	Hung   bool
 }
 
-// SpeculationUnfit says that the launch must not guess tokens: it loses time, or a request asks for what a runtime
-// that guesses does not tell (R12). The pair is started again without. Sent by frontdoor.
+// SpeculationUnfit says that the launch must not use speculative decoding: it makes answers slower, or a request asks
+// for token probabilities, which it does not give (R12). The pair is restarted without it. Sent by frontdoor.
 type SpeculationUnfit struct {
 	Launch Launch
 	Why    string // for the log

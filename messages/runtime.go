@@ -170,7 +170,7 @@ type Spawn struct {
 	Launch  Launch
 	Model   VerifiedModel
 	Runtime VerifiedRuntime
-	Plain   bool // without guessing tokens, which was unfit (R12)
+	Plain   bool // without speculative decoding, which was unfit (R12)
 }
 
 // Kill ends the process group of the launch by SIGTERM, then SIGKILL (R6). The answer is RuntimeExited, or

@@ -108,7 +108,7 @@ type StatusRuntime struct {
 	LastExit      *ExitReport `json:"lastExit"`
 	RetryAt       *time.Time  `json:"retryAt,omitempty"`
 	Held          bool        `json:"held,omitempty"`
-	Speculates    bool        `json:"speculates,omitempty"` // it guesses tokens (R12)
+	Speculates    bool        `json:"speculates,omitempty"` // it uses speculative decoding (R12)
 	Asleep        bool        `json:"asleep,omitempty"`     // the model has given its memory back (R14)
 }
 

@@ -18,7 +18,7 @@ type launch struct {
 	adopted digests          // what an adopted launch runs; zero when that is not known
 	backEnd messages.BackEnd // zero until the process actor has checked it
 
-	speculates bool // it guesses tokens (R12)
+	speculates bool // it uses speculative decoding (R12)
 	sleeps     bool // its model gives its memory back when it is idle (R14)
 	asleep     bool // it has done so
 
@@ -347,7 +347,7 @@ func (l *loop) memoryExceeded(m messages.MemoryExceeded) {
 	}
 }
 
-// speculationUnfit replaces a launch that guesses tokens by one that does not, after a drain (R12). An adopted launch
+// speculationUnfit replaces a launch with speculative decoding by one without, after a drain (R12). An adopted launch
 // whose pair is not known yet is left as it is; the sender repeats the message.
 func (l *loop) speculationUnfit(m messages.SpeculationUnfit) {
 	c := l.running(m.Launch)

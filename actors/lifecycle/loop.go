@@ -40,7 +40,7 @@ type loop struct {
 	offered, proven, rejected *pair
 	recorded                  digests                      // of the last PairReady
 	wrong                     map[[32]byte]messages.Reason // artifacts whose bytes are known to be wrong
-	plain                     *pair                        // is started without guessing tokens (R12)
+	plain                     *pair                        // is started without speculative decoding (R12)
 
 	current   *launch         // nil: no runtime runs, as far as this actor knows
 	number    messages.Launch // of the current or the last launch

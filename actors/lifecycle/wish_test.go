@@ -145,8 +145,8 @@ func TestHoldOutlivesTheActor(t *testing.T) {
 	})
 }
 
-// R12: a launch that must not guess tokens is drained and replaced by one that does not; a late or repeated message
-// changes nothing, and other artifacts may guess again.
+// R12: a launch that must not use speculative decoding is drained and replaced by one without; a late or repeated
+// message changes nothing, and other artifacts may use it again.
 func TestSpeculationUnfit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -155,10 +155,10 @@ func TestSpeculationUnfit(t *testing.T) {
 		launch := w.snapshot.Get().Launch
 		unfit := messages.SpeculationUnfit{Launch: launch}
 		if got := w.send(unfit); got.State != messages.StateReady {
-			t.Fatalf("of a launch that does not guess: got %s, want ready", got.State)
+			t.Fatalf("launch without speculation: got %s, want ready", got.State)
 		}
 		if got := w.send(messages.BackEndUp{Launch: launch, BackEnd: w.snapshot.Get().BackEnd, Speculates: true}); !got.Speculates {
-			t.Fatalf("got %+v, want a launch that guesses", got)
+			t.Fatalf("got %+v, want a launch with speculation", got)
 		}
 		if got := w.send(messages.SpeculationUnfit{Launch: launch - 1}); got.State != messages.StateReady {
 			t.Fatalf("of an earlier launch: got %s, want ready", got.State)
@@ -173,7 +173,7 @@ func TestSpeculationUnfit(t *testing.T) {
 		w.send(messages.RuntimeExited{Launch: launch, Requested: true})
 		spawns := taken[messages.Spawn](w.process)
 		if len(spawns) != 1 || !spawns[0].Plain || w.snapshot.Get().Speculates {
-			t.Fatalf("got %+v and %+v, want one Spawn without guesses", spawns, w.snapshot.Get())
+			t.Fatalf("got %+v and %+v, want one Spawn without speculation", spawns, w.snapshot.Get())
 		}
 		if got := w.snapshot.Get(); got.Restarts != 0 || got.LastExit != nil {
 			t.Errorf("got %+v, want no crash", got)
@@ -187,7 +187,7 @@ func TestSpeculationUnfit(t *testing.T) {
 		synctest.Wait()
 		w.send(messages.RuntimeExited{Launch: next, Requested: true})
 		if spawns := taken[messages.Spawn](w.process); len(spawns) != 1 || spawns[0].Plain {
-			t.Errorf("other artifacts: got %+v, want one Spawn that may guess", spawns)
+			t.Errorf("other artifacts: got %+v, want one Spawn with speculation", spawns)
 		}
 	})
 }

@@ -68,7 +68,7 @@ func runtimeKeys() []key {
 	return []key{
 		intKey("runtime.threads", "threads of the runtime; 0: the physical cores that it may use", 0, 0, 1024,
 			func(s *Settings) *int { return &s.Runtime.Threads }),
-		enumKey("runtime.speculation", "auto: guess tokens that repeat the text and check several at once, where that is faster",
+		enumKey("runtime.speculation", "auto: speculative decoding (draft tokens from text that repeats, checked several at once), where that is faster",
 			func(s *Settings) *string { return &s.Runtime.Speculation }, "off", "auto"),
 		cacheKey("runtime.prompt_cache", `memory for prompts that left their slot; "auto": a small share of what is free`,
 			func(s *Settings) *int64 { return &s.Runtime.PromptCache }),

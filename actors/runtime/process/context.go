@@ -20,7 +20,7 @@ const (
 	// contextShare is the share of the free memory, after the model's weights, that the context may take by default. The
 	// rest is for the runtime's buffers and for the user's other programs.
 	contextShare = 4
-	// spareTokens of each share stay free: the runtime writes a few tokens beyond an answer when it guesses ahead.
+	// spareTokens of each share stay free: the runtime writes a few tokens beyond an answer when it checks a draft.
 	spareTokens = 32
 	// contextStep is what the runtime rounds a context to.
 	contextStep = 256

@@ -41,7 +41,7 @@ type Deps struct {
 	Threads     int    // 0: the physical cores that the daemon may use
 	MaxInFlight int
 	MemoryLimit int64         // bytes, 0: none
-	Speculate   bool          // guess tokens where the runtime can (R12)
+	Speculate   bool          // speculative decoding where the runtime can (R12)
 	PromptCache int64         // bytes; negative: a share of the free memory (R13)
 	SleepAfter  time.Duration // 0: never
 	Background  bool          // the user's other programs come first

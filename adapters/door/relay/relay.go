@@ -458,8 +458,7 @@ func countTokens(b []byte) Tokens {
 	return Tokens{prompt, completion}
 }
 
-// speed finds what llama-server reports of an answer in its timings. Tokens that were guessed are only there if some
-// were.
+// speed reads the timings that llama-server reports of an answer. They have draft tokens only if there were some.
 func speed(b []byte) messages.Speed {
 	at := bytes.LastIndex(b, []byte(`"timings":{`))
 	if at < 0 {
@@ -468,9 +467,9 @@ func speed(b []byte) messages.Speed {
 	b = b[at:]
 	tokens, _ := number(b, `"predicted_n":`)
 	millis, _ := number(b, `"predicted_ms":`)
-	guessed, _ := number(b, `"draft_n":`)
+	drafted, _ := number(b, `"draft_n":`)
 	accepted, _ := number(b, `"draft_n_accepted":`)
-	return messages.Speed{Tokens: tokens, Millis: float64(millis), Guessed: guessed, Accepted: accepted}
+	return messages.Speed{Tokens: tokens, Millis: float64(millis), Drafted: drafted, Accepted: accepted}
 }
 
 // promptLength finds the number of a prompt's tokens in the runtime's error, which says it in a field, or, of an

@@ -14,7 +14,7 @@ import (
 
 // Features are the options of a runtime that not every build has.
 type Features struct {
-	// Speculation: tokens can be guessed from the text so far (ngram-simple), with the numbers below.
+	// Speculation: speculative decoding with drafts from the text so far (ngram-simple), with the numbers below.
 	Speculation bool
 	// NoWarmup: it can leave out the empty run at its start (--no-warmup). The token that the health probe asks for before
 	// the runtime counts as ready does the same.
@@ -23,19 +23,19 @@ type Features struct {
 	Sleep bool
 }
 
-// The guesses of ngram-simple: the last lookupTokens are searched for in the text so far, and up to guessTokens that
-// followed them are checked in one step. It keeps no state between requests, so equal requests get equal guesses.
+// The drafts of ngram-simple: the last lookupTokens are searched for in the text so far, and up to draftTokens that
+// followed them are checked in one step. It keeps no state between requests, so equal requests get equal drafts.
 // docs/benchmarks.md says how the kind and the numbers were chosen.
 const (
 	speculationKind = "ngram-simple"
 	lookupTokens    = 5
-	guessTokens     = 8
+	draftTokens     = 8
 )
 
 const (
 	typeOption   = "--spec-type"
 	lookupOption = "--spec-ngram-simple-size-n"
-	guessOption  = "--spec-ngram-simple-size-m"
+	draftOption  = "--spec-ngram-simple-size-m"
 	sleepOption  = "--sleep-idle-seconds"
 	warmupOption = "--no-warmup"
 	modelOption  = "--model" // every build has it
@@ -123,11 +123,11 @@ func parseOptions(lines []string) map[string]string {
 
 func parseFeatures(values map[string]string) Features {
 	_, lookup := values[lookupOption]
-	_, guess := values[guessOption]
+	_, draft := values[draftOption]
 	_, sleep := values[sleepOption]
 	_, noWarmup := values[warmupOption]
 	kinds := strings.Split(strings.TrimSpace(values[typeOption]), ",")
-	return Features{Speculation: lookup && guess && slices.Contains(kinds, speculationKind), Sleep: sleep, NoWarmup: noWarmup}
+	return Features{Speculation: lookup && draft && slices.Contains(kinds, speculationKind), Sleep: sleep, NoWarmup: noWarmup}
 }
 
 func (s Spec) speculates() bool { return s.Features.Speculation && s.Speculate && !s.Model.Embedding }
@@ -138,7 +138,7 @@ func (s Spec) sleeps() bool { return s.Features.Sleep && s.SleepAfter > 0 }
 func (s Spec) optional() []string {
 	var args []string
 	if s.speculates() {
-		args = append(args, typeOption, speculationKind, lookupOption, fmt.Sprint(lookupTokens), guessOption, fmt.Sprint(guessTokens))
+		args = append(args, typeOption, speculationKind, lookupOption, fmt.Sprint(lookupTokens), draftOption, fmt.Sprint(draftTokens))
 	}
 	if s.Features.NoWarmup {
 		args = append(args, warmupOption)

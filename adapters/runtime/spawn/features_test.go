@@ -44,7 +44,7 @@ func TestFeatures(t *testing.T) {
 		"no such kind":         {strings.Replace(listed, "ngram-simple,", "", 1), no(func(f *Features) { f.Speculation = false })},
 		"a longer name":        {strings.Replace(listed, "ngram-simple,", "ngram-simple2,", 1), no(func(f *Features) { f.Speculation = false })},
 		"no lookup length":     {strings.Replace(listed, "--spec-ngram-simple-size-n", "--spec-ngram-size-n", 1), no(func(f *Features) { f.Speculation = false })},
-		"no guess length":      {strings.Replace(listed, "--spec-ngram-simple-size-m", "--spec-ngram-size-m", 1), no(func(f *Features) { f.Speculation = false })},
+		"no draft length":      {strings.Replace(listed, "--spec-ngram-simple-size-m", "--spec-ngram-size-m", 1), no(func(f *Features) { f.Speculation = false })},
 		"removed":              {strings.Replace(listed, "ngram size N for", "the argument has been removed.", 1), no(func(f *Features) { f.Speculation = false })},
 		"removed, next line":   {strings.Replace(listed, "(default: -1; -1 = disabled)", "has been removed", 1), no(func(f *Features) { f.Sleep = false })},
 		"only in a sentence":   {"  use --sleep-idle-seconds\n", Features{}},
@@ -82,7 +82,7 @@ func TestFeaturesOfABrokenList(t *testing.T) {
 	}
 }
 
-// R12, R13: the arguments follow what the runtime has and what is wanted. An embedding model guesses nothing.
+// R12, R13: the arguments follow what the runtime has and what is wanted. An embedding model does not use speculative decoding.
 func TestOptionalArguments(t *testing.T) {
 	all := Spec{
 		Context: 512, MaxInFlight: 1, Features: Features{Speculation: true, Sleep: true},

@@ -59,7 +59,7 @@ type Spec struct {
 	Sandbox      Mode
 	// Features are the options that this runtime has. The next three fields have no effect without theirs.
 	Features    Features
-	Speculate   bool          // guess tokens from the text so far
+	Speculate   bool          // speculative decoding with drafts from the text so far
 	PromptCache int64         // bytes for prompts that left their slot, 0: none
 	SleepAfter  time.Duration // idle time after which the model gives its memory back, 0: never
 	Background  bool          // the user's other programs come first
@@ -73,9 +73,9 @@ type Started struct {
 	Handle  *Handle
 	BackEnd messages.BackEnd
 	Sandbox messages.Sandbox
-	// Speculates says that the runtime was told to guess tokens.
+	// Speculates says that the runtime was started with speculative decoding.
 	Speculates bool
-	// Sleeps says that the runtime was told to give the model's memory back when it is idle.
+	// Sleeps says that the runtime was started to release the model's memory when it is idle.
 	Sleeps bool
 	// Exit receives one report, after the whole group has ended and was reaped.
 	Exit <-chan messages.ExitReport
