@@ -239,14 +239,21 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkInterrupt: from Ctrl-C at a random moment to the end of the program (at most 200 ms).
+// BenchmarkInterrupt: from Ctrl-C at a random moment to the end of the program (at most 200 ms): while it finds and reads notes,
+// splits long ones, waits for the lane, and writes results to two places.
 func BenchmarkInterrupt(b *testing.B) {
-	server := newServer(b, &counter{pause: 300 * time.Millisecond})
+	server := newServer(b, &counter{pause: 5 * time.Millisecond})
 	c := newCLI(b, fmt.Sprintf("[lanes.self_hosted]\nbase_url = %q\nmodel = \"m\"\n", server))
-	dir := vault(b, 200)
+	dir := vault(b, 500)
+	long := bytes.Repeat([]byte("# Part\n\nThe tomatoes want more sun, and the compost is ready.\n\n"), 20_000)
+	for i := range 5 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("long%d.md", i)), long, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
 	var took []time.Duration
 	for range b.N {
-		cmd := c.command("enrich", "--lane", "self_hosted", "--private=false", "--output", filepath.Join(b.TempDir(), "out.jsonl"), dir)
+		cmd := c.command("enrich", "--lane", "self_hosted", "--private=false", "--write", "sidecar", "--output", filepath.Join(b.TempDir(), "out.jsonl"), dir)
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}

@@ -112,6 +112,15 @@ func (l *loop) noteStored() {
 	_ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{Pending: n.Pending} })
 }
 
+// clearNote clears a note that could not be cleared when the session was stored, such as on a full disk. Otherwise the next start
+// would take a session that the keychain holds for one whose refresh token is spent.
+func (l *loop) clearNote() {
+	if !l.known || l.unstored || l.signOut || l.refreshing || len(l.tasks) > 0 {
+		return
+	}
+	l.enqueue(task{work: func(context.Context, messages.Session) { l.noteStored() }, then: func() {}})
+}
+
 // tryAgain schedules the next attempt after a keychain failure.
 func (l *loop) tryAgain() {
 	if l.pendingUnread && l.known {

@@ -85,6 +85,7 @@ func (l *loop) lookAtClock() {
 		l.hubPause.Reset()
 	}
 	l.lastBeat = now
+	l.clearNote()
 	if !l.known || l.session.AccessToken.IsZero() {
 		return
 	}
