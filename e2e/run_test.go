@@ -67,6 +67,9 @@ func TestRunWithNothing(t *testing.T) {
 			t.Errorf("got no %q, want it in %q", want, text())
 		}
 	}
+	if strings.Contains(text(), "manifest_unreachable") {
+		t.Errorf("got a manifest that cannot be reached, want none without a hub: %q", text())
+	}
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

@@ -226,7 +226,9 @@ func (l *loop) load() {
 			if err == nil {
 				l.take(catalogue)
 			} else {
-				l.deps.Log.Info("no manifest kept", zap.String("reason", string(tuf.ReasonOf(err))))
+				if !l.deps.NoHub { // without a hub there is none to keep
+					l.deps.Log.Info("no manifest kept", zap.String("reason", string(tuf.ReasonOf(err))))
+				}
 				if _, ok := l.ownModel(); ok || good.Model.Kind != "" {
 					l.decide(false)
 				}
