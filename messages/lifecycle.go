@@ -248,8 +248,8 @@ type StopRequested struct{ Reply chan<- Reason }
 type RestartRequested struct{ Reply chan<- Reason }
 
 // AwaitReady asks for the outcome of a switch to a model that provision is about to offer. The reply is ReasonOK when
-// the model is ready, or at once while the runtime is not wanted; otherwise why the model did not become ready. A failure
-// of the model in the past does not count any longer. Sent by manifest.
+// the model is ready, or at once while the runtime is not wanted; otherwise why the model did not become ready. An
+// earlier failure of the model no longer counts. Sent by manifest.
 type AwaitReady struct {
 	Model [32]byte // digest
 	Reply chan<- Reason

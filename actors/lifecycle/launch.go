@@ -198,8 +198,9 @@ func (l *loop) runtimeExited(m messages.RuntimeExited) {
 	case messages.StateDraining:
 		l.apply(messages.EventStopped, reason)
 	}
-	// A runtime that dies while it is drained may die of a request as well, although that is no crash. One that this actor
-	// ends, such as a hung one, does not: the requests in it are not noted, and keep the end from counting as a crash.
+	// A runtime that dies while it is drained may die of a request as well, although that is not a crash. One that
+	// this actor ends, such as a hung one, does not: the requests in it are not noted, and keep the end from counting
+	// as a crash.
 	byItself := !ended.taken && (!m.Requested || ended.dying)
 	withRequests := l.deps.RequestsEnded(m.Launch, byItself)
 	if ended.crashed(m.Requested) {

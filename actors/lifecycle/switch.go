@@ -38,7 +38,7 @@ func (l *loop) switched(model [32]byte, reason messages.Reason) {
 	})
 }
 
-// switchesEnd answers all switches, because the runtime is not wanted any longer.
+// switchesEnd answers all switches, because the runtime is no longer wanted.
 func (l *loop) switchesEnd(reason messages.Reason) {
 	for _, m := range l.onReady {
 		m.Reply <- reason

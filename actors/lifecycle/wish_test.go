@@ -225,8 +225,8 @@ func TestAsleep(t *testing.T) {
 	})
 }
 
-// R13: after a sign-out the runtime, which holds the prompts, is drained and replaced, which is no crash; one that has
-// had no request goes on.
+// R13: after a sign-out the runtime, which holds the prompts, is drained and replaced, which does not count as a
+// crash; one that has had no request goes on.
 func TestForgetPrompts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -53,7 +53,7 @@ type TailOptions struct {
 const pollEvery = time.Second
 
 // Tail calls emit with the records of the log, oldest first, rotated files included (J3). With Follow it continues
-// until ctx ends, which is no error. It needs no daemon.
+// until ctx ends, which is not an error. It needs no daemon.
 //
 // Tail libraries open the path again when they learn of a rename. They lose the lines written between their last read
 // and the rename, and files that were current only in between. This tail follows the files by identity.

@@ -19,7 +19,7 @@ type writer struct {
 	options Options
 	file    *timberjack.Logger
 	opened  fs.FileInfo // of the file that the library holds open; nil: not known
-	torn    bool        // the file's last byte is no line end
+	torn    bool        // the file's last byte is not a newline
 }
 
 func newWriter(o Options) *writer {

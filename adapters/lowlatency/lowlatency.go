@@ -22,7 +22,7 @@ type Measure string
 
 // The measures. docs/benchmarks.md says what each is worth.
 const (
-	// RawSocketIO: Conn reads and writes sockets without telling Go's scheduler.
+	// RawSocketIO: Conn reads and writes sockets by raw system calls that bypass Go's entersyscall.
 	RawSocketIO Measure = "raw_socket_io"
 	// ShortSlices: the daemon's threads ask for the shortest time slice (ShortenSlices).
 	ShortSlices Measure = "short_slices"

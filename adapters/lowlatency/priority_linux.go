@@ -42,8 +42,9 @@ func LowerPriority(background bool) {
 	}
 }
 
-// LowerSession does the same for the session of pid, against other sessions (sched(7), autogroup). The daemon calls it
-// for the helper stage: the kernel bounds how often a process without privileges may, and a stage in a user namespace has none.
+// LowerSession does the same for the session of pid, against other sessions (sched(7), autogroup). The daemon calls
+// it for the helper stage: the kernel limits how often a process without privileges may write that file, and a stage
+// in a user namespace has none.
 func LowerSession(pid int) {
 	if Uses(RuntimePriority) {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(niceness)), 0)
@@ -63,23 +64,23 @@ func OpenAutogroup(pid int) *os.File {
 	return f
 }
 
-// LowerAutogroup gives a session the lowest priority (ExitPriority). It is for a runtime that dies: its last
-// thread frees memory, for which nothing waits. It uses a raw system call, for the reason that Conn gives. A
-// nil or closed group is ignored.
+// LowerAutogroup gives a session the lowest priority (ExitPriority). It is for a runtime that is exiting: its last
+// thread frees memory, and nothing waits for that. It uses a raw system call for the same reason as Conn. A nil or
+// closed group is ignored.
 func LowerAutogroup(group *os.File) {
 	raw, err := group.SyscallConn()
 	if err != nil {
 		return
 	}
-	// Control keeps the descriptor open meanwhile: a closed one's number may soon be another file's.
+	// Control keeps the descriptor open meanwhile, because the number of a closed one may be reused.
 	_ = raw.Control(func(fd uintptr) {
 		text := []byte(lowest)
 		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
 	})
 }
 
-// Sleep blocks the thread for d, far less than a millisecond, without telling Go's scheduler (ExitPause). If
-// the measure is off, it returns at once.
+// Sleep blocks the thread for d by a raw system call that bypasses Go's entersyscall (ExitPause), so d must be far
+// less than a millisecond. If the measure is off, it returns at once.
 func Sleep(d time.Duration) {
 	if !Uses(ExitPause) {
 		return

@@ -81,8 +81,8 @@ func TestModelChangesWhileItSleeps(t *testing.T) {
 	}
 }
 
-// R12: a pinned runtime is asked once, also across daemons; a broken list is no list, an unpinned runtime is always asked,
-// and one that ends before it answers is asked again.
+// R12: a pinned runtime is asked once, also across daemons; a broken list counts as none, an unpinned runtime is
+// always asked, and one that ends before it answers is asked again.
 func TestOptionsAreRemembered(t *testing.T) {
 	path := filepath.Join(spawntest.Dir(t), "options.json")
 	pinned := messages.VerifiedRuntime{SHA256: [32]byte{1}, Pinned: true}

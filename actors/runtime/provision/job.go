@@ -171,7 +171,7 @@ func (w worker) fetch(ctx context.Context) error {
 	return worst
 }
 
-// mirrorLeftOut logs the host that is not used any more for this download, and its number in the manifest.
+// mirrorLeftOut logs the host that is no longer used for this download, and its number in the manifest.
 func (w worker) mirrorLeftOut(url string, number int, err error) {
 	host, _ := origin.Host(url)
 	w.Log.Warn("mirror left out", zap.String("artifact", w.artifact.Name), zap.String("mirror", host), zap.Int("number", number),

@@ -138,7 +138,7 @@ func (s *service) handle(m messages.ToProvision) {
 	switch m := m.(type) {
 	case messages.Want:
 		if s.refused && m.MayFetch {
-			// The missing artifact may be fetched now: the reported reason does not hold any longer.
+			// The missing artifact may be fetched now: the reported reason no longer holds.
 			s.tell(messages.IntegrityLost{Artifact: m.Model.Name, SHA256: m.Model.SHA256, Reason: messages.ReasonNotReady})
 		}
 		s.refused = false

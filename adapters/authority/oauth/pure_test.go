@@ -53,7 +53,7 @@ func TestCheckMetadata(t *testing.T) {
 		"script authorization":      {"authorization_endpoint", "javascript:alert(1)", messages.ReasonMetadataInvalid},
 		"token elsewhere":           {"token_endpoint", "https://evil.example/t", messages.ReasonMetadataInvalid},
 		"token on another port":     {"token_endpoint", "https://hub.example:8443/t", messages.ReasonMetadataInvalid},
-		"prefix is no host":         {"token_endpoint", "https://hub.example.evil.net/t", messages.ReasonMetadataInvalid},
+		"not the host but a prefix": {"token_endpoint", "https://hub.example.evil.net/t", messages.ReasonMetadataInvalid},
 		"userinfo":                  {"token_endpoint", "https://hub.example@evil.net/t", messages.ReasonMetadataInvalid},
 		"userinfo of the same host": {"token_endpoint", "https://u@hub.example/t", messages.ReasonMetadataInvalid},
 		"fragment":                  {"authorization_endpoint", testIssuer + "/a#x", messages.ReasonMetadataInvalid},

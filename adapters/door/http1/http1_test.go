@@ -239,7 +239,7 @@ func TestAnswerLengths(t *testing.T) {
 }
 
 // A panic of a handler closes only its own connection. Its value is reported on the stack of the panic, except
-// http.ErrAbortHandler, which is no fault.
+// http.ErrAbortHandler, which is not an error.
 func TestPanicIsContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reported := make(chan string, 9)

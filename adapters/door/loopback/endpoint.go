@@ -52,7 +52,7 @@ func ReadEndpoint(path string) (Endpoint, error) {
 	return e, nil
 }
 
-// RemoveEndpoint removes the endpoint file at shutdown. A missing file is no error.
+// RemoveEndpoint removes the endpoint file at shutdown. A missing file is not an error.
 func RemoveEndpoint(path string) error {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("removing the endpoint file: %w", err)

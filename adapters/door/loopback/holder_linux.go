@@ -55,7 +55,7 @@ func address4or6(text string) netip.Addr {
 	for i := 0; i < len(raw); i += 4 {
 		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
-	ip, _ := netip.AddrFromSlice(raw) // of another length: the zero Addr, which is no listener's
+	ip, _ := netip.AddrFromSlice(raw) // of another length: the zero Addr, which no listener has
 	return ip.Unmap()
 }
 

@@ -30,7 +30,7 @@ func (r *reader) numericKeyword(f *schemaFrame, name string) *Error {
 	return (&anything{check: schemaLiteral}).read(r)
 }
 
-// schemaLiteral refuses, in JSON that is no schema, the names by which the runtime would take it for one.
+// schemaLiteral refuses, in JSON that is not a schema, the names by which the runtime would take it for one.
 func schemaLiteral(name []byte) *Error {
 	if string(name) == "$ref" || string(name) == "$defs" {
 		return fault(faultUnsupported, "this name here, which it takes for a keyword of the schema")

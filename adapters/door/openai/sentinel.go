@@ -226,7 +226,7 @@ func (o orEmpty) read(r *reader) *Error {
 	return o.rule.rest(r)
 }
 
-// content is a text, or parts. An empty array counts as an empty text; seen.message.empty tells that it was one.
+// content is a text, or parts. An empty array counts as an empty text; seen.message.empty records that it was one.
 type content struct{ parts list }
 
 func (c content) describe() string {

@@ -30,7 +30,7 @@ const maxTasks = 512
 const groupPrefix = "companion-runtime-"
 
 // newCgroup makes the group of one start, with limits where the system allows them. It returns nil where the system
-// offers no group (no cgroup v2, or no right to make one), which is no failure.
+// offers no group (no cgroup v2, or no right to make one), which is not an error.
 func newCgroup(memory int64) *cgroup {
 	parents := cgroupParents()
 	for _, limited := range []bool{true, false} {

@@ -84,7 +84,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// M9, M16: a linked file that changes in place is not the verified model any longer. The user's own file stays.
+// M9, M16: a linked file that changes in place is no longer the verified model. The user's own file stays.
 func TestLinkedFileChanges(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	file := userFile(t, dir, "a model")

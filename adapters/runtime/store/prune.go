@@ -16,9 +16,10 @@ import (
 // PartialLife is how long a partial download is kept after its last change (M15).
 const PartialLife = 14 * 24 * time.Hour
 
-// Prune removes the versions whose digest is not in keep, and the partial downloads among them that were not changed
-// for PartialLife before now (M15), and what interrupted commands left in the folder of imports (M16). With dryRun it removes nothing. It returns the items that it removed, or would remove,
-// also with an error. No job may run for an artifact that is not in keep.
+// Prune removes the versions whose digest is not in keep (M15), and what interrupted commands left in the folder of
+// imports (M16). A partial download is removed only if it was not changed for PartialLife. With dryRun nothing is
+// removed. Prune returns the items that it removed, or would remove, even with an error. No job may run for an
+// artifact that is not in keep.
 func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]messages.PrunedItem, error) {
 	items := []messages.PrunedItem{}
 	added, err := pruneAdding(s.dir, now, dryRun)
@@ -56,8 +57,8 @@ func (s *Store) Prune(keep map[[32]byte]bool, now time.Time, dryRun bool) ([]mes
 	return items, errors.Join(failed...)
 }
 
-// added reports whether a file may have just been added (M16): its digest was never verified, and its inode changed in the
-// last hour. The catalogue that names it may not be known here yet.
+// added reports whether a file may have just been added (M16): its digest was never verified, and its inode changed
+// in the last hour. The catalogue that names it may not have been read yet.
 func (s *Store) added(path string, now time.Time) bool {
 	f, id, err := s.open(path)
 	if err != nil {

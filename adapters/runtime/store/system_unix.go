@@ -129,7 +129,7 @@ func Unpinned(path string) (messages.VerifiedRuntime, error) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || !info.Mode().IsRegular():
-		return invalid("is no regular file")
+		return invalid("is not a regular file")
 	case info.Mode().Perm()&0o111 == 0:
 		return invalid("is no program")
 	case stat.Uid != 0 && int(stat.Uid) != os.Geteuid(), info.Mode().Perm()&0o022 != 0:

@@ -24,7 +24,7 @@ func openPrivate(path string, flag int) (*os.File, messages.FileIdentity, error)
 		return nil, none, ErrNotHere
 	}
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, none, &Error{Reason: messages.ReasonInvalidModelPath, what: "a stored file is no regular file"}
+		return nil, none, &Error{Reason: messages.ReasonInvalidModelPath, what: "a stored file is not a regular file"}
 	}
 	f, err := openShared(path, flag)
 	if err != nil {

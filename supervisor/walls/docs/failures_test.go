@@ -53,7 +53,7 @@ func failuresOf(set *token.FileSet, parsed *ast.File, file string) []line {
 	return lines
 }
 
-// isUnexpected tells whether a condition is only `err != nil`.
+// isUnexpected reports whether a condition is only `err != nil`.
 func isUnexpected(condition ast.Expr) bool {
 	c, ok := condition.(*ast.BinaryExpr)
 	if !ok || c.Op != token.NEQ {
