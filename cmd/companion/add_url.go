@@ -246,7 +246,7 @@ func (s *fileSink) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("the download has more than %s", bytesText(maxAdded))
 	}
 	if s.at+int64(len(p)) > s.fitting {
-		// A whole step may not fit any more although these bytes do.
+		// A whole step may no longer fit although these bytes do.
 		if err := s.fits(s.at + fitStep); err != nil {
 			if err := s.fits(s.at + int64(len(p))); err != nil {
 				return 0, err

@@ -104,7 +104,7 @@ var words = map[messages.Reason]string{
 	messages.ReasonManifestUnreachable:      "the hub's manifest cannot be reached",
 	messages.ReasonNoSuchTarget:             "the manifest offers nothing by this name for this platform",
 	messages.ReasonNoHub:                    "no hub is configured, and a model or a runtime is missing",
-	messages.ReasonFileMissing:              "the file that you added is not in the data folder any longer",
+	messages.ReasonFileMissing:              "the file that you added is no longer in the data folder",
 	messages.ReasonHTTPSRequired:            "the download would use plain http",
 	messages.ReasonBadStatus:                "the artifact host refused the download",
 	messages.ReasonTransferFailed:           "the download broke off",

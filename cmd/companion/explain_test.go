@@ -32,7 +32,8 @@ func TestExplainEveryReason(t *testing.T) {
 	}
 }
 
-// X3: each code of a failure that is no reason has a row in docs/cli.md that says what to do, and no row has no code.
+// X3: each code of a failure that is not a reason has a row in docs/cli.md that says what to do, and each row has
+// such a code.
 func TestDocumentEveryCode(t *testing.T) {
 	codes := map[string]bool{}
 	for pattern, literal := range map[string]*regexp.Regexp{

@@ -19,7 +19,7 @@ import (
 	"companion/messages"
 )
 
-// Exit statuses (reasons.md); scripts rely on them.
+// Exit statuses (docs/cli.md); scripts rely on them.
 const (
 	exitDone        = 0
 	exitFailed      = 1
@@ -151,7 +151,7 @@ func described(err error) *failure {
 		f = &failure{code: asked.Code, message: asked.Error(), exit: exitOf(asked.Reason())}
 		switch {
 		case asked.Remote:
-			f.exit, f.hint = exitFailed, "the lane's server answers for this: check its address, model and key in [lanes]"
+			f.exit, f.hint = exitFailed, "this error comes from the lane's server: check its address, model and key in [lanes]"
 		case asked.Status == 0 && f.exit == exitFailed:
 			f.exit = exitUnavailable
 		}
@@ -228,7 +228,7 @@ func (a *app) fail(err error) int {
 	return f.exit
 }
 
-// exits lists the exit statuses that a command can end with, in addition to 0, 1, 2 and 130.
+// exits adds a list of exit statuses to the help of a command: codes, and 0, 1, 2 and 130.
 func exits(cmd *cobra.Command, codes ...int) *cobra.Command {
 	all := append([]int{exitDone, exitFailed, exitUsage}, codes...)
 	all = append(all, exitInterrupted)
@@ -245,10 +245,11 @@ func exits(cmd *cobra.Command, codes ...int) *cobra.Command {
 	return cmd
 }
 
-// helpWidth is the width of a terminal on which no line of a help's text is broken.
+// helpWidth is the column at which the text of a help is wrapped.
 const helpWidth = 80
 
-// reflow breaks the paragraphs of a help for helpWidth. Indented lines, examples and tables, stay as they are.
+// reflow wraps the paragraphs of a help at helpWidth. Indented lines, which are examples and tables, stay as they
+// are.
 func reflow(text string) string {
 	var out, paragraph []string
 	end := func() {
@@ -269,7 +270,7 @@ func reflow(text string) string {
 	return strings.Join(out, "\n")
 }
 
-// document ends every command's help with its exit statuses.
+// document appends the exit statuses to every command's help.
 func document(cmd *cobra.Command) {
 	if cmd.Annotations["exits"] == "" {
 		exits(cmd)

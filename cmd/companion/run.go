@@ -229,7 +229,7 @@ func (a *app) openJournal(s config.Settings, places config.Places) (*logfile.Jou
 
 // ready says once how to use the endpoint.
 func (a *app) ready(baseURL string) {
-	// A closed standard output is no reason to end.
+	// The daemon continues if standard output is closed.
 	_ = print(a.out, fmt.Sprintf(`
 Local inference is available at %s
 

@@ -39,7 +39,7 @@ func (s *Server) Register(w http.ResponseWriter, r *http.Request) {
 	}
 	var reg registration
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&reg); err != nil {
-		refuse("invalid_client_metadata", "the body is no client metadata")
+		refuse("invalid_client_metadata", "the body is not valid client metadata")
 		return
 	}
 	device := !slices.Contains(reg.GrantTypes, "authorization_code") && slices.Contains(reg.GrantTypes, deviceGrant)
