@@ -63,7 +63,7 @@ func text(t *testing.T, door *harness.Door, path, body string) string {
 	return choice.Text + choice.Message.Content
 }
 
-// L5, L6a, L8: the promises of the endpoint, with the real runtime.
+// L5, L6a, L8: the guarantees of the endpoint, with the real runtime.
 func TestInference(t *testing.T) {
 	c := harness.Ready(t, "")
 	door := c.Door()
@@ -101,7 +101,7 @@ func checkChat(t *testing.T, door *harness.Door) {
 	}
 	parts := `{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"Name a"},{"type":"text","text":" colour."}]}],"max_tokens":4,"ignore_eos":true}`
 	if text(t, door, chatPath, parts) == "" {
-		t.Error("content in parts is answered with nothing")
+		t.Error("content in parts: got an empty answer, want text")
 	}
 }
 
@@ -149,8 +149,7 @@ func events(t *testing.T, door *harness.Door, path, body string) []event {
 	return all
 }
 
-// checkStream distinguishes events that arrive as they are made from a buffered answer: the tokens of this
-// one take nearly all of its time.
+// checkStream fails if the answer is buffered: the events of a stream are spread over most of the time of the answer.
 func checkStream(t *testing.T, door *harness.Door) {
 	for path, body := range map[string]string{
 		chatPath:       harness.Question(48, `,"stream":true`),
@@ -246,8 +245,8 @@ func checkSchema(t *testing.T, door *harness.Door) {
 	}
 }
 
-// checkTools: tools that need not be called are answered. This model has no template for tools, and the runtime
-// then omits them. A required call is refused (checkRefused); TestTools uses a model with a template.
+// checkTools: requests with optional tools are answered. This model has no template for tools, and the runtime then
+// omits them. A required call is refused (checkRefused); TestTools uses a model with a template.
 func checkTools(t *testing.T, door *harness.Door) {
 	const question = `{"messages":[{"role":"user","content":"What is the weather in Lisbon?"},
 		{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{\"town\":\"Porto\"}"}}]},
@@ -273,7 +272,7 @@ func checkN(t *testing.T, door *harness.Door) {
 func checkLogprobs(t *testing.T, door *harness.Door) {
 	tokens := ask(t, door, chatPath, harness.Question(5, `,"logprobs":true,"top_logprobs":3`)).Choices[0].Logprobs.Content
 	if len(tokens) != 5 {
-		t.Fatalf("log probabilities of %d tokens, want 5", len(tokens))
+		t.Fatalf("got log probabilities of %d tokens, want 5", len(tokens))
 	}
 	for _, token := range tokens {
 		if len(token.TopLogprobs) != 3 || token.Logprob > 0 || token.TopLogprobs[0].Logprob < token.TopLogprobs[2].Logprob {
@@ -316,10 +315,10 @@ func checkRefused(t *testing.T, door *harness.Door) {
 		"image of a file":          {chatPath, image("file:///etc/passwd"), "messages[0].content[0].image_url.url"},
 		"slot":                     {chatPath, `{` + hello + `,"id_slot":0}`, "id_slot"},
 		"slot of a completion":     {completionPath, `{"prompt":"x","id_slot":0}`, "id_slot"},
-		"tool that is not there":   {chatPath, `{` + hello + `,"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":{"type":"function","function":{"name":"b"}}}`, "tool_choice.function.name"},
+		"unknown tool":             {chatPath, `{` + hello + `,"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":{"type":"function","function":{"name":"b"}}}`, "tool_choice.function.name"},
 		"adapter":                  {chatPath, `{` + hello + `,"lora":[]}`, "lora"},
 		"more answers than slots":  {chatPath, `{` + hello + `,"n":3}`, "n"},
-		"references in a circle":   {chatPath, `{` + hello + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/allOf/0"}]}}}}`, "response_format.json_schema.schema"},
+		"cyclic references":        {chatPath, `{` + hello + `,"response_format":{"type":"json_schema","json_schema":{"schema":{"allOf":[{"$ref":"#/allOf/0"}]}}}}`, "response_format.json_schema.schema"},
 		"a required call":          {chatPath, `{` + hello + `,"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":"required"}`, "tool_choice"}, // L12: this model has no template for tools
 		"a required named call":    {chatPath, `{` + hello + `,"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":{"type":"function","function":{"name":"a"}}}`, "tool_choice"},
 		"embeddings of this model": {"/embeddings", `{"input":"x"}`, "model"},

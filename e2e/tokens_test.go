@@ -97,7 +97,7 @@ func TestApplicationTokens(t *testing.T) {
 		t.Error("log: got no line that names zed, or its token, want the name only")
 	}
 	if _, answered := c.Status(); !answered {
-		t.Error("the daemon does not answer any more")
+		t.Error("the daemon no longer answers, want it running")
 	}
 	c.Await("available", time.Minute, func(s messages.Status) bool { return s.CompanionAvailable })
 }

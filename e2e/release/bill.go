@@ -71,7 +71,7 @@ func (s source) writeBill(file, program, archive string) error {
 	return nil
 }
 
-// billOf is a function of its arguments alone: the serial number is the archive's digest in the form of a UUID.
+// billOf depends only on its arguments: the serial number is the archive's digest in the form of a UUID.
 func (s source) billOf(info *buildinfo.BuildInfo, digest [32]byte) bill {
 	root := component{Type: "application", Ref: "companion", Name: "companion", Version: s.version,
 		Hashes: []hash{{"SHA-256", fmt.Sprintf("%x", digest)}}, Properties: []property{{"vcs.revision", s.commit}}}

@@ -59,8 +59,8 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
-// A8, M8: a full disk under the state folder is named, with the folder and its free space, and is no crash loop; doctor names
-// it, too. With space again a start by the user succeeds.
+// A8, M8: a full disk under the state folder is named, with the folder and its free space, and does not count as a
+// crash loop; doctor names it, too. With space again a start by the user succeeds.
 func TestStateDiskFull(t *testing.T) {
 	c := harness.RealHub(t).Companion("[log]\nmax_size = \"1MiB\"\n")
 	c.StartOnSmallDisk(c.State(), "2m")
@@ -87,7 +87,7 @@ func TestStateDiskFull(t *testing.T) {
 	}
 }
 
-// P4, A8: a memory limit that the runtime cannot start in is named, and is no crash loop.
+// P4, A8: a memory limit that the runtime cannot start in is named, and does not count as a crash loop.
 func TestMemoryLimitTooSmall(t *testing.T) {
 	c := harness.RealHub(t).Companion("[runtime]\nmemory_limit = \"64MiB\"\n")
 	c.Small = true
