@@ -124,6 +124,8 @@ type Snapshot struct {
 	Held         bool        // a crash loop is held (A8)
 	Failures     *Failures   // for the next incarnation of the lifecycle actor; nil if there are none
 	Wanted       bool        // the user wants the runtime to run
+	// Replacing: a ready runtime was retired for another one, which is verified and follows at once (M12). Requests wait for it.
+	Replacing bool
 
 	Speculates bool // the runtime uses speculative decoding (R12)
 	Sleeps     bool // the model gives its memory back when it is idle (R14)

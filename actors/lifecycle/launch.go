@@ -129,6 +129,7 @@ func (l *loop) start() {
 	l.retryAt = time.Time{}
 	l.apply(messages.EventStart, messages.ReasonNotReady)
 	p := l.current.pair
+	l.name(p)
 	l.process.Put(messages.Spawn{Launch: l.number, Model: p.model, Runtime: p.runtime, Plain: p.same(l.plain)})
 	answer(&l.onStart, messages.ReasonOK)
 }
@@ -291,6 +292,7 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 		c.startBy, c.readyAt, c.used = time.Time{}, time.Now(), true
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
 		l.lastReady = c.number
+		l.replaced()
 		l.prove(c)
 		if l.facts.Verified && c.pair != nil && !l.next().same(c.pair) {
 			// A newer pair was offered while this launch started.

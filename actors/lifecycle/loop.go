@@ -35,6 +35,9 @@ type loop struct {
 	wanted  bool // the runtime should run
 	restart bool // the current launch should be replaced
 
+	// retiredAt is when a ready launch was retired for the next one, and zero once that is ready or does not follow.
+	retiredAt time.Time
+
 	// offered: the pair to run. proven: the last pair that became ready, in this daemon or an earlier one (M13); it is
 	// the fallback (M12). rejected: newer pair that failed to start.
 	offered, proven, rejected *pair
@@ -194,7 +197,7 @@ func (l *loop) publish() {
 		State: l.machine.State(), Available: available, Reason: reason, Since: l.last.Since, AvailableFor: l.last.AvailableFor,
 		Facts: l.facts, BaseURL: l.base, Launch: l.number, Proven: l.lastReady, BackEnd: l.backEnd(), Model: l.model,
 		Restarts: l.restarts, LastExit: l.lastExit, RetryAt: l.retryAt,
-		Held: l.held(), Failures: l.failures, Wanted: l.wanted,
+		Held: l.held(), Failures: l.failures, Wanted: l.wanted, Replacing: l.replacing(),
 	}
 	if c := l.current; c != nil {
 		next.Speculates, next.Sleeps, next.Asleep = c.speculates, c.sleeps, c.asleep

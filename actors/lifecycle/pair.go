@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"companion/messages"
@@ -70,13 +72,17 @@ func (l *loop) offer(m messages.ArtifactsVerified) {
 	}
 	l.facts.Verified, l.causes.Verified = true, ""
 	if l.backEnd() == (messages.BackEnd{}) {
-		// Name the model before it serves; BackEndUp adds what only the process actor knows.
-		l.model = messages.Model{Name: l.offered.model.Name, Version: l.offered.model.Version, Embedding: l.offered.model.Embedding, Own: l.offered.model.Own}
+		l.name(l.offered)
 	}
 	l.recognise(p)
 	if c := l.current; c != nil && !m.LastGood && !l.next().same(c.pair) && l.machine.State() == messages.StateReady {
 		l.retire()
 	}
+}
+
+// name publishes the model of p before it serves; BackEndUp adds what only the process actor knows.
+func (l *loop) name(p *pair) {
+	l.model = messages.Model{Name: p.model.Name, Version: p.model.Version, Embedding: p.model.Embedding, Own: p.model.Own}
 }
 
 // recognise finds out which pair an adopted launch was started from.
@@ -106,6 +112,7 @@ func (l *loop) integrityLost(m messages.IntegrityLost) {
 		l.proven, l.rejected, l.recorded = nil, nil, digests{}
 		l.unverified(m.Reason)
 		l.retire()
+		l.retiredAt = time.Time{} // no launch is known to follow
 		return
 	}
 	l.switched(m.SHA256, m.Reason)

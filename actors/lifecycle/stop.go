@@ -98,6 +98,7 @@ func (l *loop) retire() {
 	case c == nil:
 	case l.machine.State() == messages.StateReady:
 		c.noCrash = true
+		l.retiredAt = time.Now()
 		l.drain()
 	case l.machine.State() != messages.StateDraining && !c.killed:
 		c.noCrash = true
@@ -184,7 +185,7 @@ func (l *loop) want() messages.Reason {
 // unwant records that the runtime should stop, and answers pending RestartRequested messages with reason, because their
 // start does not happen.
 func (l *loop) unwant(reason messages.Reason) {
-	l.wanted, l.restart = false, false
+	l.wanted, l.restart, l.retiredAt = false, false, time.Time{}
 	answer(&l.onStart, reason)
 	l.switchesEnd(messages.ReasonInvalidTransition)
 }

@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"slices"
+	"time"
+
+	"go.uber.org/zap"
 
 	"companion/messages"
 )
@@ -44,4 +47,17 @@ func (l *loop) switchesEnd(reason messages.Reason) {
 		m.Reply <- reason
 	}
 	l.onReady = nil
+}
+
+// replacing reports whether a ready launch was retired for the next one, which follows at once.
+func (l *loop) replacing() bool {
+	return !l.retiredAt.IsZero() && l.wanted && l.facts.Verified && !l.held()
+}
+
+// replaced ends a replacement: the next launch is ready. The log has the length of the gap.
+func (l *loop) replaced() {
+	if !l.retiredAt.IsZero() {
+		l.log.Info("runtime replaced", zap.Duration("gap", time.Since(l.retiredAt)))
+		l.retiredAt = time.Time{}
+	}
 }

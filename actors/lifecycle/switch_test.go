@@ -84,3 +84,56 @@ func TestSwitchEnds(t *testing.T) {
 		answered(t, w.await(2), messages.ReasonOK)
 	})
 }
+
+// M12: while a ready runtime is replaced by another model, and until the one before it is back if that fails, the snapshot says
+// so, names the model that starts, and the log has the length of the gap.
+func TestReplacing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ready(t)
+		w.await(2)
+		next := verified(2)
+		next.Model.Name = "n"
+		if s := w.send(next); s.State != messages.StateDraining || !s.Replacing || s.Model.Name != "m" {
+			t.Errorf("draining: got %+v, want m, replacing", s)
+		}
+		w.drain(t)
+		if s := w.send(messages.RuntimeExited{Launch: 1, Requested: true}); s.State != messages.StateStarting || !s.Replacing || s.Model.Name != "n" {
+			t.Errorf("starting: got %+v, want n, replacing", s)
+		}
+		w.send(messages.RuntimeStarted{Launch: 2, PID: 8})
+		if s := w.send(exited(2, messages.ReasonProcessExited)); !s.Replacing {
+			t.Errorf("the new model has failed: got %+v, want replacing", s)
+		}
+		w.pass(time.Second)
+		w.up(t)
+		if s := w.snapshot.Get(); s.Replacing {
+			t.Errorf("the model before is back: got %+v, want that nothing is replaced", s)
+		}
+		if n := w.logs.FilterMessage("runtime replaced").Len(); n != 1 {
+			t.Errorf("got %d lines with the gap, want 1", n)
+		}
+	})
+}
+
+// M1, A7, A8: nothing is being replaced after a stop, a withdrawal, or the crash of the runtime that serves.
+func TestNotReplacing(t *testing.T) {
+	for name, end := range map[string]messages.ToLifecycle{
+		"stop":       messages.StopRequested{Reply: make(chan messages.Reason, 1)},
+		"withdrawal": messages.IntegrityLost{Reason: messages.ReasonManifestExpired},
+		"crash":      exited(1, messages.ReasonProcessExited),
+	} {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.ready(t)
+			if s := w.send(end); s.Replacing || s.State == messages.StateReady {
+				t.Errorf("%s: got %+v, want that nothing is being replaced", name, s)
+			}
+		})
+	}
+	inWorld(t, func(t *testing.T, w *world) {
+		w.ready(t)
+		w.send(verified(2))
+		if s := w.send(messages.StopRequested{Reply: make(chan messages.Reason, 1)}); s.Replacing {
+			t.Errorf("a stop while it is replaced: got %+v, want that nothing is being replaced", s)
+		}
+	})
+}

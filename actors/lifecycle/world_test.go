@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"companion/actors/actorkit"
 	"companion/messages"
@@ -25,6 +26,7 @@ type world struct {
 	custody   chan messages.LoopbackRequest
 	manifest  chan messages.ManifestCommand
 	snapshot  *actorkit.Watch[messages.Snapshot]
+	logs      *observer.ObservedLogs
 	actor     *Actor
 	cancel    context.CancelFunc
 	ended     chan error
@@ -43,9 +45,11 @@ func newWorld() *world {
 		manifest:  make(chan messages.ManifestCommand, boxSize),
 		snapshot:  actorkit.NewWatch(messages.Snapshot{State: messages.StateStopped, Wanted: true}),
 	}
+	core, logs := observer.New(zap.InfoLevel)
+	w.logs = logs
 	w.actor = New(Deps{
 		Inbox: w.inbox, Process: w.process, Provision: w.provision, FrontDoor: w.frontDoor,
-		Health: w.health, Custody: w.custody, Manifest: w.manifest, Snapshot: w.snapshot, Log: zap.NewNop(),
+		Health: w.health, Custody: w.custody, Manifest: w.manifest, Snapshot: w.snapshot, Log: zap.New(core),
 	})
 	w.serve()
 	return w

@@ -15,8 +15,8 @@ func (a *app) useCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "use NAME", Short: "Serve another model, now and at the next starts",
 		Long: "Serve another model without a restart of the daemon. The model is fetched and verified first, while the present one\n" +
-			"serves. Then running requests end, and the new model starts; if it does not become ready, the one before it comes\n" +
-			"back. The choice is kept until the next `use`, or until model.name changes in the configuration.",
+			"serves. Then running requests end, and the new model starts, while new requests wait; if it does not become ready,\n" +
+			"the one before it comes back. The choice is kept until the next `use`, or until model.name changes in the configuration.",
 		Args: func(cmd *cobra.Command, given []string) error {
 			if back {
 				return args(cobra.NoArgs)(cmd, given)

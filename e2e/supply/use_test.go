@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"companion/e2e/harness"
 	"companion/messages"
@@ -60,4 +61,37 @@ func TestUse(t *testing.T) {
 	serving("smollm2", "after a restart without the hub")
 	use(0, "Serving "+harness.ModelName, "--default") // it is on disk
 	serving(harness.ModelName, "after use --default, without the hub")
+}
+
+// M12, L6: no request is refused while the served model changes: those that come meanwhile wait for the new one.
+func TestRequestsDuringUse(t *testing.T) {
+	hub, c := realPair(t)
+	hub.Publish("model", "smollm2", harness.Instructed(t).File, "--version", "1")
+	c.Available()
+	c.Must("pull", "smollm2")
+	switched := make(chan harness.Result, 1)
+	go func() { switched <- c.Run("use", "smollm2") }()
+	longest, answers := time.Duration(0), 0
+	for running := true; running; answers++ {
+		select {
+		case r := <-switched:
+			running = false // one more request meets the new model
+			if r.Code != 0 {
+				t.Fatalf("use: got exit %d, %s, want 0", r.Code, r.Stderr)
+			}
+		default:
+		}
+		began := time.Now()
+		if reply := c.Door().Chat(t.Context(), 4); reply.Status != 200 {
+			t.Fatalf("request %d: got the answer %d %q, %v; want 200", answers, reply.Status, reply.Body, reply.Err)
+		}
+		longest = max(longest, time.Since(began))
+	}
+	if status, _ := c.Status(); status.Model.Name != "smollm2" {
+		t.Errorf("got the model %q, want smollm2", status.Model.Name)
+	}
+	if !strings.Contains(c.Log(), "runtime replaced") {
+		t.Error("got no line with the length of the gap, want one")
+	}
+	t.Logf("%d requests, the longest took %v", answers, longest)
 }

@@ -112,7 +112,7 @@ func (a *Actor) View() messages.DoorView {
 	v.EndedRuntime = a.deps.Quarantine.refused()
 	if l := a.life.Load(); l != nil {
 		counts := l.door.admission.now()
-		v.BaseURL, v.InFlight, v.Queued = l.baseURL, counts.InFlight, counts.Queued
+		v.BaseURL, v.InFlight, v.Queued = l.baseURL, counts.InFlight, counts.Queued+int(l.door.held.count.Load())
 		v.Applications = l.door.callers.Load().views()
 	}
 	return v

@@ -38,6 +38,7 @@ type door struct {
 	// Safe for concurrent use.
 	stats       *stats
 	admission   admission
+	held        held
 	quarantine  *Quarantine
 	relay       *relay.Relay
 	callers     atomic.Pointer[callers] // the actor's loop stores it
@@ -251,20 +252,7 @@ func (v *visit) gate(s messages.Snapshot) *problem {
 
 // complete serves the routes with a body.
 func (v *visit) complete() {
-	s := v.d.snapshot.Get()
-	if p := v.gate(s); p != nil {
-		v.refuse(p)
-		return
-	}
-	if v.route == routeEmbeddings && !s.Model.Embedding {
-		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoEmbeddings})
-		return
-	}
-	if v.route == routeInfill && !s.Model.Infill.Known {
-		v.refuse(&problem{reason: messages.ReasonBadRequest, param: "model", text: textNoInfill})
-		return
-	}
-	raw, p := v.readBody()
+	s, raw, p := v.received()
 	if p != nil {
 		v.refuse(p)
 		v.left(v.gone, false)
@@ -307,27 +295,6 @@ func (v *visit) quarantined(print *fingerprint) (alone bool, p *problem) {
 		return true, nil
 	}
 	return false, nil
-}
-
-// inference takes the slots of a request in the runtime, asks the gate again, and calls f with them.
-func (v *visit) inference(n need, f func(messages.Snapshot)) {
-	if reason := v.enter(v.r.Context(), n); reason != messages.ReasonOK {
-		if v.revoked() {
-			reason = messages.ReasonInvalidToken
-		}
-		v.refuse(refusal(reason))
-		v.left(v.gone, false)
-		return
-	}
-	defer v.leave(n)
-	// The slot is counted before the state is read. So a drain that begins now refuses this request or waits
-	// for it (A6, A7).
-	s := v.d.snapshot.Get()
-	if reason := v.mayRun(s); reason != messages.ReasonOK {
-		v.refuse(refusal(reason))
-		return
-	}
-	f(s)
 }
 
 // mayRun asks the questions of the gate, except for admission (A6).
