@@ -52,7 +52,10 @@ func addressOf(a net.Addr) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()), true
 }
 
-// ownerIn searches a table (proc_pid_net(5)) for the socket from one address to another.
+// established is the state of an open connection in the table. Some kernels give a socket that its process has closed to root.
+const established = "01"
+
+// ownerIn searches a table (proc_pid_net(5)) for the open socket from one address to another.
 func ownerIn(table string, from, to netip.AddrPort) (int, error) {
 	file, err := os.Open(table)
 	if err != nil {
@@ -62,7 +65,7 @@ func ownerIn(table string, from, to netip.AddrPort) (int, error) {
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 8 {
+		if len(fields) < 8 || fields[3] != established {
 			continue
 		}
 		if local, ok := tableAddress(fields[1]); !ok || local != from {

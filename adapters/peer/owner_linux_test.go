@@ -41,8 +41,11 @@ func TestOwner(t *testing.T) {
 			if got, err := Owner(conn); err != nil || got != user {
 				t.Errorf("%s from an IPv%s socket of user %d: got %d, %v; want that user", row.listen, row.family, user, got, err)
 			}
-			conn.Close()
 			unix.Close(fd)
+			if got, err := Owner(conn); !errors.Is(err, ErrNoOwner) {
+				t.Errorf("%s, closed by user %d: got %d, %v; want %v", row.listen, user, got, err, ErrNoOwner)
+			}
+			conn.Close()
 		}
 	}
 }
