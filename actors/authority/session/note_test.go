@@ -34,3 +34,23 @@ func TestNoteIsClearedLater(t *testing.T) {
 		}
 	})
 }
+
+// O8, K5: the daemon was killed while it stored a refreshed session, so that the keychain holds no whole one. The view says why the
+// user must sign in again.
+func TestKilledWhileStoring(t *testing.T) {
+	for _, inFlight := range []string{"", "a digest"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHarness(t)
+			h.notes.note.InFlight = inFlight
+			h.start(t)
+			h.wantView(t, messages.SessionSignedOut, messages.ReasonSignInNeeded)
+			want := messages.Reason("")
+			if inFlight != "" {
+				want = messages.ReasonRefreshInterrupted
+			}
+			if v := h.view.Get(); v.Trouble != want {
+				t.Errorf("in flight %q: got the trouble %q, want %q", inFlight, v.Trouble, want)
+			}
+		})
+	}
+}

@@ -55,6 +55,9 @@ func (l *loop) loaded(s messages.Session) {
 		l.hold(s) // of another hub or client, or malformed: the hub may still accept its refresh token
 	}
 	l.become(s)
+	if s.AccessToken.IsZero() && l.note.InFlight != "" { // the daemon ended while it stored the refreshed session
+		l.trouble(messages.ReasonRefreshInterrupted)
+	}
 }
 
 // hold keeps the refresh token of a session that is no longer used. The next sign-out or sign-in revokes it.
