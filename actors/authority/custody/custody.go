@@ -35,7 +35,7 @@ type Keychain interface {
 	Delete(ctx context.Context, account keychain.Account) error
 }
 
-// Deps is what the actor is given.
+// Deps are the dependencies of the actor.
 type Deps struct {
 	Inbox     <-chan messages.ToCustody       // from session only
 	Loopback  <-chan messages.LoopbackRequest // from lifecycle and front door
@@ -101,9 +101,9 @@ type loop struct {
 	fatal chan struct{}
 	ask   chan struct{}
 
-	beside    *actorkit.Group
-	lifecycle actorkit.Outbox[messages.ToLifecycle]
-	frontDoor actorkit.Outbox[messages.ToFrontDoor]
+	background *actorkit.Group
+	lifecycle  actorkit.Outbox[messages.ToLifecycle]
+	frontDoor  actorkit.Outbox[messages.ToFrontDoor]
 
 	queue    []job // queue[0] is running
 	began    time.Time
@@ -125,14 +125,14 @@ func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
 		deps: a.deps, token: a.token, fatal: a.fatal, ask: a.ask,
-		beside:    actorkit.NewGroup(),
-		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
-		frontDoor: actorkit.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
-		finished:  make(chan messages.Reason, 1),
-		changed:   make(chan struct{}, 1),
-		retry:     time.NewTimer(time.Hour),
-		beat:      time.NewTimer(time.Hour),
-		pauses:    actorkit.NewBackOff(time.Second, 2*time.Minute),
+		background: actorkit.NewGroup(),
+		lifecycle:  actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
+		frontDoor:  actorkit.Outbox[messages.ToFrontDoor]{Box: a.deps.FrontDoor},
+		finished:   make(chan messages.Reason, 1),
+		changed:    make(chan struct{}, 1),
+		retry:      time.NewTimer(time.Hour),
+		beat:       time.NewTimer(time.Hour),
+		pauses:     actorkit.NewBackOff(time.Second, 2*time.Minute),
 	}
 	l.retry.Stop()
 	l.beat.Stop()
@@ -140,7 +140,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	l.lifecycle.Put(messages.ActorStarted{Actor: messages.ActorCustody})
 	l.storeToken(ctx)
 	if l.deps.Watch != nil {
-		l.beside.Go(func() { l.deps.Watch(ctx, l.notice) })
+		l.background.Go(func() { l.deps.Watch(ctx, l.notice) })
 	}
 	return l.run(ctx)
 }
@@ -171,7 +171,7 @@ func (l *loop) keychainChanged(ctx context.Context) {
 // end waits for the running job and answers every pending request, so that no caller waits for a stopped actor.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
-	l.beside.Wait()
+	l.background.Wait()
 	for _, j := range l.queue {
 		j.done(messages.ReasonKeychainTimeout)
 	}
@@ -205,7 +205,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.storeToken(ctx)
 		case <-l.beat.C:
 			l.confirm(ctx, func() {})
-		case p := <-l.beside.Panicked():
+		case p := <-l.background.Panicked():
 			panic(p)
 		}
 	}
@@ -413,5 +413,5 @@ func (l *loop) begin(ctx context.Context) {
 	work := l.queue[0].work
 	l.began = time.Now()
 	ctx, l.cancel = context.WithCancel(ctx)
-	l.beside.Go(func() { l.finished <- work(ctx) })
+	l.background.Go(func() { l.finished <- work(ctx) })
 }

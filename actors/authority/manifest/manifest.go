@@ -78,9 +78,9 @@ const (
 
 // loop is the state of one Serve; only its goroutine accesses it.
 type loop struct {
-	deps   Deps
-	ctx    context.Context
-	beside *actorkit.Group
+	deps       Deps
+	ctx        context.Context
+	background *actorkit.Group
 
 	provision actorkit.Outbox[messages.ToProvision]
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
@@ -113,7 +113,7 @@ type loop struct {
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
-		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
+		deps: a.deps, ctx: ctx, background: actorkit.NewGroup(),
 		provision: actorkit.Outbox[messages.ToProvision]{Box: a.deps.Provision},
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		reason:    messages.ReasonManifestUnreachable, ownReason: messages.ReasonOK, wasOwn: map[[32]byte]bool{},
@@ -134,7 +134,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 // end waits for the other goroutines and answers the pending requests.
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
-	l.beside.Wait()
+	l.background.Wait()
 	l.next.Stop()
 	l.expiry.Stop()
 	for _, p := range l.pulls {
@@ -166,7 +166,7 @@ func (l *loop) run() error {
 			if l.expiry.Due() {
 				l.decide(false)
 			}
-		case p := <-l.beside.Panicked():
+		case p := <-l.background.Panicked():
 			panic(p)
 		}
 	}
@@ -212,7 +212,7 @@ func (l *loop) later(f func()) {
 // load reads the manifest that was verified last, the user's own catalogue and the last known good pair, then refreshes.
 func (l *loop) load() {
 	l.refreshing = true
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		own, ownErr := l.deps.Repository.LoadOwn()
 		catalogue, err := l.deps.Repository.Load()
 		good, _ := l.deps.Repository.LastGood()
@@ -245,7 +245,7 @@ func (l *loop) remember(m messages.PairReady) {
 		l.hubEnded = false
 		l.decide(false)
 	}
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		if err := l.deps.Repository.Remember(m.Model, m.Runtime); err != nil {
 			l.deps.Log.Warn("last known good pair not recorded", zap.Error(err))
 			return
@@ -276,7 +276,7 @@ func (l *loop) refresh() {
 	}
 	l.refreshing = true
 	l.next.Stop()
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, refreshTimeout)
 		defer cancel()
 		access := l.askToken(ctx, messages.Secret{})
@@ -313,7 +313,7 @@ func (l *loop) askToken(ctx context.Context, refused messages.Secret) messages.A
 // After a sign-in no second refresh is needed; after a sign-out nothing new may be fetched.
 func (l *loop) confirm() {
 	l.refreshing = true
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, refreshTimeout)
 		defer cancel()
 		access := l.askToken(ctx, messages.Secret{})

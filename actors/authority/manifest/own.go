@@ -23,7 +23,7 @@ func (l *loop) takeOwn(own tuf.Catalogue, err error) {
 
 // reload reads the user's own catalogue again, because a command has changed it.
 func (l *loop) reload(m messages.ReloadOwn) {
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		own, err := l.deps.Repository.LoadOwn()
 		good, _ := l.deps.Repository.LastGood()
 		l.later(func() {

@@ -41,7 +41,7 @@ func (l *loop) use() {
 		standing, grace := l.catalogue.Standing(l.deps.Now().Round(0), l.deps.Grace)
 		present = standing == messages.ReasonOK || grace
 	}
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		if present {
 			held, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- []messages.HeldArtifact) messages.ToProvision {
 				return messages.Held{Artifacts: pair, Reply: reply}
@@ -93,7 +93,7 @@ func (l *loop) switchTo(name string) {
 	ready := make(chan messages.Reason, 1)
 	l.lifecycle.Put(messages.AwaitReady{Model: model.SHA256, Reply: ready})
 	l.decide(true)
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, switchTimeout)
 		defer cancel()
 		reason := messages.ReasonNotReady

@@ -131,7 +131,7 @@ func (l *loop) pull(p pull, refreshed messages.Reason) {
 		p.reply <- reason
 		return
 	}
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		for _, a := range artifacts {
 			reason, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- messages.Reason) messages.ToProvision {
 				return messages.Fetch{Artifact: a, Reply: reply}
@@ -194,7 +194,7 @@ func (l *loop) list(m messages.ListModels) {
 	if l.model != "" {
 		selected = l.model
 	}
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		held, err := actorkit.Ask(l.ctx, l.deps.Provision, func(reply chan<- []messages.HeldArtifact) messages.ToProvision {
 			return messages.Held{Artifacts: models, Reply: reply}
 		})

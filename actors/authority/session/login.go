@@ -18,10 +18,10 @@ func (l *loop) startLogin(m messages.Login) {
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	l.login = cancel
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		stop := make(chan struct{})
 		defer close(stop)
-		l.beside.Go(func() {
+		l.background.Go(func() {
 			select {
 			case <-m.Cancelled:
 				cancel()
@@ -194,7 +194,7 @@ func (l *loop) lostStore(reason messages.Reason) {
 func (l *loop) whoAmI(m messages.WhoAmI) {
 	reply := make(chan messages.AccessToken, 1)
 	l.accessToken(reply)
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		result := messages.WhoAmIResult{Reason: messages.ReasonInternalError}
 		defer func() { m.Reply <- result }() // after a panic too
 		var token messages.AccessToken

@@ -19,8 +19,8 @@ func (a *WithoutHub) String() string { return string(messages.ActorSession) }
 // Serve answers every request with no_hub until ctx ends, except Logout: that still removes the session of an earlier
 // configuration.
 func (a *WithoutHub) Serve(ctx context.Context) error {
-	beside := actorkit.NewGroup()
-	defer beside.Wait()
+	background := actorkit.NewGroup()
+	defer background.Wait()
 	a.deps.View.Set(messages.SessionView{State: messages.SessionNoHub, Reason: messages.ReasonNoHub})
 	if err := actorkit.Tell[messages.ToLifecycle](ctx, a.deps.Lifecycle, messages.ActorStarted{Actor: messages.ActorSession}); err != nil {
 		return ctx.Err()
@@ -31,7 +31,7 @@ func (a *WithoutHub) Serve(ctx context.Context) error {
 			return ctx.Err()
 		case r := <-a.deps.Tokens:
 			r.Reply <- messages.AccessToken{Reason: messages.ReasonNoHub}
-		case p := <-beside.Panicked():
+		case p := <-background.Panicked():
 			panic(p)
 		case m := <-a.deps.Inbox:
 			switch m := m.(type) {
@@ -40,7 +40,7 @@ func (a *WithoutHub) Serve(ctx context.Context) error {
 			case messages.WhoAmI:
 				m.Reply <- messages.WhoAmIResult{Reason: messages.ReasonNoHub}
 			case messages.Logout:
-				beside.Go(func() { m.Reply <- a.clear(ctx) })
+				background.Go(func() { m.Reply <- a.clear(ctx) })
 			}
 		}
 	}

@@ -250,7 +250,7 @@ func (l *loop) revokeNext() {
 	l.revoking = true
 	pause := pauses(longestHubPause)
 	s, since := u.session, u.since
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		for {
 			reason, later := l.revoke(l.ctx, s)
 			if reason == messages.ReasonOK {

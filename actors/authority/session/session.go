@@ -68,7 +68,7 @@ type Notes interface {
 	Write(sessionnote.Note) error
 }
 
-// Deps is what the actor is given.
+// Deps are the dependencies of the actor.
 type Deps struct {
 	Inbox     <-chan messages.SessionCommand
 	Tokens    <-chan messages.AccessTokenRequest // from the manifest actor only
@@ -104,9 +104,9 @@ type task struct {
 
 // loop is the state of one Serve; only its goroutine accesses it, except note and unread, which only the running task accesses.
 type loop struct {
-	deps   Deps
-	ctx    context.Context
-	beside *actorkit.Group
+	deps       Deps
+	ctx        context.Context
+	background *actorkit.Group
 
 	manifest  actorkit.Outbox[messages.ManifestCommand]
 	lifecycle actorkit.Outbox[messages.ToLifecycle]
@@ -144,7 +144,7 @@ type loop struct {
 func (a *Actor) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
-		deps: a.deps, ctx: ctx, beside: actorkit.NewGroup(),
+		deps: a.deps, ctx: ctx, background: actorkit.NewGroup(),
 		manifest:  actorkit.Outbox[messages.ManifestCommand]{Box: a.deps.Manifest},
 		lifecycle: actorkit.Outbox[messages.ToLifecycle]{Box: a.deps.Lifecycle},
 		view:      messages.SessionView{State: messages.SessionUnknown, Reason: messages.ReasonOK},
@@ -176,7 +176,7 @@ func wall() time.Time { return time.Now().Round(0) }
 
 func (l *loop) end(cancel context.CancelFunc) {
 	cancel()
-	l.beside.Wait()
+	l.background.Wait()
 	l.retry.Stop()
 	l.beat.Stop()
 	l.answerWaiting(messages.AccessToken{Reason: messages.ReasonSignInNeeded})
@@ -217,7 +217,7 @@ func (l *loop) run() error {
 			l.tryAgain()
 		case <-l.beat.C:
 			l.lookAtClock()
-		case p := <-l.beside.Panicked():
+		case p := <-l.background.Panicked():
 			panic(p)
 		}
 	}
@@ -247,7 +247,7 @@ func (l *loop) begin() {
 		return
 	}
 	work, now := l.tasks[0].work, l.session
-	l.beside.Go(func() {
+	l.background.Go(func() {
 		work(l.ctx, now)
 		l.finished <- struct{}{}
 	})

@@ -26,17 +26,17 @@ const runTime = 10 * time.Second
 // and the record of the chunks.
 type chunked struct {
 	worker
-	ctx      context.Context // of the goroutines
-	acc      *store.Assembly
-	sources  []*source
-	lines    lines
-	running  int // runs
-	flights  map[*store.Run]*flight
-	began    time.Time
-	atStart  int64 // bytes on disk
-	digested bool  // the digest of the file is complete
-	ended    chan ending
-	beside   sync.WaitGroup
+	ctx        context.Context // of the goroutines
+	acc        *store.Assembly
+	sources    []*source
+	lines      lines
+	running    int // runs
+	flights    map[*store.Run]*flight
+	began      time.Time
+	atStart    int64 // bytes on disk
+	digested   bool  // the digest of the file is complete
+	ended      chan ending
+	background sync.WaitGroup
 }
 
 // source is one URL of the artifact.
@@ -98,7 +98,7 @@ func (w worker) fetchChunks(ctx context.Context) error {
 	c.start(ending{}, acc.Keep)
 	err = c.collect()
 	cancel(errSuperseded)
-	c.beside.Wait()
+	c.background.Wait()
 	c.close()
 	switch {
 	case err == nil:
@@ -114,7 +114,7 @@ func (w worker) fetchChunks(ctx context.Context) error {
 
 // start runs f in a goroutine that ends with a message to the loop.
 func (c *chunked) start(e ending, f func(context.Context) error) {
-	c.beside.Go(func() {
+	c.background.Go(func() {
 		defer func() {
 			if e.panicked = recover(); e.panicked != nil {
 				e.stack = debug.Stack()

@@ -56,19 +56,19 @@ type digest = [32]byte
 // service is the state of one Serve. Only its loop accesses it.
 type service struct {
 	Deps
-	ctx     context.Context // of the jobs
-	jobs    map[digest]*job
-	beside  sync.WaitGroup
-	results chan result
-	out     []messages.ToLifecycle // queue to lifecycle, so that the loop never waits for it
-	want    *messages.Want
-	known   map[digest]result // results since the last check
-	offered map[digest]bool   // sent to lifecycle since a pair became ready
-	ready   bool              // a pair has become ready
-	refused bool              // an artifact is missing and its fetch was not allowed
-	retry   *time.Timer       // runs after a transient failure
-	pauses  *backoff.ExponentialBackOff
-	meters  map[digest]*meter
+	ctx        context.Context // of the jobs
+	jobs       map[digest]*job
+	background sync.WaitGroup
+	results    chan result
+	out        []messages.ToLifecycle // queue to lifecycle, so that the loop never waits for it
+	want       *messages.Want
+	known      map[digest]result // results since the last check
+	offered    map[digest]bool   // sent to lifecycle since a pair became ready
+	ready      bool              // a pair has become ready
+	refused    bool              // an artifact is missing and its fetch was not allowed
+	retry      *time.Timer       // runs after a transient failure
+	pauses     *backoff.ExponentialBackOff
+	meters     map[digest]*meter
 }
 
 // Serve runs until ctx ends, and returns when every job has ended.
@@ -88,7 +88,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 // end stops the jobs and answers the pending requests.
 func (s *service) end(cancel context.CancelFunc) {
 	cancel()
-	s.beside.Wait()
+	s.background.Wait()
 	s.retry.Stop()
 	for _, j := range s.jobs {
 		j.answer(messages.ReasonTransferFailed)
@@ -157,7 +157,7 @@ func (s *service) handle(m messages.ToProvision) {
 	case messages.Prune:
 		s.prune(m)
 	case messages.Held:
-		s.beside.Go(func() {
+		s.background.Go(func() {
 			held := make([]messages.HeldArtifact, 0, len(m.Artifacts))
 			for _, a := range m.Artifacts {
 				held = append(held, s.Store.Held(s.ctx, a))
@@ -280,7 +280,7 @@ func (s *service) launch(j *job) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	j.cancel, j.cancelled, j.again = cancel, false, false
 	w := worker{Deps: s.Deps, artifact: j.artifact, options: j.options, transfer: &j.transfer}
-	s.beside.Go(func() {
+	s.background.Go(func() {
 		defer cancel(nil)
 		r := w.run(ctx)
 		select {
