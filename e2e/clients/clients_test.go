@@ -5,6 +5,7 @@ package clients
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,12 +30,12 @@ type matrix struct {
 	c           *harness.Companion
 	installed   string // the folder
 	scripts     string
-	token       string
 	environment []string
 }
 
-// ready starts a companion with an application token. Its model has tools.
-func ready(t *testing.T, folder string) *matrix {
+// ready starts a companion with an application token. The model gets a chat template that has tools. The base model seldom ends
+// an answer by itself, so the context bounds the answers of programs that set no bound.
+func ready(t *testing.T, folder, model string, context int) *matrix {
 	t.Helper()
 	installed, err := filepath.Abs("../../.cache/" + folder)
 	if err != nil {
@@ -45,16 +46,14 @@ func ready(t *testing.T, folder string) *matrix {
 		t.Fatal(err)
 	}
 	parts, hub := harness.Parts(t), harness.NewHub(t)
-	// A model whose template has tools. It seldom ends an answer by itself, so the context bounds the answers of programs
-	// that set no bound.
-	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, parts.Model.File, harness.ToolTemplate), "--version", "1", "--default")
+	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, model, harness.ToolTemplate), "--version", "1", "--default")
 	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
-	c := hub.Companion("[model]\ncontext = 8192\n")
+	c := hub.Companion(fmt.Sprintf("[model]\ncontext = %d\n", context))
 	c.Start()
 	c.SignIn()
 	c.Available()
 	token := strings.TrimSpace(c.Must("token", "add", "clients", "--expires", "1h"))
-	return &matrix{t, c, installed, scripts, token, applicationEnvironment(t, c, token)}
+	return &matrix{t, c, installed, scripts, applicationEnvironment(t, c, token)}
 }
 
 // node is the command of a script for Node, which looks for modules in the folder of the script.
@@ -124,7 +123,7 @@ func (m *matrix) check(requests int64) {
 // L12, L13, L14, X13: the libraries that CI installs work unchanged, through exec and with an application token. TestClients
 // has the others.
 func TestLibraries(t *testing.T) {
-	m := ready(t, "clients-ci")
+	m := ready(t, "clients-ci", harness.Parts(t).Model.File, 8192)
 	m.try("openai, Python", m.python("openai_client.py")...)
 	m.try("anthropic, Python", m.python("anthropic_client.py")...)
 	m.try("langchain, Python", m.python("langchain_client.py")...)
@@ -137,7 +136,8 @@ func TestLibraries(t *testing.T) {
 
 // L12, L13, L14, X13: real libraries and programs work unchanged, through exec and with an application token.
 func TestClients(t *testing.T) {
-	m := ready(t, "clients")
+	base := harness.Parts(t).Model.File
+	m := ready(t, "clients", base, 8192)
 	bin := func(name string) string { return filepath.Join(m.installed, name) }
 	script := func(name string) string { return filepath.Join(m.scripts, name) }
 	for name, command := range map[string][]string{
@@ -155,7 +155,6 @@ func TestClients(t *testing.T) {
 		"openai, Node":      m.node("node", "clients.mjs"),
 		"langchain, Node":   m.node("node", "langchain.mjs"),
 		"ai":                m.node("node", "ai.mjs"),
-		"codex":             {script("codex.sh"), bin("node_modules/.bin/codex")},
 		"langchain4j":       {"java", "-cp", bin("java/target/client-1.jar") + ":" + bin("java/target/dependency/*"), "Client"},
 		"spring-ai":         {"java", "-cp", bin("spring/target/client-1.jar") + ":" + bin("spring/target/dependency/*"), "SpringClient"},
 	} {
@@ -163,12 +162,13 @@ func TestClients(t *testing.T) {
 	}
 	m.tryGo()
 	m.check(20)
-	// The first prompt of Claude Code has 12,000 tokens. The token stays valid across the restart; the port does not.
 	m.c.Stop()
-	m.c.Edit("context = 8192", "context = 16384")
-	m.c.Start()
-	m.c.Available()
-	m.environment = applicationEnvironment(t, m.c, m.token)
+	// codex takes an answer that the context cut off for a failure, so its model must end answers by itself.
+	m = ready(t, "clients", harness.Instructed(t).File, 8192)
+	m.try("codex", script("codex.sh"), bin("node_modules/.bin/codex"))
+	m.c.Stop()
+	// The first prompt of Claude Code has 12,000 tokens, more than the instructed model takes.
+	m = ready(t, "clients", base, 16384)
 	m.try("claude", script("claude.sh"), bin("node_modules/.bin/claude"))
 	m.c.Stop()
 }

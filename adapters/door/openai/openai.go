@@ -163,6 +163,7 @@ type seen struct {
 	toolNamed             string // the one function that tool_choice names
 	thinking              wish   // "true" or "false"
 	effort, penalty       wish
+	thought               wish // longest
 	noEffort              bool // the effort is "none"
 	message               struct {
 		role                  string

@@ -363,6 +363,12 @@ func FuzzCheck(f *testing.F) {
 			f.Add(uint8(route), []byte(s))
 		}
 	}
+	for route, reports := range map[Route][]report{Chat: chatReports, Responses: responsesReports, Messages: messagesReports} {
+		for _, r := range reports {
+			f.Add(uint8(route), []byte(r.in))
+			f.Add(uint8(Completions), []byte(r.in))
+		}
+	}
 	f.Fuzz(func(t *testing.T, route uint8, in []byte) {
 		kind := Route(route % uint8(len(forms)))
 		out, _, err := Check(kind, in, filling(-1), nil)
@@ -429,7 +435,7 @@ func encode(t *testing.T, v any) []byte {
 func checkNothingInvented(t *testing.T, before, after any) {
 	t.Helper()
 	said := map[string]bool{
-		served.Name: true, "": true, "message": true, "input_text": true, "required": true, "any": true, "auto": true,
+		served.Name: true, "": true, "message": true, "text": true, "input_text": true, "required": true, "any": true, "auto": true,
 	}
 	leaves(before, func(s string) {
 		said[s] = true
@@ -470,7 +476,11 @@ func meant(kind Route, request map[string]any) map[string]any {
 			delete(request, name)
 		}
 	}
+	wishes := wishesMeant(request)
 	want := plain(request).(map[string]any)
+	for name, value := range wishes {
+		want[name] = value
+	}
 	if after, ok := want["suffix"].(string); ok && kind == Completions {
 		if delete(want, "suffix"); after != "" {
 			want["prompt"] = []any{json.Number("7"), want["prompt"], json.Number("8"), after, json.Number("9")}
@@ -510,6 +520,13 @@ func meant(kind Route, request map[string]any) map[string]any {
 	}
 	for _, m := range anys(want["messages"]) {
 		m := m.(map[string]any)
+		delete(m, "id")
+		if m["name"] == "" {
+			delete(m, "name")
+		}
+		if parts, ok := m["content"].([]any); ok {
+			m["content"] = partsMeant(parts)
+		}
 		if len(anys(m["tool_calls"])) == 0 {
 			delete(m, "tool_calls")
 		}
@@ -559,7 +576,8 @@ func functionOf(v any) any { return v.(map[string]any)["function"].(map[string]a
 // droppedInside are the fields of inner objects that are dropped.
 var droppedInside = []string{
 	"include_obfuscation", "refusal", "annotations", "parsed", "parsed_arguments", "cache_control", "provider_specific_fields",
-	"reasoning", "reasoning_details", "thinking_blocks", "extra_content",
+	"reasoning", "reasoning_details", "thinking_blocks", "extra_content", "reasoning_text", "reasoning_opaque", "cot_id", "cot_summary",
+	"copilot_cache_control", "opts", "prefix", "partial", "citations",
 }
 
 // plain removes null members and dropped fields, but not inside schemas.
@@ -568,7 +586,7 @@ func plain(v any) any {
 	case map[string]any:
 		for name, member := range v {
 			switch {
-			case member == nil || slices.Contains(droppedInside, name):
+			case member == nil || slices.Contains(droppedInside, name) && v["type"] != name:
 				delete(v, name)
 			case name != "schema" && name != "parameters":
 				v[name] = plain(member)

@@ -101,10 +101,29 @@ func (p penalty) read(r *reader) *Error {
 	return r.seen.penalty.say(p.by, string(r.out[mark:]))
 }
 
+// thoughtBound is the longest thought, in the field by.
+type thoughtBound struct{ by string }
+
+var thoughts = integer{min: 0, max: 1 << 30}
+
+func (thoughtBound) describe() string { return thoughts.describe() }
+
+func (b thoughtBound) read(r *reader) *Error {
+	n, err := thoughts.value(r)
+	if err != nil {
+		return err
+	}
+	return r.seen.thought.say(b.by, strconv.FormatInt(n, 10))
+}
+
 // finishSwitches writes what the fields of this file said.
 func (r *reader) finishSwitches() {
 	if w := r.seen.penalty; w.by != "" {
 		r.name("repeat_penalty")
+		r.out = append(r.out, w.value...)
+	}
+	if w := r.seen.thought; w.by != "" {
+		r.name("thinking_budget_tokens")
 		r.out = append(r.out, w.value...)
 	}
 	if w := r.seen.effort; w.by != "" {
