@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// throughBody is a greedy answer of 96 tokens. Its prompt is in the cache of both sides, which are one runtime.
-const throughBody = `{"stream":true,"messages":[{"role":"user","content":"What are three good reasons to learn to cook at home?"}],"temperature":0,"max_tokens":96,"cache_prompt":true,"ignore_eos":true}`
+// throughBody is a greedy answer of 32 tokens. Its prompt is in the cache of both sides, which are one runtime.
+const throughBody = `{"stream":true,"messages":[{"role":"user","content":"What are three good reasons to learn to cook at home?"}],"temperature":0,"max_tokens":32,"cache_prompt":true,"ignore_eos":true}`
 
 // measure streams one answer. It returns the time to the first token, and the tokens per second after it.
 func (s *feltServer) measure(body string) (first time.Duration, rate float64) {
@@ -37,8 +37,9 @@ func (s *feltServer) measure(body string) (first time.Duration, rate float64) {
 }
 
 // BenchmarkFeltDoor compares the time to the first token and the tokens per second through the door with those on the socket
-// of the same runtime, one request after another in turns: the ratio must be within 2 %. -benchtime 10x makes ten rounds of
-// two requests to each side, in either order.
+// of the same runtime, one request after another in turns: the median of the ratios of neighbors must be within 2 %. They are
+// short, because other work on the machine changes both sides alike only while they are close. -benchtime 10x makes ten rounds
+// of ten requests to each side, in either order.
 func BenchmarkFeltDoor(b *testing.B) {
 	c, door := feltStart(b, "")
 	sockets, err := filepath.Glob(filepath.Join(c.RunTime(), "backend", "*", "*.sock"))
@@ -57,13 +58,20 @@ func BenchmarkFeltDoor(b *testing.B) {
 	}
 	var table feltTable
 	for b.Loop() {
-		for _, order := range [][]int{{0, 1}, {1, 0}} {
-			for _, i := range order {
+		for pair := range 10 {
+			var firsts, rates [2]float64
+			for i := range sides {
+				i = (i + pair) % 2
 				first, rate := sides[i].server.measure(throughBody)
-				table.add("first token, ms "+sides[i].name, float64(first.Microseconds())/1000)
+				firsts[i], rates[i] = float64(first.Microseconds())/1000, rate
+				table.add("first token, ms "+sides[i].name, firsts[i])
 				table.add("tokens/s "+sides[i].name, rate)
 			}
+			table.add("first token, neighbors", firsts[1]/firsts[0])
+			table.add("tokens/s, neighbors", rates[1]/rates[0])
 		}
 	}
 	table.print(b)
+	b.ReportMetric(table.median("first token, neighbors"), "first_token_ratio")
+	b.ReportMetric(table.median("tokens/s, neighbors"), "tokens/s_ratio")
 }

@@ -25,7 +25,7 @@ async def main():
         assert answer.final_output, answer
         assert (await Runner.run(agent, answer.to_input_list() + [{"role": "user", "content": "Go on."}], run_config=quiet)).final_output
         # The library wants an answer that is complete; this one ends at once.
-        ends = Agent(name="c", model=model, model_settings=ModelSettings(max_tokens=200, extra_body={"stop": ["e", "a", "i", "o", " "]}))
+        ends = Agent(name="c", model=model, model_settings=ModelSettings(max_tokens=200, extra_body={"stop": ["e", "a", "i", "o", " ", ".", "\n"]}))
         stream = Runner.run_streamed(ends, "Hello.", run_config=quiet)
         assert [event async for event in stream.stream_events()]
         called.clear()

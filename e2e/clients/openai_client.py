@@ -1,10 +1,18 @@
 """The OpenAI library for Python, in its ordinary way: address, token and model come from the environment."""
 
 import os
+import urllib.request
+
+# No program listens there: a request that goes to the proxy fails.
+for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    os.environ[name] = "http://127.0.0.1:9"
 
 import openai
 from pydantic import BaseModel
 
+request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/models", headers={"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]})
+with urllib.request.urlopen(request) as answer:
+    assert answer.status == 200
 client = openai.OpenAI(max_retries=0)
 model = os.environ["OPENAI_MODEL"]
 hello = [{"role": "user", "content": "Hello."}]
@@ -12,7 +20,7 @@ hello = [{"role": "user", "content": "Hello."}]
 assert client.models.retrieve(model).id == model
 assert [m.id for m in client.models.list()] == [model]
 
-answer = client.chat.completions.create(model=model, messages=hello, max_tokens=32000, stop=["e"], seed=-1)
+answer = client.chat.completions.create(model=model, messages=hello, max_tokens=32000, stop=["e", "a", "i", "o", " ", ".", "\n"], seed=-1)
 assert answer.choices[0].message.role == "assistant", answer
 pieces = list(client.chat.completions.create(model=model, messages=hello, max_completion_tokens=5, stream=True))
 assert pieces[-1].choices[0].finish_reason == "length", pieces[-1]

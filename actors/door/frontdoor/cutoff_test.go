@@ -77,6 +77,21 @@ func TestCutOffResponses(t *testing.T) {
 	}
 }
 
+// L13: a part of a text that begins has the members that the library of OpenAI declares.
+func TestPartsThatBegin(t *testing.T) {
+	for part, want := range map[string]string{
+		`{"type":"output_text","text":""}`:                  `{"type":"output_text","annotations":[],"logprobs":[],"text":""}`,
+		`{"type":"output_text","annotations":[],"text":""}`: `{"type":"output_text","annotations":[],"text":""}`,
+		`{"type":"refusal","refusal":""}`:                   `{"type":"refusal","refusal":""}`,
+	} {
+		r := newResponseEvents("m", bounds{})
+		got := string(r.Event(nil, []byte("event: response.content_part.added\ndata: {\"item_id\":\"m\",\"part\":"+part+"}\n\n")))
+		if want := "event: response.content_part.added\ndata: {\"sequence_number\":0,\"output_index\":0,\"content_index\":0,\"item_id\":\"m\",\"part\":" + want + "}\n\n"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 // L13: an answer in the Anthropic form that ends at a text of the client's says so.
 func TestStoppedMessages(t *testing.T) {
 	const text = `"content":[{"type":"text","text":"\"stop_reason\":\"end_turn\""}],`

@@ -74,7 +74,12 @@ func (r *responseEvents) Event(out, event []byte) []byte {
 		out = r.place(out, member(data, `"id":"`))
 	case "output_text.delta", "output_text.done":
 		out = append(append(r.place(out, member(data, `"item_id":"`)), partMembers...), textMembers...)
-	case "content_part.added", "content_part.done", "reasoning_text.delta", "reasoning_text.done":
+	case "content_part.added":
+		out = append(r.place(out, member(data, `"item_id":"`)), partMembers...)
+		if !bytes.Contains(data, []byte(`"annotations":`)) {
+			return insert(out, data, `"part":{"type":"output_text",`, `"annotations":[],`+textMembers)
+		}
+	case "content_part.done", "reasoning_text.delta", "reasoning_text.done":
 		out = append(r.place(out, member(data, `"item_id":"`)), partMembers...)
 	default:
 		out = r.place(out, member(data, `"item_id":"`))
