@@ -139,7 +139,7 @@ func background(f func()) <-chan struct{} {
 }
 
 // within waits until done is closed, for at most patience, and reports whether it was. A full pipe without a reader
-// blocks a write for ever, and the standard streams have no write deadline; the shutdown must not wait for them (X7).
+// blocks a write forever, and the standard streams have no write deadline; the shutdown must not wait for them (X7).
 func within(done <-chan struct{}) bool {
 	select {
 	case <-done:

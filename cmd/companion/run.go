@@ -85,8 +85,8 @@ func notConfigured(s config.Settings) string {
 	return "manifest.root_file is not set"
 }
 
-// checkFiles refuses, as wrong configuration, files and back ends that cannot be used (X5): otherwise the daemon would end
-// later, with a status for which a service manager tries again for ever.
+// checkFiles refuses, as wrong configuration, files and back ends that cannot be used (X5): otherwise the daemon
+// would end later, with a status for which a service manager retries forever.
 func checkFiles(s config.Settings, values []config.Value) error {
 	named := map[string]func() error{}
 	if s.Hub.CAFile != "" {

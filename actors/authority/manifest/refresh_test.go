@@ -244,8 +244,8 @@ func TestPrune(t *testing.T) {
 	})
 }
 
-// M1, M13: a wall clock that was years ahead for two minutes takes nothing away for longer: when it is put right, the
-// stored manifest is offered within a minute, and the next refresh happens within its interval.
+// M1, M13: when a wall clock that was years ahead for two minutes is right again, the stored manifest is offered
+// within a minute, and the next refresh happens within its interval.
 func TestClockPutRight(t *testing.T) {
 	bubble(t, "", func(t *testing.T, h *harness) {
 		h.start(t)
@@ -266,7 +266,7 @@ func TestClockPutRight(t *testing.T) {
 		jump(-10_000 * time.Hour)
 		before := h.repo.count()
 		if all := h.wants(); len(all) == 0 || strings.HasPrefix(all[0], "+") {
-			t.Errorf("put right: got %q, want the model again", all)
+			t.Errorf("clock corrected: got %q, want the model again", all)
 		}
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()

@@ -41,7 +41,7 @@ func (l *loop) decide(fresh bool) {
 		l.expiry.Set(l.catalogue.Expires.Add(time.Second))
 	case grace:
 		l.expiry.Set(l.catalogue.Expires.Add(l.deps.Grace + time.Second))
-	default: // the clock may be wrong; when it is put right, the catalogue can be used again
+	default: // the clock may be wrong; when it is corrected, the catalogue can be used again
 		l.expiry.Set(now.Add(time.Minute))
 	}
 	if l.decideOwn(standing, usable, fresh) {

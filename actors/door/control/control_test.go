@@ -185,7 +185,7 @@ func TestWatchSeesTheSnapshot(t *testing.T) {
 	}
 }
 
-// An actor that never answers, or never takes the message, blocks no caller for ever.
+// An actor that never answers, or never receives the message, does not block a caller forever.
 func TestStuckOwners(t *testing.T) {
 	for name, ask := range map[string]func(context.Context) error{
 		"full mailbox": func(ctx context.Context) error {

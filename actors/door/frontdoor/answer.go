@@ -57,8 +57,8 @@ var foreignRoutes = []struct{ begins, api string }{
 	{"/v1/internal/", "text-generation-webui's own"}, {"/v1/realtime", "a realtime"}, {"/v1/assistants", "a stateful"}, {"/v1/threads", "a stateful"},
 }
 
-// noRoute is the answer to a path that has no route. It names the right base URLs, and the way out where the path tells what
-// the program is made for.
+// noRoute is the answer to a path that has no route. It names the right base URLs, and what to do where the path
+// tells what the program is made for.
 func noRoute(path, origin string) *problem {
 	p := &problem{reason: messages.ReasonUnknownPath, limit: origin}
 	for _, r := range foreignRoutes {

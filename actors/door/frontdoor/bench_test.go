@@ -23,7 +23,7 @@ import (
 	"companion/messages"
 )
 
-// The figures of issue 4, all in one run:
+// The figures of "The front door" in docs/benchmarks.md, all in one run:
 //
 //	go test -run '^$' -bench Figures ./adapters/door/guard ./actors/door/frontdoor
 //

@@ -257,9 +257,9 @@ func TestLongTextsDiffer(t *testing.T) {
 	}
 }
 
-// R11, A8: a caller with endless new deadly requests cannot take the runtime away from the others. After
-// three deaths requests run alone, so that no other request breaks off, and new schemas wait; plain requests
-// and schemas that were answered go on. It ends five minutes after.
+// R11, A8: a caller with endless new deadly requests cannot make the runtime unavailable to the others. After three
+// deaths requests run alone, so that no other request breaks off, and new schemas wait; plain requests and schemas
+// that were answered go on. It ends five minutes after.
 func TestEndlessDeadlyRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := scenario{NewQuarantine(), 1}
@@ -440,8 +440,8 @@ func TestOnlyWhatWasSentIsNoted(t *testing.T) {
 	}
 }
 
-// R11: a request that is in the runtime when the daemon ends it is not noted, however often and whether it was alone. Such an
-// end does not count towards the crash loop, and what the request is told afterwards changes nothing.
+// R11: a request that is in the runtime when the daemon ends it is not noted, however often and whether it was alone.
+// Such an end does not count towards the crash loop, and the answer to the request afterwards changes nothing.
 func TestEndByTheDaemonIsNotNoted(t *testing.T) {
 	for name, told := range map[string]relay.Result{"broken": broken, "left": leftIt, "failed": failed} {
 		t.Run(name, func(t *testing.T) {

@@ -61,7 +61,7 @@ func (s *sharing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, chatAnswer)
 }
 
-// shared runs a front door before it. Each of two requests has 4,000 of the 10,000 tokens for certain.
+// shared runs a front door before it. Each of two requests is guaranteed 4,000 of the 10,000 tokens.
 func shared(t *testing.T, s *sharing) *rig {
 	t.Helper()
 	r := start(t, s, nil)

@@ -189,8 +189,8 @@ func endless(c net.Conn) {
 	}
 }
 
-// L7, issue 4: connections are used again; a stale one is replaced; what may not be sent twice is
-// not; a new launch never uses the old one's.
+// L7: connections are reused; a stale one is replaced; a request that must not be sent twice is not; a new launch
+// never uses the connections of the old one.
 func TestPool(t *testing.T) {
 	r := start(t, llama(t), nil)
 	good := writes(sized(200, "application/json", "{}"))

@@ -15,7 +15,7 @@ const (
 	// unknownContext is the context of a model whose header does not say what it was trained for. An embedding model gets
 	// no more by default either: it computes an input in one batch, whose memory grows with the square of the input.
 	unknownContext = 4096
-	// leastContext is what a model gets at least by default, however little memory is free: less is of no use.
+	// leastContext is the smallest default context, however little memory is free: a smaller one is useless.
 	leastContext = 4096
 	// contextShare is the share of the free memory, after the model's weights, that the context may take by default. The
 	// rest is for the runtime's buffers and for the user's other programs.
