@@ -152,7 +152,7 @@ func TestKeePassXC(t *testing.T) {
 	})
 }
 
-// K7: KeePassXC without an open database is told apart from a service that is not there.
+// K7: KeePassXC without an open database is distinguished from an absent service.
 func TestKeePassXCWithoutDatabase(t *testing.T) {
 	if !onBus(t) {
 		return

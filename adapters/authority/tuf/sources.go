@@ -41,8 +41,8 @@ const ownGoodFile = "lastgood.json"
 type ownGood struct {
 	Model   string `json:"model"`             // lower-case hex of the SHA-256
 	Runtime string `json:"runtime,omitempty"` // empty: the unpinned binary
-	// Hub is the evidence of the part that is the hub's. It is here and not in the hub's folder, so that no crash can separate
-	// the two, and so that a newer manifest does not take the part away (M13).
+	// Hub is the evidence of the part that is the hub's. It is here and not in the hub's folder, so that no crash can
+	// separate the two, and so that a newer manifest does not remove the part (M13).
 	Hub []byte `json:"hub,omitempty"`
 }
 

@@ -368,7 +368,7 @@ func (r *reading) once(ctx context.Context, text string, seed int64) (answer, er
 	return decodeAnswer(got.Text, e.Vocabulary)
 }
 
-// turnsOf quotes a part of a note. In the quoted value no control token of a chat template can be spelled.
+// turnsOf quotes a part of a note. The quoted value contains no control token of a chat template.
 func turnsOf(title, text string, vocabulary, tokens []string) ([]completion.Message, error) {
 	title, _ = cut(title, 200)
 	quoted, err := quote(struct {

@@ -14,11 +14,10 @@ import (
 // every < and > is escaped.
 var bracketed = regexp.MustCompile(`\[[^\[\]\s]{1,48}\]`)
 
-// quote encodes v as JSON in which no control token of a chat template can be spelled. llama-server finds
-// control tokens in the text of a message, so they must not occur in it: a JSON escape such as \u003c is
-// ordinary text to the tokenizer, and the same string to a JSON parser. Control characters, DEL, C1 and
-// bidirectional characters are escaped too. tokens are control tokens of the served model's own
-// vocabulary, where they are known.
+// quote encodes v as JSON that contains no control token of a chat template. llama-server finds control tokens in the
+// text of a message, so they must not occur in it: a JSON escape such as \u003c is ordinary text to the tokenizer,
+// and the same string to a JSON parser. Control characters, DEL, C1 and bidirectional characters are escaped too.
+// tokens are control tokens of the served model's own vocabulary, where they are known.
 func quote(v any, tokens []string) (string, error) {
 	encoded, err := json.Marshal(v) // escapes <, >, &, U+2028 and control characters below U+0020
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"companion/adapters/completion/lane"
 )
 
-// Standing is what verify says of one result.
+// Standing is the verdict of Verify about one result.
 type Standing string
 
 // The standings of a result against its note.

@@ -71,7 +71,7 @@ func TestVocabularyBindsTheAnswer(t *testing.T) {
 	}
 }
 
-// E6: a control token of the served model's vocabulary cannot be spelled in the quoted note.
+// E6: the quoted note contains no control token of the served model's vocabulary.
 func TestControlTokensOfTheModel(t *testing.T) {
 	f := &fake{answer: func(context.Context, int) (completion.Answer, error) {
 		return completion.Answer{Text: `{"summary":"x","tags":[],"open_questions":[]}`}, nil

@@ -92,7 +92,7 @@ func TestWhatClientsSend(t *testing.T) {
 	}
 }
 
-// L12: a value that cannot be honored is refused, and the message names the field and the way out.
+// L12: a value that cannot be honored is refused, and the message names the field and what to do.
 func TestWhatClientsMayNotSend(t *testing.T) {
 	for _, c := range []struct {
 		route     Route

@@ -115,7 +115,8 @@ func TestTokensOfTheVocabulary(t *testing.T) {
 	}
 }
 
-// L12: fields of vLLM and of routers that say nothing here are dropped, and for the others the refusal names the way out.
+// L12: fields of vLLM and of routers that have no meaning here are dropped, and the refusal of the others says what
+// to do.
 func TestFieldsOfOtherServers(t *testing.T) {
 	harmless := `"provider":{"order":["x"]},"transforms":[],"route":"fallback","usage":{"include":true},"min_tokens":0,"stop_token_ids":[],"skip_special_tokens":true`
 	if got, result, refused := checked(Chat, serving, chatOf(harmless)); refused != "" || got != `{`+hi+`,"model":"gemma","max_tokens":4096}` || len(result.Dropped) != 4 {

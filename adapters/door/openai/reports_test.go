@@ -135,8 +135,8 @@ var messagesReports = []report{
 	{source: "OpenAI fields in this format", in: chatOf(`"stop":["x"]`), refused: "`stop`  write `stop_sequences`"},
 }
 
-// L12: what programs send by public reports and their own sources is passed, dropped or refused by decision; a refusal names the
-// field and the way out.
+// L12: what programs send by public reports and their own sources is passed, dropped or refused by decision; a
+// refusal names the field and what to do.
 func TestReports(t *testing.T) {
 	count := 0
 	for route, reports := range map[Route][]report{Chat: chatReports, Responses: responsesReports, Messages: messagesReports} {

@@ -220,7 +220,7 @@ func (g *grammarCost) union(n int32) (schemaCost, *Error) {
 }
 
 // alike counts the alternatives and those of them that may be objects, and reports whether two of these cannot be
-// told apart by their first property.
+// distinguished by their first property.
 func (g *grammarCost) alike(n int32) (alike bool, count, objects int32, err *Error) {
 	tags := map[uint64]bool{}
 	err = g.children(n, roleUnion, func(c int32) *Error {

@@ -106,7 +106,7 @@ func closeOnExecution() error {
 	return nil
 }
 
-// dropPrivileges takes root's privileges away at the execution. It fails for an ordinary user, who has none.
+// dropPrivileges drops root's privileges for the execution. It fails for an ordinary user, who has none.
 func dropPrivileges() {
 	// linux/securebits.h
 	const noRoot, noRootLocked = 1 << 0, 1 << 1

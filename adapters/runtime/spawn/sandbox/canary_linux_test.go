@@ -33,7 +33,7 @@ func TestCanaryVerdict(t *testing.T) {
 }
 
 // R4, R10: the canaries find each fault of a filter that is really installed: on a thread without a filter, with the
-// filter that forgets one rule's conditions, with one that allows what is allowed once for ever.
+// filter that forgets one rule's conditions, with one that always allows what is allowed once.
 func TestCanariesFindFaults(t *testing.T) {
 	o := options{execFD: testExecFD, pid: os.Getpid(), asks: true}
 	policy := Policy{ExecFD: testExecFD}
@@ -90,7 +90,7 @@ func TestCanariesFindFaults(t *testing.T) {
 	}
 	for call, want := range map[string]string{"execveat": "a second execution", "bind": "a second bind"} {
 		if failed := run(forget(call), once); failed != want {
-			t.Errorf("%s for ever: %q failed, want %q", call, failed, want)
+			t.Errorf("%s always: %q failed, want %q", call, failed, want)
 		}
 	}
 }
