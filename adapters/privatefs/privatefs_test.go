@@ -97,3 +97,21 @@ func TestReadRegular(t *testing.T) {
 		t.Errorf("no file: got %v, want %v", err, fs.ErrNotExist)
 	}
 }
+
+// M15: exactly the unfinished versions of the named files are removed.
+func TestRemoveUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	for name, stays := range map[string]bool{
+		"a.json": true, ".a.json": true, ".a.json12": false, ".a.json0": false, ".a.json1x": true, ".b.json12": true, "a.json12": true,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if _, err := os.Lstat(filepath.Join(dir, name)); (err == nil) != stays {
+				t.Errorf("%s: got %v, want it kept: %t", name, err, stays)
+			}
+		}()
+	}
+	RemoveUnfinished(dir, "a.json", "c.json")
+}

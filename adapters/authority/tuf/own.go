@@ -259,6 +259,7 @@ func (o *Own) change(ctx context.Context, edit func(map[string]*metadata.TargetF
 		return &OwnError{What: "another command is changing it", Hint: "wait for that one, then try again", err: err}
 	}
 	defer lock.Unlock()
+	privatefs.RemoveUnfinished(o.config.Dir, ownFile, ownKeyFile, ownRootFile)
 	set, err := o.load()
 	if err != nil {
 		return err

@@ -125,7 +125,7 @@ func TestRotationThenOutage(t *testing.T) {
 	}
 }
 
-// M15: a refresh removes the scratch folder of a refresh that was killed.
+// M15: a refresh removes the scratch folder and the unfinished files of a refresh that was killed.
 func TestScratchFoldersAreRemoved(t *testing.T) {
 	f := newFixture(t)
 	c := f.client(t)
@@ -138,7 +138,15 @@ func TestScratchFoldersAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{verifiedFile, floorFile, lastGoodFile} {
+		if err := os.WriteFile(filepath.Join(c.store.dir, "."+name+"7916587628899218138"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	f.refresh(t, messages.ReasonOK)
+	if left, _ := filepath.Glob(filepath.Join(c.store.dir, ".*json*")); len(left) != 0 {
+		t.Errorf("unfinished files: got %v, want none", left)
+	}
 	if left, _ := filepath.Glob(filepath.Join(c.store.dir, scratchPrefix+"*")); len(left) != 0 {
 		t.Fatalf("scratch folders: got %v, want none", left)
 	}

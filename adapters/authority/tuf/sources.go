@@ -85,6 +85,7 @@ func (s Sources) Remember(model, runtime [32]byte) error {
 			return err
 		}
 	}
+	privatefs.RemoveUnfinished(s.Own.config.Dir, ownGoodFile) // only the daemon writes it
 	data, err := json.Marshal(g)
 	if err == nil {
 		err = privatefs.WriteFile(s.Own.path(ownGoodFile), data)

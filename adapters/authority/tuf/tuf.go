@@ -167,8 +167,9 @@ func (c *Client) Load() (Catalogue, error) {
 // scratchPrefix is the name prefix of a refresh's scratch folder.
 const scratchPrefix = "refresh-"
 
-// removeScratch removes the scratch folders of refreshes that an end of the process interrupted.
+// removeScratch removes the scratch folders and unfinished files of refreshes that an end of the process interrupted.
 func (c *Client) removeScratch() {
+	privatefs.RemoveUnfinished(c.store.dir, verifiedFile, floorFile, lastGoodFile)
 	left, _ := os.ReadDir(c.store.dir) // the next refresh tries again
 	for _, entry := range left {
 		if strings.HasPrefix(entry.Name(), scratchPrefix) {

@@ -120,6 +120,7 @@ type remains struct {
 	began    time.Time
 	locks    bool // it has a lock file, which a running command has locked
 	holds    bool // a file or a link, not only records
+	records  []string
 	bytes    int64
 	modified time.Time
 }
@@ -137,7 +138,7 @@ func pruneAdding(dir string, now time.Time, dryRun bool) ([]messages.PrunedItem,
 	}
 	found := map[string]*remains{}
 	for _, e := range entries {
-		stem := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		stem, _, _ := strings.Cut(strings.TrimPrefix(e.Name(), "."), ".") // with a dot: an unfinished record
 		r := found[stem]
 		if r == nil {
 			if r = newRemains(folder, stem); r == nil {
@@ -182,6 +183,10 @@ func (r *remains) add(e fs.DirEntry) {
 	if info.ModTime().After(r.modified) {
 		r.modified = info.ModTime()
 	}
+	if strings.HasPrefix(e.Name(), ".") {
+		r.records = append(r.records, filepath.Join(filepath.Dir(r.stem), e.Name()))
+		return
+	}
 	switch filepath.Ext(e.Name()) {
 	case importLock:
 		r.locks = true
@@ -222,8 +227,8 @@ func (r *remains) remove() error {
 		}
 	}
 	var failed []error
-	for _, suffix := range []string{"", importLink, importMode, ImportTag} {
-		if err := os.Remove(r.stem + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, file := range append(r.records, r.stem, r.stem+importLink, r.stem+importMode, r.stem+ImportTag) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, bare(err))
 		}
 	}

@@ -46,6 +46,8 @@ func TestRemainsOfImports(t *testing.T) {
 		{strings.Repeat("ac", 32), " .tag .lock", old, true, true},
 		{strings.Repeat("ad", 32), ".lock", now, false, false},
 		{strings.Repeat("ae", 32), ".tag", now, false, false},
+		{"." + strings.Repeat("ba", 32), ".tag123", now, false, false}, // a record that was being written
+		{fmt.Sprintf(".22-%d", old.UnixNano()), ".mode123", now, false, false},
 		{"notes", "", old, false, true},
 		{"1-2-3", "", old, false, true},
 	} {

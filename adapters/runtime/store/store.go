@@ -83,6 +83,7 @@ func Open(dir string) (*Store, error) {
 // tidy removes the remains of a crash: temporary files of privatefs.WriteFile and of unpacking, whose names begin with a
 // dot; records without their file; and archives that have been unpacked.
 func (s *Store) tidy() error {
+	privatefs.RemoveUnfinished(s.dir, pinKeyFile)
 	for _, sub := range []string{"models", "links", "archives", "runtimes", "partial"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, sub))
 		if err != nil {
