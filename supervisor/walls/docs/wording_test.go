@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// mannered are words that plain technical English does not need: name the person, the part or the thing instead.
-var mannered = regexp.MustCompile(`(?i)\b(whoever|whomever|nobody|somebody|anybody|everybody|anew|beside|that of|a word from|of its own accord)\b`)
+// mannered are words that plain technical English does not need: name the person, the part or the thing instead, and
+// say "no longer" and "forever".
+var mannered = regexp.MustCompile(`(?i)\b(any more|any longer|for ever|whoever|whomever|nobody|somebody|anybody|everybody|anew|beside|that of|a word from|of its own accord)\b`)
 
 // Comments and documents are in plain English.
 func TestWording(t *testing.T) {
