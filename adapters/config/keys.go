@@ -32,7 +32,7 @@ func hubKeys() []key {
 			func(s *Settings) *string { return &s.Hub.IssuerURL }, isOptionalIssuer),
 		boolKey("hub.first_party", "the hub must name itself (iss) when it sends the browser back, announced or not", true,
 			func(s *Settings) *bool { return &s.Hub.FirstParty }),
-		boolKey("hub.foreign_endpoints", "the hub's sign-in endpoints may lie on other https origins", false,
+		boolKey("hub.foreign_endpoints", "the hub's sign-in endpoints may be on other https origins", false,
 			func(s *Settings) *bool { return &s.Hub.ForeignEndpoints }),
 		enumKey("hub.redirect_address", "where the browser comes back to after sign-in",
 			func(s *Settings) *string { return &s.Hub.RedirectAddress }, loopback, "[::1]"),

@@ -91,8 +91,8 @@ func startDaemon(ts *testscript.TestScript, neg bool, given []string) {
 	})
 }
 
-// holdLock plays another daemon of the same user until the script ends: lock [STATE_HOME]. With an argument that one has
-// another state folder and the same run-time folder.
+// holdLock acts as another daemon of the same user until the script ends: lock [STATE_HOME]. With an argument that
+// one has another state folder and the same run-time folder.
 func holdLock(ts *testscript.TestScript, neg bool, given []string) {
 	if neg || len(given) > 1 {
 		ts.Fatalf("usage: lock [STATE_HOME]")

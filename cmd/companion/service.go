@@ -96,7 +96,7 @@ func (a *app) serviceSpec() (serviceSpec, error) {
 		return serviceSpec{}, fmt.Errorf("finding this program: %w", err)
 	}
 	if strings.HasSuffix(binary, " (deleted)") || strings.Contains(binary, string(filepath.Separator)+"go-build") {
-		return serviceSpec{}, &failure{code: "not_installed", message: "this program lies in a temporary folder: " + binary,
+		return serviceSpec{}, &failure{code: "not_installed", message: "this program is in a temporary folder: " + binary,
 			hint: "install it first: go install ./cmd/companion", exit: exitFailed}
 	}
 	home, err := os.UserHomeDir()

@@ -49,7 +49,7 @@ func (h *Hub) artifact(w http.ResponseWriter, r *http.Request) {
 	case h.faults.Has(fault.ArtifactMissing):
 		http.NotFound(w, r)
 	case h.faults.Has(fault.ArtifactError):
-		http.Error(w, "this host plays artifact-error", http.StatusServiceUnavailable)
+		http.Error(w, "this host simulates artifact-error", http.StatusServiceUnavailable)
 	case h.faults.Has(fault.RedirectElsewhere):
 		http.Redirect(w, r, h.place.HubURL()+r.URL.Path, http.StatusFound)
 	default:

@@ -44,11 +44,11 @@ func (h *Hub) hubRoutes() http.Handler {
 		}
 		if !lucky && h.faults.Has(fault.Storm) {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = io.WriteString(w, strings.Repeat("this hub plays token-storm\n", 10_000))
+			_, _ = io.WriteString(w, strings.Repeat("this hub simulates token-storm\n", 10_000))
 			return
 		}
 		if h.faults.Has(fault.ServerError) {
-			http.Error(w, "this hub plays server-error", http.StatusServiceUnavailable)
+			http.Error(w, "this hub simulates server-error", http.StatusServiceUnavailable)
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -62,7 +62,7 @@ func (h *Hub) manifest(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, h.place.ArtifactURL()+r.URL.Path, http.StatusFound)
 	case h.faults.Has(fault.RefusedToken):
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-		http.Error(w, "this hub plays refused-token", http.StatusUnauthorized)
+		http.Error(w, "this hub simulates refused-token", http.StatusUnauthorized)
 	case h.faults.Has(fault.WebPage):
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, "<!DOCTYPE html><title>Sign in to this network</title>")
