@@ -25,9 +25,10 @@ import (
 	"companion/messages"
 )
 
-// The benchmarks whose names begin with Felt measure what a person waits for, with the real runtime and the instructed
-// model: `task bench-felt`. Each alternates between the companion and the bare llama-server with its own defaults, and
-// prints the minimum, median and maximum of both, and the ratio of the medians. -benchtime 10x makes ten rounds.
+// The benchmarks whose names begin with Felt measure inference as a user sees it, with the real runtime and the
+// instruction-tuned model: `task bench-felt`. Each alternates between the companion and the bare llama-server with
+// its own defaults, and prints the minimum, median and maximum of both, and the ratio of the medians. -benchtime 10x
+// makes ten rounds.
 
 const feltCode = `def load_users(path):
     users = []

@@ -65,7 +65,7 @@ type location struct {
 	segments   []string
 }
 
-// inside reports whether u lies in origin o: same host and port, and the path of o a prefix of whole segments.
+// inside reports whether u is within origin o: same host and port, and the path of o a prefix of whole segments.
 func (u location) inside(o location) bool {
 	if u.host != o.host || u.port != o.port || len(u.segments) < len(o.segments) {
 		return false

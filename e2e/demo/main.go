@@ -1,8 +1,8 @@
-// Command demo shows the whole chain on real parts: it fetches a runtime and a small instructed model, starts the
-// development hub and the companion, signs in, and ends with an answer and an enriched note. Everything it makes is under
-// .cache and, under a service name of its own, in the kernel keyring; where the path of .cache is too long for sockets,
-// they are in a temporary folder, which it removes. It runs until Ctrl-C, which ends it with status 130; with DEMO_ONCE=1
-// it ends after the note, with status 0. It exits with 1 when a stage failed.
+// Command demo shows the whole chain on real parts: it fetches a runtime and a small instruction-tuned model, starts
+// the development hub and the companion, signs in, and ends with an answer and an enriched note. Everything it makes
+// is under .cache and, under a service name of its own, in the kernel keyring; where the path of .cache is too long
+// for sockets, they are in a temporary folder, which it removes. It runs until Ctrl-C, which ends it with status 130;
+// with DEMO_ONCE=1 it ends after the note, with status 0. It exits with 1 when a stage failed.
 package main
 
 import (

@@ -111,7 +111,7 @@ func signInClient(t *testing.T, a addresses, clientID string) *oauth.Client {
 	return c
 }
 
-// browse plays the browser: it follows redirects, from the start page to the callback.
+// browse acts as the browser: it follows redirects, from the start page to the callback.
 func browse(ctx context.Context, t *testing.T, a addresses, target string) {
 	t.Helper()
 	browser := *httpClient(t, a)

@@ -48,9 +48,9 @@ var loginFaults = map[fault.Name]messages.Reason{
 	fault.ServerError:  messages.ReasonHubUnreachable,
 }
 
-// O1, O3, O4, O6, O7, O8: each fault of a sign-in that the hub plays, from the command line. A sign-in that fails says why and
-// takes no more memory than one that works, and the session that the user has stays as it is. Without the fault the next
-// sign-in works.
+// O1, O3, O4, O6, O7, O8: each fault of a sign-in that the hub injects, from the command line. A sign-in that fails
+// says why and takes no more memory than one that works, and the session that the user has stays as it is. Without
+// the fault the next sign-in works.
 func TestLoginFaults(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	for _, f := range fault.All[:slices.IndexFunc(fault.All, func(f fault.Fault) bool { return f.Name == fault.ExpiredManifest })] {

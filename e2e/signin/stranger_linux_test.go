@@ -25,10 +25,10 @@ func TestOtherUserOpensStartPage(t *testing.T) {
 			return err
 		}
 		script := `exec 3<>"/dev/tcp/$1/$2"; printf 'GET %s HTTP/1.1\r\nHost: %s:%s\r\n\r\n' "$3" "$1" "$2" >&3; cat <&3`
-		stranger := exec.Command("bash", "-c", script, "bash", at.Hostname(), at.Port(), at.Path)
-		stranger.Dir = "/"
-		stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := stranger.CombinedOutput()
+		otherUser := exec.Command("bash", "-c", script, "bash", at.Hostname(), at.Port(), at.Path)
+		otherUser.Dir = "/"
+		otherUser.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := otherUser.CombinedOutput()
 		answer = string(out)
 		return err
 	}

@@ -38,7 +38,7 @@ func chatOf(text, more string) string {
 	return `{"messages":[{"role":"user","content":"` + text + `"}]` + more + `}`
 }
 
-// scenario plays launches of a runtime that dies with the given requests in it.
+// scenario simulates launches of a runtime that dies with the given requests in it.
 type scenario struct {
 	*Quarantine
 	launch messages.Launch

@@ -86,8 +86,8 @@ func (root schemaRoot) at(route Route, e *Error) *Error {
 	return e.index(root.tool).at("tools")
 }
 
-// schemaReference is a $ref. The runtime names the rule of a target by the reference's text with all but
-// letters, digits and hyphens replaced, and looks it up by that name whichever schema it stands in.
+// schemaReference is a $ref. The runtime names the rule of a target by the reference's text with all but letters,
+// digits and hyphens replaced, and looks it up by that name in every schema.
 type schemaReference struct {
 	node        int32
 	root        int32

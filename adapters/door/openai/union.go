@@ -100,7 +100,7 @@ func (r *reader) typeAhead() ([]byte, *Error) {
 	return nil, nil
 }
 
-// trimToValue drops what stands between two values.
+// trimToValue drops what is between two values.
 func trimToValue(b []byte) []byte { return bytes.TrimLeft(b, " \t\r\n,:") }
 
 // constant is a string with one value, which is written as another.

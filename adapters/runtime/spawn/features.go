@@ -99,8 +99,9 @@ func featuresOf(lines []string, exit messages.ExitReport) (Features, error) {
 
 var optionName = regexp.MustCompile(`--[a-z0-9-]+`)
 
-// parseOptions reads the text of --help. An option stands at the beginning of its line, with its other names and its
-// values; the lines of its description are indented. An option that was removed is listed too, and described as removed.
+// parseOptions reads the text of --help. An option is at the beginning of its line, with its other names and its
+// values; the lines of its description are indented. An option that was removed is listed too, and described as
+// removed.
 func parseOptions(lines []string) map[string]string {
 	values := map[string]string{} // option → the rest of its line
 	for i, line := range lines {

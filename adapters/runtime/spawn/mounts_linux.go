@@ -100,7 +100,7 @@ func coverable(mountinfo string, needed []string) []string {
 // mountPoint decodes what the kernel escapes in a mount point.
 var mountPoint = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// below reports whether path is dir or lies in it, by their names.
+// below reports whether path is dir or within it, by their names.
 func below(path, dir string) bool {
 	rest, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rest)

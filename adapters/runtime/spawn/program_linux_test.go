@@ -168,7 +168,7 @@ func TestSectionHeadersAreNotRead(t *testing.T) {
 	}
 }
 
-// R4, T7: a rule for a file opens no folder: whatever stands under it, the folder stays closed.
+// R4, T7: a rule for a file opens no folder, whatever the folder contains.
 func TestFileRuleOpensNoFolder(t *testing.T) {
 	p, plan := program(t, Require)
 	plan.Policy.ReadFiles = append(plan.Policy.ReadFiles, plan.Policy.Canary.Dir, "/etc", "/")
