@@ -87,7 +87,7 @@ func litter(t *testing.T, c *harness.Companion) (found []string) {
 }
 
 // M7, M8, M14: the daemon is killed at random moments of one download by chunks. Afterwards the right file is there, nothing
-// else is left, and hardly a byte was fetched twice. PULL_KILLS sets how often; `task bench` uses 200.
+// else is left, and hardly a byte was fetched twice. PULL_KILLS sets how often; `task test-kills` uses 200.
 func TestPullKilled(t *testing.T) {
 	kills := times(t, "PULL_KILLS", 5)
 	hub := harness.NewHub(t)
