@@ -47,7 +47,7 @@ func TestChain(t *testing.T) {
 	checkOpenAIClient(t, baseURL, token)
 	stage("the OpenAI client's list, chat, stream and completion")
 	if out := c.Must("chat", "--max-tokens", "24", "Name three planets."); strings.TrimSpace(out) == "" {
-		t.Error("chat answered nothing")
+		t.Error("got an empty chat answer, want text")
 	}
 	if out := c.RunWith("Name three rivers.", "chat", "--max-tokens", "24"); out.Code != 0 || strings.TrimSpace(out.Stdout) == "" {
 		t.Errorf("chat from standard input: got exit %d, %q, want 0 and an answer", out.Code, out.Stdout)
@@ -59,7 +59,7 @@ func TestChain(t *testing.T) {
 
 	c.Must("logout")
 	if _, found := c.Secret(keychain.AccessToken); found {
-		t.Error("the access token is still in the keychain after logout")
+		t.Error("the access token is in the keychain after logout, want it removed")
 	}
 	// O9, R13: the loopback token is not touched, and verified artifacts continue to serve, in a new runtime that
 	// holds no prompt.
@@ -73,7 +73,7 @@ func TestChain(t *testing.T) {
 		t.Errorf("after logout: got session %s and %d crashes, want signed out and none", status.Session.State, status.Runtime.Restarts)
 	}
 	if out := c.Must("chat", "--max-tokens", "4", "One more word."); strings.TrimSpace(out) == "" {
-		t.Error("chat answered nothing after logout")
+		t.Error("got an empty chat answer after logout, want text")
 	}
 	stage("signed out")
 	checkShutdown(t, c, watch, status.Runtime.PID)

@@ -139,7 +139,7 @@ func TestFrontDoorRefuses(t *testing.T) {
 				t.Errorf("got WWW-Authenticate %q, want Bearer", a.header.Get("WWW-Authenticate"))
 			}
 			if strings.Contains(a.body, token) || strings.Contains(a.body, c.Home) {
-				t.Error("the answer shows a token or a path")
+				t.Error("the answer shows a token or a path, want neither")
 			}
 		})
 	}
@@ -325,7 +325,7 @@ func guess(t *testing.T, c *harness.Companion) {
 			t.Errorf("%d guesses: got verdicts %v, want 401 and then 429", guesses, verdicts)
 		}
 		if beats == 0 {
-			t.Error("no probe succeeded while the guesses were refused")
+			t.Error("no probe succeeded while wrong tokens were refused, want some")
 		}
 		refused += verdicts[401]
 		t.Logf("%d guessers: %v to guesses; meanwhile %d times 200 to the right token, and %d looks saw a newer success of the probe", guessers, verdicts, good, beats)

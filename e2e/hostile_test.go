@@ -91,7 +91,7 @@ func TestHostileRuntime(t *testing.T) {
 		}
 	}
 	if !strings.Contains(c.Log(), "grandchild refused") {
-		t.Error("the runtime could leave a grandchild")
+		t.Error("the runtime left a grandchild, want none")
 	}
 	if reply := c.Door().Chat(t.Context(), 1); reply.Status != 200 {
 		t.Errorf("a question: got %d %s %v, want 200", reply.Status, reply.Code, reply.Err)
@@ -120,7 +120,7 @@ func TestClosedSocket(t *testing.T) {
 	watch.Await("unavailable", time.Minute, func(s messages.Status) bool { return !s.CompanionAvailable })
 	after := watch.Await("replaced", time.Minute, func(s messages.Status) bool {
 		if s.CompanionAvailable && s.Runtime.PID == before.Runtime.PID {
-			t.Error("available again with a runtime that has no socket")
+			t.Error("got available with a runtime that has no socket, want unavailable")
 		}
 		return s.CompanionAvailable
 	})

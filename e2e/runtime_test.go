@@ -47,7 +47,7 @@ func TestRuntimeInheritsNothing(t *testing.T) {
 	}
 	for _, line := range []string{"Umask:\t0177", "NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"} {
 		if !strings.Contains(string(own), line+"\n") {
-			t.Errorf("its status has no %q, want it", line)
+			t.Errorf("/proc status of the runtime has no %q, want it", line)
 		}
 	}
 	// P1: the daemon observes its load.

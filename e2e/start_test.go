@@ -28,7 +28,7 @@ func TestSecondDaemon(t *testing.T) {
 		t.Errorf("it says %q, want already runs", second.Output())
 	}
 	if status, answered := c.Status(); !answered || status.PID != first.PID {
-		t.Error("the first daemon no longer answers")
+		t.Error("the first daemon no longer answers, want it running")
 	}
 	first.Stop()
 }
@@ -186,7 +186,7 @@ func TestFoldersOfOthers(t *testing.T) {
 					t.Errorf("it says %q, want the folder and then %q", daemon.Output(), attack.says)
 				}
 				if _, found := c.Secret(keychain.LoopbackToken); found {
-					t.Error("a token was stored all the same")
+					t.Error("a token was stored, want none")
 				}
 			})
 		}

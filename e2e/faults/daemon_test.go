@@ -173,7 +173,7 @@ func interrupted(t *testing.T, c *harness.Companion) {
 	}
 	nothingLeft(t, c)
 	if _, found := c.Secret(keychain.LoopbackToken); found {
-		t.Error("the loopback token is still in the keychain")
+		t.Error("the loopback token is in the keychain, want it removed")
 	}
 	if r := c.Run("env"); r.Code != 3 || strings.Contains(r.Stdout, "OPENAI") {
 		t.Errorf("env afterwards: got exit %d, %q, want 3 and no variables", r.Code, r.Stdout)
@@ -241,7 +241,7 @@ func stoppedHung(t *testing.T, c *harness.Companion) {
 	}
 	nothingLeft(t, c)
 	if _, found := c.Secret(keychain.LoopbackToken); found {
-		t.Error("the loopback token is still in the keychain")
+		t.Error("the loopback token is in the keychain, want it removed")
 	}
 }
 
@@ -268,7 +268,7 @@ func corruptedBetween(t *testing.T, c *harness.Companion) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if r := c.Run("chat", "Hello."); r.Code == 0 {
-		t.Error("chat works with a changed model")
+		t.Error("got a chat answer with a changed model, want a refusal")
 	}
 	c.Stop()
 }

@@ -76,7 +76,7 @@ func TestPanics(t *testing.T) {
 		t.Logf("%-18s %d panics, back to normal after %v at most", actor, len(took[actor]), slices.Max(took[actor]).Round(time.Millisecond))
 	}
 	if !daemon.Running() {
-		t.Error("the daemon ended")
+		t.Error("the daemon ended, want it running")
 	}
 	answers(t, c)
 	pausedAndAdopted(t, c, triggers)
@@ -257,7 +257,7 @@ func load(t *testing.T, c *harness.Companion) (stop func() map[string]int) {
 			switch {
 			case ctx.Err() != nil:
 			case unanswered:
-				t.Error("a request was not answered within a minute")
+				t.Error("a request was not answered, want an answer within a minute")
 			case reply.Err != nil:
 				counts["connection refused or closed"]++
 			case reply.Status == 200, reply.Status == 502, reply.Status == 503:

@@ -101,7 +101,7 @@ func slow(t *testing.T, c *harness.Companion) {
 	}
 	replaced := await(t, c, "replaced", againWithin, func(s messages.Status) bool {
 		if s.CompanionAvailable && s.Runtime.PID == next.Runtime.PID {
-			t.Error("available with a runtime that is paused")
+			t.Error("got available with a paused runtime, want unavailable")
 		}
 		return s.Runtime.PID != 0 && s.Runtime.PID != next.Runtime.PID
 	})

@@ -351,7 +351,7 @@ func TestInterrupt(t *testing.T) {
 	select {
 	case <-waiting:
 	case <-time.After(time.Minute):
-		t.Error("the lane was not asked")
+		t.Error("got no request at the lane, want one")
 	}
 	_ = cmd.Process.Signal(os.Interrupt)
 	_ = cmd.Wait()

@@ -121,7 +121,7 @@ func TestBill(t *testing.T) {
 	}
 	again, _ := json.Marshal(testSource().billOf(info, [32]byte{1, 2, 3}))
 	if !bytes.Equal(encoded, again) {
-		t.Error("got two different bills of one program")
+		t.Error("got two different bills of materials of one program, want equal ones")
 	}
 	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(made.SerialNumber) {
 		t.Errorf("got the serial number %s, want a UUID", made.SerialNumber)

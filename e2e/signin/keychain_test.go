@@ -42,7 +42,7 @@ func TestLostToken(t *testing.T) {
 		}
 		c.Available()
 		if again, found := c.Secret(keychain.LoopbackToken); !found || again != token {
-			t.Error("the token was not stored again")
+			t.Error("the token was not stored again, want it in the keychain")
 		}
 	}
 }

@@ -85,7 +85,7 @@ func TestStolenRefreshToken(t *testing.T) {
 		t.Error("the hub noticed no reuse: this test proves nothing")
 	}
 	if _, found := c.Secret(keychain.RefreshToken); found {
-		t.Error("the keychain still holds a refresh token")
+		t.Error("the keychain holds a refresh token, want none")
 	}
 	c.SignIn()
 }

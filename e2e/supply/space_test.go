@@ -111,7 +111,7 @@ func checkNoSpace(t *testing.T, c *harness.Companion, code int, reasons []messag
 		t.Errorf("the log does not say %q of the model, want it", says)
 	}
 	if status, _ := c.Status(); status.Facts.Verified {
-		t.Error("verified without space")
+		t.Error("got a verified model without disk space, want none")
 	}
 	for _, file := range stored(t, c) {
 		if strings.HasPrefix(file, "/models/") {

@@ -36,7 +36,7 @@ func pull(t *testing.T, c *harness.Companion) (int, []messages.Reason) {
 		t.Errorf("pull shows a URL or a path, want neither: %s%s", r.Stdout, r.Stderr)
 	}
 	if r.Code != 0 && r.Stderr == "" {
-		t.Error("pull failed without a word")
+		t.Error("pull failed without a message, want one")
 	}
 	status, _ := c.Status()
 	return r.Code, []messages.Reason{status.Reason, status.Manifest.Reason}
@@ -250,7 +250,7 @@ func TestCutDownload(t *testing.T) {
 		t.Error("the model is not there, byte for byte")
 	}
 	if !logged(c, "download interrupted", "inert", string(messages.ReasonTransferFailed)) {
-		t.Error("the log has no interruption")
+		t.Error("the log has no interrupted download, want one")
 	}
 	resumed := slices.DeleteFunc(hub.ArtifactRequests(harness.ArtifactHost), func(line string) bool {
 		return !strings.Contains(line, `"range": "bytes=`)
@@ -279,7 +279,7 @@ func TestHostsDownForAMoment(t *testing.T) {
 		t.Errorf("pull: exit %d, status says %q; want 1, manifest_unreachable", code, got)
 	}
 	if status, _ := c.Status(); !status.Facts.Verified {
-		t.Error("what was verified is so no more")
+		t.Error("the model is no longer verified, want it verified")
 	}
 	newer := hub.PublishInert(50_000)
 	hub.Fault("server-error", false)

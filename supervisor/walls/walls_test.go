@@ -171,7 +171,7 @@ func TestPlantedElsewhere(t *testing.T) {
 			file := "actors/actorkit/planted_" + system + ".go"
 			pkgs := load(t, syntax, []string{"GOOS=" + system, "CGO_ENABLED=0"}, overlay(t, file, source), "./"+filepath.Dir(file))
 			if len(Hands(pkgs[0])) == 0 {
-				t.Error("the planted violation was not found")
+				t.Error("the planted violation was not found, want it reported")
 			}
 		})
 	}
@@ -227,7 +227,7 @@ func TestPlantedSyntax(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pkgs := load(t, syntax, nil, overlay(t, test.file, test.source), "./"+filepath.Dir(test.file))
 			if found := test.check(pkgs[0]); len(found) == 0 {
-				t.Fatal("the planted violation was not found")
+				t.Fatal("the planted violation was not found, want it reported")
 			}
 		})
 	}
