@@ -54,11 +54,11 @@ func TestWallTimerStop(t *testing.T) {
 		<-w.C()
 		w.Stop()
 		if w.Due() {
-			t.Error("a stopped timer is due")
+			t.Error("a stopped timer is due, want it never due")
 		}
 		select {
 		case <-w.C():
-			t.Error("a stopped timer fired")
+			t.Error("a stopped timer fired, want it silent")
 		case <-time.After(time.Hour):
 		}
 	})

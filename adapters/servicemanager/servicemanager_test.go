@@ -27,6 +27,6 @@ func TestOutput(t *testing.T) {
 	}
 	t.Setenv("SERVICEMANAGER_TEST_HANG", "1")
 	if _, err := Output(t.Context(), 100*time.Millisecond, []string{os.Args[0]}); err == nil {
-		t.Error("got no error from a program that hangs")
+		t.Error("got no error from a program that hangs, want one")
 	}
 }

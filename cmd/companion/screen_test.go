@@ -35,7 +35,7 @@ func TestScreen(t *testing.T) {
 		t.Errorf("got %q, want no control of the terminal", text)
 	}
 	if !strings.Contains(screen(working(), true, ""), green) {
-		t.Error("no colour where it was asked for")
+		t.Error("got no color although it was requested, want it")
 	}
 	ended := working()
 	ended.FrontDoor.EndedRuntime = 2
@@ -45,7 +45,7 @@ func TestScreen(t *testing.T) {
 	unpinned := working()
 	unpinned.Runtime.Pinned = false
 	if !strings.Contains(screen(unpinned, false, ""), "NOT PINNED") { // M10
-		t.Error("an unpinned binary is not said")
+		t.Error("got no word about the unpinned binary, want it named")
 	}
 }
 

@@ -301,7 +301,7 @@ func TestNoWindowBetweenStates(t *testing.T) {
 		t.Errorf("before the gate: got %d after %v, want 503 within a second", got, time.Since(begin))
 	}
 	if len(up.began) != 0 {
-		t.Error("a request reached a runtime that is being drained")
+		t.Error("a request reached a runtime that is being drained, want none")
 	}
 }
 

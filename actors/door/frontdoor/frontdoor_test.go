@@ -92,7 +92,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("got %+v at the end, want DoorLost with not_ready", m)
 	}
 	if _, err := loopback.ReadEndpoint(r.endpoint); err == nil {
-		t.Error("the endpoint file outlived the door")
+		t.Error("the endpoint file exists after the shutdown, want it removed")
 	}
 }
 

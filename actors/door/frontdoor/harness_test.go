@@ -182,7 +182,9 @@ func llama(t testing.TB) http.Handler {
 	mux.HandleFunc("POST /v1/chat/completions", answer)
 	mux.HandleFunc("POST /v1/completions", answer)
 	mux.HandleFunc("POST /v1/embeddings", answer)
-	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) { t.Error("a foreign route reached the runtime") })
+	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {
+		t.Error("a foreign route reached the runtime, want only known routes")
+	})
 	return mux
 }
 

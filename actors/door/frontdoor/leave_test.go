@@ -34,7 +34,7 @@ func TestProbeOfAHungRuntime(t *testing.T) {
 	select {
 	case <-up.gone:
 	case <-time.After(2 * time.Second):
-		t.Error("the runtime still answers a probe that left")
+		t.Error("the runtime still answers a probe whose client left, want it cancelled")
 	}
 }
 

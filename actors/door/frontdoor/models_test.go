@@ -14,7 +14,7 @@ func TestModelsOfABusyRuntime(t *testing.T) {
 	up := newSlow()
 	r := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "GET" {
-			t.Error("the runtime was asked")
+			t.Error("the request reached the runtime, want it answered without")
 		}
 		up.ServeHTTP(w, r)
 	}), func(d *Deps) { d.Bounds.MaxInFlight, d.Bounds.QueueBound = 1, 1 })

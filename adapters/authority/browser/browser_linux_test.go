@@ -119,7 +119,7 @@ func TestRefusesOtherURLs(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(out); err == nil {
-		t.Error("the opener was called")
+		t.Error("the opener was called, want no call")
 	}
 }
 

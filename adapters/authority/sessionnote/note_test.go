@@ -41,6 +41,6 @@ func TestNote(t *testing.T) {
 		}
 	}
 	if Digest(messages.Secret{}) != "" || Digest(messages.NewSecret("a")) == Digest(messages.NewSecret("b")) {
-		t.Error("digests do not tell tokens apart")
+		t.Error("got equal digests of different tokens, want different ones")
 	}
 }

@@ -298,6 +298,6 @@ func TestExpand(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if _, _, err := Expand(t.Context(), []string{t.TempDir()}); err == nil {
-		t.Error("a folder without notes is accepted")
+		t.Error("a folder without notes: got no error, want one")
 	}
 }

@@ -104,7 +104,7 @@ func TestUnendedRuntimeIsGivenUp(t *testing.T) {
 		t.Errorf("the late end removed the next runtime's record: %v", err)
 	}
 	if len(exits) > 0 {
-		t.Error("a second exit was reported")
+		t.Error("got a second exit report, want one")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestUnendedStageIsAbandoned(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):
-		t.Error("abandoning it did not return")
+		t.Error("abandon did not return within 20 s, want it to")
 		release()
 		<-done
 	}
