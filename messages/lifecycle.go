@@ -192,7 +192,7 @@ type BackEndUp struct {
 	Speculates, Sleeps bool
 }
 
-// IdentityChanged says that a verified file was replaced or modified (M9): it must be hashed again before a
+// IdentityChanged says that a verified file was replaced or modified (M9, M10): it must be hashed again before a
 // start. Sent by process.
 type IdentityChanged struct {
 	Launch   Launch

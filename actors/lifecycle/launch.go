@@ -107,15 +107,17 @@ func (l *loop) forget(actor messages.Actor) {
 	}
 }
 
-// identityChanged handles a file that was replaced after its verification (M9): the process actor has
-// refused to start from it, and it must be hashed again.
+// identityChanged handles an artifact that was replaced or changed after its verification (M9, M10): the process actor has
+// refused to start from it, and it must be hashed again. That is not a crash. A second time in a row it is: provision found
+// the bytes right, and the process actor still refuses them, so the next check waits for the backoff or the hold.
 func (l *loop) identityChanged(m messages.IdentityChanged) {
 	if m.Launch != l.number {
 		return
 	}
 	if c := l.current; c != nil {
-		c.noCrash = true
+		c.noCrash = !l.rechecked
 	}
+	l.rechecked = true
 	l.facts.Verified, l.causes.Verified = false, messages.ReasonNotReady
 	l.offered = nil
 	l.provision.Put(messages.Reverify{})
@@ -290,6 +292,7 @@ func (l *loop) healthSucceeded(m messages.HealthSucceeded) {
 	switch l.machine.State() {
 	case messages.StateStarting:
 		c.startBy, c.readyAt, c.used = time.Time{}, time.Now(), true
+		l.rechecked = false
 		l.apply(messages.EventHealthOK, messages.ReasonOK)
 		l.lastReady = c.number
 		l.replaced()

@@ -44,6 +44,7 @@ type loop struct {
 	recorded                  digests                      // of the last PairReady
 	wrong                     map[[32]byte]messages.Reason // artifacts whose bytes are known to be wrong
 	plain                     *pair                        // is started without speculative decoding (R12)
+	rechecked                 bool                         // since a launch became ready, one was refused for changed artifacts
 
 	current   *launch         // nil: no runtime runs, as far as this actor knows
 	number    messages.Launch // of the current or the last launch

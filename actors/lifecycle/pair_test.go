@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"companion/fsm"
 	"companion/messages"
 )
 
@@ -266,6 +267,60 @@ func TestLibraryMissing(t *testing.T) {
 		spawns := taken[messages.Spawn](w.process)
 		if len(spawns) == 0 || spawns[len(spawns)-1].Model.SHA256 != [32]byte{1} {
 			t.Fatalf("got %+v, want a Spawn of model 1", spawns)
+		}
+	})
+}
+
+// M9, M10, A8: an artifact that the process actor refuses is hashed again, and the next start is immediate. If the process
+// actor goes on refusing what provision finds right, the starts wait like after crashes, up to the hold. One start that becomes
+// ready ends that.
+func TestTwoChecksThatDisagree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		defer w.close()
+		w.ready(t)
+		w.send(exited(1, messages.ReasonProcessExited))
+		w.pass(time.Minute)
+		refuse := func() messages.Snapshot {
+			t.Helper()
+			spawns := taken[messages.Spawn](w.process)
+			if len(spawns) != 1 {
+				t.Fatalf("got %d Spawn messages, want 1", len(spawns))
+			}
+			launch := spawns[0].Launch
+			w.send(messages.IdentityChanged{Launch: launch, Artifact: "r"})
+			if looks := len(taken[messages.Reverify](w.provision)); looks != 1 {
+				t.Fatalf("got %d Reverify messages, want 1", looks)
+			}
+			w.send(exited(launch, messages.ReasonDigestMismatch))
+			if got := len(taken[messages.Spawn](w.process)); got != 0 {
+				t.Fatalf("before the verdict: got %d Spawn messages, want none", got)
+			}
+			return w.send(verified(1))
+		}
+		if got := refuse(); got.State != messages.StateStarting || got.Restarts != 1 {
+			t.Fatalf("first refusal: got %+v, want an immediate start and no crash counted", got)
+		}
+		got := refuse()
+		for range 10 {
+			if got.Held {
+				break
+			}
+			if got.State != messages.StateStopped || got.RetryAt.IsZero() {
+				t.Fatalf("further refusal: got %+v, want a pause", got)
+			}
+			w.pass(time.Until(got.RetryAt))
+			got = refuse()
+		}
+		if !got.Held {
+			t.Fatalf("got %+v, want held", got)
+		}
+		w.pass(fsm.CrashLoopWindow)
+		w.up(t)
+		w.send(exited(w.snapshot.Get().Launch, messages.ReasonProcessExited))
+		w.pass(time.Minute)
+		if got := refuse(); got.State != messages.StateStarting {
+			t.Fatalf("first refusal after a ready launch: got %+v, want an immediate start", got)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -206,4 +207,40 @@ func without(t *testing.T, source, prefix string) (removed, path string) {
 		t.Fatalf("got an archive without %s, want it", prefix)
 	}
 	return removed, path
+}
+
+// M9, M10: a library of the runtime that has a wrong bit does not run. The runtime is fetched again and serves, without a command.
+func TestRottenRuntimeHeals(t *testing.T) {
+	_, c := realPair(t)
+	before, _ := c.Status()
+	libraries, err := filepath.Glob(filepath.Join(c.Data(), "runtimes", "*", "*", "libllama.so*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotten := 0
+	for _, library := range libraries {
+		if info, err := os.Lstat(library); err == nil && info.Mode().IsRegular() {
+			flip(t, library)
+			if err := os.Chmod(library, info.Mode().Perm()); err != nil {
+				t.Fatal(err)
+			}
+			rotten++
+		}
+	}
+	if rotten == 0 {
+		t.Fatalf("got no library of %v altered, want one", libraries)
+	}
+	if err := syscall.Kill(before.Runtime.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	status := c.Await("serving again", harness.AvailableWithin, func(s messages.Status) bool {
+		return s.CompanionAvailable && s.Runtime.PID != before.Runtime.PID
+	})
+	if !logged(c, "artifact on disk is wrong, fetching it again", harness.RuntimeName, string(messages.ReasonDigestMismatch)) {
+		t.Error("the log does not say that the runtime was wrong and is fetched again, want it")
+	}
+	if status.Runtime.Held {
+		t.Errorf("got %+v, want not held", status.Runtime)
+	}
+	serves(t, c, "after the repair")
 }

@@ -232,8 +232,8 @@ func TestChangedArtifacts(t *testing.T) {
 	m.Runtime.Files = append([]messages.ArchiveFile(nil), m.Runtime.Files...)
 	m.Runtime.Files[0].SHA256[0]++
 	b.mailbox <- m
-	if lost := expect[messages.IntegrityLost](b); lost != (messages.IntegrityLost{Artifact: "hostile", Reason: messages.ReasonDigestMismatch}) {
-		t.Errorf("got %+v, want digest_mismatch of the model", lost)
+	if changed := expect[messages.IdentityChanged](b); changed != (messages.IdentityChanged{Launch: 2, Artifact: "hostile"}) {
+		t.Errorf("got %+v, want IdentityChanged of launch 2 and the runtime", changed)
 	}
 	if exit := expect[messages.RuntimeExited](b); exit.Launch != 2 || exit.Exit.Reason != messages.ReasonDigestMismatch {
 		t.Errorf("got %+v, want digest_mismatch of launch 2", exit)

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -113,6 +114,7 @@ func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error)
 		return messages.VerifiedModel{}, err
 	}
 	m, err := w.Store.Model(ctx, w.artifact, w.options.rehash)
+	err = removed(err)
 	if !errors.Is(err, store.ErrNotHere) || !w.mayFetch() {
 		return m, err
 	}
@@ -124,6 +126,20 @@ func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error)
 
 // mayFetch reports whether missing bytes may be downloaded. What the user added from a file has no URL.
 func (w worker) mayFetch() bool { return w.options.mayFetch && len(w.artifact.URLs) > 0 }
+
+func (j *job) mayFetch() bool { return j.options.mayFetch && len(j.artifact.URLs) > 0 }
+
+// errRemoved marks the error of an artifact whose files on disk were wrong, and were deleted for it.
+var errRemoved = errors.New("it was removed")
+
+// removed marks an error of the store's look at the disk with errRemoved, if it says that the files were wrong.
+func removed(err error) error {
+	var own *store.Error
+	if errors.As(err, &own) && (wrongBytes(own.Reason) || own.Reason == messages.ReasonMalformedSpec) {
+		return fmt.Errorf("%w: %w", err, errRemoved)
+	}
+	return err
+}
 
 func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, error) {
 	if w.Unpinned != "" {
@@ -137,7 +153,7 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 	}
 	r, err := w.Store.Runtime(ctx, w.artifact, w.options.rehash)
 	if !errors.Is(err, store.ErrNotHere) {
-		return r, err
+		return r, removed(err)
 	}
 	// After a crash between download and unpacking, the archive is on disk.
 	if err := w.Store.Archived(ctx, w.artifact); errors.Is(err, store.ErrNotHere) && w.mayFetch() {
@@ -145,7 +161,7 @@ func (w worker) ensureRuntime(ctx context.Context) (messages.VerifiedRuntime, er
 			return r, err
 		}
 	} else if err != nil {
-		return r, err
+		return r, removed(err)
 	}
 	return w.Store.Unpack(ctx, w.artifact)
 }

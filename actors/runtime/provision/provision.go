@@ -63,12 +63,14 @@ type service struct {
 	out        []messages.ToLifecycle // queue to lifecycle, so that the loop never waits for it
 	want       *messages.Want
 	known      map[digest]result // results since the last check
-	offered    map[digest]bool   // sent to lifecycle since a pair became ready
-	ready      bool              // a pair has become ready
-	refused    bool              // an artifact is missing and its fetch was not allowed
-	retry      *time.Timer       // runs after a transient failure
-	pauses     *backoff.ExponentialBackOff
-	meters     map[digest]*meter
+	// refetched are the artifacts that were fetched again because their files were wrong, since the last Want or PairReady.
+	refetched map[digest]bool
+	offered   map[digest]bool // sent to lifecycle since a pair became ready
+	ready     bool            // a pair has become ready
+	refused   bool            // an artifact is missing and its fetch was not allowed
+	retry     *time.Timer     // runs after a transient failure
+	pauses    *backoff.ExponentialBackOff
+	meters    map[digest]*meter
 }
 
 // Serve runs until ctx ends, and returns when every job has ended.
@@ -77,7 +79,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	s := &service{
 		Deps: a.deps, ctx: jobs, jobs: map[digest]*job{}, results: make(chan result),
 		out:   []messages.ToLifecycle{messages.ActorStarted{Actor: messages.ActorProvision}},
-		known: map[digest]result{}, offered: map[digest]bool{},
+		known: map[digest]result{}, refetched: map[digest]bool{}, offered: map[digest]bool{},
 		retry: time.NewTimer(time.Hour), pauses: newPauses(30*time.Second, 10*time.Minute), meters: map[digest]*meter{},
 	}
 	s.retry.Stop()
@@ -144,6 +146,7 @@ func (s *service) handle(m messages.ToProvision) {
 		s.refused = false
 		s.want = &m
 		s.pauses.Reset()
+		clear(s.refetched)
 		s.check(false)
 	case messages.Fetch:
 		s.fetch(m)
@@ -153,6 +156,7 @@ func (s *service) handle(m messages.ToProvision) {
 		s.check(false)
 	case messages.PairReady:
 		s.ready = true
+		clear(s.refetched)
 		s.offered = map[digest]bool{m.Model: true, m.Runtime: true}
 	case messages.Prune:
 		s.prune(m)
@@ -298,7 +302,10 @@ func (s *service) finished(r result) {
 	}
 	key := r.artifact.SHA256
 	j := s.jobs[key]
-	if j.again && j.needed() {
+	if (s.refetch(j, r) || j.again) && j.needed() {
+		if errors.Is(r.err, errRemoved) && j.wanted && s.want != nil {
+			s.verdict(r) // a runtime must not go on with these files
+		}
 		s.launch(j)
 		return
 	}
@@ -316,6 +323,19 @@ func (s *service) finished(r result) {
 		s.known[key] = r
 		s.verdict(r)
 	}
+}
+
+// refetch reports whether wrong files that the job found on disk are fetched again at once. That happens once until the next
+// Want or PairReady, so that a disk that keeps changing its bytes does not cause a download after the other.
+func (s *service) refetch(j *job, r result) bool {
+	key := r.artifact.SHA256
+	if !errors.Is(r.err, errRemoved) || !j.mayFetch() || s.refetched[key] {
+		return false
+	}
+	s.refetched[key] = true
+	s.Log.Warn("artifact on disk is wrong, fetching it again", zap.String("artifact", r.artifact.Name),
+		zap.String("reason", string(r.reason)), zap.Error(r.err))
+	return true
 }
 
 // verdict reports to lifecycle that an artifact is missing or wrong, or that a pair is complete.

@@ -212,7 +212,8 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// M9, M6: Reverify hashes the files again. A wrong digest is reported and the file deleted; a pull fetches it again.
+// M9, M6: Reverify hashes the files again. A wrong digest is reported and the file deleted. It is fetched again if that is
+// allowed: at once for the first time, and with the next Want after that.
 func TestReverify(t *testing.T) {
 	server, h := fetchHarness(t)
 	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
@@ -223,14 +224,52 @@ func TestReverify(t *testing.T) {
 	h.verified()
 	wrong := bytes.Clone(modelBytes)
 	wrong[3] ^= 1
-	must(t, os.Chmod(v.Model.Path, 0o600), os.WriteFile(v.Model.Path, wrong, 0o600))
+	alter := func() { must(t, os.Chmod(v.Model.Path, 0o600), os.WriteFile(v.Model.Path, wrong, 0o600)) }
+	gone := func() {
+		t.Helper()
+		if _, err := os.Stat(v.Model.Path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("altered file: got %v, want it deleted", err)
+		}
+	}
+	alter()
 	h.inbox <- messages.Reverify{}
 	h.lost(loss(want.Model, messages.ReasonDigestMismatch))
-	if _, err := os.Stat(v.Model.Path); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("altered file: got %v, want it deleted", err)
+	h.verified()
+	if asked := server.asked("/m/g"); asked != 2 {
+		t.Fatalf("got %d requests, want a second one", asked)
 	}
+	alter()
+	h.inbox <- messages.Reverify{}
+	h.lost(loss(want.Model, messages.ReasonDigestMismatch))
+	gone()
 	h.inbox <- want
 	h.verified()
+	alter()
+	want.MayFetch, want.FetchRefused = false, messages.ReasonSignInNeeded
+	h.inbox <- want
+	h.lost(loss(want.Model, messages.ReasonDigestMismatch))
+	gone()
+}
+
+// M10: a library of the unpacked runtime with a wrong bit, which sizes and modes do not show, is found by Reverify. The runtime
+// is fetched again at once.
+func TestRottenRuntimeIsFetchedAgain(t *testing.T) {
+	server, h := fetchHarness(t)
+	want := messages.Want{Model: server.model("g", modelBytes), Runtime: server.runtime(t), MayFetch: true}
+	h.start()
+	h.inbox <- want
+	v := h.verified()
+	program := filepath.Join(v.Runtime.Dir, v.Runtime.Executable)
+	right, err := os.ReadFile(program)
+	must(t, err, os.Chmod(program, 0o700), os.WriteFile(program, []byte("Program"), 0o700), os.Chmod(program, 0o500))
+	h.inbox <- want
+	h.verified() // not hashed here: each spawn does that
+	h.inbox <- messages.Reverify{}
+	h.lost(loss(want.Runtime, messages.ReasonDigestMismatch))
+	h.verified()
+	if got, err := os.ReadFile(program); err != nil || !bytes.Equal(got, right) || server.asked("/r/r") != 2 {
+		t.Errorf("got %q, %v after %d requests; want %q after 2", got, err, server.asked("/r/r"), right)
+	}
 }
 
 // The last Want counts: jobs that only the previous one needed end, and their bytes are kept. M12: a new version does not

@@ -19,8 +19,8 @@ type Error struct {
 	Err      error
 }
 
-// ErrIdentityChanged marks the Error of a model file that is not the verified one (M9). The caller must hash the file
-// again.
+// ErrIdentityChanged marks the Error of a model file or a pinned runtime that is not the verified one (M9, M10). The caller
+// must hash it again.
 var ErrIdentityChanged = errors.New("the file is not the one that was verified")
 
 func (e *Error) Error() string {

@@ -9,6 +9,9 @@ import (
 // WriteRecord exports writeRecord to the external tests.
 var WriteRecord = writeRecord
 
+// VerifyRuntime exports verifyRuntime to the external tests.
+var VerifyRuntime = verifyRuntime
+
 // UseDevice uses a device file in place of a GPU's until restore is called.
 func UseDevice(path string) (restore func()) {
 	before := devicePatterns

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,18 +28,19 @@ func OpenModel(m messages.VerifiedModel) (*os.File, error) {
 		return refuse(errors.New("its path is not absolute"))
 	}
 	f, err := openRegular(m.Path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
+	if differs(err) {
 		return refuse(ErrIdentityChanged)
 	} else if err != nil {
-		return refuse(err)
+		return nil, failed("opening the model", err)
 	}
 	id, err := fileid.Of(f)
-	if err == nil && id != m.Identity {
-		err = ErrIdentityChanged
-	}
 	if err != nil {
 		_ = f.Close()
-		return refuse(err)
+		return nil, failed("opening the model", err)
+	}
+	if id != m.Identity {
+		_ = f.Close()
+		return refuse(ErrIdentityChanged)
 	}
 	return f, nil
 }
@@ -61,11 +63,11 @@ func openRuntime(r messages.VerifiedRuntime) (*os.File, error) {
 	}
 	executable, err := openRegular(filepath.Join(r.Dir, filepath.FromSlash(r.Executable)))
 	if err != nil {
-		return nil, distrust(r, messages.ReasonInvalidBinaryPath, err)
+		return nil, refusal(r, messages.ReasonInvalidBinaryPath, err)
 	}
 	if err := trusted(executable); err != nil {
 		_ = executable.Close()
-		return nil, distrust(r, messages.ReasonBinaryUntrusted, err)
+		return nil, refusal(r, messages.ReasonBinaryUntrusted, err)
 	}
 	return executable, nil
 }
@@ -81,14 +83,39 @@ func verifyRuntime(r messages.VerifiedRuntime, executable *os.File) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, errWrongBytes):
-		return distrust(r, messages.ReasonDigestMismatch, err)
+		return refusal(r, messages.ReasonDigestMismatch, err)
 	default:
-		return distrust(r, messages.ReasonBinaryUntrusted, err)
+		return refusal(r, messages.ReasonBinaryUntrusted, err)
 	}
 }
 
 func distrust(r messages.VerifiedRuntime, reason messages.Reason, err error) *Error {
 	return &Error{reason, "checking the runtime", r.Name, pathless(err)}
+}
+
+// refusal returns the Error for a runtime that failed its check. A difference has the given reason; in a pinned runtime it is
+// marked with ErrIdentityChanged. A check that could not be made, because of a read error or too many open files, says nothing
+// about the files: it is a failed start.
+func refusal(r messages.VerifiedRuntime, reason messages.Reason, err error) *Error {
+	if !differs(err) {
+		return failed("checking the runtime", err)
+	}
+	refused := distrust(r, reason, err)
+	if r.Pinned {
+		refused.Err = fmt.Errorf("%w: %w", ErrIdentityChanged, refused.Err)
+	}
+	return refused
+}
+
+// differs reports whether an error of a check says what was found, as opposed to that it could not be looked at. A file
+// without permission is found with another mode.
+func differs(err error) bool {
+	for _, found := range []error{errNotRegular, errWrongBytes, errListing, errUntrusted, fs.ErrNotExist, fs.ErrPermission, syscall.ENOTDIR} {
+		if errors.Is(err, found) {
+			return true
+		}
+	}
+	return false
 }
 
 var (
@@ -124,10 +151,7 @@ func verifyTree(r messages.VerifiedRuntime, executable *os.File) error {
 		}
 		seen++
 		if want.LinkTarget != "" {
-			if target, err := os.Readlink(path); err != nil || target != want.LinkTarget {
-				return errListing
-			}
-			return nil
+			return sameLink(path, want)
 		}
 		hashes.Go(func() error {
 			if name == filepath.FromSlash(r.Executable) {
@@ -141,6 +165,24 @@ func verifyTree(r messages.VerifiedRuntime, executable *os.File) error {
 		return err
 	}
 	if executableFile, ok := listed[filepath.FromSlash(r.Executable)]; seen != len(r.Files) || !ok || executableFile.LinkTarget != "" {
+		return errListing
+	}
+	return nil
+}
+
+func sameLink(path string, want messages.ArchiveFile) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSymlink {
+		return errListing
+	}
+	target, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	if target != want.LinkTarget {
 		return errListing
 	}
 	return nil

@@ -176,7 +176,9 @@ func TestRuntimeIsTheVerifiedTree(t *testing.T) {
 			if err := test.change(spec.Runtime.Dir); err != nil {
 				t.Fatal(err)
 			}
-			refusal(t, spec, test.reason, "tree")
+			if err := refusal(t, spec, test.reason, "tree"); !errors.Is(err, spawn.ErrIdentityChanged) {
+				t.Errorf("got %v, want ErrIdentityChanged", err)
+			}
 		})
 	}
 	t.Run("unchanged", func(t *testing.T) {
@@ -184,6 +186,38 @@ func TestRuntimeIsTheVerifiedTree(t *testing.T) {
 		spec.Runtime = tree(t)
 		awaitHealthy(t, start(t, spec))
 	})
+}
+
+// M9, M10: a check that cannot be made, here for want of a descriptor, is a failed start, and not a verdict on the files.
+func TestCheckThatCannotBeMade(t *testing.T) {
+	spec := spawntest.Spec(t, nil)
+	r := tree(t)
+	executable, err := os.Open(filepath.Join(r.Dir, r.Executable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = executable.Close() }()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, ofModel := spawn.OpenModel(spec.Model)
+	ofRuntime := spawn.VerifyRuntime(r, executable)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{"model": ofModel, "runtime": ofRuntime} {
+		var typed *spawn.Error
+		if !errors.As(err, &typed) || typed.Reason != messages.ReasonSpawnFailed || typed.Artifact != "" || !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("%s: got %+v, want spawn_failed because of EMFILE, about no artifact", what, err)
+		}
+	}
+	if err := spawn.VerifyRuntime(r, executable); err != nil {
+		t.Errorf("with descriptors: got %v, want no error", err)
+	}
 }
 
 // M10: an executable path must stay inside its folder, the folder must be absolute, and the manifest's list must contain
