@@ -33,8 +33,13 @@ type matrix struct {
 	environment []string
 }
 
-// ready starts a companion with an application token. The model gets a chat template that has tools. The base model seldom ends
-// an answer by itself, so the context bounds the answers of programs that set no bound.
+// withTools is the base model with a chat template that has tools. It seldom ends an answer by itself, so the context bounds the
+// answers of programs that set no bound.
+func withTools(t *testing.T) string {
+	return harness.WithTemplate(t, harness.Parts(t).Model.File, harness.ToolTemplate)
+}
+
+// ready starts a companion with an application token, which serves a model.
 func ready(t *testing.T, folder, model string, context int) *matrix {
 	t.Helper()
 	installed, err := filepath.Abs("../../.cache/" + folder)
@@ -46,7 +51,7 @@ func ready(t *testing.T, folder, model string, context int) *matrix {
 		t.Fatal(err)
 	}
 	parts, hub := harness.Parts(t), harness.NewHub(t)
-	hub.Publish("model", harness.ModelName, harness.WithTemplate(t, model, harness.ToolTemplate), "--version", "1", "--default")
+	hub.Publish("model", harness.ModelName, model, "--version", "1", "--default")
 	hub.Publish("runtime", harness.RuntimeName, parts.Runtime.File, "--version", parts.Runtime.Version, "--default")
 	c := hub.Companion(fmt.Sprintf("[model]\ncontext = %d\n", context))
 	c.Start()
@@ -123,7 +128,7 @@ func (m *matrix) check(requests int64) {
 // L12, L13, L14, X13: the libraries that CI installs work unchanged, through exec and with an application token. TestClients
 // has the others.
 func TestLibraries(t *testing.T) {
-	m := ready(t, "clients-ci", harness.Parts(t).Model.File, 8192)
+	m := ready(t, "clients-ci", withTools(t), 8192)
 	m.try("openai, Python", m.python("openai_client.py")...)
 	m.try("anthropic, Python", m.python("anthropic_client.py")...)
 	m.try("langchain, Python", m.python("langchain_client.py")...)
@@ -136,7 +141,7 @@ func TestLibraries(t *testing.T) {
 
 // L12, L13, L14, X13: real libraries and programs work unchanged, through exec and with an application token.
 func TestClients(t *testing.T) {
-	base := harness.Parts(t).Model.File
+	base := withTools(t)
 	m := ready(t, "clients", base, 8192)
 	bin := func(name string) string { return filepath.Join(m.installed, name) }
 	script := func(name string) string { return filepath.Join(m.scripts, name) }
