@@ -1,6 +1,7 @@
 #!/bin/sh
 # Claude Code, in its ordinary way: one question, printed. The small model answers anything; only the exchange counts.
 set -eu
+mkdir -p "${TMPDIR:-/tmp}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

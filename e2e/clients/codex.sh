@@ -1,6 +1,7 @@
 #!/bin/sh
 # codex, in its ordinary way: one task without a terminal, with a provider of the Responses form.
 set -eu
+mkdir -p "${TMPDIR:-/tmp}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Simon Willison's llm, in its ordinary way: a model of the OpenAI form in extra-openai-models.yaml.
 set -eu
+mkdir -p "${TMPDIR:-/tmp}"
 LLM_USER_PATH=$(mktemp -d)
 export LLM_USER_PATH
 trap 'rm -rf "$LLM_USER_PATH"' EXIT
