@@ -345,3 +345,10 @@ func reasonOf(err error) messages.Reason {
 	}
 	return messages.ReasonTransferFailed
 }
+
+// unreadable reports whether the look at the disk failed, so that nothing is known about the files. Looking again needs no
+// permission to fetch.
+func unreadable(err error) bool {
+	var own *store.Error
+	return errors.As(err, &own) && !errors.Is(err, errRemoved) && (transient(own.Reason) || own.Reason == messages.ReasonInvalidModelPath)
+}

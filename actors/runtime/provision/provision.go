@@ -46,7 +46,12 @@ type Deps struct {
 type Actor struct{ deps Deps }
 
 // New returns the actor; Serve runs it.
-func New(deps Deps) *Actor { return &Actor{deps} }
+func New(deps Deps) *Actor {
+	deps.Store.NotRecorded = func(err error) {
+		deps.Log.Warn("verified artifact not recorded, it is read again at the next check", zap.String("reason", string(reasonOf(err))), zap.Error(err))
+	}
+	return &Actor{deps}
+}
 
 func (a *Actor) String() string { return string(messages.ActorProvision) }
 
@@ -365,7 +370,7 @@ func (s *service) verdict(r result) {
 		}
 	}
 	s.tell(messages.IntegrityLost{Artifact: r.artifact.Name, SHA256: key, Reason: reason})
-	if wanted && (s.want.MayFetch || r.artifact.Own) && transient(r.reason) {
+	if wanted && (s.want.MayFetch || r.artifact.Own) && transient(r.reason) || unreadable(r.err) {
 		s.retry.Reset(s.pauses.NextBackOff())
 	}
 }

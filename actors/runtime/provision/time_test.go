@@ -307,3 +307,41 @@ func TestReasonOf(t *testing.T) {
 		}
 	}
 }
+
+// M9: a look at the disk that failed is repeated, also while nothing may be fetched and for the last known good pair. Wrong files
+// were removed: looking again finds nothing.
+func TestFailedLookIsRepeated(t *testing.T) {
+	m := messages.Artifact{Name: "m", Kind: messages.KindModel, SHA256: digest{1}}
+	r := messages.Artifact{Name: "r", Kind: messages.KindRuntime, SHA256: digest{2}}
+	for _, test := range []struct {
+		reason messages.Reason
+		again  bool
+	}{
+		{messages.ReasonNoSpace, true},
+		{messages.ReasonTransferFailed, true},
+		{messages.ReasonInvalidModelPath, true},
+		{messages.ReasonDigestMismatch, false},
+		{messages.ReasonSizeMismatch, false},
+	} {
+		for what, want := range map[string]messages.Want{"wanted": {Model: m, Runtime: r}, "last good": {GoodModel: m, GoodRuntime: r}} {
+			synctest.Test(t, func(t *testing.T) {
+				s := &service{
+					want: &want, known: map[digest]result{}, offered: map[digest]bool{},
+					retry: time.NewTimer(time.Hour), pauses: newPauses(30*time.Second, 10*time.Minute),
+				}
+				s.retry.Stop()
+				s.verdict(result{artifact: m, reason: test.reason, err: removed(&store.Error{Reason: test.reason})})
+				select {
+				case <-s.retry.C:
+					if !test.again {
+						t.Errorf("%s, %s: got another look, want none", what, test.reason)
+					}
+				case <-time.After(time.Minute):
+					if test.again {
+						t.Errorf("%s, %s: got no other look within a minute, want one", what, test.reason)
+					}
+				}
+			})
+		}
+	}
+}

@@ -31,7 +31,7 @@ const (
 var testTime = time.Unix(1_700_000_000, 0)
 
 // children are the functions that the test binary runs as a child process.
-var children = map[string]func() int{"crash": crashChild, "full": fullChild, "noexec": noexecChild}
+var children = map[string]func() int{"crash": crashChild, "full": fullChild, "noexec": noexecChild, "unwritable": unwritableChild}
 
 func child(t *testing.T, role, dir string, step int) *exec.Cmd {
 	t.Helper()
@@ -210,6 +210,61 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("%v: %s (this test needs user and mount namespaces)", err, out)
 	}
 	want := fmt.Sprintf("first %[1]s\nmidway %[1]s false <nil>\n", messages.ReasonNoSpace)
+	if string(out) != want {
+		t.Fatalf("got %q, want %q", out, want)
+	}
+}
+
+// unwritableChild prints what the store says of a right model whose record does not fit, and on a read-only file system.
+func unwritableChild() int {
+	mount := os.Getenv(childDir)
+	if err := syscall.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		fmt.Println("mount:", err)
+		return 2
+	}
+	dir := filepath.Join(mount, "data")
+	s, err := Open(dir)
+	if err == nil {
+		err = put(s, model(), content)
+	}
+	if err == nil { // changes the identity of the file, as another device number does
+		err = os.Chmod(s.final(model()), 0o600)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	filler := os.WriteFile(filepath.Join(mount, "filler"), make([]byte, 2<<20), 0o600)
+	look := func(when string, s *Store, err error) {
+		if err != nil {
+			fmt.Println(when, err)
+			return
+		}
+		var reported []messages.Reason
+		s.NotRecorded = func(err error) { reported = append(reported, reasonOf(err)) }
+		_, err = s.Model(context.Background(), model(), false)
+		fmt.Println(when, reasonOf(err), reported)
+	}
+	look("full", s, nil)
+	if !errors.Is(filler, syscall.ENOSPC) {
+		fmt.Println("filling the disk:", filler)
+	}
+	if err := syscall.Mount("", mount, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		fmt.Println("remount:", err)
+		return 2
+	}
+	s, err = Open(dir)
+	look("read-only", s, err)
+	return 0
+}
+
+// M9: a record that cannot be written, on a full disk or a read-only file system, does not make a right model wrong.
+func TestRecordDoesNotFit(t *testing.T) {
+	out, err := inNamespace(child(t, "unwritable", t.TempDir(), 0)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s (this test needs user and mount namespaces)", err, out)
+	}
+	want := fmt.Sprintf("full %s [%s]\nread-only %[1]s [%[3]s]\n", messages.ReasonOK, messages.ReasonNoSpace, messages.ReasonTransferFailed)
 	if string(out) != want {
 		t.Fatalf("got %q, want %q", out, want)
 	}

@@ -49,3 +49,7 @@ func bare(err error) error {
 	}
 	return fmt.Errorf("unexpected %T", err)
 }
+
+func changing() error {
+	return &Error{Reason: messages.ReasonTransferFailed, what: "the file changed while it was read"}
+}

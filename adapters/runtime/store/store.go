@@ -57,6 +57,9 @@ type Store struct {
 	dir string
 	key []byte // authenticates pins
 	budget
+	// NotRecorded is told why the mode or the record of a verified file could not be written. Set it before the store is
+	// used concurrently; it may be called concurrently.
+	NotRecorded func(error)
 	// testOnlyStep runs after each change of the disk; a test kills the process in it.
 	testOnlyStep func()
 }
@@ -76,7 +79,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the artifact store: %w", err)
 	}
-	s := &Store{dir: dir, key: key, testOnlyStep: func() {}}
+	s := &Store{dir: dir, key: key, NotRecorded: func(error) {}, testOnlyStep: func() {}}
 	return s, s.tidy()
 }
 
@@ -331,10 +334,6 @@ func sameContent(before, after messages.FileIdentity) bool {
 	return before == after
 }
 
-func changing() error {
-	return &Error{Reason: messages.ReasonTransferFailed, what: "the file changed while it was read"}
-}
-
 // wrongBytes returns err if it says that the bytes of a file are wrong, so that the file is deleted; nil for every other error.
 func wrongBytes(err error) *Error {
 	var wrong *Error
@@ -346,7 +345,8 @@ func wrongBytes(err error) *Error {
 
 // settle makes a file that has its final name and was verified with the identity hashed read-only, and pins its identity (M9).
 // The identity is taken last, because renaming and changing the mode alter its time of change, and nothing else: a file that
-// was written to since it was read is not pinned.
+// was written to since it was read is not pinned. A mode or a pin that cannot be written, for want of space or on a read-only
+// file system, does not make right bytes wrong: it is reported to NotRecorded, and the file is read again the next time.
 func (s *Store) settle(f *os.File, path string, hashed messages.FileIdentity) (messages.FileIdentity, error) {
 	var id messages.FileIdentity
 	info, err := f.Stat()
@@ -355,7 +355,9 @@ func (s *Store) settle(f *os.File, path string, hashed messages.FileIdentity) (m
 		mode = info.Mode().Perm() &^ 0o222 // who may read the user's own file is for the user to say
 	}
 	if err == nil && info.Mode().Perm() != mode {
-		err = f.Chmod(mode)
+		if failed := f.Chmod(mode); failed != nil {
+			s.NotRecorded(storing(failed))
+		}
 		s.testOnlyStep()
 	}
 	if err == nil {
@@ -364,11 +366,11 @@ func (s *Store) settle(f *os.File, path string, hashed messages.FileIdentity) (m
 	if err == nil && !sameContent(hashed, id) {
 		err = changing()
 	}
-	if err == nil {
-		err = s.pin(path, id)
-	}
 	if err != nil {
 		return id, storing(err)
+	}
+	if failed := s.pin(path, id); failed != nil {
+		s.NotRecorded(storing(failed))
 	}
 	s.testOnlyStep()
 	return id, nil
