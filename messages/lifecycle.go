@@ -203,7 +203,7 @@ type IdentityChanged struct {
 // process, exactly once per Spawn.
 type RuntimeExited struct {
 	Launch    Launch
-	Requested bool // the exit answers a Kill
+	Requested bool // the exit answers a Kill that came before the runtime had begun to die
 	Exit      ExitReport
 }
 

@@ -26,6 +26,7 @@ type launch struct {
 	spawn messages.Spawn
 	kill  chan struct{} // closed when the exit is requested
 	grace time.Duration // from SIGTERM to SIGKILL; written before kill is closed
+	dying bool          // the runtime had begun to end before; written before kill is closed
 
 	started *messages.RuntimeStarted
 	up      *messages.BackEndUp
@@ -39,9 +40,14 @@ func newLaunch(m messages.Spawn) *launch {
 func (l *launch) requestKill(grace time.Duration) {
 	if !l.killRequested() {
 		l.grace = grace
+		l.dying = l.started != nil && spawn.IsEnding(l.started.PID)
 		close(l.kill)
 	}
 }
+
+// endedByRequest reports whether the exit answers a request for it. A runtime that had begun to die before does not: the
+// request came while the kernel freed its memory.
+func (l *launch) endedByRequest() bool { return l.killRequested() && !l.dying }
 
 func (l *launch) killRequested() bool {
 	select {
@@ -148,7 +154,7 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 			case cause != nil:
 				exit.Reason = reasonOf(cause)
 			}
-			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.killRequested(), Exit: exit}})
+			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.endedByRequest(), Exit: exit}})
 			return
 		}
 	}

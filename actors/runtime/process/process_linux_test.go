@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 
+	"companion/adapters/runtime/spawn"
 	"companion/adapters/runtime/spawn/spawntest"
 	"companion/messages"
 )
@@ -171,6 +172,36 @@ func TestKilledFromOutside(t *testing.T) {
 		t.Errorf("got %+v, want an exit by SIGKILL that was not requested", m)
 	}
 	b.quiet()
+}
+
+// R11: a runtime that has begun to die by itself when a Kill comes was not ended by it.
+func TestKillOfADyingRuntime(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.spawn(1, map[string]any{"serve": true})
+	started := expect[messages.RuntimeStarted](b)
+	expect[messages.BackEndUp](b)
+	pid := started.PID
+	current := newLaunch(messages.Spawn{Launch: 1})
+	current.started = &started
+	current.requestKill(0)
+	if !current.endedByRequest() {
+		t.Error("a runtime that lives: got an end by itself, want one by the request")
+	}
+	if err := syscall.Kill(pid, syscall.SIGSEGV); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); !spawn.IsEnding(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("got a runtime that does not end, want it ending")
+		}
+	}
+	current = newLaunch(messages.Spawn{Launch: 1})
+	current.started = &started
+	current.requestKill(0)
+	if current.endedByRequest() {
+		t.Error("a dying runtime: got an end by the request, want one by itself")
+	}
 }
 
 // A3: a back end that never becomes healthy is ended at the start deadline.

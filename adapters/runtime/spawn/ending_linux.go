@@ -157,6 +157,12 @@ func (t *threads) close() {
 	}
 }
 
+// IsEnding reports whether the runtime pid, which is not reaped, has begun to end. Any kernel tells.
+func IsEnding(pid int) bool {
+	ending, err := isEnding(pid)
+	return ending && err == nil
+}
+
 // isEnding reports whether the whole process ends, and not only one of its threads: it no longer exists, or has a
 // pending SIGKILL, which the kernel sends to every thread of an ending process.
 func isEnding(pid int) (bool, error) {

@@ -11,3 +11,6 @@ import (
 func Ending(context.Context, int) error {
 	return errors.New("this system tells the exit only")
 }
+
+// IsEnding reports that it is not known.
+func IsEnding(int) bool { return false }
