@@ -15,12 +15,12 @@ func (v *visit) relay(s messages.Snapshot, checked []byte, about openai.Result, 
 		return
 	}
 	var result relay.Result
-	sending, leave := v.d.quarantine.watch(s, print)
-	defer func() { leave(result) }() // also after a panic
+	v.watched = v.d.quarantine.watch(s, print, v.route == routeCountTokens)
+	defer func() { v.watched.leave(result) }() // also after a panic
 	send := func(body []byte) relay.Result {
 		return v.d.relay.Do(v.r.Context(), v.w, relay.Call{
 			Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: v.route, Body: body, Stream: about.Stream, Gone: v.conn.Gone,
-			Sending: sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name, bounds{openai.BoundOf(bodies[v.route], body), s.Model.Context}),
+			Sending: v.watched.sending, Heard: v.d.stats.heard, Events: shapeOf(v.route).events(s.Model.Name, bounds{openai.BoundOf(bodies[v.route], body), s.Model.Context}),
 		})
 	}
 	first := send(checked)

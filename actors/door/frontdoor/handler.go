@@ -112,6 +112,8 @@ type visit struct {
 	unread bool          // the body is not read to its end
 	ending *relay.Ending // the runtime may still work for a client that left
 	owed   need          // the slots that it keeps until then
+
+	watched *watched // of the last exchange with the runtime
 }
 
 // ServeHTTP serves a request: guard, route, gate, body, quarantine, runtime.

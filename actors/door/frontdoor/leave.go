@@ -25,7 +25,7 @@ func (v *visit) settle() {
 	defer v.d.admission.leave(v.owed)
 	ctx, cancel := context.WithTimeout(v.d.closing, v.d.bounds.EndTime)
 	defer cancel()
-	v.ending.Wait(ctx)
+	v.watched.settled(v.ending.Wait(ctx))
 }
 
 // left notes that the client of an admitted request has left, which is not a failure of the runtime or of the queue.

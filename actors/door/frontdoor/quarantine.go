@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"companion/adapters/door/relay"
 	"companion/messages"
 )
 
@@ -20,6 +19,8 @@ import (
 //   - A request that was sent within a second after the runtime had ended the connection of another one, and that has left
 //     the runtime, is excused, but only once: the runtime may have been dying already. One that is still in it is a suspect.
 //     In both cases no request counts as alone.
+//   - A request that ended here without an answer, such as one whose client has left, is in the runtime until the runtime has
+//     shown that it works for it no longer (see stay.closed), or has ended.
 //   - A request that the runtime has answered before, one whose client had left, and one that woke the model (R14) need two
 //     deaths: there the runtime itself, another request, or too little memory is the likelier cause.
 //   - A caller who varies the request meets four bounds. Fields that cannot matter to the runtime, such as
@@ -37,7 +38,7 @@ import (
 type Quarantine struct {
 	mu       sync.Mutex
 	inside   map[*stay]struct{} // requests in the runtime
-	left     []departure        // requests that left it without an answer, oldest first
+	left     []*stay            // requests without an answer that may be in it although nothing waits for them, oldest first
 	noted    ring[record]       // by digest
 	answered ring[struct{}]     // digests of requests with a complete answer, and of their parts
 	deaths   []death            // in the last carefulTime
@@ -46,8 +47,7 @@ type Quarantine struct {
 
 const (
 	refusalTime = time.Hour
-	// suspicionTime is how long a request that left the runtime without an answer still counts as in it:
-	// longer than health needs to report a hung runtime (12 s) and the process actor to end it (5 s).
+	// suspicionTime is how long after its end a request without an answer may still count as alone. Later it needs two deaths.
 	suspicionTime = 20 * time.Second
 	// carefulTime and carefulDeaths bound what a caller who varies deadly requests can do.
 	carefulTime   = 5 * time.Minute
@@ -59,7 +59,7 @@ const (
 	// dying runtime, and need not be the cause.
 	lateTime = time.Second
 
-	maxDepartures = 64
+	maxDepartures = 1 << 10
 	maxNoted      = 1 << 10
 	maxAnswered   = 1 << 12
 )
@@ -73,26 +73,10 @@ type record struct {
 	at      time.Time // of the last death
 }
 
-// stay is one request while it is in the runtime.
-type stay struct {
-	launch messages.Launch
-	print  fingerprint
-	noted  bool // at the death of its runtime
-	wakes  bool // it was sent to a model that was asleep
-	late   bool // it was sent when the runtime had just ended the connection of another request
-}
-
 // failure is when a launch of the runtime ended the connection of a request. An error that it reports is none: it lives.
 type failure struct {
 	launch messages.Launch
 	at     time.Time
-}
-
-type departure struct {
-	stay
-	at     time.Time
-	gone   bool // its client had left
-	inside bool // it had not left; at is zero
 }
 
 type death struct {
@@ -138,64 +122,6 @@ func (q *Quarantine) judge(f *fingerprint) permission {
 	return permitted
 }
 
-// watch returns a function that notes, each time it is called, that a request is sent to the runtime of a launch, and
-// one that notes how it ended. Without a call of the first, the second does nothing: a request that was never sent is
-// not a cause. Both belong to one goroutine.
-func (q *Quarantine) watch(snapshot messages.Snapshot, f fingerprint) (sending func(), leave func(relay.Result)) {
-	var s *stay
-	sending = func() {
-		if s == nil {
-			s = q.enter(snapshot.Launch, f)
-			s.wakes = snapshot.Asleep
-		}
-	}
-	leave = func(r relay.Result) {
-		if s == nil {
-			return
-		}
-		r.Sent = r.Sent || r.Reason == "" // after a panic nothing is known
-		q.leave(s, r)
-	}
-	return sending, leave
-}
-
-// enter notes that a request goes to the runtime of a launch. The caller must call leave.
-func (q *Quarantine) enter(l messages.Launch, f fingerprint) *stay {
-	s := &stay{launch: l, print: f}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s.late = q.failed.launch == l && age(q.failed.at, time.Now()) < lateTime
-	q.inside[s] = struct{}{}
-	return s
-}
-
-// leave notes how the request ended.
-func (q *Quarantine) leave(s *stay, r relay.Result) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.inside, s)
-	now := time.Now()
-	switch {
-	case r.Whole && r.Reason != messages.ReasonOK:
-		// The runtime refused the request or failed to answer it, and survived: its text and schemas stay unproven.
-	case r.Whole:
-		for _, d := range s.print.all() {
-			q.answered.set(d, struct{}{})
-			if !q.recordOf(d, now).refused {
-				q.noted.drop(d)
-			}
-		}
-	case r.Sent && !s.noted:
-		if len(q.left) == maxDepartures {
-			q.left = append(q.left[:0], q.left[1:]...)
-		}
-		q.left = append(q.left, departure{stay: *s, at: now, gone: r.Gone})
-		if r.Lost && !r.Gone && !s.late {
-			q.failed = failure{launch: s.launch, at: now}
-		}
-	}
-}
-
 // RuntimeEnded reports whether requests were in the runtime of a launch when it ended: then its end does not count towards
 // the crash loop (A8). If the runtime died by itself, it notes them. A runtime that the daemon has ended, because it hung,
 // for other artifacts, at a shutdown, says nothing about the requests in it. The lifecycle actor calls it once for each
@@ -204,7 +130,7 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch, byItself bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
-	all := q.takeSuspects(l, now)
+	all := q.takeSuspects(l)
 	if len(all) == 0 || !byItself {
 		return len(all) > 0
 	}
@@ -218,7 +144,7 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch, byItself bool) bool {
 	for whole, s := range present {
 		r := q.recordOf(whole, now)
 		r.deaths, r.at = r.deaths+1, now
-		alone := len(all) == 1 && !s.late && !s.gone && !s.wakes && !q.answered.has(whole)
+		alone := len(all) == 1 && !s.needsTwo(now) && !q.answered.has(whole)
 		if !r.refused && (alone || r.deaths >= 2) {
 			r.refused = true
 			q.blameParts(&s.print, now)
@@ -226,61 +152,6 @@ func (q *Quarantine) RuntimeEnded(l messages.Launch, byItself bool) bool {
 		q.noted.set(whole, r)
 	}
 	return true
-}
-
-// takeSuspects returns the requests of a launch that were in the runtime, or had just left it without an
-// answer, by digest. Equal requests count as one.
-func (q *Quarantine) takeSuspects(l messages.Launch, now time.Time) map[digest]departure {
-	present := map[digest]departure{}
-	add := func(d departure) {
-		if known, twice := present[d.print.whole]; twice {
-			d.gone, d.late, d.inside = d.gone && known.gone, d.late && known.late, d.inside || known.inside
-			d.wakes = d.wakes && known.wakes
-		}
-		present[d.print.whole] = d
-	}
-	for s := range q.inside {
-		if s.launch == l && !s.noted {
-			s.noted = true
-			add(departure{stay: *s, inside: true})
-		}
-	}
-	later := q.left[:0]
-	for _, d := range q.left {
-		switch {
-		case d.launch == l && age(d.at, now) < suspicionTime:
-			add(d)
-		case d.launch > l:
-			later = append(later, d)
-		}
-	}
-	clear(q.left[len(later):])
-	q.left = later
-	return present
-}
-
-// withoutLate leaves out the requests that were sent after the runtime had ended another one's connection and have left it
-// too, unless there are no others. It excuses each for one death only: the connection may have ended for another reason, in
-// a runtime that lived on until this request came.
-func (q *Quarantine) withoutLate(present map[digest]departure, now time.Time) map[digest]departure {
-	suspects, timely := map[digest]departure{}, false
-	for whole, d := range present {
-		timely = timely || !d.late
-		if !d.late || d.inside || q.recordOf(whole, now).excused {
-			suspects[whole] = d
-		}
-	}
-	if !timely {
-		return present
-	}
-	for whole := range present {
-		if _, suspect := suspects[whole]; !suspect {
-			r := q.recordOf(whole, now)
-			r.excused, r.at = true, now
-			q.noted.set(whole, r)
-		}
-	}
-	return suspects
 }
 
 // blameParts counts a refused request against its text, in any spelling, and its schemas and tools. An answer to

@@ -49,7 +49,7 @@ func (c *scenario) die(t testing.TB, bodies ...string) (counted bool) {
 	t.Helper()
 	var stays []*stay
 	for _, b := range bodies {
-		stays = append(stays, c.enter(c.launch, printOf(t, b)))
+		stays = append(stays, c.enters(c.launch, printOf(t, b)))
 	}
 	byRequest := c.RuntimeEnded(c.launch, true)
 	for _, s := range stays {
@@ -59,9 +59,16 @@ func (c *scenario) die(t testing.TB, bodies ...string) (counted bool) {
 	return !byRequest
 }
 
+// enters sends a request to the runtime of a launch.
+func (q *Quarantine) enters(l messages.Launch, f fingerprint) *stay {
+	s := &stay{launch: l, print: f}
+	q.enter(s)
+	return s
+}
+
 func (c *scenario) answer(t testing.TB, body string) {
 	t.Helper()
-	c.leave(c.enter(c.launch, printOf(t, body)), whole)
+	c.leave(c.enters(c.launch, printOf(t, body)), whole)
 }
 
 func (c *scenario) want(t testing.TB, body string, want permission) {
@@ -141,7 +148,7 @@ func TestWhoWasInTheRuntime(t *testing.T) {
 		"answered":                         {whole, 2, time.Second, false, true, permitted},
 		"never sent":                       {unsent, 2, time.Second, false, true, permitted},
 		"client left":                      {leftIt, 2, time.Second, false, false, permittedAlone},
-		"broken off long ago":              {broken, 2, suspicionTime, false, true, permitted},
+		"broken off long ago":              {broken, 2, suspicionTime, false, false, permittedAlone},
 		"in an earlier launch":             {broken, 1, time.Second, false, true, permitted},
 		"broken off, but answered earlier": {broken, 2, time.Second, true, false, permittedAlone},
 	} {
@@ -150,9 +157,9 @@ func TestWhoWasInTheRuntime(t *testing.T) {
 				q := NewQuarantine()
 				f := printOf(t, chatOf("x", ""))
 				if test.answered {
-					q.leave(q.enter(test.launch, f), whole)
+					q.leave(q.enters(test.launch, f), whole)
 				}
-				q.leave(q.enter(test.launch, f), test.result)
+				q.leave(q.enters(test.launch, f), test.result)
 				time.Sleep(test.later)
 				if got := !q.RuntimeEnded(2, true); got != test.counted {
 					t.Errorf("the death counts towards the crash loop: got %v, want %v", got, test.counted)
@@ -295,7 +302,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 	const many = 3 * maxAnswered
 	for i := range many {
 		f := fingerprint{whole: digest{byte(i), byte(i >> 8), byte(i >> 16), 1}, text: digest{byte(i), byte(i >> 8), byte(i >> 16), 2}}
-		s := c.enter(c.launch, f)
+		s := c.enters(c.launch, f)
 		if i%2 == 0 {
 			c.leave(s, leftIt)
 			c.RuntimeEnded(c.launch, true)
@@ -303,7 +310,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 		} else {
 			c.leave(s, whole)
 		}
-		c.leave(c.enter(c.launch, f), broken)
+		c.leave(c.enters(c.launch, f), broken)
 	}
 	if got := len(c.noted.values); got > maxNoted || c.noted.order.Len() > maxNoted {
 		t.Errorf("got %d noted digests, want at most %d", got, maxNoted)
@@ -382,9 +389,9 @@ func TestRequestToADeadRuntimeIsNotBlamed(t *testing.T) {
 		deadly, honest := chatOf("deadly", ""), chatOf("honest", "")
 		c.die(t, deadly, honest)
 		c.want(t, honest, permittedAlone)
-		c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+		c.leave(c.enters(c.launch, printOf(t, deadly)), broken)
 		time.Sleep(10 * time.Millisecond)
-		c.leave(c.enter(c.launch, printOf(t, honest)), broken)
+		c.leave(c.enters(c.launch, printOf(t, honest)), broken)
 		if !c.RuntimeEnded(c.launch, true) {
 			t.Error("got a death without a request, want one with requests")
 		}
@@ -401,9 +408,9 @@ func TestLateRequestIsExcusedOnce(t *testing.T) {
 		deadly := chatOf("deadly", "")
 		for i, want := range []permission{permitted, permittedAlone, refusedForItself} {
 			cover := chatOf(fmt.Sprint("cover ", i), "")
-			c.leave(c.enter(c.launch, printOf(t, cover)), broken)
+			c.leave(c.enters(c.launch, printOf(t, cover)), broken)
 			time.Sleep(10 * time.Millisecond)
-			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+			c.leave(c.enters(c.launch, printOf(t, deadly)), broken)
 			c.RuntimeEnded(c.launch, true)
 			c.launch++
 			c.want(t, deadly, want)
@@ -427,11 +434,11 @@ func TestOnlyWhatWasSentIsNoted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := scenario{NewQuarantine(), 1}
 			body := chatOf("honest", "")
-			sending, leave := c.watch(messages.Snapshot{Launch: c.launch}, printOf(t, body))
+			w := c.watch(messages.Snapshot{Launch: c.launch}, printOf(t, body), false)
 			if test.sends {
-				sending()
+				w.sending()
 			}
-			leave(test.ended)
+			w.leave(test.ended)
 			if got, want := c.RuntimeEnded(c.launch, true), test.want != permitted; got != want {
 				t.Errorf("got a death with requests %v, want %v", got, want)
 			}
@@ -447,11 +454,11 @@ func TestEndByTheDaemonIsNotNoted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := scenario{NewQuarantine(), 1}
 			for _, bodies := range [][]string{{chatOf("honest", "")}, {chatOf("honest", "")}, {chatOf("honest", ""), chatOf("other", "")}} {
-				before := c.enter(c.launch, printOf(t, bodies[0]))
+				before := c.enters(c.launch, printOf(t, bodies[0]))
 				c.leave(before, told)
 				var stays []*stay
 				for _, b := range bodies {
-					stays = append(stays, c.enter(c.launch, printOf(t, b)))
+					stays = append(stays, c.enters(c.launch, printOf(t, b)))
 				}
 				if !c.RuntimeEnded(c.launch, false) {
 					t.Error("got an end without requests, want one with requests")
@@ -476,10 +483,10 @@ func TestRequestThatWakesTheModel(t *testing.T) {
 	c := scenario{NewQuarantine(), 1}
 	body := chatOf("honest", "")
 	for _, want := range []permission{permittedAlone, refusedForItself} {
-		sending, leave := c.watch(messages.Snapshot{Launch: c.launch, Asleep: true}, printOf(t, body))
-		sending()
+		w := c.watch(messages.Snapshot{Launch: c.launch, Asleep: true}, printOf(t, body), false)
+		w.sending()
 		c.RuntimeEnded(c.launch, true)
-		leave(broken)
+		w.leave(broken)
 		c.launch++
 		c.want(t, body, want)
 	}
@@ -491,9 +498,9 @@ func TestFailureOfALivingRuntimeExcusesNothing(t *testing.T) {
 		c := scenario{NewQuarantine(), 1}
 		deadly, cover := chatOf("deadly", ""), chatOf("cover", "")
 		for range 2 {
-			c.leave(c.enter(c.launch, printOf(t, cover)), failed)
+			c.leave(c.enters(c.launch, printOf(t, cover)), failed)
 			time.Sleep(10 * time.Millisecond)
-			c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+			c.leave(c.enters(c.launch, printOf(t, deadly)), broken)
 			if !c.RuntimeEnded(c.launch, true) {
 				t.Error("got a death without a request, want one with requests")
 			}
@@ -510,9 +517,9 @@ func TestLateRequestInTheRuntime(t *testing.T) {
 		c := scenario{NewQuarantine(), 1}
 		deadly, other := chatOf("deadly", ""), chatOf("other", "")
 		dies := func() {
-			c.leave(c.enter(c.launch, printOf(t, other)), broken)
+			c.leave(c.enters(c.launch, printOf(t, other)), broken)
 			time.Sleep(10 * time.Millisecond)
-			late := c.enter(c.launch, printOf(t, deadly))
+			late := c.enters(c.launch, printOf(t, deadly))
 			if !c.RuntimeEnded(c.launch, true) {
 				t.Error("got a death without a request, want one with requests")
 			}
@@ -535,9 +542,9 @@ func TestRepeatedRequestIsNotLate(t *testing.T) {
 		c := scenario{NewQuarantine(), 1}
 		deadly, other := chatOf("deadly", ""), chatOf("other", "")
 		for range 2 {
-			first := c.enter(c.launch, printOf(t, other))
+			first := c.enters(c.launch, printOf(t, other))
 			for range 2 {
-				c.leave(c.enter(c.launch, printOf(t, deadly)), broken)
+				c.leave(c.enters(c.launch, printOf(t, deadly)), broken)
 				time.Sleep(10 * time.Millisecond)
 			}
 			c.leave(first, broken)
@@ -561,7 +568,7 @@ func TestRefusalsDoNotClear(t *testing.T) {
 			deaths := 0
 			for i := range 10 {
 				schema := schemaOf(fmt.Sprint("p", i))
-				c.leave(c.enter(c.launch, printOf(t, chatOf("hi", schema+`,"temperature":2`))), r)
+				c.leave(c.enters(c.launch, printOf(t, chatOf("hi", schema+`,"temperature":2`))), r)
 				time.Sleep(lateTime)
 				body := chatOf(fmt.Sprint("hi", i), schema)
 				if p := printOf(t, body); c.judge(&p) != refusedForKind {
@@ -583,7 +590,7 @@ func TestRefusalsDoNotClear(t *testing.T) {
 func TestUsedFormatStaysAnswered(t *testing.T) {
 	q := NewQuarantine()
 	used := printOf(t, chatOf("used", schemaOf("used")))
-	answer := func(f fingerprint) { q.leave(q.enter(1, f), whole) }
+	answer := func(f fingerprint) { q.leave(q.enters(1, f), whole) }
 	for i := range 2 * maxAnswered {
 		if i%1000 == 0 {
 			if i > 0 && q.isNew(used.format) {

@@ -56,16 +56,16 @@ func (v *visit) counted(s messages.Snapshot, body *bodyBuffer, about openai.Resu
 	if !countable || about.Images || about.Audio {
 		return false, true, relay.Result{}
 	}
-	sending, leave := v.d.quarantine.watch(s, print)
+	v.watched = v.d.quarantine.watch(s, print, true)
 	defer func() {
 		if ok { // the runtime survived, which proves nothing about the request itself
 			result = relay.Result{Whole: true, Reason: messages.ReasonBadRequest}
 		}
-		leave(result)
+		v.watched.leave(result)
 	}()
 	raw, result := v.d.relay.Fetch(v.r.Context(), relay.Call{
 		Target: relay.Target{Launch: s.Launch, BackEnd: s.BackEnd}, Path: path, Body: body.bytes, Gone: v.conn.Gone,
-		Sending: sending,
+		Sending: v.watched.sending,
 	})
 	if result.Reason != messages.ReasonOK {
 		return false, result.Whole, result

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
 )
 
@@ -17,6 +19,10 @@ func (u *upstream) hangUp() *Ending {
 		_ = u.Close()
 		return nil
 	}
+	// The exchange, the request and what has arrived of the answer are no longer needed.
+	u.watch = nil
+	clear(u.out[:cap(u.out)])
+	u.out, u.in = nil, nil
 	return &Ending{u}
 }
 
@@ -25,18 +31,21 @@ func (u *upstream) hangUp() *Ending {
 const busyTime = 3 * time.Second
 
 // Wait returns when the runtime has closed the connection, when it sends on after busyTime, and at the end of ctx. It
-// closes the connection here. What the runtime still sends is dropped.
-func (e *Ending) Wait(ctx context.Context) {
+// closes the connection here. What the runtime still sends is dropped. Noticed reports that the runtime has closed the
+// connection, or will notice by its next write that it is closed.
+func (e *Ending) Wait(ctx context.Context) (noticed bool) {
 	defer func() { _ = e.up.Close() }()
 	if e.up.SetDeadline(time.Time{}) != nil {
-		return
+		return false
 	}
 	// After the deadline was removed, so that it is not removed after ctx has ended.
 	defer context.AfterFunc(ctx, func() { _ = e.up.SetDeadline(time.Unix(1, 0)) })()
 	dropped := make([]byte, 4<<10)
 	for begun := time.Now(); ; {
-		if _, err := e.up.Conn.Read(dropped); err != nil || time.Since(begun) > busyTime {
-			return
+		if _, err := e.up.Conn.Read(dropped); err != nil {
+			return !errors.Is(err, os.ErrDeadlineExceeded)
+		} else if time.Since(begun) > busyTime {
+			return true
 		}
 	}
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"companion/messages"
 )
@@ -225,4 +228,83 @@ func TestSent(t *testing.T) {
 	if got := partly.Do(t.Context(), httptest.NewRecorder(), call); !got.Sent {
 		t.Errorf("one byte was read: got %+v, want Sent", got)
 	}
+}
+
+// T16, R11: a connection whose client has left holds nothing of the request while the runtime still works for it.
+func TestHungUpConnectionForgets(t *testing.T) {
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := New(Options{})
+	defer r.Close()
+	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	for name, size := range map[string]int{"small": 100, "large": 2 * copied} {
+		var ending *Ending
+		body := func() weak.Pointer[byte] {
+			b := bytes.Repeat([]byte("secret"), size/6)
+			gone := func() bool { return true }
+			result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: target, Path: "/v1/x", Body: b, Gone: gone})
+			ending = result.Ending
+			return weak.Make(&b[0])
+		}()
+		if ending == nil {
+			t.Fatalf("%s: got no Ending, want one", name)
+		}
+		runtime.GC()
+		if body.Value() != nil {
+			t.Errorf("%s: got a reference to the body, want none", name)
+		}
+		if u := ending.up; u.watch != nil || u.in != nil || u.out != nil {
+			t.Errorf("%s: got a connection with buffers, want none", name)
+		}
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		if !ending.Wait(t.Context()) {
+			t.Errorf("%s: the runtime closes the connection: got not noticed, want noticed", name)
+		}
+	}
+}
+
+// L8, R11: Wait says whether the runtime notices that the connection is closed.
+func TestNoticed(t *testing.T) {
+	for name, test := range map[string]struct {
+		runtime func(net.Conn)
+		want    bool
+	}{
+		"closes":            {func(c net.Conn) { _ = c.Close() }, true},
+		"sends on":          {func(c net.Conn) { _, _ = io.Copy(c, zeros{}) }, true},
+		"neither, for long": {func(net.Conn) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				here, there := net.Pipe()
+				defer there.Close()
+				go test.runtime(there)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				paced := &paced{Conn: here}
+				if got := (&Ending{&upstream{Conn: paced}}).Wait(ctx); got != test.want {
+					t.Errorf("got noticed %v, want %v", got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// paced lets time pass with each read, which a fake clock does not do by itself.
+type paced struct{ net.Conn }
+
+func (p *paced) Read(b []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return p.Conn.Read(b)
 }
