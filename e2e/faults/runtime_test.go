@@ -146,9 +146,11 @@ func crashLoop(t *testing.T, c *harness.Companion) {
 // M9, T6, T10: a model file that has changed is never started, neither by a restart nor at the next start of
 // the daemon, and status has the reason.
 func corrupted(t *testing.T, c *harness.Companion) {
-	forgive(t, c)
+	signedIn := forgive(t, c)
 	c.Must("logout") // otherwise it is fetched again
-	before, _ := probe(t, c)
+	before := await(t, c, "replaced after the sign-out", againWithin, func(s messages.Status) bool {
+		return s.CompanionAvailable && s.Runtime.PID != signedIn.Runtime.PID
+	})
 	flip(t, modelFile(t, c))
 	c.Must("restart") // which answers before the runtime is there
 	status := await(t, c, "refused", againWithin, func(s messages.Status) bool {
