@@ -96,7 +96,7 @@ var block = &union{of: map[string]rule{
 	"text":  textBlock,
 	"image": imageBlock,
 	"thinking": newObject(typeField("thinking"),
-		field{name: "thinking", rule: text{}, required: true, doc: "an assistant's earlier thought"},
+		field{name: "thinking", rule: text{past: true}, required: true, doc: "an assistant's earlier thought"},
 		field{name: "signature", action: drop, doc: ofAnAnswer}, cacheControl,
 	),
 	"tool_use": newObject(typeField("tool_use"),
@@ -174,7 +174,7 @@ func (r *reader) keepTool(o *object) *Error {
 var anthropicTool = newObject(
 	field{name: "type", rule: hiddenRule{oneOf("custom")}, doc: "always `custom`, or absent"},
 	field{name: "name", rule: toolName{longToolName}, required: true, doc: longToolName.what},
-	field{name: "description", rule: text{max: 1 << 16}, doc: "for the model"},
+	field{name: "description", rule: text{max: 1 << 16, prompt: true}, doc: "for the model"},
 	field{name: "input_schema", rule: schema{}, required: true, doc: "JSON Schema of the arguments"},
 	field{name: "strict", action: drop, doc: "the schema is always enforced"},
 	field{name: "input_examples", action: drop, doc: "the runtime does not show them; put them into the description"},

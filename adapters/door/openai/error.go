@@ -37,6 +37,7 @@ const (
 	faultNoModel
 	faultTwice
 	faultNoFit
+	faultTooLarge
 
 	// Of schemas.
 	faultUnsupported
@@ -71,6 +72,7 @@ var faultTexts = [...]string{
 	faultNotData:    "@ must be a data: URL; nothing is fetched.",
 	faultTwice:      "@ is there twice. Remove one.",
 	faultNoFit:      "@ does not fit the context: it has %. Send less, such as a shorter history.",
+	faultTooLarge:   "@ takes the runtime too long: it has %. Send less, such as a shorter history.",
 	faultNoModel:    "This model is not served here. The served model is %.",
 
 	faultUnsupported:         "@: the runtime does not support %.",

@@ -6,6 +6,54 @@ import (
 	"testing"
 )
 
+// toolCallOf is a call of a chat message.
+func toolCallOf(id string) string {
+	return `{"id":"` + id + `","type":"function","function":{"name":"f","arguments":"{}"}}`
+}
+
+// L6b, T16: what costs the runtime more than its bytes before it counts tokens is bounded whatever the context holds, with
+// both numbers in the error: the number of messages, parts and tool calls, and earlier reasoning.
+func TestFitWithoutContext(t *testing.T) {
+	large := serving
+	large.Model.Context = 1 << 20
+	turns := func(n int) string { return repeated(`{"messages":[`, n, `{"role":"user","content":"x"}`, `]}`) }
+	calls := func(n int) string {
+		full := `{"role":"assistant","tool_calls":` + repeated("[", maxTools, toolCallOf("a"), "]") + `}`
+		rest := n - 3 - n/(maxTools+1)*(maxTools+1)
+		return repeated(`{"messages":[`, n/(maxTools+1), full, `,{"role":"user","content":`) + repeated("[", rest+2, `{"type":"text","text":"x"}`, "]") + `}]}`
+	}
+	reasoning := func(n int) string {
+		half := strings.Repeat("x", n/2)
+		return `{"messages":[{"role":"assistant","content":"x","reasoning_content":"` + half + `"},` +
+			`{"role":"assistant","content":"x","reasoning_content":"` + strings.Repeat("x", n-len(half)) + `"}]}`
+	}
+	for name, c := range map[string]struct {
+		route Route
+		body  func(n int) string
+		most  int
+		what  string
+	}{
+		"messages":        {Chat, turns, maxPieces, "messages, parts and tool calls"},
+		"calls and parts": {Chat, calls, maxPieces, "messages, parts and tool calls"},
+		"turns":           {Messages, turns, maxPieces, "messages, parts and tool calls"},
+		"items": {Responses, func(n int) string {
+			return repeated(`{"input":[`, n, `{"role":"user","content":"x"}`, `]}`)
+		}, maxPieces, "messages, parts and tool calls"},
+		"reasoning": {Chat, reasoning, maxReasoning, "bytes of earlier reasoning"},
+		"thinking": {Messages, func(n int) string {
+			return `{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"` + strings.Repeat("x", n) + `"}]}]}`
+		}, maxReasoning, "bytes of earlier reasoning"},
+	} {
+		if _, _, err := Check(c.route, []byte(c.body(c.most)), large, nil); err != nil {
+			t.Errorf("%s: got %v for %d, want it to pass", name, err, c.most)
+		}
+		_, _, err := Check(c.route, []byte(c.body(c.most+1)), large, nil)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprint("has ", c.most+1, " ", c.what)) || !strings.Contains(err.Error(), fmt.Sprint("at most ", c.most)) {
+			t.Errorf("%s: got %v for %d, want a refusal with both numbers", name, err, c.most+1)
+		}
+	}
+}
+
 // L9, T16: a prompt that cannot fit the context is refused before the runtime reads it, with both numbers; one that
 // could fit passes.
 func TestFit(t *testing.T) {
@@ -28,6 +76,12 @@ func TestFit(t *testing.T) {
 			return messages(1, `{"role":"user","content":[{"type":"text","text":"x"},{"type":"text","text":"`+x(n-1)+`"}]}`)
 		}, most},
 		"chat, arguments": {Chat, func(n int) string { return callsWith(`{"a":"` + x(n-8) + `"}`)[Chat] }, most},
+		"chat, tool calls": {Chat, func(n int) string {
+			return `{"messages":[{"role":"assistant","tool_calls":` + repeated("[", n-1, toolCallOf("a"), "]") + `}]}`
+		}, 100},
+		"chat, description": {Chat, func(n int) string {
+			return `{` + hi + `,"tools":[{"type":"function","function":{"name":"f","description":"` + x(n-2) + `"}}]}`
+		}, most},
 		"responses, items": {Responses, func(n int) string {
 			return repeated(`{"input":[`, n, `{"type":"function_call_output","call_id":"c","output":""}`, `]}`)
 		}, 100},

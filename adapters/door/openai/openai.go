@@ -151,6 +151,7 @@ type seen struct {
 	prompts               int  // of an array of several; 0 otherwise
 	dry                   bool
 	pieces, textBytes     int    // of the conversation (checkFit); of several prompts, the longest
+	reasoningBytes        int    // of earlier answers (checkFit)
 	breakers              int    // of dry; noBound for those of the runtime
 	inFormat              bool   // in response_format, not in tools
 	maxTokens             int64  // noBound for no limit of the client's own

@@ -138,7 +138,7 @@ func (flatTool) read(r *reader) *Error { return r.keepTool(flatFunction) }
 var flatFunction = newObject(
 	field{name: "type", rule: constant{"function", "function"}, required: true, doc: "always `function`"},
 	field{name: "name", rule: toolName{longToolName}, required: true, doc: longToolName.what},
-	field{name: "description", rule: text{max: 1 << 16}, doc: "for the model"},
+	field{name: "description", rule: text{max: 1 << 16, prompt: true}, doc: "for the model"},
 	field{name: "parameters", rule: schema{}, doc: "JSON Schema of the arguments"},
 	field{name: "strict", rule: boolean{}, doc: "kept"},
 	field{name: "defer_loading", action: drop, doc: "every tool is offered"},

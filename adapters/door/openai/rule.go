@@ -187,6 +187,7 @@ type text struct {
 	only     func([]byte) bool
 	what     string // describes only
 	prompt   bool   // the model reads it: it counts for checkFit
+	past     bool   // reasoning of an earlier answer: it counts for checkFit as well
 }
 
 func (s text) describe() string {
@@ -213,6 +214,9 @@ func (s text) read(r *reader) *Error {
 	}
 	if s.prompt {
 		r.seen.textBytes += len(b)
+	}
+	if s.past {
+		r.seen.reasoningBytes += len(b)
 	}
 	r.out = appendQuoted(r.out, b)
 	return nil

@@ -218,7 +218,7 @@ var message = func() *object {
 		field{name: "name", rule: speaker{}, doc: "of the speaker; an empty one is left out"},
 		field{name: "tool_calls", rule: orEmpty{list{of: toolCall, min: 1, max: maxTools}}, note: func(s *seen) { s.message.calls = true }, doc: "what an assistant called"},
 		field{name: "tool_call_id", rule: text{min: 1, max: 256}, doc: "which call a tool answers"},
-		field{name: "reasoning_content", rule: text{}, doc: "an assistant's earlier reasoning (llama.cpp)"},
+		field{name: "reasoning_content", rule: text{past: true}, doc: "an assistant's earlier reasoning (llama.cpp)"},
 		field{name: "refusal", action: drop, doc: ofAnAnswer}, field{name: "annotations", action: drop, doc: ofAnAnswer},
 		field{name: "parsed", action: drop, doc: ofAnAnswer}, field{name: "reasoning", action: drop, doc: ofAnAnswer},
 		field{name: "reasoning_details", action: drop, doc: ofAnAnswer}, field{name: "thinking_blocks", action: drop, doc: ofAnAnswer},
@@ -269,7 +269,7 @@ const (
 
 var functionName = text{min: 1, max: 64, only: nameBytes, what: "letters, digits, _ and -, at most 64"}
 
-var toolCall = newObject(
+var toolCall = counted(newObject(
 	field{name: "id", rule: text{min: 1, max: 256}, required: true, doc: "to answer by"},
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
@@ -279,13 +279,19 @@ var toolCall = newObject(
 	), required: true, doc: "what was called"},
 	field{name: "index", rule: integer{min: 0, max: maxTools}, doc: "as streams number it"},
 	field{name: "extra_content", action: drop, doc: ofGateways}, cacheControl, providerFields,
-)
+))
+
+// counted makes each object a piece of the conversation.
+func counted(o *object) *object {
+	o.before = (*seen).piece
+	return o
+}
 
 var tool = newObject(
 	field{name: "type", rule: oneOf("function"), required: true, doc: "always `function`"},
 	field{name: "function", rule: newObject(
 		field{name: "name", rule: toolName{longToolName}, required: true, doc: longToolName.what},
-		field{name: "description", rule: text{max: 1 << 16}, doc: "for the model"},
+		field{name: "description", rule: text{max: 1 << 16, prompt: true}, doc: "for the model"},
 		field{name: "parameters", rule: schema{}, doc: "JSON Schema of the arguments"},
 		field{name: "strict", rule: boolean{}, doc: "kept"},
 		cacheControl, providerFields,
