@@ -31,7 +31,8 @@ func doorWing(o Options, b boxes, quarantine *frontdoor.Quarantine, actors *acto
 			Inbox: b.health, Lifecycle: b.lifecycle, FrontDoor: b.frontDoor, Snapshot: b.snapshot,
 			Door: door.View, Observation: b.observation.Get, GPU: spawn.HasGPU(), Prober: healthprobe.New(),
 			Beat: o.Settings.Health.Beat, IdleAfter: o.Settings.Health.IdleProbe, ProbeIdle: probes,
-			Log: o.Logger.Named(string(messages.ActorHealth)),
+			StartDeadline: o.Settings.Runtime.StartTimeout,
+			Log:           o.Logger.Named(string(messages.ActorHealth)),
 		}),
 		control.New(control.Deps{
 			Lifecycle: b.lifecycle, Session: b.session, Manifest: b.manifest, FrontDoor: b.frontDoor, Snapshot: b.snapshot,

@@ -7,7 +7,8 @@
 // the runtime may have requests, which nothing else would end.
 //
 // A model that gives its memory back when it is idle (R14) must not be woken or kept awake: after ProbeIdle without
-// a client it is only listed, until a client asks it.
+// a client it is only listed, until a client asks it. While the request of a client wakes the model, which means that it
+// is read from the disk, the runtime is not hung before the time of a start has passed.
 //
 // While the runtime is ready, health lists the model through the front door at each beat. When the runtime
 // has sent no client anything for a while, health also asks it for one token, which finds a server whose web
@@ -40,6 +41,7 @@ const (
 	DefaultAnswerDeadline   = 3 * time.Second // measured: a busy runtime lists its model within 15 ms
 	DefaultGenerateDeadline = 6 * time.Second
 	DefaultIdleAfter        = 30 * time.Second
+	DefaultStartDeadline    = 2 * time.Minute
 )
 
 // computing is the smallest share of one processor that a runtime uses while it computes an answer. An idle
@@ -85,7 +87,9 @@ type Deps struct {
 	IdleAfter        time.Duration // time without activity until a token is asked for, and between two of them
 	// ProbeIdle is the time without activity after which a model that can sleep is not asked for tokens (R14).
 	ProbeIdle time.Duration
-	Log       *zap.Logger
+	// StartDeadline is how long a model may take to wake, as for a start.
+	StartDeadline time.Duration
+	Log           *zap.Logger
 }
 
 // Actor is the suture service; see the package comment.
@@ -104,6 +108,7 @@ func New(deps Deps) *Actor {
 		{&deps.AnswerDeadline, DefaultAnswerDeadline},
 		{&deps.GenerateDeadline, DefaultGenerateDeadline},
 		{&deps.IdleAfter, DefaultIdleAfter},
+		{&deps.StartDeadline, DefaultStartDeadline},
 	} {
 		if *d.value == 0 {
 			*d.value = d.fallback

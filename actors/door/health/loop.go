@@ -38,7 +38,8 @@ type loop struct {
 	timer    *time.Timer
 	due      bool // begin a round as soon as none runs
 
-	strikes    int  // failures in a row that are the runtime's fault
+	strikes    int // failures in a row that are the runtime's fault
+	sleep      sleep
 	suspect    bool // the last round failed
 	noToken    bool // the last token did not come
 	lastToken  time.Time
@@ -58,6 +59,7 @@ func newLoop(deps Deps, token messages.Secret) *loop {
 func (l *loop) end() {
 	l.timer.Stop()
 	l.abandon()
+	l.sleep.forget()
 	l.tasks.Wait()
 }
 
@@ -67,6 +69,7 @@ func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 		snapshot.BackEnd != (messages.BackEnd{}) && snapshot.BaseURL != ""
 	if !probed {
 		l.target = nil
+		l.sleep.forget()
 		l.abandon()
 		return
 	}
@@ -75,6 +78,7 @@ func (l *loop) follow(ctx context.Context, snapshot messages.Snapshot) {
 	adopted := starting && snapshot.Proven == snapshot.Launch
 	if l.target == nil || *l.target != next || starting && (!l.starting || adopted != l.adopted) {
 		l.target = &next
+		l.sleep.forget()
 		l.strikes, l.suspect, l.noToken, l.lastToken = 0, false, false, time.Time{}
 		l.since = time.Now()
 		l.retry = newRetry(starting && !adopted, l.deps.Beat)
@@ -122,6 +126,7 @@ type round struct {
 	late, cut             bool // the token's result says nothing: it came late, or its probe was cancelled
 	starting, adopted     bool
 	asleep                bool      // the model has given its memory back
+	waking                bool      // the model may be waking: the runtime does not say whether it sleeps
 	began, at             time.Time // at is the time of the front door's answer
 }
 
@@ -133,6 +138,7 @@ func (l *loop) begin(ctx context.Context) {
 	r := round{number: l.number, launch: of.launch, began: time.Now(), starting: starting, adopted: l.adopted, askedModels: l.suspect, askedOne: starting || l.wantsToken()}
 	cut, cutToken := context.WithCancel(ctx)
 	before := l.look()
+	asked, mayWake := l.askAboutSleep(ctx, of, &r)
 	listed := func(err error) error {
 		if err != nil && (!r.starting || r.adopted) {
 			cutToken() // its longer deadline must not delay the verdict on a hung runtime
@@ -141,9 +147,11 @@ func (l *loop) begin(ctx context.Context) {
 	}
 	l.tasks.Go(func() {
 		defer cutToken()
-		if of.sleeps && (!r.starting || r.adopted) {
-			r.asleep = l.asleep(ctx, of)
-			r.askedOne = r.askedOne && !r.asleep // a token would wake it
+		if asked != nil {
+			known, asleep := asked.wait(ctx)
+			r.asleep, r.waking = asleep, mayWake && !known
+			// A token would wake it, or wait until it is awake.
+			r.askedOne = r.askedOne && !r.asleep && !r.waking
 		}
 		var probes sync.WaitGroup
 		probe := func(ctx context.Context, within time.Duration, into *error, do func(context.Context) error) {
@@ -187,24 +195,9 @@ func (l *loop) begin(ctx context.Context) {
 	})
 }
 
-// sleepPatience bounds the question whether the model sleeps. A runtime whose model wakes answers it when that is done.
-const sleepPatience = time.Second
-
-// asleep asks the runtime whether its model sleeps. No answer counts as no: the listing shows what is wrong.
-func (l *loop) asleep(ctx context.Context, of target) bool {
-	ctx, cancel := context.WithTimeout(ctx, sleepPatience)
-	defer cancel()
-	asleep, err := l.deps.Prober.Asleep(ctx, of.backEnd)
-	return err == nil && asleep
-}
-
 // letSleep reports whether the runtime has been idle for so long that no probe may keep its model awake.
 func (l *loop) letSleep(door messages.DoorView) bool {
-	last := l.since
-	if door.LastActivity.After(last) {
-		last = door.LastActivity
-	}
-	return l.target.sleeps && door.InFlight+door.Queued == 0 && time.Since(last) >= l.deps.ProbeIdle
+	return l.target.sleeps && door.InFlight+door.Queued == 0 && l.idleSince(door) >= l.deps.ProbeIdle
 }
 
 // wantsToken reports whether to ask for a token: the runtime has sent no client anything for a while, or the
@@ -255,6 +248,7 @@ func (l *loop) judge(r round) {
 	}
 	l.stop()
 	l.stop = nil
+	l.sleep.learn()
 	err := errors.Join(r.door, r.models, r.token)
 	if r.askedOne && !r.cut {
 		l.lastToken = time.Now()
@@ -295,6 +289,8 @@ func (l *loop) failed(r round, err error) {
 	}
 	reason := reasonOf(firstOf(r.models, r.token, r.door))
 	switch {
+	case r.waking: // the threads that answer may all wait for the model
+		l.strikes = 0
 	case r.models != nil, r.token != nil, !r.askedModels && byRuntime(r.door):
 		l.strikes++
 	default:

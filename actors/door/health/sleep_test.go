@@ -114,3 +114,109 @@ func TestWakingModelDoesNotAnswerAboutSleep(t *testing.T) {
 		}
 	})
 }
+
+// wakes makes a client's request wake the model: the runtime answers nothing until released, or its end.
+func (h *harness) wakes(released <-chan struct{}) {
+	silent := func(ctx context.Context) error {
+		select {
+		case <-released:
+			return nil
+		case <-ctx.Done():
+			return silent(ctx)
+		}
+	}
+	h.prober.set(silent, silent, silent)
+	h.prober.mu.Lock()
+	h.prober.asleep = func(ctx context.Context) (bool, error) { return false, silent(ctx) }
+	h.prober.asked = 0
+	h.prober.mu.Unlock()
+	view := h.door.Get()
+	view.InFlight = 1
+	h.door.Set(view)
+}
+
+// hungWithin returns after how long the runtime is reported as hung, or at most.
+func (h *harness) hungWithin(most time.Duration) time.Duration {
+	begun := time.Now()
+	for time.Since(begun) < most {
+		if m, ok := h.next(most - time.Since(begun)).(messages.HealthFailed); ok && m.Hung {
+			break
+		}
+	}
+	return time.Since(begun)
+}
+
+// R14, A3, A4: a model that takes long to wake has the time of a start, also when no thread of the runtime is left that
+// answers. It is asked one question, and for no token. Then it is healthy; one that does not wake is hung.
+func TestSlowWake(t *testing.T) {
+	const wake = DefaultStartDeadline - 20*time.Second
+	for name, seen := range map[string]bool{"seen asleep": true, "long idle": false} {
+		t.Run(name, func(t *testing.T) {
+			withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
+				h.sleeping(t)
+				h.prober.sleeps(seen)
+				h.pass(t, 10*time.Minute)
+				_, tokens := h.prober.counts()
+				released := make(chan struct{})
+				h.wakes(released)
+				if got := h.hungWithin(wake); got < wake {
+					t.Fatalf("got a hung runtime after %v, want none in %v", got, wake)
+				}
+				h.prober.mu.Lock()
+				if asked := h.prober.asked; asked != 1 || len(h.prober.tokens) != tokens {
+					t.Errorf("got %d questions about sleep and %d tokens while it wakes, want 1 and 0", asked, len(h.prober.tokens)-tokens)
+				}
+				h.prober.mu.Unlock()
+				close(released)
+				for end := time.Now().Add(time.Minute); ; {
+					if m, ok := h.next(time.Until(end)).(messages.HealthSucceeded); ok && !m.Asleep {
+						break
+					}
+					if time.Now().After(end) {
+						t.Fatal("got no success after the wake, want one")
+					}
+				}
+			})
+		})
+	}
+	t.Run("never wakes", func(t *testing.T) {
+		withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
+			h.sleeping(t)
+			h.prober.sleeps(true)
+			h.pass(t, 10*time.Minute)
+			h.wakes(nil)
+			most := DefaultStartDeadline + 30*time.Second
+			if got := h.hungWithin(most); got < DefaultStartDeadline || got >= most {
+				t.Errorf("got a hung runtime after %v, want it after %v and before %v", got, DefaultStartDeadline, most)
+			}
+		})
+	})
+}
+
+// R14, A4: a silent runtime whose model nothing wakes is found hung as any other: one that was active, and one without a
+// request.
+func TestSilenceIsNoWake(t *testing.T) {
+	for name, test := range map[string]struct{ busy, active bool }{
+		"active": {true, true}, "no request": {false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withHarnessDeps(t, Deps{ProbeIdle: time.Minute}, func(t *testing.T, h *harness) {
+				h.sleeping(t)
+				h.pass(t, 10*time.Minute)
+				view := messages.DoorView{}
+				if test.active {
+					view.LastActivity = time.Now()
+				}
+				h.door.Set(view)
+				h.pass(t, 10*time.Second)
+				h.wakes(nil)
+				if !test.busy {
+					h.door.Set(view)
+				}
+				if got := h.hungWithin(time.Minute); got > 25*time.Second {
+					t.Errorf("got a hung runtime after %v, want it within 25s", got)
+				}
+			})
+		})
+	}
+}
