@@ -1,6 +1,7 @@
 #!/bin/sh
 # aider, in its ordinary way: one question about a file, without a repository.
 set -eu
+mkdir -p "${TMPDIR:-/tmp}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

