@@ -63,7 +63,7 @@ func TestRuntimeListsItsOptions(t *testing.T) {
 	} {
 		spec := realSpec(t, runtime)
 		got, err := spawn.Ask(t.Context(), spec)
-		if want := (spawn.Features{Speculation: true, Sleep: true, NoWarmup: true}); err != nil || got != want {
+		if want := (spawn.Features{Speculation: true, Draft: true, Sleep: true, NoWarmup: true}); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v; want %+v", name, got, err, want)
 		}
 		if left, err := os.ReadDir(spec.RunDir); err != nil || len(left) > 0 {

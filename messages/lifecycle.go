@@ -76,6 +76,7 @@ const (
 	ContextTrained    ContextBound = "trained"    // what the model was trained for
 	ContextMemory     ContextBound = "memory"     // the free memory at the start of the runtime
 	ContextConfigured ContextBound = "configured" // model.context
+	ContextPublished  ContextBound = "published"  // the model's target in the manifest
 	ContextDefault    ContextBound = "default"    // the model does not say what it was trained for
 )
 

@@ -26,6 +26,36 @@ type TargetCustom struct {
 	// ChunkSize bytes, except the last, which may be shorter.
 	ChunkSize int64    `json:"chunkSize,omitempty"`
 	Chunks    []string `json:"chunks,omitempty"`
+
+	// Parts are the files 2 to n of a split model, in order; the target itself is the first. Projector reads pictures or
+	// sound for the model, and Draft guesses tokens for it (M17).
+	Parts     []TargetPart `json:"parts,omitempty"`
+	Projector *TargetPart  `json:"mmproj,omitempty"`
+	Draft     *TargetPart  `json:"draft,omitempty"`
+	// ModelSettings are how the publisher wants a model to be served.
+	ModelSettings
+}
+
+// TargetPart is one further file of a model (M17).
+type TargetPart struct {
+	Name      string   `json:"name"`
+	Length    int64    `json:"length"`
+	SHA256    string   `json:"sha256"` // lower-case hex
+	URLs      []string `json:"urls"`
+	Origins   []string `json:"origins"`
+	ChunkSize int64    `json:"chunkSize,omitempty"`
+	Chunks    []string `json:"chunks,omitempty"`
+}
+
+// ModelSettings are how a model is served where neither the configuration nor a request says it.
+type ModelSettings struct {
+	// Context is the tokens of a request; 0: what the model was trained for.
+	Context int `json:"context,omitzero"`
+	// ChatTemplate replaces the template of the model's header (Jinja).
+	ChatTemplate string `json:"chatTemplate,omitempty"`
+	// Sampling has defaults of fields of a request, by the name of the field, such as "top_p". They are decimal numbers as
+	// text, such as "0.95": the canonical JSON that TUF signs has no fractions.
+	Sampling map[string]string `json:"sampling,omitempty"`
 }
 
 // TargetFile is one file or link of a runtime archive. SHA256 is lower-case hex; Link is set for a

@@ -34,7 +34,23 @@ type Artifact struct {
 	Chunks    [][32]byte
 	// Own: the user added it to the catalogue of this machine (M16). It needs no session, and may have no URL.
 	Own bool
+
+	// Parts are the files of a model that has several, or that has settings (M17). The first is the model's header. Then
+	// SHA256 is of the digests of all parts and the settings, Size is the sum, and the fields of one file are empty.
+	Parts    []Artifact
+	Role     PartRole // of a part
+	Settings ModelSettings
 }
+
+// PartRole is what a file of a model is for.
+type PartRole string
+
+// The roles. The weights of a split model are in several files, in order.
+const (
+	RoleWeights   PartRole = "weights"
+	RoleProjector PartRole = "mmproj"
+	RoleDraft     PartRole = "draft"
+)
 
 // ArchiveFile is one file or symbolic link of a runtime archive.
 type ArchiveFile struct {
@@ -58,9 +74,20 @@ type VerifiedModel struct {
 	Name, Version string
 	Path          string
 	Identity      FileIdentity
-	SHA256        [32]byte
+	SHA256        [32]byte // of the artifact
 	Embedding     bool
 	Own           bool // the user added it (M16)
+	// Parts are the further files of a model of several (M17).
+	Parts    []VerifiedPart
+	Settings ModelSettings
+}
+
+// VerifiedPart is one further file of a verified model.
+type VerifiedPart struct {
+	Role     PartRole
+	Name     string
+	Path     string
+	Identity FileIdentity
 }
 
 // VerifiedRuntime is an unpacked runtime whose files all have the digests of the manifest (M10,

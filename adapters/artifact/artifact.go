@@ -41,6 +41,10 @@ func Check(a messages.Artifact) error {
 		return refuse("no name or no digest")
 	case a.Size <= 0 || a.Size > MaxSize:
 		return refuse("a size of %d bytes, want 1 to %d", a.Size, int64(MaxSize))
+	case len(a.Parts) > 0:
+		return checkParts(a)
+	case !isPlain(a.Settings):
+		return refuse("settings of a model without the digest over them")
 	}
 	// What the user added from a file has no URL (M16).
 	if local := a.Own && len(a.URLs) == 0 && len(a.Origins) == 0; !local {

@@ -65,7 +65,8 @@ func Read(from io.Reader) (Header, error) {
 	for i := uint64(0); i < keys && r.err == nil; i++ {
 		r.key(&h)
 	}
-	if h.architecture == "" {
+	// Only the first part of a split model describes it.
+	if part, _ := h.Part(); h.architecture == "" && part < 2 {
 		r.fail("it names no architecture")
 	}
 	if r.err != nil {

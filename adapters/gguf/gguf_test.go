@@ -168,6 +168,28 @@ func TestKindOfFile(t *testing.T) {
 	}
 }
 
+// M17: the parts 2 to n of a split model name no architecture, and the names of the files follow from the name of the first.
+func TestParts(t *testing.T) {
+	for no, good := range map[uint32]bool{0: false, 1: true, 2: true, 3: false} {
+		h, err := Read(bytes.NewReader(file(pair{"split.no", no}, pair{"split.count", uint32(3)})))
+		if part, _ := h.Part(); (err == nil) != good || good && part != int(no)+1 {
+			t.Errorf("split.no %d without an architecture: got part %d, %v, want accepted: %t", no, part, err, good)
+		}
+	}
+	got, ok := PartFiles("/d/m-00001-of-00003.gguf", 3)
+	if want := []string{"/d/m-00002-of-00003.gguf", "/d/m-00003-of-00003.gguf"}; !ok || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, ok, want)
+	}
+	for _, name := range []string{"m.gguf", "m-00002-of-00003.gguf", "m-00001-of-00004.gguf", "m-1-of-3.gguf", "m-00001-of-00003.bin"} {
+		if got, ok := PartFiles(name, 3); ok {
+			t.Errorf("%s: got %q, want none", name, got)
+		}
+	}
+	if got := WithoutPart("m-00001-of-00003.gguf"); got != "m.gguf" {
+		t.Errorf("got %q, want m.gguf", got)
+	}
+}
+
 // M6: a header that is cut off, or claims more than the limits, is refused without taking the claimed memory.
 func TestReadRefuses(t *testing.T) {
 	good := file(arch, pair{"tokenizer.ggml.tokens", []string{"a", "b"}}, pair{"llama.context_length", uint32(1)})

@@ -33,7 +33,9 @@ type addition struct {
 	have     tuf.Catalogue // the user's own catalogue before
 
 	source    string
-	file      string // on this machine
+	file      string   // on this machine
+	parts     []string // the parts 2 to n of a split model, on this machine
+	imported  []store.Imported
 	fetched   bool   // file is a download of this command
 	unlock    func() // gives back the lock of the download
 	name      string
@@ -127,11 +129,8 @@ func (d *addition) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.target.SHA256, d.target.Size = imported.SHA256, imported.Size
 	if err := d.own.Add(ctx, d.target); err != nil {
-		if now, loading := d.own.Load(); loading == nil && !now.Has(imported.SHA256) {
-			err = errors.Join(err, imported.Undo())
-		}
+		err = errors.Join(err, d.undo())
 		return err
 	}
 	return d.report(ctx, imported)
@@ -197,7 +196,7 @@ func (d *addition) describe(ctx context.Context) error {
 // unfit is the failure for a file that cannot be served.
 func (d *addition) unfit(why string) error {
 	return &failure{code: "unfit", message: "cannot add " + filepath.Base(d.shown()) + ": " + oneLine(why),
-		hint: "models are single GGUF files; runtimes are the release archives of llama.cpp for this system, as they were downloaded", exit: exitFailed}
+		hint: "models are GGUF files; runtimes are the release archives of llama.cpp for this system, as they were downloaded", exit: exitFailed}
 }
 
 // kindOf reads the kind from the first bytes; empty: neither.
@@ -237,7 +236,9 @@ func (d *addition) describeModel() error {
 	case h.Architecture() == "clip":
 		return d.unfit("it is the projector of a multimodal model, not a model")
 	case parts > 0:
-		return d.unfit(fmt.Sprintf("it is part %d of %d of a model", part, parts))
+		if err := d.findParts(part, parts); err != nil {
+			return err
+		}
 	case h.Empty():
 		return d.unfit("it holds no tensor")
 	}
@@ -277,7 +278,7 @@ var (
 func (d *addition) checkName() error {
 	c := &d.target.Custom
 	if c.Name = d.name; c.Name == "" {
-		base := filepath.Base(strings.SplitN(d.source, "?", 2)[0])
+		base := gguf.WithoutPart(filepath.Base(strings.SplitN(d.source, "?", 2)[0]))
 		for _, suffix := range []string{".gguf", ".tar.gz", ".tgz", ".zip"} {
 			base = strings.TrimSuffix(base, suffix)
 		}
@@ -330,19 +331,32 @@ func (d *addition) checkHub() error {
 
 // bring puts the bytes into the store.
 func (d *addition) bring(ctx context.Context) (store.Imported, error) {
+	imported, err := d.bringFile(ctx, d.file, d.digest)
+	if err != nil {
+		return imported, err
+	}
+	d.target.SHA256, d.target.Size = imported.SHA256, imported.Size
+	err = d.bringParts(ctx, &imported)
+	return imported, err
+}
+
+func (d *addition) bringFile(ctx context.Context, file string, want *[32]byte) (store.Imported, error) {
 	c := d.target.Custom
-	info, err := os.Stat(d.file)
+	info, err := os.Stat(file)
 	if err != nil {
 		return store.Imported{}, err
 	}
 	progress, finish := d.app.showBytes(c.Name, info.Size())
 	defer finish()
 	imported, err := store.Import{
-		Dir: d.places.Data, File: d.file, Kind: c.Kind, Want: d.digest, Copy: d.copies, Move: d.fetched, Progress: progress,
+		Dir: d.places.Data, File: file, Kind: c.Kind, Want: want, Copy: d.copies, Move: d.fetched, Progress: progress,
 		Budget: d.settings.Disk.Budget,
 	}.Run(ctx)
 	var refused *store.Error
 	if !errors.As(err, &refused) {
+		if err == nil {
+			d.imported = append(d.imported, imported)
+		}
 		return imported, err
 	}
 	return imported, d.storeFailure(refused, info.Size())

@@ -23,12 +23,21 @@ func writeAdditions(dir string) error {
 		os.WriteFile(filepath.Join(dir, "tiny.gguf"), header("llama", nil), 0o600),
 		os.WriteFile(filepath.Join(dir, "other.gguf"), header("qwen2", nil), 0o600),
 		os.WriteFile(filepath.Join(dir, "part.gguf"), header("llama", map[string]uint32{"split.no": 1, "split.count": 3}), 0o600),
+		writePart(dir, "gap-00001-of-00003.gguf", 0, 3), writePart(dir, "gap-00002-of-00003.gguf", 1, 3),
+		writePart(dir, "mixed-00001-of-00002.gguf", 0, 2), writePart(dir, "mixed-00002-of-00002.gguf", 2, 3),
+		writePart(dir, "whole-00001-of-00002.gguf", 0, 2), writePart(dir, "whole-00002-of-00002.gguf", 1, 2),
+		writePart(dir, "first.gguf", 0, 2),
 		os.WriteFile(filepath.Join(dir, "mmproj.gguf"), header("clip", nil), 0o600),
 		writeArchive(filepath.Join(dir, "llama.tar.gz"), "bin/llama-server", program),
 		writeArchive(filepath.Join(dir, "mac.tar.gz"), "bin/llama-server", mac),
 		writeArchive(filepath.Join(dir, "none.tar.gz"), "bin/llama-cli", program),
 		writeArchive(filepath.Join(dir, "out.tar.gz"), "../llama-server", program),
 	)
+}
+
+// writePart writes a part of a split model.
+func writePart(dir, name string, no, of uint32) error {
+	return os.WriteFile(filepath.Join(dir, name), header("llama", map[string]uint32{"split.no": no, "split.count": of}), 0o600)
 }
 
 // header returns the header of a GGUF file of one tensor.

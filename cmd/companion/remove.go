@@ -66,7 +66,7 @@ func (a *app) forget(ctx context.Context, s config.Settings, places config.Place
 		return err
 	}
 	keep := map[[32]byte]bool{}
-	for _, digest := range own.Digests() {
+	for _, digest := range own.FileDigests() {
 		keep[digest] = true
 	}
 	_, err = kept.Prune(keep, time.Now(), false)

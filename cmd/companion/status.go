@@ -276,6 +276,8 @@ func contextText(m messages.StatusModel) string {
 		text += fmt.Sprintf(" (model.context is %d; %s)", m.ContextAsked, trained)
 	case m.ContextBy == messages.ContextConfigured && trained != "":
 		text += " (model.context; " + trained + ")"
+	case m.ContextBy == messages.ContextPublished:
+		text += " (the manifest; model.context sets another number)"
 	case m.ContextBy == messages.ContextDefault:
 		text += " (set model.context for another number)"
 	}

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"companion/actors/actorkit"
+	"companion/adapters/artifact"
 	"companion/messages"
 )
 
@@ -227,5 +228,11 @@ func (l *loop) prune(m messages.PruneUnused) {
 // inUse returns the digests that must stay on disk: what the manifest offers, what the user added, and the last known good
 // pair even if the manifest does not contain it.
 func (l *loop) inUse() [][32]byte {
-	return slices.Concat(l.catalogue.Digests(), l.own.Digests(), [][32]byte{l.good.Model.SHA256, l.good.Runtime.SHA256})
+	digests := append(l.catalogue.FileDigests(), l.own.FileDigests()...)
+	for _, a := range []messages.Artifact{l.good.Model, l.good.Runtime} {
+		for _, f := range artifact.Members(a) {
+			digests = append(digests, f.SHA256)
+		}
+	}
+	return digests
 }

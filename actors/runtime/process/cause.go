@@ -25,6 +25,9 @@ func libraryMissing(exit messages.ExitReport) bool {
 	return says(exit, loaderMessages)
 }
 
+// projectorMessages are what the runtime prints when the projector does not fit its model (M17).
+var projectorMessages = []string{"you may be using wrong mmproj", "failed to load multimodal model"}
+
 // memoryMessages are what the runtime and its libraries print when the system refuses them memory.
 var memoryMessages = []string{
 	"std::bad_alloc",

@@ -65,15 +65,20 @@ func (a *Actor) model(m messages.VerifiedModel, runtime messages.VerifiedRuntime
 		free = min(free, a.MemoryLimit)
 	}
 	slots := max(a.MaxInFlight, 1)
-	room := memory{tokenBytes: h.KVBytes() * int64(slots)}
-	if free > 0 {
-		room.free = max(free-m.Identity.Size, 1)
+	token := h.KVBytes()
+	if token > 0 && a.Speculate {
+		token += a.draftKVBytes(m)
 	}
-	served.Context, served.ContextBy = contextOf(a.Context, served.Trained, m.Embedding, room)
+	room := memory{tokenBytes: token * int64(slots)}
+	if free > 0 {
+		room.free = max(free-weights(m, a.Speculate), 1)
+	}
+	request := wish{a.Context, m.Settings.Context}
+	served.Context, served.ContextBy = contextOf(request, served.Trained, m.Embedding, room)
 	served.Share = served.Context
 	if served.ContextBy == messages.ContextMemory && slots > 1 && !m.Embedding && a.canShare(runtime) {
-		room.tokenBytes = h.KVBytes()
-		if tokens, by := contextOf(a.Context, served.Trained, m.Embedding, room); tokens/slots-spareTokens >= leastContext {
+		room.tokenBytes = token
+		if tokens, by := contextOf(request, served.Trained, m.Embedding, room); tokens/slots-spareTokens >= leastContext {
 			served.Context, served.ContextBy, served.Share = tokens, by, tokens/slots-spareTokens
 		}
 	}
@@ -102,9 +107,16 @@ type memory struct {
 	tokenBytes int64 // of one token in every slot
 }
 
-// contextOf returns the tokens of a request's context and what limits them. asked is the configured number, or 0.
-func contextOf(asked, trained int, embedding bool, room memory) (tokens int, by messages.ContextBound) {
+// wish is the context that was asked for, in tokens; 0: none.
+type wish struct{ configured, published int }
+
+// contextOf returns the tokens of a request's context and what limits them. What is configured wins over what the publisher of
+// the model says.
+func contextOf(w wish, trained int, embedding bool, room memory) (tokens int, by messages.ContextBound) {
+	asked := w.configured
 	switch {
+	case asked == 0 && w.published > 0 && (trained == 0 || w.published <= trained):
+		tokens, by = w.published, messages.ContextPublished
 	case asked > 0 && (trained == 0 || asked <= trained):
 		tokens, by = asked, messages.ContextConfigured
 	case trained == 0 || asked == 0 && embedding && trained > unknownContext:

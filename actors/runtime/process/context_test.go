@@ -41,8 +41,33 @@ func TestContextOf(t *testing.T) {
 		"embeddings, small model":     {0, 512, true, memory{1 << 40, 1000}, 512, trained},
 		"embeddings, configured":      {16384, 32768, true, memory{1 << 40, 1000}, 16384, configured},
 	} {
-		if tokens, by := contextOf(c.asked, c.trained, c.embedding, c.room); tokens != c.tokens || by != c.by {
+		if tokens, by := contextOf(wish{configured: c.asked}, c.trained, c.embedding, c.room); tokens != c.tokens || by != c.by {
 			t.Errorf("%s: got %d by %s, want %d by %s", name, tokens, by, c.tokens, c.by)
+		}
+	}
+}
+
+// M17: the context of the target holds where model.context is not set. It is no more than what the model was trained for and the
+// memory allows.
+func TestPublishedContext(t *testing.T) {
+	for name, c := range map[string]struct {
+		wish      wish
+		trained   int
+		embedding bool
+		room      memory
+		want      int
+		by        messages.ContextBound
+	}{
+		"published":            {wish{0, 8192}, 32768, false, memory{}, 8192, messages.ContextPublished},
+		"not known otherwise":  {wish{0, 8192}, 0, false, memory{}, 8192, messages.ContextPublished},
+		"more than trained":    {wish{0, 65536}, 32768, false, memory{}, 32768, messages.ContextTrained},
+		"configured wins":      {wish{2048, 8192}, 32768, false, memory{}, 2048, messages.ContextConfigured},
+		"configured is larger": {wish{16384, 8192}, 32768, false, memory{}, 16384, messages.ContextConfigured},
+		"memory":               {wish{0, 32768}, 32768, false, memory{free: 8192 * 4, tokenBytes: 1}, 8192, messages.ContextMemory},
+		"embedding":            {wish{0, 8192}, 32768, true, memory{}, 8192, messages.ContextPublished},
+	} {
+		if got, by := contextOf(c.wish, c.trained, c.embedding, c.room); got != c.want || by != c.by {
+			t.Errorf("%s: got %d, %s, want %d, %s", name, got, by, c.want, c.by)
 		}
 	}
 }

@@ -86,7 +86,11 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 	spec, served := a.spec(l.spawn), a.model(l.spawn.Model, l.spawn.Runtime)
 	spec.Context, spec.ShareContext = served.Context, served.Share != served.Context
 	spec.Features = a.ask(ctx, l, group)
-	started, err := spawn.Spawn(spec)
+	var started spawn.Started
+	err := a.checkParts(l.spawn.Model)
+	if err == nil {
+		started, err = spawn.Spawn(spec)
+	}
 	if err != nil {
 		a.Log.Warn("runtime not started", zap.String("reason", string(reasonOf(err))), zap.Error(err))
 		tell(event{
@@ -143,18 +147,24 @@ func (a *Actor) run(ctx context.Context, l *launch, group *actorkit.Group, event
 				a.Log.Warn("runtime does not end: SIGKILL is pending, it waits for a file server or a device",
 					zap.Int("pid", started.Handle.PID()))
 			}
+			var unfit []messages.ToLifecycle
 			if !up && !l.killRequested() {
 				a.remember(l.spawn.Runtime, nil) // it may have refused an option
 			}
 			switch {
 			case libraryMissing(exit):
 				exit.Reason = messages.ReasonLibraryMissing
+			case !up && exit.Code != 0 && len(l.spawn.Model.Parts) > 0 && says(exit, projectorMessages):
+				exit.Reason = messages.ReasonMalformedSpec
+				unfit = []messages.ToLifecycle{messages.IntegrityLost{
+					Artifact: l.spawn.Model.Name, SHA256: l.spawn.Model.SHA256, Reason: exit.Reason,
+				}}
 			case memoryRefused(exit, a.MemoryLimit, most.Load()), !up && exit.Code != 0 && a.MemoryLimit > 0 && expected > a.MemoryLimit:
 				exit.Reason = messages.ReasonRAMOverLimit
 			case cause != nil:
 				exit.Reason = reasonOf(cause)
 			}
-			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.endedByRequest(), Exit: exit}})
+			tell(event{exited: &messages.RuntimeExited{Launch: l.spawn.Launch, Requested: l.endedByRequest(), Exit: exit}, lost: unfit})
 			return
 		}
 	}

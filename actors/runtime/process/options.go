@@ -48,7 +48,8 @@ const rememberedRuntimes = 8
 
 // entry names a pinned runtime in the list. The digest itself stays in memory.
 func entry(of messages.VerifiedRuntime) string {
-	sum := sha256.Sum256(of.SHA256[:])
+	// The number counts what is asked for: another one asks again.
+	sum := sha256.Sum256(append([]byte("features 2 "), of.SHA256[:]...))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -135,7 +136,7 @@ func cacheSize(wanted, limit, free int64) int64 {
 	return size
 }
 
-// expected is the memory of the model's weights, the full context of every slot and the full prompt cache, in bytes, or 0
+// expected is the memory of the model's weights in all its files, the full context of every slot and the full prompt cache, in bytes, or 0
 // if the model's header does not say what a token of context takes (R5). The runtime's libraries and buffers come on top.
 func (a *Actor) expected(m messages.VerifiedModel, spec spawn.Spec) int64 {
 	token := a.header(m).KVBytes()
@@ -146,5 +147,9 @@ func (a *Actor) expected(m messages.VerifiedModel, spec spawn.Spec) int64 {
 	if spec.ShareContext {
 		contexts = 1
 	}
-	return m.Identity.Size + token*int64(spec.Context)*contexts + spec.PromptCache
+	all := weights(m, spec.UsesDraft()) + token*int64(spec.Context)*contexts + spec.PromptCache
+	if spec.UsesDraft() { // it has the same context
+		all += a.draftKVBytes(m) * int64(spec.Context) * contexts
+	}
+	return all
 }

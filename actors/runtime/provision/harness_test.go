@@ -68,7 +68,9 @@ func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *host) serve(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
 	data, ok := h.files[r.URL.Path]
+	h.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)
 		return

@@ -85,10 +85,15 @@ type worker struct {
 	artifact messages.Artifact
 	options  options
 	transfer *atomic.Pointer[counter]
+	locks    *fileLocks
+	before   int64 // bytes of the files of the same model that are done
 }
 
 // counts makes c the count of the transfer.
-func (w worker) counts(c counter) { w.transfer.Store(&c) }
+func (w worker) counts(c counter) {
+	c = after{c, w.before}
+	w.transfer.Store(&c)
+}
 
 func (w worker) run(ctx context.Context) (r result) {
 	r.artifact = w.artifact
@@ -113,6 +118,19 @@ func (w worker) ensureModel(ctx context.Context) (messages.VerifiedModel, error)
 	if err := artifact.Check(w.artifact); err != nil {
 		return messages.VerifiedModel{}, err
 	}
+	if len(w.artifact.Parts) > 0 {
+		return w.ensureParts(ctx)
+	}
+	return w.ensureFile(ctx)
+}
+
+// ensureFile returns the model of one file. No other job uses the file meanwhile: another model may have it too (M17).
+func (w worker) ensureFile(ctx context.Context) (messages.VerifiedModel, error) {
+	unlock, err := w.locks.lock(ctx, w.artifact.SHA256)
+	if err != nil {
+		return messages.VerifiedModel{}, err
+	}
+	defer unlock()
 	m, err := w.Store.Model(ctx, w.artifact, w.options.rehash)
 	err = removed(err)
 	if !errors.Is(err, store.ErrNotHere) || !w.mayFetch() {

@@ -70,10 +70,12 @@ type service struct {
 	known      map[digest]result // results since the last check
 	// refetched are the artifacts that were fetched again because their files were wrong, since the last Want or PairReady.
 	refetched map[digest]bool
-	offered   map[digest]bool // sent to lifecycle since a pair became ready
-	ready     bool            // a pair has become ready
-	refused   bool            // an artifact is missing and its fetch was not allowed
-	retry     *time.Timer     // runs after a transient failure
+	offered   map[digest]bool     // sent to lifecycle since a pair became ready
+	files     map[digest][]digest // of the offered models
+	locks     fileLocks
+	ready     bool        // a pair has become ready
+	refused   bool        // an artifact is missing and its fetch was not allowed
+	retry     *time.Timer // runs after a transient failure
 	pauses    *backoff.ExponentialBackOff
 	meters    map[digest]*meter
 }
@@ -84,7 +86,7 @@ func (a *Actor) Serve(ctx context.Context) error {
 	s := &service{
 		Deps: a.deps, ctx: jobs, jobs: map[digest]*job{}, results: make(chan result),
 		out:   []messages.ToLifecycle{messages.ActorStarted{Actor: messages.ActorProvision}},
-		known: map[digest]result{}, refetched: map[digest]bool{}, offered: map[digest]bool{},
+		known: map[digest]result{}, refetched: map[digest]bool{}, offered: map[digest]bool{}, files: map[digest][]digest{},
 		retry: time.NewTimer(time.Hour), pauses: newPauses(30*time.Second, 10*time.Minute), meters: map[digest]*meter{},
 	}
 	s.retry.Stop()
@@ -163,6 +165,7 @@ func (s *service) handle(m messages.ToProvision) {
 		s.ready = true
 		clear(s.refetched)
 		s.offered = map[digest]bool{m.Model: true, m.Runtime: true}
+		s.files = map[digest][]digest{m.Model: s.files[m.Model]}
 	case messages.Prune:
 		s.prune(m)
 	case messages.Held:
@@ -288,7 +291,7 @@ func (s *service) start(a messages.Artifact, o options) *job {
 func (s *service) launch(j *job) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	j.cancel, j.cancelled, j.again = cancel, false, false
-	w := worker{Deps: s.Deps, artifact: j.artifact, options: j.options, transfer: &j.transfer}
+	w := worker{Deps: s.Deps, artifact: j.artifact, options: j.options, transfer: &j.transfer, locks: &s.locks}
 	s.background.Go(func() {
 		defer cancel(nil)
 		r := w.run(ctx)
@@ -383,6 +386,7 @@ func (s *service) offer(pair func() ([2]messages.Artifact, bool), lastGood bool)
 		return false
 	}
 	s.offered[artifacts[0].SHA256], s.offered[artifacts[1].SHA256] = true, true
+	s.files[artifacts[0].SHA256] = digestsOf(artifacts[0])
 	s.tell(messages.ArtifactsVerified{Model: model.model, Runtime: runtime.runtime, LastGood: lastGood})
 	return true
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,7 +49,7 @@ func TestWant(t *testing.T) {
 	h.start()
 	want.MayFetch = false
 	h.inbox <- want
-	if again := h.verified(); again.Model != v.Model {
+	if again := h.verified(); !reflect.DeepEqual(again.Model, v.Model) {
 		t.Fatalf("got %+v, want %+v", again, v)
 	}
 	h.inbox <- messages.ConfirmProvision{} // A9
@@ -298,7 +299,7 @@ func TestLastWantStands(t *testing.T) {
 		t.Fatalf("old model: got %v, want it on disk", err)
 	}
 	h.inbox <- messages.Want{Model: old, Runtime: r, MayFetch: true}
-	if v := h.verified(); v.Model != first.Model {
+	if v := h.verified(); !reflect.DeepEqual(v.Model, first.Model) {
 		t.Fatalf("got %+v, want the first model", v)
 	}
 	select {

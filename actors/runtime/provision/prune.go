@@ -15,18 +15,22 @@ func (s *service) prune(m messages.Prune) {
 		return
 	}
 	keep := map[digest]bool{}
-	for _, key := range m.Keep {
-		keep[key] = true
+	keepAll := func(digests ...digest) {
+		for _, key := range digests {
+			keep[key] = true
+		}
 	}
+	keepAll(m.Keep...)
 	for key := range s.offered {
-		keep[key] = true
+		keepAll(key)
+		keepAll(s.files[key]...)
 	}
-	for key := range s.jobs {
-		keep[key] = true
+	for _, j := range s.jobs {
+		keepAll(digestsOf(j.artifact)...)
 	}
 	if s.want != nil {
 		for _, a := range []messages.Artifact{s.want.Model, s.want.Runtime, s.want.GoodModel, s.want.GoodRuntime} {
-			keep[a.SHA256] = true
+			keepAll(digestsOf(a)...)
 		}
 	}
 	items, err := s.Store.Prune(keep, time.Now(), m.DryRun)

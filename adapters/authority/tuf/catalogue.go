@@ -103,11 +103,22 @@ func (c Catalogue) Names(kind messages.ArtifactKind, name string) bool {
 	return name != "" && reason != messages.ReasonNoSuchTarget
 }
 
-// Digests returns the SHA-256 of every artifact that the catalogue offers.
+// Digests returns the digest that identifies each artifact that the catalogue offers.
 func (c Catalogue) Digests() [][32]byte {
 	digests := make([][32]byte, 0, len(c.entries))
 	for _, e := range c.entries {
 		digests = append(digests, e.artifact.SHA256)
+	}
+	return digests
+}
+
+// FileDigests returns the SHA-256 of every file that the catalogue offers: a model may have several (M17).
+func (c Catalogue) FileDigests() [][32]byte {
+	digests := make([][32]byte, 0, len(c.entries))
+	for _, e := range c.entries {
+		for _, f := range artifact.Members(e.artifact) {
+			digests = append(digests, f.SHA256)
+		}
 	}
 	return digests
 }
@@ -223,6 +234,9 @@ func (c reader) parseTarget(kind messages.ArtifactKind, platform, name string, f
 	if file == nil || file.Custom == nil {
 		return entry{}, errMalformed
 	}
+	if err := artifact.CheckSchema(*file.Custom); err != nil {
+		return entry{}, err
+	}
 	if err := json.Unmarshal(*file.Custom, &custom, json.RejectUnknownMembers(true)); err != nil {
 		return entry{}, errMalformed
 	}
@@ -248,10 +262,18 @@ func (c reader) parseTarget(kind messages.ArtifactKind, platform, name string, f
 		ChunkSize: custom.ChunkSize, Chunks: chunks,
 		Own: c.own,
 	}
+	if a, err = artifact.Compose(a, custom); err != nil {
+		return entry{}, err
+	}
 	if err := artifact.Check(a); err != nil {
 		return entry{}, err
 	}
-	return entry{a, custom.Default}, c.checkHosts(custom.URLs, custom.Origins)
+	for _, f := range artifact.Members(a) {
+		if err := c.checkHosts(f.URLs, f.Origins); err != nil {
+			return entry{}, err
+		}
+	}
+	return entry{a, custom.Default}, nil
 }
 
 // checkHosts checks M2 for each URL and origin: the manifest and the artifacts must come from different hosts. Origins

@@ -53,6 +53,13 @@ func TestTargets(t *testing.T) {
 			}
 		})
 	}
+	parts := func(change func(*messages.TargetPart)) any {
+		return model(func(c *messages.TargetCustom) {
+			p := messages.TargetPart{Name: "p", Length: 1, SHA256: strings.Repeat("ef", 32), URLs: []string{"https://models.example/v1/p"}, Origins: []string{"https://models.example/v1/"}}
+			change(&p)
+			c.Parts = []messages.TargetPart{p}
+		})
+	}
 	file := func(change func(*messages.TargetFile)) any {
 		return runtime(func(c *messages.TargetCustom) { change(&c.Files[0]) })
 	}
@@ -94,6 +101,17 @@ func TestTargets(t *testing.T) {
 		"chunks of no size":       {chunked(0, 1), model4, messages.ReasonMalformedSpec},
 		"good chunk":              {chunked(64<<10, 1), model4, messages.ReasonOK},
 		"chunk too many":          {chunked(64<<10, 2), model4, messages.ReasonMalformedSpec},
+		"good parts":              {parts(func(*messages.TargetPart) {}), model4, messages.ReasonOK},
+		"part from the hub": {parts(func(p *messages.TargetPart) {
+			p.URLs, p.Origins = []string{f.server.URL + "/a"}, []string{f.server.URL + "/"}
+		}), model4, messages.ReasonSourceNotAllowed},
+		"part by http":            {parts(func(p *messages.TargetPart) { p.URLs = []string{"http://models.example/v1/p"} }), model4, messages.ReasonSchemeNotAllowed},
+		"part outside the origin": {parts(func(p *messages.TargetPart) { p.URLs = []string{"https://models.example/v2/p"} }), model4, messages.ReasonSourceNotAllowed},
+		"part without a URL":      {parts(func(p *messages.TargetPart) { p.URLs = nil }), model4, messages.ReasonMalformedSpec},
+		"part with a path":        {parts(func(p *messages.TargetPart) { p.Name = "../p" }), model4, messages.ReasonMalformedSpec},
+		"settings":                {model(func(c *messages.TargetCustom) { c.Context, c.Sampling = 4096, map[string]string{"top_p": "0.9"} }), model4, messages.ReasonOK},
+		"settings beyond":         {model(func(c *messages.TargetCustom) { c.Sampling = map[string]string{"top_p": "2"} }), model4, messages.ReasonMalformedSpec},
+		"runtime with a context":  {runtime(func(c *messages.TargetCustom) { c.Context = 4096 }), runtime4, messages.ReasonMalformedSpec},
 		"unknown key":             {map[string]any{"kind": "model", "name": "m", "version": "1", "sha256": "x"}, model4, messages.ReasonMalformedSpec},
 		"not an object":           {"model", model4, messages.ReasonMalformedSpec},
 		"other platform":          {runtime(func(c *messages.TargetCustom) { c.Platform = "linux/arm64" }), runtime4, messages.ReasonMalformedSpec},

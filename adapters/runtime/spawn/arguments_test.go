@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"companion/adapters/artifact"
 	"companion/messages"
 )
 
@@ -13,7 +14,7 @@ import (
 func TestBatchHoldsTheContextOfAnEmbeddingModel(t *testing.T) {
 	for embedding, want := range map[bool]bool{true: true, false: false} {
 		p := &preparation{spec: Spec{Model: messages.VerifiedModel{Embedding: embedding}, Context: 4096, MaxInFlight: 2}}
-		args := strings.Join(p.arguments("m"), " ")
+		args := strings.Join(p.arguments(places{model: "m"}), " ")
 		if got := strings.Contains(args, "--embeddings --batch-size 4096 --ubatch-size 4096"); got != want {
 			t.Errorf("embedding %v: got the arguments %s, want batches of 4096 tokens only for embeddings", embedding, args)
 		}
@@ -24,7 +25,7 @@ func TestBatchHoldsTheContextOfAnEmbeddingModel(t *testing.T) {
 func TestArgumentsOfTheContext(t *testing.T) {
 	for shared, want := range map[bool]string{false: "--ctx-size 8192 --parallel 2", true: "--ctx-size 4096 --parallel 2"} {
 		p := &preparation{spec: Spec{Context: 4096, MaxInFlight: 2, ShareContext: shared}}
-		args := strings.Join(p.arguments("m"), " ")
+		args := strings.Join(p.arguments(places{model: "m"}), " ")
 		if !strings.Contains(args, want) || strings.Contains(args, shareOption) != shared {
 			t.Errorf("shared %v: got the arguments %s, want %s, and %s only if shared", shared, args, want, shareOption)
 		}
@@ -55,6 +56,36 @@ func TestCanShareContext(t *testing.T) {
 		}
 		if got := CanShareContext(messages.VerifiedRuntime{Dir: dir, Executable: "bin/llama-server"}); got != c.want {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// M17: what the target of a model says becomes arguments. The draft model is used only where the runtime guesses tokens.
+func TestArgumentsOfTheTarget(t *testing.T) {
+	of := places{model: "m", projector: "p", draft: "d", template: "t"}
+	settings := messages.ModelSettings{Context: 512, ChatTemplate: "x", Sampling: map[string]string{"top_p": "0.95", "temperature": "0", "top_k": "20", "unknown": "1"}}
+	draft := []messages.VerifiedPart{{Role: messages.RoleDraft}}
+	for name, c := range map[string]struct {
+		spec Spec
+		want string
+		not  string
+	}{
+		"settings":        {Spec{Model: messages.VerifiedModel{Settings: settings}}, "--mmproj p --no-mmproj-offload --jinja --chat-template-file t --temp 0 --top-k 20 --top-p 0.95", "unknown"},
+		"on a GPU":        {Spec{GPU: true}, "--mmproj p --jinja", "--no-mmproj-offload"},
+		"draft":           {Spec{Model: messages.VerifiedModel{Parts: draft}, Speculate: true, Features: Features{Draft: true, Speculation: true}}, "--spec-type draft-simple --model-draft d", "ngram"},
+		"draft not used":  {Spec{Model: messages.VerifiedModel{Parts: draft}, Features: Features{Draft: true, Speculation: true}}, "--mmproj p", "--spec-type"},
+		"an old runtime":  {Spec{Model: messages.VerifiedModel{Parts: draft}, Speculate: true, Features: Features{Speculation: true}}, "--spec-type ngram-simple", "--model-draft"},
+		"no draft model":  {Spec{Speculate: true, Features: Features{Draft: true, Speculation: true}}, "--spec-type ngram-simple", "--model-draft"},
+		"embedding model": {Spec{Model: messages.VerifiedModel{Parts: draft, Embedding: true}, Speculate: true, Features: Features{Draft: true}}, "--embeddings", "--model-draft"},
+	} {
+		args := strings.Join((&preparation{spec: c.spec}).arguments(of), " ")
+		if !strings.Contains(args, c.want) || strings.Contains(args, c.not) {
+			t.Errorf("%s: got the arguments %s, want %q and not %q", name, args, c.want, c.not)
+		}
+	}
+	for name := range artifact.Sampling {
+		if samplingOptions[name] == "" {
+			t.Errorf("%s: got no option of the runtime, want one for each default of a target", name)
 		}
 	}
 }

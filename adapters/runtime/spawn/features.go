@@ -19,6 +19,8 @@ type Features struct {
 	// NoWarmup: it can leave out the empty run at its start (--no-warmup). The token that the health probe asks for before
 	// the runtime counts as ready does the same.
 	NoWarmup bool
+	// Draft: a draft model is possible (draft-simple).
+	Draft bool
 	// Sleep: an idle model can give its memory back (--sleep-idle-seconds).
 	Sleep bool
 }
@@ -30,15 +32,17 @@ const (
 	speculationKind = "ngram-simple"
 	lookupTokens    = 5
 	draftTokens     = 8
+	draftKind       = "draft-simple"
 )
 
 const (
-	typeOption   = "--spec-type"
-	lookupOption = "--spec-ngram-simple-size-n"
-	draftOption  = "--spec-ngram-simple-size-m"
-	sleepOption  = "--sleep-idle-seconds"
-	warmupOption = "--no-warmup"
-	modelOption  = "--model" // every build has it
+	typeOption       = "--spec-type"
+	lookupOption     = "--spec-ngram-simple-size-n"
+	draftOption      = "--spec-ngram-simple-size-m"
+	sleepOption      = "--sleep-idle-seconds"
+	warmupOption     = "--no-warmup"
+	draftModelOption = "--model-draft"
+	modelOption      = "--model" // every build has it
 )
 
 // askPatience bounds the time in which a runtime lists its options, which takes tenths of a second.
@@ -128,17 +132,34 @@ func parseFeatures(values map[string]string) Features {
 	_, sleep := values[sleepOption]
 	_, noWarmup := values[warmupOption]
 	kinds := strings.Split(strings.TrimSpace(values[typeOption]), ",")
-	return Features{Speculation: lookup && draft && slices.Contains(kinds, speculationKind), Sleep: sleep, NoWarmup: noWarmup}
+	_, model := values[draftModelOption]
+	return Features{
+		Draft: model && slices.Contains(kinds, draftKind), Speculation: lookup && draft && slices.Contains(kinds, speculationKind),
+		Sleep: sleep, NoWarmup: noWarmup,
+	}
 }
 
-func (s Spec) speculates() bool { return s.Features.Speculation && s.Speculate && !s.Model.Embedding }
+func (s Spec) speculates() bool {
+	return (s.Features.Speculation || s.drafts()) && s.Speculate && !s.Model.Embedding
+}
+
+// drafts reports whether a draft model can guess.
+func (s Spec) drafts() bool {
+	return s.Features.Draft && slices.ContainsFunc(s.Model.Parts, func(p messages.VerifiedPart) bool { return p.Role == messages.RoleDraft })
+}
+
+// UsesDraft reports whether the runtime is started with the model's draft model.
+func (s Spec) UsesDraft() bool { return s.speculates() && s.drafts() }
 
 func (s Spec) sleeps() bool { return s.Features.Sleep && s.SleepAfter > 0 }
 
 // optional are the arguments that the runtime may lack.
-func (s Spec) optional() []string {
+func (s Spec) optional(of places) []string {
 	var args []string
-	if s.speculates() {
+	switch {
+	case s.UsesDraft():
+		args = append(args, typeOption, draftKind, draftModelOption, of.draft)
+	case s.speculates():
 		args = append(args, typeOption, speculationKind, lookupOption, fmt.Sprint(lookupTokens), draftOption, fmt.Sprint(draftTokens))
 	}
 	if s.Features.NoWarmup {

@@ -100,15 +100,15 @@ func TestOptionalArguments(t *testing.T) {
 		"no warm-up":         {without(func(s *Spec) { s.Features = Features{NoWarmup: true} }), "--no-warmup"},
 		"half a second":      {without(func(s *Spec) { s.Speculate, s.SleepAfter = false, time.Second/2 }), "--sleep-idle-seconds 1"},
 	} {
-		if got := strings.Join(tt.spec.optional(), " "); got != tt.want {
+		if got := strings.Join(tt.spec.optional(places{}), " "); got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}
-		args := (&preparation{spec: tt.spec}).arguments("m")
+		args := (&preparation{spec: tt.spec}).arguments(places{model: "m"})
 		if at := slices.Index(args, "--cache-ram"); at < 0 || args[at+1] != "64" {
 			t.Errorf("%s: got the arguments %q, want a prompt cache of 64 MiB", name, args)
 		}
 	}
-	asked := (&preparation{spec: Spec{Runtime: messages.VerifiedRuntime{Executable: "bin/llama-server"}}, ask: true}).arguments("m")
+	asked := (&preparation{spec: Spec{Runtime: messages.VerifiedRuntime{Executable: "bin/llama-server"}}, ask: true}).arguments(places{model: "m"})
 	if want := []string{"llama-server", "--help"}; !slices.Equal(asked, want) {
 		t.Errorf("asking for the options: got %q, want %q", asked, want)
 	}

@@ -49,8 +49,8 @@ func (g *group) awaitLeader() {
 // plan has no sandbox: macOS offers none to programs of this kind, and the status says so.
 func (p *preparation) plan() (plan, error) {
 	return plan{
-		Parent: os.Getpid(), Args: p.arguments(fmt.Sprintf("/dev/fd/%d", modelFD)), Env: p.environment(),
-		MemoryLimit: p.spec.MemoryLimit, Mode: p.spec.Sandbox, Executable: p.executable.Name(),
+		Parent: os.Getpid(), Args: p.arguments(p.places()), Env: p.environment(),
+		MemoryLimit: p.spec.MemoryLimit, Mode: p.spec.Sandbox, Executable: p.executable.Name(), Further: len(p.further),
 	}, nil
 }
 

@@ -136,7 +136,7 @@ func (p *preparation) startStage(namespaces bool) (*group, *stagePipes, error) {
 	cmd, err := startSeparate(limits, &pipes.namespaces, func(attributes *syscall.SysProcAttr) *exec.Cmd {
 		return &exec.Cmd{
 			Path: self, Args: []string{"companion", stageArgument}, Env: p.environment(), Dir: "/",
-			Stdout: write, Stderr: write, ExtraFiles: pipes.stageFiles(p.model, p.executable), SysProcAttr: attributes,
+			Stdout: write, Stderr: write, ExtraFiles: pipes.stageFiles(p), SysProcAttr: attributes,
 		}
 	})
 	p.output.closeWriter()
@@ -199,10 +199,11 @@ func newStagePipes() (*stagePipes, error) {
 }
 
 // stageFiles are the descriptors of the stage after the standard three, in numeric order.
-func (s *stagePipes) stageFiles(model, executable *os.File) []*os.File {
-	files := []*os.File{model, s.planRead, s.reportWrite, executable, s.lifelineRead}
-	if s.handover != nil {
-		files = append(files, s.handover)
+func (s *stagePipes) stageFiles(p *preparation) []*os.File {
+	// Where nothing is handed over, the number of its descriptor stays closed.
+	files := []*os.File{p.model, s.planRead, s.reportWrite, p.executable, s.lifelineRead, s.handover}
+	for _, f := range p.further {
+		files = append(files, f.file)
 	}
 	return files
 }

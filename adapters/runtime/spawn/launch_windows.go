@@ -82,7 +82,7 @@ func (p *preparation) suspended(output *os.File) *exec.Cmd {
 	return &exec.Cmd{
 		// Windows can neither execute a descriptor nor let the runtime open a model by one. The open files keep the
 		// paths from being deleted, and the folders belong to the user.
-		Path: p.executable.Name(), Args: p.arguments(p.spec.Model.Path), Env: p.environment(), Dir: p.dir,
+		Path: p.executable.Name(), Args: p.arguments(p.places()), Env: p.environment(), Dir: p.dir,
 		Stdout: output, Stderr: output,
 		SysProcAttr: &syscall.SysProcAttr{
 			CreationFlags: windows.CREATE_SUSPENDED | windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_NO_WINDOW,

@@ -24,7 +24,7 @@ func (p *preparation) plan() (plan, error) {
 	}
 	policy := sandbox.Policy{
 		Loader:    loader,
-		ReadFiles: append([]string{fmt.Sprintf("/proc/self/fd/%d", modelFD)}, readableFiles...),
+		ReadFiles: append(p.descriptors(), readableFiles...),
 		ReadDirs:  slices.Clone(readableDirs),
 		Socket:    p.backEnd.Address,
 		// This bounds one file, not all files together; a control group counts them all.
@@ -50,7 +50,8 @@ func (p *preparation) plan() (plan, error) {
 	policy.Canary.Outside = outside(policy)
 	return plan{
 		Parent:      os.Getpid(),
-		Args:        p.arguments(fmt.Sprintf("/proc/self/fd/%d", modelFD)),
+		Args:        p.arguments(p.places()),
+		Further:     len(p.further),
 		Env:         p.environment(),
 		MemoryLimit: p.spec.MemoryLimit, LowLatency: lowlatency.Enabled(), Background: p.spec.Background,
 		Mode:   p.spec.Sandbox,

@@ -230,6 +230,7 @@ func hand(panics chan<- any, p any) {
 type preparation struct {
 	spec       Spec
 	model      *os.File
+	further    []further
 	executable *os.File
 	dir        string // folder of this start: the socket and the child's HOME
 	backEnd    messages.BackEnd
@@ -259,7 +260,16 @@ func prepare(spec Spec) (*preparation, error) {
 		_ = os.RemoveAll(p.dir)
 		return nil, failed("choosing where the runtime listens", err)
 	}
-	p.output = newOutput(spec.Line, spec.Model.Path, spec.Runtime.Dir, p.dir, spec.RunDir)
+	if err := p.openFurther(); err != nil {
+		p.close()
+		_ = os.RemoveAll(p.dir)
+		return nil, err
+	}
+	secret := []string{spec.Model.Path, spec.Runtime.Dir, p.dir, spec.RunDir}
+	for _, part := range spec.Model.Parts {
+		secret = append(secret, part.Path)
+	}
+	p.output = newOutput(spec.Line, secret...)
 	return p, nil
 }
 
@@ -268,6 +278,9 @@ const startPrefix = "backend-"
 
 func (p *preparation) close() {
 	_ = p.model.Close()
+	for _, f := range p.further {
+		_ = f.file.Close()
+	}
 	_ = p.executable.Close()
 	if p.output != nil {
 		p.output.close()
@@ -281,9 +294,9 @@ func (p *preparation) remove() {
 	_ = os.Remove(p.spec.RecordPath)
 }
 
-// arguments is the runtime's argument vector. It contains no path of the model: the runtime opens the model through the
-// descriptor that was checked.
-func (p *preparation) arguments(model string) []string {
+// arguments is the runtime's argument vector. It contains no path of a file of the model: the runtime opens them through the
+// descriptors that were checked.
+func (p *preparation) arguments(of places) []string {
 	s := p.spec
 	if p.ask {
 		return []string{filepath.Base(s.Runtime.Executable), "--help"}
@@ -296,7 +309,7 @@ func (p *preparation) arguments(model string) []string {
 	args := []string{
 		filepath.Base(s.Runtime.Executable),
 		"--alias", s.Model.Name,
-		"--model", model,
+		"--model", of.model,
 		"--ctx-size", fmt.Sprint(tokens),
 		"--parallel", fmt.Sprint(slots),
 		// A kept-alive connection holds a thread: one per connection of the front door, and one per probe.
@@ -312,7 +325,8 @@ func (p *preparation) arguments(model string) []string {
 	if s.Threads > 0 {
 		args = append(args, "--threads", fmt.Sprint(s.Threads))
 	}
-	args = append(args, s.optional()...)
+	args = append(args, s.optional(of)...)
+	args = append(args, s.ofModel(of)...)
 	if s.Model.Embedding {
 		// An input is computed in one batch, which holds 512 tokens by default.
 		batch := fmt.Sprint(s.Context)

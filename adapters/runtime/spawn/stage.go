@@ -13,7 +13,8 @@ const stageArgument = "companion-stage"
 // IsStage reports whether this process was started as the helper stage.
 func IsStage() bool { return len(os.Args) == 2 && os.Args[1] == stageArgument }
 
-// The descriptors of the stage after the standard three. Only the model's stays open in the runtime.
+// The descriptors of the stage after the standard three. Only the model's and those of its further files stay open
+// in the runtime.
 const (
 	modelFD = 3 + iota
 	planFD
@@ -21,6 +22,7 @@ const (
 	executableFD
 	lifelineFD // its end of file means that the daemon has ended
 	handoverFD // carries descriptors to the daemon; Linux only
+	furtherFD  // the first of the further files of the model (M17)
 )
 
 // plan tells the stage what to execute. It goes through a pipe, because any user can read arguments.
@@ -34,6 +36,7 @@ type plan struct {
 	LowLatency  bool   // the setting runtime.low_latency
 	Background  bool   // the setting runtime.priority
 	Executable  string // path of the program, where a descriptor cannot be executed
+	Further     int    // files of the model from furtherFD on
 }
 
 // stageReport is what the stage reports before it executes the runtime, and again if that fails. The end of the pipe

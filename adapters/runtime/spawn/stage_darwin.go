@@ -33,6 +33,9 @@ func stage(report *os.File) (syscall.WaitStatus, error) {
 	}
 	// The system cannot execute a descriptor: the path was verified and belongs to the user.
 	runtime := lifeline.Program{Path: p.Executable, Args: p.Args, Env: p.Env, Model: os.NewFile(modelFD, "model")}
+	for i := range p.Further {
+		runtime.Further = append(runtime.Further, os.NewFile(uintptr(furtherFD+i), "part"))
+	}
 	status, err := lifeline.Hold(runtime, os.NewFile(lifelineFD, "lifeline"), func(pid int) error {
 		return errors.Join(json.NewEncoder(report).Encode(stageReport{PID: pid}), report.Close())
 	})

@@ -48,7 +48,7 @@ func stage(report *json.Encoder) error {
 	if os.Getppid() != p.Parent {
 		return errors.New("tying its life to the daemon's: the daemon has ended")
 	}
-	if err := closeOnExecution(); err != nil {
+	if err := closeOnExecution(p.Further); err != nil {
 		return fmt.Errorf("closing descriptors on execution: %w", pathless(err))
 	}
 	covered := p.Policy.OwnNetwork && coveredInTime(p.needed())
@@ -88,9 +88,11 @@ func handOver(listener, socket int) error {
 	return <-sent
 }
 
-// closeOnExecution leaves the runtime only its model and the standard three descriptors, whatever was inherited.
-func closeOnExecution() error {
-	if unix.CloseRange(modelFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+// closeOnExecution leaves the runtime only the files of its model and the standard three descriptors, whatever was inherited.
+func closeOnExecution(further int) error {
+	last := uint(furtherFD + further)
+	if unix.CloseRange(modelFD+1, furtherFD-1, unix.CLOSE_RANGE_CLOEXEC) == nil &&
+		unix.CloseRange(last, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return nil
 	}
 	// The kernel is older than 5.11.
@@ -99,7 +101,7 @@ func closeOnExecution() error {
 		return err
 	}
 	for _, entry := range entries {
-		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > modelFD {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > modelFD && (fd < furtherFD || fd >= int(last)) {
 			unix.CloseOnExec(fd)
 		}
 	}

@@ -19,39 +19,54 @@ import (
 )
 
 // OpenModel opens the model and checks on the descriptor that it is the verified file (M9). The runtime gets this
-// descriptor, so that the file cannot be replaced afterwards.
+// descriptor, so that the file cannot be replaced afterwards. Of a model of several files it opens the first.
 func OpenModel(m messages.VerifiedModel) (*os.File, error) {
+	return openVerified(m.Name, "opening the model", m.Path, m.Identity)
+}
+
+// OpenPart does the same for a further file of the model.
+func OpenPart(m messages.VerifiedModel, p messages.VerifiedPart) (*os.File, error) {
+	return openVerified(m.Name, "opening "+p.Name+" of the model", p.Path, p.Identity)
+}
+
+func openVerified(name, doing, path string, want messages.FileIdentity) (*os.File, error) {
 	refuse := func(err error) (*os.File, error) {
-		return nil, &Error{messages.ReasonInvalidModelPath, "opening the model", m.Name, pathless(err)}
+		return nil, &Error{messages.ReasonInvalidModelPath, doing, name, pathless(err)}
 	}
-	if !filepath.IsAbs(m.Path) {
+	if !filepath.IsAbs(path) {
 		return refuse(errors.New("its path is not absolute"))
 	}
-	f, err := openRegular(m.Path)
+	f, err := openRegular(path)
 	if differs(err) {
 		return refuse(ErrIdentityChanged)
 	} else if err != nil {
-		return nil, failed("opening the model", err)
+		return nil, failed(doing, err)
 	}
 	id, err := fileid.Of(f)
 	if err != nil {
 		_ = f.Close()
-		return nil, failed("opening the model", err)
+		return nil, failed(doing, err)
 	}
-	if id != m.Identity {
+	if id != want {
 		_ = f.Close()
 		return refuse(ErrIdentityChanged)
 	}
 	return f, nil
 }
 
-// SameModel returns nil if the file at the model's place is still the verified one, and an *Error otherwise.
+// SameModel returns nil if the files at the model's places are still the verified ones, and an *Error otherwise.
 func SameModel(m messages.VerifiedModel) error {
 	f, err := OpenModel(m)
 	if err != nil {
 		return err
 	}
 	_ = f.Close()
+	for _, p := range m.Parts {
+		if f, err = OpenPart(m, p); err != nil {
+			return err
+		}
+		_ = f.Close()
+	}
 	return nil
 }
 

@@ -252,6 +252,9 @@ func (s *Store) Unpack(ctx context.Context, a messages.Artifact) (messages.Verif
 // Held reports which part of the artifact is on disk, without reading it.
 func (s *Store) Held(ctx context.Context, a messages.Artifact) messages.HeldArtifact {
 	h := messages.HeldArtifact{Name: a.Name, Version: a.Version}
+	if len(a.Parts) > 0 {
+		return s.heldParts(ctx, a)
+	}
 	if a.Kind == messages.KindRuntime {
 		h.Here = archive.Check(ctx, s.runtimeDir(a), a.Files, false) == nil
 		h.Verified = h.Here

@@ -115,7 +115,7 @@ func nextVersion(l list, e Entry) string {
 		if old.path() != e.path() {
 			continue
 		}
-		if old.SHA256 == e.SHA256 {
+		if old.sameBytes(e) {
 			return old.Custom.Version
 		}
 		var n int

@@ -36,6 +36,11 @@ type Publication struct {
 	Executable string
 	// ChunkSize is the size of the chunks whose digests are signed (M14); 0: chosen by the file's size; negative: no chunks.
 	ChunkSize int64
+	// Parts are the sources of the files 2 to n of a split model; empty: those next to a file that is the first part. Projector
+	// and Draft are the sources of its other files (M17).
+	Parts            []string
+	Projector, Draft string
+	Settings         messages.ModelSettings
 	// Unchecked accepts the artifact without checks, even an archive that no client should unpack.
 	Unchecked bool
 	// FilesOf is another archive, whose list of files is signed instead, for the manifest of a hostile hub.
@@ -71,38 +76,41 @@ func (c *Catalogue) Publish(ctx context.Context, client *http.Client, p Publicat
 		return Entry{}, err
 	}
 	e := Entry{Custom: messages.TargetCustom{
-		Kind: p.Kind, Name: p.Name, Version: p.Version, Default: p.Default, Embedding: p.Embedding,
+		Kind: p.Kind, Name: p.Name, Version: p.Version, Default: p.Default, Embedding: p.Embedding, ModelSettings: p.Settings,
 	}}
-	remote := strings.Contains(source, "://")
-	if remote {
-		if err := setSource(&e, source, p.Origins); err != nil {
-			return Entry{}, err
-		}
-	} else if len(p.Origins) > 0 {
-		return Entry{}, errors.New("origins are for a URL: a file is served by this hub")
-	}
-	file, err := c.take(ctx, client, &e, source, remote)
+	first, err := c.bring(ctx, client, p, source)
 	if err != nil {
 		return Entry{}, err
 	}
-	defer os.Remove(file)
-	if err := describe(ctx, &e, p, file); err != nil {
+	defer first.discard()
+	e.SHA256, e.Length, e.Stored = first.SHA256, first.Length, first.stored
+	e.Custom.URLs, e.Custom.Origins = first.URLs, first.Origins
+	e.Custom.ChunkSize, e.Custom.Chunks = first.ChunkSize, first.Chunks
+	if err := describe(ctx, &e, p, first.file); err != nil {
 		return Entry{}, err
 	}
-	if err := addChunks(&e, p.ChunkSize, file); err != nil {
+	parts, err := c.bringParts(ctx, client, &e, p, source, first)
+	defer func() {
+		for _, part := range parts {
+			part.discard()
+		}
+	}()
+	if err != nil {
 		return Entry{}, err
 	}
-	if !remote {
-		e.Stored = true
-		if err := os.Rename(file, c.ArtifactFile(e.SHA256)); err != nil {
-			return Entry{}, fmt.Errorf("storing the artifact: %w", err)
+	if err := checkTarget(e, p.Unchecked); err != nil {
+		return Entry{}, err
+	}
+	for _, part := range append(parts, first) {
+		if err := c.keep(part); err != nil {
+			return Entry{}, err
 		}
 	}
 	return c.add(e)
 }
 
 // setSource sets the URL of the bytes; its folder is the allowed origin (M4).
-func setSource(e *Entry, source string, origins []string) error {
+func (b *brought) setSource(source string, origins []string) error {
 	u, err := url.Parse(source)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
 		return errors.New("the URL must be https, without user and fragment")
@@ -112,13 +120,13 @@ func setSource(e *Entry, source string, origins []string) error {
 	if !strings.HasSuffix(folder.Path, "/") {
 		folder.Path += "/"
 	}
-	e.Custom.URLs = []string{source}
-	e.Custom.Origins = append([]string{folder.String()}, origins...)
+	b.URLs = []string{source}
+	b.Origins = append([]string{folder.String()}, origins...)
 	return nil
 }
 
 // take copies the bytes into a file of the store's folder, and computes digest and length.
-func (c *Catalogue) take(ctx context.Context, client *http.Client, e *Entry, source string, remote bool) (file string, err error) {
+func (c *Catalogue) take(ctx context.Context, client *http.Client, b *brought, source string, remote bool) (file string, err error) {
 	in, err := open(ctx, client, source, remote)
 	if err != nil {
 		return "", err
@@ -135,10 +143,10 @@ func (c *Catalogue) take(ctx context.Context, client *http.Client, e *Entry, sou
 		}
 	}()
 	hash := sha256.New()
-	if e.Length, err = io.Copy(io.MultiWriter(out, hash), in); err != nil {
+	if b.Length, err = io.Copy(io.MultiWriter(out, hash), in); err != nil {
 		return "", fmt.Errorf("storing the artifact: %w", err)
 	}
-	e.SHA256 = hex.EncodeToString(hash.Sum(nil))
+	b.SHA256 = hex.EncodeToString(hash.Sum(nil))
 	if err := out.Sync(); err != nil {
 		return "", fmt.Errorf("storing the artifact: %w", err)
 	}
@@ -204,25 +212,25 @@ func checkGGUF(file string, unchecked bool) error {
 }
 
 // addChunks computes the digests of the file's chunks (M14).
-func addChunks(e *Entry, size int64, file string) error {
+func (b *brought) addChunks(size int64) error {
 	if size == 0 {
-		size = artifact.ChunkSize(e.Length)
+		size = artifact.ChunkSize(b.Length)
 	}
 	if size <= 0 {
 		return nil
 	}
-	f, err := os.Open(file)
+	f, err := os.Open(b.file)
 	if err != nil {
 		return fmt.Errorf("opening the artifact: %w", err)
 	}
 	defer f.Close()
-	e.Custom.ChunkSize = size
-	for left := e.Length; left > 0; left -= size {
+	b.ChunkSize = size
+	for left := b.Length; left > 0; left -= size {
 		hash := sha256.New()
 		if _, err := io.CopyN(hash, f, min(left, size)); err != nil {
 			return fmt.Errorf("reading the artifact: %w", err)
 		}
-		e.Custom.Chunks = append(e.Custom.Chunks, hex.EncodeToString(hash.Sum(nil)))
+		b.Chunks = append(b.Chunks, hex.EncodeToString(hash.Sum(nil)))
 	}
 	return nil
 }

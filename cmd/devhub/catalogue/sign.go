@@ -117,14 +117,15 @@ func (c *Catalogue) sign(l list, t Twist) (map[string][]byte, error) {
 }
 
 func (c *Catalogue) targetFile(e Entry, t Twist) (*metadata.TargetFiles, error) {
+	base := t.Base
+	if base == "" {
+		base = c.place.ArtifactURL()
+	}
 	if e.Stored {
-		base := t.Base
-		if base == "" {
-			base = c.place.ArtifactURL()
-		}
 		e.Custom.Origins = []string{base + "/artifacts/"}
 		e.Custom.URLs = []string{base + "/artifacts/" + e.SHA256}
 	}
+	e.Custom = withURLs(e.Custom, base)
 	if t.Outside {
 		for i, u := range e.Custom.URLs {
 			e.Custom.URLs[i] = strings.Replace(u, "/artifacts/", "/artifacts-elsewhere/", 1)

@@ -17,13 +17,15 @@ import (
 	"unsafe"
 )
 
-// Program is the program to run. It gets the null device, the output and error of this process, and one more descriptor:
-// the model's, as number 3.
+// Program is the program to run. It gets the null device, the output and error of this process, and the descriptors
+// of the model's files, from number 3 on.
 type Program struct {
 	Path  string
 	Args  []string
 	Env   []string
 	Model *os.File
+	// Further are the other files of the model.
+	Further []*os.File
 }
 
 // Hold runs the program in the process group that this process leads, passes its process id to started, and returns how
@@ -45,7 +47,7 @@ func Hold(p Program, line *os.File, started func(pid int) error) (syscall.WaitSt
 	}()
 	cmd := &exec.Cmd{
 		Path: p.Path, Args: p.Args, Env: p.Env, Dir: "/",
-		Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: []*os.File{p.Model},
+		Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: append([]*os.File{p.Model}, p.Further...),
 	}
 	if err := cmd.Start(); err != nil {
 		return none, err
