@@ -53,6 +53,14 @@ var notForGPU = []uint32{
 	0x40087602,   // FS_IOC_SETVERSION
 	0x40806685,   // FS_IOC_ENABLE_VERITY: the file can never be written again
 	0x800c6613,   // FS_IOC_SET_ENCRYPTION_POLICY
+	0xc0096616,   // FS_IOC_GET_ENCRYPTION_POLICY_EX: the name of the key
+	0xc0506617,   // FS_IOC_ADD_ENCRYPTION_KEY
+	0xc0406618,   // FS_IOC_REMOVE_ENCRYPTION_KEY: it locks an encrypted home
+	0xc0406619,   // FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS
+	0x5000940e,   // BTRFS_IOC_SUBVOL_CREATE: a folder, which Landlock does not see
+	0x50009401,   // BTRFS_IOC_SNAP_CREATE
+	0x50009417,   // BTRFS_IOC_SNAP_CREATE_V2
+	0x50009418,   // BTRFS_IOC_SUBVOL_CREATE_V2
 }
 
 // options are what the rules depend on.

@@ -210,7 +210,7 @@ func TestGPUCalls(t *testing.T) {
 			}
 		}
 		// FIOSETOWN, SIOCSPGRP, FIOASYNC, FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY, TIOCSTI.
-		for _, request := range []uint64{0x8901, 0x8902, 0x5452, 0x40086602, 0x401c5820, 0x40806685, 0x5412} {
+		for _, request := range []uint64{0x8901, 0x8902, 0x5452, 0x40086602, 0x401c5820, 0x40806685, 0x5412, 0xc0096616, 0xc0506617, 0xc0406618, 0xc0406619, 0x5000940e, 0x50009401, 0x50009417, 0x50009418} {
 			for _, garbage := range []uint64{0, 0xdeadbeef << 32} {
 				if got := c.call("ioctl", 3, garbage|request); got != refuse {
 					t.Errorf("request %#x: got %#x, want %#x", garbage|request, uint32(got), uint32(refuse))
