@@ -22,6 +22,8 @@ import (
 const (
 	// patience bounds how long one URL is tried without progress.
 	patience = 2 * time.Minute
+	// progressBytes must come within patience while there are other URLs.
+	progressBytes = 1 << 20
 	// longestWait bounds the Retry-After of a server.
 	longestWait = time.Hour
 )
@@ -238,15 +240,24 @@ func gravity(err error) int {
 }
 
 // fetchFrom tries one URL until its bytes are right or wrong, it fails permanently, or patience ends
-// without progress.
+// without progress. While there are other URLs, a few bytes are no progress: a server that breaks off after each byte would
+// keep the others from being asked.
 func (w worker) fetchFrom(ctx context.Context, url string) error {
 	pauses := newTransferPauses()
-	most, restarted := int64(0), false
+	most, counted, restarted := int64(0), int64(0), false
+	enough := int64(1)
+	if len(w.artifact.URLs) > 1 {
+		enough = min(progressBytes, w.artifact.Size/8+1)
+	}
 	for {
 		mixed, err := w.attempt(ctx, url)
 		if acc := w.transfer.Load(); acc != nil && (*acc).Bytes() > most {
 			most = (*acc).Bytes()
-			pauses.Reset()
+			pauses.ExponentialBackOff.Reset()
+			if most-counted >= enough {
+				counted = most
+				pauses.Reset()
+			}
 		}
 		pause := time.Duration(0)
 		switch failure := (*download.Error)(nil); {
@@ -257,7 +268,7 @@ func (w worker) fetchFrom(ctx context.Context, url string) error {
 		case mixed && !restarted && wrongBytes(reasonOf(err)):
 			// The wrong bytes may come from an earlier transfer that crashed or used another mirror. Fetch all
 			// of them again, once, from this URL only: if they are still wrong, the fault is this mirror's.
-			most, restarted = 0, true
+			most, counted, restarted = 0, 0, true
 		case !errors.As(err, &failure) || failure.Permanent:
 			return err
 		default:

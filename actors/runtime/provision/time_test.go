@@ -170,6 +170,39 @@ func TestProgressKeepsPatience(t *testing.T) {
 	})
 }
 
+// M8, T6: a first mirror that breaks off after each byte, right or wrong, does not keep the second one from being asked.
+func TestTrickleIsNoProgress(t *testing.T) {
+	for _, first := range [][]byte{modelBytes, bytes.Repeat([]byte("x"), len(modelBytes))} {
+		synctest.Test(t, func(t *testing.T) {
+			m := gemma()
+			m.URLs = []string{"https://models.example/m/trickle", "https://models.example/m/g"}
+			d := &scripted{play: func(_ context.Context, _ int, req download.Request, sink download.Sink) error {
+				if req.URL == m.URLs[1] {
+					return deliver(sink, req.Offset, modelBytes[req.Offset:])
+				}
+				if err := deliver(sink, req.Offset, first[req.Offset:req.Offset+1]); err != nil {
+					return err
+				}
+				return failing(false)
+			}}
+			h := newHarness(t, d)
+			unpinned(t, h)
+			h.start()
+			began := time.Now()
+			h.inbox <- messages.Want{Model: m, MayFetch: true}
+			select {
+			case got := <-h.lifecycle:
+				if _, ok := got.(messages.ArtifactsVerified); !ok {
+					t.Errorf("got %#v, want ArtifactsVerified", got)
+				}
+			case <-time.After(2 * patience):
+				t.Errorf("got nothing after %d transfers in %s, want the model from the second mirror", len(d.tries()), time.Since(began))
+			}
+			h.stop()
+		})
+	}
+}
+
 // M11: during a transfer, progress is published at least once a second, with the right rate; afterwards the list is empty
 // and no timer runs.
 func TestProgressIsPublished(t *testing.T) {
