@@ -13,6 +13,7 @@ import (
 
 	"companion/adapters/runtime/download"
 	"companion/adapters/runtime/store"
+	"companion/messages"
 )
 
 // firstRun is the number of chunks of the first request, before a rate is known.
@@ -265,6 +266,7 @@ func (c *chunked) handle(e ending) error {
 		return e.err
 	}
 	complete := e.run.Release()
+	c.blame(e.run.Blamed())
 	s := e.source
 	c.running--
 	s.active--
@@ -327,6 +329,15 @@ func (c *chunked) leaveOut(s *source, err error) error {
 	s.out = err
 	c.mirrorLeftOut(s.url, s.number, err)
 	return nil
+}
+
+// blame leaves out the mirrors whose part of a mixed chunk was wrong.
+func (c *chunked) blame(urls []string) {
+	for _, s := range c.sources {
+		if s.out == nil && slices.Contains(urls, s.url) {
+			_ = c.leaveOut(s, &store.Error{Reason: messages.ReasonDigestMismatch})
+		}
+	}
 }
 
 func (c *chunked) close() {

@@ -150,6 +150,34 @@ func TestWrongChunkOfMirror(t *testing.T) {
 	})
 }
 
+// M14, T6: a mirror that sends a wrong chunk and breaks off before its last byte is found by comparison with the right chunk. It
+// is left out and named; the mirror that completed the chunk, and one that breaks off with right bytes, are not.
+func TestWrongPartOfMirror(t *testing.T) {
+	for _, wrong := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &mirrors{data: map[string][]byte{}, fault: func(req download.Request, at int64) error {
+				if req.URL == badURL && at%chunkSize == chunkSize-step {
+					return failing(false)
+				}
+				return nil
+			}}
+			if wrong {
+				m.data[badURL] = bytes.Repeat([]byte("x"), len(modelBytes))
+			}
+			h := startChunks(t, m, twoMirrors())
+			h.onDisk(gemma())
+			left := h.logs.FilterMessage("mirror left out").All()
+			switch {
+			case !wrong && len(left) != 0:
+				t.Errorf("right bytes: got %v in the log, want no mirror left out", left)
+			case wrong && (len(left) != 1 || left[0].ContextMap()["mirror"] != "bad.example" || left[0].ContextMap()["reason"] != "digest_mismatch"):
+				t.Errorf("wrong bytes: got %v in the log, want one entry that names bad.example with digest_mismatch", left)
+			}
+			h.stop()
+		})
+	}
+}
+
 // M14, M6: with one mirror a wrong chunk ends the download with digest_mismatch. The chunks before it stay on disk.
 func TestWrongChunkOfOnlyMirror(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,16 @@ type chunk struct {
 	strict   bool      // it was wrong once: it may have bytes of one URL only, so that the wrong one is found
 	url      string    // of the bytes
 	digest   hash.Hash // of the bytes; nil: they must be read
+	parts    []part    // of a mixed chunk, in order
+	untold   bool      // some of its bytes are of an earlier process
+	suspects []part    // the parts of the wrong chunk that was dropped
+}
+
+// part is what one URL has sent of a chunk.
+type part struct {
+	url string
+	end int64  // from the start of the chunk
+	sum []byte // of the bytes up to end, as they came
 }
 
 // keepPeriod is the shortest time between two records of verified chunks. After a kill, the chunks that no record has are

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"sync/atomic"
 
 	"companion/messages"
@@ -33,6 +35,8 @@ type Run struct {
 	next  int // the chunk that is being written
 	at    int64
 	added atomic.Int64
+	// blamed are the URLs that sent wrong bytes of a chunk that several URLs have sent.
+	blamed []string
 }
 
 // Claim returns a run of at most most chunks, for bytes from url; nil if no chunk is missing that no run has claimed. alone
@@ -63,13 +67,16 @@ func (as *Assembly) claim(i int, url string) bool {
 	}
 	if c.have > 0 && c.url != url {
 		c.mixed = true
+		if c.untold = c.untold || c.digest == nil; !c.untold {
+			c.parts = append(c.parts, part{c.url, c.have, c.digest.Sum(nil)})
+		}
 		if c.strict {
 			as.bytes.Add(-c.have)
 			c.have, c.digest = 0, nil
 		}
 	}
 	if c.have == 0 {
-		c.mixed = false
+		c.mixed, c.untold, c.parts = false, false, nil
 	}
 	c.claimed, c.url = true, url
 	return true
@@ -89,6 +96,30 @@ func (r *Run) Length() int64 {
 
 // Added returns the number of bytes that the run has written. Safe for concurrent use.
 func (r *Run) Added() int64 { return r.added.Load() }
+
+// Blamed returns the URLs whose bytes were wrong in a mixed chunk that this run has fetched again. Call it after the transfer.
+func (r *Run) Blamed() []string { return r.blamed }
+
+// blame compares a right chunk with the parts of the wrong one that was dropped. The first part with which the bytes differ is
+// the wrong one.
+func (r *Run) blame(i int) {
+	c := &r.as.chunks[i]
+	start, length := r.as.span(i)
+	for _, p := range c.suspects {
+		digest := sha256.New()
+		if p.end < length {
+			if _, err := io.Copy(digest, io.NewSectionReader(r.as.file, start, p.end)); err != nil {
+				break
+			}
+			if bytes.Equal(digest.Sum(nil), p.sum) {
+				continue
+			}
+		}
+		r.blamed = append(r.blamed, p.url)
+		break
+	}
+	c.suspects = nil
+}
 
 // Begin sets where the next bytes start; see download.Sink. Bytes before the run's offset are skipped.
 func (r *Run) Begin(offset int64, _ string) error {
@@ -172,6 +203,9 @@ func (r *Run) writeChunk(p []byte) (int, error) {
 func (r *Run) verify() error {
 	as, i := r.as, r.next
 	right := as.right(i)
+	if right {
+		r.blame(i)
+	}
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	c := &as.chunks[i]
@@ -184,11 +218,15 @@ func (r *Run) verify() error {
 		return nil
 	}
 	as.bytes.Add(-c.have)
-	c.have = 0
 	if c.mixed {
 		c.strict = true
+		if !c.untold {
+			c.suspects = append(c.parts, part{url: r.url, end: c.have})
+		}
+		c.have = 0
 		return ErrStale
 	}
+	c.have = 0
 	return &Error{Reason: messages.ReasonDigestMismatch, what: "a chunk has other content than the manifest says"}
 }
 
