@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // put writes a file and the folders that it needs.
@@ -75,41 +74,5 @@ func TestLinksOutOfTheFolder(t *testing.T) {
 	}
 	if paths, _, err := Expand(t.Context(), []string{filepath.Join(vault, "diary.md")}); err != nil || len(paths) != 1 {
 		t.Errorf("got %v, %v for a link that the user names, want it read", paths, err)
-	}
-}
-
-// E7: what has the name of a result and is none is refused at once: a device, a named pipe or a file without end.
-func TestResultThatIsNone(t *testing.T) {
-	dir := t.TempDir()
-	n := note(t, "hello")
-	n.Real = put(t, filepath.Join(dir, "a.md"), "hello")
-	large := put(t, filepath.Join(dir, "large"), "")
-	if err := os.Truncate(large, maxResult+1); err != nil {
-		t.Fatal(err)
-	}
-	for what, plant := range map[string]func(name string) error{
-		"device":  func(name string) error { return os.Symlink("/dev/zero", name) },
-		"pipe":    pipe,
-		"large":   func(name string) error { return os.Link(large, name) },
-		"folder":  func(name string) error { return os.Mkdir(name, 0o700) },
-		"nothing": func(name string) error { return os.Symlink("gone", name) },
-	} {
-		name := n.Real + sidecarSuffix
-		if err := plant(name); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { _, err := Sidecar{}.Done(n); ended <- err }()
-		select {
-		case err := <-ended:
-			if !errors.Is(err, ErrForeign) {
-				t.Errorf("%s: got %v, want ErrForeign", what, err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s: got no answer, want ErrForeign", what)
-		}
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// list has no links: llama.cpp's archives for Windows contain none, and creating one requires a privilege.
-var list = []messages.ArchiveFile{
+// entries has no links: llama.cpp's archives for Windows contain none, and creating one requires a privilege.
+var entries = []messages.ArchiveFile{
 	{Path: "bin/llama-server.exe", SHA256: sha256.Sum256([]byte("program")), Size: 7, Executable: true},
 	{Path: "bin/ggml.dll", SHA256: sha256.Sum256([]byte("library")), Size: 7},
 	{Path: "LICENSE", SHA256: sha256.Sum256([]byte("text")), Size: 4},
@@ -58,18 +58,18 @@ func unpack(t *testing.T, data []byte, format string) (string, error) {
 	f, err := os.Open(src)
 	must(t, err)
 	defer f.Close()
-	err = Unpack(context.Background(), f, format, list, dir)
+	err = Unpack(context.Background(), f, format, entries, dir)
 	if entries, readErr := os.ReadDir(base); readErr != nil || len(entries) != 2 {
 		t.Errorf("outside the folder got %v, %v, want two entries", entries, readErr)
 	}
 	return dir, err
 }
 
-// M12: both formats unpack to exactly the list, can be renamed into place, and can be removed.
+// M12: both formats unpack to exactly the entries, can be renamed into place, and can be removed.
 func TestUnpack(t *testing.T) {
 	for format, data := range packed(t, "library") {
 		dir, err := unpack(t, data, format)
-		must(t, err, os.Rename(dir, dir+"2"), Check(t.Context(), dir+"2", list, true))
+		must(t, err, os.Rename(dir, dir+"2"), Check(t.Context(), dir+"2", entries, true))
 		if info, err := os.Lstat(filepath.Join(dir+"2", "bin", "ggml.dll")); err != nil || info.Mode() != 0o444 {
 			t.Errorf("got mode %v of a library, %v, want 0444", info.Mode(), err)
 		}
@@ -80,7 +80,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// M12: names with a special meaning on Windows are refused like all names that are not in the list.
+// M12: names with a special meaning on Windows are refused like all names that are not in the entries.
 func TestUnpackRefuses(t *testing.T) {
 	for _, name := range []string{
 		`..\evil`, `C:\evil`, "C:evil", "bin/ggml.dll:stream", `\\host\share\evil`, "NUL", "bin/ggml.dll ", "bin/ggml.dll.", "BIN/GGML.DLL",
@@ -107,7 +107,7 @@ func TestCheck(t *testing.T) {
 		dir, err := unpack(t, packed(t, "library")["zip"], "zip")
 		must(t, err, change(dir))
 		var refused *Error
-		if err := Check(t.Context(), dir, list, true); !errors.As(err, &refused) {
+		if err := Check(t.Context(), dir, entries, true); !errors.As(err, &refused) {
 			t.Errorf("%s: got %v, want a refusal", name, err)
 		}
 	}
