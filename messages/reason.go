@@ -93,6 +93,7 @@ const (
 	ReasonBindFailed               Reason = "bind_failed"
 	ReasonCallbackTimeout          Reason = "callback_timeout"
 	ReasonBrowserFailed            Reason = "browser_failed"
+	ReasonSignInReplaced           Reason = "sign_in_replaced"
 	ReasonDeviceUnsupported        Reason = "device_unsupported"
 	ReasonRefreshInterrupted       Reason = "refresh_interrupted"
 )

@@ -83,6 +83,7 @@ var words = map[messages.Reason]string{
 	messages.ReasonBindFailed:               "no loopback port could be opened",
 	messages.ReasonCallbackTimeout:          "the browser did not come back in time",
 	messages.ReasonBrowserFailed:            "no browser could be opened",
+	messages.ReasonSignInReplaced:           "another sign-in or a sign-out has ended this one",
 	messages.ReasonDeviceUnsupported:        "the hub offers no device authorization",
 	messages.ReasonInternalError:            "the companion itself failed",
 	messages.ReasonSessionValid:             "the session is valid",

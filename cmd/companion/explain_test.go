@@ -95,7 +95,7 @@ func TestEveryReasonHasItsCheck(t *testing.T) {
 	}
 	none := " malformed_request method_not_allowed host_not_allowed cross_site_forbidden rate_state_unavailable rate_limited missing_token " +
 		"invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params malformed_input " +
-		"authorization_server_error state_missing state_mismatch missing_code invalid_redirect_uri browser_failed device_unsupported " +
+		"authorization_server_error state_missing state_mismatch missing_code invalid_redirect_uri browser_failed sign_in_replaced device_unsupported " +
 		"cloud_consent_required lane_policy_denied "
 	for reason := range words {
 		name := explains(&failure{code: string(reason), exit: exitOf(reason)})

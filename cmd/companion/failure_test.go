@@ -31,7 +31,7 @@ func TestExitOfEveryReason(t *testing.T) {
 			"missing_token invalid_token unknown_path model_not_found bad_request body_too_large request_ends_runtime malformed_request_params " +
 			"malformed_input authorization_server_error state_missing state_mismatch issuer_missing issuer_mismatch missing_code " +
 			"invalid_redirect_uri unsupported_pkce_method invalid_token_response metadata_invalid hub_unreachable registration_failed " +
-			"token_exchange_failed bind_failed callback_timeout browser_failed device_unsupported internal_error manifest_unreachable bad_status transfer_failed " +
+			"token_exchange_failed bind_failed callback_timeout browser_failed sign_in_replaced device_unsupported internal_error manifest_unreachable bad_status transfer_failed " +
 			"no_space over_budget no_such_target address_not_allowed",
 	}
 	codes := map[string]int{}

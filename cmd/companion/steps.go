@@ -62,6 +62,7 @@ var steps = map[messages.Reason]string{
 	messages.ReasonBindFailed:               "check `hub.redirect_address`",
 	messages.ReasonCallbackTimeout:          "`companion login` again; a hub that does not know the client never comes back",
 	messages.ReasonBrowserFailed:            "`companion login --no-browser`",
+	messages.ReasonSignInReplaced:           "finish the newer sign-in, or `companion login` again",
 	messages.ReasonDeviceUnsupported:        "sign in in a browser: `companion login`",
 	messages.ReasonInternalError:            "`companion logs --level error` has the details; report them",
 	messages.ReasonSignInNeeded:             "`companion login`",

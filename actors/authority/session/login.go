@@ -47,8 +47,11 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 		}
 	}()
 	failed := func(err error) {
-		cancel()
 		e := oauth.AsError(err)
+		if ctx.Err() != nil && l.ctx.Err() == nil && !closed(m.Cancelled) { // by startLogin or a sign-out
+			e = &oauth.Error{Doing: e.Doing, Reason: messages.ReasonSignInReplaced}
+		}
+		cancel()
 		l.deps.Log.Warn("sign-in failed", zap.String("reason", string(e.Reason)), zap.String("detail", e.Detail))
 		finish(m, messages.LoginResult{Reason: e.Reason, Detail: e.Detail})
 	}
@@ -106,6 +109,16 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, m message
 	}
 }
 
+// closed reports whether c is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // lastRevocation bounds the revocation of a session that was granted while the daemon ends.
 const lastRevocation = time.Second
 
@@ -141,22 +154,27 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 	var reason messages.Reason
 	var old messages.Session
 	var ended, unwanted *unrevoked
-	known := l.known && !l.signOut
+	known, foreign := l.known && !l.signOut, false
 	l.enqueue(task{work: func(ctx context.Context, now messages.Session) {
 		old, reason = now, messages.ReasonOK
 		if !known {
 			loaded := l.askLoad(ctx, true)
 			old, reason = loaded.Session, loaded.Reason
 		}
-		// Keep the replaced session's token before the store removes it from the keychain.
-		if reason == messages.ReasonOK && !old.RefreshToken.IsZero() && l.deps.Hub.Issued(old) {
-			ended = l.keep(ctx, old, false)
+		// Keep the replaced session's token before the store removes it from the keychain. It is held until the new session
+		// is stored: a start of the daemon in between goes on using the old one, and must not revoke it.
+		if reason == messages.ReasonOK && !old.RefreshToken.IsZero() {
+			if foreign = !l.deps.Hub.Issued(old); !foreign {
+				ended = l.keep(ctx, old, true)
+			}
 		}
 		if reason == messages.ReasonOK {
 			reason = l.askStore(ctx, s, known)
 		}
 		if reason == messages.ReasonOK {
-			ended = l.keepNow(ctx, ended)
+			if ended = l.keepNow(ctx, ended); ended != nil {
+				ended.held = false
+			}
 			_ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{Pending: n.Pending}; released(n) })
 		} else {
 			l.forget(ctx, sessionnote.Digest(old.RefreshToken))
@@ -175,7 +193,9 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 		} else {
 			l.unstored, l.signOut = false, false
 			l.become(s)
-			result.Hub = l.release()
+			if result.Hub = l.release(); foreign && !known {
+				result.Hub = messages.ReasonIssuerMismatch
+			}
 			l.add(ended)
 		}
 		finish(m, result)

@@ -62,8 +62,8 @@ func TestLoginFails(t *testing.T) {
 		}, want: messages.LoginResult{Reason: messages.ReasonAuthorizationServerError, Detail: "access_denied"}},
 		"no callback":          {act: func(run) { time.Sleep(3 * time.Minute) }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
 		"cancelled":            {act: func(r run) { r.cancel() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
-		"replaced":             {act: func(r run) { r.h.login() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
-		"signed out meanwhile": {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonCallbackTimeout}},
+		"replaced":             {act: func(r run) { r.h.login() }, want: messages.LoginResult{Reason: messages.ReasonSignInReplaced}},
+		"signed out meanwhile": {act: func(r run) { r.h.logout() }, want: messages.LoginResult{Reason: messages.ReasonSignInReplaced}},
 		"the keychain is locked": {act: func(r run) {
 			r.h.breakCustody(messages.ReasonKeychainLocked)
 			r.h.hub.callback <- nil

@@ -100,20 +100,20 @@ func (l *loop) revokeOrKeep(ctx context.Context, s messages.Session) (messages.R
 
 // revokeHeld revokes the held sessions. It returns the revoked ones, and the reason of the last failure. Only a task calls it.
 func (l *loop) revokeHeld(ctx context.Context) (done []*unrevoked, reason messages.Reason) {
-	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+	brief, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	reason = messages.ReasonOK
 	for _, u := range l.unrevoked {
 		if !u.held {
 			continue
 		}
-		r, later := l.revoke(ctx, u.session)
+		r, later := l.revoke(brief, u.session)
 		later = later || r == messages.ReasonIssuerMismatch // kept, or removed by release
 		if r != messages.ReasonOK {
 			reason = r
 		}
 		if !later {
-			l.forget(context.WithoutCancel(ctx), sessionnote.Digest(u.session.RefreshToken))
+			l.forget(ctx, sessionnote.Digest(u.session.RefreshToken)) // not bounded by the hub's time
 			done = append(done, u)
 		}
 	}
@@ -301,6 +301,8 @@ func (l *loop) loadPending() {
 			case p.Token == inUse:
 				l.forget(ctx, p.Token)
 			default:
+				// A session that can be refreshed has replaced the held one.
+				p.Held = p.Held && now.RefreshToken.IsZero()
 				u, r := l.readPending(ctx, place, p)
 				if r != messages.ReasonOK {
 					reason = r

@@ -73,16 +73,19 @@ func TestRevocationWhileLocked(t *testing.T) {
 // K8: at a repeated end of the daemon between two steps of a sign-out or of a second sign-in, no refresh token is lost and no
 // current session is revoked.
 func TestRevocationAtEveryWrite(t *testing.T) {
-	for _, second := range []bool{false, true} {
+	for _, c := range []struct {
+		second bool          // sign in again; otherwise sign out
+		off    time.Duration // until the daemon is started again; the access token lives an hour
+	}{{false, 0}, {true, 0}, {true, 2 * time.Hour}} {
 		for writes := range 8 {
-			t.Run(fmt.Sprintf("second sign-in %v, end after %d writes", second, writes), func(t *testing.T) {
+			t.Run(fmt.Sprintf("second sign-in %v, end after %d writes, off for %v", c.second, writes, c.off), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					h := newHarness(t)
 					h.signedIn(time.Hour)
 					h.hub.noRevoke = true
 					h.start(t)
 					h.cutAfter(writes)
-					if second {
+					if c.second {
 						_, _, cancel := h.login()
 						defer cancel()
 						h.hub.callback <- nil
@@ -91,7 +94,14 @@ func TestRevocationAtEveryWrite(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 					h.change(func(f *fakeHub) { f.noRevoke = false })
+					h.cut()
+					h.stop()
+					time.Sleep(c.off)
 					h = h.again(t)
+					time.Sleep(20 * time.Second)
+					if current := h.stored().Session.RefreshToken.Reveal(); c.second && !h.alive()[current] {
+						t.Errorf("the current session %s: got it revoked at the start, want it alive", current)
+					}
 					time.Sleep(time.Hour)
 					current := h.stored().Session.RefreshToken.Reveal()
 					for token, good := range h.alive() {
