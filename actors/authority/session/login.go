@@ -178,7 +178,9 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 			_ = l.writeNote(func(n *sessionnote.Note) { *n = sessionnote.Note{Pending: n.Pending}; released(n) })
 		} else {
 			l.forget(ctx, sessionnote.Digest(old.RefreshToken))
-			_, unwanted = l.revokeOrKeep(ctx, s)
+			brief, stop := outlive(ctx, lastRevocation)
+			_, unwanted = l.revokeOrKeep(brief, s)
+			stop()
 		}
 		attempt.Close(reason == messages.ReasonOK)
 		close(done)
@@ -189,6 +191,9 @@ func (l *loop) finishLogin(m messages.Login, attempt Attempt, s messages.Session
 			l.deps.Log.Warn("session not stored", zap.String("reason", string(reason)))
 			result.User = messages.User{}
 			l.add(unwanted)
+			if !l.known && !foreign && !old.RefreshToken.IsZero() { // custody has removed it, and the user still has it
+				l.become(old)
+			}
 			l.lostStore(reason)
 		} else {
 			l.unstored, l.signOut = false, false

@@ -55,11 +55,14 @@ func (l *loop) revoke(ctx context.Context, s messages.Session) (reason messages.
 // task calls it.
 func (l *loop) keep(ctx context.Context, s messages.Session, held bool) *unrevoked {
 	u := &unrevoked{session: s, since: wall(), held: held}
-	if !l.deps.Hub.Issued(s) {
+	if !l.deps.Hub.Issued(s) || l.unread { // which places are taken is not known while the note cannot be read
 		return u
 	}
 	digest := sessionnote.Digest(s.RefreshToken)
 	place := l.note.Place(digest)
+	if place >= 0 && l.note.Pending[place].Token == digest {
+		u.since = time.Unix(l.note.Pending[place].Since, 0)
+	}
 	if place < 0 {
 		l.deps.Log.Warn("revocation kept in memory only: too many are pending")
 		return u
@@ -143,10 +146,16 @@ func released(n *sessionnote.Note) {
 	}
 }
 
-// add appends sessions that keep has returned, except nil. Like every change of the list, it runs between two tasks.
+// add appends sessions that keep has returned, except nil. One that the list has takes the place of the former. Like every
+// change of the list, it runs between two tasks.
 func (l *loop) add(sessions ...*unrevoked) {
 	for _, u := range sessions {
-		if u != nil && len(l.unrevoked) < maxUnrevoked {
+		if u == nil {
+			continue
+		}
+		if known := l.find(sessionnote.Digest(u.session.RefreshToken)); known != nil {
+			known.held, known.kept = known.held && u.held, known.kept || u.kept
+		} else if len(l.unrevoked) < maxUnrevoked {
 			l.unrevoked = append(l.unrevoked, u)
 		}
 	}
@@ -200,9 +209,13 @@ func (l *loop) keepRest() {
 	}
 	l.enqueue(task{work: func(ctx context.Context, _ messages.Session) {
 		for _, u := range rest {
-			if slices.Contains(l.unrevoked, u) && l.keep(ctx, u.session, u.held).kept {
-				kept = append(kept, u)
+			if !slices.Contains(l.unrevoked, u) {
+				continue
 			}
+			if !l.keep(ctx, u.session, u.held).kept {
+				break // a keychain that hangs takes its whole time for each
+			}
+			kept = append(kept, u)
 		}
 	}, then: func() {
 		for _, u := range kept {
@@ -297,9 +310,10 @@ func (l *loop) loadPending() {
 		inUse := sessionnote.Digest(now.RefreshToken)
 		for place, p := range l.note.Pending {
 			switch {
-			case p.Token == "" || l.has(p.Token):
+			case p.Token == "" || l.find(p.Token) != nil:
 			case p.Token == inUse:
 				l.forget(ctx, p.Token)
+			case reason != messages.ReasonOK: // a keychain that hangs takes its whole time for each
 			default:
 				// A session that can be refreshed has replaced the held one.
 				p.Held = p.Held && now.RefreshToken.IsZero()
@@ -322,8 +336,8 @@ func (l *loop) loadPending() {
 	}})
 }
 
-// readPending reads the token in place. It returns nil where the keychain has another one or none, and for a session of another
-// hub that is too old.
+// readPending reads the token in place. It returns nil where the keychain has another one or none, and for a session that is too
+// old and not being revoked.
 func (l *loop) readPending(ctx context.Context, place int, p sessionnote.Pending) (*unrevoked, messages.Reason) {
 	loaded, err := actorkit.Ask(ctx, l.deps.Custody, func(reply chan<- messages.LoadedRevocation) messages.ToCustody {
 		return messages.LoadRevocation{Place: place, Reply: reply}
@@ -338,13 +352,19 @@ func (l *loop) readPending(ctx context.Context, place int, p sessionnote.Pending
 		session: messages.Session{RefreshToken: loaded.Token, Meta: messages.SessionMeta{Issuer: p.Issuer, ClientID: p.ClientID}},
 		since:   time.Unix(p.Since, 0), held: p.Held, kept: true,
 	}
-	if sessionnote.Digest(loaded.Token) != p.Token || !l.deps.Hub.Issued(u.session) && wall().Sub(u.since) > forgetAfter {
+	idle := u.held || !l.deps.Hub.Issued(u.session)
+	if sessionnote.Digest(loaded.Token) != p.Token || idle && wall().Sub(u.since) > forgetAfter {
 		return nil, messages.ReasonOK
 	}
 	return u, messages.ReasonOK
 }
 
-// has reports whether the list has the session whose refresh token has this digest.
-func (l *loop) has(digest string) bool {
-	return slices.ContainsFunc(l.unrevoked, func(u *unrevoked) bool { return sessionnote.Digest(u.session.RefreshToken) == digest })
+// find returns the session of the list whose refresh token has this digest, or nil.
+func (l *loop) find(digest string) *unrevoked {
+	for _, u := range l.unrevoked {
+		if sessionnote.Digest(u.session.RefreshToken) == digest {
+			return u
+		}
+	}
+	return nil
 }

@@ -123,6 +123,8 @@ func (l *loop) refresh() {
 			failed = &oauth.Error{Doing: "refreshing the session", Reason: messages.ReasonSignInNeeded}
 			return
 		}
+		// A sign-in that was not stored may have left it. The former token of a session in use must not be revoked.
+		l.forget(ctx, sessionnote.Digest(old.RefreshToken))
 		before := l.note
 		outliving, cancel := outlive(ctx, lastWords)
 		defer cancel()

@@ -144,12 +144,12 @@ func originOf(u *url.URL) string {
 	return "https://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// knownCodes are the error codes that may be shown: RFC 6749 4.1.2.1 and 5.2, RFC 7591 3.2.2, RFC 8628 3.5.
+// knownCodes are the error codes that may be shown: RFC 6749 4.1.2.1 and 5.2, RFC 7009 2.2.1, RFC 7591 3.2.2, RFC 8628 3.5.
 var knownCodes = []string{
 	"invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type", "invalid_scope",
 	"server_error", "temporarily_unavailable", "invalid_client", "invalid_grant", "unsupported_grant_type",
 	"invalid_redirect_uri", "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement",
-	"authorization_pending", "slow_down", "expired_token",
+	"authorization_pending", "slow_down", "expired_token", "unsupported_token_type",
 }
 
 // knownCode returns code if it is in knownCodes, else an empty string.

@@ -28,6 +28,7 @@ const (
 // (O2).
 func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
 	var config net.ListenConfig
+	config.SetMultipathTCP(false) // foreign asks about one connection
 	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return nil, err
