@@ -116,7 +116,7 @@ func TestOwnAddChecks(t *testing.T) {
 		"malformed name": {func(t *OwnTarget) { t.Custom.Name = "../r" }, "its name is malformed"},
 		"no version":     {func(t *OwnTarget) { t.Custom.Version = "" }, "malformed"},
 		"another system": {func(t *OwnTarget) { t.Custom.Platform = "plan9/mips" }, "it is for plan9/mips"},
-		"unknown format": {func(t *OwnTarget) { t.Custom.Format = "rar" }, "unknown archive format"},
+		"unknown format": {func(t *OwnTarget) { t.Custom.Format = "rar" }, "rar does not equal any of: [tar.gz zip]"},
 		"no program":     {func(t *OwnTarget) { t.Custom.Executable = "bin/none" }, "not a program of the list"},
 		"a clear URL": {func(t *OwnTarget) {
 			t.Custom.URLs, t.Custom.Origins = []string{"http://models.example/r"}, []string{"http://models.example/"}
