@@ -37,6 +37,8 @@ type Target struct {
 	// Confirm checks each new connection before a byte is sent on it; nil: no check. A port on a loopback address can
 	// be another program's by now.
 	Confirm func(context.Context, net.Conn) error
+	// Allow is called before each request, also before a repeated one (E4); nil: no check. Its error ends the call.
+	Allow func() error
 	// Limits bound what the server can cost; the zero value takes the defaults.
 	Limits Limits
 }
@@ -118,6 +120,9 @@ func withoutTelemetry(r *http.Request, next option.MiddlewareNext) (*http.Respon
 // Chat streams an answer: onText gets each piece as it arrives, on this goroutine; its error ends
 // the request. The error is an *Error, onText's, or ctx's.
 func (c *Client) Chat(ctx context.Context, turns []Message, o Options, onText func(string) error) (Answer, error) {
+	if err := c.allowed(); err != nil {
+		return Answer{}, err
+	}
 	params := c.params(turns, o)
 	if c.target.Local { // other servers may not know the option
 		params.StreamOptions.IncludeUsage = openai.Bool(true)
@@ -162,6 +167,9 @@ func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience t
 	pauses.InitialInterval, pauses.MaxInterval = 200*time.Millisecond, 5*time.Second
 	ctx, sent := countSent(ctx)
 	answer, err := backoff.Retry(ctx, func() (Answer, error) {
+		if err := c.allowed(); err != nil {
+			return Answer{}, backoff.Permanent(err)
+		}
 		completion, err := c.chat.New(ctx, c.params(turns, o))
 		if err != nil {
 			explained := c.explain(ctx, err)
@@ -186,8 +194,18 @@ func (c *Client) Ask(ctx context.Context, turns []Message, o Options, patience t
 	return answer, err
 }
 
+func (c *Client) allowed() error {
+	if c.target.Allow == nil {
+		return nil
+	}
+	return c.target.Allow()
+}
+
 // Complete continues a prompt, without chat turns.
 func (c *Client) Complete(ctx context.Context, prompt string, o Options) (Answer, error) {
+	if err := c.allowed(); err != nil {
+		return Answer{}, err
+	}
 	p := openai.CompletionNewParams{
 		Model:  openai.CompletionNewParamsModel(c.target.Model),
 		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String(prompt)},

@@ -219,6 +219,32 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// E4: consent is asked for before each request, also before one that is repeated for a busy server; a refusal is the error.
+func TestAllowedBeforeEachRequest(t *testing.T) {
+	var calls, asked atomic.Int32
+	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	withdrawn := errors.New("withdrawn")
+	c := client(t, Target{BaseURL: base, Allow: func() error {
+		if asked.Add(1) > 2 {
+			return withdrawn
+		}
+		return nil
+	}})
+	if _, err := c.Ask(t.Context(), hello, Options{}, time.Minute); !errors.Is(err, withdrawn) || calls.Load() != 2 {
+		t.Errorf("Ask: got %v after %d requests, want %v after 2", err, calls.Load(), withdrawn)
+	}
+	if _, err := c.Chat(t.Context(), hello, Options{}, func(string) error { return nil }); !errors.Is(err, withdrawn) || calls.Load() != 2 {
+		t.Errorf("Chat: got %v after %d requests, want %v and no more", err, calls.Load(), withdrawn)
+	}
+	if _, err := c.Complete(t.Context(), "hello", Options{}); !errors.Is(err, withdrawn) || calls.Load() != 2 {
+		t.Errorf("Complete: got %v after %d requests, want %v and no more", err, calls.Load(), withdrawn)
+	}
+}
+
 // T12: the error text of another server may quote the key or the note; it is not shown.
 func TestForeignErrorText(t *testing.T) {
 	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -155,7 +155,8 @@ func (a *app) conversation(ctx context.Context, f chatFlags) (*conversation, err
 		if err := consented(s, l, f.private, f.consentID); err != nil {
 			return nil, err
 		}
-		client, model, err := remoteClient(s, l)
+		at := configured(s, l)
+		client, model, err := remoteClient(s, l, func() error { return a.stillConsented(l, at, f.private, f.consentID) })
 		if err != nil {
 			return nil, err
 		}
@@ -325,13 +326,15 @@ func (c *conversation) truncation(answer completion.Answer) string {
 
 // fit asks, and drops the oldest turns while the conversation does not fit the model's context.
 func (c *conversation) fit(ctx context.Context, onText func(string) error) (completion.Answer, error) {
+	whole := c.turns
 	for {
 		answer, err := c.client.Chat(ctx, append(append([]completion.Message{}, c.system...), c.turns...), c.options, onText)
 		var refused *completion.Error
 		if !errors.As(err, &refused) || !refused.TooLong() {
 			return answer, err
 		}
-		if len(c.turns) == 1 {
+		if len(c.turns) == 1 { // the last message alone is too long: the others did nothing to it
+			c.turns = whole
 			return answer, &failure{code: refused.Code, exit: exitFailed, err: err,
 				message: fmt.Sprintf("the prompt is too long for the %d-token context", c.context), hint: "shorten it, or raise model.context"}
 		}

@@ -238,10 +238,10 @@ func enrichLane(ctx context.Context, s config.Settings, places config.Places, as
 
 // enricher builds what asks the lane, and says how many notes it takes at once: one more than the lane computes at once, so that
 // the next request waits there while the last answer is stored, and no slot is idle.
-func (a *app) enricher(ctx context.Context, s config.Settings, places config.Places, l lane.Lane) (*enrich.Enricher, *completion.Client, int, error) {
+func (a *app) enricher(ctx context.Context, s config.Settings, places config.Places, l lane.Lane, allow func() error) (*enrich.Enricher, *completion.Client, int, error) {
 	e := &enrich.Enricher{GeneratedBy: "companion " + version, Lane: l, Patience: patience, Now: time.Now}
 	if l != lane.Local {
-		client, model, err := remoteClient(s, l)
+		client, model, err := remoteClient(s, l, allow)
 		if err != nil {
 			return nil, nil, 0, err
 		}

@@ -50,6 +50,13 @@ func (p *enrichProgress) problems(list []enrich.Outcome) {
 	}
 }
 
+// waiting says that notes are left to another run. A run that was suspended keeps them until it ends.
+func (p *enrichProgress) waiting(notes int) {
+	if !p.app.json {
+		p.app.say("waiting for another run of enrich, which works on %d of the notes", notes)
+	}
+}
+
 func (p *enrichProgress) note(o enrich.Outcome) {
 	p.done++
 	p.bytes, p.read, p.sent = p.bytes+o.Bytes, p.read+o.Read, p.sent+o.Sent

@@ -34,12 +34,14 @@ func (r *enrichRun) open(ctx context.Context) (asking, error) {
 	if err != nil {
 		return asking{}, err
 	}
-	e, client, jobs, err := r.app.enricher(ctx, s, places, r.lane)
+	at := configured(s, r.lane)
+	consented := func() error { return r.consented(at) }
+	e, client, jobs, err := r.app.enricher(ctx, s, places, r.lane, consented)
 	if err != nil {
 		return asking{}, err
 	}
 	e.ConsentID, e.Vocabulary = r.flags.consentID, r.vocabulary
-	e.Asker = consenting{e.Asker, r.consented}
+	e.Asker = consenting{e.Asker, consented}
 	if r.flags.jobs > 0 {
 		jobs = r.flags.jobs
 	}
@@ -75,8 +77,15 @@ func (r *enrichRun) work(ctx context.Context, opened asking, paths []string, pro
 	p := newEnrichProgress(r.app, len(paths), r.lane)
 	p.problems(problems)
 	return p.result(enrich.Batch(ctx, opened.enricher, paths, opened.jobs, r.store, func(o enrich.Outcome) {
-		p.note(o)
-		report(o)
+		switch {
+		case o.Waiting > 0:
+			p.waiting(o.Waiting)
+		case o.Unfinished:
+			p.sent += o.Sent
+		default:
+			p.note(o)
+			report(o)
+		}
 	}))
 }
 
@@ -104,17 +113,17 @@ func (r *enrichRun) again(ctx context.Context, paths []string, report func(enric
 	return &failure{code: notesFailed, message: f.message, exit: f.exit, hint: f.hint}
 }
 
-// consented reads the configuration again: the owner may have withdrawn the leave since the command began.
-func (r *enrichRun) consented() error {
-	s, _, err := r.app.load()
-	if err != nil {
-		return err
-	}
+// consented asks for consent to a request of the lane at (E4). A refusal ends the run: no later note is sent.
+func (r *enrichRun) consented(at config.Lane) error {
 	// The vocabulary comes from the user's notes, so it is as private as they are.
-	return consented(s, r.lane, r.flags.private || r.flags.tagsFrom != "", r.flags.consentID)
+	if err := r.app.stillConsented(r.lane, at, r.flags.private || r.flags.tagsFrom != "", r.flags.consentID); err != nil {
+		return &enrich.RefusalError{Err: err}
+	}
+	return nil
 }
 
-// consenting asks for consent before each request (E4). A refusal ends the run: no later note is sent.
+// consenting asks for consent before the first request of each text. The client of a lane that leaves the machine asks again
+// before each repetition.
 type consenting struct {
 	enrich.Asker
 	consented func() error
@@ -122,7 +131,7 @@ type consenting struct {
 
 func (c consenting) Ask(ctx context.Context, turns []completion.Message, o completion.Options, patience time.Duration) (completion.Answer, error) {
 	if err := c.consented(); err != nil {
-		return completion.Answer{}, &enrich.RefusalError{Err: err}
+		return completion.Answer{}, err
 	}
 	return c.Asker.Ask(ctx, turns, o, patience)
 }

@@ -55,15 +55,19 @@ func (w *noteWatch) first(ctx context.Context) ([]string, []enrich.Outcome, erro
 // look returns the notes that have changed and were the same at two looks, so that a note is not read while an
 // editor writes it.
 func (w *noteWatch) look(ctx context.Context, now time.Time) ([]string, error) {
-	paths, _, err := enrich.Expand(ctx, w.given)
-	if ctx.Err() != nil {
-		return nil, err
+	var paths []string
+	for _, given := range w.given { // each by itself: one folder may be away or empty now
+		found, _, err := enrich.Expand(ctx, []string{given})
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		paths = append(paths, found...)
 	}
-	found := map[string]seenNote{} // nothing, if a folder is away or empty now
+	found := map[string]seenNote{}
 	var changed []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
-		if err != nil || info.ModTime().Before(w.since) {
+		if _, twice := found[path]; twice || err != nil || info.ModTime().Before(w.since) {
 			continue
 		}
 		seen := seenNote{info.ModTime(), info.Size()}

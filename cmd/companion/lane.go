@@ -102,6 +102,10 @@ func configured(s config.Settings, l lane.Lane) config.Lane {
 
 // consented refuses what the owner does not allow (E4), before anything is sent or even looked up.
 func consented(s config.Settings, l lane.Lane, private bool, consentID string) error {
+	if s.Lanes.PrivacyMode && l == lane.DirectProvider { // E2
+		return &failure{code: string(messages.ReasonLanePolicyDenied), exit: exitPolicy,
+			message: "lane " + string(l) + ": organisation privacy mode never uses a direct provider", hint: "name another lane; the key is lanes.privacy_mode"}
+	}
 	reason := lane.Consent(lane.Request{
 		Lane: l, Delegate: s.Lanes.Delegate, OwnerPartition: s.Lanes.Delegate, Enriching: true,
 		Private: private, ConsentID: consentID,
@@ -122,6 +126,23 @@ func consented(s config.Settings, l lane.Lane, private bool, consentID string) e
 		f.hint = "the owner of the notes has to allow it: lanes.delegate_enriched"
 	}
 	return f
+}
+
+// stillConsented reads the configuration again: since the command began, the owner may have withdrawn the consent, or changed the
+// lane at.
+func (a *app) stillConsented(l lane.Lane, at config.Lane, private bool, consentID string) error {
+	s, _, err := a.load()
+	if err != nil {
+		return err
+	}
+	if err := consented(s, l, private, consentID); err != nil {
+		return err
+	}
+	if configured(s, l) != at {
+		return &failure{code: "lane_not_configured", message: "lane " + string(l) + ": its configuration has changed since the command began",
+			exit: exitUsage, hint: "run the command again"}
+	}
+	return nil
 }
 
 // noLane is the failure of a --lane that does not exist.
@@ -151,12 +172,13 @@ func missingLane(s config.Settings, l lane.Lane) error {
 
 // remoteClient asks a lane other than local. Its key comes from the environment variable that the configuration
 // names (E5).
-func remoteClient(s config.Settings, l lane.Lane) (*completion.Client, string, error) {
+// allow is called before each request.
+func remoteClient(s config.Settings, l lane.Lane, allow func() error) (*completion.Client, string, error) {
 	if unusable(s, l) != "" {
 		return nil, "", missingLane(s, l)
 	}
 	at := configured(s, l)
-	target := completion.Target{BaseURL: at.BaseURL, Model: at.Model, Limits: completion.Limits{
+	target := completion.Target{BaseURL: at.BaseURL, Model: at.Model, Allow: allow, Limits: completion.Limits{
 		Connect: s.Lanes.ConnectTimeout, FirstByte: s.Lanes.FirstByteTimeout, Whole: s.Lanes.RequestTimeout,
 	}}
 	if at.KeyEnv != "" {

@@ -18,6 +18,11 @@ type Outcome struct {
 	Read      int   // bytes of it that the model got
 	Sent      int64 // bytes of request bodies
 	Err       error
+
+	// Unfinished says that the end of the batch interrupted the note. Only Path and Sent are set.
+	Unfinished bool
+	// Waiting is the number of notes that other runs work on, and that this run waits for. Nothing else is set.
+	Waiting int
 }
 
 // PanicError is the failure of a note whose processing panicked. Its text contains neither the panic value nor the note.
@@ -38,7 +43,8 @@ func (e *RefusalError) Unwrap() error { return e.Err }
 
 // Batch enriches the notes at paths, at most jobs at once, and hands every result to store. Notes are read one
 // after the other as there is room for them, so that memory holds jobs+1 of them at most. Batch calls report
-// once per note, on the caller's goroutine, when the note ends. A note that fails does not stop the others. The
+// once per note, on the caller's goroutine, when the note ends, and for what Unfinished and Waiting say. A note that fails
+// does not stop the others. The
 // end of ctx, a closed store or a RefusalError stops the batch and is its error; notes that had not begun or were interrupted
 // are then not reported.
 func Batch(ctx context.Context, e *Enricher, paths []string, jobs int, store Store, report func(Outcome)) error {
@@ -87,17 +93,28 @@ type finished struct {
 	result  *Result
 }
 
-// claimBeat is the pause before notes that other runs work on are looked at again.
-const claimBeat = 200 * time.Millisecond
+const (
+	// claimBeat is the pause before notes that other runs work on are looked at again.
+	claimBeat = 200 * time.Millisecond
+	// claimSilence is how long a batch waits for such notes before it reports that.
+	claimSilence = 2 * time.Second
+)
 
 // feed reads the notes in order, and those that another run works on again after the others. It ends with ctx, except
 // while a read blocks: Batch does not wait for it.
 func (b *batch) feed(ctx context.Context, paths []string) {
 	defer close(b.work)
-	for len(paths) > 0 {
+	for waited := time.Duration(0); len(paths) > 0; waited += claimBeat {
 		paths = b.pass(ctx, paths)
 		if len(paths) == 0 {
 			return
+		}
+		if waited == claimSilence {
+			select {
+			case b.results <- finished{outcome: Outcome{Waiting: len(paths)}}:
+			case <-ctx.Done():
+				return
+			}
 		}
 		select {
 		case <-time.After(claimBeat):
@@ -210,12 +227,16 @@ func (b *batch) enrich(ctx context.Context, note Note) finished {
 // finish keeps a result and reports the note. Its error ends the batch.
 func (b *batch) finish(ctx context.Context, done finished, report func(Outcome)) error {
 	defer b.e.Claims.release(done.note)
-	if done.result == nil && done.outcome.Err != nil && ctx.Err() != nil {
-		return nil // the end of the batch interrupted it
-	}
 	var refusal *RefusalError
-	if errors.As(done.outcome.Err, &refusal) {
-		return refusal
+	refused := errors.As(done.outcome.Err, &refusal)
+	if done.result == nil && done.outcome.Err != nil && (refused || ctx.Err() != nil) { // the end of the batch interrupted it
+		if done.outcome.Sent > 0 {
+			report(Outcome{Path: done.outcome.Path, Sent: done.outcome.Sent, Unfinished: true})
+		}
+		if refused && ctx.Err() == nil {
+			return refusal
+		}
+		return nil
 	}
 	if done.result != nil {
 		b.mu.Lock()

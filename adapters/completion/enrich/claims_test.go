@@ -2,10 +2,13 @@ package enrich
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"companion/adapters/completion"
@@ -187,5 +190,110 @@ func TestManyBlocks(t *testing.T) {
 	allocated := testing.AllocsPerRun(1, func() { _, _ = ParseNote("x.md", text) })
 	if allocated > 1000 {
 		t.Errorf("got %.0f allocations in %s, want at most 1000", allocated, time.Since(began))
+	}
+}
+
+// E7: a run that waits for notes of another run says so; the bytes of a note that the end of the run interrupts are reported.
+func TestWaitsForAnotherRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := put(t, filepath.Join(dir, "a.md"), "hello\n")
+		n, err := ReadNote(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := OpenClaims(filepath.Join(dir, "claims"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mine, err := other.take(n); err != nil || !mine {
+			t.Fatalf("got %v, %v, want the claim", mine, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		f := &fake{answer: func(context.Context, int) (completion.Answer, error) {
+			cancel()
+			return completion.Answer{SentBytes: 1000}, context.Canceled
+		}}
+		e := enricher(f)
+		if e.Claims, err = OpenClaims(filepath.Join(dir, "claims")); err != nil {
+			t.Fatal(err)
+		}
+		var waiting, unfinished int
+		began := time.Now()
+		err = Batch(ctx, e, []string{path}, 1, Stream{io.Discard}, func(o Outcome) {
+			switch {
+			case o.Waiting > 0:
+				waiting++
+				if took := time.Since(began); o.Waiting != 1 || took != claimSilence {
+					t.Errorf("got %d notes after %v, want 1 after %v", o.Waiting, took, claimSilence)
+				}
+				time.AfterFunc(time.Minute, func() { other.release(n) })
+			case o.Unfinished && o.Sent == 1000:
+				unfinished++
+			default:
+				t.Errorf("got %+v, want nothing else", o)
+			}
+		})
+		if !errors.Is(err, context.Canceled) || waiting != 1 || unfinished != 1 {
+			t.Errorf("got %v, %d reports of waiting and %d of an unfinished note, want the interruption and one each", err, waiting, unfinished)
+		}
+		if err := errors.Join(other.Close(), e.Claims.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// E7: a note whose block another run has written since it was read is done; each store is asked before a request.
+func TestDoneMeanwhile(t *testing.T) {
+	path := put(t, filepath.Join(t.TempDir(), "a.md"), "hello\n")
+	before, err := ReadNote(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := FrontMatter{}
+	if done, err := store.Done(before); done || err != nil {
+		t.Fatalf("got %v, %v, want a note that is not done", done, err)
+	}
+	if err := Batch(t.Context(), enricher(&fake{}), []string{path}, 1, store, func(Outcome) {}); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := store.Done(before); !done || err != nil {
+		t.Errorf("got %v, %v, want the note done", done, err)
+	}
+	refusing := put(t, filepath.Join(t.TempDir(), "b.md"), "---\ncompanion: mine\n---\nhello\n")
+	n, err := ReadNote(refusing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Both{Stream{io.Discard}, store}).Done(n); err == nil {
+		t.Error("got no refusal of the second store, want one before a request")
+	}
+}
+
+// E9: a result that replaces another one has the bytes that were sent for both.
+func TestReplacedReceipt(t *testing.T) {
+	dir := t.TempDir()
+	path := put(t, filepath.Join(dir, "a.md"), "hello\n")
+	folder, err := OpenFolder(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, store := range map[string]Store{folder.dir: folder, path + sidecarSuffix: Sidecar{}} {
+		for i, text := range []string{"one\n", "two\n"} {
+			put(t, path, text)
+			e := enricher(&fake{answer: func(context.Context, int) (completion.Answer, error) {
+				return completion.Answer{Text: good, SentBytes: 1000}, nil
+			}})
+			if i == 0 {
+				e.Lane = lane.SelfHosted
+			}
+			if err := Batch(t.Context(), e, []string{path}, 1, store, func(Outcome) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var away int64
+		if err := Verify(t.Context(), place, func(v Verified) error { away += v.Result.SentAway(); return nil }); err != nil || away != 1000 {
+			t.Errorf("%s: got %d bytes sent away, %v, want 1000", place, away, err)
+		}
 	}
 }

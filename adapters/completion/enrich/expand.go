@@ -42,7 +42,7 @@ func (x *expansion) path(path string) error {
 			return fmt.Errorf("%s is not a valid pattern: %w", path, globErr)
 		}
 		for _, name := range matched {
-			if err := x.path(name); err != nil {
+			if err := x.match(fixedPart(path), name); err != nil {
 				return err
 			}
 		}
@@ -63,6 +63,27 @@ func (x *expansion) path(path string) error {
 		return fmt.Errorf("looking for notes: no .md or .markdown file in %s", path)
 	}
 	return nil
+}
+
+// fixedPart is the folder of a pattern, up to its first folder with a special character.
+func fixedPart(pattern string) string {
+	return filepath.Dir(pattern[:strings.IndexAny(pattern, "*?[")] + "x")
+}
+
+// match adds what a pattern matches. The user named the pattern and not the match, so links are followed as in a folder.
+func (x *expansion) match(root, name string) error {
+	info, err := os.Lstat(name)
+	switch {
+	case err != nil:
+		return x.path(name)
+	case info.Mode()&fs.ModeSymlink != 0:
+		x.link(root, name)
+		return nil
+	case !below(root, name): // a folder above it is a link
+		x.problems = append(x.problems, Outcome{Path: name, Err: ErrLinkOut})
+		return nil
+	}
+	return x.path(name)
 }
 
 // folder walks root, through the symbolic link that it may be. found reports whether it has any note or problem.
@@ -118,13 +139,19 @@ func (x *expansion) link(root, name string) bool {
 
 // leadsInto reports whether the file that name links to is a Markdown file under root.
 func leadsInto(root, name string) bool {
+	target, err := realPath(name)
+	return err == nil && isMarkdown(target) && below(root, name)
+}
+
+// below reports whether the real path of name is in the real folder root.
+func below(root, name string) bool {
 	realRoot, rootErr := realPath(root)
 	target, err := realPath(name)
-	if errors.Join(rootErr, err) != nil || !isMarkdown(target) {
+	if errors.Join(rootErr, err) != nil {
 		return false
 	}
-	below, err := filepath.Rel(realRoot, target)
-	return err == nil && filepath.IsLocal(below)
+	local, err := filepath.Rel(realRoot, target)
+	return err == nil && filepath.IsLocal(local)
 }
 
 // Problems of links inside a folder, which Expand does not follow.

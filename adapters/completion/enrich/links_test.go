@@ -76,3 +76,21 @@ func TestLinksOutOfTheFolder(t *testing.T) {
 		t.Errorf("got %v, %v for a link that the user names, want it read", paths, err)
 	}
 }
+
+// T15, E7: what a pattern matches is followed no further than what a folder holds.
+func TestPatternThroughLinks(t *testing.T) {
+	home := t.TempDir()
+	put(t, filepath.Join(home, "private", "deep", "b.md"), "private\n")
+	put(t, filepath.Join(home, "private", "diary.md"), "private\n")
+	vault := filepath.Join(home, "vault")
+	put(t, filepath.Join(vault, "a.md"), "hello\n")
+	symlink(t, "../private", filepath.Join(vault, "x"))
+	symlink(t, "../private/diary.md", filepath.Join(vault, "c.md"))
+	symlink(t, "a.md", filepath.Join(vault, "z.md"))
+	for pattern, want := range map[string]struct{ notes, problems int }{"*": {1, 2}, "*/*.md": {0, 1}, "*.md": {1, 1}, "?/deep/*": {0, 1}} {
+		paths, problems, err := Expand(t.Context(), []string{filepath.Join(vault, pattern)})
+		if err != nil || len(paths) != want.notes || len(problems) != want.problems {
+			t.Errorf("%s: got %v, %v, %v, want %d notes and %d problems", pattern, paths, problems, err, want.notes, want.problems)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,12 +92,13 @@ func (f Folder) Done(n Note) (bool, error) {
 // Put replaces the note's file, if it is a result of this note.
 func (f Folder) Put(r Result) error {
 	name := f.name(r.Source)
-	if old, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old, err := readResult(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	} else if err == nil && old.Source.real() != r.Source.real() {
 		return fmt.Errorf("writing to %s: it is the result of another note", name)
 	}
-	line, err := encode(r)
+	line, err := encode(r.with(old.Provenance.BytesSent))
 	if err != nil {
 		return err
 	}
@@ -104,6 +106,19 @@ func (f Folder) Put(r Result) error {
 		return fmt.Errorf("writing a result: %w", err)
 	}
 	return nil
+}
+
+// with adds the bytes that were sent for an earlier result of the note, which r replaces.
+func (r Result) with(earlier map[string]int64) Result {
+	sent := maps.Clone(r.Provenance.BytesSent)
+	for lane, bytes := range earlier {
+		if sent == nil {
+			sent = map[string]int64{}
+		}
+		sent[lane] += bytes
+	}
+	r.Provenance.BytesSent = sent
+	return r
 }
 
 // name keeps notes of the same name in different folders apart, and texts of standard input, which have no name.

@@ -29,9 +29,11 @@ func (Sidecar) Done(n Note) (bool, error) {
 // Put replaces the file next to the note. A file there that is not a result is not changed.
 func (Sidecar) Put(r Result) error {
 	name := r.Source.real() + sidecarSuffix
-	if _, err := readResult(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old, err := readResult(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	r = r.with(old.Provenance.BytesSent)
 	line, err := encode(r)
 	if err != nil {
 		return err
@@ -56,7 +58,9 @@ func (FrontMatter) Done(n Note) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("writing to the note: %w", err)
 	}
-	return false, nil
+	// Another run may have written the block since n was read.
+	now, err := ReadNote(n.Real)
+	return err == nil && now.Digest == n.Digest && now.Block == now.Digest, nil
 }
 
 // Put writes the block.
@@ -137,14 +141,18 @@ func unchanged(name string, read fs.FileInfo) error {
 // Both is a Store that keeps each result in several stores.
 type Both []Store
 
-// Done reports whether the note is done in all of them.
+// Done reports whether the note is done in all of them. Each is asked: one that cannot store the result refuses the note before a
+// request.
 func (b Both) Done(n Note) (bool, error) {
+	all := true
 	for _, s := range b {
-		if done, err := s.Done(n); !done || err != nil {
+		done, err := s.Done(n)
+		if err != nil {
 			return false, err
 		}
+		all = all && done
 	}
-	return true, nil
+	return all, nil
 }
 
 // Put stores the result in each of them, also where another one fails, so that no result is lost.
