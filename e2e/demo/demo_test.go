@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,9 +26,14 @@ func TestInterrupted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "go.mod"), []byte("module demo\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	proxy, err := net.Listen("tcp", "127.0.0.1:0") // it answers nothing: no fixture arrives, and none is refused
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
 	cmd := exec.Command(binary)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "HTTPS_PROXY=http://127.0.0.1:1") // no fixture arrives
+	cmd.Env = append(os.Environ(), "HTTPS_PROXY=http://"+proxy.Addr().String())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// signalDelay bounds how much earlier than this program another one of its group handles Ctrl-C.
+const signalDelay = 300 * time.Millisecond
+
 // exitInterrupted is 128 and the number of SIGINT, as shells show it.
 const exitInterrupted = 130
 
@@ -71,8 +74,11 @@ func show(ctx context.Context, once bool) (err error) {
 		d.end()
 		if err != nil {
 			fmt.Printf("✗ %-17s %8s\n", s.name, short(start))
-			if ctx.Err() != nil {
+			// Ctrl-C reaches the programs of a stage too, and one may have ended before the signal arrives here.
+			select {
+			case <-ctx.Done():
 				return ctx.Err()
+			case <-time.After(signalDelay):
 			}
 			return fmt.Errorf("%s: %w", s.name, err)
 		}

@@ -32,7 +32,8 @@ func TestAddKilled(t *testing.T) {
 	c.Must("add", harness.Parts(t).Runtime.File)
 	kill := func(signal string, flags string) {
 		t.Helper()
-		script := fmt.Sprintf("timeout -s %s 0.%03d companion add %s smol.gguf || true", signal, 10+rand.IntN(300), flags)
+		// --foreground: one signal. A second Ctrl-C ends the command at once.
+		script := fmt.Sprintf("timeout --foreground -s %s 0.%03d companion add %s smol.gguf || true", signal, 10+rand.IntN(300), flags)
 		if r := c.Shell(c.Home, script); r.Code != 0 {
 			t.Fatalf("%s: got exit %d, %s, want 0", script, r.Code, r.Stderr)
 		}

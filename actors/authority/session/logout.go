@@ -93,8 +93,12 @@ func (l *loop) signedOut(reason messages.Reason) {
 	l.mended()
 }
 
-// mended removes the trouble of a sign-out from the view when the keychain is clear and the hub has revoked the session.
+// mended removes the trouble of a sign-out from the view when the keychain is clear and the hub has revoked the session. Why
+// a session was lost stays until the next sign-in or sign-out.
 func (l *loop) mended() {
+	if l.view.Trouble == messages.ReasonRefreshInterrupted && l.note.InFlight != "" {
+		return
+	}
 	if l.view.State == messages.SessionSignedOut && !l.signOut && l.waitingForHub() == 0 {
 		l.publish(messages.SessionView{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded})
 	}

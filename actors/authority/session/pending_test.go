@@ -63,3 +63,21 @@ func TestHeldTokenExpires(t *testing.T) {
 		}
 	})
 }
+
+// O8, X9: the view says why a session was lost in a kill, also after the revocation of an earlier session has succeeded.
+func TestLossIsNotHidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.notes.note.InFlight = sessionnote.Digest(messages.NewSecret("refresh-2"))
+		h.notes.note.Pending[0] = sessionnote.Pending{
+			Token: sessionnote.Digest(messages.NewSecret("refresh-1")), Issuer: issuer, ClientID: "c", Since: time.Now().Unix(),
+		}
+		h.places[0] = messages.NewSecret("refresh-1")
+		h.start(t)
+		time.Sleep(time.Minute)
+		view := h.view.Get()
+		if view.State != messages.SessionSignedOut || view.Trouble != messages.ReasonRefreshInterrupted || len(h.pending()) != 0 {
+			t.Errorf("got %+v and %v pending, want signed out, %s and none", view, h.pending(), messages.ReasonRefreshInterrupted)
+		}
+	})
+}
