@@ -264,13 +264,19 @@ func (l *loop) later(f func()) bool {
 }
 
 // become makes s the current session, publishes it, and answers the waiting requests. The zero session means signed out.
-func (l *loop) become(s messages.Session) {
+func (l *loop) become(s messages.Session) { l.becomeWith(s, "") }
+
+// becomeWith is become with a last trouble, in one change of the view.
+func (l *loop) becomeWith(s messages.Session, trouble messages.Reason) {
 	l.known, l.session, l.nextTry, l.due = true, s, time.Time{}, dueOf(s)
 	l.hubPause.Reset()
 	view := messages.SessionView{State: messages.SessionSignedIn, User: s.Meta.User, Reason: messages.ReasonOK, Expires: s.Meta.AccessExpires}
 	if l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
 		l.session = messages.Session{}
 		view = messages.SessionView{State: messages.SessionSignedOut, Reason: messages.ReasonSignInNeeded}
+	}
+	if trouble != "" {
+		view.Trouble, view.TroubleAt = trouble, wall()
 	}
 	l.deps.Log.Info("session "+string(view.State), zap.String("reason", string(view.Reason)))
 	l.publish(view)

@@ -58,10 +58,11 @@ func (l *loop) loaded(s messages.Session) {
 	if !s.RefreshToken.IsZero() && l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {
 		l.hold(s) // of another hub or client, or malformed: the hub may still accept its refresh token
 	}
-	l.become(s)
 	if s.AccessToken.IsZero() && l.note.InFlight != "" { // the daemon ended while it stored the refreshed session
-		l.trouble(messages.ReasonRefreshInterrupted)
+		l.becomeWith(s, messages.ReasonRefreshInterrupted)
+		return
 	}
+	l.become(s)
 }
 
 // hold keeps the refresh token of a session that is no longer used. The next sign-out or sign-in revokes it.
@@ -76,8 +77,7 @@ func (l *loop) hold(s messages.Session) {
 // interrupted keeps using a session until its access token expires, and drops its refresh token, which may be spent.
 func (l *loop) interrupted(s messages.Session) {
 	s.RefreshToken = messages.Secret{}
-	l.become(s)
-	l.trouble(messages.ReasonRefreshInterrupted)
+	l.becomeWith(s, messages.ReasonRefreshInterrupted)
 }
 
 // readNote reads the note from the disk.

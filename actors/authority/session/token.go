@@ -48,11 +48,7 @@ func (l *loop) ranOut() {
 	if l.session.AccessToken.IsZero() {
 		return
 	}
-	why := l.view.Trouble
-	l.become(messages.Session{})
-	if why != "" {
-		l.trouble(why)
-	}
+	l.becomeWith(messages.Session{}, l.view.Trouble)
 }
 
 func (l *loop) answerWaiting(answer messages.AccessToken) {
@@ -175,8 +171,7 @@ func (l *loop) refreshed(next messages.Session, failed *oauth.Error, stored mess
 	l.deps.Log.Warn("session not refreshed", zap.String("reason", string(failed.Reason)), zap.String("detail", failed.Detail))
 	switch {
 	case failed.SessionOver():
-		l.become(messages.Session{})
-		l.trouble(failed.Reason)
+		l.becomeWith(messages.Session{}, failed.Reason)
 		l.stored(stored)
 		return
 	case failed.Retry == oauth.RetryUnsafe:
