@@ -84,7 +84,7 @@ func (l *loop) signedOut(reason messages.Reason) {
 	if !l.known || !l.session.AccessToken.IsZero() {
 		l.become(messages.Session{})
 	}
-	l.signOut = reason != messages.ReasonOK
+	l.signOut, l.byUser = reason != messages.ReasonOK, true
 	l.stored(reason)
 	if l.signOut {
 		l.trouble(reason)
@@ -96,7 +96,7 @@ func (l *loop) signedOut(reason messages.Reason) {
 // mended removes the trouble of a sign-out from the view when the keychain is clear and the hub has revoked the session. Why
 // a session was lost stays until the next sign-in or sign-out.
 func (l *loop) mended() {
-	if l.view.Trouble == messages.ReasonRefreshInterrupted && l.note.InFlight != "" {
+	if l.view.Trouble == messages.ReasonRefreshInterrupted && !l.byUser {
 		return
 	}
 	if l.view.State == messages.SessionSignedOut && !l.signOut && l.waitingForHub() == 0 {

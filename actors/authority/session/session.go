@@ -128,6 +128,7 @@ type loop struct {
 	retry         *time.Timer  // after a keychain failure: load or store again
 	unstored      bool         // the keychain does not hold the session in memory
 	signOut       bool         // the session in the keychain must be revoked and removed
+	byUser        bool         // the user has signed out; otherwise a session that is gone was lost
 	unrevoked     []*unrevoked // changes only between two tasks, so that a task can read it
 	revoking      bool
 	pendingUnread bool                        // the keychain has revocations that could not be read yet
@@ -268,7 +269,7 @@ func (l *loop) become(s messages.Session) { l.becomeWith(s, "") }
 
 // becomeWith is become with a last trouble, in one change of the view.
 func (l *loop) becomeWith(s messages.Session, trouble messages.Reason) {
-	l.known, l.session, l.nextTry, l.due = true, s, time.Time{}, dueOf(s)
+	l.known, l.session, l.nextTry, l.due, l.byUser = true, s, time.Time{}, dueOf(s), false
 	l.hubPause.Reset()
 	view := messages.SessionView{State: messages.SessionSignedIn, User: s.Meta.User, Reason: messages.ReasonOK, Expires: s.Meta.AccessExpires}
 	if l.deps.Hub.Decide(s, time.Now()) == messages.ReasonSignInNeeded {

@@ -34,7 +34,7 @@ func (l *loop) load() {
 			l.retry.Reset(l.pauses.NextBackOff())
 		case l.note.SignedOut:
 			l.become(messages.Session{})
-			l.signOut = true
+			l.signOut, l.byUser = true, true
 			l.finishSignOut()
 			l.loadPending()
 		default:
