@@ -212,11 +212,11 @@ func (g *cgroup) end() {
 	}
 }
 
-// kill kills all members; on a kernel before 5.14 one by one, where a new process is killed in the next round.
+// kill kills all members at once (cgroup.kill), and then one by one: a kernel before 5.14 has no cgroup.kill, and later ones send its
+// signal to the first thread of each process, so that a process whose first thread has ended lives on. A new process is
+// killed in the next round.
 func (g *cgroup) kill() {
-	if os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) == nil {
-		return
-	}
+	_ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0)
 	members, err := os.ReadFile(filepath.Join(g.path, "cgroup.procs"))
 	if err != nil {
 		return

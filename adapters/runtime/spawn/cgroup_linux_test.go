@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // R5: this process's group is found where cgroup v2 is mounted, alone or together with v1.
@@ -214,5 +218,39 @@ func TestAbandonedGroupsEnd(t *testing.T) {
 		}
 		group.end()
 		<-ended
+	}
+}
+
+// R2, T8: a group ends although the first thread of a process in it has ended and another one lives: cgroup.kill alone does not
+// kill that process.
+func TestGroupWithoutFirstThreadEnds(t *testing.T) {
+	g := newCgroup(0)
+	if g == nil {
+		t.Skip("the system offers no control group: nothing is proven by this test")
+	}
+	cmd := exec.Command("python3", "-c", fmt.Sprintf(`import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(300,)).start()
+ctypes.CDLL(None).syscall(%d, 0)`, unix.SYS_EXIT))
+	cmd.SysProcAttr = stageAttributes(g)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stat := fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		data, err := os.ReadFile(stat)
+		if err == nil && strings.Contains(string(data), ") Z ") {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("got %s, %v, want a process whose first thread has ended", data, err)
+		}
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	defer func() { _ = cmd.Process.Kill(); <-ended }()
+	g.end()
+	if _, err := os.Stat(g.path); !os.IsNotExist(err) {
+		t.Errorf("got %v for the group, want it gone", err)
 	}
 }
