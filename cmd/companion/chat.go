@@ -166,7 +166,7 @@ func (a *app) conversation(ctx context.Context, f chatFlags) (*conversation, err
 	if err != nil {
 		return nil, err
 	}
-	client, err := d.client()
+	client, err := d.client(nil)
 	if err != nil {
 		return nil, err
 	}

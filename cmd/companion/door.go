@@ -156,11 +156,11 @@ func loopbackToken(ctx context.Context, s config.Settings) (messages.Secret, err
 	return token, nil
 }
 
-// client asks the local lane, through the endpoint as any program does (E5).
-func (d door) client() (*completion.Client, error) {
+// client asks the local lane, through the endpoint as any program does (E5). allow is called before each request; nil: no check.
+func (d door) client(allow func() error) (*completion.Client, error) {
 	if !d.status.CompanionAvailable {
 		return nil, &failure{code: string(d.status.Reason), exit: exitUnavailable,
 			message: fmt.Sprintf("local inference is not available: %s", explain(d.status.Reason))}
 	}
-	return completion.New(completion.Target{BaseURL: d.baseURL, Key: d.token, Model: d.status.Model.Name, Local: true, Confirm: d.confirmConn}), nil
+	return completion.New(completion.Target{BaseURL: d.baseURL, Key: d.token, Model: d.status.Model.Name, Local: true, Confirm: d.confirmConn, Allow: allow}), nil
 }

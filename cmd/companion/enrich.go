@@ -254,7 +254,7 @@ func (a *app) enricher(ctx context.Context, s config.Settings, places config.Pla
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	client, err := d.client()
+	client, err := d.client(allow)
 	if err != nil {
 		return nil, nil, 0, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"companion/adapters/completion"
 	"companion/adapters/completion/enrich"
@@ -41,7 +40,6 @@ func (r *enrichRun) open(ctx context.Context) (asking, error) {
 		return asking{}, err
 	}
 	e.ConsentID, e.Vocabulary = r.flags.consentID, r.vocabulary
-	e.Asker = consenting{e.Asker, consented}
 	if r.flags.jobs > 0 {
 		jobs = r.flags.jobs
 	}
@@ -120,18 +118,4 @@ func (r *enrichRun) consented(at config.Lane) error {
 		return &enrich.RefusalError{Err: err}
 	}
 	return nil
-}
-
-// consenting asks for consent before the first request of each text. The client of a lane that leaves the machine asks again
-// before each repetition.
-type consenting struct {
-	enrich.Asker
-	consented func() error
-}
-
-func (c consenting) Ask(ctx context.Context, turns []completion.Message, o completion.Options, patience time.Duration) (completion.Answer, error) {
-	if err := c.consented(); err != nil {
-		return completion.Answer{}, err
-	}
-	return c.Asker.Ask(ctx, turns, o, patience)
 }

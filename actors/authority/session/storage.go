@@ -19,10 +19,6 @@ func (l *loop) load() {
 		if loaded.Reason = l.readNote(); loaded.Reason == messages.ReasonOK {
 			loaded = l.askLoad(ctx, false)
 		}
-		// The daemon ended before a new sign-in was stored: the session is in use, and a refresh comes before loadPending.
-		if loaded.Reason == messages.ReasonOK && !l.note.SignedOut && !l.note.Stale && l.note.InFlight == "" {
-			l.forget(ctx, sessionnote.Digest(loaded.Session.RefreshToken))
-		}
 	}, then: func() {
 		switch {
 		case l.known: // a sign-in or sign-out ended first

@@ -54,20 +54,18 @@ func (FrontMatter) Done(n Note) (bool, error) {
 	if n.Block == n.Digest {
 		return true, nil
 	}
-	_, _, err := withResult(Result{Source: sourceOf(n), Tags: []string{}, OpenQuestions: []string{}})
+	now, err := withResult(Result{Source: sourceOf(n), Tags: []string{}, OpenQuestions: []string{}})
 	if err != nil {
 		return false, fmt.Errorf("writing to the note: %w", err)
 	}
-	// Another run may have written the block since n was read.
-	now, err := ReadNote(n.Real)
-	return err == nil && now.Digest == n.Digest && now.Block == now.Digest, nil
+	return now.done, nil // another run may have written the block since n was read
 }
 
 // Put writes the block.
 func (FrontMatter) Put(r Result) error {
-	written, info, err := withResult(r)
+	now, err := withResult(r)
 	if err == nil {
-		err = replaceNote(r.Source.real(), info, written)
+		err = replaceNote(r.Source.real(), now.read, now.written)
 	}
 	if err != nil {
 		return fmt.Errorf("writing to the note: %w", err)
@@ -75,37 +73,43 @@ func (FrontMatter) Put(r Result) error {
 	return nil
 }
 
-// withResult returns what the note of r has to become, and what the file was when it was read. The file is closed then:
-// Windows replaces no open file.
-func withResult(r Result) ([]byte, fs.FileInfo, error) {
+// rewriting is what a note has to become.
+type rewriting struct {
+	written []byte
+	read    fs.FileInfo // the file as it was read
+	done    bool        // its block was made of its present text
+}
+
+// withResult returns what the note of r has to become. The file is closed then: Windows replaces no open file.
+func withResult(r Result) (rewriting, error) {
 	file, err := os.OpenFile(r.Source.real(), os.O_RDWR, 0) // a note that its owner made read-only is refused here
 	if err != nil {
-		return nil, nil, err
+		return rewriting{}, err
 	}
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, nil, err
+		return rewriting{}, err
 	}
 	data, err := io.ReadAll(io.LimitReader(file, MaxNote+1))
 	if err != nil {
-		return nil, nil, err
+		return rewriting{}, err
 	}
 	now, err := ParseNote(r.Source.real(), data)
 	if err != nil {
-		return nil, nil, err
+		return rewriting{}, err
 	}
 	if now.Digest != r.Source.SHA256 {
-		return nil, nil, errors.New("it has changed since it was read; run the same command again")
+		return rewriting{}, errors.New("it has changed since it was read; run the same command again")
 	}
 	if !replaceable(info) {
-		return nil, nil, errors.New("it has several names (hard links) or another owner; use --write sidecar")
+		return rewriting{}, errors.New("it has several names (hard links) or another owner; use --write sidecar")
 	}
 	written, err := withBlock(data, r)
 	if err == nil && len(written) > MaxNote {
 		err = fmt.Errorf("with the result it would be larger than %d MiB; use --write sidecar", MaxNote>>20)
 	}
-	return written, info, err
+	return rewriting{written, info, now.Block == now.Digest}, err
 }
 
 // replaceNote replaces the file by written, with its mode, unless it has changed since read.

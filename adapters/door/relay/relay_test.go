@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -271,15 +270,7 @@ func TestTargets(t *testing.T) {
 // Issue 4: a pooled connection that the runtime has closed is replaced, also for a generation: the write fails, so
 // nothing was sent.
 func TestStaleConnection(t *testing.T) {
-	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("unix", dir+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, backEnd := listenUnix(t)
 	closed := make(chan struct{})
 	go func() {
 		for {
@@ -295,7 +286,7 @@ func TestStaleConnection(t *testing.T) {
 	}()
 	r := New(Options{})
 	for range 3 {
-		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}, Path: "/v1/x", Body: []byte("{}")})
+		result := r.Do(t.Context(), httptest.NewRecorder(), Call{Target: Target{1, backEnd}, Path: "/v1/x", Body: []byte("{}")})
 		if result.Reason != messages.ReasonOK {
 			t.Errorf("got %+v, want ok", result)
 		}

@@ -24,17 +24,9 @@ import (
 // L8: while a hung runtime does not read the request, the client can leave and the front door can close. A slow runtime
 // gets the whole body.
 func TestRuntimeThatDoesNotRead(t *testing.T) {
-	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("unix", dir+"/s") // connections wait in its backlog
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, backEnd := listenUnix(t) // connections wait in its backlog
 	defer l.Close()
-	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	target := Target{1, backEnd}
 	body := []byte(strings.Repeat("x", 4<<20))
 	r := New(Options{})
 	defer r.Close()
@@ -187,15 +179,7 @@ func TestLost(t *testing.T) {
 // R11: a request that meets a runtime which has ended, by a pooled connection and by a new one, counts as not sent. One of
 // which a part was sent counts as sent.
 func TestSent(t *testing.T) {
-	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("unix", dir+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, backEnd := listenUnix(t)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -210,7 +194,7 @@ func TestSent(t *testing.T) {
 	}()
 	r := New(Options{})
 	defer r.Close()
-	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	target := Target{1, backEnd}
 	attempts := 0
 	call := Call{Target: target, Path: "/v1/x", Body: []byte("{}"), Sending: func() { attempts++ }}
 	if got := r.Do(t.Context(), httptest.NewRecorder(), call); got.Reason != messages.ReasonOK || !got.Sent || attempts != 1 {
@@ -232,19 +216,11 @@ func TestSent(t *testing.T) {
 
 // T16, R11: a connection whose client has left holds nothing of the request while the runtime still works for it.
 func TestHungUpConnectionForgets(t *testing.T) {
-	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("unix", dir+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, backEnd := listenUnix(t)
 	defer l.Close()
 	r := New(Options{})
 	defer r.Close()
-	target := Target{1, messages.BackEnd{Network: "unix", Address: dir + "/s"}}
+	target := Target{1, backEnd}
 	for name, size := range map[string]int{"small": 100, "large": 2 * copied} {
 		var ending *Ending
 		body := func() weak.Pointer[byte] {
@@ -307,4 +283,19 @@ type paced struct{ net.Conn }
 func (p *paced) Read(b []byte) (int, error) {
 	time.Sleep(time.Millisecond)
 	return p.Conn.Read(b)
+}
+
+// listenUnix listens on a Unix socket, whose folder is removed with the test.
+func listenUnix(t *testing.T) (net.Listener, messages.BackEnd) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "proxy") // socket paths are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, messages.BackEnd{Network: "unix", Address: l.Addr().String()}
 }
